@@ -1,0 +1,88 @@
+"""AsyncBatchService: `BatchService` for asyncio programs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from actors.events import Event
+from actors.model import Batch, BatchVideoRequest, CancellationSummary
+from actors.service import BatchService
+from actors.settings import Settings
+from storage.states import BatchStatus
+
+
+class AsyncBatchService:
+    """The same methods as coroutines. Those that process a batch end with it, and give the final `Batch`.
+
+    Cancelling a task that waits for a batch leaves the batch alone: `cancel_batch` ends it.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, simulate: bool = False) -> None:
+        self._service = BatchService(settings, simulate=simulate)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def create_batch(self, request: BatchVideoRequest | dict[str, Any]) -> Batch:
+        """As `BatchService.create_batch`."""
+        return await asyncio.to_thread(self._service.create_batch, request)
+
+    async def process_batch(self, batch_id: str, concurrency: int | None = None) -> Batch:
+        """As `BatchService.process_batch`, and waits for the batch's end."""
+        return await asyncio.wrap_future(await asyncio.to_thread(self._service.process_batch, batch_id, concurrency))
+
+    async def get_batch_status(self, batch_id: str) -> Batch:
+        """As `BatchService.get_batch_status`."""
+        return await asyncio.to_thread(self._service.get_batch_status, batch_id)
+
+    async def cancel_batch(self, batch_id: str, reason: str | None = None) -> CancellationSummary:
+        """As `BatchService.cancel_batch`."""
+        return await asyncio.to_thread(self._service.cancel_batch, batch_id, reason)
+
+    async def list_batches(
+        self,
+        status: BatchStatus | str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[Batch]:
+        """As `BatchService.list_batches`."""
+        return await asyncio.to_thread(self._service.list_batches, status, metadata, limit, after)
+
+    async def retry_batch(
+        self,
+        batch_id: str,
+        job_ids: Sequence[str] | None = None,
+        changes: Mapping[str, Mapping[str, Any]] | None = None,
+        pay_again: bool = False,  # noqa: FBT001, FBT002  (the published signature)
+    ) -> Batch:
+        """As `BatchService.retry_batch`, and waits for the batch's end."""
+        return await asyncio.wrap_future(
+            await asyncio.to_thread(self._service.retry_batch, batch_id, job_ids, changes, pay_again)
+        )
+
+    async def resume_batches(self, batch_ids: Sequence[str] | None = None) -> list[Batch]:
+        """As `BatchService.resume_batches`, and waits for the end of all of them."""
+        running = await asyncio.to_thread(self._service.resume_batches, batch_ids)
+        return list(await asyncio.gather(*(asyncio.wrap_future(future) for future in running)))
+
+    async def update_metadata(self, batch_id: str, metadata: dict[str, Any]) -> Batch:
+        """As `BatchService.update_metadata`."""
+        return await asyncio.to_thread(self._service.update_metadata, batch_id, metadata)
+
+    async def delete_batch(self, batch_id: str, *, keep_files: bool = False) -> None:
+        """As `BatchService.delete_batch`."""
+        await asyncio.to_thread(lambda: self._service.delete_batch(batch_id, keep_files=keep_files))
+
+    async def history(self, batch_id: str, from_sequence: int = 1) -> list[Event]:
+        """As `BatchService.history`."""
+        return await asyncio.to_thread(self._service.history, batch_id, from_sequence)
+
+    async def close(self) -> None:
+        """As `BatchService.close`."""
+        await asyncio.to_thread(self._service.close)

@@ -1,0 +1,79 @@
+"""The command `doctor`: which settings hold, and whether what a batch needs is there."""
+# ruff: noqa: FBT002  (a command's options are its parameters)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from actors.cli.options import Json, Verbose, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.cli.checks import Check
+    from actors.cli.settings_table import Setting
+
+PACKAGES = ("sora-batch", "pykka", "peewee", "aiohttp", "pydantic", "dramatiq", "pika", "typer", "rich", "av", "psycopg")
+
+
+def doctor(json: Json = False, verbose: Verbose = False) -> None:
+    """Show all settings, and whether all works.
+
+    Each setting with where it came from; the database, the video folder and the server are looked at.
+
+    Exit codes: 0 all works, 1 something that is needed does not.
+    """
+    from actors.cli.checks import Check, all_checks  # noqa: PLC0415
+    from actors.cli.settings_table import settings_table  # noqa: PLC0415
+    from actors.errors import SettingsError  # noqa: PLC0415
+
+    try:
+        settings = prepare(verbose=verbose)
+        checks = list(all_checks(settings))
+    except SettingsError as error:
+        settings, checks = None, [Check("settings", ok=False, message=str(error))]
+    table, versions = settings_table(settings), _versions()
+    ok = all(check.ok for check in checks)
+    if json:
+        _print_json(ok, table, versions, checks)
+    else:
+        _print(table, versions, checks)
+    raise typer.Exit(0 if ok else 1)
+
+
+def _print_json(ok: bool, table: Sequence[Setting], versions: dict[str, str], checks: Sequence[Check]) -> None:  # noqa: FBT001
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from actors.cli.table import print_json  # noqa: PLC0415
+
+    settings = [asdict(setting) for setting in table]
+    print_json({"ok": ok, "settings": settings, "versions": versions, "checks": [asdict(check) for check in checks]})
+
+
+def _print(table: Sequence[Setting], versions: dict[str, str], checks: Sequence[Check]) -> None:
+    from actors.cli.table import print_table  # noqa: PLC0415
+
+    print_table(
+        ["setting", "value", "from"],
+        [[setting.name, "(unset)" if setting.value is None else setting.value, setting.source] for setting in table],
+    )
+    typer.echo()
+    typer.echo(", ".join(f"{name} {version}" for name, version in versions.items()))
+    typer.echo()
+    print_table([], [["ok" if check.ok else "PROBLEM", check.name, check.message] for check in checks])
+
+
+def _versions() -> dict[str, str]:
+    import platform  # noqa: PLC0415
+    import sqlite3  # noqa: PLC0415
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    versions = {"Python": platform.python_version(), "SQLite": sqlite3.sqlite_version}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

@@ -1,0 +1,125 @@
+"""The live view on a terminal: a bar for each video in hand, a bar for the batch, the time, and why something waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from actors.cli.lines import waiting
+from actors.cli.text import clean, count, shorten, span
+from storage.states import JobStatus
+
+if TYPE_CHECKING:
+    from actors.cli.view import BatchView
+    from actors.events import Event
+    from actors.messages import Wait
+    from actors.model import Job
+
+ROWS = 12
+_BAR = 20
+_PROMPT = 32
+STYLES = {
+    "completed": "green",
+    "partial": "yellow",
+    "failed": "red",
+    "cancelled": "yellow",
+    "pending": "dim",
+}
+
+
+class LiveShow:
+    """Redraws itself at each tick; gone when it ends, for the closing table says the rest."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._started = time.monotonic()
+        self._views: dict[str, tuple[BatchView, Mapping[str, Wait]]] = {}
+
+    def __enter__(self) -> LiveShow:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def tell(self, event: Event, view: BatchView) -> None:
+        """An event came: the next tick shows what it changed."""
+
+    def tick(self, view: BatchView, waits: Mapping[str, Wait]) -> None:
+        """Some time passed."""
+        self._views[view.id] = view, waits
+        rows = max(1, min(ROWS, self._live.console.height - 4) // len(self._views))
+        now = time.monotonic()
+        parts = [
+            part
+            for each, its_waits in self._views.values()
+            for part in picture(each, its_waits, now=now, elapsed=now - self._started, rows=rows)
+        ]
+        self._live.update(Group(*parts), refresh=True)
+
+    def say(self, text: str) -> None:
+        """A line for a person, above the view."""
+        self._live.console.print(Text(clean(text)), soft_wrap=True)
+
+
+def picture(
+    view: BatchView, waits: Mapping[str, Wait], *, now: float, elapsed: float, rows: int = ROWS
+) -> Iterator[Table | Text]:
+    """What is to be seen of a batch."""
+    jobs, more = view.rows(rows)
+    grid = Table.grid(padding=(0, 1))
+    for column in range(4):
+        grid.add_column(no_wrap=True, overflow="ellipsis", justify="right" if column == 0 else "left")
+    for job in jobs:
+        grid.add_row(str(job.index), Text(shorten(job.prompt, _PROMPT)), _bar(job, now), _state(job, waits, now))
+    yield grid
+    if more > 0:
+        yield Text(f"{more} more waiting", style="dim")
+    yield _whole(view, elapsed, waits.get(""), now)
+
+
+def _bar(job: Job, now: float) -> ProgressBar:
+    moving = job.status in (JobStatus.SUBMITTING, JobStatus.DOWNLOADING) or (
+        job.status is JobStatus.GENERATING and not job.progress
+    )
+    done = 100 if job.status is JobStatus.COMPLETED else job.progress
+    return ProgressBar(total=100, completed=done, width=_BAR, pulse=moving, animation_time=now)
+
+
+def _state(job: Job, waits: Mapping[str, Wait], now: float) -> Text:
+    text = job.status.value
+    if job.status is JobStatus.PENDING:
+        text = "waiting"
+    elif job.status is JobStatus.GENERATING and job.progress:
+        text += f" {job.progress} %"
+    elif job.status is JobStatus.FAILED and job.error:
+        text += f": {clean(job.error.code)}"
+    if job.id in waits:
+        text += f", {waiting(waits[job.id], now)}"
+    return Text(text, style=STYLES.get(job.status.value, ""))
+
+
+def _whole(view: BatchView, elapsed: float, wait: Wait | None, now: float) -> Table:
+    progress = view.progress
+    words = [f"{view.ended} of {count(progress.total, 'video')}"]
+    if progress.failed:
+        words.append(f"{progress.failed} failed")
+    words.append(f"{span(elapsed)} elapsed")
+    left = view.seconds_left(elapsed)
+    if left is not None:
+        words.append(f"about {span(max(1, left))} left")
+    if wait is not None:
+        words.append(waiting(wait, now))
+    grid = Table.grid(padding=(0, 1))
+    for _ in range(3):
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+    bar = ProgressBar(total=progress.total, completed=view.done, width=_BAR)
+    grid.add_row(Text(shorten(view.name or view.id, _PROMPT), style="bold"), bar, Text(", ".join(words)))
+    return grid

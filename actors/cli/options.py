@@ -1,0 +1,105 @@
+"""What the commands share: their common options, and what was asked for altogether.
+
+Light: importing it must not slow `--help` down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from actors.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from actors.service import BatchService
+    from actors.settings import Settings
+
+
+@dataclass
+class Invocation:
+    """What holds for the whole program, wherever on the line it was said."""
+
+    verbose: bool = False
+    json: bool = False
+
+
+def _verbose(context: typer.Context, value: bool) -> bool:  # noqa: FBT001  (typer calls it so)
+    context.ensure_object(Invocation).verbose |= value
+    return context.ensure_object(Invocation).verbose
+
+
+def _json(context: typer.Context, value: bool) -> bool:  # noqa: FBT001
+    context.ensure_object(Invocation).json |= value
+    return value
+
+
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", callback=_verbose, help="Log everything, and show the traceback of what fails."),
+]
+Json = Annotated[
+    bool, typer.Option("--json", callback=_json, help="One JSON document on standard output, nothing else there.")
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no table: only the paths of the files, one a line.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="DIR",
+        help="Put each finished file here too, as soon as it is done, under a readable name.",
+    ),
+]  # fmt: skip
+Simulate = Annotated[bool, typer.Option("--simulate", help="The built-in simulator makes the videos: nothing is paid.")]
+Metadata = Annotated[
+    list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Metadata of the batch. Repeatable.")
+]
+BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.", show_default=False)]
+
+
+def prepare(*, verbose: bool, default_level: str = "warning") -> Settings:
+    """Read the settings and start logging: at LOG_LEVEL where it is set."""
+    from actors.logs import configure, secrets_of  # noqa: PLC0415  (all of this only once a command runs)
+    from actors.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    level = settings.log_level if "log_level" in settings.model_fields_set else default_level
+    configure("debug" if verbose else level, settings.log_format, secrets_of(settings))
+    return settings
+
+
+@contextmanager
+def opened(*, verbose: bool, simulate: bool = False, default_level: str = "warning") -> Iterator[BatchService]:
+    """The service, for as long as a command takes."""
+    settings = prepare(verbose=verbose, default_level=default_level)
+    from actors.service import BatchService  # noqa: PLC0415
+
+    with BatchService(settings, simulate=simulate) as service:
+        yield service
+
+
+def parse_metadata(pairs: list[str] | None) -> dict[str, str]:
+    """Read `KEY=VALUE` pairs.
+
+    Raises:
+        InvalidRequest: one has no `=`, or no key.
+    """
+    metadata = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise InvalidRequest(f"--metadata {pair!r}: expected KEY=VALUE, such as team=blue")
+        metadata[key] = value
+    return metadata
+
+
+def warn(text: str) -> None:
+    """A sentence on standard error."""
+    from actors.cli.text import clean  # noqa: PLC0415
+
+    typer.echo(f"sora-batch: {clean(text)}", err=True)

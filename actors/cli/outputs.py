@@ -1,0 +1,95 @@
+"""Puts finished files where the user asked for them, under names that tell what they show."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import tempfile
+from itertools import count
+from pathlib import Path
+
+from actors.cli.text import clean, slug
+from actors.errors import InvalidRequest
+from actors.model import Job
+
+
+def file_name(index: int, total: int, prompt: str, extension: str) -> str:
+    """`01-a-sunset-over-the-ocean.mp4`: the number as wide as the batch's last one, at least two digits."""
+    return f"{index:0{max(2, len(str(total)))}}-{slug(prompt)}{extension}"
+
+
+class OutputFolder:
+    """A folder of the user's. What others have put there is never overwritten."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.placed: dict[str, Path] = {}
+        """Where the file of each job lies, by the job's id."""
+        self.problems: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Make the folder, and see that files can be written there.
+
+        Raises:
+            InvalidRequest: they can't.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder):
+                pass
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InvalidRequest(
+                f"--output {clean(self._folder)!r} can't be written to: {reason}; name another folder"
+            ) from None
+
+    def place(self, job: Job, total: int) -> None:
+        """Put a completed job's file there; once, and what goes wrong is kept in `problems`."""
+        if job.video is None or job.id in self.placed:
+            return
+        source = Path(job.video.path)
+        try:
+            self.placed[job.id] = self._put(source, file_name(job.index, total, job.prompt, source.suffix))
+            self.problems.pop(job.id, None)
+        except OSError as error:
+            self.problems[job.id] = f"{job.video.path} can't be put into {self._folder}: {error.strerror or error}"
+
+    def _put(self, source: Path, name: str) -> Path:
+        stem, extension = Path(name).stem, Path(name).suffix
+        for number in count(1):
+            target = self._folder / (name if number == 1 else f"{stem}-{number}{extension}")
+            if target.exists() and filecmp.cmp(source, target, shallow=False):
+                return target
+            try:
+                _link_or_copy(source, target)
+            except FileExistsError:
+                continue
+            return target
+        raise AssertionError
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A hard link; a copy where the file system has none (written aside, so that it is never there by half)."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            shutil.copyfile(source, aside)
+            _rename_new(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _rename_new(aside: Path, target: Path) -> None:
+    try:
+        os.link(aside, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        if target.exists():
+            raise FileExistsError(target) from None
+        aside.replace(target)

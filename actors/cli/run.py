@@ -1,0 +1,165 @@
+"""The commands that run batches in this process: run, demo, resume, retry."""
+# ruff: noqa: FBT002  (a command's options are its parameters)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from actors.cli.options import BatchId, Json, Metadata, Output, Quiet, Simulate, Verbose, parse_metadata
+from actors.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from actors.cli.session import Session
+
+DEMO: dict[str, Any] = {
+    "batch_name": "Nature scenes",
+    "videos": [
+        {"prompt": "A sunset over the ocean", "duration": 10},
+        {"prompt": "A mountain landscape", "duration": 15},
+        {"prompt": "City lights at night", "duration": 12},
+    ],
+}
+_CONCURRENCY = 3
+
+
+def run(
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE|-",
+            show_default=False,
+            help="The batch: JSON, YAML, CSV, or one prompt a line; - is standard input.",
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="A video to make. Repeatable.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option("--concurrency", "-c", help="How many videos at once.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The batch's name.")] = None,
+    metadata: Metadata = None,
+    output: Output = None,
+    batch_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The batch's id; one that exists is gone on with.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="For videos that name none.")] = None,
+    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="For videos that name none.")] = None,
+    duration: Annotated[
+        int | None, typer.Option("--duration", metavar="SECONDS", help="For videos that name none.")
+    ] = None,
+    simulate: Simulate = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Create a batch and make its videos.
+
+    Exit codes: 0 completed, 1 failed, 3 partial, 4 cancelled, 2 a usage or configuration error, 130 interrupted.
+    Ctrl-C lets go of the batch without cancelling it; `sora-batch resume` goes on with it.
+    """
+    from actors.cli.batch_files import read_request  # noqa: PLC0415
+
+    request = read_request(file, prompt or [])
+    _complete(request, {"model": model, "size": size, "duration": duration})
+    _override(request, {"batch_name": name, "id": batch_id}, parse_metadata(metadata))
+    session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    _check_concurrency(concurrency)
+    session.run_new(request, concurrency, source=file)
+
+
+def demo(output: Output = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Make a sample batch with the built-in simulator.
+
+    Nothing to set, nothing to pay: three videos, "Nature scenes", that say that they are simulated.
+    """
+    session = _session(output, simulate=True, json=json, quiet=quiet, verbose=verbose)
+    session.run_new(DEMO, _CONCURRENCY)
+
+
+def resume(
+    batch_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", show_default=False, help="The batch; without it, all unfinished.")
+    ] = None,
+    output: Output = None,
+    simulate: Simulate = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Go on with unfinished batches.
+
+    With an ID: with that one. Videos that the server is making already are not paid for again.
+    With --json and without an ID the answer is a list of batches.
+    """
+    session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    session.resume(batch_id)
+
+
+def retry(
+    batch_id: BatchId,
+    job: Annotated[
+        list[str] | None,
+        typer.Option("--job", "-j", metavar="JOB", help="Only this video: its job's id or its number. Repeatable."),
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="JOB.FIELD=VALUE",
+            help="Change prompt, duration, size, model or input_reference of a video. Repeatable.",
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="Another prompt for the one --job.")
+    ] = None,
+    pay_again: Annotated[
+        bool, typer.Option("--pay-again", help="Pay even where an earlier video may exist on the server.")
+    ] = False,
+    output: Output = None,
+    simulate: Simulate = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Try again what failed or was cancelled in a batch.
+
+    What the server still has is fetched, not paid for again. A video with another prompt is a new payment.
+    """
+    from actors.cli.changes import parse_changes, whole_job_id  # noqa: PLC0415
+
+    jobs = [whole_job_id(batch_id, each) for each in job or []]
+    changes = parse_changes(batch_id, change or [])
+    if prompt is not None:
+        if len(jobs) != 1:
+            raise InvalidRequest("--prompt needs exactly one --job: say whose prompt it is")
+        changes.setdefault(jobs[0], {})["prompt"] = prompt
+    session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    session.retry(batch_id, jobs or None, changes or None, pay_again=pay_again)
+
+
+def _session(output: Path | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool) -> Session:
+    from actors.cli import session  # noqa: PLC0415
+
+    return session.Session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+
+
+def _check_concurrency(concurrency: int | None) -> None:
+    if concurrency is not None and concurrency < 1:
+        raise InvalidRequest(f"--concurrency {concurrency}: must be a whole number of 1 or more")
+
+
+def _complete(request: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Give the videos what they do not say themselves."""
+    given = {key: value for key, value in defaults.items() if value is not None}
+    videos = request.get("videos")
+    if given and isinstance(videos, list):
+        request["videos"] = [given | video if isinstance(video, dict) else video for video in videos]
+
+
+def _override(request: dict[str, Any], given: dict[str, Any], metadata: dict[str, str]) -> None:
+    if given["batch_name"] is not None:
+        request.pop("batchName", None)
+    request |= {key: value for key, value in given.items() if value is not None}
+    if metadata and isinstance(request.setdefault("metadata", {}), dict):
+        request["metadata"] = request["metadata"] | metadata

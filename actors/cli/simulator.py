@@ -1,0 +1,118 @@
+"""The command `simulator`: a stand-in for the Videos API on a port of its own."""
+# ruff: noqa: FBT001, FBT002, PLR0913  (a command's options are its parameters)
+
+from __future__ import annotations
+
+import re
+from pathlib import Path  # noqa: TC003  (Typer reads it)
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from actors.cli.options import Verbose, prepare, warn
+from actors.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from actors.sora.simulator import SimulatorOptions
+
+
+def simulator(
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")] = 8089,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    latency: Annotated[
+        str, typer.Option("--latency", metavar="SECONDS|MIN-MAX", help="How long a video takes.")
+    ] = "2-5",
+    failure_rate: Annotated[float, typer.Option("--failure-rate", help="The share of videos that fail, 0 to 1.")] = 0.0,
+    moderation: Annotated[
+        list[str] | None,
+        typer.Option("--moderation", metavar="WORD", help="Prompts with this word are blocked. Repeatable."),
+    ] = None,
+    rate_limit: Annotated[
+        str | None, typer.Option("--rate-limit", metavar="N/s", help="Creates a second; above it: HTTP 429.")
+    ] = None,
+    api_key: Annotated[str | None, typer.Option("--api-key", help="The key to demand.")] = None,
+    content_bytes: Annotated[
+        int | None, typer.Option("--content-bytes", min=0, metavar="N", help="Files of N bytes, nothing drawn.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="The same seed: the same latencies and failures.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Only the seconds that the hosted API took.")] = False,
+    profile: Annotated[str, typer.Option("--profile", help="openai, vllm-omni or sglang.")] = "openai",
+    state_file: Annotated[
+        Path | None, typer.Option("--state-file", metavar="FILE", help="Remember the videos over a restart.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the Videos API without a video model.
+
+    Until Ctrl-C. Its videos are real MP4 files that say that they are simulated.
+    """
+    prepare(verbose=verbose, default_level="info")
+    from actors.sora.simulator import SimulatorOptions  # noqa: PLC0415  (heavy)
+
+    limits = parse_latency(latency), parse_rate(rate_limit)
+    try:
+        options = SimulatorOptions(
+            latency=limits[0], failure_rate=failure_rate, moderation=tuple(moderation or ()), rate_limit=limits[1],
+            api_key=api_key, content_bytes=content_bytes, seed=seed, strict=strict, profile=profile,
+            state_file=state_file,
+        )  # fmt: skip
+    except ValueError as error:
+        raise InvalidRequest(f"the simulator can't be that way: {error}") from None
+    _serve(options, host, port)
+
+
+def parse_latency(text: str) -> tuple[float, float]:
+    """Read `3` or `2-5`.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?", text.strip())
+    if match is None:
+        raise InvalidRequest(f"--latency {text!r}: expected seconds, such as 3, or a range, such as 2-5")
+    return float(match[1]), float(match[2] or match[1])
+
+
+def parse_rate(text: str | None) -> float | None:
+    """Read `5/s` or `5`.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:/s)?", text.strip())
+    if match is None or not float(match[1]):
+        raise InvalidRequest(f"--rate-limit {text!r}: expected creates a second above 0, such as 5/s")
+    return float(match[1])
+
+
+def _serve(options: SimulatorOptions, host: str, port: int) -> None:
+    import asyncio  # noqa: PLC0415
+
+    try:
+        asyncio.run(_until_stopped(options, host, port))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        warn(f"the simulator can't serve on {host}:{port}: {reason}; name another --port or --host")
+        raise typer.Exit(1) from None
+
+
+async def _until_stopped(options: SimulatorOptions, host: str, port: int) -> None:
+    import asyncio  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    from actors.sora.simulator import Simulator  # noqa: PLC0415
+
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    server = Simulator(options)
+    base_url = await server.start(host, port)
+    try:
+        typer.echo(f"the simulated Videos API is at {base_url} (Ctrl-C ends it). To use it:")
+        key = f" OPENAI_API_KEY={options.api_key}" if options.api_key else ""
+        typer.echo(f"OPENAI_BASE_URL={base_url}{key} sora-batch run -p 'A sunset over the ocean'")
+        await stopped.wait()
+    finally:
+        await server.stop()

@@ -1,0 +1,101 @@
+"""The tables on standard output: what became of each video, and lists of batches."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from actors.cli.text import clean, count, reason, shorten, shown_path, span
+from actors.errors import ErrorCode
+from storage.states import FINAL_JOB, BatchStatus
+
+if TYPE_CHECKING:
+    from actors.model import Batch, Job
+
+_PROMPT = 40
+_NO_TERMINAL_WIDTH = 10_000
+"""Columns: lines in a file or a pipe are not folded."""
+_C1 = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json_text(document))
+
+
+def json_text(document: Any, indent: int | None = 2) -> str:
+    """JSON without raw control characters, and in ASCII where standard output takes nothing else."""
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf8")
+    separators = (",", ":") if indent is None else None
+    return json.dumps(document, indent=indent, separators=separators, ensure_ascii=not utf8).translate(_C1)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns on a terminal that fold; plain, aligned and whole elsewhere. A row's last cell may be long."""
+    from rich.console import Console  # noqa: PLC0415  (heavy, and help needs none of it)
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    terminal = Console(highlight=False)
+    console = terminal if terminal.is_terminal else Console(highlight=False, width=_NO_TERMINAL_WIDTH)
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(columns))
+    for number in range(len(rows[0]) if rows else len(columns)):
+        # Folded, never cut: a path that lacks its end is worth nothing.
+        table.add_column(columns[number] if columns else "", overflow="fold", no_wrap=not terminal.is_terminal)
+    for row in rows:
+        table.add_row(*(Text(clean(cell)) for cell in row))
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())
+
+
+def print_batch(batch: Batch, placed: Mapping[str, Path]) -> None:
+    """The closing table: for each video its file, or the reason why there is none."""
+    print_table(
+        ["#", "video", "state", "file or reason"],
+        [[str(job.index), shorten(job.prompt, _PROMPT), job.status.value, outcome(job, placed)] for job in batch.jobs],
+    )
+    typer.echo(summary(batch))
+
+
+def outcome(job: Job, placed: Mapping[str, Path]) -> str:
+    """Where the file lies, or why there is none."""
+    if job.id in placed:
+        return shown_path(placed[job.id].absolute())
+    if job.video is not None:
+        return shown_path(job.video.path)
+    if job.error is not None:
+        return reason(job.error.code, job.error.message)
+    return "" if job.status in FINAL_JOB or not job.progress else f"{job.progress} %"
+
+
+def summary(batch: Batch) -> str:
+    """`batch nature completed: 3 of 3 videos in 0:12`, and what failed."""
+    progress = batch.progress
+    name = f" ({clean(batch.name)})" if batch.name else ""
+    text = f"batch {batch.id}{name} {batch.status.value}: {progress.completed} of {count(progress.total, 'video')}"
+    for number, word in ((progress.failed, "failed"), (progress.cancelled, "cancelled")):
+        if number and batch.status.value != word:
+            text += f", {number} {word}"
+    if batch.started_at and batch.completed_at:
+        text += f" in {span((batch.completed_at - batch.started_at).total_seconds())}"
+    if batch.error is not None and not any(job.error for job in batch.jobs):
+        text += f"; {clean(batch.error.code)}: {clean(batch.error.message)}"
+    return "\n".join([text, *_ways_out(batch)])
+
+
+def _ways_out(batch: Batch) -> Iterator[str]:
+    if batch.status not in (BatchStatus.FAILED, BatchStatus.PARTIAL):
+        return
+    if any(job.error is not None and job.error.retryable for job in batch.jobs):
+        yield f"try what failed again: sora-batch retry {batch.id}"
+    for job in batch.jobs:
+        if job.error is not None and job.error.code == ErrorCode.MODERATION_BLOCKED:
+            yield f"try with another prompt: sora-batch retry {batch.id} --job {job.index} --prompt PROMPT"
+            return

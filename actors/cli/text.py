@@ -1,0 +1,86 @@
+"""Text for people: cleaned of what could steer a terminal, short, and in their units."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import timedelta
+from pathlib import Path
+
+from actors.errors import ErrorCode, InvalidRequest
+
+SLUG_CHARACTERS = 60
+SLUG_BYTES = 180
+"""File systems take 255 bytes a name; the number and the extension need some."""
+
+# C0 and C1 controls, DEL, and what turns the direction of writing around.
+_CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]+")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def clean(text: object) -> str:
+    """One line without control sequences, whatever it was."""
+    return _CONTROLS.sub(" ", str(text)).strip()
+
+
+def shorten(text: str, width: int) -> str:
+    """At most `width` characters of a cleaned line."""
+    line = clean(text)
+    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+
+
+def slug(text: str) -> str:
+    """A file name's readable part: letters and digits of any script, joined by `-`."""
+    kept = "".join(
+        character if unicodedata.category(character)[0] in "LMN" else "-"
+        for character in unicodedata.normalize("NFC", text.lower())
+    )
+    return _cut(re.sub("-+", "-", kept).strip("-")) or "video"
+
+
+def _cut(name: str) -> str:
+    short = name[:SLUG_CHARACTERS].encode()[:SLUG_BYTES].decode(errors="ignore")
+    if len(short) < len(name) and name[len(short)] != "-" and "-" in short[SLUG_CHARACTERS // 2 :]:
+        short = short[: short.rindex("-")]
+    return short.strip("-")
+
+
+def span(seconds: float) -> str:
+    """`0:07`, `12:00`, `1:02:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def parse_span(text: str) -> timedelta:
+    """Read `30d`, `12h`, `90m`, `45s` or `2w`.
+
+    Raises:
+        InvalidRequest: it is none of them.
+    """
+    match = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip().lower())
+    if match is None:
+        raise InvalidRequest(f"{text!r} is no span of time: write a number and s, m, h, d or w, such as 30d")
+    try:
+        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    except OverflowError:
+        raise InvalidRequest(f"{text!r} is too long a span of time") from None
+
+
+def count(number: int, noun: str) -> str:
+    """`1 video`, `2 videos`, `1 batch`, `2 batches`."""
+    plural = noun + ("es" if noun.endswith("ch") else "s")
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def reason(code: str, message: str) -> str:
+    """Why a video failed: the code and the sentence. That it was cancelled, its state says already."""
+    return message if code == ErrorCode.CANCELLED else f"{code}: {message}"
+
+
+def shown_path(path: str | Path) -> str:
+    """The path as one would type it here: relative where it lies below the current folder."""
+    try:
+        return clean(Path(path).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return clean(path)

@@ -1,0 +1,22 @@
+"""The clocks: which one decides what. Records use UTC, spans a monotonic clock, leases one that counts suspension."""
+
+from __future__ import annotations
+
+import time
+
+if hasattr(time, "CLOCK_BOOTTIME"):
+
+    def awake_or_not() -> float:
+        """Seconds on a clock that goes on while the machine (or the process) is suspended."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+else:
+
+    def awake_or_not() -> float:
+        """Seconds on the nearest this system has to a clock that counts suspended time."""
+        return time.monotonic()
+
+
+def utc_now() -> float:
+    """Seconds since 1970, for records."""
+    return time.time()

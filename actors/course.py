@@ -1,0 +1,316 @@
+"""The course of one batch: what follows from each thing that is reported. Pure decisions over `lifecycle`.
+
+Time comes in as arguments, what is to be recorded goes out in a `Step`, and what is to be done afterwards as
+assignments. Who may start a video when (places, pauses) is asked from outside.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
+from actors.events import EventName
+from actors.lifecycle import BatchMove, JobMove, Step, ended, ending
+from actors.messages import (
+    Completed,
+    Failed,
+    Fetching,
+    Progressed,
+    Report,
+    Submitted,
+    Wait,
+    Waiting,
+    Withdrawn,
+)
+from actors.model import canonical_digest
+from storage.records import BatchRecord, JobRecord, SubmissionRecord
+from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
+
+POISON_CLAIMS = 3
+RESTARTS, RESTART_PERIOD = 3, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A job for a worker of the pool."""
+
+    worker: int
+    run: int
+    job: JobRecord
+    submission: SubmissionRecord
+    fresh: bool
+    """Its POST is yet to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that decide."""
+
+    provider: str
+    owner_id: str
+    paid_attempts: int
+    progress_interval: float
+    """Seconds."""
+
+
+def request_digest(job: JobRecord) -> str:
+    """What a job asks of the server: two jobs with one digest can't be told apart by it."""
+    return canonical_digest([job.prompt, job.model, job.duration, job.size, job.reference])
+
+
+def restart_allowed(past: Iterable[float], now: float) -> bool:
+    """Whether something that died may be started again, after restarts at these times."""
+    return sum(now - RESTART_PERIOD < at for at in past) < RESTARTS
+
+
+class Course:
+    """The folded state of a batch and its open jobs, and which worker has which."""
+
+    def __init__(
+        self,
+        batch: BatchRecord,
+        open_jobs: list[JobRecord],
+        live: dict[str, SubmissionRecord],
+        rules: Rules,
+        waits: dict[str, Wait] | None = None,
+    ) -> None:
+        self.batch = batch
+        self.jobs = {job.id: job for job in open_jobs}
+        self._live, self._rules = live, rules
+        self.idle = deque(range(max(1, min(batch.concurrency, batch.total))))
+        # A job holds its place from its intent on: what is in flight comes first, before anything is started.
+        self._attached = deque(job.id for job in open_jobs if job.status in IN_FLIGHT_JOB or job.id in live)
+        self._fresh = deque(job.id for job in open_jobs if job.id not in self._attached)
+        self._running: dict[str, Assignment] = {}
+        self._runs = 0
+        self._told: dict[str, float] = {}
+        self._batch_told = -math.inf
+        self._untold = False
+        self._deaths: dict[str, list[float]] = {}
+        self.waits = {} if waits is None else waits
+        self.stopping = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many jobs hold a place."""
+        return len(self._running) + len(self._attached)
+
+    @property
+    def wants_to_start(self) -> bool:
+        """Whether a video could be started now, if the process has room."""
+        room = self.idle and self.in_flight < max(1, self.batch.concurrency)
+        return bool(room and self._fresh and not self._attached and not self.stopping)
+
+    @property
+    def over(self) -> bool:
+        """Whether the batch has ended."""
+        return self.batch.status not in (BatchStatus.PENDING, BatchStatus.PROCESSING)
+
+    def rounds(self) -> int:
+        """How many rounds of videos the batch has at the most."""
+        return math.ceil(self.batch.total / max(1, self.batch.concurrency))
+
+    def time_left(self, spent: float) -> float:
+        """Seconds until the batch's deadline."""
+        return self.batch.timeout * self.rounds() - spent if self.batch.timeout else math.inf
+
+    # --- what happens
+
+    def begin(self, step: Step) -> None:
+        """Start the batch, or go on with it; end it if it has killed its owners."""
+        if step.batch.status is BatchStatus.PENDING:
+            step.move_batch(BatchMove.START, started_at=step.batch.started_at or step.at)
+            step.tell(EventName.BATCH_STARTED)
+        if step.batch.claims > POISON_CLAIMS:
+            text = f"{step.batch.claims - 1} owners in a row died of this batch before they recorded anything"
+            self._fail_all(step, Failure(ErrorCode.INTERNAL, text))
+        self._settle(step)
+
+    def attach(self) -> list[Assignment]:
+        """Give idle workers the jobs that are in flight already."""
+        given = []
+        while self._attached and self.idle and not self.stopping:
+            job_id = self._attached.popleft()
+            submission = self._live.get(job_id)
+            if submission is None:
+                self._fresh.appendleft(job_id)
+                continue
+            given.append(self._assign(self.jobs[job_id], submission, fresh=False))
+        return given
+
+    def start_next(self, step: Step) -> Assignment:
+        """Record the intent of the next job. `wants_to_start` said that there is one."""
+        job = self.jobs[self._fresh.popleft()]
+        if job.status is JobStatus.SUBMITTING:
+            job = step.move(job, JobMove.WITHDRAW, attempts=max(0, job.attempts - 1))
+        elif job.status is not JobStatus.PENDING:
+            # Its video was deleted by us: a retry had come before the answer to the DELETE.
+            job = step.move(job, JobMove.REMAKE, remote_id=None, started_at=None)
+        intent = SubmissionRecord(
+            id=uuid.uuid4().hex,
+            job_id=job.id,
+            batch_id=job.batch_id,
+            attempt=job.attempts + 1,
+            digest=request_digest(job),
+            provider=self._rules.provider,
+            sender=self._rules.owner_id,
+            intended_at=step.at,
+            state=SubmissionState.INTENDED,
+        )
+        self.jobs[job.id] = job = step.intend(job, intent)
+        return self._assign(job, intent, fresh=True)
+
+    def report(self, step: Step, report: Report, now: float) -> None:
+        """Fold a worker's report in. One of a run that has ended is dropped."""
+        running = self._running.get(report.job_id)
+        if running is None or running.run != report.run:
+            return
+        job = self.jobs[report.job_id]
+        self.waits.pop(job.id, None)
+        match report:
+            case Submitted(_, _, remote_id):
+                self._told[job.id] = now
+                self._submitted(step, job, remote_id)
+            case Progressed(_, _, progress):
+                self._progressed(step, job, progress, now)
+            case Fetching():
+                self.jobs[job.id] = step.move(job, JobMove.FETCH)
+            case Waiting(_, _, wait):
+                if wait is not None:
+                    self.waits[job.id] = wait
+            case Completed(_, _, video):
+                step.move(job, JobMove.COMPLETE, EventName.JOB_COMPLETED, video=video, progress=100)
+                self._finished(step, job, now)
+            case Withdrawn():
+                self._withdrawn(step, job, report)
+            case Failed():
+                self._failed(step, job, report, now)
+
+    def worker_lost(self, step: Step, lost: WorkerLost, now: float) -> None:
+        """A worker died: its job goes to another, unless it has killed too many."""
+        job_id = lost.job_id
+        running = self._running.get(job_id) if job_id else None
+        if running is None or running.run != lost.run or job_id is None:
+            return  # its job had been taken from it; the place is accounted for already
+        self.idle.append(lost.worker)
+        del self._running[job_id]
+        deaths = self._deaths.setdefault(job_id, [])
+        if restart_allowed(deaths, now):
+            deaths.append(now)
+            self._live[job_id] = running.submission
+            self._attached.append(job_id)
+            return
+        failure = Failure(ErrorCode.INTERNAL, f"the worker of this video died {len(deaths) + 1} times: {lost.error}")
+        step.fail(self.jobs[job_id], failure)
+        self._drop(job_id)
+        self._settle(step)
+
+    def tick(self, step: Step, spent: float, now: float) -> None:
+        """Time has passed: the deadline, and progress that was held back."""
+        if self.time_left(spent) <= 0:
+            text = f"the batch was not done after {spent:.0f} s (BATCH_TIMEOUT x {self.rounds()} rounds)"
+            self._fail_all(step, Failure(ErrorCode.BATCH_TIMEOUT, text))
+            self._settle(step)
+        elif self._untold:
+            self._tell_progress(step, now)
+
+    # --- what follows
+
+    def _submitted(self, step: Step, job: JobRecord, remote_id: str) -> None:
+        news = job.status is JobStatus.SUBMITTING
+        started = job.started_at or step.at
+        event = EventName.JOB_SUBMITTED if news else None
+        if news or job.remote_id != remote_id:
+            self.jobs[job.id] = step.move(job, JobMove.ACCEPT, event, remote_id=remote_id, started_at=started)
+        running = self._running[job.id]
+        bound = replace(running.submission, state=SubmissionState.BOUND, remote_id=remote_id)
+        self._running[job.id] = replace(running, submission=bound)
+
+    def _progressed(self, step: Step, job: JobRecord, progress: int, now: float) -> None:
+        told_at = self._told.get(job.id, -math.inf)
+        if progress == job.progress or now - told_at < self._rules.progress_interval:
+            return
+        self._told[job.id] = now
+        self.jobs[job.id] = step.move(job, JobMove.ADVANCE, EventName.JOB_PROGRESSED, progress=progress)
+
+    def _withdrawn(self, step: Step, job: JobRecord, report: Withdrawn) -> None:
+        step.resolve(report.submission_id, report.outcome)
+        self.jobs[job.id] = step.move(job, JobMove.WITHDRAW, attempts=job.attempts - 1)
+        self._free(job.id)
+        self._fresh.appendleft(job.id)
+
+    def _failed(self, step: Step, job: JobRecord, report: Failed, now: float) -> None:
+        failure = report.failure
+        if report.outcome is not None:
+            step.resolve(report.submission_id, report.outcome, failure.message)
+        made_and_failed = report.outcome is SubmissionState.FAILED and failure.code.retryable
+        if made_and_failed and job.attempts < self._rules.paid_attempts and not self.stopping:
+            self.jobs[job.id] = step.move(job, JobMove.REMAKE, remote_id=None, progress=0, started_at=None)
+            self._free(job.id)
+            self._fresh.appendleft(job.id)
+            return
+        step.fail(job, failure)
+        unsent = report.outcome in (SubmissionState.REFUSED, SubmissionState.NOT_SENT)
+        if failure.code in ACCOUNT_CODES or (unsent and failure.code is ErrorCode.NETWORK):
+            # Every further POST would meet the same answer.
+            waiting, self._fresh = self._fresh, deque()
+            for job_id in waiting:
+                step.fail(self.jobs[job_id], failure)
+                self._drop(job_id)
+        self._finished(step, job, now)
+
+    def _finished(self, step: Step, job: JobRecord, now: float) -> None:
+        self._drop(job.id)
+        self._settle(step)
+        if step.batch.status is BatchStatus.PROCESSING:
+            self._untold = True
+            self._tell_progress(step, now)
+
+    def _tell_progress(self, step: Step, now: float) -> None:
+        if now - self._batch_told >= self._rules.progress_interval:
+            self._batch_told, self._untold = now, False
+            step.tell(EventName.BATCH_PROGRESSED)
+
+    def _fail_all(self, step: Step, failure: Failure) -> None:
+        """End every open job. What Sora has in hand is let go: its submission stays bound, a retry re-attaches."""
+        self._fresh.clear()
+        self._attached.clear()
+        for job in list(self.jobs.values()):
+            step.fail(job, failure)
+            self._drop(job.id)
+
+    def _settle(self, step: Step) -> None:
+        if ended(step.batch) and step.batch.status is BatchStatus.PROCESSING:
+            move = ending(step.batch)
+            step.close(move, error=None if move is BatchMove.COMPLETE else _summed_up(step))
+
+    def _assign(self, job: JobRecord, submission: SubmissionRecord, *, fresh: bool) -> Assignment:
+        self._runs += 1
+        assignment = Assignment(self.idle.popleft(), self._runs, job, submission, fresh)
+        self._running[job.id] = assignment
+        return assignment
+
+    def _free(self, job_id: str) -> None:
+        running = self._running.pop(job_id, None)
+        if running is not None:
+            self.idle.append(running.worker)
+
+    def _drop(self, job_id: str) -> None:
+        self._free(job_id)
+        self.jobs.pop(job_id, None)
+        self.waits.pop(job_id, None)
+        self._told.pop(job_id, None)
+        self._deaths.pop(job_id, None)
+        self._live.pop(job_id, None)
+
+
+def _summed_up(step: Step) -> Failure:
+    batch = step.batch
+    errors = [job.error for job in step.jobs.values() if job.error is not None]
+    last = errors[-1] if errors else {"code": ErrorCode.GENERATION_FAILED.value, "message": ""}
+    text = f"{batch.failed} of {batch.total} videos failed; the last one: {last['message']}"
+    return Failure(ErrorCode(last["code"]), text)

@@ -1,0 +1,356 @@
+"""The state machine of batches and jobs. Every transition of either is in the two tables below, and nowhere else.
+
+Pure: no clock, no I/O, no actor. A pair (state, move) leads to a state, or to None: then it is refused, and nothing
+has changed. A duplicate that may come is a written self-loop. `docs/states.md` is printed from the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any
+
+from actors.errors import Failure
+from actors.events import EventName, batch_event, final_event, job_event
+from storage.changes import Changes, Outcome
+from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
+from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
+
+
+class JobMove(StrEnum):
+    """What can happen to a job."""
+
+    INTEND = "intend"
+    """A POST is about to go out; the intent is recorded with it."""
+    WITHDRAW = "withdraw"
+    """Nothing was paid: not sent, refused for now, or proved absent."""
+    ACCEPT = "accept"
+    """Sora has it."""
+    ADVANCE = "advance"
+    """Sora told how far it is."""
+    FETCH = "fetch"
+    """Sora has finished."""
+    COMPLETE = "complete"
+    """The file is on disk."""
+    REMAKE = "remake"
+    """The video failed, and another paid attempt is allowed."""
+    FAIL = "fail"
+    CANCEL = "cancel"
+    RETRY = "retry"
+    """A person wants it again, and nothing of it is left on the server."""
+    RECHECK = "recheck"
+    """A person wants it again, and the outcome of its POST is unknown."""
+    REATTACH = "reattach"
+    """A person wants it again, and Sora still has it."""
+
+
+class BatchMove(StrEnum):
+    """What can happen to a batch."""
+
+    START = "start"
+    """An owner claimed it."""
+    COMPLETE = "complete"
+    """Every job ended, all of them well."""
+    PART = "part"
+    """Every job ended, some of them well."""
+    FAIL = "fail"
+    """Every job ended, none of them well."""
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+J, JM = JobStatus, JobMove
+B, BM = BatchStatus, BatchMove
+
+# fmt: off
+JOB_MOVES: dict[tuple[JobStatus, JobMove], JobStatus | None] = {
+    (J.PENDING, JM.INTEND): J.SUBMITTING,
+    (J.PENDING, JM.WITHDRAW): J.PENDING,
+    (J.PENDING, JM.ACCEPT): None,
+    (J.PENDING, JM.ADVANCE): None,
+    (J.PENDING, JM.FETCH): None,
+    (J.PENDING, JM.COMPLETE): None,
+    (J.PENDING, JM.REMAKE): None,
+    (J.PENDING, JM.FAIL): J.FAILED,
+    (J.PENDING, JM.CANCEL): J.CANCELLED,
+    (J.PENDING, JM.RETRY): None,
+    (J.PENDING, JM.RECHECK): None,
+    (J.PENDING, JM.REATTACH): None,
+
+    (J.SUBMITTING, JM.INTEND): None,
+    (J.SUBMITTING, JM.WITHDRAW): J.PENDING,
+    (J.SUBMITTING, JM.ACCEPT): J.GENERATING,
+    (J.SUBMITTING, JM.ADVANCE): None,
+    (J.SUBMITTING, JM.FETCH): None,
+    (J.SUBMITTING, JM.COMPLETE): None,
+    (J.SUBMITTING, JM.REMAKE): None,
+    (J.SUBMITTING, JM.FAIL): J.FAILED,
+    (J.SUBMITTING, JM.CANCEL): J.CANCELLED,
+    (J.SUBMITTING, JM.RETRY): None,
+    (J.SUBMITTING, JM.RECHECK): None,
+    (J.SUBMITTING, JM.REATTACH): None,
+
+    (J.GENERATING, JM.INTEND): None,
+    (J.GENERATING, JM.WITHDRAW): None,
+    (J.GENERATING, JM.ACCEPT): J.GENERATING,
+    (J.GENERATING, JM.ADVANCE): J.GENERATING,
+    (J.GENERATING, JM.FETCH): J.DOWNLOADING,
+    (J.GENERATING, JM.COMPLETE): None,
+    (J.GENERATING, JM.REMAKE): J.PENDING,
+    (J.GENERATING, JM.FAIL): J.FAILED,
+    (J.GENERATING, JM.CANCEL): J.CANCELLED,
+    (J.GENERATING, JM.RETRY): None,
+    (J.GENERATING, JM.RECHECK): None,
+    (J.GENERATING, JM.REATTACH): None,
+
+    (J.DOWNLOADING, JM.INTEND): None,
+    (J.DOWNLOADING, JM.WITHDRAW): None,
+    (J.DOWNLOADING, JM.ACCEPT): J.DOWNLOADING,
+    (J.DOWNLOADING, JM.ADVANCE): J.DOWNLOADING,
+    (J.DOWNLOADING, JM.FETCH): J.DOWNLOADING,
+    (J.DOWNLOADING, JM.COMPLETE): J.COMPLETED,
+    (J.DOWNLOADING, JM.REMAKE): J.PENDING,
+    (J.DOWNLOADING, JM.FAIL): J.FAILED,
+    (J.DOWNLOADING, JM.CANCEL): J.CANCELLED,
+    (J.DOWNLOADING, JM.RETRY): None,
+    (J.DOWNLOADING, JM.RECHECK): None,
+    (J.DOWNLOADING, JM.REATTACH): None,
+
+    (J.COMPLETED, JM.INTEND): None,
+    (J.COMPLETED, JM.WITHDRAW): None,
+    (J.COMPLETED, JM.ACCEPT): None,
+    (J.COMPLETED, JM.ADVANCE): None,
+    (J.COMPLETED, JM.FETCH): None,
+    (J.COMPLETED, JM.COMPLETE): J.COMPLETED,
+    (J.COMPLETED, JM.REMAKE): None,
+    (J.COMPLETED, JM.FAIL): None,
+    (J.COMPLETED, JM.CANCEL): None,
+    (J.COMPLETED, JM.RETRY): None,
+    (J.COMPLETED, JM.RECHECK): None,
+    (J.COMPLETED, JM.REATTACH): None,
+
+    (J.FAILED, JM.INTEND): None,
+    (J.FAILED, JM.WITHDRAW): None,
+    (J.FAILED, JM.ACCEPT): None,
+    (J.FAILED, JM.ADVANCE): None,
+    (J.FAILED, JM.FETCH): None,
+    (J.FAILED, JM.COMPLETE): None,
+    (J.FAILED, JM.REMAKE): None,
+    (J.FAILED, JM.FAIL): None,
+    (J.FAILED, JM.CANCEL): None,
+    (J.FAILED, JM.RETRY): J.PENDING,
+    (J.FAILED, JM.RECHECK): J.SUBMITTING,
+    (J.FAILED, JM.REATTACH): J.GENERATING,
+
+    (J.CANCELLED, JM.INTEND): None,
+    (J.CANCELLED, JM.WITHDRAW): None,
+    (J.CANCELLED, JM.ACCEPT): None,
+    (J.CANCELLED, JM.ADVANCE): None,
+    (J.CANCELLED, JM.FETCH): None,
+    (J.CANCELLED, JM.COMPLETE): None,
+    (J.CANCELLED, JM.REMAKE): None,
+    (J.CANCELLED, JM.FAIL): None,
+    (J.CANCELLED, JM.CANCEL): J.CANCELLED,
+    (J.CANCELLED, JM.RETRY): J.PENDING,
+    (J.CANCELLED, JM.RECHECK): J.SUBMITTING,
+    (J.CANCELLED, JM.REATTACH): J.GENERATING,
+}
+
+BATCH_MOVES: dict[tuple[BatchStatus, BatchMove], BatchStatus | None] = {
+    (B.PENDING, BM.START): B.PROCESSING,
+    (B.PENDING, BM.COMPLETE): None,
+    (B.PENDING, BM.PART): None,
+    (B.PENDING, BM.FAIL): None,
+    (B.PENDING, BM.CANCEL): B.CANCELLED,
+    (B.PENDING, BM.RETRY): None,
+
+    (B.PROCESSING, BM.START): B.PROCESSING,
+    (B.PROCESSING, BM.COMPLETE): B.COMPLETED,
+    (B.PROCESSING, BM.PART): B.PARTIAL,
+    (B.PROCESSING, BM.FAIL): B.FAILED,
+    (B.PROCESSING, BM.CANCEL): B.CANCELLED,
+    (B.PROCESSING, BM.RETRY): None,
+
+    (B.COMPLETED, BM.START): None,
+    (B.COMPLETED, BM.COMPLETE): None,
+    (B.COMPLETED, BM.PART): None,
+    (B.COMPLETED, BM.FAIL): None,
+    (B.COMPLETED, BM.CANCEL): None,
+    (B.COMPLETED, BM.RETRY): None,
+
+    (B.PARTIAL, BM.START): None,
+    (B.PARTIAL, BM.COMPLETE): None,
+    (B.PARTIAL, BM.PART): None,
+    (B.PARTIAL, BM.FAIL): None,
+    (B.PARTIAL, BM.CANCEL): None,
+    (B.PARTIAL, BM.RETRY): B.PENDING,
+
+    (B.FAILED, BM.START): None,
+    (B.FAILED, BM.COMPLETE): None,
+    (B.FAILED, BM.PART): None,
+    (B.FAILED, BM.FAIL): None,
+    (B.FAILED, BM.CANCEL): None,
+    (B.FAILED, BM.RETRY): B.PENDING,
+
+    (B.CANCELLED, BM.START): None,
+    (B.CANCELLED, BM.COMPLETE): None,
+    (B.CANCELLED, BM.PART): None,
+    (B.CANCELLED, BM.FAIL): None,
+    (B.CANCELLED, BM.CANCEL): B.CANCELLED,
+    (B.CANCELLED, BM.RETRY): B.PENDING,
+}
+# fmt: on
+
+
+class RefusedMove(Exception):
+    """The state does not allow the move."""
+
+
+def next_job_status(status: JobStatus, move: JobMove) -> JobStatus:
+    """Look a job's transition up.
+
+    Raises:
+        RefusedMove: it is not allowed.
+    """
+    after = JOB_MOVES[status, move]
+    if after is None:
+        raise RefusedMove(f"a job that is {status} can't {move}")
+    return after
+
+
+def next_batch_status(status: BatchStatus, move: BatchMove) -> BatchStatus:
+    """Look a batch's transition up.
+
+    Raises:
+        RefusedMove: it is not allowed.
+    """
+    after = BATCH_MOVES[status, move]
+    if after is None:
+        raise RefusedMove(f"a batch that is {status} can't {move}")
+    return after
+
+
+def recount(batch: BatchRecord, before: JobStatus, after: JobStatus, **more: Any) -> BatchRecord:
+    """Fold one job's transition into the batch's counts, so that nobody counts ten thousand jobs again."""
+    return replace(
+        batch,
+        completed=batch.completed + (after is J.COMPLETED) - (before is J.COMPLETED),
+        failed=batch.failed + (after is J.FAILED) - (before is J.FAILED),
+        cancelled=batch.cancelled + (after is J.CANCELLED) - (before is J.CANCELLED),
+        processing=batch.processing + (after in IN_FLIGHT_JOB) - (before in IN_FLIGHT_JOB),
+        **more,
+    )
+
+
+def ended(batch: BatchRecord) -> bool:
+    """Whether every job has ended."""
+    return batch.completed + batch.failed + batch.cancelled == batch.total
+
+
+def ending(batch: BatchRecord) -> BatchMove:
+    """Which end a batch comes to whose jobs have all ended."""
+    if batch.completed == batch.total:
+        return BM.COMPLETE
+    return BM.PART if batch.completed else BM.FAIL
+
+
+class Step:
+    """One step of a batch in the making: moves jobs, folds the counts and numbers the events.
+
+    Works on copies: until its changes are recorded, nothing has happened.
+    """
+
+    def __init__(self, batch: BatchRecord, at: float) -> None:
+        self._epoch, self._sequence = batch.epoch, batch.sequence
+        self.batch = batch
+        self.at = at
+        self.jobs: dict[str, JobRecord] = {}
+        self._intents: list[SubmissionRecord] = []
+        self._outcomes: list[Outcome] = []
+        self._events: list[EventRecord] = []
+        self._closing: Callable[[list[JobRecord]], EventRecord] | None = None
+
+    def move(self, job: JobRecord, move: JobMove, event: EventName | None = None, **fields: Any) -> JobRecord:
+        """Move a job, and tell it where it is to be told; `fields` are the record's columns that change with it."""
+        after = next_job_status(job.status, move)
+        times: dict[str, Any] = {"updated_at": self.at}
+        if after in (J.COMPLETED, J.FAILED, J.CANCELLED):
+            times["completed_at"] = self.at
+        moved = replace(job, status=after, **{**times, **fields})
+        sequence = self.batch.sequence + (event is not None)
+        self.batch = recount(self.batch, job.status, after, sequence=sequence, updated_at=self.at)
+        self.jobs[job.id] = moved
+        if event is not None:
+            self._events.append(job_event(event, self.batch, moved, sequence, self.at))
+        return moved
+
+    def fail(self, job: JobRecord, failure: Failure) -> JobRecord:
+        """End a job with an error."""
+        return self.move(job, JM.FAIL, EventName.JOB_FAILED, error=failure.document())
+
+    def intend(self, job: JobRecord, intent: SubmissionRecord) -> JobRecord:
+        """Put down that a POST is about to go out."""
+        self._intents.append(intent)
+        return self.move(job, JM.INTEND, attempts=intent.attempt, progress=0)
+
+    def resolve(self, submission_id: str, state: SubmissionState, note: str | None = None) -> None:
+        """Put down what became of a submission."""
+        self._outcomes.append(Outcome(submission_id=submission_id, state=state, note=note))
+
+    def move_batch(self, move: BatchMove, **fields: Any) -> None:
+        """Move the batch."""
+        self.batch = replace(self.batch, status=next_batch_status(self.batch.status, move), **fields)
+
+    def tell(self, event: EventName, **more: Any) -> None:
+        """Tell of the batch as it stands now."""
+        self._events.append(batch_event(event, self._counted(), self.batch.sequence, self.at, **more))
+
+    def close(self, move: BatchMove, *, error: Failure | None = None, **more: Any) -> None:
+        """End the batch: it needs no owner any more, and its last event tells all of it."""
+        document = error.document() if error else None
+        self.move_batch(move, completed_at=self.at, error=document, owner=None, wanted=False, claims=0)
+        batch = self._counted()
+
+        def closing(jobs: list[JobRecord]) -> EventRecord:
+            return final_event(batch, jobs, batch.sequence, batch.updated_at, **more)
+
+        self._closing = closing
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to record."""
+        return bool(self.jobs or self._outcomes or self._events or self._closing)
+
+    @property
+    def told(self) -> bool:
+        """Whether the step tells anything."""
+        return bool(self._events or self._closing)
+
+    def changes(self) -> Changes:
+        """What to record."""
+        return Changes(
+            batch=self.batch,
+            epoch=self._epoch,
+            sequence=self._sequence,
+            jobs=tuple(self.jobs.values()),
+            intents=tuple(self._intents),
+            outcomes=tuple(self._outcomes),
+            events=tuple(self._events),
+            closing=self._closing,
+        )
+
+    def _counted(self) -> BatchRecord:
+        """Take the next number of the sequence."""
+        self.batch = replace(self.batch, sequence=self.batch.sequence + 1, updated_at=self.at)
+        return self.batch
+
+
+def derived_counts(jobs: Sequence[JobRecord]) -> dict[str, int]:
+    """The counts of a batch, counted anew. What `recount` folds must equal it."""
+    return {
+        "completed": sum(job.status is J.COMPLETED for job in jobs),
+        "failed": sum(job.status is J.FAILED for job in jobs),
+        "cancelled": sum(job.status is J.CANCELLED for job in jobs),
+        "processing": sum(job.status in IN_FLIGHT_JOB for job in jobs),
+    }

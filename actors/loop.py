@@ -1,0 +1,159 @@
+"""The I/O loop of a process, and Pykka actors that run on it.
+
+One thread carries aiohttp and all actors: a handler never blocks. What blocks (flushing files) goes to `offload`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import pykka
+
+T = TypeVar("T")
+_FLUSHERS = 4
+
+
+class IOLoop:
+    """An asyncio loop in a daemon thread of its own: a program that forgets to close it ends all the same."""
+
+    def __init__(self, name: str = "sora-io") -> None:
+        self.loop = asyncio.new_event_loop()
+        self._flushers = ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="sora-flush")
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the loop, from any other thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function on the loop soon, from any thread. After the loop has ended, nothing happens."""
+        try:
+            if threading.get_ident() == self._thread.ident:
+                self.loop.call_soon(function, *arguments)  # waking it from outside costs a system call
+            else:
+                self.loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+
+    async def offload(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run what blocks beside the loop."""
+        return await self.loop.run_in_executor(self._flushers, function, *arguments)
+
+    def close(self) -> None:
+        """End every task, the loop and its threads."""
+        if self.loop.is_closed():
+            return
+        self.submit(_cancel_all()).result(timeout=10)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(timeout=10)
+        self._flushers.shutdown(wait=False)
+        self.loop.close()
+
+
+async def _cancel_all() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Inbox:
+    """An actor's inbox; putting something in wakes the actor on the loop."""
+
+    def __init__(self) -> None:
+        self._envelopes: deque[Any] = deque()
+        self.wake: Callable[[], None] = lambda: None
+
+    def put(self, envelope: Any, /) -> None:
+        self._envelopes.append(envelope)
+        self.wake()
+
+    def get(self) -> Any:
+        return self._envelopes.popleft()
+
+    def empty(self) -> bool:
+        return not self._envelopes
+
+
+class LoopActor(pykka.Actor):
+    """A Pykka actor whose messages are handled on an `IOLoop`, one after the other, none of them blocking.
+
+    Unlike in Pykka, a failing `ask` ends the actor as a failing `tell` does: half a message must not live on.
+    """
+
+    def __init__(self, io: IOLoop) -> None:
+        super().__init__()
+        self.io = io
+        self._thread: int | None = None
+        self._scheduled = False
+
+    @staticmethod
+    def _create_actor_inbox() -> Any:
+        return _Inbox()
+
+    @staticmethod
+    def _create_future() -> pykka.Future[Any]:
+        return pykka.ThreadingFuture()
+
+    def _start_actor_loop(self) -> None:
+        inbox: Any = self.actor_inbox
+        inbox.wake = self._wake
+        self.io.call(self._actor_loop_setup)
+        self._wake()
+
+    def _wake(self) -> None:
+        # Two threads may both find it False: the second call of _drain then finds an empty inbox.
+        if not self._scheduled:
+            self._scheduled = True
+            self.io.call(self._drain)
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        if not self.actor_inbox.empty() and not self.actor_stopped.is_set():
+            self._handle_one()
+        if self.actor_stopped.is_set():
+            self._actor_loop_teardown()
+        elif not self.actor_inbox.empty():
+            self._wake()
+
+    def _handle_one(self) -> None:
+        envelope = self.actor_inbox.get()
+        try:
+            answer = self._handle_receive(envelope.message)
+        except Exception as error:  # noqa: BLE001  (Pykka's contract: whatever a handler raises ends the actor)
+            arguments = (type(error), error, error.__traceback__)
+            self._handle_failure(*arguments)
+            if envelope.reply_to is not None:
+                envelope.reply_to.set_exception(arguments)
+            try:
+                self.on_failure(*arguments)
+            except Exception as again:  # noqa: BLE001
+                self._handle_failure(type(again), again, again.__traceback__)
+        else:
+            if envelope.reply_to is not None:
+                envelope.reply_to.set(answer)
+
+    def begin(self, coroutine: Coroutine[Any, Any, T], done: Callable[[asyncio.Task[T]], object]) -> asyncio.Task[T]:
+        """Start network work on the loop; `done` is called with the task when it has really ended."""
+        task = self.io.loop.create_task(coroutine)
+        task.add_done_callback(done)
+        return task
+
+
+def tell(ref: pykka.ActorRef[Any], message: Any) -> None:
+    """Tell an actor something; if it has ended, nobody is left whom it would concern."""
+    try:
+        ref.tell(message)
+    except pykka.ActorDeadError:
+        return

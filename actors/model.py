@@ -1,0 +1,355 @@
+"""What is asked for and what is answered: requests, batches, jobs, progress, summaries (pydantic).
+
+Snake case on the wire; on input the camelCase of field names is accepted too, never for the keys in `metadata`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.alias_generators import to_camel
+
+from actors.errors import FieldError, InvalidRequest
+from storage.records import BatchRecord, JobRecord
+from storage.states import FINAL_BATCH, BatchStatus, JobStatus
+
+METADATA_MAX_BYTES = 65_536
+_SHOWN_MAX = 80
+ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+def _storable(text: str) -> str:
+    """Refuse what a database can't keep: NUL characters and lone surrogates."""
+    if "\0" in text:
+        raise ValueError("must not contain NUL characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode, without lone surrogates") from None
+    return text
+
+
+def _storable_document(document: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise ValueError("must be plain JSON, without NaN or Infinity, and not deeply nested") from None
+    if "\\u0000" in text:
+        raise ValueError("must not contain NUL characters")
+    _storable(text)
+    if len(text.encode()) > METADATA_MAX_BYTES:
+        raise ValueError(f"must be at most {METADATA_MAX_BYTES} bytes as JSON")
+    return document
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")  # noqa: TRY004  (pydantic reports ValueErrors)
+    return value
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Prompt = Annotated[str, Field(max_length=32_000), AfterValidator(_storable), AfterValidator(_not_blank)]
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(_storable_document)]
+Whole = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=1_000_000)]
+
+
+_METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
+
+
+class _Input(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid", frozen=True
+    )
+
+
+class FileId(_Input):
+    """An input reference that the server has already."""
+
+    file_id: Annotated[Text, Field(min_length=1, max_length=512)]
+
+
+class VideoRequest(_Input):
+    """One video to make. What it does not say, the settings say, or else the server."""
+
+    prompt: Prompt
+    duration: Whole | None = None
+    """Seconds."""
+    size: Annotated[str, Field(pattern=r"^\d{2,5}x\d{2,5}$")] | None = None
+    """`<width>x<height>` in pixels."""
+    model: Annotated[Text, Field(min_length=1, max_length=256)] | None = None
+    input_reference: Text | FileId | None = None
+    """A path (library and command line only), a data URL, an https URL of an allowed host, or `{file_id}`."""
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class BatchVideoRequest(_Input):
+    """The videos that belong together."""
+
+    videos: Annotated[list[VideoRequest], Field(min_length=1)]
+    batch_name: Annotated[Text, Field(max_length=256)] | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    id: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
+    concurrency: Whole | None = None
+    timeout_ms: Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=10**10)] | None = None
+    """Milliseconds for each round of the batch; 0: no limit."""
+
+    @classmethod
+    def parse(cls, request: Self | dict[str, Any], *, max_size: int) -> Self:
+        """Validate a request as it came.
+
+        Raises:
+            InvalidRequest: with one entry for each field that is wrong.
+        """
+        try:
+            parsed = request if isinstance(request, cls) else cls.model_validate(request)
+        except ValidationError as error:
+            raise invalid(error) from None
+        except RecursionError:
+            raise InvalidRequest("the request is nested too deeply to be read") from None
+        if len(parsed.videos) > max_size:
+            expected = f"at most {max_size} videos (BATCH_MAX_SIZE)"
+            message = f"videos: {len(parsed.videos)} videos are too many, expected {expected}"
+            raise InvalidRequest(message, (FieldError("/videos", message, expected, "too_long"),))
+        return parsed
+
+
+def check_metadata(metadata: Any) -> dict[str, Any]:
+    """Validate metadata by itself.
+
+    Raises:
+        InvalidRequest: it is no plain JSON object, or too large.
+    """
+    try:
+        return _METADATA.validate_python(metadata)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def invalid(error: ValidationError) -> InvalidRequest:
+    """Turn pydantic's report into one sentence a field and the list that commands are answered with."""
+    errors = tuple(_field_error(dict(entry)) for entry in error.errors(include_url=False))
+    return InvalidRequest("; ".join(entry.message for entry in errors[:5]), errors)
+
+
+def _field_error(entry: dict[str, Any]) -> FieldError:
+    # pydantic adds the name of a union's branch to the place; the caller never wrote it.
+    place = [str(part) for part in entry["loc"] if part != "FileId" and not str(part).startswith("function-")]
+    if place and place[-1] == "constrained-str":
+        place.pop()
+    pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in place)
+    expected = entry["msg"].removeprefix("Value error, ")
+    got = "" if entry["type"] == "missing" else f" (got {_shown(entry['input'])})"
+    return FieldError(pointer, f"{_dotted(place) or 'the request'}: {expected}{got}", expected, entry["type"])
+
+
+def _dotted(place: list[str]) -> str:
+    return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in place).removeprefix(".")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."
+
+
+def canonical_digest(document: Any) -> str:
+    """SHA-256 of a JSON document in its canonical form, in hexadecimal."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Output(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Progress(_Output):
+    """How far a batch is. `pending` is everything that has not finished, `processing` the part of it in hand."""
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    pending: int
+    processing: int
+    percentage: int
+
+    @classmethod
+    def of(cls, *, total: int, completed: int, failed: int, cancelled: int, processing: int) -> Self:
+        """Derive what follows from the counts."""
+        finished = completed + failed + cancelled
+        return cls.model_construct(
+            total=total,
+            completed=completed,
+            failed=failed,
+            cancelled=cancelled,
+            pending=total - finished,
+            processing=processing,
+            percentage=finished * 100 // total,
+        )
+
+
+class JobError(_Output):
+    """Why a job or a batch failed."""
+
+    code: str
+    message: str
+    retryable: bool
+    detail: dict[str, Any] | None = None
+
+
+class VideoFile(_Output):
+    """A finished file."""
+
+    path: str
+    bytes: int
+    sha256: str
+    content_type: str
+
+
+class Job(_Output):
+    """One video of a batch."""
+
+    id: str
+    index: int
+    status: JobStatus
+    prompt: str
+    duration: int | None
+    model: str | None
+    size: str | None
+    metadata: dict[str, Any]
+    remote_id: str | None
+    progress: int
+    attempts: int
+    error: JobError | None
+    video: VideoFile | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+
+    @classmethod
+    def of(cls, record: JobRecord) -> Self:
+        """The public face of a record, which needs no second validation."""
+        return cls.model_construct(
+            id=record.id,
+            index=record.position,
+            status=record.status,
+            prompt=record.prompt,
+            duration=record.duration,
+            model=record.model,
+            size=record.size,
+            metadata=record.metadata,
+            remote_id=record.remote_id,
+            progress=record.progress,
+            attempts=record.attempts,
+            error=JobError(**record.error) if record.error else None,
+            video=VideoFile(**record.video) if record.video else None,
+            created_at=moment(record.created_at),
+            updated_at=moment(record.updated_at),
+            started_at=moment(record.started_at),
+            completed_at=moment(record.completed_at),
+        )
+
+
+class Batch(_Output):
+    """A batch as it stood when it was read. `jobs` is empty where they were not asked for (lists)."""
+
+    id: str
+    name: str | None
+    job_ids: list[str]
+    jobs: list[Job]
+    status: BatchStatus
+    progress: Progress
+    metadata: dict[str, Any]
+    error: JobError | None
+    concurrency: int
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the batch has ended, in whatever way."""
+        return self.status in FINAL_BATCH
+
+    @classmethod
+    def of(cls, record: BatchRecord, jobs: list[JobRecord]) -> Self:
+        """The public face of a batch's record and its jobs'."""
+        return cls(
+            id=record.id,
+            name=record.name,
+            job_ids=[job_id(record.id, position) for position in range(1, record.total + 1)],
+            jobs=[Job.of(job) for job in jobs],
+            status=record.status,
+            progress=progress_of(record),
+            metadata=record.metadata,
+            error=JobError(**record.error) if record.error else None,
+            concurrency=record.concurrency,
+            created_at=moment(record.created_at),
+            updated_at=moment(record.updated_at),
+            started_at=moment(record.started_at),
+            completed_at=moment(record.completed_at),
+        )
+
+
+def job_id(batch_id: str, position: int) -> str:
+    """A job's id from its batch's and its place in it, from 1."""
+    return f"{batch_id}-{position:02d}"
+
+
+def progress_of(record: BatchRecord) -> Progress:
+    """The progress that a batch's row tells, without its jobs."""
+    return Progress.of(
+        total=record.total,
+        completed=record.completed,
+        failed=record.failed,
+        cancelled=record.cancelled,
+        processing=record.processing,
+    )
+
+
+class Charge(_Output):
+    """A video that the server may still make, and charge for, after its batch was cancelled."""
+
+    job_id: str
+    remote_id: str | None
+    state: str
+
+
+class CancellationSummary(_Output):
+    """What a cancellation did: `cancelled + completed + failed == total`."""
+
+    batch_id: str
+    status: BatchStatus
+    total: int
+    cancelled: int
+    completed: int
+    failed: int
+    already_final: int
+    """How many of the jobs had ended before: `completed + failed`."""
+    may_be_charged: list[Charge]
+
+
+def moment(seconds: float | None) -> Any:
+    """Seconds since 1970 as an aware datetime in UTC; None stays None."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

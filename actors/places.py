@@ -1,0 +1,61 @@
+"""Places: how many videos a process has in flight over all batches, and whose turn is next. On the I/O loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from actors.loop import tell
+from actors.messages import PlaceFree, Ref
+from actors.sora.pace import Pace
+
+
+class Places:
+    """Free places go to the waiting batch that has the fewest videos in flight; none while the server said to wait."""
+
+    def __init__(self, limit: int | None, pace: Pace, loop: asyncio.AbstractEventLoop) -> None:
+        self._limit, self._pace, self._loop = limit, pace, loop
+        self._taken: dict[str, int] = {}
+        self._waiting: dict[str, Ref] = {}
+        pace.on_pause = self._offer_in
+
+    def may_start(self, batch_id: str, supervisor: Ref) -> bool:
+        """Whether a batch may start one more video now; if not, its supervisor is told when it may."""
+        if self._pace.paused or not self._room() or self._somebody_has_fewer(batch_id):
+            self._waiting.setdefault(batch_id, supervisor)
+            return False
+        self._waiting.pop(batch_id, None)
+        return True
+
+    def taken(self, batch_id: str, count: int) -> None:
+        """Note how many videos a batch has in flight now."""
+        before = self._taken.get(batch_id, 0)
+        if count:
+            self._taken[batch_id] = count
+        else:
+            self._taken.pop(batch_id, None)
+        if count < before and self._waiting:
+            self._loop.call_soon(self._offer)
+
+    def leave(self, batch_id: str) -> None:
+        """Forget a batch."""
+        self._waiting.pop(batch_id, None)
+        self.taken(batch_id, 0)
+
+    def _room(self) -> int:
+        return len(self._waiting) + 1 if self._limit is None else max(0, self._limit - sum(self._taken.values()))
+
+    def _somebody_has_fewer(self, batch_id: str) -> bool:
+        if self._limit is None:
+            return False
+        mine = self._taken.get(batch_id, 0)
+        return any(self._taken.get(other, 0) < mine for other in self._waiting if other != batch_id)
+
+    def _offer_in(self, seconds: float) -> None:
+        self._loop.call_later(seconds, self._offer)
+
+    def _offer(self) -> None:
+        if self._pace.paused:
+            return
+        by_need = sorted(self._waiting, key=lambda batch_id: self._taken.get(batch_id, 0))
+        for batch_id in by_need[: self._room()]:
+            tell(self._waiting.pop(batch_id), PlaceFree())

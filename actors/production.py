@@ -1,0 +1,279 @@
+"""How one video is made: submitted (or its submission resolved), watched, fetched.
+
+A coroutine that a VideoWorker runs. It decides nothing about its batch: it ends with a report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import aiohttp
+
+from actors.clocks import utc_now
+from actors.errors import ErrorCode, Failure, SoraError
+from actors.loop import IOLoop
+from actors.messages import (
+    Completed,
+    Failed,
+    Fetching,
+    Generate,
+    Progressed,
+    Report,
+    Submitted,
+    Wait,
+    Waiting,
+    Withdrawn,
+)
+from actors.settings import Settings
+from actors.sora.client import SoraClient, VideoSpec
+from actors.sora.submission import Bound, NotPaid, Outcome, Submitter
+from actors.sora.wire import Phase, RemoteVideo
+from storage.changes import Storage
+from storage.recorder import Recorder
+from storage.states import SubmissionState
+from storage.videos import EXTENSIONS, PartFile, VideoFolder
+
+_UNREACHABLE_PATIENCE = 30.0
+_LOOKS_AT_A_LOST_VIDEO = 3
+_DOWNLOADS = 5
+_LONGEST_BACKOFF = 30.0
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a production works with: one set for all workers of a process."""
+
+    io: IOLoop
+    client: SoraClient
+    submitter: Submitter
+    storage: Storage
+    recorder: Recorder
+    settings: Settings
+    folder: VideoFolder
+
+
+class _Ended(Exception):
+    """The video can't be had."""
+
+    def __init__(self, failure: Failure, outcome: SubmissionState | None = None) -> None:
+        super().__init__(failure.message)
+        self.failure, self.outcome = failure, outcome
+
+
+class Production:
+    """One run of one job."""
+
+    def __init__(self, tools: Tools, order: Generate, report: Callable[[Report], None]) -> None:
+        self._tools, self._order, self._report = tools, order, report
+        self._job, self._run, self._submission = order.job, order.run, order.submission
+
+    async def run(self) -> Completed | Failed | Withdrawn:
+        """Make the video.
+
+        Returns:
+            How it ended. What is an error of ours is raised.
+        """
+        try:
+            outcome = await self._submit()
+            if isinstance(outcome, NotPaid):
+                return self._not_paid(outcome)
+            if not isinstance(outcome, Bound):
+                return self._failed(outcome.failure)
+            self._report(Submitted(self._job.id, self._run, outcome.remote_id))
+            return await self._watch_and_fetch(outcome)
+        except _Ended as end:
+            return self._failed(end.failure, end.outcome)
+
+    async def _submit(self) -> Outcome:
+        submission = self._submission
+        if submission.state is SubmissionState.BOUND and submission.remote_id is not None:
+            return Bound(submission.remote_id)
+        spec = await self._spec()
+        if self._order.send_before is not None:
+            outcome = await self._tools.submitter.submit(submission, spec, self._order.send_before)
+            if isinstance(outcome, Bound | NotPaid):
+                return outcome
+        return await self._tools.submitter.resolve(submission, spec, self._unknown_for)
+
+    async def _spec(self) -> VideoSpec:
+        job, reference, file_id = self._job, None, None
+        if job.reference is not None and "file_id" in job.reference:
+            file_id = job.reference["file_id"]
+        elif job.reference is not None:
+            digest, load = job.reference["digest"], self._tools.storage.jobs.reference
+            reference = await asyncio.wrap_future(self._tools.recorder.read(lambda: load(digest)))
+        return VideoSpec(job.prompt, job.model, job.duration, job.size, reference, file_id)
+
+    def _unknown_for(self, seconds: float) -> None:
+        self._wait("the outcome of its submission is unknown", seconds)
+
+    def _not_paid(self, outcome: NotPaid) -> Failed | Withdrawn:
+        failure, client = outcome.failure, self._tools.client
+        if outcome.state is SubmissionState.REFUSED and failure.code is not ErrorCode.RATE_LIMITED:
+            return self._failed(failure, outcome.state)
+        unreachable = failure.code is ErrorCode.NETWORK and outcome.state is SubmissionState.NOT_SENT
+        if unreachable and client.pace.unreachable() > _UNREACHABLE_PATIENCE:
+            return self._failed(failure, outcome.state)
+        return Withdrawn(self._job.id, self._run, failure, self._submission.id, outcome.state)
+
+    def _failed(self, failure: Failure, outcome: SubmissionState | None = None) -> Failed:
+        return Failed(self._job.id, self._run, failure, self._submission.id, outcome)
+
+    async def _watch_and_fetch(self, bound: Bound) -> Completed:
+        limit = self._tools.settings.sora_video_timeout.total_seconds()
+        accepted_at = self._job.started_at or utc_now()
+        left = max(0.0, accepted_at + limit - utc_now())
+        try:
+            async with asyncio.timeout(left):
+                video = await self._watch(bound)
+                self._report(Fetching(self._job.id, self._run))
+                return Completed(self._job.id, self._run, await self._fetch(bound.remote_id, video))
+        except TimeoutError:
+            text = f"the video was not there {limit:g} s after its acceptance (SORA_VIDEO_TIMEOUT)"
+            raise _Ended(Failure(ErrorCode.TIMEOUT, text, {"remote_id": bound.remote_id})) from None
+
+    async def _watch(self, bound: Bound) -> RemoteVideo:
+        """Look until the video is ready."""
+        interval = self._tools.settings.sora_poll_interval.total_seconds()
+        video, hint, missing, errors = bound.video, None, 0, 0
+        if video is not None:
+            await self._pause_before_first_look(video, interval)
+        while video is None or video.phase is Phase.WORKING:
+            try:
+                video, hint = await self._tools.client.retrieve(bound.remote_id)
+            except SoraError as error:
+                missing, errors = (missing + 1, errors) if error.status == 404 else (0, errors + 1)  # noqa: PLR2004
+                if missing >= _LOOKS_AT_A_LOST_VIDEO or not (error.retryable or missing) or _is_account(error):
+                    raise _Ended(_lost(error, bound.remote_id)) from error
+                video = None
+                await self._back_off(error, missing + errors)
+                continue
+            missing = errors = 0
+            if video.progress is not None:
+                self._report(Progressed(self._job.id, self._run, video.progress))
+            if video.phase is Phase.WORKING:
+                await asyncio.sleep(interval if hint is None else hint)
+        if video.phase is Phase.ENDED_BADLY:
+            assert video.failure is not None
+            raise _Ended(video.failure, SubmissionState.FAILED)
+        return video
+
+    async def _pause_before_first_look(self, video: RemoteVideo, interval: float) -> None:
+        if video.phase is Phase.WORKING:
+            await asyncio.sleep(interval)
+
+    async def _back_off(self, error: SoraError, tries: int) -> None:
+        backoff = min(0.5 * 2 ** min(tries, 10), _LONGEST_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
+        seconds = backoff if error.retry_after is None else error.retry_after
+        self._wait("rate limited" if error.code is ErrorCode.RATE_LIMITED else str(error), seconds)
+        await asyncio.sleep(seconds)
+        self._report(Waiting(self._job.id, self._run, None))
+
+    def _wait(self, reason: str, seconds: float) -> None:
+        self._report(Waiting(self._job.id, self._run, Wait(reason, time.monotonic() + seconds)))
+
+    async def _fetch(self, remote_id: str, video: RemoteVideo) -> dict[str, Any]:
+        """Download until the file is whole; a broken one starts anew."""
+        for tries in range(1, _DOWNLOADS + 1):
+            part = self._tools.folder.part(self._job.batch_id, self._job.id, self._order.epoch)
+            try:
+                return await self._fetch_once(part, remote_id, video, tries)
+            except SoraError as error:
+                part.discard()
+                if tries == _DOWNLOADS or _is_account(error):
+                    raise _Ended(_undownloadable(error, remote_id)) from error
+                await self._back_off(error, tries)
+            except OSError as error:
+                part.discard()
+                text = f"the video can't be written to {part.path.parent}: {error.strerror or error}"
+                raise _Ended(Failure(ErrorCode.STORAGE, text, {"remote_id": remote_id})) from error
+            except asyncio.CancelledError:
+                part.discard()
+                raise
+        raise AssertionError("the last try returns or raises")
+
+    async def _fetch_once(self, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
+        if video.inline is not None:
+            data = base64.b64decode(video.inline)
+            return await self._keep(part, [data], "video/mp4", len(data))
+        async with self._source(remote_id, video, tries) as response:
+            return await self._receive(part, response)
+
+    def _source(
+        self, remote_id: str, video: RemoteVideo, tries: int
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        # Some servers have no content route, or none for this file, but told where else it lies.
+        if video.urls and tries % 2 == 0:
+            return self._tools.client.content_at(video.urls[0])
+        return self._tools.client.content(remote_id)
+
+    async def _receive(self, part: PartFile, response: aiohttp.ClientResponse) -> dict[str, Any]:
+        """Take a file in. What fits into one block costs the flushing thread one visit."""
+        expected = None if "Content-Encoding" in response.headers else response.content_length
+        block: list[bytes] = []
+        size = 0
+        file: BinaryIO | None = None
+        try:
+            async for chunk in response.content.iter_any():
+                block.append(chunk)
+                size += len(chunk)
+                if size >= _BLOCK:
+                    file = file or await self._tools.io.offload(part.open)
+                    await self._tools.io.offload(part.write, file, b"".join(block))
+                    block, size = [], 0
+            return await self._keep(part, block, response.content_type, expected, file)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise SoraError(Failure(ErrorCode.NETWORK, f"the download broke off: {error}")) from error
+        finally:
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
+
+    async def _keep(
+        self, part: PartFile, block: list[bytes], content_type: str, expected: int | None, file: Any = None
+    ) -> dict[str, Any]:
+        return await self._tools.io.offload(_finish, part, block, content_type, expected, file)
+
+
+def _finish(part: PartFile, block: list[bytes], content_type: str, expected: int | None, file: Any) -> dict[str, Any]:
+    """Write the rest, check that the file is whole, flush it, and put it into its place. Blocks."""
+    with file or part.open() as opened:
+        part.write(opened, b"".join(block))
+        if part.bytes == 0 or (expected is not None and part.bytes != expected):
+            raise _broken(f"{part.bytes} bytes came of {expected if expected is not None else 'an unknown number'}")
+        is_mp4 = part.head[4:8] == b"ftyp"
+        if content_type == "video/mp4" and not is_mp4:
+            raise _broken("it is said to be an MP4 file and is none")
+        part.flush(opened)
+    kind = "video/mp4" if is_mp4 else content_type
+    path: Path = part.publish(EXTENSIONS.get(kind, ".bin"))
+    return {"path": str(path), "bytes": part.bytes, "sha256": part.sha256, "content_type": kind}
+
+
+def _broken(what: str) -> SoraError:
+    return SoraError(Failure(ErrorCode.DOWNLOAD_FAILED, f"the downloaded file is broken: {what}"))
+
+
+def _lost(error: SoraError, remote_id: str) -> Failure:
+    if error.status == 404:  # noqa: PLR2004
+        text = f"the server no longer knows the video {remote_id}: it may have been restarted"
+        return Failure(ErrorCode.NOT_FOUND, text, {**error.failure.detail, "remote_id": remote_id})
+    return Failure(error.code, error.message, {**error.failure.detail, "remote_id": remote_id})
+
+
+def _undownloadable(error: SoraError, remote_id: str) -> Failure:
+    code = error.code if _is_account(error) else ErrorCode.DOWNLOAD_FAILED
+    return Failure(code, error.message, {**error.failure.detail, "remote_id": remote_id})
+
+
+def _is_account(error: SoraError) -> bool:
+    return error.code in (ErrorCode.AUTHENTICATION, ErrorCode.PERMISSION)

@@ -1,0 +1,109 @@
+"""Input references: turns what a request names into bytes in storage, so that another machine can send them.
+
+A path is the library's and the command line's alone; an https URL only from a host that the operator allows.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import mimetypes
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from actors.errors import FieldError, InvalidRequest
+from actors.model import FileId
+from actors.settings import Settings
+from storage.records import ReferenceRecord
+
+MAX_BYTES = 32 * 1024 * 1024
+_FETCH_SECONDS = 30
+_KINDS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
+
+
+def load_reference(
+    reference: str | FileId, settings: Settings, pointer: str, *, paths: bool
+) -> tuple[dict[str, Any], ReferenceRecord | None]:
+    """What a job keeps of its input reference, and the bytes to store, if there are any.
+
+    Args:
+        reference: as requested.
+        settings: which hosts are allowed.
+        pointer: the field, for the error.
+        paths: whether any local path may be read.
+
+    Raises:
+        InvalidRequest: it can't be had, or is not allowed.
+    """
+    if isinstance(reference, FileId):
+        return {"file_id": reference.file_id}, None
+    try:
+        record = _bytes_of(reference, settings, paths=paths)
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        shown = reference if len(reference) <= 100 else f"{reference[:97]}..."  # noqa: PLR2004
+        message = f"{pointer}: the input reference {shown!r} can't be used: {error}"
+        raise InvalidRequest(message, (FieldError(pointer, message, "a readable image", "input_reference"),)) from None
+    return {"digest": record.digest}, record
+
+
+def _bytes_of(reference: str, settings: Settings, *, paths: bool) -> ReferenceRecord:
+    if reference.startswith("data:"):
+        return _data_url(reference)
+    if reference.startswith(("https://", "http://")):
+        return _fetch(reference, settings)
+    path = Path(reference)
+    if not paths and not _below(path, settings.sora_reference_dirs):
+        raise ValueError("it lies in no folder of SORA_REFERENCE_DIRS")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    return _record(path.name, path.read_bytes(), mimetypes.guess_type(path.name)[0])
+
+
+def _below(path: Path, folders: tuple[str, ...]) -> bool:
+    real = path.resolve(strict=True)  # a symbolic link leads nowhere else
+    return any(real.is_relative_to(Path(folder).resolve()) for folder in folders)
+
+
+def _data_url(url: str) -> ReferenceRecord:
+    head, comma, data = url.removeprefix("data:").partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise ValueError("a data URL must be data:<type>;base64,<data>")
+    try:
+        content = base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"its base64 is broken: {error}") from None
+    return _record("reference", content, head.removesuffix(";base64") or None)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would leave the host that was allowed."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _fetch(url: str, settings: Settings) -> ReferenceRecord:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "https":
+        raise ValueError("only https URLs are fetched")
+    if (parts.hostname or "") not in settings.sora_reference_hosts:
+        raise ValueError(f"the host {parts.hostname!r} is not in SORA_REFERENCE_HOSTS")
+    with urllib.request.build_opener(_NoRedirect).open(url, timeout=_FETCH_SECONDS) as answer:
+        content = answer.read(MAX_BYTES + 1)
+        return _record(Path(parts.path).name or "reference", content, answer.headers.get_content_type())
+
+
+def _record(name: str, content: bytes, told: str | None) -> ReferenceRecord:
+    if not content or len(content) > MAX_BYTES:
+        raise ValueError(f"it has {len(content)} bytes, expected 1 to {MAX_BYTES}")
+    kind = next((kind for head, kind in _KINDS.items() if content.startswith(head)), None)
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        kind = "image/webp"
+    kind = kind or told or "application/octet-stream"
+    if "." not in name:
+        name += mimetypes.guess_extension(kind) or ""
+    return ReferenceRecord(digest=hashlib.sha256(content).hexdigest(), name=name, content_type=kind, data=content)

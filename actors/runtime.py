@@ -1,0 +1,180 @@
+"""Runtime: what runs while a process makes videos. The I/O loop, the client, the Dispatcher and their end.
+
+Started by the first batch that is processed; a program that only asks for statuses has none of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from actors.course import Rules
+from actors.dispatcher import Dispatcher, Doors
+from actors.errors import SoraError
+from actors.loop import IOLoop, tell
+from actors.messages import Close, Look, Process, Release, Wait
+from actors.operations import to_delete
+from actors.places import Places
+from actors.production import Tools
+from actors.settings import Settings
+from actors.sora.client import SoraClient
+from actors.sora.pace import Pace
+from actors.sora.submission import LeaseMargin, Submitter
+from storage.changes import Storage
+from storage.database import DatabaseError
+from storage.owners import this_process
+from storage.recorder import Recorder
+from storage.records import SubmissionRecord
+from storage.states import SubmissionState
+from storage.videos import VideoFolder
+
+logger = logging.getLogger(__name__)
+_CLOSE_SECONDS = 9.0
+_DELETE_SECONDS = 2.0
+_SIMULATOR_STATE = ".simulator"
+
+
+class Runtime:
+    """The moving parts of one service."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        storage: Storage,
+        recorder: Recorder,
+        *,
+        provider: str,
+        simulate: bool,
+        ended: Callable[[str], None],
+        released: Callable[[str, str | None], None],
+    ) -> None:
+        self._settings, self._storage, self._recorder = settings, storage, recorder
+        self.io = IOLoop()
+        self._simulator: Any = None
+        self._owner = this_process()
+        self._background: set[Future[None]] = set()
+        lease = LeaseMargin()
+        rules = Rules(
+            provider=provider,
+            owner_id=self._owner.id,
+            paid_attempts=settings.sora_paid_attempts,
+            progress_interval=settings.progress_interval.total_seconds(),
+        )
+        try:
+            self._tools = self.io.submit(self._open(provider, lease, simulate=simulate)).result()
+        except BaseException:
+            self.io.close()
+            raise
+        places = Places(settings.sora_max_in_flight, self._tools.client.pace, self.io.loop)
+        self._waits: dict[str, dict[str, Wait]] = {}
+        self._closed: Future[None] = Future()
+        self._dispatcher = Dispatcher.start(
+            self._tools, places, rules, self._owner, lease,
+            Doors(ended=ended, released=released, closed=self._closed, waits=self._waits),
+        )  # fmt: skip
+
+    async def _open(self, provider: str, lease: LeaseMargin, *, simulate: bool) -> Tools:
+        base_url = await self._start_simulator() if simulate else self._settings.openai_base_url
+        assert base_url is not None
+        client = SoraClient(self._settings, base_url, Pace(self._settings.sora_max_requests_per_second))
+        await client.__aenter__()
+        submitter = Submitter(
+            client, self._storage, self._recorder, self._settings,
+            provider=provider, owner_id=self._owner.id, lease=lease,
+        )  # fmt: skip
+        folder = VideoFolder(self._settings.video_dir)
+        return Tools(self.io, client, submitter, self._storage, self._recorder, self._settings, folder)
+
+    async def _start_simulator(self) -> str:
+        from actors.sora.simulator import Simulator, SimulatorOptions  # noqa: PLC0415  (needs the extra's packages)
+
+        # Kept on disk: a simulated batch that was interrupted finds its videos again, as on a real server.
+        state = Path(self._settings.video_dir) / _SIMULATOR_STATE / "jobs.jsonl"
+        state.parent.mkdir(parents=True, exist_ok=True)
+        self._simulator = Simulator(SimulatorOptions(state_file=state))
+        return str(await self._simulator.start())
+
+    def process(self, batch_ids: tuple[str, ...]) -> None:
+        """Have these batches claimed as soon as they are free."""
+        tell(self._dispatcher, Process(batch_ids))
+
+    def release(self, batch_id: str, *, wanted: bool) -> None:
+        """Let a batch go."""
+        tell(self._dispatcher, Release(batch_id, wanted))
+
+    def look(self) -> None:
+        """Look at the database now: something was changed."""
+        tell(self._dispatcher, Look())
+
+    def waits(self, batch_id: str) -> dict[str, Wait]:
+        """Why videos of a batch are waiting: by job id, or "" for all."""
+        waits = dict(self._waits.get(batch_id, {}))
+        pause = self._tools.client.pace
+        return {**waits, "": pause.wait} if pause.paused and pause.wait else waits
+
+    def delete_remote(self, batch_id: str) -> None:
+        """Ask the server, in the background, to stop what was cancelled."""
+        self._in_background(self._delete_all(batch_id))
+
+    def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        future = self.io.submit(coroutine)
+        self._background.add(future)
+        future.add_done_callback(self._background.discard)
+
+    async def _delete_all(self, batch_id: str) -> None:
+        entries = await asyncio.wrap_future(self._recorder.read(lambda: to_delete(self._storage, batch_id)))
+        await asyncio.gather(*(self._delete(entry) for entry in entries))
+
+    async def _delete(self, entry: SubmissionRecord) -> None:
+        assert entry.remote_id is not None
+        if _only_drops_the_record(entry.remote_id):
+            return
+        status: int | None = None
+        try:
+            status, _ = await self._tools.client.delete(entry.remote_id)
+            if status == 409:  # noqa: PLR2004  (still busy with it)
+                await asyncio.sleep(1)
+                status, _ = await self._tools.client.delete(entry.remote_id)
+            note = f"DELETE after the cancellation: HTTP {status}"
+        except SoraError as error:
+            note = f"DELETE after the cancellation: {error.message}"
+        logger.info(
+            "asked the server to delete a cancelled video",
+            extra={"action": "delete_remote", "batch_id": entry.batch_id, "job_id": entry.job_id, "status": status},
+        )
+        submissions = self._storage.submissions
+        if status is not None and 200 <= status < 300:  # noqa: PLR2004
+            await asyncio.wrap_future(
+                self._recorder.write(lambda: submissions.settle(entry.id, SubmissionState.DELETED, note))
+            )
+        else:
+            await asyncio.wrap_future(self._recorder.write(lambda: submissions.annotate(entry.id, note)))
+
+    def close(self) -> None:
+        """Let the batches go, see POSTs in flight bound, end the threads."""
+        for future in list(self._background):
+            with suppress(Exception):
+                future.result(timeout=_DELETE_SECONDS)
+        tell(self._dispatcher, Close())
+        with suppress(TimeoutError):
+            self._closed.result(timeout=_CLOSE_SECONDS)
+        forget, owner_id = self._storage.owners.forget, self._owner.id
+        with suppress(TimeoutError, DatabaseError):
+            self._recorder.write(lambda: forget(owner_id)).result(timeout=1)
+        self.io.submit(self._shut()).result(timeout=10)
+        self.io.close()
+
+    async def _shut(self) -> None:
+        await self._tools.client.__aexit__()
+        if self._simulator is not None:
+            await self._simulator.stop()
+
+
+def _only_drops_the_record(remote_id: str) -> bool:
+    """Servers with bare UUIDs for ids forget the video on DELETE and go on making it: nothing would be gained."""
+    return len(remote_id) == 36 and remote_id.count("-") == 4  # noqa: PLR2004

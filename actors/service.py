@@ -1,0 +1,513 @@
+"""BatchService: the one way in, for programs, the command line and the commands from RabbitMQ.
+
+Everything it answers comes from storage. Safe to call from several threads. Connects to nothing before it is needed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import secrets
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Self, TypeVar
+
+import peewee
+from pydantic import ValidationError
+
+from actors import operations
+from actors.clocks import utc_now
+from actors.errors import BatchReleased, Conflict, InvalidRequest, SoraBatchError, StorageError
+from actors.events import Event
+from actors.messages import Wait
+from actors.model import (
+    Batch,
+    BatchVideoRequest,
+    CancellationSummary,
+    VideoRequest,
+    canonical_digest,
+    check_metadata,
+    invalid,
+    job_id,
+)
+from actors.references import load_reference
+from actors.runtime import Runtime
+from actors.settings import SIMULATOR, Settings, load_settings
+from storage.changes import Storage
+from storage.database import Database, DatabaseError
+from storage.recorder import Recorder
+from storage.records import BatchRecord, JobRecord, ReferenceRecord
+from storage.states import BatchStatus, JobStatus
+from storage.videos import VideoFolder
+
+T = TypeVar("T")
+_ANSWER_SECONDS = 10.0
+
+
+class RunningBatch(Future[Batch]):
+    """The end of a batch, whoever runs it. Cancelling it is no way to cancel the batch."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__()
+        self.batch_id = batch_id
+        self.set_running_or_notify_cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """What was pruned."""
+
+    events: int
+    batches: int
+
+
+class BatchService:
+    """Creates, processes, shows, cancels and retries batches.
+
+    Args:
+        settings: None: from the environment and `.env`.
+        simulate: the built-in simulator makes the videos.
+
+    Raises:
+        SettingsError: a setting can't be used.
+        StorageError: the database can't be opened.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, simulate: bool = False) -> None:
+        self.settings = settings or load_settings()
+        self._simulate = simulate
+        try:
+            self._database = Database(self.settings.database_url)
+            self._database.open()
+        except DatabaseError as error:
+            raise StorageError(str(error)) from error
+        self._storage = Storage(self._database)
+        self._recorder = Recorder(self._database)
+        self._runtime: Runtime | None = None
+        self._futures: dict[str, list[RunningBatch]] = {}
+        self._lock = threading.RLock()
+        self._closed = False
+        # A program that forgets to close us still lets its batches go in order.
+        _forgotten.add(self)
+
+    @property
+    def database_place(self) -> str:
+        """Which database this is, for a person."""
+        return self._database.place
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def provider(self) -> str:
+        """Where this service has videos made.
+
+        Raises:
+            SettingsError: no server is named.
+        """
+        return SIMULATOR if self._simulate else self.settings.provider
+
+    def create_batch(self, request: BatchVideoRequest | dict[str, Any]) -> Batch:
+        """Record a batch; nothing is made before `process_batch`.
+
+        Raises:
+            InvalidRequest: the request is wrong; `errors` names each field.
+            Conflict: its id exists with another request.
+        """
+        parsed = BatchVideoRequest.parse(request, max_size=self.settings.batch_max_size)
+        new = self._new_batch(parsed)
+        self._write(lambda: operations.create(self._storage, new))
+        return self.get_batch_status(new.batch.id)
+
+    def process_batch(self, batch_id: str, concurrency: int | None = None) -> RunningBatch:
+        """Have a batch made, here or by whoever owns it already.
+
+        Args:
+            batch_id: of a batch in storage.
+            concurrency: how many videos at once; None: as requested, or BATCH_CONCURRENCY. Not changed while it runs.
+
+        Returns:
+            A Future of the final batch, at once.
+
+        Raises:
+            NotFound: there is no such batch.
+            Conflict: it was started at another provider.
+            SettingsError: no server is named.
+        """
+        if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
+            raise InvalidRequest(f"concurrency: must be a whole number of 1 or more (got {concurrency!r})")
+        provider = self.provider
+        self._write(lambda: operations.want(self._storage, batch_id, provider, concurrency))
+        return self._run([batch_id])[0]
+
+    def get_batch_status(self, batch_id: str) -> Batch:
+        """A batch with its jobs, as it is recorded now.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+
+        def read() -> Batch | None:
+            batch = self._storage.batches.get(batch_id)
+            return Batch.of(batch, self._storage.jobs.of_batch(batch_id)) if batch else None
+
+        batch = self._read(read)
+        if batch is None:
+            raise operations.unknown(self._storage, batch_id)
+        return batch
+
+    def cancel_batch(self, batch_id: str, reason: str | None = None) -> CancellationSummary:
+        """End a batch, whoever runs it. Cancelling it again gives the same summary.
+
+        Raises:
+            NotFound: there is no such batch.
+            Conflict: it has ended otherwise.
+        """
+        summary = self._write(lambda: operations.cancel(self._storage, batch_id, reason, utc_now()))
+        self._stop_remotely(batch_id, summary)
+        if self._runtime is not None:
+            self._runtime.look()
+        return summary
+
+    def list_batches(
+        self,
+        status: BatchStatus | str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[Batch]:
+        """Batches without their jobs, newest first, from the one behind the id `after` on.
+
+        Raises:
+            InvalidRequest: the status is none.
+        """
+        try:
+            wanted = None if status is None else BatchStatus(status)
+        except ValueError:
+            names = ", ".join(BatchStatus)
+            raise InvalidRequest(f"status: must be one of {names} (got {status!r})") from None
+        find = self._storage.batches.find
+        records = self._read(lambda: find(status=wanted, metadata=metadata, limit=limit, after=after))
+        return [Batch.of(record, []) for record in records]
+
+    def retry_batch(
+        self,
+        batch_id: str,
+        job_ids: Sequence[str] | None = None,
+        changes: Mapping[str, Mapping[str, Any]] | None = None,
+        pay_again: bool = False,  # noqa: FBT001, FBT002  (the published signature)
+    ) -> RunningBatch:
+        """Try what failed or was cancelled again, and have it made.
+
+        What the server still has is attached to, not paid anew. A job whose submission is unknown is left alone
+        unless it is named (then the listing is asked again) or `pay_again` gives consent.
+
+        Args:
+            batch_id: of a batch that has ended.
+            job_ids: only these jobs.
+            changes: for a job id, the fields of its request that change: a new payment.
+            pay_again: the consent to pay for what may exist: unknown outcomes, lost videos, and what is named.
+
+        Raises:
+            NotFound: there is no such batch or job.
+            Conflict: the batch has not ended, or there is nothing to retry.
+            InvalidRequest: a change is wrong.
+        """
+        provider = self.provider
+        columns, references = self._changed(changes or {})
+
+        def write() -> None:
+            batch = operations.existing(self._storage, batch_id)
+            operations.check_provider(batch, provider)
+            operations.retry(
+                self._storage, batch_id, job_ids=job_ids, changes=columns, changed_references=references,
+                pay_again=pay_again, at=utc_now(),
+            )  # fmt: skip
+
+        self._write(write)
+        return self._run([batch_id])[0]
+
+    def resume_batches(self, batch_ids: Sequence[str] | None = None) -> list[RunningBatch]:
+        """Go on with batches that were started and have not ended: a Future of each one's end.
+
+        Args:
+            batch_ids: only these; None: all of this provider.
+
+        Raises:
+            NotFound: there is no such batch.
+            Conflict: it was started at another provider.
+        """
+        provider = self.provider
+
+        def write() -> list[str]:
+            chosen = list(batch_ids) if batch_ids is not None else self._storage.batches.unfinished(provider)
+            for batch_id in chosen:
+                operations.want(self._storage, batch_id, provider, None)
+            return chosen
+
+        return self._run(self._write(write))
+
+    def update_metadata(self, batch_id: str, metadata: dict[str, Any]) -> Batch:
+        """Replace a batch's metadata, in whatever state it is.
+
+        Raises:
+            NotFound: there is no such batch.
+            InvalidRequest: it is no plain JSON object, or too large.
+        """
+        checked = check_metadata(metadata)
+
+        def write() -> None:
+            operations.existing(self._storage, batch_id)
+            self._storage.batches.update(batch_id, metadata=checked, updated_at=utc_now())
+
+        self._write(write)
+        return self.get_batch_status(batch_id)
+
+    def delete_batch(self, batch_id: str, *, keep_files: bool = False) -> None:
+        """Forget an ended batch, and delete its files in VIDEO_DIR.
+
+        Raises:
+            NotFound: there is no such batch.
+            Conflict: it has not ended.
+        """
+        self._write(lambda: operations.delete(self._storage, batch_id, utc_now()))
+        if not keep_files:
+            VideoFolder(self.settings.video_dir).remove(batch_id)
+
+    def history(self, batch_id: str, from_sequence: int = 1) -> list[Event]:
+        """What happened to a batch, from a number of its sequence on.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+
+        def read() -> list[Event] | None:
+            if self._storage.batches.get(batch_id) is None:
+                return None
+            return [Event.parse(record) for record in self._storage.journal.read(batch_id, from_sequence)]
+
+        events = self._read(read)
+        if events is None:
+            raise operations.unknown(self._storage, batch_id)
+        return events
+
+    def waits(self, batch_id: str) -> dict[str, Wait]:
+        """Why videos of a batch that runs here are waiting: by job id, or "" for the whole batch."""
+        return self._runtime.waits(batch_id) if self._runtime is not None else {}
+
+    def prune(self, older_than: timedelta, *, delete_batches: bool = False) -> PruneReport:
+        """Remove the journals of batches that ended long ago, and with `delete_batches` those batches too."""
+        before = utc_now() - older_than.total_seconds()
+
+        def write() -> PruneReport:
+            ended = self._storage.batches.ended_before(before) if delete_batches else []
+            for batch_id in ended:
+                operations.delete(self._storage, batch_id, utc_now())
+            self._storage.owners.prune()
+            return PruneReport(self._storage.journal.prune(before), len(ended))
+
+        return self._write(write)
+
+    def let_go(self, batch_id: str) -> None:
+        """Stop starting videos of a batch here, and take back that it is wanted; nothing is cancelled.
+
+        Waits for POSTs in flight, so that their videos are found again.
+        """
+        if self._runtime is None:
+            return
+        with self._lock:
+            future = RunningBatch(batch_id)
+            self._futures.setdefault(batch_id, []).append(future)
+        self._runtime.release(batch_id, wanted=False)
+        try:
+            future.result(timeout=_ANSWER_SECONDS)
+        except BatchReleased:
+            return
+
+    def close(self) -> None:
+        """Let go of running batches (their Futures raise `BatchReleased`) and end the threads. Twice is once."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        _forgotten.discard(self)
+        if self._runtime is not None:
+            self._runtime.close()
+        self._recorder.close()
+        for batch_id in list(self._futures):
+            self._released(batch_id, None)
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- how
+
+    def _new_batch(self, request: BatchVideoRequest) -> operations.NewBatch:
+        batch_id = request.id or f"batch-{secrets.token_hex(6)}"
+        references: dict[str, ReferenceRecord] = {}
+        now = utc_now()
+        jobs = [
+            self._new_job(batch_id, position, video, references, now)
+            for position, video in enumerate(request.videos, 1)
+        ]
+        document = request.model_dump(mode="json", exclude={"id"})
+        for video, job in zip(document["videos"], jobs, strict=True):
+            video["input_reference"] = job.reference
+        timeout = self.settings.batch_timeout.total_seconds()
+        batch = BatchRecord(
+            id=batch_id, name=request.batch_name, metadata=dict(request.metadata), status=BatchStatus.PENDING,
+            concurrency=request.concurrency or self.settings.batch_concurrency,
+            timeout=timeout if request.timeout_ms is None else request.timeout_ms / 1000,
+            digest=canonical_digest(document), provider=None, total=len(jobs), completed=0, failed=0, cancelled=0,
+            processing=0, error=None, sequence=0, epoch=0, owner=None, wanted=False, claims=0, spent=0.0,
+            created_at=now, updated_at=now, started_at=None, completed_at=None,
+        )  # fmt: skip
+        return operations.NewBatch(batch, jobs, list(references.values()))
+
+    def _new_job(
+        self, batch_id: str, position: int, video: VideoRequest, references: dict[str, ReferenceRecord], now: float
+    ) -> JobRecord:
+        return JobRecord(
+            id=job_id(batch_id, position), batch_id=batch_id, position=position, status=JobStatus.PENDING,
+            prompt=video.prompt, duration=video.duration or self.settings.sora_seconds,
+            model=video.model or self.settings.sora_model, size=video.size or self.settings.sora_size,
+            reference=self._reference(video, f"videos[{position - 1}].input_reference", references),
+            metadata=dict(video.metadata), remote_id=None, progress=0, attempts=0, error=None, video=None,
+            created_at=now, updated_at=now, started_at=None, completed_at=None,
+        )  # fmt: skip
+
+    def _reference(
+        self, video: VideoRequest, pointer: str, references: dict[str, ReferenceRecord]
+    ) -> dict[str, Any] | None:
+        if video.input_reference is None:
+            return None
+        kept, record = load_reference(video.input_reference, self.settings, pointer, paths=True)
+        if record is not None:
+            references[record.digest] = record
+        return kept
+
+    def _changed(
+        self, changes: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[dict[str, dict[str, Any]], list[ReferenceRecord]]:
+        """The columns that changed requests set, by job id."""
+        columns: dict[str, dict[str, Any]] = {}
+        references: dict[str, ReferenceRecord] = {}
+        for changed_id, change in changes.items():
+            try:
+                video = VideoRequest.model_validate({"prompt": "unchanged", **change})
+            except ValidationError as error:
+                raise invalid(error) from None
+            given = video.model_dump(exclude_unset=True, include={"prompt", "duration", "size", "model"})
+            if "prompt" not in change:
+                del given["prompt"]
+            if video.input_reference is not None:
+                given["reference"] = self._reference(video, f"{changed_id}.input_reference", references)
+            columns[changed_id] = given
+        return columns, list(references.values())
+
+    def _run(self, batch_ids: Sequence[str]) -> list[RunningBatch]:
+        running = [RunningBatch(batch_id) for batch_id in batch_ids]
+        with self._lock:
+            for future in running:
+                self._futures.setdefault(future.batch_id, []).append(future)
+            runtime = self._started() if running else None
+        if runtime is not None:
+            runtime.process(tuple(batch_ids))
+        return running
+
+    def _started(self) -> Runtime:
+        with self._lock:
+            if self._closed:
+                raise Conflict("this BatchService is closed; make another one")
+            if self._runtime is None:
+                self._runtime = Runtime(
+                    self.settings, self._storage, self._recorder, provider=self.provider, simulate=self._simulate,
+                    ended=self._ended, released=self._released,
+                )  # fmt: skip
+            return self._runtime
+
+    def _ended(self, batch_id: str) -> None:
+        """On the loop: a batch has ended; read it beside the loop and answer who waits."""
+
+        def read() -> Batch | None:
+            batch = self._storage.batches.get(batch_id)
+            return Batch.of(batch, self._storage.jobs.of_batch(batch_id)) if batch else None
+
+        def answer(future: Future[Batch | None]) -> None:
+            for waiting in self._taken(batch_id):
+                error, batch = future.exception(), None if future.exception() else future.result()
+                if batch is not None:
+                    waiting.set_result(batch)
+                else:
+                    waiting.set_exception(error or operations.unknown(self._storage, batch_id))
+
+        self._recorder.read(read).add_done_callback(answer)
+
+    def _released(self, batch_id: str, error: str | None) -> None:
+        for waiting in self._taken(batch_id):
+            waiting.set_exception(SoraBatchError(f"batch {batch_id}: {error}") if error else BatchReleased(batch_id))
+
+    def _taken(self, batch_id: str) -> list[RunningBatch]:
+        with self._lock:
+            return self._futures.pop(batch_id, [])
+
+    def _stop_remotely(self, batch_id: str, summary: CancellationSummary) -> None:
+        deletable = any(charge.remote_id and charge.state != "deleted" for charge in summary.may_be_charged)
+        if not deletable or self.settings.sora_delete_on_cancel == "never":
+            return
+        if not self._simulate and self.settings.openai_base_url is None:
+            return  # cancelling needs no server; then nobody can be asked
+        batch = self._read(lambda: self._storage.batches.get(batch_id))
+        if batch is not None and batch.provider == self.provider:
+            self._started().delete_remote(batch_id)
+
+    def _write(self, run: Callable[[], T]) -> T:
+        try:
+            return self._recorder.write(run).result(timeout=_ANSWER_SECONDS)
+        except TimeoutError:
+            raise StorageError(
+                f"the database {self._database.place} did not answer for {_ANSWER_SECONDS:g} s: it is away, locked "
+                "by another program, or its disk is full"
+            ) from None
+        except DatabaseError as error:
+            raise StorageError(str(error)) from error
+        except peewee.DatabaseError as error:
+            raise StorageError(str(self._database.explained(error))) from error
+
+    def _read(self, run: Callable[[], T]) -> T:
+        try:
+            return self._database.read(run)
+        except DatabaseError as error:
+            raise StorageError(str(error)) from error
+
+
+_shared_lock = threading.Lock()
+_shared: BatchService | None = None
+
+
+def get_batch_service() -> BatchService:
+    """The one service of this process, with the settings of its environment; a new one if it was closed."""
+    global _shared  # noqa: PLW0603  (what is asked for is the one of the process)
+    with _shared_lock:
+        if _shared is None or _shared.closed:
+            _shared = BatchService()
+        return _shared
+
+
+# Weak: a service that nobody holds any more has no batches to let go.
+_forgotten: weakref.WeakSet[BatchService] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_forgotten() -> None:
+    for service in list(_forgotten):
+        service.close()

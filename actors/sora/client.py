@@ -1,0 +1,344 @@
+"""SoraClient: the requests of the Videos API, each sent once, and what became of it.
+
+It repeats nothing that costs money, decides nothing and records nothing. A create knows, from its tracing and not
+from an exception's class, whether a byte of it has left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from actors.errors import ErrorCode, Failure, SoraError
+from actors.settings import Settings
+from actors.sora import wire
+from actors.sora.pace import Pace
+from actors.sora.wire import RemoteVideo
+from storage.records import ReferenceRecord
+
+PAGE = 100
+_READINGS = 32
+_LOOK_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
+_FILE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSpec:
+    """What is asked of the server. None: the field is left out."""
+
+    prompt: str
+    model: str | None
+    seconds: int | None
+    size: str | None
+    reference: ReferenceRecord | None = None
+    file_id: str | None = None
+
+    def fields(self) -> dict[str, str]:
+        """The form's text fields."""
+        seconds = None if self.seconds is None else str(self.seconds)
+        given = {"prompt": self.prompt, "model": self.model, "seconds": seconds, "size": self.size}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The server made a video of it: this id is the one to use from now on, whatever a GET says."""
+
+    video: RemoteVideo
+    remote_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing was made: an answer that proves it, or (`sent` False) not a byte has left."""
+
+    failure: Failure
+    sent: bool
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """It may have been made: a byte has left, and no answer tells."""
+
+    failure: Failure
+
+
+CreateResult = Accepted | Refused | Unanswered
+
+
+class NotNow(Exception):
+    """The guard of a create said that it may no longer be sent."""
+
+
+@dataclass(slots=True)
+class _Flag:
+    guard: Callable[[], None]
+    sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of the server's listing."""
+
+    videos: tuple[RemoteVideo, ...]
+    has_more: bool | None
+    """None: the server didn't say."""
+
+
+@dataclass(slots=True)
+class ServerClock:
+    """How far the server's clock is ahead of ours, learned from its `Date` headers."""
+
+    offset: float | None = None
+    _readings: list[float] = field(default_factory=list)
+
+    def learn(self, date: str | None) -> None:
+        """Read a `Date` header. It has whole seconds, cut off: the largest of some readings is the nearest."""
+        if len(self._readings) == _READINGS:
+            return
+        at = wire.http_date(date)
+        if at is not None:
+            self._readings.append(at - time.time())
+            self.offset = max(self._readings)
+
+
+class SoraClient:
+    """Two sessions on the I/O loop: one for creates, one for everything that may be repeated."""
+
+    def __init__(self, settings: Settings, base_url: str, pace: Pace) -> None:
+        self._base = base_url
+        self._settings = settings
+        self.pace = pace
+        self.clock = ServerClock()
+        key = settings.api_key
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._creates: aiohttp.ClientSession | None = None
+        self._rest: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_before_the_first_byte)
+        # A pooled connection that the server has just closed would make a false "unknown" of a create.
+        self._creates = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            trace_configs=[trace],
+            headers={"Accept": "application/json"},
+        )
+        self._rest = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for session in (self._creates, self._rest):
+            if session is not None:
+                await session.close()
+
+    async def create(self, spec: VideoSpec, intent_id: str, guard: Callable[[], None]) -> CreateResult:
+        """POST once. Never raises for what the network or the server does.
+
+        Args:
+            spec: the video.
+            intent_id: sent as `Idempotency-Key`, for the server that honours it.
+            guard: called directly before the first byte leaves; raises `NotNow` to stop it.
+        """
+        assert self._creates is not None
+        await self.pace.turn(urgent=True)
+        flag = _Flag(guard)
+        timeout = aiohttp.ClientTimeout(total=self._settings.sora_submit_timeout.total_seconds(), sock_connect=10)
+        try:
+            async with self._creates.post(
+                f"{self._base}/videos",
+                headers={**self._headers, "Idempotency-Key": intent_id},
+                allow_redirects=False,
+                timeout=timeout,
+                trace_request_ctx=flag,
+                **self._body(spec),
+            ) as response:
+                return self._judge(response, wire.parse_json(await response.read()))
+        except NotNow as error:
+            return Refused(Failure(ErrorCode.UNAVAILABLE, str(error)), sent=False)
+        except Exception as error:  # noqa: BLE001  (whatever it was, only the flag tells whether it left)
+            return self._unanswered(error) if flag.sent else self._not_sent(error)
+
+    def _judge(self, response: aiohttp.ClientResponse, body: Any) -> CreateResult:
+        self.clock.learn(response.headers.get("Date"))
+        if 200 <= response.status < 300 and isinstance(body, dict):  # noqa: PLR2004
+            body = {"status": "queued", **body}  # with an id and no word on its status, it has been taken in
+        video = wire.parse_video(body)
+        if video is not None and video.id:
+            self.pace.answered()
+            return Accepted(video, video.id)
+        failure = wire.http_failure(response.status, body, "creating the video")
+        if response.status not in wire.REFUSALS:
+            return Unanswered(failure)
+        pause = wire.retry_after(response.headers)
+        if failure.code is ErrorCode.RATE_LIMITED:
+            self.pace.rate_limited(pause)
+        else:
+            self.pace.answered()
+        if response.status in (404, 405):
+            failure = Failure(failure.code, f"{self._base} has no Videos API: {failure.message}", failure.detail)
+        return Refused(failure, sent=True, retry_after=pause)
+
+    def _not_sent(self, error: Exception) -> Refused:
+        text = f"{self._base} can't be reached: {_words(error)}"
+        return Refused(Failure(ErrorCode.NETWORK, text), sent=False)
+
+    def _unanswered(self, error: Exception) -> Unanswered:
+        return Unanswered(Failure(ErrorCode.NETWORK, f"creating the video got no answer: {_words(error)}"))
+
+    def _body(self, spec: VideoSpec) -> dict[str, Any]:
+        if self._settings.sora_request_format == "multipart":
+            return {"data": _form(spec)}
+        body: dict[str, Any] = spec.fields()
+        if spec.seconds is not None:
+            # The JSON-only server takes a number, and so do the others that take JSON.
+            body["seconds"] = spec.seconds
+        if spec.reference is not None:
+            body["input_reference"] = {"image_url": _data_url(spec.reference)}
+        elif spec.file_id is not None:
+            body["input_reference"] = {"file_id": spec.file_id}
+        return {"json": body}
+
+    async def retrieve(self, remote_id: str) -> tuple[RemoteVideo, float | None]:
+        """Look at a video.
+
+        Returns:
+            The video, and the seconds after which the server wants to be asked again.
+
+        Raises:
+            SoraError: it could not be looked at. A failed video is no error: some servers tell of it as HTTP 500.
+        """
+        status, headers, body = await self._get(f"/videos/{quote(remote_id, safe='')}")
+        video = wire.parse_video(body)
+        if video is not None and (status < 400 or video.phase is wire.Phase.ENDED_BADLY):  # noqa: PLR2004
+            return video, wire.poll_hint(headers)
+        raise self._error(status, headers, body, f"looking at video {remote_id}")
+
+    async def list_page(self, after: str | None) -> Page:
+        """A page of the listing, newest first.
+
+        Raises:
+            SoraError: there is none, or it could not be read.
+        """
+        query = f"?limit={PAGE}&order=desc" + (f"&after={quote(after, safe='')}" if after else "")
+        status, headers, body = await self._get(f"/videos{query}")
+        data = body.get("data") if isinstance(body, dict) else None
+        if status != 200 or not isinstance(data, list):  # noqa: PLR2004
+            raise self._error(status, headers, body, "listing the videos")
+        videos = tuple(video for entry in data if (video := wire.parse_video(entry)) is not None)
+        if len(videos) != len(data):
+            raise SoraError(Failure(ErrorCode.SERVER_ERROR, "the listing has entries that are no videos"))
+        has_more = body.get("has_more")
+        return Page(videos, has_more if isinstance(has_more, bool) else None)
+
+    async def delete(self, remote_id: str) -> tuple[int, Any]:
+        """Ask the server to delete a video: `(status, body)` of its answer.
+
+        Raises:
+            SoraError: it could not be asked.
+        """
+        return (await self._request("DELETE", f"/videos/{quote(remote_id, safe='')}"))[::2]
+
+    @asynccontextmanager
+    async def content(self, remote_id: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open a video's file. `variant` is left out: some servers take it for something else.
+
+        Raises:
+            SoraError: it can't be had there.
+        """
+        async with self._file(f"{self._base}/videos/{quote(remote_id, safe='')}/content", self._headers) as response:
+            yield response
+
+    @asynccontextmanager
+    async def content_at(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open a file where the server said that it lies. The key goes to the server itself only."""
+        own = URL(url).origin() == URL(self._base).origin()
+        async with self._file(url, self._headers if own else {}) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _file(self, url: str, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        assert self._rest is not None
+        await self.pace.turn()
+        asked = {**headers, "Accept-Encoding": "identity", "Accept": "video/*, application/binary, */*"}
+        try:
+            # aiohttp takes the key off when a redirect leaves the origin.
+            async with self._rest.get(url, headers=asked, timeout=_FILE_TIMEOUT) as response:
+                kind = response.headers.get("Content-Type", "")
+                if response.status != 200 or "json" in kind:  # noqa: PLR2004
+                    body = wire.parse_json(await response.content.read(65_536))
+                    raise self._error(response.status, response.headers, body, "downloading the video")
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _network(f"downloading the video failed: {_words(error)}") from error
+
+    async def _get(self, path: str) -> tuple[int, Any, Any]:
+        return await self._request("GET", path)
+
+    async def _request(self, method: str, path: str) -> tuple[int, Any, Any]:
+        assert self._rest is not None
+        await self.pace.turn()
+        try:
+            async with self._rest.request(
+                method, self._base + path, headers=self._headers, timeout=_LOOK_TIMEOUT
+            ) as response:
+                body = wire.parse_json(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _network(f"{method} {path} got no answer: {_words(error)}") from error
+        self.clock.learn(response.headers.get("Date"))
+        if response.status != 429:  # noqa: PLR2004
+            self.pace.answered()
+        return response.status, response.headers, body
+
+    def _error(self, status: int, headers: Any, body: Any, what: str) -> SoraError:
+        pause = wire.retry_after(headers)
+        failure = wire.http_failure(status, body, what)
+        if failure.code is ErrorCode.RATE_LIMITED:
+            self.pace.rate_limited(pause)
+        return SoraError(failure, status=status, retry_after=pause)
+
+
+async def _before_the_first_byte(_session: object, context: Any, _params: object) -> None:
+    flag: _Flag = context.trace_request_ctx
+    flag.guard()
+    flag.sent = True
+
+
+def _form(spec: VideoSpec) -> aiohttp.MultipartWriter:
+    """The multipart form, byte for byte as the official SDK writes it. A new one for every POST."""
+    writer = aiohttp.MultipartWriter("form-data")
+    fields = spec.fields()
+    if spec.file_id is not None:
+        fields["input_reference[file_id]"] = spec.file_id
+    for name, value in fields.items():
+        part = writer.append(value)
+        part.headers.popall("Content-Type", None)
+        part.set_content_disposition("form-data", quote_fields=False, name=name)
+    if spec.reference is not None:
+        part = writer.append(spec.reference.data, {"Content-Type": spec.reference.content_type})
+        part.set_content_disposition(
+            "form-data", quote_fields=False, name="input_reference", filename=spec.reference.name
+        )
+    return writer
+
+
+def _data_url(reference: ReferenceRecord) -> str:
+    import base64  # noqa: PLC0415
+
+    return f"data:{reference.content_type};base64,{base64.b64encode(reference.data).decode()}"
+
+
+def _network(text: str) -> SoraError:
+    return SoraError(Failure(ErrorCode.NETWORK, text))
+
+
+def _words(error: BaseException) -> str:
+    return str(error).strip() or type(error).__name__

@@ -1,0 +1,67 @@
+"""Pace: when requests may leave. A 429 slows every batch of the process; so does a limit that the user set."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from actors.messages import Wait
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+
+
+class Pace:
+    """One a process and key. Lives on the I/O loop."""
+
+    def __init__(self, requests_per_second: float | None = None) -> None:
+        self._spacing = 1 / requests_per_second if requests_per_second else 0.0
+        self._next = 0.0
+        self._refusals = 0
+        self._unreachable_since: float | None = None
+        self.wait: Wait | None = None
+        self.on_pause: Callable[[float], None] = lambda _seconds: None
+        """Called with the length of each pause."""
+
+    @property
+    def paused(self) -> float:
+        """Seconds for which nothing may leave."""
+        return max(0.0, self.wait.until - time.monotonic()) if self.wait else 0.0
+
+    async def turn(self, *, urgent: bool = False) -> None:
+        """Wait until a request may leave. An urgent one takes its turn from those that come later."""
+        while not urgent and (pause := self.paused):  # noqa: ASYNC110  (it may be prolonged meanwhile)
+            await asyncio.sleep(pause)
+        now = time.monotonic()
+        at, self._next = max(self._next, now), max(self._next, now) + self._spacing
+        if not urgent and at > now:
+            await asyncio.sleep(at - now)
+
+    def rate_limited(self, retry_after: float | None) -> None:
+        """The server said 429: obey its hint, or back off by ourselves."""
+        self._refusals += 1
+        backoff = min(_FIRST_PAUSE * 2 ** (self._refusals - 1), _LONGEST_PAUSE)
+        self._pause("rate limited", backoff if retry_after is None else max(retry_after, 0.05))
+
+    def unreachable(self) -> float:
+        """The server could not be connected to.
+
+        Returns:
+            For how long it has been so, in seconds.
+        """
+        now = time.monotonic()
+        self._unreachable_since = self._unreachable_since or now
+        since = now - self._unreachable_since
+        self._pause("the server can't be reached", min(max(0.5, since), 8.0))
+        return since
+
+    def answered(self) -> None:
+        """The server answered, and not with 429."""
+        self._refusals = 0
+        self._unreachable_since = None
+
+    def _pause(self, reason: str, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        if self.wait is None or until > self.wait.until:
+            self.wait = Wait(reason, until)
+            self.on_pause(seconds)

@@ -1,0 +1,211 @@
+"""The Videos API as its servers really speak it: bodies and headers in, our words out. Pure, and tolerant.
+
+Only `id` and `status` of a video are reliable. An unknown status means "not finished": a deadline ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any
+
+from actors.errors import ErrorCode, Failure
+
+_GOOD = frozenset({"completed", "succeeded", "success", "done"})
+_BAD = frozenset({"failed", "error", "cancelled", "canceled", "expired", "deleted", "rejected"})
+_MODERATION = ("moderation", "content_policy", "sentinel", "safety")
+DETAIL_MAX = 500
+_LARGEST = 1e15
+
+REFUSALS = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
+"""Answers to a create that prove that nothing was made. Every other one without an id is unknown."""
+
+_CODES = {
+    408: ErrorCode.TIMEOUT,
+    400: ErrorCode.INVALID_REQUEST,
+    401: ErrorCode.AUTHENTICATION,
+    402: ErrorCode.QUOTA_EXCEEDED,
+    403: ErrorCode.PERMISSION,
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.NOT_FOUND,
+    413: ErrorCode.INVALID_REQUEST,
+    415: ErrorCode.INVALID_REQUEST,
+    422: ErrorCode.INVALID_REQUEST,
+    429: ErrorCode.RATE_LIMITED,
+}
+
+
+class Phase(Enum):
+    """What a status means to us."""
+
+    WORKING = "working"
+    READY = "ready"
+    ENDED_BADLY = "ended badly"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteVideo:
+    """A video as a server told of it; None where it didn't."""
+
+    id: str | None
+    status: str
+    phase: Phase
+    progress: int | None
+    created_at: float | None
+    prompt: str | None
+    model: str | None
+    seconds: str | None
+    size: str | None
+    failure: Failure | None
+    """Why it ended badly."""
+    urls: tuple[str, ...]
+    """Where else its file can be had."""
+    inline: str | None
+    """The file itself, in base64: a server that makes videos while one waits has no other place for it."""
+
+
+def parse_video(body: Any) -> RemoteVideo | None:
+    """Read a video object; None if this is none."""
+    if not isinstance(body, dict) or not isinstance(body.get("status"), str):
+        return None
+    status = body["status"]
+    phase = phase_of(status)
+    remote_id = body.get("id") or body.get("task_id")
+    data = body.get("data")
+    entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+    return RemoteVideo(
+        id=str(remote_id) if remote_id else None,
+        status=status,
+        phase=phase,
+        progress=_whole(body.get("progress")),
+        created_at=_number(body.get("created_at", body.get("created"))),
+        prompt=_text(body.get("prompt")),
+        model=_text(body.get("model")),
+        seconds=_seconds(body.get("seconds")),
+        size=_text(body.get("size")),
+        failure=_generation_failure(status, body.get("error")) if phase is Phase.ENDED_BADLY else None,
+        urls=_urls(body, entries),
+        inline=next((entry["b64_json"] for entry in entries if isinstance(entry.get("b64_json"), str)), None),
+    )
+
+
+def phase_of(status: str) -> Phase:
+    """What a status means, in whatever case it is written."""
+    word = status.lower()
+    if word in _GOOD:
+        return Phase.READY
+    return Phase.ENDED_BADLY if word in _BAD else Phase.WORKING
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Read JSON; None if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def error_words(body: Any) -> tuple[str | None, str]:
+    """`(code, message)` out of the shapes that servers give their errors."""
+    error = body
+    if isinstance(body, dict):
+        error = body.get("error", body.get("detail", body))
+    if isinstance(error, dict):
+        code = error.get("code")
+        message = error.get("message") or error.get("detail") or error.get("error") or ""
+        return (str(code) if code is not None else None), _short(message)
+    if isinstance(error, list):
+        return None, _short(json.dumps(error, ensure_ascii=False))
+    return None, _short(error or "")
+
+
+def http_failure(status: int, body: Any, what: str) -> Failure:
+    """Name an HTTP error: `what` was tried."""
+    code, message = error_words(body)
+    words = f"{code or ''} {message}".lower()
+    name = _CODES.get(status, ErrorCode.SERVER_ERROR)
+    if status in (400, 403, 422) and any(word in words for word in _MODERATION):
+        name = ErrorCode.MODERATION_BLOCKED
+    elif name is ErrorCode.RATE_LIMITED and ("insufficient_quota" in words or "exceeded your current quota" in words):
+        name = ErrorCode.QUOTA_EXCEEDED
+    text = f"{what} was answered with HTTP {status}" + (f": {message}" if message else "")
+    return Failure(name, text, {"status": status, "code": code, "message": message})
+
+
+def _generation_failure(status: str, error: Any) -> Failure:
+    code, message = error_words(error if isinstance(error, dict | str | list) else None)
+    words = f"{code or ''} {message}".lower()
+    blocked = any(word in words for word in _MODERATION)
+    name = ErrorCode.MODERATION_BLOCKED if blocked else ErrorCode.GENERATION_FAILED
+    text = message or f"the server gave the video the status {status!r} and no reason"
+    return Failure(name, text, {"status": status, "code": code, "message": message})
+
+
+def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds that the server asks to wait: milliseconds, seconds or a date, its own or its proxy's header."""
+    for name in ("retry-after-ms", "llm_provider-retry-after-ms"):
+        if (milliseconds := _number(headers.get(name))) is not None:
+            return max(0.0, milliseconds / 1000)
+    for name in ("retry-after", "llm_provider-retry-after"):
+        if (value := headers.get(name)) is None:
+            continue
+        if (seconds := _number(value)) is not None:
+            return max(0.0, seconds)
+        if (at := http_date(value)) is not None:
+            return max(0.0, at - (time.time() if now is None else now))
+    return None
+
+
+def http_date(value: str | None) -> float | None:
+    """An HTTP date as seconds since 1970; None if it is none."""
+    try:
+        return parsedate_to_datetime(value).timestamp() if value else None
+    except ValueError:
+        return None
+
+
+def poll_hint(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the server wants to be asked again."""
+    milliseconds = _number(headers.get("openai-poll-after-ms"))
+    return None if milliseconds is None or milliseconds <= 0 else milliseconds / 1000
+
+
+def _urls(body: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[str, ...]:
+    found: list[Any] = [body.get("url")]
+    for key in ("urls", "unsigned_urls"):
+        more = body.get(key)
+        found += more if isinstance(more, list) else []
+    found += [entry.get("url") for entry in entries]
+    return tuple(url for url in found if isinstance(url, str) and url.startswith(("http://", "https://")))
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = text.replace("\0", "").encode(errors="replace").decode()
+    return text if len(text) <= DETAIL_MAX else f"{text[: DETAIL_MAX - 3]}..."
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if abs(number) < _LARGEST else None  # NaN and infinity fail this too
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else min(100, max(0, int(number)))
+
+
+def _seconds(value: Any) -> str | None:
+    number = _number(value)
+    return None if number is None else f"{number:g}"

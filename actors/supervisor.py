@@ -1,0 +1,248 @@
+"""BatchSupervisor: owns a batch while this process does, and is the only one to change it.
+
+Folds every report at once, hands what happened to the recorder, and acts on it when it is recorded: record, then
+act, then tell. A refusal of the recorder (the batch was cancelled or taken over) ends it without harm. It owns the
+pool of VideoWorkers; what to do next is decided by `Course`.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+from actors.clocks import awake_or_not, utc_now
+from actors.course import Assignment, Course, Rules
+from actors.errors import ErrorCode, Failure
+from actors.lifecycle import Step
+from actors.loop import LoopActor, tell
+from actors.messages import (
+    Begin,
+    Completed,
+    Failed,
+    Fetching,
+    Generate,
+    LetGo,
+    Loaded,
+    Lost,
+    PlaceFree,
+    Progressed,
+    Recorded,
+    RecordingFailed,
+    Ref,
+    Report,
+    Stop,
+    Submitted,
+    SupervisorEnded,
+    SupervisorLost,
+    SupervisorMessage,
+    Tick,
+    Wait,
+    Waiting,
+    Withdrawn,
+    WorkerLost,
+)
+from actors.places import Places
+from actors.production import Tools
+from actors.sora.submission import SEND_WINDOW
+from actors.worker import VideoWorker
+from storage.states import SubmissionState
+
+TICK = 0.25
+DRAIN = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Drained:
+    """The POSTs in flight are bound, or had their time."""
+
+
+class BatchSupervisor(LoopActor):
+    """One a batch and process."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        places: Places,
+        dispatcher: Ref,
+        rules: Rules,
+        loaded: Loaded,
+        waits: dict[str, Wait],
+    ) -> None:
+        super().__init__(tools.io)
+        self._tools, self._places, self._dispatcher = tools, places, dispatcher
+        self.course = Course(loaded.batch, loaded.open_jobs, loaded.live, rules, waits)
+        self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
+        self._spent_before, self._since = loaded.batch.spent, time.monotonic()
+        self._workers: list[Ref] = []
+        self._step = Step(loaded.batch, utc_now())
+        self._to_start: list[Assignment] = []
+        self._recording: list[Assignment] | None = None
+        self._alive = False
+        self._release: LetGo | None = None
+        self._drained = False
+
+    def on_receive(self, message: SupervisorMessage | _Drained) -> None:  # noqa: C901  (a table)
+        """One line a message."""
+        self._step.at = utc_now()
+        match message:
+            case Begin():
+                self._begin()
+            case Recorded(stamp, refused):
+                self._recorded(stamp, refused=refused)
+            case RecordingFailed(error):
+                raise error
+            case Tick():
+                self._tick()
+            case PlaceFree():
+                self._go_on()
+            case WorkerLost():
+                self._replace(message)
+            case LetGo():
+                self._let_go(message)
+            case _Drained():
+                self._drained = True
+                self._release_if_done()
+            case Lost():
+                self._end()
+            case Submitted() | Progressed() | Fetching() | Waiting() | Completed() | Failed() | Withdrawn():
+                self._report(message)
+
+    def on_stop(self) -> None:
+        """Stop the pool and give back the places."""
+        self._places.leave(self._id)
+        for worker in self._workers:
+            tell(worker, Stop())
+
+    def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
+        """Leave the batch to a new supervisor, which starts from what is recorded."""
+        self.on_stop()
+        tell(self._dispatcher, SupervisorLost(self._id, repr(error)))
+
+    def _begin(self) -> None:
+        if self._epoch > 1:
+            self._tools.folder.sweep(self._id)
+        size = len(self.course.idle)
+        self._workers = [VideoWorker.start(self._tools, self.actor_ref, number) for number in range(size)]
+        self.course.begin(self._step)
+        self._go_on()
+        self._tick_later()
+
+    def _report(self, report: Report) -> None:
+        if not self._alive:
+            self._note_alive()
+        self.course.report(self._step, report, time.monotonic())
+        self._go_on()
+
+    def _note_alive(self) -> None:
+        """The claim was no deadly one."""
+        self._alive = True
+        self._step.batch = replace(self._step.batch, claims=0)
+        alive, batch_id, epoch = self._tools.storage.batches.alive, self._id, self._epoch
+        self._tools.recorder.write(lambda: alive(batch_id, epoch=epoch))
+
+    def _tick(self) -> None:
+        self.course.tick(self._step, self._spent(), time.monotonic())
+        self._go_on()
+        self._tick_later()
+
+    def _tick_later(self) -> None:
+        self.io.loop.call_later(TICK, tell, self.actor_ref, Tick())
+
+    def _replace(self, lost: WorkerLost) -> None:
+        self._workers[lost.worker] = VideoWorker.start(self._tools, self.actor_ref, lost.worker)
+        self.course.worker_lost(self._step, lost, time.monotonic())
+        self._go_on()
+
+    def _spent(self) -> float:
+        return self._spent_before + time.monotonic() - self._since
+
+    def _go_on(self) -> None:
+        """Start what can be started, and have recorded what happened; an attached job needs no record first."""
+        self.course.batch = self._step.batch
+        if not self.course.over:
+            for assignment in self.course.attach():
+                self._assign(assignment, None)
+            while self.course.wants_to_start and self._places.may_start(self._id, self.actor_ref):
+                self._to_start.append(self.course.start_next(self._step))
+                self._places.taken(self._id, self.course.in_flight)
+        self._places.taken(self._id, self.course.in_flight)
+        self.course.batch = self._step.batch
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the recorder all that has happened since it was last given something; one step at a time."""
+        if self._recording is not None or not self._step.changed:
+            return
+        self._step.batch = replace(self._step.batch, spent=self._spent())
+        changes, self._step = self._step.changes(), Step(self._step.batch, self._step.at)
+        self._recording, self._to_start = self._to_start, []
+        ref, apply = self.actor_ref, self._tools.storage.apply
+
+        def write() -> tuple[bool, float]:
+            applied = apply(changes)
+            # The send window starts before the intent can be seen by anybody else.
+            return applied, awake_or_not()
+
+        def answer(future: Future[tuple[bool, float]]) -> None:
+            error = future.exception()
+            if error is not None:
+                tell(ref, RecordingFailed(error))
+            else:
+                applied, stamp = future.result()
+                tell(ref, Recorded(stamp, refused=not applied))
+
+        self._tools.recorder.write(write).add_done_callback(answer)
+
+    def _recorded(self, stamp: float, *, refused: bool) -> None:
+        """Act on what is recorded now."""
+        released, self._recording = self._recording or [], None
+        if refused:
+            self._end()
+            return
+        for assignment in released:
+            if self._release is not None:
+                self._take_back(assignment)
+            elif not self.course.over:
+                self._assign(assignment, stamp + SEND_WINDOW)
+        self._hand_over()
+        if self.course.over and self._recording is None:
+            self._end()
+        self._release_if_done()
+
+    def _assign(self, assignment: Assignment, send_before: float | None) -> None:
+        order = Generate(assignment.run, assignment.job, assignment.submission, self._epoch, send_before)
+        tell(self._workers[assignment.worker], order)
+
+    def _take_back(self, assignment: Assignment) -> None:
+        """Its intent is recorded and its POST shall not be sent any more."""
+        failure = Failure(ErrorCode.UNAVAILABLE, "the POST was not sent: the batch was let go")
+        self._report(
+            Withdrawn(assignment.job.id, assignment.run, failure, assignment.submission.id, SubmissionState.NOT_SENT)
+        )
+
+    def _let_go(self, message: LetGo) -> None:
+        if self._release is None:
+            self.course.stopping = True
+            self._release = message
+            drained = self._tools.submitter.drained(DRAIN, self._id)
+            self.begin(drained, lambda _: tell(self.actor_ref, _Drained()))
+
+    def _release_if_done(self) -> None:
+        """Give the batch back when nothing of it is on its way to the server or the recorder."""
+        if self._release is None or not self._drained or self._recording is not None:
+            return
+        release, spent, wanted = self._tools.storage.batches.release, self._spent(), self._release.wanted
+        batch_id, epoch, ref, dispatcher = self._id, self._epoch, self.actor_ref, self._dispatcher
+        released = self._tools.recorder.write(lambda: release(batch_id, epoch=epoch, spent=spent, wanted=wanted))
+
+        def told(_: Future[None]) -> None:
+            tell(dispatcher, SupervisorEnded(batch_id, released=True))
+            tell(ref, Lost())
+
+        released.add_done_callback(told)
+
+    def _end(self) -> None:
+        tell(self._dispatcher, SupervisorEnded(self._id, released=False))
+        self.stop()

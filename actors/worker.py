@@ -1,0 +1,58 @@
+"""VideoWorker: makes one video at a time and reports to its BatchSupervisor.
+
+Owns the coroutine that it runs, nothing else. An error of ours in it ends the worker; the supervisor starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from actors.loop import LoopActor, tell
+from actors.messages import Completed, Failed, Generate, Ref, Report, Stop, Withdrawn, WorkerLost
+from actors.production import Production, Tools
+
+
+@dataclass(frozen=True, slots=True)
+class _RunEnded:
+    task: asyncio.Task[Completed | Failed | Withdrawn]
+
+
+class VideoWorker(LoopActor):
+    """One place of a batch's pool."""
+
+    def __init__(self, tools: Tools, supervisor: Ref, number: int) -> None:
+        super().__init__(tools.io)
+        self._tools, self._supervisor, self._number = tools, supervisor, number
+        self._order: Generate | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def on_receive(self, message: Generate | Stop | _RunEnded) -> None:
+        """Take an order, its end, or the end of all work."""
+        match message:
+            case Generate():
+                self._order = message
+                run = Production(self._tools, message, self._report).run()
+                self._task = self.begin(run, lambda task: tell(self.actor_ref, _RunEnded(task)))
+            case _RunEnded(task):
+                self._task = None
+                if not task.cancelled():
+                    self._report(task.result())
+            case Stop():
+                self.stop()
+
+    def on_stop(self) -> None:
+        """Stop polling and downloading. A POST that is out goes on by itself."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
+        """Tell the supervisor which run died with this worker."""
+        self.on_stop()
+        order = self._order
+        run, job_id = (order.run, order.job.id) if order else (0, None)
+        tell(self._supervisor, WorkerLost(self._number, run, job_id, repr(error)))
+
+    def _report(self, report: Report) -> None:
+        tell(self._supervisor, report)

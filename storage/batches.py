@@ -1,0 +1,161 @@
+"""BatchRepository: the batches, who owns them, and the fence that every change of one passes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from storage.database import Database
+from storage.records import BatchRecord, Document
+from storage.states import BatchStatus
+
+_OPEN = (BatchStatus.PENDING.value, BatchStatus.PROCESSING.value)
+
+# The row's lock, the sequence numbers and the fence in one statement: nothing is written for an owner that lost
+# its batch, nor a second time after a COMMIT whose outcome was unknown (the sequence has moved on by then).
+_ADVANCE = (
+    "UPDATE batches SET sequence=?, status=?, completed=?, failed=?, cancelled=?, processing=?, error=?, "
+    "concurrency=?, owner=?, wanted=?, claims=?, spent=?, epoch=?, updated_at=?, started_at=?, completed_at=? "
+    "WHERE id=? AND epoch=? AND sequence=?"
+)
+
+
+class BatchRepository:
+    """Batches as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._table = database.tables.batch
+
+    def add(self, batch: BatchRecord) -> None:
+        """Store a new batch."""
+        self._table.insert(**asdict(batch)).execute()
+
+    def get(self, batch_id: str) -> BatchRecord | None:
+        """The batch, or None."""
+        rows = list(self._table.select().where(self._table.id == batch_id).dicts())
+        return _record(rows[0]) if rows else None
+
+    def locked(self, batch_id: str) -> BatchRecord | None:
+        """The batch, and nobody else changes it before this transaction ends."""
+        query = self._table.select().where(self._table.id == batch_id)
+        if self._database.postgresql:
+            query = query.for_update()
+        rows = list(query.dicts())
+        return _record(rows[0]) if rows else None
+
+    def find(
+        self,
+        *,
+        status: BatchStatus | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[BatchRecord]:
+        """Batches, newest first, from the one behind `after` on; `metadata` must match in each key given."""
+        table = self._table
+        query = table.select().order_by(table.created_at.desc(), table.id.desc()).limit(limit)
+        if status is not None:
+            query = query.where(table.status == status.value)
+        for key, value in (metadata or {}).items():
+            query = query.where(table.metadata[key] == value)
+        if after is not None:
+            last = table.select(table.created_at).where(table.id == after)
+            query = query.where(
+                (table.created_at < last) | ((table.created_at == last) & (table.id < after)),
+            )
+        return [_record(row) for row in query.dicts()]
+
+    def unfinished(self, provider: str) -> list[str]:
+        """Ids of the batches that were started or are wanted, and have not ended, oldest first."""
+        table = self._table
+        query = table.select(table.id).where(
+            table.status.in_(_OPEN)
+            & ((table.status == BatchStatus.PROCESSING.value) | table.wanted)
+            & (table.provider.is_null() | (table.provider == provider))
+        )
+        return [batch_id for (batch_id,) in query.order_by(table.created_at).tuples()]
+
+    def ended_before(self, moment: float) -> list[str]:
+        """Ids of the batches that ended before a moment."""
+        query = self._table.select(self._table.id).where(self._table.completed_at < moment)
+        return [batch_id for (batch_id,) in query.tuples()]
+
+    def standings(self, batch_ids: Iterable[str]) -> dict[str, tuple[BatchStatus, int, str | None]]:
+        """`(status, epoch, owner)` of each batch that exists."""
+        table = self._table
+        query = table.select(table.id, table.status, table.epoch, table.owner).where(table.id.in_(list(batch_ids)))
+        return {row[0]: (BatchStatus(row[1]), row[2], row[3]) for row in query.tuples()}
+
+    def advance(self, batch: BatchRecord, *, epoch: int, sequence: int) -> bool:
+        """Write everything of a batch that may change, if it still stands at `epoch` and `sequence`.
+
+        Returns:
+            False if somebody else has changed it since: nothing was written.
+        """
+        cursor = self._database.execute(
+            _ADVANCE,
+            (
+                batch.sequence, batch.status.value, batch.completed, batch.failed, batch.cancelled, batch.processing,
+                None if batch.error is None else json.dumps(batch.error), batch.concurrency, batch.owner, batch.wanted,
+                batch.claims, batch.spent, batch.epoch, batch.updated_at, batch.started_at, batch.completed_at,
+                batch.id, epoch, sequence,
+            ),
+        )  # fmt: skip
+        return bool(cursor.rowcount == 1)
+
+    def update(self, batch_id: str, **columns: Any) -> None:
+        """Change columns that no owner decides about: `wanted`, `concurrency` before the start, `metadata`."""
+        self._table.update(**columns).where(self._table.id == batch_id).execute()
+
+    def claim(self, batch_ids: Iterable[str] | None, *, owner: str, provider: str, limit: int) -> list[str]:
+        """Take wanted batches that nobody owns, or whose owner's lease has run out: each epoch goes up.
+
+        A batch of the new owner's own is taken again: its supervisor has died.
+
+        Args:
+            batch_ids: only these; None: any.
+            owner: the new owner.
+            provider: only batches of this provider, or that have none yet (they get this one).
+            limit: at most so many, oldest first.
+        """
+        chosen = ""
+        parameters: list[Any] = [owner, provider, *_OPEN, provider]
+        if batch_ids is not None:
+            ids = list(batch_ids)
+            if not ids:
+                return []
+            chosen = f"AND b.id IN ({','.join('?' * len(ids))}) "
+            parameters += ids
+        lock = "FOR UPDATE OF b SKIP LOCKED" if self._database.postgresql else ""
+        sql = (
+            "UPDATE batches SET owner=?, epoch=epoch+1, claims=claims+1, provider=COALESCE(provider, ?) "  # noqa: S608
+            "WHERE id IN (SELECT b.id FROM batches b WHERE b.wanted AND b.status IN (?, ?) "
+            f"AND (b.provider IS NULL OR b.provider=?) {chosen}"
+            "AND (b.owner=? OR NOT EXISTS (SELECT 1 FROM owners o WHERE o.id=b.owner "
+            f"AND o.lease_until >= {self._database.clock})) "
+            f"ORDER BY b.created_at LIMIT ? {lock}) RETURNING id"
+        )
+        # An unread RETURNING breaks the COMMIT on SQLite: read it here.
+        return [row[0] for row in self._database.execute(sql, [*parameters, owner, limit]).fetchall()]
+
+    def release(self, batch_id: str, *, epoch: int, spent: float, wanted: bool) -> None:
+        """Let go of a batch, if it is still held at `epoch`. A claim that was let go in order counts for nothing."""
+        self._database.execute(
+            "UPDATE batches SET owner=NULL, claims=0, spent=?, wanted=? WHERE id=? AND epoch=?",
+            (spent, wanted, batch_id, epoch),
+        )
+
+    def alive(self, batch_id: str, *, epoch: int) -> None:
+        """Note that its owner got to work: the claim was no deadly one."""
+        self._database.execute("UPDATE batches SET claims=0 WHERE id=? AND epoch=?", (batch_id, epoch))
+
+    def remove(self, batch_id: str) -> None:
+        """Forget a batch and its jobs."""
+        self._table.delete().where(self._table.id == batch_id).execute()
+
+
+def _record(row: Document) -> BatchRecord:
+    return BatchRecord(**{**row, "status": BatchStatus(row["status"])})

@@ -1,0 +1,77 @@
+"""One step of a batch, recorded whole or not at all, and only for the one who owns the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from storage.batches import BatchRepository
+from storage.database import Database
+from storage.jobs import JobRepository
+from storage.journal import Journal
+from storage.owners import Owners
+from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
+from storage.states import SubmissionState
+from storage.submissions import SubmissionRepository
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a submission's video, or of the submission."""
+
+    submission_id: str
+    state: SubmissionState
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What to write. Records are as they shall be; `epoch` and `sequence` as the batch must be found."""
+
+    batch: BatchRecord
+    epoch: int
+    sequence: int
+    jobs: tuple[JobRecord, ...] = ()
+    intents: tuple[SubmissionRecord, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    events: tuple[EventRecord, ...] = ()
+    closing: Callable[[list[JobRecord]], EventRecord] | None = None
+    """Makes the last event from all of the batch's jobs as they are after the change."""
+
+
+class Storage:
+    """All repositories of one database, and the one way to change a batch."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.batches = BatchRepository(database)
+        self.jobs = JobRepository(database)
+        self.submissions = SubmissionRepository(database)
+        self.journal = Journal(database)
+        self.owners = Owners(database)
+
+    def apply(self, changes: Changes) -> bool:
+        """Write a step, inside the caller's transaction. Doing it again after an unknown COMMIT changes nothing.
+
+        Returns:
+            False if somebody else has the batch by now: nothing was written. (No exception: it would roll back
+            the neighbours that are committed in the same group.)
+        """
+        if not self.batches.advance(changes.batch, epoch=changes.epoch, sequence=changes.sequence):
+            return self._is_repetition(changes)
+        self.jobs.save(changes.jobs)
+        for outcome in changes.outcomes:
+            self.submissions.settle(outcome.submission_id, outcome.state, outcome.note)
+        self.submissions.intend(changes.intents)
+        self.journal.append(changes.events)
+        if changes.closing is not None:
+            self.journal.append([changes.closing(self.jobs.of_batch(changes.batch.id))])
+        return True
+
+    def _is_repetition(self, changes: Changes) -> bool:
+        found = self.batches.get(changes.batch.id)
+        stands = found is not None and (found.epoch, found.sequence) == (
+            changes.batch.epoch,
+            changes.batch.sequence,
+        )
+        return stands and changes.batch.sequence != changes.sequence

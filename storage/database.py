@@ -1,0 +1,211 @@
+"""Opens a database by its URL: SQLite or PostgreSQL behind one face.
+
+Owns the connections (a pool), the transaction that every write uses, the database's clock and the
+migrations. Knows which failures are an outage (to be waited out) and which are ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import peewee
+from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
+
+from storage.tables import Tables, make_tables
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 5.0
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+# What SQLite says while somebody else holds the lock or the disk is full: it passes, or a person makes it pass.
+_SQLITE_OUTAGES = ("locked", "busy", "full", "disk i/o error", "unable to open", "readonly", "read-only")
+# PostgreSQL's classes: connection (08), resources (53), operator intervention (57), deadlock and serialization (40).
+_POSTGRESQL_OUTAGES = ("08", "53", "57", "40")
+
+
+class DatabaseError(Exception):
+    """The database can't be used: the text names it, what is wrong and the way out."""
+
+
+class Database:
+    """One database, usable from every thread. Connects at the first use, not when it is made."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.postgresql = url.startswith(("postgresql://", "postgres://"))
+        self.path: Path | None = None
+        self.peewee: Any = self._postgresql(url) if self.postgresql else self._sqlite(url)
+        self.tables: Tables = make_tables(self.peewee)
+        clock = "date_part('epoch', clock_timestamp())" if self.postgresql else "(julianday('now')-2440587.5)*86400.0"
+        self.clock = clock
+        """The database's time in seconds since 1970, as SQL. (SQLite's unixepoch('subsec') needs 3.42.)"""
+
+    def _sqlite(self, url: str) -> Any:
+        if not url.startswith("sqlite:///"):
+            raise DatabaseError(
+                f"DATABASE_URL={self.place!r}: expected sqlite:///FILE (four slashes for an absolute path) "
+                "or postgresql://USER:PASSWORD@HOST/NAME"
+            )
+        self.path = Path(unquote(url.removeprefix("sqlite:///"))).absolute()
+        pragmas = {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1}
+        return PooledSqliteDatabase(
+            str(self.path), pragmas=pragmas, timeout=BUSY_SECONDS, max_connections=None, autoconnect=False,
+            check_same_thread=False,
+        )  # fmt: skip
+
+    def _postgresql(self, url: str) -> Any:
+        parts = urlsplit(url)
+        # libpq reads the whole URL itself: options such as sslmode stay the user's.
+        return PooledPostgresqlDatabase(
+            unquote(parts.path.lstrip("/")) or None, max_connections=None, autoconnect=False,
+            prefer_psycopg3=True, conninfo=url.replace("postgres://", "postgresql://", 1),
+        ) if parts.query else PooledPostgresqlDatabase(
+            unquote(parts.path.lstrip("/")), max_connections=None, autoconnect=False, prefer_psycopg3=True,
+            **_given(host=parts.hostname, port=parts.port, user=parts.username, password=parts.password),
+        )  # fmt: skip
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a person: the absolute path, or the URL without its password."""
+        if self.path is not None:
+            return str(self.path)
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=f"{parts.hostname or ''}:{parts.port or 5432}", query="").geturl()
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[None]:
+        """Hold a connection of the pool for this thread."""
+        with self.peewee.connection_context():
+            yield
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[None]:
+        """A writing transaction. IMMEDIATE on SQLite: a deferred one that reads first fails at its first write."""
+        with self.peewee.atomic() if self.postgresql else self.peewee.atomic("IMMEDIATE"):
+            yield
+
+    def read(self, query: Callable[[], T]) -> T:
+        """Run a query outside a transaction; once more if the pool's connection had died.
+
+        Raises:
+            DatabaseError: the database is away, locked, corrupt or newer than the program.
+        """
+        try:
+            try:
+                with self.connection():
+                    return query()
+            except peewee.DatabaseError as error:
+                if not (self.postgresql and is_outage(error)):
+                    raise
+                self.peewee.close_idle()
+                with self.connection():
+                    return query()
+        except peewee.DatabaseError as error:
+            raise self.explained(error) from error
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """Run ready SQL (`?` marks a parameter). For the hot statements: building them costs more than running them."""
+        return self.peewee.execute_sql(sql.replace("?", "%s") if self.postgresql else sql, parameters)
+
+    def now(self) -> float:
+        """The database's time, in seconds since 1970."""
+        return float(self.execute(f"SELECT {self.clock}").fetchone()[0])
+
+    def open(self) -> None:
+        """Create or migrate the schema.
+
+        Raises:
+            DatabaseError: as `read`.
+        """
+        if self.path is not None and not self.path.parent.is_dir():
+            raise DatabaseError(
+                f"the database {self.place} can't be made: the folder {self.path.parent} does not exist; "
+                "create it or set DATABASE_URL"
+            )
+        try:
+            with self.connection(), self._alone():
+                self._migrate()
+        except (peewee.DatabaseError, peewee.ImproperlyConfigured, OSError) as error:
+            raise self.explained(error) from error
+
+    def _migrate(self) -> None:
+        # Imported here: a program that only asks for help needs none of it.
+        from playhouse.migrations import Runner  # noqa: PLC0415
+
+        runner = Runner(self.peewee, str(MIGRATIONS))
+        status = runner.status()
+        unknown = [migration.name for migration in status if migration.path is None]
+        if unknown:
+            raise DatabaseError(
+                f"the database {self.place} is newer than this program: it has {', '.join(unknown)}; "
+                "upgrade sora-batch or set DATABASE_URL to another database"
+            )
+        if any(migration.applied is None for migration in status):
+            runner.up()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two processes that migrate at once would both create the tables: one waits."""
+        if self.postgresql:
+            self.execute("SELECT pg_advisory_lock(?)", (_ADVISORY_LOCK,))
+            try:
+                yield
+            finally:
+                self.execute("SELECT pg_advisory_unlock(?)", (_ADVISORY_LOCK,))
+        else:
+            import fcntl  # noqa: PLC0415  (only where SQLite is used, and not on Windows)
+
+            assert self.path is not None
+            descriptor = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)
+
+    def explained(self, error: Exception) -> DatabaseError:
+        """One sentence that names the database, what is wrong and the way out."""
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lower = text.lower()
+        if "locked" in lower or "busy" in lower:
+            advice = "another program holds it; wait or end that program"
+        elif "full" in lower:
+            advice = "make room on its disk"
+        elif "not a database" in lower or "malformed" in lower:
+            advice = "the file is damaged or no SQLite database: restore it, or set DATABASE_URL to another file"
+        elif isinstance(error, peewee.ImproperlyConfigured):
+            advice = "pip install 'sora-batch[postgresql]'"
+        else:
+            advice = "check DATABASE_URL and that it may be written"
+        return DatabaseError(f"the database {self.place} can't be used: {text}; {advice}")
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.peewee.close_all()
+
+
+_ADVISORY_LOCK = 0x50_4A_BA_7C
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database is away, locked or full: the same write can succeed later."""
+    cause = error.__cause__ or getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.Error) or isinstance(error, peewee.OperationalError | peewee.InterfaceError):
+        text = str(error).lower()
+        state = getattr(cause, "sqlstate", None)
+        if state is None:
+            # psycopg's lost and refused connections carry no state.
+            return any(word in text for word in _SQLITE_OUTAGES) or not isinstance(cause, sqlite3.Error)
+        return str(state).startswith(_POSTGRESQL_OUTAGES)
+    return False
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    return {name: unquote(value) if isinstance(value, str) else value for name, value in arguments.items() if value}

@@ -1,0 +1,59 @@
+"""Journal: what happened to each batch, as the bytes that are published, in a gapless sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from storage.database import Database
+from storage.records import EventRecord
+
+
+_CHUNK = 500
+
+
+class Journal:
+    """Events as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._table = database.tables.journal
+
+    def append(self, events: Iterable[EventRecord]) -> None:
+        """Store events. Their sequence numbers come from the fence of the same transaction."""
+        rows = list(events)
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(chunk))
+            self._database.execute(
+                f"INSERT INTO journal (batch_id, sequence, type, key, body, created_at) VALUES {marks}",  # noqa: S608
+                [value for event in chunk for value in _values(event)],
+            )
+
+    def read(self, batch_id: str, from_sequence: int = 1, limit: int | None = None) -> list[EventRecord]:
+        """A batch's events in order."""
+        table = self._table
+        query = table.select().where((table.batch_id == batch_id) & (table.sequence >= from_sequence))
+        return [EventRecord(**row) for row in query.order_by(table.sequence).limit(limit).dicts()]
+
+    def last_sequence(self, batch_id: str) -> int:
+        """The newest number, 0 without any: a batch made again under an old id goes on counting."""
+        table = self._table
+        query = table.select(table.sequence).where(table.batch_id == batch_id).order_by(table.sequence.desc())
+        return next((sequence for (sequence,) in query.limit(1).tuples()), 0)
+
+    def prune(self, before: float) -> int:
+        """Remove the journals of batches that ended before a moment, and of deleted ones.
+
+        Returns:
+            How many events went.
+        """
+        cursor = self._database.execute(
+            "DELETE FROM journal WHERE created_at < ? AND batch_id NOT IN "
+            "(SELECT id FROM batches WHERE completed_at IS NULL OR completed_at >= ?)",
+            (before, before),
+        )
+        return int(cursor.rowcount)
+
+
+def _values(event: EventRecord) -> tuple[object, ...]:
+    return event.batch_id, event.sequence, event.type, event.key, event.body, event.created_at

@@ -1,0 +1,110 @@
+"""Owners: which processes may own batches, until when their lease lasts, and which of them are dead.
+
+A process is known to be dead at once by the others of its host and boot; elsewhere its lease has to run out.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+
+from storage.database import Database
+from storage.records import OwnerRecord
+
+
+class Owners:
+    """Owners as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._table = database.tables.owner
+
+    def renew(self, owner: OwnerRecord, lease: float) -> float:
+        """Prolong a lease to `lease` seconds from now, even one that had run out and that nobody minded.
+
+        Returns:
+            The database's time.
+        """
+        clock = self._database.clock
+        row = asdict(owner)
+        columns, marks = ", ".join(row), ", ".join("?" * len(row))
+        self._database.execute(
+            f"INSERT INTO owners ({columns}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING",  # noqa: S608
+            list(row.values()),
+        )
+        rows = self._database.execute(
+            f"UPDATE owners SET lease_until = {clock} + ? WHERE id = ? RETURNING lease_until",  # noqa: S608
+            (lease, owner.id),
+        ).fetchall()
+        return float(rows[0][0]) - lease
+
+    def forget(self, owner_id: str) -> None:
+        """Remove an owner that ended in order."""
+        self._table.delete().where(self._table.id == owner_id).execute()
+
+    def neighbours(self, host: str, boot: str) -> list[OwnerRecord]:
+        """The owners of this host and boot."""
+        query = self._table.select().where((self._table.host == host) & (self._table.boot == boot))
+        return [OwnerRecord(**row) for row in query.dicts()]
+
+    def alive(self, owner_id: str) -> bool:
+        """Whether an owner's lease still lasts."""
+        sql = f"SELECT 1 FROM owners WHERE id=? AND lease_until >= {self._database.clock}"  # noqa: S608
+        return bool(self._database.execute(sql, (owner_id,)).fetchall())
+
+    def expire(self, owner_id: str) -> None:
+        """Note that an owner is dead: its batches are free at once."""
+        self._table.update(lease_until=0.0).where(self._table.id == owner_id).execute()
+
+    def prune(self) -> None:
+        """Forget owners whose lease ran out a day ago."""
+        self._database.execute(f"DELETE FROM owners WHERE lease_until < {self._database.clock} - 86400")  # noqa: S608
+
+
+def this_process() -> OwnerRecord:
+    """A new owner for this process. Each service is one: a closed service's batches are free at once."""
+    host, boot = this_host()
+    pid = os.getpid()
+    return OwnerRecord(id=uuid.uuid4().hex, host=host, boot=boot, pid=pid, started=_started(pid) or "", lease_until=0.0)
+
+
+def this_host() -> tuple[str, str]:
+    """The host and its boot. A container counts as a host: pids mean nothing outside their namespace."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = ""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return f"{socket.gethostname()} {namespace}".strip(), boot
+
+
+def is_dead(owner: OwnerRecord) -> bool:
+    """Whether a process of this host and boot is certainly gone. In doubt, it lives."""
+    if sys.platform == "win32":
+        return False  # os.kill would end it there; its lease tells
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    started = _started(owner.pid)
+    return started is not None and started != owner.started
+
+
+def _started(pid: int) -> str | None:
+    """A process's start time as Linux tells it; "zombie" for one that has died; None where it isn't told."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The second field is the command in parentheses and may hold anything.
+    fields = stat.rpartition(")")[2].split()
+    return "zombie" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,153 @@
+"""Recorder: the one thread of a process that writes. What arrives together is committed together.
+
+A write is a function that runs inside the transaction and is answered after its COMMIT. It may run more than once
+(a neighbour spoiled the group, the connection was lost), so it has no effects outside the database. While the
+database is away, locked or full, the recorder holds what it was given and tries again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from storage.database import Database, DatabaseError, is_outage
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+GROUP = 256
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+
+@dataclass(slots=True)
+class _Task:
+    run: Callable[[], Any]
+    answer: Future[Any]
+    writes: bool
+
+
+class Recorder:
+    """Takes writes (and the I/O loop's reads, which must not block it) and answers each with a Future."""
+
+    def __init__(self, database: Database, name: str = "recorder") -> None:
+        self._database = database
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def write(self, run: Callable[[], T]) -> Future[T]:
+        """Have `run` called in a transaction; the answer comes after its COMMIT."""
+        return self._put(run, writes=True)
+
+    def read(self, run: Callable[[], T]) -> Future[T]:
+        """Have `run` called outside a transaction, after everything that was handed over before."""
+        return self._put(run, writes=False)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Work off what was handed over, then stop. What a database that is away still holds up fails."""
+        if not self._closing.is_set():
+            self._tasks.put(None)
+            self._thread.join(timeout / 2)
+            self._closing.set()
+            self._thread.join(timeout / 2)
+
+    def _put(self, run: Callable[[], T], *, writes: bool) -> Future[T]:
+        answer: Future[T] = Future()
+        if self._closing.is_set():
+            answer.set_exception(DatabaseError(f"the database {self._database.place} is closed"))
+        else:
+            self._tasks.put(_Task(run, answer, writes))
+        return answer
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            group, stopping = self._gather()
+            try:
+                self._handle(group)
+            except BaseException as error:  # noqa: BLE001  (whoever waits must hear of it)
+                for task in group:
+                    if not task.answer.done():
+                        task.answer.set_exception(error)
+        self._closing.set()
+        self._database.peewee.close()
+        while not self._tasks.empty():
+            late = self._tasks.get()
+            if late is not None:
+                late.answer.set_exception(DatabaseError(f"the database {self._database.place} is closed"))
+
+    def _gather(self) -> tuple[list[_Task], bool]:
+        """Wait for one task, then take what else has arrived; a None says that it was the last."""
+        group: list[_Task] = []
+        task = self._tasks.get()
+        while task is not None:
+            # A door that gave up waiting has cancelled its answer.
+            if task.answer.set_running_or_notify_cancel():
+                group.append(task)
+            if len(group) == GROUP or self._tasks.empty():
+                return group, False
+            task = self._tasks.get()
+        return group, True
+
+    def _handle(self, group: list[_Task]) -> None:
+        pause = _FIRST_PAUSE
+        while group:
+            try:
+                if self._database.peewee.is_closed():
+                    self._database.peewee.connect()
+                self._commit([task for task in group if task.writes])
+                group = [task for task in group if not task.answer.done()]
+                for task in group:
+                    _answer(task)
+                group = []
+            except Exception as error:
+                if not is_outage(error) or self._closing.is_set():
+                    raise
+                logger.warning(
+                    "the database is away; trying again",
+                    extra={
+                        "action": "database_away",
+                        "database": self._database.place,
+                        "error": str(error).strip(),
+                    },
+                )
+                self._database.peewee.manual_close()
+                self._closing.wait(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                group = [task for task in group if not task.answer.done()]
+
+    def _commit(self, group: list[_Task]) -> None:
+        if not group:
+            return
+        try:
+            with self._database.begin():
+                values = [task.run() for task in group]
+        except Exception as error:
+            if is_outage(error):
+                raise
+            if len(group) == 1:
+                group[0].answer.set_exception(error)
+                return
+            # Somebody's write is wrong; nobody else shall suffer for it.
+            for task in group:
+                self._commit([task])
+            return
+        for task, value in zip(group, values, strict=True):
+            task.answer.set_result(value)
+
+
+def _answer(task: _Task) -> None:
+    try:
+        value = task.run()
+    except Exception as error:
+        if is_outage(error):
+            raise
+        task.answer.set_exception(error)
+    else:
+        task.answer.set_result(value)

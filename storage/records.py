@@ -1,0 +1,130 @@
+"""What goes into storage and comes out of it: frozen records, times in seconds since 1970 (UTC)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage.states import BatchStatus, JobStatus, SubmissionState
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRecord:
+    """A batch as its row has it. `completed`, `failed` and `cancelled` count its jobs."""
+
+    id: str
+    name: str | None
+    metadata: Document
+    status: BatchStatus
+    concurrency: int
+    timeout: float
+    """Seconds for each round; 0: no limit."""
+    digest: str
+    """Of the request, so that the same id with another request is noticed."""
+    provider: str | None
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    processing: int
+    error: Document | None
+    sequence: int
+    epoch: int
+    owner: str | None
+    wanted: bool
+    claims: int
+    """Claims in a row that recorded nothing: a batch that kills its owners is noticed by it."""
+    spent: float
+    """Seconds for which it has been owned, since it was last started or retried."""
+    created_at: float
+    updated_at: float
+    started_at: float | None
+    completed_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A job as its row has it."""
+
+    id: str
+    batch_id: str
+    position: int
+    """From 1, in the order of the request."""
+    status: JobStatus
+    prompt: str
+    duration: int | None
+    model: str | None
+    size: str | None
+    reference: Document | None
+    """The input reference: `{"digest": ...}` of bytes in storage, or `{"file_id": ...}`."""
+    metadata: Document
+    remote_id: str | None
+    progress: int
+    attempts: int
+    error: Document | None
+    video: Document | None
+    created_at: float
+    updated_at: float
+    started_at: float | None
+    completed_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionRecord:
+    """One try at paying for a job's video."""
+
+    id: str
+    job_id: str
+    batch_id: str
+    attempt: int
+    digest: str
+    """Of the request as it is sent: intents of one digest are interchangeable to the server."""
+    provider: str
+    sender: str
+    """The owner that recorded the intent."""
+    intended_at: float
+    """By the database's clock."""
+    state: SubmissionState
+    remote_id: str | None = None
+    adopted: bool = False
+    """Found in the server's listing, not told to us by the POST: never deleted by us."""
+    closed_at: float | None = None
+    """When the POST's connection was known to be closed, by the database's clock."""
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """One line of a batch's journal. `body` is the bytes that are published."""
+
+    batch_id: str
+    sequence: int
+    type: str
+    key: str
+    body: str
+    created_at: float = field(default=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerRecord:
+    """A process that may own batches, and until when it may be trusted to live."""
+
+    id: str
+    host: str
+    boot: str
+    pid: int
+    started: str
+    """The process's start time as its system tells it: tells a reused pid."""
+    lease_until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceRecord:
+    """The bytes of an input reference, kept so that another machine can send them."""
+
+    digest: str
+    name: str
+    content_type: str
+    data: bytes = field(repr=False)

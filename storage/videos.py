@@ -1,0 +1,96 @@
+"""Where finished files lie: `VIDEO_DIR/<batch id>/<job id>.<extension>`, written aside and renamed into place."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+EXTENSIONS = {
+    "video/mp4": ".mp4",
+    "video/webm": ".webm",
+    "video/quicktime": ".mov",
+    "video/x-msvideo": ".avi",
+    "image/gif": ".gif",
+}
+
+
+class VideoFolder:
+    """The folder of all finished videos. Ids are letters, digits, `-` and `_`: they can't leave it."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).absolute()
+
+    def batch(self, batch_id: str) -> Path:
+        """The folder of a batch's files."""
+        return self.root / batch_id
+
+    def part(self, batch_id: str, job_id: str, epoch: int) -> PartFile:
+        """A new file to write into: not made before it is opened."""
+        return PartFile(self.batch(batch_id) / f"{job_id}.{epoch}.part")
+
+    def sweep(self, batch_id: str) -> None:
+        """Remove what earlier owners of a batch had not finished writing."""
+        for part in self.batch(batch_id).glob("*.part"):
+            part.unlink(missing_ok=True)
+
+    def remove(self, batch_id: str) -> None:
+        """Delete a batch's files."""
+        shutil.rmtree(self.batch(batch_id), ignore_errors=True)
+
+
+class PartFile:
+    """A file that is being written. Not on the I/O loop: its methods block."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes = 0
+        self._sha256 = hashlib.sha256()
+        self.head = b""
+        """The first bytes, to see what it is."""
+
+    def open(self) -> BinaryIO:
+        """Open it for writing, from the start; the folder is made with it."""
+        try:
+            return self.path.open("wb")
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return self.path.open("wb")
+
+    def write(self, file: BinaryIO, chunk: bytes) -> None:
+        """Add bytes."""
+        if len(self.head) < 12:  # noqa: PLR2004  (an MP4's first box: 4 bytes of length, `ftyp`, the brand)
+            self.head = (self.head + chunk)[:12]
+        file.write(chunk)
+        self.bytes += len(chunk)
+        self._sha256.update(chunk)
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of what was written, in hexadecimal."""
+        return self._sha256.hexdigest()
+
+    def flush(self, file: BinaryIO) -> None:
+        """Have the bytes on the disk, not only in its cache."""
+        file.flush()
+        os.fsync(file.fileno())
+
+    def publish(self, extension: str) -> Path:
+        """Rename into place and flush the folder: from here on the file survives a power cut."""
+        # `with_suffix` twice would mistake a dot of ours; ids have none.
+        final = self.path.with_name(self.path.name.split(".", 1)[0] + extension)
+        self.path.replace(final)
+        descriptor = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return final
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)

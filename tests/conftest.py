@@ -1,0 +1,44 @@
+"""What all tests share: a database, SQLite's and PostgreSQL's, and the storage on it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.changes import Storage
+from storage.database import Database
+from tests.servers.postgresql import PostgreSQL
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """One server for all tests that only need a database of it. Whoever kills servers starts another."""
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of the test's own."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/test.db"
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    name = server.create_database()
+    yield server.url(name)
+    server.drop_database(name)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    database.open()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def storage(database: Database) -> Iterator[Storage]:
+    """All repositories, with a connection for the test's thread."""
+    with database.connection():
+        yield Storage(database)

@@ -1,0 +1,66 @@
+"""Fixtures of the integration tests: a provider that starts once, services that are closed, processes to kill."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.service import BatchService
+from tests.integration.support import Drivers, options_for, settings_from
+from tests.provider.client import Provider
+
+_OPTIONS: dict[str, Any] = {
+    "latency": 0.05, "content_bytes": 4096, "fail_rate": 0.0, "api_key": None, "id_style": "openai", "skew": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def provider_process() -> Iterator[Provider]:
+    with Provider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(provider_process: Provider) -> Provider:
+    """The Videos API, as new."""
+    provider_process.reset()
+    provider_process.options(**_OPTIONS)
+    return provider_process
+
+
+@pytest.fixture
+def options(provider: Provider, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Settings for the provider, a database and a folder of the test's own; arguments change them."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        return options_for(provider.base_url, tmp_path, **changes)
+
+    return make
+
+
+@pytest.fixture
+def start_service(options: Callable[..., dict[str, Any]]) -> Iterator[Callable[..., BatchService]]:
+    """Start services; they are closed at the end."""
+    started: list[BatchService] = []
+
+    def start(**changes: Any) -> BatchService:
+        started.append(BatchService(settings_from(options(**changes))))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.close()
+
+
+@pytest.fixture
+def service(start_service: Callable[..., BatchService]) -> BatchService:
+    return start_service()
+
+
+@pytest.fixture(scope="session")
+def drivers() -> Iterator[Drivers]:
+    """Processes to be killed."""
+    drivers = Drivers()
+    yield drivers
+    drivers.close()

@@ -1,0 +1,67 @@
+"""How the provider works when no fault is asked of it: one frozen object, validated at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+ID_STYLES = ("openai", "uuid", "vllm")
+
+SMALLEST_VIDEO = 32
+"""Bytes: an ftyp box and the head of an mdat box."""
+
+
+def _words_that_fail() -> dict[str, dict[str, Any]]:
+    return {
+        "[fail]": {"code": "video_generation_failed", "message": "The video could not be generated."},
+        "[moderation]": {
+            "code": "moderation_blocked",
+            "message": "Your request was blocked by our moderation system.",
+        },
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    latency: tuple[float, float] = (0.05, 0.05)
+    """Seconds from a video's acceptance to its end: the least and the most."""
+    content_bytes: int = 4096
+    fail_rate: float = 0.0
+    """The part of all videos that fail, 0 to 1."""
+    fail_words: dict[str, dict[str, Any]] = field(default_factory=_words_that_fail)
+    """A word in a prompt, and the error that its video then ends with."""
+    api_key: str | None = None
+    """The only key that is let in; without one, everybody is."""
+    id_style: str = "openai"
+    seed: int = 0
+    skew: float = 0.0
+    """Seconds that the server's clock (`Date`, `created_at`) is ahead of the machine's."""
+
+    def __post_init__(self) -> None:
+        low, high = self.latency
+        _demand(0 <= low <= high, f"latency must be 0 <= least <= most, not {self.latency!r}")
+        _demand(self.content_bytes >= SMALLEST_VIDEO, f"content_bytes must be at least {SMALLEST_VIDEO}")
+        _demand(0 <= self.fail_rate <= 1, f"fail_rate must be from 0 to 1, not {self.fail_rate!r}")
+        _demand(self.id_style in ID_STYLES, f"id_style must be one of {ID_STYLES}, not {self.id_style!r}")
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        unknown = changes.keys() - {known.name for known in fields(self)}
+        _demand(not unknown, f"unknown options: {sorted(unknown)}")
+        values = dict(changes)
+        if "latency" in values:
+            values["latency"] = latency(values["latency"])
+        return replace(self, **values)
+
+
+def latency(value: float | str | list[float] | tuple[float, float]) -> tuple[float, float]:
+    """Read seconds (`2`), or the least and the most (`"1-3"`, `[1, 3]`)."""
+    if isinstance(value, str):
+        least, _, most = value.partition("-")
+        return float(least), float(most or least)
+    if isinstance(value, list | tuple):
+        return float(value[0]), float(value[1])
+    return float(value), float(value)
+
+
+def _demand(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
