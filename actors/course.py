@@ -25,6 +25,7 @@ from actors.messages import (
     Wait,
     Waiting,
     Withdrawn,
+    WorkerLost,
 )
 from actors.model import canonical_digest
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
@@ -93,6 +94,7 @@ class Course:
         self._deaths: dict[str, list[float]] = {}
         self.waits = {} if waits is None else waits
         self.stopping = False
+        self._halted: Failure | None = None
 
     @property
     def in_flight(self) -> int:
@@ -186,7 +188,7 @@ class Course:
                 step.move(job, JobMove.COMPLETE, EventName.JOB_COMPLETED, video=video, progress=100)
                 self._finished(step, job, now)
             case Withdrawn():
-                self._withdrawn(step, job, report)
+                self._withdrawn(step, job, report, now)
             case Failed():
                 self._failed(step, job, report, now)
 
@@ -237,8 +239,12 @@ class Course:
         self._told[job.id] = now
         self.jobs[job.id] = step.move(job, JobMove.ADVANCE, EventName.JOB_PROGRESSED, progress=progress)
 
-    def _withdrawn(self, step: Step, job: JobRecord, report: Withdrawn) -> None:
+    def _withdrawn(self, step: Step, job: JobRecord, report: Withdrawn, now: float) -> None:
         step.resolve(report.submission_id, report.outcome)
+        if self._halted is not None:
+            step.fail(job, self._halted)
+            self._finished(step, job, now)
+            return
         self.jobs[job.id] = step.move(job, JobMove.WITHDRAW, attempts=job.attempts - 1)
         self._free(job.id)
         self._fresh.appendleft(job.id)
@@ -248,7 +254,8 @@ class Course:
         if report.outcome is not None:
             step.resolve(report.submission_id, report.outcome, failure.message)
         made_and_failed = report.outcome is SubmissionState.FAILED and failure.code.retryable
-        if made_and_failed and job.attempts < self._rules.paid_attempts and not self.stopping:
+        may_pay = self._halted is None and job.attempts < self._rules.paid_attempts and not self.stopping
+        if made_and_failed and may_pay:
             self.jobs[job.id] = step.move(job, JobMove.REMAKE, remote_id=None, progress=0, started_at=None)
             self._free(job.id)
             self._fresh.appendleft(job.id)
@@ -257,6 +264,7 @@ class Course:
         unsent = report.outcome in (SubmissionState.REFUSED, SubmissionState.NOT_SENT)
         if failure.code in ACCOUNT_CODES or (unsent and failure.code is ErrorCode.NETWORK):
             # Every further POST would meet the same answer.
+            self._halted = failure
             waiting, self._fresh = self._fresh, deque()
             for job_id in waiting:
                 step.fail(self.jobs[job_id], failure)
@@ -311,6 +319,7 @@ class Course:
 def _summed_up(step: Step) -> Failure:
     batch = step.batch
     errors = [job.error for job in step.jobs.values() if job.error is not None]
-    last = errors[-1] if errors else {"code": ErrorCode.GENERATION_FAILED.value, "message": ""}
-    text = f"{batch.failed} of {batch.total} videos failed; the last one: {last['message']}"
-    return Failure(ErrorCode(last["code"]), text)
+    text = f"{batch.failed} of {batch.total} videos failed"
+    if not errors:  # the last to end ended well
+        return Failure(ErrorCode.GENERATION_FAILED, text)
+    return Failure(ErrorCode(errors[-1]["code"]), f"{text}; the last one: {errors[-1]['message']}")

@@ -102,6 +102,15 @@ class Dispatcher(LoopActor):
             case Close():
                 self._close()
 
+    def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
+        """Nobody supervises the Dispatcher: whoever waits for a batch hears of it."""
+        for ref in self._supervisors.values():
+            tell(ref, Lost())
+        for batch_id in self._asked | set(self._supervisors):
+            self._doors.released(batch_id, f"the dispatcher died: {error}")
+        if not self._doors.closed.done():
+            self._doors.closed.set_result(None)
+
     def _look(self) -> None:
         """Look at the database, beside the loop; one look at a time."""
         self._renew()

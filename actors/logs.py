@@ -106,7 +106,7 @@ def _value(value: object) -> str:
 
 def _json_formatter() -> logging.Formatter:
     # Imported here: who logs text needs none of it.
-    from pythonjsonlogger.json import JsonFormatter  # noqa: PLC0415
+    from pythonjsonlogger.json import JsonFormatter
 
     return JsonFormatter(
         ["levelname", "name", "message"],

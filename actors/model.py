@@ -29,6 +29,7 @@ from storage.states import FINAL_BATCH, BatchStatus, JobStatus
 METADATA_MAX_BYTES = 65_536
 _SHOWN_MAX = 80
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+SIZE_PATTERN = r"^\d{2,5}x\d{2,5}$"
 
 
 def _storable(text: str) -> str:
@@ -78,7 +79,12 @@ _METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 
 class _Input(BaseModel):
     model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid", frozen=True
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        loc_by_alias=False,
+        extra="forbid",
+        frozen=True,
     )
 
 
@@ -94,7 +100,7 @@ class VideoRequest(_Input):
     prompt: Prompt
     duration: Whole | None = None
     """Seconds."""
-    size: Annotated[str, Field(pattern=r"^\d{2,5}x\d{2,5}$")] | None = None
+    size: Annotated[str, Field(pattern=SIZE_PATTERN)] | None = None
     """`<width>x<height>` in pixels."""
     model: Annotated[Text, Field(min_length=1, max_length=256)] | None = None
     input_reference: Text | FileId | None = None
@@ -153,13 +159,44 @@ def invalid(error: ValidationError) -> InvalidRequest:
 
 def _field_error(entry: dict[str, Any]) -> FieldError:
     # pydantic adds the name of a union's branch to the place; the caller never wrote it.
-    place = [str(part) for part in entry["loc"] if part != "FileId" and not str(part).startswith("function-")]
-    if place and place[-1] == "constrained-str":
-        place.pop()
+    place = [str(part) for part in entry["loc"] if part not in _BRANCHES and not str(part).startswith("function-")]
     pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in place)
-    expected = entry["msg"].removeprefix("Value error, ")
+    expected = _expected(entry)
     got = "" if entry["type"] == "missing" else f" (got {_shown(entry['input'])})"
     return FieldError(pointer, f"{_dotted(place) or 'the request'}: {expected}{got}", expected, entry["type"])
+
+
+_BRANCHES = {"FileId", "constrained-str", "str"}
+_SENTENCES = {
+    "missing": "is required",
+    "extra_forbidden": "is no field that is known here",
+    "too_short": "must have at least {min_length} entry",
+    "string_too_short": "must have at least {min_length} character",
+    "string_too_long": "must have at most {max_length} characters",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than_equal": "must be {le} or less",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "string_type": "must be a text",
+    "string_unicode": "must be valid Unicode, without lone surrogates",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+_PATTERNS = {
+    ID_PATTERN: "must be 1 to 64 letters, digits, '-' or '_'",
+    SIZE_PATTERN: "must be <width>x<height> in pixels, for example 1280x720",
+}
+
+
+def _expected(entry: dict[str, Any]) -> str:
+    context = entry.get("ctx", {})
+    if entry["type"] == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
+        return _PATTERNS[context["pattern"]]
+    sentence = _SENTENCES.get(entry["type"])
+    return sentence.format(**context) if sentence else entry["msg"].removeprefix("Value error, ")
 
 
 def _dotted(place: list[str]) -> str:

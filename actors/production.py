@@ -41,7 +41,8 @@ from storage.recorder import Recorder
 from storage.states import SubmissionState
 from storage.videos import EXTENSIONS, PartFile, VideoFolder
 
-_UNREACHABLE_PATIENCE = 30.0
+_AWAY, _NEVER_THERE = 60.0, 8.0
+"""Seconds of patience with a server that can't be connected to: it may be restarting, or its address is wrong."""
 _LOOKS_AT_A_LOST_VIDEO = 3
 _DOWNLOADS = 5
 _LONGEST_BACKOFF = 30.0
@@ -121,7 +122,7 @@ class Production:
         if outcome.state is SubmissionState.REFUSED and failure.code is not ErrorCode.RATE_LIMITED:
             return self._failed(failure, outcome.state)
         unreachable = failure.code is ErrorCode.NETWORK and outcome.state is SubmissionState.NOT_SENT
-        if unreachable and client.pace.unreachable() > _UNREACHABLE_PATIENCE:
+        if unreachable and client.pace.unreachable() > (_AWAY if client.pace.ever_answered else _NEVER_THERE):
             return self._failed(failure, outcome.state)
         return Withdrawn(self._job.id, self._run, failure, self._submission.id, outcome.state)
 
@@ -151,7 +152,7 @@ class Production:
             try:
                 video, hint = await self._tools.client.retrieve(bound.remote_id)
             except SoraError as error:
-                missing, errors = (missing + 1, errors) if error.status == 404 else (0, errors + 1)  # noqa: PLR2004
+                missing, errors = (missing + 1, errors) if error.status == 404 else (0, errors + 1)
                 if missing >= _LOOKS_AT_A_LOST_VIDEO or not (error.retryable or missing) or _is_account(error):
                     raise _Ended(_lost(error, bound.remote_id)) from error
                 video = None
@@ -264,7 +265,7 @@ def _broken(what: str) -> SoraError:
 
 
 def _lost(error: SoraError, remote_id: str) -> Failure:
-    if error.status == 404:  # noqa: PLR2004
+    if error.status == 404:
         text = f"the server no longer knows the video {remote_id}: it may have been restarted"
         return Failure(ErrorCode.NOT_FOUND, text, {**error.failure.detail, "remote_id": remote_id})
     return Failure(error.code, error.message, {**error.failure.detail, "remote_id": remote_id})

@@ -44,7 +44,7 @@ def load_reference(
     try:
         record = _bytes_of(reference, settings, paths=paths)
     except (OSError, ValueError, urllib.error.URLError) as error:
-        shown = reference if len(reference) <= 100 else f"{reference[:97]}..."  # noqa: PLR2004
+        shown = reference if len(reference) <= 100 else f"{reference[:97]}..."
         message = f"{pointer}: the input reference {shown!r} can't be used: {error}"
         raise InvalidRequest(message, (FieldError(pointer, message, "a readable image", "input_reference"),)) from None
     return {"digest": record.digest}, record

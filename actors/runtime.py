@@ -10,12 +10,13 @@ import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from actors.course import Rules
 from actors.dispatcher import Dispatcher, Doors
-from actors.errors import SoraError
+from actors.errors import SettingsError, SoraError
 from actors.loop import IOLoop, tell
 from actors.messages import Close, Look, Process, Release, Wait
 from actors.operations import to_delete
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 _CLOSE_SECONDS = 9.0
 _DELETE_SECONDS = 2.0
 _SIMULATOR_STATE = ".simulator"
+_SIMULATOR_POLL = timedelta(milliseconds=250)
 
 
 class Runtime:
@@ -53,7 +55,18 @@ class Runtime:
         ended: Callable[[str], None],
         released: Callable[[str, str | None], None],
     ) -> None:
+        if simulate and "sora_poll_interval" not in settings.model_fields_set:
+            # Asking it costs nothing, and nobody wants to wait for a demonstration.
+            settings = settings.model_copy(update={"sora_poll_interval": _SIMULATOR_POLL})
         self._settings, self._storage, self._recorder = settings, storage, recorder
+        folder = VideoFolder(settings.video_dir)
+        try:
+            folder.prepare()
+        except OSError as error:
+            raise SettingsError(
+                f"VIDEO_DIR={settings.video_dir!r}: videos can't be written to {folder.root}: "
+                f"{error.strerror or error}; make it writable or name another folder"
+            ) from error
         self.io = IOLoop()
         self._simulator: Any = None
         self._owner = this_process()
@@ -66,7 +79,7 @@ class Runtime:
             progress_interval=settings.progress_interval.total_seconds(),
         )
         try:
-            self._tools = self.io.submit(self._open(provider, lease, simulate=simulate)).result()
+            self._tools = self.io.submit(self._open(provider, lease, folder, simulate=simulate)).result()
         except BaseException:
             self.io.close()
             raise
@@ -78,7 +91,7 @@ class Runtime:
             Doors(ended=ended, released=released, closed=self._closed, waits=self._waits),
         )  # fmt: skip
 
-    async def _open(self, provider: str, lease: LeaseMargin, *, simulate: bool) -> Tools:
+    async def _open(self, provider: str, lease: LeaseMargin, folder: VideoFolder, *, simulate: bool) -> Tools:
         base_url = await self._start_simulator() if simulate else self._settings.openai_base_url
         assert base_url is not None
         client = SoraClient(self._settings, base_url, Pace(self._settings.sora_max_requests_per_second))
@@ -87,11 +100,10 @@ class Runtime:
             client, self._storage, self._recorder, self._settings,
             provider=provider, owner_id=self._owner.id, lease=lease,
         )  # fmt: skip
-        folder = VideoFolder(self._settings.video_dir)
         return Tools(self.io, client, submitter, self._storage, self._recorder, self._settings, folder)
 
     async def _start_simulator(self) -> str:
-        from actors.sora.simulator import Simulator, SimulatorOptions  # noqa: PLC0415  (needs the extra's packages)
+        from actors.sora.simulator import Simulator, SimulatorOptions
 
         # Kept on disk: a simulated batch that was interrupted finds its videos again, as on a real server.
         state = Path(self._settings.video_dir) / _SIMULATOR_STATE / "jobs.jsonl"
@@ -137,7 +149,7 @@ class Runtime:
         status: int | None = None
         try:
             status, _ = await self._tools.client.delete(entry.remote_id)
-            if status == 409:  # noqa: PLR2004  (still busy with it)
+            if status == 409:
                 await asyncio.sleep(1)
                 status, _ = await self._tools.client.delete(entry.remote_id)
             note = f"DELETE after the cancellation: HTTP {status}"
@@ -148,7 +160,7 @@ class Runtime:
             extra={"action": "delete_remote", "batch_id": entry.batch_id, "job_id": entry.job_id, "status": status},
         )
         submissions = self._storage.submissions
-        if status is not None and 200 <= status < 300:  # noqa: PLR2004
+        if status is not None and 200 <= status < 300:
             await asyncio.wrap_future(
                 self._recorder.write(lambda: submissions.settle(entry.id, SubmissionState.DELETED, note))
             )
@@ -177,4 +189,4 @@ class Runtime:
 
 def _only_drops_the_record(remote_id: str) -> bool:
     """Servers with bare UUIDs for ids forget the video on DELETE and go on making it: nothing would be gained."""
-    return len(remote_id) == 36 and remote_id.count("-") == 4  # noqa: PLR2004
+    return len(remote_id) == 36 and remote_id.count("-") == 4

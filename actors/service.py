@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import peewee
 from pydantic import ValidationError
@@ -34,7 +34,6 @@ from actors.model import (
     job_id,
 )
 from actors.references import load_reference
-from actors.runtime import Runtime
 from actors.settings import SIMULATOR, Settings, load_settings
 from storage.changes import Storage
 from storage.database import Database, DatabaseError
@@ -42,6 +41,9 @@ from storage.recorder import Recorder
 from storage.records import BatchRecord, JobRecord, ReferenceRecord
 from storage.states import BatchStatus, JobStatus
 from storage.videos import VideoFolder
+
+if TYPE_CHECKING:
+    from actors.runtime import Runtime
 
 T = TypeVar("T")
 _ANSWER_SECONDS = 10.0
@@ -429,6 +431,9 @@ class BatchService:
             if self._closed:
                 raise Conflict("this BatchService is closed; make another one")
             if self._runtime is None:
+                # aiohttp and the actors: a program that only asks for a status is quick without them.
+                from actors.runtime import Runtime
+
                 self._runtime = Runtime(
                     self.settings, self._storage, self._recorder, provider=self.provider, simulate=self._simulate,
                     ended=self._ended, released=self._released,

@@ -123,6 +123,8 @@ def load_settings(**changes: Any) -> Settings:
     """
     try:
         return Settings(**changes)
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"the file .env is not UTF-8 (byte {error.start}): save it as UTF-8") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]).upper()

@@ -81,7 +81,7 @@ class BatchSupervisor(LoopActor):
         self._recording: list[Assignment] | None = None
         self._alive = False
         self._release: LetGo | None = None
-        self._drained = False
+        self._drained = self._given_back = False
 
     def on_receive(self, message: SupervisorMessage | _Drained) -> None:  # noqa: C901  (a table)
         """One line a message."""
@@ -173,7 +173,7 @@ class BatchSupervisor(LoopActor):
 
     def _hand_over(self) -> None:
         """Give the recorder all that has happened since it was last given something; one step at a time."""
-        if self._recording is not None or not self._step.changed:
+        if self._recording is not None or self._given_back or not self._step.changed:
             return
         self._step.batch = replace(self._step.batch, spent=self._spent())
         changes, self._step = self._step.changes(), Step(self._step.batch, self._step.at)
@@ -231,8 +231,11 @@ class BatchSupervisor(LoopActor):
 
     def _release_if_done(self) -> None:
         """Give the batch back when nothing of it is on its way to the server or the recorder."""
-        if self._release is None or not self._drained or self._recording is not None:
+        if self._release is None or not self._drained or self._recording is not None or self._given_back:
             return
+        self._given_back = True
+        for worker in self._workers:
+            tell(worker, Stop())
         release, spent, wanted = self._tools.storage.batches.release, self._spent(), self._release.wanted
         batch_id, epoch, ref, dispatcher = self._id, self._epoch, self.actor_ref, self._dispatcher
         released = self._tools.recorder.write(lambda: release(batch_id, epoch=epoch, spent=spent, wanted=wanted))

@@ -60,7 +60,9 @@ class BatchRepository:
         if status is not None:
             query = query.where(table.status == status.value)
         for key, value in (metadata or {}).items():
-            query = query.where(table.metadata[key] == value)
+            # peewee writes the key into the SQL itself; there psycopg takes % for a parameter.
+            written = key.replace("%", "%%") if self._database.postgresql else key
+            query = query.where(table.metadata[written] == value)
         if after is not None:
             last = table.select(table.created_at).where(table.id == after)
             query = query.where(
@@ -131,7 +133,7 @@ class BatchRepository:
             parameters += ids
         lock = "FOR UPDATE OF b SKIP LOCKED" if self._database.postgresql else ""
         sql = (
-            "UPDATE batches SET owner=?, epoch=epoch+1, claims=claims+1, provider=COALESCE(provider, ?) "  # noqa: S608
+            "UPDATE batches SET owner=?, epoch=epoch+1, claims=claims+1, provider=COALESCE(provider, ?) "
             "WHERE id IN (SELECT b.id FROM batches b WHERE b.wanted AND b.status IN (?, ?) "
             f"AND (b.provider IS NULL OR b.provider=?) {chosen}"
             "AND (b.owner=? OR NOT EXISTS (SELECT 1 FROM owners o WHERE o.id=b.owner "
@@ -144,7 +146,7 @@ class BatchRepository:
     def release(self, batch_id: str, *, epoch: int, spent: float, wanted: bool) -> None:
         """Let go of a batch, if it is still held at `epoch`. A claim that was let go in order counts for nothing."""
         self._database.execute(
-            "UPDATE batches SET owner=NULL, claims=0, spent=?, wanted=? WHERE id=? AND epoch=?",
+            "UPDATE batches SET owner=NULL, epoch=epoch+1, claims=0, spent=?, wanted=? WHERE id=? AND epoch=?",
             (spent, wanted, batch_id, epoch),
         )
 

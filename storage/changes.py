@@ -58,7 +58,10 @@ class Storage:
             the neighbours that are committed in the same group.)
         """
         if not self.batches.advance(changes.batch, epoch=changes.epoch, sequence=changes.sequence):
-            return self._is_repetition(changes)
+            if not self._is_repetition(changes):
+                return False
+            self.submissions.intend(changes.intents)  # the send window starts again
+            return True
         self.jobs.save(changes.jobs)
         for outcome in changes.outcomes:
             self.submissions.settle(outcome.submission_id, outcome.state, outcome.note)

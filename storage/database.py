@@ -137,7 +137,7 @@ class Database:
 
     def _migrate(self) -> None:
         # Imported here: a program that only asks for help needs none of it.
-        from playhouse.migrations import Runner  # noqa: PLC0415
+        from playhouse.migrations import Runner
 
         runner = Runner(self.peewee, str(MIGRATIONS))
         status = runner.status()
@@ -160,10 +160,10 @@ class Database:
             finally:
                 self.execute("SELECT pg_advisory_unlock(?)", (_ADVISORY_LOCK,))
         else:
-            import fcntl  # noqa: PLC0415  (only where SQLite is used, and not on Windows)
+            import fcntl
 
             assert self.path is not None
-            descriptor = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR, 0o644)
+            descriptor = os.open(self.path.parent, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 yield

@@ -48,7 +48,7 @@ class JobRepository:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             self._database.execute(
-                f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES {', '.join([_ROW] * len(chunk))} "  # noqa: S608
+                f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES {', '.join([_ROW] * len(chunk))} "
                 f"ON CONFLICT (id) DO UPDATE SET {_CHANGED}",
                 [value for row in chunk for value in row],
             )

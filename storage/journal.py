@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from storage.database import Database
 from storage.records import EventRecord
 
-
 _CHUNK = 500
 
 
@@ -25,7 +24,7 @@ class Journal:
             chunk = rows[start : start + _CHUNK]
             marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(chunk))
             self._database.execute(
-                f"INSERT INTO journal (batch_id, sequence, type, key, body, created_at) VALUES {marks}",  # noqa: S608
+                f"INSERT INTO journal (batch_id, sequence, type, key, body, created_at) VALUES {marks}",
                 [value for event in chunk for value in _values(event)],
             )
 

@@ -33,11 +33,11 @@ class Owners:
         row = asdict(owner)
         columns, marks = ", ".join(row), ", ".join("?" * len(row))
         self._database.execute(
-            f"INSERT INTO owners ({columns}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING",  # noqa: S608
+            f"INSERT INTO owners ({columns}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING",
             list(row.values()),
         )
         rows = self._database.execute(
-            f"UPDATE owners SET lease_until = {clock} + ? WHERE id = ? RETURNING lease_until",  # noqa: S608
+            f"UPDATE owners SET lease_until = {clock} + ? WHERE id = ? RETURNING lease_until",
             (lease, owner.id),
         ).fetchall()
         return float(rows[0][0]) - lease
@@ -53,7 +53,7 @@ class Owners:
 
     def alive(self, owner_id: str) -> bool:
         """Whether an owner's lease still lasts."""
-        sql = f"SELECT 1 FROM owners WHERE id=? AND lease_until >= {self._database.clock}"  # noqa: S608
+        sql = f"SELECT 1 FROM owners WHERE id=? AND lease_until >= {self._database.clock}"
         return bool(self._database.execute(sql, (owner_id,)).fetchall())
 
     def expire(self, owner_id: str) -> None:
@@ -62,7 +62,7 @@ class Owners:
 
     def prune(self) -> None:
         """Forget owners whose lease ran out a day ago."""
-        self._database.execute(f"DELETE FROM owners WHERE lease_until < {self._database.clock} - 86400")  # noqa: S608
+        self._database.execute(f"DELETE FROM owners WHERE lease_until < {self._database.clock} - 86400")
 
 
 def this_process() -> OwnerRecord:

@@ -23,15 +23,17 @@ class SubmissionRepository:
         self._table = database.tables.submission
 
     def intend(self, intents: Iterable[SubmissionRecord]) -> None:
-        """Record that a POST is about to go out, at the database's time.
+        """Record that a POST is about to go out, at the database's time; again, if it is recorded already.
 
         Raises:
             peewee.IntegrityError: a job has a live submission.
         """
         for intent in intents:
             self._database.execute(
-                "INSERT INTO submissions (id, job_id, batch_id, attempt, digest, provider, sender, intended_at, state, "  # noqa: S608
-                f"adopted) VALUES (?, ?, ?, ?, ?, ?, ?, {self._database.clock}, ?, ?)",
+                "INSERT INTO submissions (id, job_id, batch_id, attempt, digest, provider, sender, intended_at, state, "
+                f"adopted) VALUES (?, ?, ?, ?, ?, ?, ?, {self._database.clock}, ?, ?) "
+                "ON CONFLICT (id) DO UPDATE SET intended_at=excluded.intended_at "
+                "WHERE submissions.state=excluded.state",
                 (
                     intent.id, intent.job_id, intent.batch_id, intent.attempt, intent.digest, intent.provider,
                     intent.sender, SubmissionState.INTENDED.value, intent.adopted,
@@ -45,7 +47,7 @@ class SubmissionRepository:
             False if the intent had been resolved otherwise by then: the video is kept as surplus.
         """
         cursor = self._database.execute(
-            "UPDATE submissions SET state=?, remote_id=?, adopted=?, "  # noqa: S608
+            "UPDATE submissions SET state=?, remote_id=?, adopted=?, "
             f"closed_at=COALESCE(closed_at, {self._database.clock}) WHERE id=? AND state IN (?, ?)",
             (SubmissionState.BOUND.value, remote_id, adopted, submission_id, *_UNRESOLVED),
         )
@@ -66,7 +68,7 @@ class SubmissionRepository:
         # A final outcome is never overwritten; `bound` only gives way to what ends the video.
         before = tuple(_LIVE) if state in _ENDS_A_VIDEO else _UNRESOLVED
         self._database.execute(
-            f"UPDATE submissions SET state=?, note=COALESCE(?, note), "  # noqa: S608
+            f"UPDATE submissions SET state=?, note=COALESCE(?, note), "
             f"closed_at=COALESCE(closed_at, {self._database.clock}) "
             f"WHERE id=? AND state IN ({','.join('?' * len(before))})",
             (state.value, note, submission_id, *before),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from peewee import (
@@ -30,6 +32,11 @@ class Tables:
     reference: Any
 
 
+def _json(**options: Any) -> JSONField:
+    # Not escaped: SQLite finds a key that is not ASCII only as it is written.
+    return JSONField(dumps=partial(json.dumps, ensure_ascii=False), **options)
+
+
 def make_tables(database: Any) -> Tables:
     """Declare the models on `database`. `migrations/` creates what they expect."""
 
@@ -53,7 +60,7 @@ def make_tables(database: Any) -> Tables:
     class Batch(Base):
         id = CharField(primary_key=True)
         name = TextField(null=True)
-        metadata = JSONField()
+        metadata = _json()
         status = CharField()
         concurrency = IntegerField()
         timeout = DoubleField()
@@ -64,7 +71,7 @@ def make_tables(database: Any) -> Tables:
         failed = IntegerField()
         cancelled = IntegerField()
         processing = IntegerField()
-        error = JSONField(null=True)
+        error = _json(null=True)
         sequence = IntegerField()
         epoch = IntegerField()
         owner = CharField(null=True)
@@ -88,13 +95,13 @@ def make_tables(database: Any) -> Tables:
         duration = IntegerField(null=True)
         model = TextField(null=True)
         size = CharField(null=True)
-        reference = JSONField(null=True)
-        metadata = JSONField()
+        reference = _json(null=True)
+        metadata = _json()
         remote_id = TextField(null=True)
         progress = IntegerField()
         attempts = IntegerField()
-        error = JSONField(null=True)
-        video = JSONField(null=True)
+        error = _json(null=True)
+        video = _json(null=True)
         created_at = DoubleField()
         updated_at = DoubleField()
         started_at = DoubleField(null=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +24,16 @@ class VideoFolder:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
+
+    def prepare(self) -> None:
+        """Make the folder, and see that files can be made in it: before anything is paid for.
+
+        Raises:
+            OSError: they can't.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.root):
+            pass
 
     def batch(self, batch_id: str) -> Path:
         """The folder of a batch's files."""
@@ -62,7 +73,7 @@ class PartFile:
 
     def write(self, file: BinaryIO, chunk: bytes) -> None:
         """Add bytes."""
-        if len(self.head) < 12:  # noqa: PLR2004  (an MP4's first box: 4 bytes of length, `ftyp`, the brand)
+        if len(self.head) < 12:
             self.head = (self.head + chunk)[:12]
         file.write(chunk)
         self.bytes += len(chunk)

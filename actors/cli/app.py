@@ -6,64 +6,56 @@ Imports nothing heavy: `--help` is to come at once.
 
 from __future__ import annotations
 
+import functools
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ParamSpec
 
 import typer
-from typer.core import TyperGroup
 
 from actors.cli import doctor, inspect, manage, run, simulator
-from actors.cli.options import Invocation, Verbose, warn
+from actors.cli.options import Verbose, warn
 from actors.errors import Conflict, ErrorCode, InvalidRequest, NotFound, SoraBatchError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+P = ParamSpec("P")
 USAGE, INTERRUPTED = 2, 130
 
 
-class Program(TyperGroup):
-    """Turns what goes wrong in a command into one sentence on standard error, and an exit code."""
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn what goes wrong in a command into one sentence on standard error, and an exit code."""
 
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: typer.Context | None = None, **extra: Any
-    ) -> typer.Context:
-        """Start with nothing said."""
-        extra.setdefault("obj", Invocation())
-        return super().make_context(info_name, args, parent, **extra)
-
-    def invoke(self, ctx: typer.Context) -> Any:
-        """Run the command."""
+    @functools.wraps(command)
+    def run_command(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            return super().invoke(ctx)
+            command(*args, **kwargs)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
+        except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
-        except Exception as error:
-            if ctx.obj.verbose:
-                _print_traceback()
-            raise typer.Exit(report(error, ctx.obj)) from None
+        except Exception as error:  # noqa: BLE001  (nobody else would say it in a sentence)
+            raise typer.Exit(report(error, verbose=bool(kwargs["verbose"]), json=bool(kwargs.get("json")))) from None
+
+    return run_command
 
 
-def report(error: Exception, invocation: Invocation) -> int:
+def report(error: Exception, *, verbose: bool, json: bool) -> int:
     """Say what is wrong, and give the exit code."""
-    known = isinstance(error, SoraBatchError)
     # What an extra brings is missing: its sentence says how to install it.
     missing = isinstance(error, ModuleNotFoundError) and "pip install" in str(error)
-    if known or missing:
+    if missing or isinstance(error, SoraBatchError):
         sentence = str(error)
     else:
-        hint = "" if invocation.verbose else "; -v shows where"
-        sentence = f"unexpected {type(error).__name__}: {error}{hint}"
+        sentence = f"unexpected {type(error).__name__}: {error}" + ("" if verbose else "; -v shows where")
+    if verbose:
+        _print_traceback(error)
     warn(sentence)
-    if invocation.json:
+    if json:
         _print_error(error, sentence)
     return USAGE if missing or isinstance(error, InvalidRequest | NotFound | Conflict) else 1
 
 
 def _print_error(error: Exception, sentence: str) -> None:
-    from actors.cli.table import print_json  # noqa: PLC0415  (only once something went wrong)
+    from actors.cli.table import print_json
 
     code = error.code if isinstance(error, SoraBatchError) else ErrorCode.INTERNAL
     document: dict[str, Any] = {"code": code.value, "message": sentence}
@@ -75,15 +67,15 @@ def _print_error(error: Exception, sentence: str) -> None:
     print_json({"error": document})
 
 
-def _print_traceback() -> None:
-    import traceback  # noqa: PLC0415
+def _print_traceback(error: Exception) -> None:
+    import traceback
 
-    traceback.print_exc()
+    typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
 
 
 def _version(value: bool) -> None:  # noqa: FBT001  (Typer calls it so)
     if value:
-        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+        from importlib.metadata import PackageNotFoundError, version
 
         try:
             typer.echo(f"sora-batch {version('sora-batch')}")
@@ -93,10 +85,10 @@ def _version(value: bool) -> None:  # noqa: FBT001  (Typer calls it so)
 
 
 def _program(
-    version: Annotated[  # noqa: ARG001  (its callback does all)
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
-    verbose: Verbose = False,  # noqa: ARG001
+    verbose: Verbose = False,
 ) -> None:
     """Make batches of videos with a server that speaks the Videos API, or with the built-in simulator.
 
@@ -106,47 +98,45 @@ def _program(
 
 # Rich help would take three times as long as all the rest of `--help`.
 app = typer.Typer(
-    cls=Program, callback=_program, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    callback=_program, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )  # fmt: skip
 
 
-def _examples(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  sora-batch {line}" for line in lines)
+def _add(command: Callable[..., None], *examples: str) -> None:
+    lines = "\n".join(f"  sora-batch {example}" for example in examples)
+    app.command(command.__name__.rstrip("_"), epilog=f"\b\nExamples:\n{lines}")(guarded(command))
 
 
-app.command(
-    epilog=_examples(
-        "run prompts.txt --output films",
-        "run -p 'A sunset over the ocean' -p 'City lights at night' --duration 8",
-        "run batch.yaml --concurrency 5 --name 'Nature scenes' --metadata team=blue",
-        "run prompts.csv --simulate --json > batch.json",
-        "run - --quiet < prompts.txt",
-    )
-)(run.run)
-app.command(epilog=_examples("demo", "demo --output films"))(run.demo)
-app.command(epilog=_examples("status nature", "status nature --json"))(inspect.status)
-app.command("list", epilog=_examples("list", "list --status failed --metadata team=blue"))(inspect.list_)
-app.command(epilog=_examples("cancel nature", "cancel nature --reason 'wrong prompts'"))(manage.cancel)
-app.command(
-    epilog=_examples(
-        "retry nature",
-        "retry nature --job 2 --prompt 'A calm sea'",
-        "retry nature --set 2.duration=8 --set 2.size=1280x720",
-        "retry nature --job 3 --pay-again",
-    )
-)(run.retry)
-app.command(epilog=_examples("resume", "resume nature --output films"))(run.resume)
-app.command(epilog=_examples("history nature", "history nature --from 12 --json"))(inspect.history)
-app.command(epilog=_examples("prune", "prune --older-than 7d --batches"))(manage.prune)
-app.command(
-    epilog=_examples(
-        "simulator --port 8089",
-        "simulator --latency 1-3 --failure-rate 0.2 --seed 7",
-        "simulator --moderation blood --rate-limit 2/s --api-key secret",
-    )
-)(simulator.simulator)
-app.command(epilog=_examples("doctor", "doctor --json"))(doctor.doctor)
+_add(
+    run.run,
+    "run prompts.txt --output films",
+    "run -p 'A sunset over the ocean' -p 'City lights at night' --duration 8",
+    "run batch.yaml --concurrency 5 --name 'Nature scenes' --metadata team=blue",
+    "run prompts.csv --simulate --json > batch.json",
+    "run - --quiet < prompts.txt",
+)
+_add(run.demo, "demo", "demo --output films")
+_add(inspect.status, "status nature", "status nature --json")
+_add(inspect.list_, "list", "list --status failed --metadata team=blue")
+_add(manage.cancel, "cancel nature", "cancel nature --reason 'wrong prompts'")
+_add(
+    run.retry,
+    "retry nature",
+    "retry nature --job 2 --prompt 'A calm sea'",
+    "retry nature --set 2.duration=8 --set 2.size=1280x720",
+    "retry nature --job 3 --pay-again",
+)
+_add(run.resume, "resume", "resume nature --output films")
+_add(inspect.history, "history nature", "history nature --from 12 --json")
+_add(manage.prune, "prune", "prune --older-than 7d --batches")
+_add(
+    simulator.simulator,
+    "simulator --port 8089",
+    "simulator --latency 1-3 --failure-rate 0.2 --seed 7",
+    "simulator --moderation blood --rate-limit 2/s --api-key secret",
+)
+_add(doctor.doctor, "doctor", "doctor --json")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

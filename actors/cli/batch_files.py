@@ -112,7 +112,7 @@ def _json(text: str) -> Request:
 
 
 def _yaml(text: str) -> Request:
-    import yaml  # noqa: PLC0415  (a program that only asks for help needs none of it)
+    import yaml
 
     class Loader(yaml.SafeLoader):
         """YAML's plain values without its dates, which JSON has not."""

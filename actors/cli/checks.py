@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from playhouse.migrations import Runner
+
 from actors.logs import masked_url
 from actors.settings import Settings
-from storage.database import Database, DatabaseError
+from storage.database import MIGRATIONS, Database, DatabaseError
 
 _TIMEOUT = 5.0
 _LONGEST_ANSWER = 1 << 20
@@ -59,15 +61,14 @@ def database(settings: Settings) -> Check:
 
 
 def _schema(found: Database) -> Check:
-    from playhouse.migrations import Runner  # noqa: PLC0415  (heavy)
-
-    from storage.database import MIGRATIONS  # noqa: PLC0415
-
-    status = Runner(found.peewee, str(MIGRATIONS)).status()
+    make_runner: Any = Runner  # its stubs are bare
+    status = make_runner(found.peewee, str(MIGRATIONS)).status()
     applied = [migration.name for migration in status if migration.applied is not None]
     newer = [migration.name for migration in status if migration.path is None]
     if newer:
-        return Check("schema", ok=False, message=f"newer than this program (it has {', '.join(newer)}): upgrade sora-batch")
+        return Check(
+            "schema", ok=False, message=f"newer than this program (it has {', '.join(newer)}): upgrade sora-batch"
+        )
     pending = len(status) - len(applied)
     what = f"schema {applied[-1]}" if applied else "no schema yet"
     return Check("schema", ok=True, message=what + (f", {pending} to be applied when first used" if pending else ""))
@@ -109,7 +110,9 @@ def server(settings: Settings) -> Check:
         status, headers, body = _get(f"{settings.openai_base_url}/videos?limit=1", settings.api_key)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        return Check("server", ok=False, message=f"{place} is unreachable ({reason}): start it, or mend OPENAI_BASE_URL")
+        return Check(
+            "server", ok=False, message=f"{place} is unreachable ({reason}): start it, or mend OPENAI_BASE_URL"
+        )
     ok, message = verdict(status, headers, body)
     return Check("server", ok=ok, message=f"{place}: {message}")
 
@@ -137,15 +140,15 @@ def verdict(status: int, headers: Any, body: bytes) -> tuple[bool, str]:  # noqa
     """What an answer to GET /videos tells."""
     if status in _REFUSED:
         return False, f"{_REFUSED[status]} (HTTP {status})"
-    if status == 429:  # noqa: PLR2004
+    if status == 429:
         return True, "reachable, and limits its rate just now (HTTP 429)"
-    if status == 405:  # noqa: PLR2004
+    if status == 405:
         return True, "has the Videos API, without a listing: a POST whose answer is lost can't be looked up (HTTP 405)"
-    if 300 <= status < 400:  # noqa: PLR2004
+    if 300 <= status < 400:
         return False, f"redirects to {headers.get('Location')}: set OPENAI_BASE_URL to that place"
-    if status == 404:  # noqa: PLR2004
+    if status == 404:
         return False, f"{_NO_ROUTE} (HTTP 404; does OPENAI_BASE_URL end with /v1?)"
-    if status != 200:  # noqa: PLR2004
+    if status != 200:
         return False, f"answers HTTP {status}: look at the server's log"
     try:
         document = json.loads(body)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from actors.cli.options import Json, Verbose, prepare
+from actors.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +16,19 @@ if TYPE_CHECKING:
     from actors.cli.checks import Check
     from actors.cli.settings_table import Setting
 
-PACKAGES = ("sora-batch", "pykka", "peewee", "aiohttp", "pydantic", "dramatiq", "pika", "typer", "rich", "av", "psycopg")
+PACKAGES = (
+    "sora-batch",
+    "pykka",
+    "peewee",
+    "aiohttp",
+    "pydantic",
+    "dramatiq",
+    "pika",
+    "typer",
+    "rich",
+    "av",
+    "psycopg",
+)
 
 
 def doctor(json: Json = False, verbose: Verbose = False) -> None:
@@ -25,9 +38,8 @@ def doctor(json: Json = False, verbose: Verbose = False) -> None:
 
     Exit codes: 0 all works, 1 something that is needed does not.
     """
-    from actors.cli.checks import Check, all_checks  # noqa: PLC0415
-    from actors.cli.settings_table import settings_table  # noqa: PLC0415
-    from actors.errors import SettingsError  # noqa: PLC0415
+    from actors.cli.checks import Check, all_checks
+    from actors.cli.settings_table import settings_table
 
     try:
         settings = prepare(verbose=verbose)
@@ -44,16 +56,16 @@ def doctor(json: Json = False, verbose: Verbose = False) -> None:
 
 
 def _print_json(ok: bool, table: Sequence[Setting], versions: dict[str, str], checks: Sequence[Check]) -> None:  # noqa: FBT001
-    from dataclasses import asdict  # noqa: PLC0415
+    from dataclasses import asdict
 
-    from actors.cli.table import print_json  # noqa: PLC0415
+    from actors.cli.table import print_json
 
     settings = [asdict(setting) for setting in table]
     print_json({"ok": ok, "settings": settings, "versions": versions, "checks": [asdict(check) for check in checks]})
 
 
 def _print(table: Sequence[Setting], versions: dict[str, str], checks: Sequence[Check]) -> None:
-    from actors.cli.table import print_table  # noqa: PLC0415
+    from actors.cli.table import print_table
 
     print_table(
         ["setting", "value", "from"],
@@ -66,9 +78,9 @@ def _print(table: Sequence[Setting], versions: dict[str, str], checks: Sequence[
 
 
 def _versions() -> dict[str, str]:
-    import platform  # noqa: PLC0415
-    import sqlite3  # noqa: PLC0415
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+    import platform
+    import sqlite3
+    from importlib.metadata import PackageNotFoundError, version
 
     versions = {"Python": platform.python_version(), "SQLite": sqlite3.sqlite_version}
     for package in PACKAGES:

@@ -61,14 +61,14 @@ def show_for(*, quiet: bool) -> Show:
     """The live view on a terminal; lines elsewhere."""
     if quiet:
         return Silence()
-    from rich.console import Console  # noqa: PLC0415  (heavy, and not always needed)
+    from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
     if console.is_terminal and not console.is_dumb_terminal:
-        from actors.cli.live import LiveShow  # noqa: PLC0415
+        from actors.cli.live import LiveShow
 
         return LiveShow(console)
-    from actors.cli.lines import LineShow  # noqa: PLC0415
+    from actors.cli.lines import LineShow
 
     return LineShow(sys.stderr)
 

@@ -1,5 +1,5 @@
 """The commands that look: status, list, history."""
-# ruff: noqa: FBT001, FBT002, PLR0913  (a command's options are its parameters)
+# ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def status(batch_id: BatchId, json: Json = False, verbose: Verbose = False) -> None:
     """Show a batch and its videos, whoever runs it."""
-    from actors.cli.table import print_batch, print_json  # noqa: PLC0415
+    from actors.cli.table import print_batch, print_json
 
     with opened(verbose=verbose) as service:
         batch = service.get_batch_status(batch_id)
@@ -37,7 +37,7 @@ def list_(
     verbose: Verbose = False,
 ) -> None:
     """List batches, the newest first."""
-    from actors.cli.table import print_json, print_table  # noqa: PLC0415
+    from actors.cli.table import print_json, print_table
 
     with opened(verbose=verbose) as service:
         batches = service.list_batches(status, parse_metadata(metadata) or None, limit, after)
@@ -47,7 +47,9 @@ def list_(
     elif batches:
         print_table(["batch", "name", "state", "done", "failed", "created"], [_row(batch) for batch in batches])
     else:
-        typer.echo(f"no such batches in the database {place}" if status or metadata or after else f"no batches in {place}")
+        typer.echo(
+            f"no such batches in the database {place}" if status or metadata or after else f"no batches in {place}"
+        )
 
 
 def history(
@@ -70,13 +72,13 @@ def _row(batch: Batch) -> list[str]:
 
 
 def _document(event: Event) -> str:
-    from actors.cli.table import json_text  # noqa: PLC0415
+    from actors.cli.table import json_text
 
     return json_text(event.model_dump(mode="json", exclude_unset=True), indent=None)
 
 
 def _line(event: Event) -> str:
-    from actors.cli.text import clean, reason  # noqa: PLC0415
+    from actors.cli.text import clean, reason
 
     job = event.data.get("job") or {}
     words = [f"{event.time.astimezone():%Y-%m-%d %H:%M:%S}", f"{event.name:<16}", event.subject]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from actors.cli.text import clean, count, reason, shown_path
 
@@ -58,7 +58,7 @@ class LineShow:
         self._stream = stream
         self._told: dict[tuple[str, str], float] = {}
 
-    def __enter__(self) -> LineShow:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ROWS = 12
 _BAR = 20
 _PROMPT = 32
+_NAME = 20
+_OTHER_LINES = 5
+"""Of a batch, beside those of its videos, and of what stands above."""
 STYLES = {
     "completed": "green",
     "partial": "yellow",
@@ -42,7 +45,7 @@ class LiveShow:
         self._started = time.monotonic()
         self._views: dict[str, tuple[BatchView, Mapping[str, Wait]]] = {}
 
-    def __enter__(self) -> LiveShow:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
@@ -55,7 +58,7 @@ class LiveShow:
     def tick(self, view: BatchView, waits: Mapping[str, Wait]) -> None:
         """Some time passed."""
         self._views[view.id] = view, waits
-        rows = max(1, min(ROWS, self._live.console.height - 4) // len(self._views))
+        rows = max(1, min(ROWS, self._live.console.height - _OTHER_LINES) // len(self._views))
         now = time.monotonic()
         parts = [
             part
@@ -82,7 +85,8 @@ def picture(
     yield grid
     if more > 0:
         yield Text(f"{more} more waiting", style="dim")
-    yield _whole(view, elapsed, waits.get(""), now)
+    yield _whole(view)
+    yield Text(_times(view, elapsed, waits.get(""), now))
 
 
 def _bar(job: Job, now: float) -> ProgressBar:
@@ -106,20 +110,24 @@ def _state(job: Job, waits: Mapping[str, Wait], now: float) -> Text:
     return Text(text, style=STYLES.get(job.status.value, ""))
 
 
-def _whole(view: BatchView, elapsed: float, wait: Wait | None, now: float) -> Table:
+def _whole(view: BatchView) -> Table:
     progress = view.progress
-    words = [f"{view.ended} of {count(progress.total, 'video')}"]
+    ended = f"{view.ended} of {count(progress.total, 'video')}"
     if progress.failed:
-        words.append(f"{progress.failed} failed")
-    words.append(f"{span(elapsed)} elapsed")
-    left = view.seconds_left(elapsed)
-    if left is not None:
-        words.append(f"about {span(max(1, left))} left")
-    if wait is not None:
-        words.append(waiting(wait, now))
+        ended += f", {progress.failed} failed"
     grid = Table.grid(padding=(0, 1))
     for _ in range(3):
         grid.add_column(no_wrap=True, overflow="ellipsis")
     bar = ProgressBar(total=progress.total, completed=view.done, width=_BAR)
-    grid.add_row(Text(shorten(view.name or view.id, _PROMPT), style="bold"), bar, Text(", ".join(words)))
+    grid.add_row(Text(shorten(view.name or view.id, _NAME), style="bold"), bar, Text(ended))
     return grid
+
+
+def _times(view: BatchView, elapsed: float, wait: Wait | None, now: float) -> str:
+    left = view.seconds_left(elapsed)
+    words = [f"{span(elapsed)} elapsed"]
+    if left is not None:
+        words.append(f"about {span(max(1, left))} left")
+    if wait is not None:
+        words.append(waiting(wait, now))
+    return ", ".join(words)

@@ -1,5 +1,5 @@
 """The commands that change what is recorded, without running anything: cancel, prune."""
-# ruff: noqa: FBT001, FBT002  (a command's options are its parameters)
+# ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cancel(
 
     Nothing new is started from then on. The answer says what may still be charged.
     """
-    from actors.cli.table import print_json  # noqa: PLC0415
+    from actors.cli.table import print_json
 
     with opened(verbose=verbose) as service:
         summary = service.cancel_batch(batch_id, reason)
@@ -42,8 +42,8 @@ def prune(
     verbose: Verbose = False,
 ) -> None:
     """Remove the history of batches that ended long ago. Video files stay."""
-    from actors.cli.table import print_json  # noqa: PLC0415
-    from actors.cli.text import count, parse_span  # noqa: PLC0415
+    from actors.cli.table import print_json
+    from actors.cli.text import count, parse_span
 
     span = parse_span(older_than)
     with opened(verbose=verbose) as service:
@@ -57,7 +57,7 @@ def prune(
 
 
 def _sentences(summary: CancellationSummary) -> str:
-    from actors.cli.text import clean, count  # noqa: PLC0415
+    from actors.cli.text import clean, count
 
     text = (
         f"batch {summary.batch_id} {summary.status.value}: of {count(summary.total, 'video')} {summary.cancelled} "

@@ -1,4 +1,4 @@
-"""What the commands share: their common options, and what was asked for altogether.
+"""What the commands share: their common options, and how they come to the service.
 
 Light: importing it must not slow `--help` down.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,31 +19,16 @@ if TYPE_CHECKING:
     from actors.settings import Settings
 
 
-@dataclass
-class Invocation:
-    """What holds for the whole program, wherever on the line it was said."""
-
-    verbose: bool = False
-    json: bool = False
-
-
-def _verbose(context: typer.Context, value: bool) -> bool:  # noqa: FBT001  (typer calls it so)
-    context.ensure_object(Invocation).verbose |= value
-    return context.ensure_object(Invocation).verbose
-
-
-def _json(context: typer.Context, value: bool) -> bool:  # noqa: FBT001
-    context.ensure_object(Invocation).json |= value
-    return value
+def _verbose(context: typer.Context, value: bool) -> bool:  # noqa: FBT001  (Typer calls it so)
+    """It may stand before the command too."""
+    return value or bool(context.find_root().params.get("verbose"))
 
 
 Verbose = Annotated[
     bool,
     typer.Option("--verbose", "-v", callback=_verbose, help="Log everything, and show the traceback of what fails."),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", callback=_json, help="One JSON document on standard output, nothing else there.")
-]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress and no table: only the paths of the files, one a line.")
 ]
@@ -64,8 +48,8 @@ BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.", sh
 
 def prepare(*, verbose: bool, default_level: str = "warning") -> Settings:
     """Read the settings and start logging: at LOG_LEVEL where it is set."""
-    from actors.logs import configure, secrets_of  # noqa: PLC0415  (all of this only once a command runs)
-    from actors.settings import load_settings  # noqa: PLC0415
+    from actors.logs import configure, secrets_of
+    from actors.settings import load_settings
 
     settings = load_settings()
     level = settings.log_level if "log_level" in settings.model_fields_set else default_level
@@ -77,7 +61,7 @@ def prepare(*, verbose: bool, default_level: str = "warning") -> Settings:
 def opened(*, verbose: bool, simulate: bool = False, default_level: str = "warning") -> Iterator[BatchService]:
     """The service, for as long as a command takes."""
     settings = prepare(verbose=verbose, default_level=default_level)
-    from actors.service import BatchService  # noqa: PLC0415
+    from actors.service import BatchService
 
     with BatchService(settings, simulate=simulate) as service:
         yield service
@@ -100,6 +84,6 @@ def parse_metadata(pairs: list[str] | None) -> dict[str, str]:
 
 def warn(text: str) -> None:
     """A sentence on standard error."""
-    from actors.cli.text import clean  # noqa: PLC0415
+    from actors.cli.text import clean
 
     typer.echo(f"sora-batch: {clean(text)}", err=True)

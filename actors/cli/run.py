@@ -59,7 +59,7 @@ def run(
     Exit codes: 0 completed, 1 failed, 3 partial, 4 cancelled, 2 a usage or configuration error, 130 interrupted.
     Ctrl-C lets go of the batch without cancelling it; `sora-batch resume` goes on with it.
     """
-    from actors.cli.batch_files import read_request  # noqa: PLC0415
+    from actors.cli.batch_files import read_request
 
     request = read_request(file, prompt or [])
     _complete(request, {"model": model, "size": size, "duration": duration})
@@ -126,7 +126,7 @@ def retry(
 
     What the server still has is fetched, not paid for again. A video with another prompt is a new payment.
     """
-    from actors.cli.changes import parse_changes, whole_job_id  # noqa: PLC0415
+    from actors.cli.changes import parse_changes, whole_job_id
 
     jobs = [whole_job_id(batch_id, each) for each in job or []]
     changes = parse_changes(batch_id, change or [])
@@ -139,7 +139,7 @@ def retry(
 
 
 def _session(output: Path | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool) -> Session:
-    from actors.cli import session  # noqa: PLC0415
+    from actors.cli import session
 
     return session.Session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
 

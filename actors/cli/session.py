@@ -85,7 +85,7 @@ class Session:
         if self._output is not None:
             self._output.check()
         if self._simulate:
-            from actors.sora.simulator.films import require_drawing  # noqa: PLC0415  (heavy)
+            from actors.sora.simulator.films import require_drawing
 
             require_drawing()
         plain = not (self._quiet or sys.stderr.isatty())

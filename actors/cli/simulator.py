@@ -1,10 +1,10 @@
 """The command `simulator`: a stand-in for the Videos API on a port of its own."""
-# ruff: noqa: FBT001, FBT002, PLR0913  (a command's options are its parameters)
+# ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
 
 import re
-from pathlib import Path  # noqa: TC003  (Typer reads it)
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,7 +47,7 @@ def simulator(
     Until Ctrl-C. Its videos are real MP4 files that say that they are simulated.
     """
     prepare(verbose=verbose, default_level="info")
-    from actors.sora.simulator import SimulatorOptions  # noqa: PLC0415  (heavy)
+    from actors.sora.simulator import SimulatorOptions
 
     limits = parse_latency(latency), parse_rate(rate_limit)
     try:
@@ -88,7 +88,7 @@ def parse_rate(text: str | None) -> float | None:
 
 
 def _serve(options: SimulatorOptions, host: str, port: int) -> None:
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
     try:
         asyncio.run(_until_stopped(options, host, port))
@@ -99,10 +99,10 @@ def _serve(options: SimulatorOptions, host: str, port: int) -> None:
 
 
 async def _until_stopped(options: SimulatorOptions, host: str, port: int) -> None:
-    import asyncio  # noqa: PLC0415
-    import signal  # noqa: PLC0415
+    import asyncio
+    import signal
 
-    from actors.sora.simulator import Simulator  # noqa: PLC0415
+    from actors.sora.simulator import Simulator
 
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -37,9 +37,9 @@ def json_text(document: Any, indent: int | None = 2) -> str:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns on a terminal that fold; plain, aligned and whole elsewhere. A row's last cell may be long."""
-    from rich.console import Console  # noqa: PLC0415  (heavy, and help needs none of it)
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     terminal = Console(highlight=False)
     console = terminal if terminal.is_terminal else Console(highlight=False, width=_NO_TERMINAL_WIDTH)

@@ -169,7 +169,7 @@ class SoraClient:
 
     def _judge(self, response: aiohttp.ClientResponse, body: Any) -> CreateResult:
         self.clock.learn(response.headers.get("Date"))
-        if 200 <= response.status < 300 and isinstance(body, dict):  # noqa: PLR2004
+        if 200 <= response.status < 300 and isinstance(body, dict):
             body = {"status": "queued", **body}  # with an id and no word on its status, it has been taken in
         video = wire.parse_video(body)
         if video is not None and video.id:
@@ -218,7 +218,7 @@ class SoraClient:
         """
         status, headers, body = await self._get(f"/videos/{quote(remote_id, safe='')}")
         video = wire.parse_video(body)
-        if video is not None and (status < 400 or video.phase is wire.Phase.ENDED_BADLY):  # noqa: PLR2004
+        if video is not None and (status < 400 or video.phase is wire.Phase.ENDED_BADLY):
             return video, wire.poll_hint(headers)
         raise self._error(status, headers, body, f"looking at video {remote_id}")
 
@@ -231,7 +231,7 @@ class SoraClient:
         query = f"?limit={PAGE}&order=desc" + (f"&after={quote(after, safe='')}" if after else "")
         status, headers, body = await self._get(f"/videos{query}")
         data = body.get("data") if isinstance(body, dict) else None
-        if status != 200 or not isinstance(data, list):  # noqa: PLR2004
+        if status != 200 or not isinstance(data, list):
             raise self._error(status, headers, body, "listing the videos")
         videos = tuple(video for entry in data if (video := wire.parse_video(entry)) is not None)
         if len(videos) != len(data):
@@ -273,7 +273,7 @@ class SoraClient:
             # aiohttp takes the key off when a redirect leaves the origin.
             async with self._rest.get(url, headers=asked, timeout=_FILE_TIMEOUT) as response:
                 kind = response.headers.get("Content-Type", "")
-                if response.status != 200 or "json" in kind:  # noqa: PLR2004
+                if response.status != 200 or "json" in kind:
                     body = wire.parse_json(await response.content.read(65_536))
                     raise self._error(response.status, response.headers, body, "downloading the video")
                 yield response
@@ -294,7 +294,7 @@ class SoraClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _network(f"{method} {path} got no answer: {_words(error)}") from error
         self.clock.learn(response.headers.get("Date"))
-        if response.status != 429:  # noqa: PLR2004
+        if response.status != 429:
             self.pace.answered()
         return response.status, response.headers, body
 
@@ -331,7 +331,7 @@ def _form(spec: VideoSpec) -> aiohttp.MultipartWriter:
 
 
 def _data_url(reference: ReferenceRecord) -> str:
-    import base64  # noqa: PLC0415
+    import base64
 
     return f"data:{reference.content_type};base64,{base64.b64encode(reference.data).decode()}"
 

@@ -49,13 +49,13 @@ def judge(listing: Listing, spec: VideoSpec, *, open_intents: int, held: Collect
     """
     unheld = [video for video in listing.videos if video.id not in held and _in_window(video, listing.window_start)]
     candidates = [video for video in unheld if not contradicts(video, spec)]
-    if candidates:
-        if len(candidates) > open_intents or any(video.prompt != spec.prompt for video in candidates):
-            return NOTHING_PROVED
-        candidates.sort(key=lambda video: video.created_at or 0.0)
-        adopted = tuple(video.id for video in candidates if video.id)
-        return Verdict(adopted, absent=_proves_absence(listing, held, made_any=made_any))
-    return Verdict((), absent=_proves_absence(listing, held, made_any=made_any))
+    if any(video.id is None or video.prompt != spec.prompt for video in candidates):
+        return NOTHING_PROVED
+    # Pages shift while they are read: a video may be listed twice.
+    ids = dict.fromkeys(video.id for video in sorted(candidates, key=lambda video: video.created_at or 0.0) if video.id)
+    if len(ids) > open_intents:
+        return NOTHING_PROVED
+    return Verdict(tuple(ids), absent=_proves_absence(listing, held, made_any=made_any))
 
 
 def contradicts(video: RemoteVideo, spec: VideoSpec) -> bool:

@@ -19,6 +19,7 @@ class Pace:
         self._next = 0.0
         self._refusals = 0
         self._unreachable_since: float | None = None
+        self.ever_answered = False
         self.wait: Wait | None = None
         self.on_pause: Callable[[float], None] = lambda _seconds: None
         """Called with the length of each pause."""
@@ -59,6 +60,7 @@ class Pace:
         """The server answered, and not with 429."""
         self._refusals = 0
         self._unreachable_since = None
+        self.ever_answered = True
 
     def _pause(self, reason: str, seconds: float) -> None:
         until = time.monotonic() + seconds

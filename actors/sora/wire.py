@@ -74,15 +74,14 @@ def parse_video(body: Any) -> RemoteVideo | None:
         return None
     status = body["status"]
     phase = phase_of(status)
-    remote_id = body.get("id") or body.get("task_id")
     data = body.get("data")
     entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
     return RemoteVideo(
-        id=str(remote_id) if remote_id else None,
+        id=_identifier(body.get("id") or body.get("task_id")),
         status=status,
         phase=phase,
         progress=_whole(body.get("progress")),
-        created_at=_number(body.get("created_at", body.get("created"))),
+        created_at=_number(body.get("created_at") or body.get("created")),
         prompt=_text(body.get("prompt")),
         model=_text(body.get("model")),
         seconds=_seconds(body.get("seconds")),
@@ -117,7 +116,7 @@ def error_words(body: Any) -> tuple[str | None, str]:
     if isinstance(error, dict):
         code = error.get("code")
         message = error.get("message") or error.get("detail") or error.get("error") or ""
-        return (str(code) if code is not None else None), _short(message)
+        return (_short(str(code)) if code is not None else None), _short(message)
     if isinstance(error, list):
         return None, _short(json.dumps(error, ensure_ascii=False))
     return None, _short(error or "")
@@ -189,6 +188,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= DETAIL_MAX else f"{text[: DETAIL_MAX - 3]}..."
 
 
+def _identifier(value: Any) -> str | None:
+    """An id, if it is one that can be kept and asked for again."""
+    text = str(value) if isinstance(value, str | int) and value else ""
+    return text if text and text == text.replace("\0", "").encode(errors="replace").decode() else None
+
+
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
@@ -196,7 +201,7 @@ def _text(value: Any) -> str | None:
 def _number(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if abs(number) < _LARGEST else None  # NaN and infinity fail this too
 

@@ -1,6 +1,7 @@
 """Fixtures of the integration tests: a provider that starts once, services that are closed, processes to kill."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,9 @@ import pytest
 from actors.service import BatchService
 from tests.integration.support import Drivers, options_for, settings_from
 from tests.provider.client import Provider
+from tests.provider.options import Options
 
-_OPTIONS: dict[str, Any] = {
-    "latency": 0.05, "content_bytes": 4096, "fail_rate": 0.0, "api_key": None, "id_style": "openai", "skew": 0.0,
-}  # fmt: skip
+_OPTIONS = asdict(Options()) | {"latency": 0.05}
 
 
 @pytest.fixture(scope="session")

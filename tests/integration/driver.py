@@ -13,7 +13,6 @@ It reads orders from standard input, one JSON document a line, and forks a child
 import contextlib
 import functools
 import inspect
-import itertools
 import json
 import os
 import signal
@@ -46,15 +45,16 @@ from tests.integration.support import settings_from
 Arguments = tuple[Any, ...]
 
 
-def _always(_: Arguments) -> bool:
-    return True
+def _always(_: Arguments) -> int:
+    return 1
 
 
-def _moves_a_job_to(status: str) -> Callable[[Arguments], bool]:
-    return lambda arguments: any(job.status == status for job in arguments[1].jobs)
+def _moves_jobs_to(status: str) -> Callable[[Arguments], int]:
+    """One step may move several jobs: each is a hit."""
+    return lambda arguments: sum(job.status == status for job in arguments[1].jobs)
 
 
-POINTS: dict[str, tuple[Any, str, Callable[[Arguments], bool]]] = {
+POINTS: dict[str, tuple[Any, str, Callable[[Arguments], int]]] = {
     # the batch: recorded, wanted, claimed, begun
     "create": (operations, "create", _always),
     "want": (operations, "want", _always),
@@ -62,11 +62,11 @@ POINTS: dict[str, tuple[Any, str, Callable[[Arguments], bool]]] = {
     "claim": (BatchRepository, "claim", _always),
     "begin": (BatchSupervisor, "_begin", _always),
     # a step is written, and then acted on (after its COMMIT)
-    "intent": (Storage, "apply", lambda arguments: bool(arguments[1].intents)),
-    "acceptance": (Storage, "apply", _moves_a_job_to("generating")),
-    "fetching": (Storage, "apply", _moves_a_job_to("downloading")),
-    "completion": (Storage, "apply", _moves_a_job_to("completed")),
-    "closing": (Storage, "apply", lambda arguments: arguments[1].closing is not None),
+    "intent": (Storage, "apply", lambda arguments: len(arguments[1].intents)),
+    "acceptance": (Storage, "apply", _moves_jobs_to("generating")),
+    "fetching": (Storage, "apply", _moves_jobs_to("downloading")),
+    "completion": (Storage, "apply", _moves_jobs_to("completed")),
+    "closing": (Storage, "apply", lambda arguments: int(arguments[1].closing is not None)),
     "recorded": (BatchSupervisor, "_recorded", _always),
     "assign": (BatchSupervisor, "_assign", _always),
     # one video's way
@@ -147,11 +147,14 @@ def _install(label: str, hit: int, deed: Callable[[], None]) -> None:
     side, point = label.split(" ", 1)
     owner, name, counts = POINTS[point]
     original = getattr(owner, name)
-    hits = itertools.count(1)
+    hits = 0
 
     def at(where: str, arguments: Arguments) -> None:
-        if where == side and counts(arguments) and next(hits) == hit:
-            deed()
+        nonlocal hits
+        if where == side and (more := counts(arguments)):
+            before, hits = hits, hits + more
+            if before < hit <= hits:
+                deed()
 
     if inspect.iscoroutinefunction(original):
 

@@ -29,7 +29,7 @@ OFTEN = [
     "after publish", "before completion", "after completion",
 ]  # fmt: skip
 MOMENTS = [(label, 1) for label in ONCE] + [(label, hit) for label in OFTEN for hit in (1, 3)]
-STEPS = [("before recorded", hit) for hit in range(1, 12, 2)]
+STEPS = [("before recorded", hit) for hit in range(1, 7)]
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_ten_kills_at_random_moments_pay_nothing_twice(
     provider.fault(on="create", do="lose_response", skip=3, times=2)
     provider.fault(on="create", do="hang", accept=True, skip=5, times=2, seconds=0.3, then="close")
     request = videos(*numbered(30), id="batch-a", concurrency=3)
-    chance = random.Random(20261123)
+    chance = random.Random(20261123)  # noqa: S311  (to be repeatable)
     for _ in range(10):
         pid = drivers.start(options=options(batch_max_size=30), request=request)
         with suppress(TimeoutError):  # what it would wait for never comes: it is how a moment passes

@@ -104,7 +104,7 @@ def draw(
         latency: seconds, from and to.
         failure_rate: 0 to 1.
     """
-    dice = random.Random(f"{seed}/{attempt}/{prompt}".encode("utf-8", "surrogatepass"))
+    dice = random.Random(f"{seed}/{attempt}/{prompt}".encode("utf-8", "surrogatepass"))  # noqa: S311  (a dice, no secret)
     seconds = dice.uniform(*latency)
     fails = dice.random() < failure_rate
     progress = dice.randrange(1, 100)

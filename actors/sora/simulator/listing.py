@@ -45,6 +45,6 @@ def _limit(text: str | None, profile: Profile) -> int:
     if text is None:
         return DEFAULT_LIMIT
     limits = profile.list_limits
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and int(text) in limits):  # noqa: PLR2004
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and int(text) in limits):
         raise invalid("limit", f"Invalid value: '{text}'. Expected a number from {limits[0]} to {limits[-1]}.")
     return int(text)

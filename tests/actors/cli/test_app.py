@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.cli import main
+from actors.service import BatchService
+
+Call = Callable[..., Any]
+COMMANDS = (
+    "run", "demo", "status", "list", "cancel", "retry", "resume", "history", "prune", "simulator", "doctor",
+)  # fmt: skip
+HEAVY = {"pydantic", "aiohttp", "peewee", "rich", "yaml", "pykka", "asyncio"}
+ROOT = Path(__file__).parents[3]
+
+
+def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own."""
+    given = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "actors.cli", *arguments], env=given, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(call: Call, command: str) -> None:
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    assert f"Examples:\n    sora-batch {command}" in result.stdout
+    assert "--verbose" in result.stdout
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, contextlib\n"
+        "from actors.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(['--help'])\n"
+        f"print(sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("[]\n")
+    for command in COMMANDS:
+        assert f"\n  {command} " in result.stdout
+
+
+def test_the_module_is_the_program(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/a.db"
+    result = program("status", "nope", "--json", DATABASE_URL=database)
+    assert result.returncode == 2
+    assert json.loads(result.stdout)["error"]["code"] == "not_found"
+    assert result.stderr == f"sora-batch: there is no batch 'nope' in the database {tmp_path}/a.db\n"
+
+
+def test_main_exits_with_the_code(home: Path, quiet_logs: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["list"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith("no batches in ")
+
+
+def test_the_version_is_told(call: Call) -> None:
+    result = call("--version")
+    assert (result.exit_code, result.stdout.split()[0]) == (0, "sora-batch")
+
+
+@pytest.mark.parametrize("arguments", [("status", "x"), ("-v", "status", "x"), ("status", "x", "-v")])
+def test_what_nobody_expected_is_one_line_and_a_traceback_with_v(
+    call: Call, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a bug\x1b[31m")
+
+    monkeypatch.setattr(BatchService, "get_batch_status", fail)
+    result = call(*arguments)
+    assert result.exit_code == 1
+    assert "sora-batch: unexpected RuntimeError: a bug [31m" in result.stderr
+    assert ("Traceback" in result.stderr) is ("-v" in arguments)
+    assert ("-v shows where" in result.stderr) is ("-v" not in arguments)
+
+
+def test_an_interrupted_command_says_so_by_its_code(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BatchService, "get_batch_status", interrupt)
+    assert call("status", "x").exit_code == 130
+
+
+def test_a_missing_extra_is_a_matter_of_installing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ModuleNotFoundError("pip install 'sora-batch[simulator]'")
+
+    monkeypatch.setattr("actors.sora.simulator.films.require_drawing", missing)
+    result = call("demo")
+    assert result.exit_code == 2
+    assert "pip install 'sora-batch[simulator]'" in result.stderr
+    assert not list(Path.cwd().glob("*.db"))
+
+
+def test_an_invalid_request_names_its_fields_in_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    document = json.loads(call("run", "-p", "", "--json").stdout)
+    assert document["error"]["errors"][0]["field"] == "/videos/0/prompt"
+
+
+def test_log_level_and_format_are_obeyed(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "loud")
+    result = call("list")
+    assert result.exit_code == 2
+    assert "LOG_LEVEL='loud'" in result.stderr
+
+
+def test_the_simulator_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "actors.cli", "simulator", "--port", "0", "--content-bytes", "9", "--api-key", "k"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as simulator:
+        assert simulator.stdout is not None
+        base_url = simulator.stdout.readline().split(" at ")[1].split()[0]
+        request = urllib.request.Request(f"{base_url}/videos", headers={"Authorization": "Bearer k"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.loads(answer.read())["data"] == []
+        simulator.terminate()
+        assert simulator.wait(timeout=10) == 0

@@ -1,0 +1,209 @@
+"""The commands as a user calls them, against a real server: the simulator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.service import BatchService
+from actors.sora.simulator import Simulator
+
+Call = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("server")
+
+
+def test_run_makes_the_videos_and_tells_where_they_are(call: Call, home: Path) -> None:
+    (home / "prompts.txt").write_text("A sunset\nA mountain\n")
+    result = call("run", "prompts.txt", "-p", "City lights", "--name", "Nature", "-m", "team=blue", "--output", "films")
+    assert result.exit_code == 0, result.stderr
+    assert "3 of 3 videos" in result.stdout
+    assert "films/01-a-sunset.mp4" in result.stdout
+    names = sorted(path.name for path in (home / "films").iterdir())
+    assert names == ["01-a-sunset.mp4", "02-a-mountain.mp4", "03-city-lights.mp4"]
+
+
+def test_progress_is_told_on_standard_error_a_line_an_event(call: Call) -> None:
+    result = call("run", "-p", "A sunset", "--id", "nature")
+    lines = [line[9:] for line in result.stderr.splitlines()]
+    assert "nature-01 completed videos/nature/nature-01.mp4 (1 of 1)" in lines
+    assert lines[-1] == "nature completed 1 of 1 video"
+
+
+def test_json_is_the_batch_and_nothing_else(call: Call) -> None:
+    result = call("run", "-p", "A sunset \x9b1m", "--json", "-m", "team=blue", "--size", "64x64", "--duration", "2")
+    batch = json.loads(result.stdout)
+    assert (batch["status"], batch["metadata"]) == ("completed", {"team": "blue"})
+    assert (batch["jobs"][0]["size"], batch["jobs"][0]["duration"]) == ("64x64", 2)
+
+
+def test_quiet_prints_the_paths_and_nothing_else(call: Call) -> None:
+    result = call("run", "-p", "A sunset", "-p", "blood", "--id", "nature", "--quiet", "--output", "films")
+    assert result.exit_code == 3
+    assert result.stdout == "films/01-a-sunset.mp4\n"
+    assert result.stderr.startswith("sora-batch: nature-02 failed: moderation_blocked: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("prompts", "code"), [(["Sea"], 0), (["blood"], 1), (["Sea", "blood"], 3)])
+def test_the_exit_code_says_how_the_batch_ended(call: Call, prompts: list[str], code: int) -> None:
+    options = [part for prompt in prompts for part in ("-p", prompt)]
+    assert call("run", *options).exit_code == code
+
+
+def test_run_again_with_the_same_id_goes_on_with_the_batch(call: Call, server: Simulator) -> None:
+    for _ in range(2):
+        assert call("run", "-p", "Sea", "--id", "nature", "-o", "films").exit_code == 0
+    assert server.creates == 1
+    assert call("run", "-p", "Another", "--id", "nature").exit_code == 2
+
+
+def test_a_batch_comes_from_standard_input(call: Call) -> None:
+    result = call("run", "-", "--json", "--model", "m", stdin=b"prompt,model\nSea,\nSky,sora-2\n")
+    assert [job["model"] for job in json.loads(result.stdout)["jobs"]] == ["m", "sora-2"]
+
+
+def test_status_list_and_history_tell_of_it(call: Call) -> None:
+    batch = json.loads(call("run", "-p", "Sea", "-p", "blood", "--id", "nature", "-m", "team=blue", "--json").stdout)
+    assert json.loads(call("status", "nature", "--json").stdout) == batch
+    assert "1 of 2 videos, 1 failed" in call("status", "nature").stdout
+    assert [entry["id"] for entry in json.loads(call("list", "--json", "-m", "team=blue").stdout)] == ["nature"]
+    assert "nature" in call("list", "--status", "partial").stdout
+    assert "no such batches" in call("list", "--status", "failed").stdout
+    events = [json.loads(line) for line in call("history", "nature", "--json").stdout.splitlines()]
+    assert [int(event["sequence"]) for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["type"] == "sora-batch.batch.partial.v1"
+    last = call("history", "nature", "--from", str(len(events))).stdout
+    assert last.count("\n") == 1
+    assert "batch.partial" in last
+
+
+def test_history_gives_events_as_they_were_recorded(call: Call) -> None:
+    call("run", "-p", "Sea é", "--id", "nature")
+    with BatchService() as service, service._database.connection():
+        recorded = [json.loads(record.body) for record in service._storage.journal.read("nature")]
+    assert [json.loads(line) for line in call("history", "nature", "--json").stdout.splitlines()] == recorded
+
+
+def test_retry_makes_what_failed_with_another_prompt(call: Call, server: Simulator) -> None:
+    assert call("run", "-p", "Sea", "-p", "blood", "--id", "nature").exit_code == 3
+    result = call("retry", "nature", "--job", "2", "--prompt", "A calm sea", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["jobs"][1]["prompt"] == "A calm sea"
+    assert server.creates == 3
+
+
+def test_cancel_tells_what_it_did_and_what_can_be_charged(call: Call) -> None:
+    with BatchService() as service:
+        service.create_batch({"id": "nature", "videos": [{"prompt": "Sea"}, {"prompt": "Sky"}]})
+    assert "of 2 videos 2 cancelled" in call("cancel", "nature", "--reason", "no").stdout
+    summary = json.loads(call("cancel", "nature", "--json").stdout)
+    assert (summary["cancelled"], summary["total"], summary["may_be_charged"]) == (2, 2, [])
+    result = call("resume", "nature", "--quiet")
+    assert (result.exit_code, result.stderr) == (
+        4,
+        "sora-batch: nature-01 cancelled: no\nsora-batch: nature-02 cancelled: no\n",
+    )
+
+
+def test_resume_goes_on_with_what_was_started(call: Call, server: Simulator) -> None:
+    with BatchService() as service:
+        for batch_id in ("one", "two"):
+            service.create_batch({"id": batch_id, "videos": [{"prompt": "Sea"}]})
+    assert call("resume", "one").exit_code == 0
+    assert call("resume", "two", "--json").exit_code == 0
+    result = call("resume", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+    assert "nothing to resume" in result.stderr
+    assert server.creates == 2
+
+
+def test_prune_removes_history_and_batches(call: Call) -> None:
+    call("run", "-p", "Sea", "--id", "nature")
+    assert "removed 0 events from" in call("prune").stdout
+    report = json.loads(call("prune", "--older-than", "0s", "--batches", "--json").stdout)
+    assert report["batches"] == 1
+    assert call("status", "nature").exit_code == 2
+
+
+def test_simulated_videos_are_said_to_be(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    result = call("demo", "--output", "films")
+    assert result.exit_code == 0, result.stderr
+    assert "These videos are simulated" in result.stdout
+    assert "OPENAI_BASE_URL" in result.stdout
+    assert "films/02-a-mountain-landscape.mp4" in result.stdout
+    assert "simulated: no server is asked" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("run",), "name a batch file"),
+        (("run", "nothere.txt"), "'nothere.txt' is not there"),
+        (("run", "-p", ""), "videos[0].prompt: must not be empty"),
+        (("run", "-p", "x" * 32_001), "videos[0].prompt"),
+        (("run", "-p", "Sea", "--concurrency", "0"), "--concurrency 0"),
+        (("run", "-p", "Sea", "--duration", "0"), "videos[0].duration"),
+        (("run", "-p", "Sea", "--duration", "ten"), "--duration"),
+        (("run", "-p", "Sea", "--id", "a/b"), "id: "),
+        (("run", "-p", "Sea", "--metadata", "x"), "KEY=VALUE"),
+        (("run", "-p", "Sea", "--output", "/dev/null/x"), "--output"),
+        (("run", *["-p", "Sea"] * 11), "BATCH_MAX_SIZE"),
+        (("status", "nope"), "there is no batch 'nope' in the database /"),
+        (("history", "nope"), "nope"),
+        (("cancel", "nope"), "nope"),
+        (("retry", "nope"), "nope"),
+        (("resume", "nope"), "nope"),
+        (("list", "--status", "lost"), "status: must be one of"),
+        (("retry", "x", "--set", "2.speed=1"), "'speed' can't be changed"),
+        (("retry", "x", "--set", "2"), "JOB.FIELD=VALUE"),
+        (("retry", "x", "--prompt", "Sea"), "exactly one --job"),
+        (("prune", "--older-than", "soon"), "span of time"),
+        (("simulator", "--latency", "slow"), "--latency"),
+        (("simulator", "--latency", "5-2"), "latency"),
+        (("simulator", "--rate-limit", "0"), "--rate-limit"),
+        (("simulator", "--profile", "mine"), "profile"),
+        (("frobnicate",), "No such command"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(call: Call, arguments: tuple[str, ...], complaint: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert json.loads(call("list", "--json").stdout) == []
+
+
+def test_the_file_is_named_that_holds_a_wrong_request(call: Call, home: Path) -> None:
+    (home / "ten.csv").write_text("prompt,duration\nSea,ten\n")
+    assert "sora-batch: ten.csv: videos[0].duration" in call("run", "ten.csv").stderr
+
+
+def test_no_server_named_is_noticed_before_a_batch_is_made(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    result = call("run", "-p", "Sea", "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["error"]["code"] == "invalid_request"
+    assert json.loads(call("list", "--json").stdout) == []
+
+
+def test_a_database_that_can_not_be_used_is_our_failure(call: Call, home: Path) -> None:
+    (home / "sora-batch.db").write_bytes(b"not a database, by far" * 100)
+    result = call("list")
+    assert result.exit_code == 1
+    assert str(home / "sora-batch.db") in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_taken_port_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    port = os.environ["OPENAI_BASE_URL"].split(":")[2].removesuffix("/v1")
+    result = call("simulator", "--port", port, "--content-bytes", "10")
+    assert result.exit_code == 1
+    assert f"127.0.0.1:{port}" in result.stderr

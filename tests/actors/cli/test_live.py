@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from actors.cli.live import LiveShow, picture
+from actors.cli.view import BatchView
+from actors.events import Event
+from actors.messages import Wait
+from actors.model import Batch, Job
+
+Jobs = Callable[..., Job]
+Batches = Callable[..., Batch]
+
+
+def seen(view: BatchView, waits: dict[str, Wait] | None = None, elapsed: float = 10, rows: int = 12) -> str:
+    console = Console(file=io.StringIO(), width=120, color_system=None)
+    for part in picture(view, waits or {}, now=100, elapsed=elapsed, rows=rows):
+        console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def batch(make_job: Jobs, make_batch: Batches) -> Batch:
+    return make_batch(
+        make_job(1, "completed"), make_job(2, "failed"), make_job(3, "generating", progress=45),
+        make_job(4, "submitting"), make_job(5),
+    )  # fmt: skip
+
+
+def test_each_video_shows_its_state(batch: Batch) -> None:
+    text = seen(BatchView(batch))
+    for part in ("completed", "failed: server_error", "generating 45 %", "submitting", "waiting"):
+        assert part in text
+
+
+def test_the_batch_shows_how_far_it_is(batch: Batch) -> None:
+    assert "Nature scenes" in seen(BatchView(batch))
+    assert "2 of 5 videos, 1 failed\n0:10 elapsed\n" in seen(BatchView(batch))
+
+
+def test_an_estimate_is_shown_once_there_is_one(batch: Batch, make_event: Callable[..., Event]) -> None:
+    view = BatchView(batch)
+    progress = batch.progress.model_copy(update={"completed": 2, "pending": 2})
+    view.apply(make_event(1, "batch.progressed", batch.model_copy(update={"progress": progress})))
+    assert "left" in seen(view)
+
+
+def test_why_something_waits_is_shown_where_it_waits(batch: Batch) -> None:
+    text = seen(BatchView(batch), {"nature-04": Wait("looking for it", 103), "": Wait("rate limited", 107)})
+    assert "submitting, looking for it for 3 s more" in text
+    assert "elapsed, rate limited for 7 s more" in text
+
+
+def test_of_many_videos_those_in_hand_are_shown(batch: Batch) -> None:
+    text = seen(BatchView(batch), rows=2)
+    assert "Prompt 3" in text
+    assert "Prompt 5" not in text
+    assert "1 more waiting" in text
+
+
+def test_a_prompt_is_no_markup_and_steers_nothing(make_job: Jobs, make_batch: Batches) -> None:
+    text = seen(BatchView(make_batch(make_job(1, prompt="[bold]x[/bold] \x1b[31m"))))
+    assert "[bold]x[/bold]  [31m" in text
+    assert "\x1b" not in text
+
+
+def test_the_view_draws_itself_and_leaves_nothing_behind(batch: Batch) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=120, force_terminal=True, color_system=None, legacy_windows=False)
+    with LiveShow(console) as show:
+        show.tick(BatchView(batch), {"": Wait("rate limited", time.monotonic() + 60)})
+    assert "Prompt 3" in stream.getvalue()
+    assert stream.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K" + "\x1b[1A\x1b[2K" * 6)

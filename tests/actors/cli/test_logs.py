@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from actors.logs import configure, masked_url, secrets_of
+from actors.settings import Settings
+
+logger = logging.getLogger("actors.test")
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
+
+def test_a_line_is_an_event_with_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "text")
+    logger.info("two\nlines", extra={"action": "job_failed", "batch_id": "b", "job_id": None, "why": "a b"})
+    line = capsys.readouterr().err
+    assert line.endswith(' info job_failed batch_id=b why="a b" "two\\nlines"\n')
+
+
+def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "json")
+    logger.info("é", extra={"action": "started", "batch_id": "b"})
+    document = json.loads(capsys.readouterr().err)
+    assert {"level": "INFO", "message": "é", "action": "started", "batch_id": "b"}.items() <= document.items()
+
+
+def test_only_our_own_loggers_are_set(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("debug", "text")
+    logging.getLogger("peewee").debug("SELECT 1")
+    logging.getLogger("storage.x").debug("seen")
+    assert "SELECT" not in (text := capsys.readouterr().err)
+    assert "seen" in text
+
+
+def test_configuring_again_replaces_what_was(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "json")
+    configure("warning", "text")
+    logger.info("no")
+    logger.warning("once")
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_no_secret_is_logged_whoever_logs_it(capsys: pytest.CaptureFixture[str], style: str) -> None:
+    configure("info", style, ["the-key", "p"])
+    logger.info("the-key Authorization: Bearer abc.def postgresql://u:p%40w@h/db sk-abcdefghijk http://h:80/v1")
+    try:
+        raise ValueError("the-key")
+    except ValueError:
+        logger.exception("bad", extra={"header": "the-key"})
+    text = capsys.readouterr().err
+    for secret in ("the-key", "abc.def", "p%40w", "abcdefghijk"):
+        assert secret not in text
+    assert "ValueError: ***" in text
+    assert "http://h:80/v1" in text
+
+
+def test_the_secrets_are_the_key_and_the_passwords() -> None:
+    settings = Settings(
+        openai_api_key="k", openai_base_url="http://u:w@h/v1", database_url="postgresql://u:a%40b@h/d",
+        amqp_url="amqp://u:pw@h",
+    )  # fmt: skip
+    assert secrets_of(settings) == {"k", "w", "a%40b", "a@b", "pw"}
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("amqp://u:pw@h:5672/", "amqp://u:***@h:5672/"), ("http://h:80/v1", "http://h:80/v1"),
+        ("sqlite:///a.db", "sqlite:///a.db"), ("http://[", "http://["),
+    ],
+)  # fmt: skip
+def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
+    assert masked_url(url) == masked

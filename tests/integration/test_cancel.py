@@ -1,0 +1,324 @@
+"""Cancelling works within a second, from any process, wherever the batch stands."""
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from actors.errors import Conflict, NotFound
+from actors.model import CancellationSummary
+from actors.service import BatchService
+from tests.integration.support import (
+    PATIENCE,
+    Drivers,
+    check_files,
+    check_journal,
+    check_paid_once,
+    numbered,
+    until,
+    videos,
+)
+from tests.provider.client import Provider
+
+pytestmark = pytest.mark.integration
+
+Start = Callable[..., BatchService]
+WITHIN = 1.0
+
+
+@contextmanager
+def within(seconds: float = WITHIN) -> Any:
+    start = monotonic()
+    yield
+    assert monotonic() - start < seconds
+
+
+def check(summary: CancellationSummary, *, total: int, cancelled: int, completed: int = 0, failed: int = 0) -> None:
+    assert summary.status == "cancelled"
+    counts = (summary.total, summary.cancelled, summary.completed, summary.failed)
+    assert counts == (total, cancelled, completed, failed)
+    assert summary.already_final == completed + failed
+    assert total == cancelled + completed + failed
+
+
+def charges(summary: CancellationSummary) -> list[tuple[str, bool, str]]:
+    return sorted((charge.job_id, charge.remote_id is not None, charge.state) for charge in summary.may_be_charged)
+
+
+def some_time_passes(service: BatchService, provider: Provider) -> None:
+    """Another batch is made from its start to its end: whatever was left running has had its chance."""
+    provider.release("videos")
+    batch = service.create_batch(videos("marker: video", "marker: another", concurrency=1))
+    assert service.process_batch(batch.id).result(PATIENCE).status == "completed"
+
+
+def polls(provider: Provider, group: str = "a") -> int:
+    return sum(video["polls"] for video in provider.ledger()["videos"] if video["group"] == group)
+
+
+def test_a_batch_is_cancelled_before_its_start(provider: Provider, service: BatchService) -> None:
+    service.create_batch(videos(*numbered(3), id="b", metadata={"user": "u"}))
+    with within():
+        summary = service.cancel_batch("b", reason="a change of mind")
+    check(summary, total=3, cancelled=3)
+    assert summary.may_be_charged == []
+    batch = service.get_batch_status("b")
+    assert (batch.status, batch.metadata) == ("cancelled", {"user": "u"})
+    assert [(job.status, job.error.code) for job in batch.jobs if job.error] == [("cancelled", "cancelled")] * 3
+    with within():
+        assert service.process_batch("b").result(PATIENCE).status == "cancelled"
+    assert provider.summary()["posts"] == 0
+    assert check_journal(service, "b")[-1] == "batch.cancelled"
+
+
+def test_a_batch_is_cancelled_while_its_videos_are_made(provider: Provider, service: BatchService) -> None:
+    provider.hold()
+    service.create_batch(videos(*numbered(6), id="b", concurrency=2))
+    running = service.process_batch("b")
+    provider.wait(accepted=2)
+    provider.finish(match="video 1")
+    provider.wait(accepted=3)
+    until(lambda: service.get_batch_status("b").progress.completed == 1)
+    until(lambda: sum(job.status == "generating" for job in service.get_batch_status("b").jobs) == 2)
+    with within():
+        summary = service.cancel_batch("b")
+        final = running.result(PATIENCE)
+    assert final.status == "cancelled"
+    assert final.progress.model_dump() == {
+        "total": 6, "completed": 1, "failed": 0, "cancelled": 5, "pending": 0, "processing": 0, "percentage": 100,
+    }  # fmt: skip
+    check(summary, total=6, cancelled=5, completed=1)
+    assert charges(summary) == [("b-02", True, "generating"), ("b-03", True, "generating")]
+    check_files(final, provider)
+    names = check_journal(service, "b")
+    assert names.count("job.cancelled") == 5
+    assert names[-1] == "batch.cancelled"
+
+    polled = polls(provider)
+    some_time_passes(service, provider)
+    assert polls(provider) - polled <= 2  # at most the looks that were on their way
+    assert sum(prompt.startswith("a:") for prompt in provider.summary()["posts_per_prompt"]) == 3
+
+
+def test_cancelling_again_gives_the_same_summary(provider: Provider, start_service: Start) -> None:
+    service = start_service(sora_delete_on_cancel="never")
+    provider.hold()
+    service.create_batch(videos(*numbered(5), id="b"))
+    running = service.process_batch("b")
+    until(lambda: sum(job.status == "generating" for job in service.get_batch_status("b").jobs) == 3)
+    first = service.cancel_batch("b")
+    assert service.cancel_batch("b", reason="another") == first
+    assert start_service(sora_delete_on_cancel="never").cancel_batch("b") == first
+    assert running.result(PATIENCE).status == "cancelled"
+    assert check_journal(service, "b").count("batch.cancelled") == 1
+
+
+def test_a_batch_that_waits_for_a_place_is_cancelled(provider: Provider, start_service: Start) -> None:
+    service = start_service(sora_max_in_flight=2)
+    provider.hold()
+    first = service.process_batch(service.create_batch(videos(*numbered(4), id="first")).id)
+    provider.wait(accepted=2)
+    waiting = service.process_batch(service.create_batch(videos(*numbered(4, "w"), id="waiting")).id)
+    until(lambda: service.get_batch_status("waiting").status == "processing")
+    with within():
+        check(service.cancel_batch("waiting"), total=4, cancelled=4)
+        assert waiting.result(PATIENCE).status == "cancelled"
+    provider.release("videos")
+    assert first.result(PATIENCE).status == "completed"
+    assert not [prompt for prompt in provider.summary()["posts_per_prompt"] if prompt.startswith("w")]
+    check_paid_once(provider, limit=2)
+
+
+def test_a_batch_that_nobody_has_room_for_is_cancelled(provider: Provider, start_service: Start) -> None:
+    service = start_service(batch_parallel=1)
+    provider.hold()
+    first = service.process_batch(service.create_batch(videos("a: video")).id)
+    provider.wait(accepted=1)
+    waiting = service.process_batch(service.create_batch(videos("w: video", id="waiting")).id)
+    with within():
+        check(service.cancel_batch("waiting"), total=1, cancelled=1)
+        assert waiting.result(PATIENCE).status == "cancelled"
+    provider.release("videos")
+    assert first.result(PATIENCE).status == "completed"
+    assert list(provider.summary()["posts_per_prompt"]) == ["a: video"]
+
+
+def test_another_process_cancels_what_runs_here(
+    provider: Provider, service: BatchService, drivers: Drivers, options: Callable[..., Any]
+) -> None:
+    provider.hold()
+    service.create_batch(videos(*numbered(5), id="b", concurrency=2))
+    running = service.process_batch("b")
+    until(lambda: sum(job.status == "generating" for job in service.get_batch_status("b").jobs) == 2)
+    told = drivers.run(options=options(), do="cancel", id="b")
+    with within():
+        assert running.result(PATIENCE).status == "cancelled"
+    summary = CancellationSummary.model_validate(told["said"]["summary"])
+    check(summary, total=5, cancelled=5)
+    assert [(job_id, state) for job_id, _, state in charges(summary)] == [
+        ("b-01", "generating"),
+        ("b-02", "generating"),
+    ]
+    polled = polls(provider)
+    some_time_passes(service, provider)
+    assert polls(provider) - polled <= 2
+    assert sum(prompt.startswith("a:") for prompt in provider.summary()["posts_per_prompt"]) == 2
+
+
+def test_this_process_cancels_what_runs_in_another(
+    database_url: str, provider: Provider, start_service: Start, drivers: Drivers, options: Callable[..., Any]
+) -> None:
+    provider.hold()
+    drivers.start(options=options(database_url=database_url), request=videos(*numbered(5), id="b", concurrency=2))
+    service = start_service(database_url=database_url)
+    provider.wait(accepted=2)
+    until(lambda: sum(job.status == "generating" for job in service.get_batch_status("b").jobs) == 2)
+    with within():
+        check(service.cancel_batch("b"), total=5, cancelled=5)
+        end = drivers.end()
+    assert (end["ended"], end["said"]["status"]) == (0, "cancelled")
+    assert provider.summary()["posts"] == 2
+    check_journal(service, "b")
+
+
+def test_a_batch_whose_owner_is_dead_is_cancelled(
+    provider: Provider, service: BatchService, drivers: Drivers, options: Callable[..., Any]
+) -> None:
+    provider.hold()
+    pid = drivers.start(options=options(), request=videos(*numbered(5), id="b", concurrency=2))
+    until(lambda: provider.summary()["requests"].get("retrieve", 0) >= 2)
+    os.kill(pid, signal.SIGKILL)
+    drivers.end()
+    with within():
+        summary = service.cancel_batch("b")
+    check(summary, total=5, cancelled=5)
+    assert len(summary.may_be_charged) == 2
+    provider.wait(deleted=2)
+    assert service.resume_batches() == []
+
+
+def test_a_post_in_flight_is_bound_later_and_told(provider: Provider, start_service: Start) -> None:
+    service = start_service(sora_delete_on_cancel="never")
+    provider.hold()
+    provider.fault(on="create", do="hang", accept=True, match="video 1")
+    service.create_batch(videos(*numbered(3), id="b", concurrency=1))
+    running = service.process_batch("b")
+    provider.wait(hanging=1)
+    with within():
+        summary = service.cancel_batch("b")
+        assert running.result(PATIENCE).status == "cancelled"
+    check(summary, total=3, cancelled=3)
+    assert charges(summary) == [("b-01", False, "submitting")]
+    provider.release("requests")
+    until(lambda: charges(service.cancel_batch("b")) == [("b-01", True, "generating")])
+    (video,) = provider.ledger()["videos"]
+    assert service.cancel_batch("b").may_be_charged[0].remote_id == video["id"]
+    assert provider.summary()["posts"] == 1
+
+
+def test_what_has_ended_is_not_cancelled(provider: Provider, service: BatchService) -> None:
+    batch = service.create_batch(videos("a boat", id="b"))
+    final = service.process_batch(batch.id).result(PATIENCE)
+    with pytest.raises(Conflict, match="completed"):
+        service.cancel_batch("b")
+    assert service.get_batch_status("b") == final
+    with pytest.raises(NotFound, match=r"batches\.db"):
+        service.cancel_batch("unknown")
+
+
+def test_a_cancellation_and_a_completion_at_once_have_one_winner(provider: Provider, service: BatchService) -> None:
+    for number in range(12):
+        provider.hold()
+        batch_id = service.create_batch(videos(f"{number}: video", f"{number}: another")).id
+        running = service.process_batch(batch_id)
+        provider.wait(in_flight=2)
+        provider.release("videos")
+        provider.finish()
+        try:
+            summary = service.cancel_batch(batch_id)
+            check(summary, total=2, cancelled=summary.cancelled, completed=summary.completed)
+            expected = "cancelled"
+        except Conflict:
+            expected = "completed"
+        final = running.result(PATIENCE)
+        assert final.status == service.get_batch_status(batch_id).status == expected
+        assert check_journal(service, batch_id)[-1] == f"batch.{expected}"
+        check_files(final, provider)
+
+
+# --- what the server is asked
+
+
+def cancelled_with_two_in_flight(service: BatchService, provider: Provider) -> None:
+    provider.hold()
+    service.create_batch(videos(*numbered(4), id="b", concurrency=2))
+    running = service.process_batch("b")
+    until(lambda: sum(job.status == "generating" for job in service.get_batch_status("b").jobs) == 2)
+    service.cancel_batch("b")
+    assert running.result(PATIENCE).status == "cancelled"
+
+
+def test_the_server_is_asked_to_stop(provider: Provider, service: BatchService) -> None:
+    cancelled_with_two_in_flight(service, provider)
+    provider.wait(deleted=2)
+    until(lambda: {state for _, _, state in charges(service.cancel_batch("b"))} == {"deleted"})
+
+
+def test_what_was_deleted_is_paid_anew_by_a_retry(provider: Provider, service: BatchService) -> None:
+    cancelled_with_two_in_flight(service, provider)
+    until(lambda: {state for _, _, state in charges(service.cancel_batch("b"))} == {"deleted"})
+    provider.release("videos")
+    final = service.retry_batch("b").result(PATIENCE)
+    assert final.status == "completed"
+    assert provider.summary()["paid_twice"] == []
+    check_files(final, provider)
+
+
+def test_the_server_is_never_asked_where_that_is_set(provider: Provider, start_service: Start) -> None:
+    service = start_service(sora_delete_on_cancel="never")
+    cancelled_with_two_in_flight(service, provider)
+    some_time_passes(service, provider)
+    assert "delete" not in provider.summary()["requests"]
+    final = service.retry_batch("b").result(PATIENCE)
+    assert final.status == "completed"
+    check_paid_once(provider)
+
+
+def test_a_server_that_would_only_forget_the_record_is_not_asked(provider: Provider, service: BatchService) -> None:
+    provider.options(id_style="uuid")
+    cancelled_with_two_in_flight(service, provider)
+    some_time_passes(service, provider)
+    assert "delete" not in provider.summary()["requests"]
+
+
+def test_a_server_that_is_busy_is_asked_once_more(provider: Provider, service: BatchService) -> None:
+    provider.fault(on="delete", do="answer", status=409, match="video 1")
+    cancelled_with_two_in_flight(service, provider)
+    provider.wait(deleted=2)
+    assert provider.summary()["requests"]["delete"] == 3
+
+
+@pytest.mark.parametrize("status", [404, 405, 500])
+def test_a_server_that_does_not_delete_changes_nothing(status: int, provider: Provider, service: BatchService) -> None:
+    provider.fault(on="delete", do="answer", status=status, times=-1)
+    cancelled_with_two_in_flight(service, provider)
+    until(lambda: provider.summary()["requests"].get("delete") == 2)
+    assert {state for _, _, state in charges(service.cancel_batch("b"))} == {"generating"}
+
+
+def test_a_video_that_we_adopted_is_never_deleted(provider: Provider, service: BatchService) -> None:
+    provider.hold()
+    provider.fault(on="create", do="lose_response", match="video 1")
+    service.create_batch(videos(*numbered(2), id="b"))
+    running = service.process_batch("b")
+    until(lambda: sum(job.status == "generating" for job in service.get_batch_status("b").jobs) == 2)
+    service.cancel_batch("b")
+    assert running.result(PATIENCE).status == "cancelled"
+    provider.wait(deleted=1)
+    some_time_passes(service, provider)
+    deleted = [video["prompt"] for video in provider.ledger()["videos"] if video["status"] == "deleted"]
+    assert deleted == ["a: video 2"]

@@ -1,0 +1,348 @@
+"""From a video's acceptance to its file, on servers that answer as they please."""
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.model import Batch
+from actors.service import BatchService
+from tests.integration.support import PATIENCE, check_files, check_journal, check_paid_once, numbered, until, videos
+from tests.provider.client import Provider
+
+pytestmark = pytest.mark.integration
+
+Start = Callable[..., BatchService]
+
+
+@pytest.fixture(autouse=True)
+def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.production._LONGEST_BACKOFF", 0.05)
+
+
+def make(service: BatchService, *prompts: str, **more: Any) -> Batch:
+    batch = service.create_batch(videos(*prompts, **more))
+    return service.process_batch(batch.id).result(PATIENCE)
+
+
+def codes(batch: Batch) -> list[str | None]:
+    return [job.error.code if job.error else None for job in batch.jobs]
+
+
+# --- how a video ends
+
+
+def test_a_failed_video_that_is_told_as_an_http_500_is_no_error_of_the_server(
+    provider: Provider, service: BatchService
+) -> None:
+    """vLLM-Omni: the whole job is the body, and the code is a number."""
+    failed = {"status": "failed", "error": {"code": 500, "message": "CUDA out of memory"}}
+    provider.hold()
+    provider.fault(on="retrieve", do="answer", status=500, set=failed, match="video 2", times=-1)
+    provider.fault(on="retrieve", do="answer", set={"status": "completed"}, match="video 1", times=-1)
+    batch = service.create_batch(videos(*numbered(2), id="b"))
+    running = service.process_batch(batch.id)
+    until(lambda: service.get_batch_status("b").jobs[1].status == "failed")
+    provider.finish()
+    final = running.result(PATIENCE)
+    assert codes(final) == [None, "generation_failed"]
+    error = final.jobs[1].error
+    assert error is not None
+    assert "CUDA out of memory" in error.message
+    assert error.retryable
+    (video,) = [video for video in provider.ledger()["videos"] if video["prompt"] == "a: video 2"]
+    assert video["polls"] == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["out of memory", {"message": "out of memory"}, {"code": "oom", "message": "out of memory"},
+     {"code": 7, "message": "out of memory"}],
+    ids=str,
+)  # fmt: skip
+def test_an_error_of_any_shape_is_told(error: Any, provider: Provider, service: BatchService) -> None:
+    provider.fault(on="retrieve", do="answer", set={"status": "failed", "error": error})
+    batch = make(service, "a boat")
+    assert codes(batch) == ["generation_failed"]
+    assert batch.jobs[0].error is not None
+    assert "out of memory" in batch.jobs[0].error.message
+
+
+@pytest.mark.parametrize("status", ["expired", "cancelled", "canceled", "error", "rejected", "deleted", "FAILED"])
+def test_a_status_of_the_terminal_words_ends_the_video(status: str, provider: Provider, service: BatchService) -> None:
+    provider.fault(on="retrieve", do="answer", set={"status": status, "error": None})
+    batch = make(service, "a boat")
+    assert codes(batch) == ["generation_failed"]
+    assert batch.jobs[0].error is not None
+    assert status in batch.jobs[0].error.message
+
+
+def test_statuses_that_nobody_knows_mean_not_finished(provider: Provider, service: BatchService) -> None:
+    for status in ("NOT_START", "pending", "generating", "postprocessing", "unknown", "a new word"):
+        provider.fault(on="retrieve", do="answer", set={"status": status, "progress": None})
+    batch = make(service, "a boat")
+    assert batch.status == "completed"
+    assert provider.ledger()["videos"][0]["polls"] >= 7
+
+
+@pytest.mark.parametrize("status", ["succeeded", "Success", "done"])
+def test_other_words_for_completed_are_known(status: str, provider: Provider, service: BatchService) -> None:
+    provider.fault(on="retrieve", do="answer", when="completed", set={"status": status}, times=-1)
+    batch = make(service, "a boat")
+    assert batch.status == "completed"
+    check_files(batch, provider)
+
+
+def test_a_create_that_answers_with_the_finished_video_needs_no_look(provider: Provider, service: BatchService) -> None:
+    provider.options(latency=0)
+    provider.fault(on="create", do="answer", set={"status": "completed"})
+    provider.fault(on="content", do="answer", status=404)  # it may not be there at once
+    batch = make(service, "a boat")
+    assert batch.status == "completed"
+    assert provider.ledger()["videos"][0]["polls"] == 0
+
+
+# --- a video that is not found
+
+
+def test_a_404_once_after_the_create_is_a_replica_that_lags(provider: Provider, service: BatchService) -> None:
+    provider.fault(on="retrieve", do="answer", status=404, times=2)
+    assert make(service, "a boat").status == "completed"
+    check_paid_once(provider)
+
+
+def test_a_404_for_ever_is_a_lost_video(provider: Provider, service: BatchService) -> None:
+    provider.hold()
+    batch = service.create_batch(videos(*numbered(2), id="b"))
+    running = service.process_batch(batch.id)
+    provider.wait(requests_retrieve=4)
+    provider.forget()
+    final = running.result(PATIENCE)
+    assert codes(final) == ["not_found"] * 2
+    assert all(job.remote_id for job in final.jobs)
+    error = final.jobs[0].error
+    assert error is not None
+    assert final.jobs[0].remote_id in error.message
+    assert provider.summary()["posts"] == 2
+    provider.release("videos")
+    assert codes(service.retry_batch("b").result(PATIENCE)) == ["not_found"] * 2  # it is looked for, not paid anew
+    assert provider.summary()["posts"] == 2
+    assert service.retry_batch("b", pay_again=True).result(PATIENCE).status == "completed"
+    assert provider.summary()["posts"] == 4
+
+
+# --- looking
+
+
+def test_the_servers_hint_is_followed_each_time(provider: Provider, start_service: Start) -> None:
+    provider.options(latency=0.6)
+    provider.fault(on="retrieve", do="answer", headers={"openai-poll-after-ms": "50"}, times=3)
+    provider.fault(on="retrieve", do="answer", headers={"openai-poll-after-ms": "450"})
+    provider.fault(on="retrieve", do="answer", headers={"openai-poll-after-ms": "20"}, times=-1)
+    service = start_service(sora_poll_interval=100)
+    assert make(service, "a boat").status == "completed"
+    polls = provider.ledger()["videos"][0]["polls"]
+    assert 5 <= polls <= 8
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"do": "answer", "status": 500},
+        {"do": "answer", "status": 503, "body": {"error": "warming up"}},
+        {"do": "answer", "status": 502, "body": "<html>Bad gateway</html>"},
+        {"do": "answer", "body": "this is no JSON"},
+        {"do": "answer", "body": None},
+        {"do": "answer", "status": 429, "headers": {"Retry-After-Ms": "60"}},
+        {"do": "lose_request"},
+        {"do": "lose_response"},
+        {"do": "reset"},
+    ],
+    ids=str,
+)
+def test_errors_in_looks_are_waited_out(fault: dict[str, Any], provider: Provider, service: BatchService) -> None:
+    provider.fault(on="retrieve", times=4, **fault)
+    batch = make(service, *numbered(2))
+    assert batch.status == "completed"
+    assert set(check_paid_once(provider)["posts_per_prompt"].values()) == {1}
+    check_files(batch, provider)
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "authentication"), (403, "permission"), (400, "invalid_request")])
+def test_a_look_that_is_refused_ends_the_job_and_keeps_its_id(
+    status: int, code: str, provider: Provider, service: BatchService
+) -> None:
+    provider.fault(on="retrieve", do="answer", status=status, match="video 1", body={"error": "no"})
+    batch = make(service, *numbered(2), id="b")
+    assert codes(batch) == [code, None]
+    assert batch.jobs[0].remote_id
+    final = service.retry_batch("b").result(PATIENCE)
+    assert final.status == "completed"
+    check_paid_once(provider)
+    check_files(final, provider)
+
+
+# --- the file
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"do": "short"},
+        {"do": "short", "bytes": 0},
+        {"do": "stall", "seconds": 0.2, "then": "close"},
+        {"do": "stall", "seconds": 0.2, "then": "reset"},
+        {"do": "stall", "seconds": 0.3},
+        {"do": "answer", "status": 404},
+        {"do": "answer", "status": 500},
+        {"do": "answer", "status": 400, "body": {"detail": "not ready"}},
+        {"do": "answer", "status": 200, "body": {"path": "/somewhere/else.mp4"}},
+        {"do": "answer", "status": 200, "body": "no film", "headers": {"Content-Type": "video/mp4"}},
+        {"do": "answer", "status": 200, "body": "", "headers": {"Content-Type": "video/mp4"}},
+        {"do": "answer", "status": 429, "headers": {"Retry-After-Ms": "60"}},
+        {"do": "lose_request"},
+        {"do": "reset"},
+    ],
+    ids=str,
+)
+def test_a_download_that_fails_starts_anew(fault: dict[str, Any], provider: Provider, service: BatchService) -> None:
+    provider.fault(on="content", match="video 2", times=2, **fault)
+    batch = make(service, *numbered(3))
+    assert batch.status == "completed"
+    assert set(check_paid_once(provider)["posts_per_prompt"].values()) == {1}
+    check_files(batch, provider)
+
+
+def test_a_file_that_never_comes_whole_is_no_file(provider: Provider, service: BatchService, tmp_path: Path) -> None:
+    provider.fault(on="content", do="short", match="video 2", times=-1)
+    batch = make(service, *numbered(3), id="b")
+    assert codes(batch) == [None, "download_failed", None]
+    assert sorted(path.name for path in (tmp_path / "videos" / "b").iterdir()) == ["b-01.mp4", "b-03.mp4"]
+    provider.clear_faults()
+    final = service.retry_batch("b").result(PATIENCE)
+    assert final.status == "completed"
+    check_files(final, provider)
+    assert set(check_paid_once(provider)["posts_per_prompt"].values()) == {1}
+
+
+def test_a_redirect_is_followed_without_the_key(provider: Provider, start_service: Start) -> None:
+    provider.options(api_key="sk-secret")
+    provider.fault(on="content", do="redirect", times=-1)
+    batch = make(start_service(openai_api_key="sk-secret"), *numbered(2))
+    assert batch.status == "completed"
+    check_files(batch, provider)
+    summary = provider.summary()
+    assert (summary["elsewhere"], summary["leaked_authorizations"]) == (2, 0)
+
+
+def test_a_file_is_fetched_from_where_the_server_says_without_the_key(provider: Provider, start_service: Start) -> None:
+    provider.options(api_key="sk-secret")
+    batch = start_service(openai_api_key="sk-secret").create_batch(videos("a boat", id="b"))
+    provider.fault(on="content", do="answer", status=400, body={"detail": "it lies elsewhere"}, times=-1)
+    provider.hold()
+    service = start_service(openai_api_key="sk-secret")
+    running = service.process_batch(batch.id)
+    provider.wait(accepted=1)
+    (video,) = provider.ledger()["videos"]
+    provider.fault(on="retrieve", do="answer", set={"urls": [f"{provider.other_url}/{video['id']}"]}, times=-1)
+    provider.release("videos")
+    final = running.result(PATIENCE)
+    assert final.status == "completed"
+    check_files(final, provider)
+    assert provider.summary()["leaked_authorizations"] == 0
+    assert provider.summary()["elsewhere"] >= 1
+
+
+def test_a_file_inside_the_answer_is_taken_from_there(provider: Provider, service: BatchService) -> None:
+    """Dynamo: the create answers when the video is made, and has no other route."""
+    film = b"\0\0\0\x18ftypmp42" + bytes(1000)
+    data = [{"b64_json": base64.b64encode(film).decode()}]
+    provider.fault(on="create", do="answer", set={"status": "completed", "data": data})
+    batch = make(service, "a boat")
+    assert batch.status == "completed"
+    assert batch.jobs[0].video is not None
+    assert Path(batch.jobs[0].video.path).read_bytes() == film
+    assert "content" not in provider.summary()["requests"]
+
+
+@pytest.mark.parametrize(("content_type", "extension"), [("video/x-msvideo", ".avi"), ("video/webm", ".webm")])
+def test_the_extension_follows_the_content_type(
+    content_type: str, extension: str, provider: Provider, service: BatchService
+) -> None:
+    provider.fault(on="content", do="answer", body="RIFF....AVI ", headers={"Content-Type": content_type})
+    (job,) = make(service, "a boat").jobs
+    assert job.video is not None
+    assert (Path(job.video.path).name, job.video.content_type) == (f"{job.id}{extension}", content_type)
+
+
+def test_a_large_file_is_whole(provider: Provider, service: BatchService) -> None:
+    provider.options(content_bytes=8 * 1024 * 1024 + 1)
+    batch = make(service, *numbered(3))
+    assert batch.status == "completed"
+    assert {job.video.bytes for job in batch.jobs if job.video} == {8 * 1024 * 1024 + 1}
+    check_files(batch, provider)
+
+
+def test_a_folder_that_can_not_be_written_is_told(provider: Provider, start_service: Start, tmp_path: Path) -> None:
+    (tmp_path / "videos").write_text("I am a file")
+    batch = make(start_service(), "a boat", id="b")
+    assert codes(batch) == ["storage"]
+    assert batch.jobs[0].error is not None
+    assert str(tmp_path / "videos") in batch.jobs[0].error.message
+    (tmp_path / "videos").unlink()
+    assert start_service().retry_batch("b").result(PATIENCE).status == "completed"
+    assert provider.summary()["posts"] == 1
+
+
+# --- time limits
+
+
+def test_a_video_that_takes_too_long_is_attached_to_by_a_retry(provider: Provider, start_service: Start) -> None:
+    provider.hold()
+    service = start_service(sora_video_timeout=500)
+    batch = make(service, *numbered(2), id="b")
+    assert batch.status == "failed"
+    assert codes(batch) == ["timeout"] * 2
+    assert {job.remote_id for job in batch.jobs} == {video["id"] for video in provider.ledger()["videos"]}
+    assert "delete" not in provider.summary()["requests"]
+    provider.release("videos")
+    final = service.retry_batch("b").result(PATIENCE)
+    assert final.status == "completed"
+    check_files(final, provider)
+    assert set(check_paid_once(provider)["posts_per_prompt"].values()) == {1}
+    check_journal(service, "b")
+
+
+def test_a_batch_that_takes_too_long_is_attached_to_by_a_retry(provider: Provider, service: BatchService) -> None:
+    provider.hold()
+    batch = make(service, *numbered(4), id="b", concurrency=2, timeout_ms=300)
+    assert batch.status == "failed"
+    assert codes(batch) == ["batch_timeout"] * 4
+    assert [bool(job.remote_id) for job in batch.jobs] == [True, True, False, False]
+    assert provider.summary()["posts"] == 2
+    assert "delete" not in provider.summary()["requests"]
+    provider.release("videos")
+    provider.options(latency=0.01)
+    final = service.retry_batch("b").result(PATIENCE)
+    assert final.status == "completed"
+    check_files(final, provider)
+    assert set(check_paid_once(provider, limit=2)["posts_per_prompt"].values()) == {1}
+    check_journal(service, "b")
+
+
+def test_only_the_time_for_which_a_batch_is_owned_counts(provider: Provider, start_service: Start) -> None:
+    service = start_service()
+    provider.hold()
+    service.create_batch(videos(*numbered(2), id="b", concurrency=2, timeout_ms=1500))
+    service.process_batch("b")
+    provider.wait(accepted=2)
+    service.close()
+    other = start_service()
+    batch = make(other, "c: one", "c: two", concurrency=1, timeout_ms=300)  # time passes
+    assert codes(batch) == ["batch_timeout"] * 2
+    batch = make(other, "d: one", "d: two", concurrency=1, timeout_ms=300)
+    (running,) = other.resume_batches(["b"])
+    provider.release("videos")
+    assert running.result(PATIENCE).status == "completed"

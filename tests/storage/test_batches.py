@@ -1,0 +1,255 @@
+"""Batches as rows: the fence, claims, and how they are found. One suite for both databases."""
+
+from dataclasses import replace
+
+import pytest
+
+from storage.states import BatchStatus
+from tests.builders import NOON, PROVIDER, a_batch, an_owner, put
+
+ELSEWHERE = "http://elsewhere/v1#key"
+
+
+@pytest.fixture
+def batches(storage):
+    return storage.batches
+
+
+@pytest.fixture
+def claim(storage):
+    def claim(*batch_ids, owner="us", provider=PROVIDER, limit=9):
+        with storage.database.begin():
+            return storage.batches.claim(batch_ids or None, owner=owner, provider=provider, limit=limit)
+
+    return claim
+
+
+def test_a_batch_comes_back_as_it_was_stored(batches):
+    batch = a_batch(
+        name="Natur „grün“", metadata={"a": {"b": [1, None, True]}}, error={"code": "x"}, provider=PROVIDER,
+        timeout=0.25, spent=1.5, wanted=True, owner="us", started_at=NOON + 0.123456, completed_at=NOON + 1,
+    )  # fmt: skip
+    batches.add(batch)
+    assert batches.get("nature") == batch
+    assert batches.locked("nature") == batch
+
+
+def test_a_batch_that_is_not_there_is_none(batches):
+    assert batches.get("nature") is None
+    assert batches.locked("nature") is None
+    assert batches.standings(["nature"]) == {}
+
+
+# --- the fence
+
+
+def test_a_batch_advances_where_it_stands(batches):
+    batches.add(a_batch(epoch=2, sequence=5))
+    after = a_batch(
+        epoch=2, sequence=7, status=BatchStatus.FAILED, failed=1, error={"code": "ü"}, concurrency=9, claims=1,
+        spent=2.5, updated_at=NOON + 1, started_at=NOON, completed_at=NOON + 1,
+    )  # fmt: skip
+    assert batches.advance(after, epoch=2, sequence=5)
+    assert batches.get("nature") == after
+
+
+@pytest.mark.parametrize(("epoch", "sequence"), [(1, 5), (3, 5), (2, 4), (2, 6)])
+def test_a_batch_that_has_moved_on_is_left_alone(batches, epoch, sequence):
+    batches.add(a_batch(epoch=2, sequence=5))
+    assert not batches.advance(a_batch(epoch=2, sequence=7), epoch=epoch, sequence=sequence)
+    assert batches.get("nature") == a_batch(epoch=2, sequence=5)
+
+
+def test_an_owner_that_was_fenced_off_can_neither_let_go_nor_report_life(batches):
+    batches.add(a_batch(epoch=3, owner="new", wanted=True, claims=2))
+    batches.release("nature", epoch=2, spent=1.0, wanted=False)
+    batches.alive("nature", epoch=2)
+    assert batches.get("nature") == a_batch(epoch=3, owner="new", wanted=True, claims=2)
+
+
+def test_a_batch_that_is_let_go_has_no_owner_and_no_deadly_claims(batches):
+    batches.add(a_batch(epoch=3, owner="us", wanted=True, claims=2))
+    batches.release("nature", epoch=3, spent=1.5, wanted=True)
+    assert batches.get("nature") == a_batch(epoch=4, owner=None, wanted=True, claims=0, spent=1.5)
+
+
+def test_a_sign_of_life_clears_the_claims(batches):
+    batches.add(a_batch(epoch=3, owner="us", claims=2))
+    batches.alive("nature", epoch=3)
+    assert batches.get("nature").claims == 0
+
+
+def test_standings_tell_whose_a_batch_is(batches):
+    batches.add(a_batch("a", epoch=2, owner="us", status=BatchStatus.PROCESSING))
+    batches.add(a_batch("b"))
+    expected = {"a": (BatchStatus.PROCESSING, 2, "us"), "b": (BatchStatus.PENDING, 0, None)}
+    assert batches.standings(["a", "b", "c"]) == expected
+    assert batches.standings([]) == {}
+
+
+# --- claims
+
+
+def test_a_free_batch_is_claimed_under_a_new_epoch(batches, claim):
+    batches.add(a_batch(wanted=True, epoch=4))
+    assert claim() == ["nature"]
+    assert batches.get("nature") == a_batch(wanted=True, epoch=5, owner="us", claims=1, provider=PROVIDER)
+
+
+def test_a_batch_whose_owners_lease_lasts_is_not_claimed(storage, batches, claim):
+    storage.owners.renew(an_owner("them"), 60)
+    batches.add(a_batch(wanted=True, owner="them"))
+    assert claim() == []
+    assert batches.get("nature").epoch == 0
+
+
+def test_a_batch_whose_owners_lease_ran_out_is_claimed(storage, batches, claim):
+    storage.owners.renew(an_owner("them"), -1)
+    batches.add(a_batch(wanted=True, owner="them", claims=1))
+    assert claim() == ["nature"]
+    assert (batches.get("nature").owner, batches.get("nature").claims) == ("us", 2)
+
+
+def test_a_batch_whose_owner_nobody_knows_is_claimed(batches, claim):
+    batches.add(a_batch(wanted=True, owner="forgotten"))
+    assert claim() == ["nature"]
+
+
+def test_a_batch_of_ones_own_is_claimed_again(storage, batches, claim):
+    storage.owners.renew(an_owner("us"), 60)
+    batches.add(a_batch(wanted=True, owner="us", epoch=1))
+    assert claim() == ["nature"]
+    assert batches.get("nature").epoch == 2
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"wanted": False}, *({"wanted": True, "status": status} for status in list(BatchStatus)[2:])],
+    ids=lambda columns: "-".join(map(str, columns.values())),
+)
+def test_what_is_not_wanted_or_has_ended_is_not_claimed(batches, claim, columns):
+    batches.add(a_batch(**columns))
+    assert claim() == []
+
+
+def test_a_batch_stays_with_its_provider(batches, claim):
+    batches.add(a_batch(wanted=True, provider=ELSEWHERE))
+    assert claim() == []
+    assert claim(provider=ELSEWHERE) == ["nature"]
+    assert batches.get("nature").provider == ELSEWHERE
+
+
+def test_only_so_many_are_claimed_the_oldest_first(batches, claim):
+    for batch_id, minutes in [("third", 3), ("first", 1), ("second", 2)]:
+        batches.add(a_batch(batch_id, wanted=True, created_at=NOON + minutes))
+    assert set(claim(limit=2)) == {"first", "second"}
+    assert batches.get("third").owner is None
+
+
+def test_only_the_batches_that_are_named_are_claimed(storage, batches, claim):
+    for batch_id in ("a", "b", "c"):
+        batches.add(a_batch(batch_id, wanted=True))
+    assert sorted(claim("a", "c", "unknown")) == ["a", "c"]
+    assert batches.get("b").owner is None
+    assert storage.batches.claim([], owner="us", provider=PROVIDER, limit=9) == []
+
+
+# --- finding
+
+
+def test_batches_are_found_the_newest_first(batches):
+    for minutes, batch_id in enumerate(["old", "middle", "new"]):
+        batches.add(a_batch(batch_id, created_at=NOON + minutes))
+    assert [batch.id for batch in batches.find()] == ["new", "middle", "old"]
+
+
+def test_batches_are_found_by_status(batches):
+    batches.add(a_batch("a", status=BatchStatus.FAILED))
+    batches.add(a_batch("b"))
+    assert [batch.id for batch in batches.find(status=BatchStatus.FAILED)] == ["a"]
+    assert batches.find(status=BatchStatus.PARTIAL) == []
+
+
+def test_pages_neither_repeat_nor_miss_a_batch_even_of_one_moment(batches):
+    for number in range(7):
+        batches.add(a_batch(f"b{number}", created_at=NOON + number // 3))
+    found, after = [], None
+    while page := batches.find(limit=2, after=after):
+        found += [batch.id for batch in page]
+        after = found[-1]
+    assert found == ["b6", "b5", "b4", "b3", "b2", "b1", "b0"]
+
+
+KEYS = [
+    "colour",
+    "a.b",
+    "x-y",
+    "0",
+    "ü",
+    "with space",
+    "a'b",
+    "$",
+    "[0]",
+    "'; --",
+    "%s",
+    "100%",
+    "?",
+    "a\\b",
+    "{a}",
+    "a,b",
+    "",
+    " ",
+]
+VALUES = ["red", "", "7", "a'b\"c", "ü", "%s", "?", 7, 0, -1, 1.5, True, False, [1, 2], {"x": 1}]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_batches_are_found_by_their_metadata_whatever_they_hold(batches, key):
+    for number, value in enumerate(VALUES):
+        batches.add(a_batch(f"b{number}", metadata={key: value, "other": "x"}))
+        batches.add(a_batch(f"other{number}", metadata={"other": value}))
+    found = [[batch.id for batch in batches.find(metadata={key: value})] for value in VALUES]
+    assert found == [[f"b{number}"] for number in range(len(VALUES))]
+    assert batches.find(metadata={key: "red", "other": "y"}) == []
+
+
+def test_a_batch_must_match_in_every_key(batches):
+    batches.add(a_batch("one", metadata={"a": "1", "b": "2"}))
+    batches.add(a_batch("two", metadata={"a": "1", "b": "3"}))
+    assert [batch.id for batch in batches.find(metadata={"a": "1", "b": "3"})] == ["two"]
+
+
+def test_a_text_and_a_number_are_not_the_same(batches):
+    batches.add(a_batch("text", metadata={"n": "7"}))
+    batches.add(a_batch("number", metadata={"n": 7}))
+    assert [batch.id for batch in batches.find(metadata={"n": 7})] == ["number"]
+    assert [batch.id for batch in batches.find(metadata={"n": "7"})] == ["text"]
+
+
+def test_unfinished_are_those_that_were_started_or_are_wanted(batches):
+    batches.add(a_batch("waiting"))
+    batches.add(a_batch("wanted", wanted=True, created_at=NOON + 2))
+    batches.add(a_batch("started", status=BatchStatus.PROCESSING, created_at=NOON + 1, provider=PROVIDER))
+    batches.add(a_batch("elsewhere", status=BatchStatus.PROCESSING, provider=ELSEWHERE))
+    batches.add(a_batch("over", status=BatchStatus.PARTIAL, wanted=True))
+    assert batches.unfinished(PROVIDER) == ["started", "wanted"]
+
+
+def test_what_ended_long_ago_is_found(batches):
+    batches.add(a_batch("old", completed_at=NOON))
+    batches.add(a_batch("young", completed_at=NOON + 9))
+    batches.add(a_batch("open"))
+    assert batches.ended_before(NOON + 1) == ["old"]
+
+
+def test_metadata_are_replaced_without_touching_anything_else(batches):
+    batches.add(a_batch(metadata={"a": 1}, epoch=2))
+    batches.update("nature", metadata={"b": None})
+    assert batches.get("nature") == replace(a_batch(epoch=2), metadata={"b": None})
+
+
+def test_a_batch_is_forgotten_with_its_jobs(storage):
+    put(storage, a_batch(total=2))
+    storage.batches.remove("nature")
+    assert storage.batches.get("nature") is None
+    assert storage.jobs.of_batch("nature") == []

@@ -1,0 +1,43 @@
+"""The journal: events in a sequence, the bytes as they were."""
+
+import peewee
+import pytest
+
+from storage.states import BatchStatus
+from tests.builders import NOON, a_batch, an_event
+
+
+def test_events_come_back_in_order_from_a_number_on(storage):
+    storage.journal.append([an_event(2), an_event(1), an_event(10), an_event(1, "other")])
+    assert [event.sequence for event in storage.journal.read("nature")] == [1, 2, 10]
+    assert [event.sequence for event in storage.journal.read("nature", 2)] == [2, 10]
+    assert [event.sequence for event in storage.journal.read("nature", limit=1)] == [1]
+
+
+def test_an_event_comes_back_byte_for_byte(storage):
+    event = an_event(body='{"ü":1,  "b" :2}', created_at=NOON + 0.25)
+    storage.journal.append([event])
+    assert storage.journal.read("nature") == [event]
+
+
+def test_a_number_is_taken_once(storage):
+    storage.journal.append([an_event(1)])
+    with pytest.raises(peewee.IntegrityError):
+        storage.journal.append([an_event(1)])
+
+
+def test_the_last_number_is_zero_before_the_first(storage):
+    assert storage.journal.last_sequence("nature") == 0
+    storage.journal.append([an_event(1), an_event(2), an_event(9, "other")])
+    assert storage.journal.last_sequence("nature") == 2
+
+
+def test_pruning_removes_what_ended_long_ago_and_what_was_deleted(storage):
+    storage.batches.add(a_batch("old", status=BatchStatus.FAILED, completed_at=NOON + 1))
+    storage.batches.add(a_batch("young", status=BatchStatus.FAILED, completed_at=NOON + 9))
+    storage.batches.add(a_batch("open"))
+    storage.journal.append([an_event(1, batch_id) for batch_id in ("old", "young", "open", "deleted")])
+    storage.journal.append([an_event(2, "deleted", created_at=NOON + 9)])
+    assert storage.journal.prune(NOON + 5) == 2
+    left = {batch_id: len(storage.journal.read(batch_id)) for batch_id in ("old", "young", "open", "deleted")}
+    assert left == {"old": 0, "young": 1, "open": 1, "deleted": 1}

@@ -1,0 +1,197 @@
+"""Submissions: at most one live one a job, bound whatever happened, and never overwritten once they are settled."""
+
+import peewee
+import pytest
+
+from storage.states import LIVE_SUBMISSION, UNRESOLVED, SubmissionState
+from tests.builders import NOON, PROVIDER, a_job, an_intent
+
+S = SubmissionState
+FINAL = set(S) - LIVE_SUBMISSION
+
+
+@pytest.fixture
+def submissions(storage):
+    return storage.submissions
+
+
+@pytest.fixture
+def standing_at(storage):
+    """Stores a submission that stands at a state."""
+
+    def make(state, intent_id="intent-1", job=None, **columns):
+        storage.submissions.intend([an_intent(intent_id, job, **columns)])
+        remote_id = f"video-{intent_id}" if state in (S.BOUND, S.FAILED, S.DELETED, S.SURPLUS) else None
+        table = storage.database.tables.submission
+        table.update(state=state.value, remote_id=remote_id).where(table.id == intent_id).execute()
+        return storage.submissions.get(intent_id)
+
+    return make
+
+
+def test_an_intent_has_the_databases_time_and_nothing_else_happened_to_it(storage, submissions):
+    submissions.intend([an_intent()])
+    found = submissions.get("intent-1")
+    assert abs(found.intended_at - storage.database.now()) < 5
+    assert found == an_intent(intended_at=found.intended_at)
+
+
+@pytest.mark.parametrize("state", sorted(LIVE_SUBMISSION))
+def test_a_job_with_a_live_submission_gets_no_second_one(submissions, standing_at, state):
+    standing_at(state)
+    with pytest.raises(peewee.IntegrityError):
+        submissions.intend([an_intent("intent-2", attempt=2)])
+    assert [entry.id for entry in submissions.of_batch("nature")] == ["intent-1"]
+
+
+@pytest.mark.parametrize("state", sorted(FINAL))
+def test_a_job_whose_submission_is_settled_gets_another(submissions, standing_at, state):
+    standing_at(state)
+    submissions.intend([an_intent("intent-2", attempt=2)])
+    assert submissions.live_of_batch("nature")["nature-01"].id == "intent-2"
+
+
+def test_a_settled_submission_does_not_come_to_life_beside_a_new_one(submissions, standing_at):
+    standing_at(S.ABSENT)
+    submissions.intend([an_intent("intent-2", attempt=2)])
+    assert not submissions.bind("intent-1", "late")
+    assert (submissions.get("intent-1").state, submissions.get("intent-1").remote_id) == (S.SURPLUS, "late")
+
+
+@pytest.mark.parametrize("state", sorted(UNRESOLVED))
+def test_an_open_submission_is_bound(submissions, standing_at, state):
+    standing_at(state)
+    assert submissions.bind("intent-1", "video_1")
+    bound = submissions.get("intent-1")
+    assert (bound.state, bound.remote_id, bound.adopted) == (S.BOUND, "video_1", False)
+    assert bound.closed_at is not None
+
+
+@pytest.mark.parametrize("state", [S.NOT_SENT, S.REFUSED, S.ABSENT, S.ABANDONED])
+def test_an_answer_that_comes_late_is_kept_as_surplus(submissions, standing_at, state):
+    standing_at(state)
+    assert not submissions.bind("intent-1", "video_1")
+    assert (submissions.get("intent-1").state, submissions.get("intent-1").remote_id) == (S.SURPLUS, "video_1")
+
+
+@pytest.mark.parametrize("state", [S.BOUND, S.FAILED, S.DELETED, S.SURPLUS])
+def test_a_video_that_is_known_is_never_replaced_by_another(submissions, standing_at, state):
+    before = standing_at(state)
+    assert not submissions.bind("intent-1", "another")
+    assert submissions.get("intent-1") == before
+
+
+def test_binding_twice_is_binding_once(submissions):
+    submissions.intend([an_intent()])
+    assert submissions.bind("intent-1", "video_1")
+    assert submissions.bind("intent-1", "video_1")
+    assert submissions.get("intent-1").state is S.BOUND
+
+
+def test_an_adopted_video_is_marked(submissions):
+    submissions.intend([an_intent()])
+    submissions.bind("intent-1", "video_1", adopted=True)
+    assert submissions.get("intent-1").adopted
+
+
+def test_a_video_is_held_by_one_submission_of_its_provider(submissions, standing_at):
+    standing_at(S.BOUND)
+    submissions.intend([an_intent("intent-2", a_job(2)), an_intent("intent-3", a_job(3), provider="other")])
+    with pytest.raises(peewee.IntegrityError):
+        submissions.bind("intent-2", "video-intent-1")
+    assert submissions.get("intent-2").state is S.INTENDED
+    assert submissions.bind("intent-3", "video-intent-1")
+
+
+def _gives_way(before, after):
+    if before in UNRESOLVED:
+        return True
+    return before is S.BOUND and after in (S.FAILED, S.DELETED, S.ABANDONED)
+
+
+@pytest.mark.parametrize("before", S)
+def test_a_final_outcome_is_never_overwritten(submissions, standing_at, before):
+    for position, after in enumerate(set(S) - {S.BOUND}):
+        found = standing_at(before, f"intent-{position}", a_job(position))
+        submissions.settle(found.id, after, "why")
+        settled = submissions.get(found.id)
+        if _gives_way(before, after):
+            assert (settled.state, settled.note, settled.remote_id) == (after, "why", found.remote_id)
+            assert settled.closed_at is not None
+        else:
+            assert settled == found
+
+
+def test_nothing_is_bound_by_settling(submissions):
+    with pytest.raises(ValueError, match="remote id"):
+        submissions.settle("intent-1", S.BOUND)
+
+
+def test_settling_twice_keeps_the_first_time_and_note(submissions):
+    submissions.intend([an_intent()])
+    submissions.settle("intent-1", S.UNKNOWN, "no answer")
+    first = submissions.get("intent-1")
+    submissions.settle("intent-1", S.UNKNOWN)
+    assert submissions.get("intent-1") == first
+
+
+def test_a_note_changes_no_state(submissions, standing_at):
+    standing_at(S.BOUND)
+    submissions.annotate("intent-1", "DELETE: HTTP 405")
+    assert (submissions.get("intent-1").state, submissions.get("intent-1").note) == (S.BOUND, "DELETE: HTTP 405")
+
+
+def test_live_submissions_are_told_by_job(submissions, standing_at):
+    for position, state in enumerate(S, 1):
+        standing_at(state, f"intent-{position}", a_job(position))
+    live = submissions.live_of_batch("nature")
+    assert {entry.state for entry in live.values()} == LIVE_SUBMISSION
+    assert all(entry.job_id == job_id for job_id, entry in live.items())
+
+
+def test_open_intents_of_one_request_come_from_every_batch_in_order(storage, submissions, standing_at):
+    for number, batch_id in enumerate(["one", "two", "three"]):
+        standing_at(S.UNKNOWN, f"intent-{number}", a_job(batch_id=batch_id))
+        table = storage.database.tables.submission
+        table.update(intended_at=NOON - number).where(table.id == f"intent-{number}").execute()
+    standing_at(S.BOUND, "bound", a_job(batch_id="four"))
+    standing_at(S.UNKNOWN, "elsewhere", a_job(batch_id="five"), provider="other")
+    standing_at(S.UNKNOWN, "different", a_job(2, "six"))
+    found = submissions.unresolved(PROVIDER, an_intent().digest)
+    assert [entry.id for entry in found] == ["intent-2", "intent-1", "intent-0"]
+
+
+def test_held_are_the_videos_that_any_submission_of_the_provider_has(submissions, standing_at):
+    standing_at(S.BOUND, "a")
+    standing_at(S.SURPLUS, "b", a_job(2))
+    standing_at(S.BOUND, "c", a_job(3), provider="other")
+    asked = ["video-a", "video-b", "video-c", "video-d"]
+    assert submissions.held(PROVIDER, asked) == {"video-a", "video-b"}
+    assert submissions.held(PROVIDER, []) == set()
+
+
+def test_we_made_a_video_there_only_if_one_has_an_id(submissions, standing_at):
+    standing_at(S.UNKNOWN)
+    assert not submissions.made_any(PROVIDER)
+    submissions.bind("intent-1", "video_1")
+    assert submissions.made_any(PROVIDER)
+    assert not submissions.made_any("other")
+
+
+def test_consent_lets_go_of_what_lives_and_of_nothing_else(submissions, standing_at):
+    for position, state in enumerate(S, 1):
+        standing_at(state, f"intent-{position}", a_job(position))
+    standing_at(S.BOUND, "other", a_job(1, "other"))
+    before = {entry.id: entry.state for entry in submissions.of_batch("nature")}
+    submissions.abandon("nature", [f"nature-{position:02d}" for position in range(2, 99)])
+    after = {entry.id: entry.state for entry in submissions.of_batch("nature")}
+    assert after["intent-1"] is S.INTENDED
+    assert {name for name in before if after[name] is not before[name]} == {"intent-2", "intent-3"}
+    assert submissions.get("other").state is S.BOUND
+
+
+def test_an_abandoned_video_keeps_its_id(submissions, standing_at):
+    standing_at(S.BOUND)
+    submissions.abandon("nature", ["nature-01"])
+    assert submissions.get("intent-1").remote_id == "video-intent-1"
+    assert submissions.held(PROVIDER, ["video-intent-1"])

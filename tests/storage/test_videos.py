@@ -1,0 +1,91 @@
+"""Where finished files lie, and that they are whole before they lie there."""
+
+import hashlib
+
+import pytest
+
+from storage.videos import EXTENSIONS, VideoFolder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return VideoFolder(tmp_path / "videos")
+
+
+def written(part, *chunks):
+    with part.open() as file:
+        for chunk in chunks:
+            part.write(file, chunk)
+        part.flush(file)
+    return part
+
+
+def test_a_file_is_written_aside_and_renamed_into_place(folder):
+    part = written(folder.part("nature", "nature-01", 3), b"one", b"two")
+    assert part.path == folder.root / "nature" / "nature-01.3.part"
+    final = part.publish(".mp4")
+    assert final == folder.root / "nature" / "nature-01.mp4"
+    assert final.read_bytes() == b"onetwo"
+    assert not part.path.exists()
+
+
+def test_a_file_knows_its_size_its_sum_and_its_first_bytes(folder):
+    part = written(folder.part("nature", "nature-01", 1), b"\0\0\0\x18ft", b"ypmp42", b"rest" * 999)
+    data = b"\0\0\0\x18ftypmp42" + b"rest" * 999
+    assert (part.bytes, part.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert part.head == data[:12]
+
+
+def test_naming_a_part_makes_nothing(folder):
+    folder.part("nature", "nature-01", 1)
+    assert not folder.root.exists()
+
+
+def test_writing_begins_anew_over_what_was_there(folder):
+    written(folder.part("nature", "nature-01", 1), b"a longer first try")
+    assert written(folder.part("nature", "nature-01", 1), b"short").publish(".mp4").read_bytes() == b"short"
+
+
+def test_owners_of_different_epochs_do_not_write_into_one_file(folder):
+    assert folder.part("nature", "nature-01", 1).path != folder.part("nature", "nature-01", 2).path
+
+
+def test_a_file_that_is_made_again_takes_the_place_of_the_old_one(folder):
+    written(folder.part("nature", "nature-01", 1), b"old").publish(".mp4")
+    written(folder.part("nature", "nature-01", 2), b"new").publish(".mp4")
+    assert [path.read_bytes() for path in folder.batch("nature").iterdir()] == [b"new"]
+
+
+def test_a_discarded_part_is_gone_and_may_be_discarded_again(folder):
+    part = written(folder.part("nature", "nature-01", 1), b"x")
+    part.discard()
+    part.discard()
+    assert list(folder.batch("nature").iterdir()) == []
+
+
+def test_discarding_after_publishing_leaves_the_file(folder):
+    part = written(folder.part("nature", "nature-01", 1), b"x")
+    final = part.publish(".webm")
+    part.discard()
+    assert final.exists()
+
+
+def test_sweeping_removes_parts_and_nothing_else(folder):
+    written(folder.part("nature", "nature-01", 1), b"x")
+    final = written(folder.part("nature", "nature-02", 1), b"x").publish(".mp4")
+    written(folder.part("other", "other-01", 1), b"x")
+    folder.sweep("nature")
+    assert list(folder.batch("nature").iterdir()) == [final]
+    assert len(list(folder.batch("other").iterdir())) == 1
+    folder.sweep("nowhere")
+
+
+def test_a_batchs_files_are_removed(folder):
+    written(folder.part("nature", "nature-01", 1), b"x").publish(".mp4")
+    folder.remove("nature")
+    folder.remove("nature")
+    assert list(folder.root.iterdir()) == []
+
+
+def test_extensions_follow_the_content_type():
+    assert (EXTENSIONS["video/mp4"], EXTENSIONS["video/x-msvideo"]) == (".mp4", ".avi")

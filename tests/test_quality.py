@@ -1,0 +1,26 @@
+"""The checks of the code itself: they fail here as they would in an editor."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["ruff check", "ruff format --check", "mypy", "lint-imports"],
+)
+def test_the_code_passes(command: str) -> None:
+    program, *arguments = command.split()
+    result = subprocess.run([BIN / program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_top_level_is_what_was_agreed() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    top = {name.split("/")[0] for name in tracked if name and not name.startswith(".")}
+    assert top <= {"setup.cfg", "pyproject.toml", "actors", "storage", "tests", "rabbitmq.conf", "README.md", "docs"}
