@@ -17,7 +17,6 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    TypeAdapter,
     ValidationError,
 )
 from pydantic.alias_generators import to_camel
@@ -72,9 +71,6 @@ Text = Annotated[str, AfterValidator(_storable)]
 Prompt = Annotated[str, Field(max_length=32_000), AfterValidator(_storable), AfterValidator(_not_blank)]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_storable_document)]
 Whole = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=1_000_000)]
-
-
-_METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 
 
 class _Input(BaseModel):
@@ -139,6 +135,10 @@ class BatchVideoRequest(_Input):
         return parsed
 
 
+class _OnlyMetadata(_Input):
+    metadata: Metadata
+
+
 def check_metadata(metadata: Any) -> dict[str, Any]:
     """Validate metadata by itself.
 
@@ -146,7 +146,7 @@ def check_metadata(metadata: Any) -> dict[str, Any]:
         InvalidRequest: it is no plain JSON object, or too large.
     """
     try:
-        return _METADATA.validate_python(metadata)
+        return _OnlyMetadata.model_validate({"metadata": metadata}).metadata
     except ValidationError as error:
         raise invalid(error) from None
 
@@ -160,6 +160,8 @@ def invalid(error: ValidationError) -> InvalidRequest:
 def _field_error(entry: dict[str, Any]) -> FieldError:
     # pydantic adds the name of a union's branch to the place; the caller never wrote it.
     place = [str(part) for part in entry["loc"] if part not in _BRANCHES and not str(part).startswith("function-")]
+    if "metadata" in place:
+        del place[place.index("metadata") + 1 :]  # behind it are keys of the caller's, mixed with names of branches
     pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in place)
     expected = _expected(entry)
     got = "" if entry["type"] == "missing" else f" (got {_shown(entry['input'])})"
@@ -204,7 +206,10 @@ def _dotted(place: list[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = "something nested too deeply"
     return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."
 
 

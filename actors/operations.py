@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.errors import Conflict, ErrorCode, NotFound
+from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound
 from actors.events import EventName, batch_event
 from actors.lifecycle import BatchMove, JobMove, Step
 from actors.model import CancellationSummary, Charge
@@ -33,14 +33,12 @@ def create(storage: Storage, new: NewBatch) -> None:
     Raises:
         Conflict: the id exists with another request.
     """
-    found = storage.batches.get(new.batch.id)
-    if found is not None:
-        if found.digest != new.batch.digest:
-            raise Conflict(f"batch {new.batch.id} exists already, with another request; choose another id")
-        return
     sequence = storage.journal.last_sequence(new.batch.id) + 1
     batch = replace(new.batch, sequence=sequence)
-    storage.batches.add(batch)
+    if not storage.batches.add(batch):
+        if existing(storage, batch.id).digest != batch.digest:
+            raise Conflict(f"batch {batch.id} exists already, with another request; choose another id")
+        return
     for reference in new.references:
         storage.jobs.keep_reference(reference)
     storage.jobs.add(new.jobs)
@@ -193,9 +191,13 @@ def retry(
         The ids of the jobs that are tried again.
 
     Raises:
+        InvalidRequest: the list of jobs is empty.
         NotFound: there is no such batch, or no such job in it.
         Conflict: the batch has not ended, or nothing of it can be tried again.
     """
+    if job_ids is not None and not job_ids:
+        message = "job_ids: must name at least one job; leave it out for all that failed or were cancelled"
+        raise InvalidRequest(message, (FieldError("/job_ids", message, "at least one job", "too_short"),))
     batch = existing(storage, batch_id)
     if batch.status not in FINAL_BATCH:
         raise Conflict(f"batch {batch_id} is {batch.status}: wait until it has ended, or cancel it")
@@ -245,11 +247,12 @@ def _put_back(
     step.batch = replace(step.batch, epoch=batch.epoch + 1, wanted=True, spent=0.0, claims=0)
     step.move_batch(BatchMove.RETRY, completed_at=None, error=None)
     step.tell(EventName.BATCH_RETRIED, job_ids=[job.id for job in chosen])
-    anew = {"error": None, "completed_at": None, "started_at": None, "progress": 0}
+    anew = {"error": None, "completed_at": None, "progress": 0}
     for job in chosen:
         submission = live.get(job.id)
         remote_id = submission.remote_id if submission else None
-        fields = {**anew, "remote_id": remote_id, **changes.get(job.id, {})}
+        accepted_at = at if remote_id else None
+        fields = {**anew, "remote_id": remote_id, "started_at": accepted_at, **changes.get(job.id, {})}
         step.move(job, _way_back(submission), EventName.JOB_RETRIED, **fields)
     if not storage.apply(step.changes()):
         raise AssertionError("the batch is locked by this transaction")

@@ -24,7 +24,10 @@ def _from_milliseconds(value: Any) -> Any:
     milliseconds = float(value)
     if milliseconds < 0:
         raise ValueError("must not be negative")
-    return timedelta(milliseconds=milliseconds)
+    try:
+        return timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        raise ValueError("must be a number of milliseconds") from None
 
 
 def _words(value: Any) -> Any:

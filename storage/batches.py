@@ -29,9 +29,14 @@ class BatchRepository:
         self._database = database
         self._table = database.tables.batch
 
-    def add(self, batch: BatchRecord) -> None:
-        """Store a new batch."""
-        self._table.insert(**asdict(batch)).execute()
+    def add(self, batch: BatchRecord) -> bool:
+        """Store a new batch.
+
+        Returns:
+            False if its id is taken, be it by somebody who was just a moment faster: nothing was written.
+        """
+        added = self._table.insert(**asdict(batch)).on_conflict_ignore().returning(self._table.id)
+        return bool(list(added.tuples().execute()))
 
     def get(self, batch_id: str) -> BatchRecord | None:
         """The batch, or None."""

@@ -22,6 +22,7 @@ from storage.tables import Tables, make_tables
 T = TypeVar("T")
 
 BUSY_SECONDS = 5.0
+IDLE_IN_TRANSACTION_MILLISECONDS = 5000
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 # What SQLite says while somebody else holds the lock or the disk is full: it passes, or a person makes it pass.
@@ -54,22 +55,23 @@ class Database:
                 "or postgresql://USER:PASSWORD@HOST/NAME"
             )
         self.path = Path(unquote(url.removeprefix("sqlite:///"))).absolute()
-        pragmas = {"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1}
+        busy = int(BUSY_SECONDS * 1000)  # peewee's own `timeout` goes to the pool here
+        pragmas = {"busy_timeout": busy, "journal_mode": "wal", "synchronous": "full", "foreign_keys": 1}
         return PooledSqliteDatabase(
-            str(self.path), pragmas=pragmas, timeout=BUSY_SECONDS, max_connections=None, autoconnect=False,
+            str(self.path), pragmas=pragmas, max_connections=None, autoconnect=False,
             check_same_thread=False,
         )  # fmt: skip
 
     def _postgresql(self, url: str) -> Any:
-        parts = urlsplit(url)
-        # libpq reads the whole URL itself: options such as sslmode stay the user's.
         return PooledPostgresqlDatabase(
-            unquote(parts.path.lstrip("/")) or None, max_connections=None, autoconnect=False,
-            prefer_psycopg3=True, conninfo=url.replace("postgres://", "postgresql://", 1),
-        ) if parts.query else PooledPostgresqlDatabase(
-            unquote(parts.path.lstrip("/")), max_connections=None, autoconnect=False, prefer_psycopg3=True,
-            **_given(host=parts.hostname, port=parts.port, user=parts.username, password=parts.password),
-        )  # fmt: skip
+            # libpq reads the whole URL itself: options such as sslmode stay the user's.
+            url.replace("postgres://", "postgresql://", 1),
+            max_connections=None,
+            autoconnect=False,
+            prefer_psycopg3=True,
+            # A process that is suspended in a transaction would hold a batch's row, and nobody could take it over.
+            options=f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MILLISECONDS}",
+        )
 
     @property
     def place(self) -> str:
@@ -205,7 +207,3 @@ def is_outage(error: BaseException) -> bool:
             return any(word in text for word in _SQLITE_OUTAGES) or not isinstance(cause, sqlite3.Error)
         return str(state).startswith(_POSTGRESQL_OUTAGES)
     return False
-
-
-def _given(**arguments: Any) -> dict[str, Any]:
-    return {name: unquote(value) if isinstance(value, str) else value for name, value in arguments.items() if value}

@@ -79,7 +79,7 @@ class Recorder:
         self._database.peewee.close()
         while not self._tasks.empty():
             late = self._tasks.get()
-            if late is not None:
+            if late is not None and late.answer.set_running_or_notify_cancel():
                 late.answer.set_exception(DatabaseError(f"the database {self._database.place} is closed"))
 
     def _gather(self) -> tuple[list[_Task], bool]:

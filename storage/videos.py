@@ -69,6 +69,7 @@ class PartFile:
             return self.path.open("wb")
         except FileNotFoundError:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            _flush_folder(self.path.parent.parent)
             return self.path.open("wb")
 
     def write(self, file: BinaryIO, chunk: bytes) -> None:
@@ -94,14 +95,18 @@ class PartFile:
         # `with_suffix` twice would mistake a dot of ours; ids have none.
         final = self.path.with_name(self.path.name.split(".", 1)[0] + extension)
         self.path.replace(final)
-        descriptor = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush_folder(final.parent)
         return final
 
     def discard(self) -> None:
         """Remove what was written."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

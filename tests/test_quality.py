@@ -21,6 +21,7 @@ def test_the_code_passes(command: str) -> None:
 
 
 def test_the_top_level_is_what_was_agreed() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = listing.split("\n")
     top = {name.split("/")[0] for name in tracked if name and not name.startswith(".")}
     assert top <= {"setup.cfg", "pyproject.toml", "actors", "storage", "tests", "rabbitmq.conf", "README.md", "docs"}

@@ -1,11 +1,12 @@
 """SoraClient: the requests of the Videos API, each sent once, and what became of it.
 
-It repeats nothing that costs money, decides nothing and records nothing. A create knows, from its tracing and not
-from an exception's class, whether a byte of it has left.
+It repeats nothing that costs money, decides nothing and records nothing. A create knows, from its body and not
+from an exception's class, whether it has left.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from storage.records import ReferenceRecord
 
 PAGE = 100
 _READINGS = 32
+_PIECE = 65_536
 _LOOK_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
 _FILE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
@@ -78,10 +80,38 @@ class NotNow(Exception):
     """The guard of a create said that it may no longer be sent."""
 
 
-@dataclass(slots=True)
-class _Flag:
-    guard: Callable[[], None]
-    sent: bool = False
+class _Body(aiohttp.Payload):
+    """The body of a create. In the very step that sends it, it asks whether it may still be sent.
+
+    aiohttp holds the headers back until then, and headers alone make no video.
+    """
+
+    _autoclose = True
+
+    def __init__(self, content: bytes, content_type: str, guard: Callable[[], None]) -> None:
+        super().__init__(content, content_type=content_type)
+        self._content, self._guard, self._size = content, guard, len(content)
+        self.sent = False
+        self.stopped: NotNow | None = None
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as a text."""
+        return self._content.decode(encoding, errors)
+
+    async def write(self, writer: Any) -> None:
+        """Send it."""
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: Any, _content_length: int | None) -> None:
+        """Send it, in pieces if it is large: a body that lacks its end makes no video either."""
+        for start in range(0, len(self._content), _PIECE):
+            try:
+                self._guard()
+            except NotNow as error:
+                self.stopped = error
+                raise
+            self.sent = True
+            await writer.write(self._content[start : start + _PIECE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +154,9 @@ class SoraClient:
         self._rest: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_before_the_first_byte)
         # A pooled connection that the server has just closed would make a false "unknown" of a create.
         self._creates = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            trace_configs=[trace],
             headers={"Accept": "application/json"},
         )
         self._rest = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30))
@@ -150,7 +177,7 @@ class SoraClient:
         """
         assert self._creates is not None
         await self.pace.turn(urgent=True)
-        flag = _Flag(guard)
+        body = await self._body(spec, guard)
         timeout = aiohttp.ClientTimeout(total=self._settings.sora_submit_timeout.total_seconds(), sock_connect=10)
         try:
             async with self._creates.post(
@@ -158,14 +185,15 @@ class SoraClient:
                 headers={**self._headers, "Idempotency-Key": intent_id},
                 allow_redirects=False,
                 timeout=timeout,
-                trace_request_ctx=flag,
-                **self._body(spec),
+                data=body,
             ) as response:
                 return self._judge(response, wire.parse_json(await response.read()))
-        except NotNow as error:
-            return Refused(Failure(ErrorCode.UNAVAILABLE, str(error)), sent=False)
-        except Exception as error:  # noqa: BLE001  (whatever it was, only the flag tells whether it left)
-            return self._unanswered(error) if flag.sent else self._not_sent(error)
+        except Exception as error:  # noqa: BLE001  (whatever it was, only the body tells whether it left)
+            if body.sent:
+                return self._unanswered(error)
+            if body.stopped is not None:
+                return Refused(Failure(ErrorCode.UNAVAILABLE, str(body.stopped)), sent=False)
+            return self._not_sent(error)
 
     def _judge(self, response: aiohttp.ClientResponse, body: Any) -> CreateResult:
         self.clock.learn(response.headers.get("Date"))
@@ -194,9 +222,10 @@ class SoraClient:
     def _unanswered(self, error: Exception) -> Unanswered:
         return Unanswered(Failure(ErrorCode.NETWORK, f"creating the video got no answer: {_words(error)}"))
 
-    def _body(self, spec: VideoSpec) -> dict[str, Any]:
+    async def _body(self, spec: VideoSpec, guard: Callable[[], None]) -> _Body:
         if self._settings.sora_request_format == "multipart":
-            return {"data": _form(spec)}
+            form = _form(spec)
+            return _Body(await form.as_bytes(), form.content_type, guard)
         body: dict[str, Any] = spec.fields()
         if spec.seconds is not None:
             # The JSON-only server takes a number, and so do the others that take JSON.
@@ -205,7 +234,7 @@ class SoraClient:
             body["input_reference"] = {"image_url": _data_url(spec.reference)}
         elif spec.file_id is not None:
             body["input_reference"] = {"file_id": spec.file_id}
-        return {"json": body}
+        return _Body(json.dumps(body).encode(), "application/json", guard)
 
     async def retrieve(self, remote_id: str) -> tuple[RemoteVideo, float | None]:
         """Look at a video.
@@ -271,14 +300,21 @@ class SoraClient:
         asked = {**headers, "Accept-Encoding": "identity", "Accept": "video/*, application/binary, */*"}
         try:
             # aiohttp takes the key off when a redirect leaves the origin.
-            async with self._rest.get(url, headers=asked, timeout=_FILE_TIMEOUT) as response:
-                kind = response.headers.get("Content-Type", "")
-                if response.status != 200 or "json" in kind:
-                    body = wire.parse_json(await response.content.read(65_536))
-                    raise self._error(response.status, response.headers, body, "downloading the video")
-                yield response
+            response = await self._rest.get(url, headers=asked, timeout=_FILE_TIMEOUT)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _network(f"downloading the video failed: {_words(error)}") from error
+        # What goes wrong while the caller takes the file in may be the caller's disk: it is not ours to name.
+        async with response:
+            if response.status != 200 or "json" in response.headers.get("Content-Type", ""):
+                raise await self._no_file(response)
+            yield response
+
+    async def _no_file(self, response: aiohttp.ClientResponse) -> SoraError:
+        try:
+            body = wire.parse_json(await response.content.read(65_536))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return _network(f"downloading the video failed: {_words(error)}")
+        return self._error(response.status, response.headers, body, "downloading the video")
 
     async def _get(self, path: str) -> tuple[int, Any, Any]:
         return await self._request("GET", path)
@@ -304,12 +340,6 @@ class SoraClient:
         if failure.code is ErrorCode.RATE_LIMITED:
             self.pace.rate_limited(pause)
         return SoraError(failure, status=status, retry_after=pause)
-
-
-async def _before_the_first_byte(_session: object, context: Any, _params: object) -> None:
-    flag: _Flag = context.trace_request_ctx
-    flag.guard()
-    flag.sent = True
 
 
 def _form(spec: VideoSpec) -> aiohttp.MultipartWriter:

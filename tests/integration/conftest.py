@@ -59,8 +59,14 @@ def service(start_service: Callable[..., BatchService]) -> BatchService:
 
 
 @pytest.fixture(scope="session")
-def drivers() -> Iterator[Drivers]:
-    """Processes to be killed."""
+def drivers_process() -> Iterator[Drivers]:
     drivers = Drivers()
     yield drivers
     drivers.close()
+
+
+@pytest.fixture
+def drivers(drivers_process: Drivers) -> Iterator[Drivers]:
+    """Processes to be killed."""
+    yield drivers_process
+    drivers_process.reset()

@@ -7,7 +7,7 @@ It reads orders from standard input, one JSON document a line, and forks a child
     do        process (the default), resume, cancel, claim (no wish for it is recorded), forget (no close)
     label     `before <point>` or `after <point>`: one of POINTS, wrapped before the product is used
     hit       at which of its hits (1)
-    how       kill (the default); or hold: say so and do not go on; or let_go: let go of the batch in order
+    how       kill (the default); stop: say so and stop as on SIGSTOP, until SIGCONT; let_go: let the batch go in order
 """
 
 import contextlib
@@ -72,7 +72,7 @@ POINTS: dict[str, tuple[Any, str, Callable[[Arguments], int]]] = {
     # one video's way
     "run": (Production, "run", _always),
     "post": (SoraClient, "create", _always),
-    "first byte": (sora_client, "_before_the_first_byte", _always),
+    "first byte": (sora_client._Body, "write_with_length", _always),
     "judge": (SoraClient, "_judge", _always),
     "bind": (SubmissionRepository, "bind", _always),
     "bound": (Submitter, "_bind", _always),
@@ -137,10 +137,16 @@ def _deed(order: dict[str, Any], service: BatchService) -> Callable[[], None]:
     match order.get("how", "kill"):
         case "kill":
             return lambda: os.kill(os.getpid(), signal.SIGKILL)
-        case "hold":
-            return lambda: (_say(holding=True), threading.Event().wait())  # type: ignore[return-value]
+        case "stop":
+            # In the recorder's thread, between two transactions: SQLite's lock is not to be suspended with us.
+            return lambda: service._recorder.read(_stop).result()
         case _:
             return lambda: threading.Thread(target=service.close).start()
+
+
+def _stop() -> None:
+    _say(stopped=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _install(label: str, hit: int, deed: Callable[[], None]) -> None:

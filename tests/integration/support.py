@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -124,13 +126,15 @@ class Drivers:
         self._process = subprocess.Popen(
             [sys.executable, str(DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
+        self._child: int | None = None
 
     def start(self, **order: Any) -> int:
         """Start a child; return its pid. One at a time: `end` comes before the next."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        return int(self.told()["pid"])
+        self._child = int(self.told()["pid"])
+        return self._child
 
     def told(self) -> dict[str, Any]:
         """The next thing that the child, or its parent, says."""
@@ -144,11 +148,18 @@ class Drivers:
         said: dict[str, Any] = {}
         while "ended" not in (told := self.told()):
             said.update(told)
+        self._child = None
         return {**told, "said": said}
 
     def run(self, **order: Any) -> dict[str, Any]:
         self.start(**order)
         return self.end()
+
+    def reset(self) -> None:
+        """End a child that a failed test has left."""
+        if self._child is not None:
+            os.kill(self._child, signal.SIGKILL)
+            self.end()
 
     def close(self) -> None:
         assert self._process.stdin is not None

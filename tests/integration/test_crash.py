@@ -36,7 +36,9 @@ STEPS = [("before recorded", hit) for hit in range(1, 7)]
 def finish(provider: Provider, start_service: Callable[..., BatchService]) -> Callable[..., Batch]:
     """Go on with the batch in this process, to its end, and see that nothing was lost or paid twice."""
 
-    def resume(request: dict[str, Any] = REQUEST, limit: int = LIMIT, **changes: Any) -> Batch:
+    def resume(
+        request: dict[str, Any] = REQUEST, limit: int = LIMIT, count: int | None = None, **changes: Any
+    ) -> Batch:
         service = start_service(**changes)
         batch_id = service.create_batch(request).id
         (running,) = service.resume_batches([batch_id])
@@ -44,7 +46,7 @@ def finish(provider: Provider, start_service: Callable[..., BatchService]) -> Ca
         assert [(job.status, job.error) for job in batch.jobs] == [("completed", None)] * len(batch.jobs)
         assert batch.status == "completed"
         summary = check_paid_once(provider, limit=limit)
-        assert summary["accepted"] == len(batch.jobs)
+        assert summary["accepted"] == (count or len(batch.jobs))
         check_files(batch, provider)
         names = check_journal(service, batch_id)
         assert names.count("job.completed") == len(batch.jobs)
@@ -128,6 +130,46 @@ def test_a_batch_that_was_let_go_in_order_is_finished_by_another(
     end = drivers.run(options=options(), request=REQUEST, label=label, hit=hit, how="let_go")
     assert end["ended"] == 0
     finish()
+
+
+@pytest.mark.parametrize("label", ["after claim", "after intent", "before judge", "after bind", "after completion"])
+def test_a_kill_is_survived_on_either_database(
+    label: str, database_url: str, drivers: Drivers, options: Callable[..., Any], finish: Callable[..., Batch]
+) -> None:
+    kill_at(
+        drivers,
+        {"options": options(database_url=database_url), "request": REQUEST},
+        label,
+        2 if label == "after bind" else 1,
+    )
+    finish(database_url=database_url)
+
+
+@pytest.mark.parametrize("label", ["before first byte", "after look"])
+def test_an_owner_that_was_suspended_beyond_its_lease_wakes_up_without_harm(
+    label: str, provider: Provider, drivers: Drivers, options: Callable[..., Any], finish: Callable[..., Batch]
+) -> None:
+    """A zombie: it sends no POST, writes nothing over, and tells the end that another one reached."""
+    changes = {"batch_lease": 5000, "sora_submit_timeout": 1000}
+    pid = drivers.start(options=options(**changes), request=REQUEST, label=label, hit=2, how="stop")
+    while "stopped" not in drivers.told():
+        pass
+    finish(**changes)
+    os.kill(pid, signal.SIGCONT)
+    end = drivers.end()
+    assert (end["ended"], end["said"]["status"]) == (0, "completed")
+    assert check_paid_once(provider, limit=LIMIT)["accepted"] == 4
+
+
+def test_two_processes_that_are_told_to_make_the_same_batch_make_it_once(
+    provider: Provider, drivers: Drivers, options: Callable[..., Any], finish: Callable[..., Batch]
+) -> None:
+    for number in range(5):
+        request = videos(*numbered(4, f"r{number}"), id=f"round-{number}", concurrency=LIMIT)
+        drivers.start(options=options(), request=request)
+        finish(request, count=4 * (number + 1))
+        end = drivers.end()
+        assert (end["ended"], end["said"]["status"]) == (0, "completed")
 
 
 def test_ten_kills_at_random_moments_pay_nothing_twice(

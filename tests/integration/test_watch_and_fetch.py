@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from actors.errors import SettingsError
 from actors.model import Batch
 from actors.service import BatchService
 from tests.integration.support import PATIENCE, check_files, check_journal, check_paid_once, numbered, until, videos
@@ -285,15 +286,34 @@ def test_a_large_file_is_whole(provider: Provider, service: BatchService) -> Non
     check_files(batch, provider)
 
 
-def test_a_folder_that_can_not_be_written_is_told(provider: Provider, start_service: Start, tmp_path: Path) -> None:
+def test_a_folder_that_can_not_be_written_is_told_before_anything_is_paid(
+    provider: Provider, service: BatchService, tmp_path: Path
+) -> None:
     (tmp_path / "videos").write_text("I am a file")
-    batch = make(start_service(), "a boat", id="b")
-    assert codes(batch) == ["storage"]
-    assert batch.jobs[0].error is not None
-    assert str(tmp_path / "videos") in batch.jobs[0].error.message
+    with pytest.raises(SettingsError, match=str(tmp_path / "videos")):
+        make(service, "a boat", id="b")
+    assert provider.summary()["posts"] == 0
     (tmp_path / "videos").unlink()
-    assert start_service().retry_batch("b").result(PATIENCE).status == "completed"
-    assert provider.summary()["posts"] == 1
+    assert service.process_batch("b").result(PATIENCE).status == "completed"
+
+
+def test_a_file_that_can_not_be_written_is_fetched_by_a_retry(
+    provider: Provider, service: BatchService, tmp_path: Path
+) -> None:
+    folder = tmp_path / "videos" / "b"
+    folder.parent.mkdir()
+    folder.write_text("I am a file")
+    batch = make(service, *numbered(2), id="b")
+    assert codes(batch) == ["storage"] * 2
+    error = batch.jobs[0].error
+    assert error is not None
+    assert str(folder) in error.message
+    assert error.retryable
+    folder.unlink()
+    final = service.retry_batch("b").result(PATIENCE)
+    assert final.status == "completed"
+    check_files(final, provider)
+    assert provider.summary()["posts"] == 2
 
 
 # --- time limits

@@ -253,3 +253,9 @@ def test_a_batch_is_forgotten_with_its_jobs(storage):
     storage.batches.remove("nature")
     assert storage.batches.get("nature") is None
     assert storage.jobs.of_batch("nature") == []
+
+
+def test_an_id_is_taken_once(batches):
+    assert batches.add(a_batch())
+    assert not batches.add(a_batch(digest="other"))
+    assert batches.get("nature").digest == "digest"

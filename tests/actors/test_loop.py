@@ -1,0 +1,280 @@
+"""Pykka actors on the I/O loop."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+import threading
+import time
+
+import pykka
+import pytest
+
+from actors.loop import IOLoop, LoopActor, tell
+
+PATIENCE = 10
+
+
+@pytest.fixture
+def io():
+    io = IOLoop()
+    yield io
+    io.close()
+
+
+class Recording(LoopActor):
+    """Does what it is told, and remembers what happened to it."""
+
+    def __init__(self, io, log=None, failed=None):
+        super().__init__(io)
+        self.log = [] if log is None else log
+        self.failed = failed or threading.Event()
+
+    def on_receive(self, message):
+        if callable(message):
+            return message(self)
+        self.log.append(message)
+        return ("got", message)
+
+    def on_stop(self):
+        self.log.append("stopped")
+
+    def on_failure(self, kind, error, traceback):
+        self.log.append((kind, str(error)))
+        self.failed.set()
+
+
+@pytest.fixture
+def log():
+    return []
+
+
+@pytest.fixture
+def failed():
+    return threading.Event()
+
+
+@pytest.fixture
+def ref(io, log, failed):
+    ref = Recording.start(io, log, failed)
+    yield ref
+    if ref.is_alive():
+        ref.stop(timeout=PATIENCE)
+
+
+@pytest.fixture
+def quiet(caplog):
+    """What Pykka logs of failures that a test makes on purpose."""
+    with caplog.at_level(logging.CRITICAL, "pykka"):
+        yield
+
+
+def boom(_actor):
+    raise ValueError("boom")
+
+
+def test_messages_are_handled_in_the_order_in_which_they_were_told(ref, log):
+    for number in range(1000):
+        ref.tell(number)
+    ref.ask("last", timeout=PATIENCE)
+    assert log == [*range(1000), "last"]
+
+
+def test_messages_of_several_threads_are_all_handled_one_after_the_other(ref, log):
+    def send(sender):
+        for number in range(300):
+            ref.tell((sender, number))
+
+    threads = [threading.Thread(target=send, args=(sender,)) for sender in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ref.ask("last", timeout=PATIENCE)
+    assert len(log) == 1201
+    for sender in range(4):
+        assert [number for who, number in log[:-1] if who == sender] == list(range(300))
+
+
+def test_a_question_is_answered(ref):
+    assert ref.ask("x", timeout=PATIENCE) == ("got", "x")
+
+
+def test_every_message_is_handled_on_the_loop(io, ref):
+    def where(_actor):
+        return asyncio.get_running_loop(), threading.current_thread().name
+
+    assert ref.ask(where, timeout=PATIENCE) == (io.loop, "sora-io")
+
+
+def test_an_actor_that_tells_itself_does_not_starve_the_others(io, ref, log):
+    busy = Recording.start(io)
+
+    def again(actor):
+        if not actor.log:
+            actor.actor_ref.tell(again)
+
+    busy.tell(again)
+    assert ref.ask("my turn", timeout=PATIENCE) == ("got", "my turn")
+    busy.tell("enough")
+    busy.stop(timeout=PATIENCE)
+
+
+def test_a_failing_tell_stops_the_actor_and_calls_on_failure(ref, log, failed, quiet):
+    ref.tell(boom)
+    assert failed.wait(PATIENCE)
+    assert log == [(ValueError, "boom")]
+    assert ref.actor_stopped.wait(PATIENCE)
+
+
+def test_a_failing_ask_is_answered_and_stops_the_actor(ref, log, failed, quiet):
+    with pytest.raises(ValueError, match="boom"):
+        ref.ask(boom, timeout=PATIENCE)
+    assert ref.actor_stopped.wait(PATIENCE)
+    assert failed.wait(PATIENCE)
+    assert log == [(ValueError, "boom")]
+
+
+def test_a_failing_on_failure_hurts_nobody_else(io, ref, quiet):
+    class Clumsy(Recording):
+        def on_failure(self, *_):
+            raise RuntimeError("again")
+
+    clumsy = Clumsy.start(io)
+    clumsy.tell(boom)
+    assert clumsy.actor_stopped.wait(PATIENCE)
+    assert ref.ask("alive", timeout=PATIENCE) == ("got", "alive")
+
+
+def test_what_was_told_before_a_failure_and_not_handled_is_dropped(ref, log, failed, quiet):
+    def fail_with_mail(me):
+        me.actor_ref.tell("never read")
+        boom(me)
+
+    ref.tell(fail_with_mail)
+    assert failed.wait(PATIENCE)
+    assert ref.actor_stopped.wait(PATIENCE)
+    assert "never read" not in log
+
+
+def test_a_question_that_nobody_will_answer_is_answered_so(ref, quiet):
+    answers = []
+
+    def stop_with_mail(me):
+        me.stop()
+        answers.append(me.actor_ref.ask("too late", block=False))
+
+    ref.ask(stop_with_mail, timeout=PATIENCE)
+    with pytest.raises(pykka.ActorDeadError):
+        answers[0].get(timeout=PATIENCE)
+
+
+def test_stopping_handles_what_was_told_before_and_calls_on_stop(ref, log):
+    for number in range(10):
+        ref.tell(number)
+    ref.stop(timeout=PATIENCE)
+    assert log == [*range(10), "stopped"]
+
+
+def test_an_actor_that_stops_itself_handles_nothing_more(ref, log):
+    def stop(me):
+        me.stop()
+        me.actor_ref.tell("after")
+
+    ref.tell(stop)
+    assert ref.actor_stopped.wait(PATIENCE)
+    assert log == ["stopped"]
+
+
+def test_telling_an_actor_that_has_ended_is_nothing(ref):
+    ref.stop(timeout=PATIENCE)
+    tell(ref, "x")
+    with pytest.raises(pykka.ActorDeadError):
+        ref.tell("x")
+
+
+def test_the_end_of_work_is_told_with_its_task(io, ref):
+    ended = threading.Event()
+    results = []
+
+    def done(task):
+        results.append(task.result())
+        ended.set()
+
+    async def work():
+        return 7
+
+    ref.ask(lambda me: me.begin(work(), done) and None, timeout=PATIENCE)
+    assert ended.wait(PATIENCE)
+    assert results == [7]
+
+
+# --- the loop
+
+
+def test_a_coroutine_is_run_and_answered(io):
+    async def work():
+        return threading.current_thread().name
+
+    assert io.submit(work()).result(PATIENCE) == "sora-io"
+
+
+def test_what_blocks_runs_beside_the_loop(io):
+    blocked, release = threading.Event(), threading.Event()
+
+    def block():
+        blocked.set()
+        return release.wait(PATIENCE)
+
+    answer = io.submit(io.offload(block))
+    assert blocked.wait(PATIENCE)
+    alive = threading.Event()
+    io.call(alive.set)
+    assert alive.wait(PATIENCE)
+    release.set()
+    assert answer.result(PATIENCE) is True
+
+
+def test_closing_ends_every_task(io):
+    begun, ended = threading.Event(), threading.Event()
+
+    async def forever():
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    io.submit(forever())
+    assert begun.wait(PATIENCE)
+    io.close()
+    assert ended.is_set()
+    assert io.loop.is_closed()
+
+
+def test_closing_twice_is_closing_once_and_calls_after_it_are_nothing(io):
+    io.close()
+    io.close()
+    io.call(pytest.fail, "called after the end")
+
+
+FORGETFUL = """
+import asyncio
+from actors.loop import IOLoop, LoopActor
+
+class Forever(LoopActor):
+    def on_receive(self, message):
+        self.begin(asyncio.Event().wait(), print)
+        return "begun"
+
+io = IOLoop()
+ref = Forever.start(io)
+print(ref.ask("go", timeout=10))
+"""
+
+
+def test_a_program_that_forgets_to_close_its_loop_ends_all_the_same():
+    before = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", FORGETFUL], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "begun\n"), done.stderr
+    assert time.monotonic() - before < 30

@@ -1,0 +1,417 @@
+"""What may be done to a batch from outside, on both databases."""
+
+import threading
+
+import pytest
+
+from actors import operations
+from actors.errors import Conflict, ErrorCode, Failure, InvalidRequest, NotFound
+from actors.events import Event
+from actors.operations import NewBatch
+from storage.changes import Storage
+from storage.database import Database
+from storage.records import ReferenceRecord
+from storage.states import FINAL_BATCH, JobStatus, SubmissionState
+from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, put, some_jobs
+
+J, S = JobStatus, SubmissionState
+LATER = NOON + 60
+
+
+@pytest.fixture
+def do(storage):
+    """Does something in one transaction, as the recorder would."""
+
+    def do(operation, *arguments, **options):
+        with storage.database.begin():
+            return operation(storage, *arguments, **options)
+
+    return do
+
+
+@pytest.fixture
+def cancel(do):
+    return lambda reason=None: do(operations.cancel, "nature", reason, LATER)
+
+
+@pytest.fixture
+def retry(do):
+    def retry(job_ids=None, changes=None, *, pay_again=False, references=()):
+        return do(
+            operations.retry, "nature", job_ids=job_ids, changes=changes or {}, changed_references=list(references),
+            pay_again=pay_again, at=LATER,
+        )  # fmt: skip
+
+    return retry
+
+
+@pytest.fixture
+def events(storage):
+    return lambda: [Event.parse(record) for record in storage.journal.read("nature")]
+
+
+@pytest.fixture
+def ended(storage):
+    """Stores a failed batch of one job that ended with an error, and with a submission in a state."""
+
+    def ended(code=ErrorCode.TIMEOUT, state=None, status=J.FAILED, **columns):
+        failure = Failure(code, "x").document()
+        job = a_job(status=status, error=failure, attempts=1, progress=40, started_at=NOON, completed_at=NOON)
+        put(storage, a_batch(**{"status": "failed", "failed": 1, "sequence": 5, "error": failure} | columns), [job])
+        if state is not None:
+            bring(storage, job, state)
+
+    return ended
+
+
+def bring(storage, job, state):
+    storage.submissions.intend([an_intent(f"intent-{job.position}", job)])
+    if state in (S.BOUND, S.FAILED, S.DELETED):
+        storage.submissions.bind(f"intent-{job.position}", f"video_{job.position}")
+    if state not in (S.INTENDED, S.BOUND):
+        storage.submissions.settle(f"intent-{job.position}", state)
+
+
+def job_of(storage, position=1):
+    return storage.jobs.of_batch("nature")[position - 1]
+
+
+# --- create
+
+
+def test_a_batch_is_created_with_its_jobs_its_references_and_its_event(do, storage, events):
+    reference = ReferenceRecord(digest="d", name="a.png", content_type="image/png", data=b"x")
+    do(operations.create, NewBatch(a_batch(total=2, sequence=0), some_jobs(2), [reference]))
+    assert storage.batches.get("nature") == a_batch(total=2, sequence=1)
+    assert storage.jobs.of_batch("nature") == some_jobs(2)
+    assert storage.jobs.reference("d") == reference
+    (created,) = events()
+    assert (created.name, created.sequence, created.data["status"]) == ("batch.created", "0000000001", "pending")
+
+
+def test_the_same_request_under_the_same_id_is_the_same_batch(do, storage):
+    new = NewBatch(a_batch(sequence=0), some_jobs(1), [])
+    do(operations.create, new)
+    do(operations.create, new)
+    assert len(storage.journal.read("nature")) == 1
+
+
+def test_another_request_under_the_same_id_is_a_conflict(do, storage):
+    do(operations.create, NewBatch(a_batch(sequence=0), some_jobs(1), []))
+    with pytest.raises(Conflict, match="nature exists already, with another request"):
+        do(operations.create, NewBatch(a_batch(total=2, digest="other"), some_jobs(2), []))
+    assert storage.batches.get("nature").digest == "digest"
+
+
+def test_of_two_who_create_it_at_once_one_finds_it_there(database_url, do, storage):
+    """The second one asks while the first has not committed yet."""
+    new = NewBatch(a_batch(sequence=0), some_jobs(1), [])
+    asking, answers = threading.Event(), []
+
+    def second():
+        database = Database(database_url)
+        asking.set()
+        with database.connection(), database.begin():
+            operations.create(Storage(database), new)
+        database.close()
+        answers.append("the same")
+
+    thread = threading.Thread(target=second)
+    with storage.database.begin():
+        operations.create(storage, new)
+        thread.start()
+        asking.wait(10)
+    thread.join(20)
+    assert answers == ["the same"]
+    assert len(storage.journal.read("nature")) == 1
+
+
+def test_a_batch_that_is_made_again_under_an_old_id_goes_on_counting(do, storage):
+    put(storage, a_batch(status="failed", failed=1, sequence=7), [a_job(status=J.FAILED)])
+    do(operations.delete, "nature", LATER)
+    do(operations.create, NewBatch(a_batch(sequence=0), some_jobs(1), []))
+    assert storage.batches.get("nature").sequence == 9
+    assert [event.sequence for event in storage.journal.read("nature")] == [8, 9]
+
+
+# --- want
+
+
+def test_a_wanted_batch_is_marked(do, storage):
+    put(storage, a_batch(claims=3))
+    assert do(operations.want, "nature", PROVIDER, 7) == "pending"
+    assert storage.batches.get("nature") == a_batch(claims=0, wanted=True, concurrency=7)
+
+
+def test_the_concurrency_of_a_batch_that_runs_stays(do, storage):
+    put(storage, a_batch(owner="us", status="processing"))
+    do(operations.want, "nature", PROVIDER, 7)
+    assert storage.batches.get("nature").concurrency == 3
+
+
+def test_an_ended_batch_is_not_wanted_again(do, storage):
+    put(storage, a_batch(status="completed", provider="elsewhere#k"))
+    assert do(operations.want, "nature", PROVIDER, None) == "completed"
+    assert not storage.batches.get("nature").wanted
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [("http://other/v1#key", "was started at http://other/v1, and this is http://server/v1:"),
+     ("http://server/v1#old", "and this is http://server/v1, with another key:")],
+)  # fmt: skip
+def test_a_batch_is_made_where_it_was_begun(do, storage, there, words):
+    put(storage, a_batch(provider=there))
+    with pytest.raises(Conflict) as caught:
+        do(operations.want, "nature", PROVIDER, None)
+    assert words in str(caught.value)
+    assert "#" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda storage: operations.want(storage, "nature", PROVIDER, None),
+        lambda storage: operations.cancel(storage, "nature", None, LATER),
+        lambda storage: operations.delete(storage, "nature", LATER),
+        lambda storage: operations.retry(
+            storage, "nature", job_ids=None, changes={}, changed_references=[], pay_again=False, at=LATER
+        ),
+    ],
+    ids=["want", "cancel", "delete", "retry"],
+)
+def test_an_unknown_id_is_answered_with_the_database_that_was_looked_in(do, storage, operation):
+    with pytest.raises(NotFound) as caught:
+        do(operation)
+    assert str(caught.value) == f"there is no batch 'nature' in the database {storage.database.place}"
+
+
+# --- cancel
+
+
+def test_a_waiting_batch_is_cancelled(cancel, storage, events):
+    put(storage, a_batch(total=2, wanted=True))
+    summary = cancel("too dear")
+    assert summary.model_dump(mode="json") == {
+        "batch_id": "nature", "status": "cancelled", "total": 2, "cancelled": 2, "completed": 0, "failed": 0,
+        "already_final": 0, "may_be_charged": [],
+    }  # fmt: skip
+    assert [event.name for event in events()] == ["job.cancelled", "job.cancelled", "batch.cancelled"]
+    assert events()[-1].data["reason"] == "too dear"
+    assert job_of(storage).error["message"] == "too dear"
+
+
+def test_a_batch_that_runs_is_taken_from_its_owner(cancel, storage):
+    put(storage, a_batch(status="processing", owner="them", epoch=3, wanted=True))
+    cancel()
+    batch = storage.batches.get("nature")
+    assert (batch.status, batch.owner, batch.epoch, batch.wanted) == ("cancelled", None, 4, False)
+    assert not storage.batches.advance(batch, epoch=3, sequence=1)
+
+
+def test_the_summary_says_what_had_ended_and_what_may_be_charged(cancel, storage, events):
+    states = [J.COMPLETED, J.FAILED, J.SUBMITTING, J.SUBMITTING, J.GENERATING, J.DOWNLOADING, J.PENDING]
+    jobs = [a_job(position, status=status) for position, status in enumerate(states, 1)]
+    put(storage, a_batch(status="processing", total=7, completed=1, failed=1, processing=4, sequence=9), jobs)
+    submissions = [S.BOUND, S.FAILED, S.INTENDED, S.UNKNOWN, S.BOUND, S.BOUND, S.REFUSED]
+    for job, state in zip(jobs, submissions, strict=True):
+        bring(storage, job, state)
+    summary = cancel()
+    assert (summary.cancelled, summary.completed, summary.failed, summary.already_final) == (5, 1, 1, 2)
+    assert summary.cancelled + summary.completed + summary.failed == summary.total
+    charged = [(charge.job_id[-2:], charge.remote_id, charge.state) for charge in summary.may_be_charged]
+    assert sorted(charged) == [
+        ("03", None, "submitting"), ("04", None, "submitting"), ("05", "video_5", "generating"),
+        ("06", "video_6", "generating"),
+    ]  # fmt: skip
+    told = events()[-1].data
+    assert told["may_be_charged"] == [charge.model_dump() for charge in summary.may_be_charged]
+    assert told["progress"]["pending"] == told["progress"]["processing"] == 0
+    assert [job["status"] for job in told["batch"]["jobs"]].count("cancelled") == 5
+
+
+def test_cancelling_twice_gives_the_same_summary_and_tells_nothing_more(cancel, storage, events):
+    jobs = [a_job(1, status=J.GENERATING), a_job(2, status=J.COMPLETED)]
+    put(storage, a_batch(status="processing", total=2, completed=1, processing=1), jobs)
+    bring(storage, jobs[0], S.BOUND)
+    first, told, batch = cancel("a"), len(events()), storage.batches.get("nature")
+    assert cancel("b") == first
+    assert len(events()) == told
+    assert storage.batches.get("nature") == batch
+
+
+def test_an_answer_that_comes_after_the_cancellation_is_kept_and_told(cancel, storage):
+    put(storage, a_batch(status="processing", processing=1), [a_job(status=J.SUBMITTING)])
+    bring(storage, a_job(), S.INTENDED)
+    cancel()
+    assert storage.submissions.bind("intent-1", "late")
+    assert [charge.remote_id for charge in cancel().may_be_charged] == ["late"]
+
+
+@pytest.mark.parametrize("status", ["completed", "partial", "failed"])
+def test_what_ended_otherwise_is_not_cancelled(cancel, storage, status):
+    put(storage, a_batch(status=status))
+    with pytest.raises(Conflict, match=f"nature is {status} already"):
+        cancel()
+    assert storage.journal.read("nature") == []
+
+
+def test_we_ask_to_delete_what_we_made_and_nobody_else_did(cancel, do, storage):
+    states = [S.BOUND, S.BOUND, S.UNKNOWN, S.BOUND]
+    jobs = some_jobs(4, status=J.GENERATING)
+    put(
+        storage,
+        a_batch(status="processing", total=4, completed=1, processing=3),
+        [*jobs[:3], a_job(4, status="completed")],
+    )
+    for job, state in zip(jobs, states, strict=True):
+        bring(storage, job, state)
+    table = storage.database.tables.submission
+    table.update(adopted=True).where(table.id == "intent-2").execute()
+    cancel()
+    assert [entry.remote_id for entry in do(operations.to_delete, "nature")] == ["video_1"]
+
+
+# --- retry
+
+
+@pytest.mark.parametrize("state", [None, S.REFUSED, S.NOT_SENT, S.FAILED, S.DELETED])
+def test_a_job_of_which_nothing_is_left_is_made_anew(ended, retry, storage, state):
+    ended(state=state)
+    assert retry() == ["nature-01"]
+    job = job_of(storage)
+    assert (job.status, job.error, job.progress, job.remote_id) == ("pending", None, 0, None)
+    assert (job.started_at, job.completed_at, job.attempts) == (None, None, 1)
+
+
+def test_a_video_that_the_server_still_has_is_attached_to(ended, retry, storage):
+    ended(state=S.BOUND)
+    retry()
+    job = job_of(storage)
+    assert (job.status, job.remote_id, job.started_at) == ("generating", "video_1", LATER)
+    assert storage.batches.get("nature").processing == 1
+    assert storage.submissions.live_of_batch("nature")["nature-01"].state is S.BOUND
+
+
+@pytest.mark.parametrize("state", [S.INTENDED, S.UNKNOWN])
+def test_an_unknown_outcome_is_looked_for_first(ended, retry, storage, state):
+    ended(code=ErrorCode.BATCH_TIMEOUT, state=state)
+    retry()
+    assert job_of(storage).status is J.SUBMITTING
+    assert "nature-01" in storage.submissions.live_of_batch("nature")
+
+
+def test_a_retried_batch_is_wanted_under_a_new_epoch_and_has_all_its_time(ended, retry, storage, events):
+    ended(epoch=4, spent=99.0, claims=2, completed_at=NOON)
+    retry()
+    batch = storage.batches.get("nature")
+    assert (batch.status, batch.epoch, batch.wanted, batch.spent, batch.claims) == ("pending", 5, True, 0.0, 0)
+    assert (batch.completed_at, batch.error, batch.failed) == (None, None, 0)
+    assert [event.name for event in events()] == ["batch.retried", "job.retried"]
+    assert events()[0].data["job_ids"] == ["nature-01"]
+
+
+def test_what_succeeded_is_left_alone(retry, storage):
+    jobs = [a_job(1, status=J.COMPLETED), a_job(2, status=J.FAILED), a_job(3, status=J.CANCELLED)]
+    put(storage, a_batch(status="cancelled", total=3, completed=1, failed=1, cancelled=1), jobs)
+    assert retry() == ["nature-02", "nature-03"]
+    assert job_of(storage, 1) == jobs[0]
+    assert storage.batches.get("nature").completed == 1
+
+
+def test_only_the_named_jobs_are_retried(retry, storage):
+    put(storage, a_batch(status="failed", total=3, failed=3), some_jobs(3, status=J.FAILED))
+    assert retry(["nature-02"]) == ["nature-02"]
+    assert storage.batches.get("nature").failed == 2
+
+
+def test_a_blanket_retry_leaves_unknown_jobs_alone_and_says_so(ended, retry, storage):
+    ended(code=ErrorCode.SUBMISSION_UNKNOWN, state=S.UNKNOWN)
+    with pytest.raises(Conflict, match="whether nature-01 was made is unknown; naming the job looks again"):
+        retry()
+    assert storage.batches.get("nature").status == "failed"
+
+
+def test_naming_an_unknown_job_looks_again_and_pays_nothing(ended, retry, storage):
+    ended(code=ErrorCode.SUBMISSION_UNKNOWN, state=S.UNKNOWN)
+    retry(["nature-01"])
+    assert job_of(storage).status is J.SUBMITTING
+    assert storage.submissions.get("intent-1").state is S.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "named"),
+    [
+        (ErrorCode.SUBMISSION_UNKNOWN, S.UNKNOWN, None),
+        (ErrorCode.NOT_FOUND, S.BOUND, None),
+        (ErrorCode.TIMEOUT, S.BOUND, ["nature-01"]),
+    ],
+    ids=["unknown", "lost", "named"],
+)
+def test_consent_pays_again_for_what_may_exist(ended, retry, storage, code, state, named):
+    ended(code=code, state=state)
+    retry(named, pay_again=True)
+    assert job_of(storage).status is J.PENDING
+    assert storage.submissions.get("intent-1").state is S.ABANDONED
+
+
+def test_consent_does_not_throw_away_a_video_that_is_there(ended, retry, storage):
+    ended(code=ErrorCode.TIMEOUT, state=S.BOUND)
+    retry(pay_again=True)
+    assert job_of(storage).status is J.GENERATING
+
+
+def test_a_changed_request_is_a_new_payment(ended, retry, storage):
+    ended(state=S.BOUND)
+    reference = ReferenceRecord(digest="d", name="a", content_type="image/png", data=b"x")
+    change = {"prompt": "a sea", "size": "10x10", "reference": {"digest": "d"}}
+    retry(changes={"nature-01": change}, references=[reference])
+    job = job_of(storage)
+    assert (job.status, job.prompt, job.size, job.remote_id) == ("pending", "a sea", "10x10", None)
+    assert storage.submissions.get("intent-1").state is S.ABANDONED
+    assert storage.jobs.reference("d") == reference
+
+
+@pytest.mark.parametrize("status", ["pending", "processing"])
+def test_what_has_not_ended_is_not_retried(retry, storage, status):
+    put(storage, a_batch(status=status))
+    with pytest.raises(Conflict, match="wait until it has ended, or cancel it"):
+        retry()
+
+
+@pytest.mark.parametrize(
+    ("job_ids", "error", "words"),
+    [
+        (None, Conflict, "nothing failed or was cancelled"),
+        (["nature-01"], Conflict, "nature-01 is completed"),
+        (["nature-09"], NotFound, "has no job 'nature-09'"),
+        ([], InvalidRequest, "must name at least one job"),
+    ],
+)
+def test_a_retry_of_nothing_is_refused(retry, storage, job_ids, error, words):
+    put(storage, a_batch(status="completed", completed=1), [a_job(status=J.COMPLETED)])
+    with pytest.raises(error, match=words):
+        retry(job_ids)
+    assert storage.journal.read("nature") == []
+
+
+# --- delete
+
+
+@pytest.mark.parametrize("status", sorted(FINAL_BATCH))
+def test_an_ended_batch_is_deleted_and_its_payments_are_remembered(do, storage, events, status):
+    put(storage, a_batch(status=status, sequence=5), [a_job(status=J.FAILED)])
+    bring(storage, a_job(), S.BOUND)
+    do(operations.delete, "nature", LATER)
+    assert storage.batches.get("nature") is None
+    assert [(event.name, event.sequence) for event in events()] == [("batch.deleted", "0000000006")]
+    assert storage.submissions.held(PROVIDER, ["video_1"]) == {"video_1"}
+    assert storage.submissions.live_of_batch("nature") == {}
+
+
+@pytest.mark.parametrize("status", ["pending", "processing"])
+def test_what_has_not_ended_is_not_deleted(do, storage, status):
+    put(storage, a_batch(status=status))
+    with pytest.raises(Conflict, match="cancel it first"):
+        do(operations.delete, "nature", LATER)
+    assert storage.batches.get("nature") is not None

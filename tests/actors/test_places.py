@@ -1,0 +1,162 @@
+"""Places: how many videos a process has in flight, and whose turn is next."""
+
+import time
+
+import pytest
+
+from actors.messages import PlaceFree
+from actors.places import Places
+from actors.sora.pace import Pace
+
+
+class Loop:
+    """Remembers what shall be called, and calls it when a test says so."""
+
+    def __init__(self):
+        self.soon, self.later = [], []
+
+    def call_soon(self, function):
+        self.soon.append(function)
+
+    def call_later(self, seconds, function):
+        self.later.append((seconds, function))
+
+    def run(self):
+        calls, self.soon = self.soon, []
+        for call in calls:
+            call()
+
+
+class Supervisor:
+    """Takes a place when it is told of one, as long as it wants more."""
+
+    def __init__(self, office, batch_id, wants):
+        self.office, self.batch_id, self.wants, self.told, self.has = office, batch_id, wants, [], 0
+
+    def tell(self, message):
+        self.told.append(message)
+
+    def start(self):
+        while self.wants and self.office.places.may_start(self.batch_id, self):
+            self.wants -= 1
+            self.has += 1
+            self.office.places.taken(self.batch_id, self.has)
+
+    def end(self):
+        self.has -= 1
+        self.office.places.taken(self.batch_id, self.has)
+
+
+class Office:
+    def __init__(self, limit):
+        self.loop, self.pace = Loop(), Pace()
+        self.places = Places(limit, self.pace, self.loop)
+        self.batches = {}
+
+    def batch(self, batch_id, wants):
+        self.batches[batch_id] = batch = Supervisor(self, batch_id, wants)
+        batch.start()
+        return batch
+
+    def settle(self):
+        """Let everything that follows happen."""
+        while self.loop.soon or any(batch.told for batch in self.batches.values()):
+            self.loop.run()
+            for batch in self.batches.values():
+                if batch.told:
+                    batch.told.clear()
+                    batch.start()
+
+    @property
+    def has(self):
+        return {batch_id: batch.has for batch_id, batch in self.batches.items()}
+
+
+@pytest.fixture
+def office():
+    return Office(4)
+
+
+def test_without_a_limit_everybody_starts():
+    office = Office(None)
+    office.batch("a", 100)
+    office.batch("b", 100)
+    assert office.has == {"a": 100, "b": 100}
+
+
+def test_a_batch_alone_may_take_every_place(office):
+    office.batch("a", 9)
+    assert office.has == {"a": 4}
+
+
+def test_a_free_place_goes_to_the_batch_that_has_the_fewest(office):
+    first, second = office.batch("a", 9), office.batch("b", 9)
+    first.end()
+    office.settle()
+    assert office.has == {"a": 3, "b": 1}
+    first.end()
+    office.settle()
+    assert office.has == {"a": 2, "b": 2}
+    assert second.wants == 7
+
+
+def test_places_even_out_among_any_number_of_batches(office):
+    for batch_id in "abcd":
+        office.batch(batch_id, 50)
+    for _ in range(40):
+        busiest = max(office.batches.values(), key=lambda batch: batch.has)
+        busiest.end()
+        office.settle()
+        assert sum(office.has.values()) == 4
+    assert office.has == dict.fromkeys("abcd", 1)
+
+
+def test_who_has_more_waits_while_somebody_with_fewer_does(office):
+    first, _ = office.batch("a", 9), office.batch("b", 9)
+    first.end()
+    assert not office.places.may_start("a", first)
+
+
+def test_nobody_starts_while_the_server_said_to_wait(office):
+    office.pace.rate_limited(30.0)
+    assert office.batch("a", 1).has == 0
+    ((seconds, _),) = office.loop.later
+    assert seconds == 30.0
+
+
+def test_when_the_pause_ends_the_waiting_are_told():
+    office = Office(None)
+    office.pace.rate_limited(30.0)
+    batches = [office.batch(batch_id, 2) for batch_id in "ab"]
+    office.pace.wait = None
+    office.loop.later[0][1]()
+    assert [batch.told for batch in batches] == [[PlaceFree()], [PlaceFree()]]
+    office.settle()
+    assert office.has == {"a": 2, "b": 2}
+
+
+def test_a_pause_that_was_prolonged_ends_later(office):
+    office.pace.rate_limited(1.0)
+    batch = office.batch("a", 1)
+    office.pace.rate_limited(60.0)
+    office.loop.later[0][1]()
+    assert batch.told == []
+    assert [seconds for seconds, _ in office.loop.later] == [1.0, 60.0]
+    assert office.pace.wait.until > time.monotonic()
+
+
+def test_a_batch_that_leaves_gives_its_places_back(office):
+    office.batch("a", 4)
+    waiting = office.batch("b", 4)
+    office.places.leave("a")
+    del office.batches["a"]
+    office.settle()
+    assert waiting.has == 4
+
+
+def test_a_batch_that_left_is_told_nothing(office):
+    first, second = office.batch("a", 9), office.batch("b", 9)
+    office.places.leave("b")
+    first.end()
+    office.loop.run()
+    assert second.told == []

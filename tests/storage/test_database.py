@@ -1,0 +1,212 @@
+"""Opening a database: by its URL, migrated once, and with a sentence for whatever is wrong with it."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import peewee
+import psycopg
+import pytest
+
+from storage import database as database_module
+from storage.database import MIGRATIONS, Database, DatabaseError, is_outage
+from storage.states import LIVE_SUBMISSION
+from tests.builders import a_batch
+
+MIGRATED = [(path.stem,) for path in sorted(MIGRATIONS.glob("0*.py"))]
+OPEN = "import sys; from storage.database import Database; d = Database(sys.argv[1]); d.open(); d.close()"
+
+
+def sqlite_at(path):
+    return Database(f"sqlite:///{path}")
+
+
+def refused(database):
+    with pytest.raises(DatabaseError) as caught:
+        database.open()
+    database.close()
+    return str(caught.value)
+
+
+def test_making_a_database_connects_to_nothing(tmp_path):
+    sqlite_at(tmp_path / "new.db")
+    Database("postgresql://nobody@nowhere.invalid/none")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_opening_again_changes_nothing(database_url, storage):
+    storage.batches.add(a_batch())
+    again = Database(database_url)
+    again.open()
+    again.open()
+    again.close()
+    assert storage.batches.get("nature") == a_batch()
+    assert storage.database.execute("SELECT name FROM schema_migration").fetchall() == MIGRATED
+
+
+def test_two_processes_that_open_a_new_database_at_once_both_can(database_url):
+    starting = [
+        subprocess.Popen([sys.executable, "-c", OPEN, database_url], stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=60)[1] for process in starting]
+    assert [process.returncode for process in starting] == [0, 0], errors
+
+
+def test_a_database_of_a_newer_program_is_refused_with_the_way_out(database_url, storage):
+    storage.database.execute("INSERT INTO schema_migration (name, applied) VALUES ('0999_future', '2030-01-01')")
+    text = refused(Database(database_url))
+    assert "is newer than this program: it has 0999_future; upgrade sora-batch" in text
+    assert Database(database_url).place in text
+
+
+def test_time_is_the_databases_in_seconds(storage):
+    first, second = storage.database.now(), storage.database.now()
+    assert 1_700_000_000 < first <= second < first + 60
+
+
+def test_the_states_that_live_are_those_of_the_databases_index(database):
+    with database.connection():
+        sql = "SELECT sql FROM sqlite_master" if database.path else "SELECT indexdef FROM pg_indexes"
+        column = "name" if database.path else "indexname"
+        (index,) = database.execute(f"{sql} WHERE {column}='submissions_live'").fetchone()
+    assert "UNIQUE" in index
+    assert {word for word in index.replace('"', "'").split("'") if word in LIVE_SUBMISSION} == LIVE_SUBMISSION
+
+
+def test_a_commit_is_on_the_disk_when_it_returns(database):
+    with database.connection():
+        if database.path:
+            assert database.execute("PRAGMA synchronous").fetchone()[0] == 2
+            assert database.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+            assert database.execute("PRAGMA foreign_keys").fetchone()[0] == 1
+        else:
+            assert database.execute("SHOW synchronous_commit").fetchone()[0] == "on"
+
+
+def test_a_transaction_that_fails_leaves_nothing(storage):
+    def fail():
+        with storage.database.begin():
+            storage.batches.add(a_batch())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert storage.batches.get("nature") is None
+
+
+def test_every_thread_can_read(database):
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(database.read(lambda: database.now() > 0))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 8
+
+
+# --- what can be wrong with it
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    text = refused(sqlite_at(tmp_path / "gone" / "x.db"))
+    assert f"{tmp_path}/gone/x.db" in text
+    assert f"the folder {tmp_path}/gone does not exist" in text
+
+
+def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"these are my notes, and not a database\n" * 100)
+    text = refused(sqlite_at(path))
+    assert f"the database {path} can't be used: " in text
+    assert "no SQLite database: restore it, or set DATABASE_URL to another file" in text
+    assert path.read_bytes().startswith(b"these are my notes")
+
+
+def test_a_damaged_database_is_named(tmp_path):
+    database = sqlite_at(tmp_path / "x.db")
+    database.open()
+    database.close()
+    data = (tmp_path / "x.db").read_bytes()
+    (tmp_path / "x.db").write_bytes(data[:100] + b"\xff" * (len(data) - 100))
+    assert "the file is damaged" in refused(sqlite_at(tmp_path / "x.db"))
+
+
+def test_a_database_that_another_program_holds_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.02)
+    holder = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    assert "another program holds it; wait or end that program" in refused(sqlite_at(tmp_path / "x.db"))
+    holder.close()
+
+
+@pytest.mark.parametrize("url", ["mysql://u:secret@h/n", "sqlite://x.db", "x.db", ""])
+def test_an_address_of_another_kind_is_refused_with_the_kinds_there_are(url):
+    with pytest.raises(DatabaseError, match="expected sqlite:///FILE") as caught:
+        Database(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_named_without_the_password():
+    text = refused(Database("postgresql://user:secret@127.0.0.1:1/name"))
+    assert "the database postgresql://127.0.0.1:1/name can't be used" in text
+    assert "secret" not in text
+    assert "check DATABASE_URL" in text
+
+
+def test_reading_from_what_is_away_is_explained(tmp_path):
+    database = sqlite_at(tmp_path / "x.db")
+    with pytest.raises(DatabaseError, match="no such table: batches"):
+        database.read(lambda: database.execute("SELECT * FROM batches"))
+    database.close()
+
+
+# --- outages
+
+
+@pytest.mark.parametrize(
+    ("error", "outage"),
+    [
+        (peewee.OperationalError("database is locked"), True),
+        (peewee.OperationalError("database or disk is full"), True),
+        (peewee.OperationalError("server closed the connection unexpectedly"), True),
+        (peewee.InterfaceError("connection already closed"), True),
+        (peewee.IntegrityError("UNIQUE constraint failed: jobs.id"), False),
+        (peewee.ProgrammingError("syntax error"), False),
+        (ValueError("database is locked"), False),
+    ],
+    ids=str,
+)
+def test_an_outage_is_what_can_pass(error, outage):
+    assert is_outage(error) is outage
+
+
+@pytest.mark.parametrize(
+    ("statement", "outage"),
+    [("SELECT 1 FROM nowhere", False), ("INSERT INTO owners (id) VALUES ('a')", False)],
+)
+def test_our_own_mistakes_are_no_outage(storage, statement, outage):
+    with pytest.raises(peewee.DatabaseError) as caught:
+        storage.database.execute(statement)
+    assert is_outage(caught.value) is outage
+
+
+@pytest.mark.parametrize(
+    ("error", "outage"),
+    [
+        (psycopg.errors.AdminShutdown("x"), True),
+        (psycopg.errors.DeadlockDetected("x"), True),
+        (psycopg.errors.TooManyConnections("x"), True),
+        (psycopg.errors.SerializationFailure("x"), True),
+        (psycopg.errors.UniqueViolation("x"), False),
+        (psycopg.errors.UndefinedTable("x"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_postgresql_names_its_outages_by_their_class(error, outage):
+    wrapped = peewee.OperationalError("x")
+    wrapped.__cause__ = error
+    assert is_outage(wrapped) is outage
