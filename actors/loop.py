@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import pykka
 
 T = TypeVar("T")
+A = TypeVar("A")
 _FLUSHERS = 4
 
 
@@ -24,6 +26,8 @@ class IOLoop:
     def __init__(self, name: str = "sora-io") -> None:
         self.loop = asyncio.new_event_loop()
         self._flushers = ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="sora-flush")
+        self._calls: deque[Callable[[], object]] = deque()
+        self._woken = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -40,11 +44,28 @@ class IOLoop:
         try:
             if threading.get_ident() == self._thread.ident:
                 self.loop.call_soon(function, *arguments)  # waking it from outside costs a system call
-            else:
-                self.loop.call_soon_threadsafe(function, *arguments)
+                return
+            self._calls.append(partial(function, *arguments))
+            # Two threads may both find it False: the second waking then finds nothing to call.
+            if not self._woken:
+                self._woken = True
+                self.loop.call_soon_threadsafe(self._call_all)
         except RuntimeError:
             if not self.loop.is_closed():
                 raise
+
+    def _call_all(self) -> None:
+        """Call what came from outside, in its order: one waking of the loop for all of it."""
+        self._woken = False
+        for _ in range(len(self._calls)):
+            self.loop.call_soon(self._calls.popleft())
+
+    async def outcome(self, future: Future[T]) -> T:
+        """Wait on the loop for what another thread answers; unlike `asyncio.wrap_future`, never cancels it."""
+        answered: asyncio.Future[None] = self.loop.create_future()
+        future.add_done_callback(lambda _: self.call(_set, answered))
+        await answered
+        return future.result()
 
     async def offload(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run what blocks beside the loop."""
@@ -59,6 +80,54 @@ class IOLoop:
         self._thread.join(timeout=10)
         self._flushers.shutdown(wait=False)
         self.loop.close()
+
+
+def _set(answered: asyncio.Future[None]) -> None:
+    if not answered.done():
+        answered.set_result(None)
+
+
+class Gathered(Generic[A, T]):
+    """Work that costs about the same for one as for many: while one group is worked on, the next one gathers.
+
+    Used on the loop only. `work` answers each item of a group with its result or its error.
+    """
+
+    def __init__(self, work: Callable[[list[A]], Awaitable[Sequence[T | Exception]]]) -> None:
+        self._work = work
+        self._waiting: list[tuple[A, asyncio.Future[T]]] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    async def do(self, item: A) -> T:
+        """Have an item worked on with the next group."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, answer))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work_off())
+        return await answer
+
+    async def _work_off(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting, []
+                if group := [(item, answer) for item, answer in group if not answer.done()]:
+                    await self._work_on(group)
+        finally:
+            self._worker = None
+
+    async def _work_on(self, group: list[tuple[A, asyncio.Future[T]]]) -> None:
+        results: Sequence[T | Exception]
+        try:
+            results = await self._work([item for item, _ in group])
+        except Exception as error:  # noqa: BLE001  (each of the group must hear of it)
+            results = [error] * len(group)
+        for (_, answer), result in zip(group, results, strict=True):
+            if answer.done():
+                continue
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
 
 
 async def _cancel_all() -> None:

@@ -12,14 +12,16 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypeVar
 
 import aiohttp
 
 from actors.clocks import utc_now
 from actors.errors import ErrorCode, Failure, SoraError
-from actors.loop import IOLoop
+from actors.loop import Gathered, IOLoop
 from actors.messages import (
     Completed,
     Failed,
@@ -39,7 +41,7 @@ from actors.sora.wire import Phase, RemoteVideo
 from storage.changes import Storage
 from storage.recorder import Recorder
 from storage.states import SubmissionState
-from storage.videos import EXTENSIONS, PartFile, VideoFolder
+from storage.videos import EXTENSIONS, PartFile, VideoFolder, flush_folder
 
 _AWAY, _NEVER_THERE = 60.0, 8.0
 """Seconds of patience with a server that can't be connected to: it may be restarting, or its address is wrong."""
@@ -47,6 +49,8 @@ _LOOKS_AT_A_LOST_VIDEO = 3
 _DOWNLOADS = 5
 _LONGEST_BACKOFF = 30.0
 _BLOCK = 1 << 20
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Tools:
     recorder: Recorder
     settings: Settings
     folder: VideoFolder
+    files: Gathered[_Rest, dict[str, Any]]
 
 
 class _Ended(Exception):
@@ -111,7 +116,7 @@ class Production:
             file_id = job.reference["file_id"]
         elif job.reference is not None:
             digest, load = job.reference["digest"], self._tools.storage.jobs.reference
-            reference = await asyncio.wrap_future(self._tools.recorder.read(lambda: load(digest)))
+            reference = await self._tools.io.outcome(self._tools.recorder.read(lambda: load(digest)))
         return VideoSpec(job.prompt, job.model, job.duration, job.size, reference, file_id)
 
     def _unknown_for(self, seconds: float) -> None:
@@ -222,7 +227,7 @@ class Production:
         expected = None if "Content-Encoding" in response.headers else response.content_length
         block: list[bytes] = []
         size = 0
-        file: BinaryIO | None = None
+        file: FileIO | None = None
         try:
             async for chunk in response.content.iter_any():
                 block.append(chunk)
@@ -240,24 +245,75 @@ class Production:
                     file.close()
 
     async def _keep(
-        self, part: PartFile, block: list[bytes], content_type: str, expected: int | None, file: Any = None
+        self, part: PartFile, block: list[bytes], content_type: str, expected: int | None, file: FileIO | None = None
     ) -> dict[str, Any]:
-        return await self._tools.io.offload(_finish, part, block, content_type, expected, file)
+        rest = _Rest(part, b"".join(block), content_type, expected, file)
+        if file is None:
+            return await self._tools.files.do(rest)
+        # A large one takes its time by itself: nobody waits behind it.
+        (result,) = await self._tools.io.offload(finish, [rest])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
-def _finish(part: PartFile, block: list[bytes], content_type: str, expected: int | None, file: Any) -> dict[str, Any]:
-    """Write the rest, check that the file is whole, flush it, and put it into its place. Blocks."""
-    with file or part.open() as opened:
-        part.write(opened, b"".join(block))
-        if part.bytes == 0 or (expected is not None and part.bytes != expected):
-            raise _broken(f"{part.bytes} bytes came of {expected if expected is not None else 'an unknown number'}")
-        is_mp4 = part.head[4:8] == b"ftyp"
-        if content_type == "video/mp4" and not is_mp4:
-            raise _broken("it is said to be an MP4 file and is none")
-        part.flush(opened)
-    kind = "video/mp4" if is_mp4 else content_type
-    path: Path = part.publish(EXTENSIONS.get(kind, ".bin"))
-    return {"path": str(path), "bytes": part.bytes, "sha256": part.sha256, "content_type": kind}
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What is left to be done for a file that has come."""
+
+    part: PartFile
+    block: bytes
+    content_type: str
+    expected: int | None
+    file: FileIO | None
+    """Open, if blocks before the last one are written already."""
+
+    def write(self) -> tuple[Path, dict[str, Any]]:
+        """Write the last block, check that the file is whole, flush it, and put it into its place.
+
+        Returns:
+            Its folder, which is yet to be flushed, and what is recorded of it.
+        """
+        part = self.part
+        with self.file or part.open() as opened:
+            part.write(opened, self.block)
+            if part.bytes == 0 or (self.expected is not None and part.bytes != self.expected):
+                of = "an unknown number" if self.expected is None else self.expected
+                raise _broken(f"{part.bytes} bytes came of {of}")
+            is_mp4 = part.head[4:8] == b"ftyp"
+            if self.content_type == "video/mp4" and not is_mp4:
+                raise _broken("it is said to be an MP4 file and is none")
+            part.flush(opened)
+        kind = "video/mp4" if is_mp4 else self.content_type
+        path = part.publish(EXTENSIONS.get(kind, ".bin"))
+        video = {"path": str(path), "bytes": part.bytes, "sha256": part.sha256, "content_type": kind}
+        return part.path.parent, video
+
+
+def finish(group: list[_Rest]) -> list[dict[str, Any] | Exception]:
+    """Finish files, each with its result or error. Blocks.
+
+    A folder is flushed once for all of its files, and the loop is woken once: each call into the system gives the
+    interpreter's lock away, and has to win it back from the loop.
+    """
+    written = [_outcome(rest.write) for rest in group]
+    folders = {outcome[0] for outcome in written if not isinstance(outcome, Exception)}
+    flushed = {folder: _outcome(partial(flush_folder, folder)) for folder in folders}
+    results: list[dict[str, Any] | Exception] = []
+    for outcome in written:
+        if isinstance(outcome, Exception):
+            results.append(outcome)
+        else:
+            folder, video = outcome
+            results.append(flushed[folder] or video)
+    return results
+
+
+def _outcome(function: Callable[[], T]) -> T | Exception:
+    try:
+        return function()
+    except Exception as error:  # noqa: BLE001  (it is raised where the file is waited for)
+        return error
 
 
 def _broken(what: str) -> SoraError:

@@ -11,17 +11,18 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from actors.course import Rules
 from actors.dispatcher import Dispatcher, Doors
 from actors.errors import SettingsError, SoraError
-from actors.loop import IOLoop, tell
+from actors.loop import Gathered, IOLoop, tell
 from actors.messages import Close, Look, Process, Release, Wait
 from actors.operations import to_delete
 from actors.places import Places
-from actors.production import Tools
+from actors.production import Tools, finish
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.pace import Pace
@@ -97,10 +98,11 @@ class Runtime:
         client = SoraClient(self._settings, base_url, Pace(self._settings.sora_max_requests_per_second))
         await client.__aenter__()
         submitter = Submitter(
-            client, self._storage, self._recorder, self._settings,
+            self.io, client, self._storage, self._recorder, self._settings,
             provider=provider, owner_id=self._owner.id, lease=lease,
         )  # fmt: skip
-        return Tools(self.io, client, submitter, self._storage, self._recorder, self._settings, folder)
+        files = Gathered(partial(self.io.offload, finish))
+        return Tools(self.io, client, submitter, self._storage, self._recorder, self._settings, folder, files)
 
     async def _start_simulator(self) -> str:
         from actors.sora.simulator import Simulator, SimulatorOptions
@@ -139,7 +141,7 @@ class Runtime:
         future.add_done_callback(self._background.discard)
 
     async def _delete_all(self, batch_id: str) -> None:
-        entries = await asyncio.wrap_future(self._recorder.read(lambda: to_delete(self._storage, batch_id)))
+        entries = await self.io.outcome(self._recorder.read(lambda: to_delete(self._storage, batch_id)))
         await asyncio.gather(*(self._delete(entry) for entry in entries))
 
     async def _delete(self, entry: SubmissionRecord) -> None:
@@ -161,11 +163,11 @@ class Runtime:
         )
         submissions = self._storage.submissions
         if status is not None and 200 <= status < 300:
-            await asyncio.wrap_future(
+            await self.io.outcome(
                 self._recorder.write(lambda: submissions.settle(entry.id, SubmissionState.DELETED, note))
             )
         else:
-            await asyncio.wrap_future(self._recorder.write(lambda: submissions.annotate(entry.id, note)))
+            await self.io.outcome(self._recorder.write(lambda: submissions.annotate(entry.id, note)))
 
     def close(self) -> None:
         """Let the batches go, see POSTs in flight bound, end the threads."""

@@ -7,8 +7,8 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 EXTENSIONS = {
     "video/mp4": ".mp4",
@@ -63,20 +63,22 @@ class PartFile:
         self.head = b""
         """The first bytes, to see what it is."""
 
-    def open(self) -> BinaryIO:
-        """Open it for writing, from the start; the folder is made with it."""
+    def open(self) -> FileIO:
+        """Open it for writing, from the start; the folder is made with it. Unbuffered: blocks come whole."""
         try:
-            return self.path.open("wb")
+            return FileIO(self.path, "w")
         except FileNotFoundError:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _flush_folder(self.path.parent.parent)
-            return self.path.open("wb")
+            flush_folder(self.path.parent.parent)
+            return FileIO(self.path, "w")
 
-    def write(self, file: BinaryIO, chunk: bytes) -> None:
+    def write(self, file: FileIO, chunk: bytes) -> None:
         """Add bytes."""
         if len(self.head) < 12:
             self.head = (self.head + chunk)[:12]
-        file.write(chunk)
+        written = file.write(chunk)
+        while written < len(chunk):  # a system call may take less than all
+            written += file.write(memoryview(chunk)[written:])
         self.bytes += len(chunk)
         self._sha256.update(chunk)
 
@@ -85,17 +87,15 @@ class PartFile:
         """The checksum of what was written, in hexadecimal."""
         return self._sha256.hexdigest()
 
-    def flush(self, file: BinaryIO) -> None:
+    def flush(self, file: FileIO) -> None:
         """Have the bytes on the disk, not only in its cache."""
-        file.flush()
         os.fsync(file.fileno())
 
     def publish(self, extension: str) -> Path:
-        """Rename into place and flush the folder: from here on the file survives a power cut."""
+        """Rename into place. It survives a power cut only once its folder is flushed, too."""
         # `with_suffix` twice would mistake a dot of ours; ids have none.
         final = self.path.with_name(self.path.name.split(".", 1)[0] + extension)
-        self.path.replace(final)
-        _flush_folder(final.parent)
+        os.rename(self.path, final)  # noqa: PTH104  (makes no third path of it)
         return final
 
     def discard(self) -> None:
@@ -104,7 +104,8 @@ class PartFile:
             self.path.unlink(missing_ok=True)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk: from here on what was renamed into it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -25,6 +25,7 @@ from tenacity import (
 
 from actors.clocks import awake_or_not, utc_now
 from actors.errors import ErrorCode, Failure, SoraError
+from actors.loop import IOLoop
 from actors.settings import Settings
 from actors.sora.client import Accepted, NotNow, Page, Refused, SoraClient, Unanswered, VideoSpec
 from actors.sora.matching import Listing, in_falling_order, judge
@@ -83,6 +84,7 @@ class Submitter:
 
     def __init__(
         self,
+        io: IOLoop,
         client: SoraClient,
         storage: Storage,
         recorder: Recorder,
@@ -92,7 +94,8 @@ class Submitter:
         owner_id: str,
         lease: LeaseMargin,
     ) -> None:
-        self._client, self._storage, self._recorder, self._settings = client, storage, recorder, settings
+        self._io, self._client, self._settings = io, client, settings
+        self._storage, self._recorder = storage, recorder
         self._provider, self._owner_id, self._lease = provider, owner_id, lease
         self._posts: dict[str, asyncio.Task[Outcome]] = {}
 
@@ -135,7 +138,7 @@ class Submitter:
     async def _bind(self, intent: SubmissionRecord, remote_id: str, video: RemoteVideo | None) -> Outcome:
         submissions = self._storage.submissions
         try:
-            bound = await asyncio.wrap_future(self._recorder.write(lambda: submissions.bind(intent.id, remote_id)))
+            bound = await self._io.outcome(self._recorder.write(lambda: submissions.bind(intent.id, remote_id)))
         except peewee.IntegrityError:
             text = f"the server gave the id {remote_id} to two videos"
             failure = Failure(ErrorCode.SERVER_ERROR, text, {"remote_id": remote_id})
@@ -151,7 +154,7 @@ class Submitter:
 
     async def _settle(self, submission_id: str, state: SubmissionState, failure: Failure) -> None:
         settle = self._storage.submissions.settle
-        await asyncio.wrap_future(self._recorder.write(lambda: settle(submission_id, state, failure.message)))
+        await self._io.outcome(self._recorder.write(lambda: settle(submission_id, state, failure.message)))
 
     async def resolve(self, intent: SubmissionRecord, spec: VideoSpec, waiting: Callable[[float], None]) -> Outcome:
         """Find out what became of a POST whose outcome is unknown.
@@ -174,7 +177,7 @@ class Submitter:
             except SoraError as error:
                 return await self._leave_unknown(current, f"the server's listing could not be read: {error}")
             matching = partial(self._match, current, spec, listing)
-            outcome = await asyncio.wrap_future(self._recorder.write(matching))
+            outcome = await self._io.outcome(self._recorder.write(matching))
             if isinstance(outcome, Unknown):
                 return await self._leave_unknown(current, outcome.failure.message)
             if outcome is not None:
@@ -204,7 +207,7 @@ class Submitter:
                 current = self._storage.submissions.get(submission_id)
             return current, self._ready_at(current) - self._storage.database.now()
 
-        return await asyncio.wrap_future(self._recorder.write(look))
+        return await self._io.outcome(self._recorder.write(look))
 
     def _sender_is_gone(self, submission: SubmissionRecord) -> bool:
         if submission.sender == self._owner_id:
@@ -230,7 +233,7 @@ class Submitter:
             first = min([other.intended_at for other in same], default=intent.intended_at)
             return first, self._storage.database.now()
 
-        first, database_now = await asyncio.wrap_future(self._recorder.write(oldest))
+        first, database_now = await self._io.outcome(self._recorder.write(oldest))
         await self._client_has_seen_a_date()
         offset = self._client.clock.offset
         ahead = 0.0 if offset is None else offset + utc_now() - database_now
