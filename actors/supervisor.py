@@ -50,12 +50,18 @@ from actors.worker import VideoWorker
 from storage.states import SubmissionState
 
 TICK = 0.25
+LINGER = 0.02
 DRAIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Drained:
     """The POSTs in flight are bound, or had their time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lingered:
+    """What has happened has waited long enough for company."""
 
 
 class BatchSupervisor(LoopActor):
@@ -79,11 +85,11 @@ class BatchSupervisor(LoopActor):
         self._step = Step(loaded.batch, utc_now())
         self._to_start: list[Assignment] = []
         self._recording: list[Assignment] | None = None
-        self._alive = False
+        self._alive = self._lingering = False
         self._release: LetGo | None = None
         self._drained = self._given_back = False
 
-    def on_receive(self, message: SupervisorMessage | _Drained) -> None:  # noqa: C901  (a table)
+    def on_receive(self, message: SupervisorMessage | _Drained | _Lingered) -> None:  # noqa: C901  (a table)
         """One line a message."""
         self._step.at = utc_now()
         match message:
@@ -95,6 +101,9 @@ class BatchSupervisor(LoopActor):
                 raise error
             case Tick():
                 self._tick()
+            case _Lingered():
+                self._lingering = False
+                self._hand_over()
             case PlaceFree():
                 self._go_on()
             case WorkerLost():
@@ -133,7 +142,8 @@ class BatchSupervisor(LoopActor):
         if not self._alive:
             self._note_alive()
         self.course.report(self._step, report, time.monotonic())
-        self._go_on()
+        # As a rule a job's next state comes much later than these, so that each of them is recorded all the same.
+        self._go_on(may_wait=isinstance(report, Submitted | Progressed))
 
     def _note_alive(self) -> None:
         """The claim was no deadly one."""
@@ -158,7 +168,7 @@ class BatchSupervisor(LoopActor):
     def _spent(self) -> float:
         return self._spent_before + time.monotonic() - self._since
 
-    def _go_on(self) -> None:
+    def _go_on(self, *, may_wait: bool = False) -> None:
         """Start what can be started, and have recorded what happened; an attached job needs no record first."""
         self.course.batch = self._step.batch
         if not self.course.over:
@@ -169,7 +179,12 @@ class BatchSupervisor(LoopActor):
                 self._places.taken(self._id, self.course.in_flight)
         self._places.taken(self._id, self.course.in_flight)
         self.course.batch = self._step.batch
-        self._hand_over()
+        if not may_wait or self._to_start or self.course.over or self._release is not None:
+            self._hand_over()
+        elif self._step.changed and not self._lingering:
+            # A moment's reports share a commit: the recorder stays free for what is waited for.
+            self._lingering = True
+            self.io.loop.call_later(LINGER, tell, self.actor_ref, _Lingered())
 
     def _hand_over(self) -> None:
         """Give the recorder all that has happened since it was last given something; one step at a time."""
@@ -226,6 +241,7 @@ class BatchSupervisor(LoopActor):
         if self._release is None:
             self.course.stopping = True
             self._release = message
+            self._hand_over()
             drained = self._tools.submitter.drained(DRAIN, self._id)
             self.begin(drained, lambda _: tell(self.actor_ref, _Drained()))
 
