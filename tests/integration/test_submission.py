@@ -446,7 +446,7 @@ def test_many_refusals_in_a_row_lose_no_video(provider: Provider, service: Batch
 
 
 def test_a_server_that_is_not_there_fails_the_batch(start_service: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.production._UNREACHABLE_PATIENCE", 0.5)
+    monkeypatch.setattr("actors.production._NEVER_THERE", 0.5)
     port = Port()
     batch = make(start_service(openai_base_url=f"http://127.0.0.1:{port.number}/v1"), *numbered(5))
     port.release()
