@@ -6,6 +6,7 @@ owner is none or dead is claimed, under a new epoch, and a BatchSupervisor goes 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -78,6 +79,7 @@ class Dispatcher(LoopActor):
         self._epochs: dict[str, int] = {}
         self._deaths: dict[str, list[float]] = {}
         self._looking = self._look_again = False
+        self._next_look: asyncio.TimerHandle | None = None
         self._renewed_at = -1e9
         self._closing = False
 
@@ -112,8 +114,11 @@ class Dispatcher(LoopActor):
             self._doors.closed.set_result(None)
 
     def _look(self) -> None:
-        """Look at the database, beside the loop; one look at a time."""
+        """Look at the database, beside the loop; one look at a time, and one timer for the next."""
         self._renew()
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
         if self._looking or self._closing:
             self._look_again = True
             return
@@ -178,7 +183,7 @@ class Dispatcher(LoopActor):
         elif self._look_again:
             self._look()
         elif self._asked or self._supervisors:
-            self.io.loop.call_later(LOOK, tell, self.actor_ref, Look())
+            self._next_look = self.io.loop.call_later(LOOK, tell, self.actor_ref, Look())
 
     def _start(self, loaded: Loaded) -> None:
         batch_id = loaded.batch.id

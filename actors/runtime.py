@@ -111,7 +111,10 @@ class Runtime:
         state = Path(self._settings.video_dir) / _SIMULATOR_STATE / "jobs.jsonl"
         state.parent.mkdir(parents=True, exist_ok=True)
         self._simulator = Simulator(SimulatorOptions(state_file=state))
-        return str(await self._simulator.start())
+        try:
+            return str(await self._simulator.start())
+        except ModuleNotFoundError as error:
+            raise SettingsError(str(error)) from error
 
     def process(self, batch_ids: tuple[str, ...]) -> None:
         """Have these batches claimed as soon as they are free."""

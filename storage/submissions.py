@@ -106,6 +106,12 @@ class SubmissionRepository:
             query = query.for_update()
         return [_record(row) for row in query.dicts()]
 
+    def others_unresolved(self, provider: str, digest: str) -> bool:
+        """Whether the outcome of any other request's intent is open there."""
+        table = self._table
+        others = (table.provider == provider) & (table.digest != digest) & table.state.in_(_UNRESOLVED)
+        return bool(list(table.select(table.id).where(others).limit(1).tuples()))
+
     def held(self, provider: str, remote_ids: Iterable[str]) -> set[str]:
         """Which of these videos a submission holds."""
         table = self._table

@@ -43,6 +43,7 @@ SEND_WINDOW = 2.0
 _UNKNOWN_SKEW, _KNOWN_SKEW = 120.0, 2.0
 _PAGES = 50
 _LOOK_AGAIN = 0.25
+_TRIES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ class Submitter:
             spec: what it sent, or would have sent.
             waiting: told the seconds for which nothing can be done yet.
         """
+        tries = 0
         while True:
             current, ready_in = await self._standing(intent.id)
             if current.state not in UNRESOLVED:
@@ -176,13 +178,14 @@ class Submitter:
                 listing = await self._listing(await self._window_start(current))
             except SoraError as error:
                 return await self._leave_unknown(current, f"the server's listing could not be read: {error}")
-            matching = partial(self._match, current, spec, listing)
+            tries += 1
+            matching = partial(self._match, current, spec, listing, last=tries >= _TRIES)
             outcome = await self._io.outcome(self._recorder.write(matching))
             if isinstance(outcome, Unknown):
                 return await self._leave_unknown(current, outcome.failure.message)
             if outcome is not None:
                 return outcome
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(_LOOK_AGAIN * min(tries, 8))
 
     async def _leave_unknown(self, intent: SubmissionRecord, why: str) -> Outcome:
         failure = Failure(
@@ -267,7 +270,7 @@ class Submitter:
         )
         return await retrying(self._client.list_page, after)
 
-    def _match(self, intent: SubmissionRecord, spec: VideoSpec, listing: Listing) -> Outcome | None:
+    def _match(self, intent: SubmissionRecord, spec: VideoSpec, listing: Listing, *, last: bool) -> Outcome | None:
         """In one transaction: match what is listed to the open intents of this request. None: not yet."""
         submissions = self._storage.submissions
         intents = submissions.unresolved(self._provider, intent.digest)
@@ -290,6 +293,9 @@ class Submitter:
             failure = Failure(ErrorCode.NETWORK, "the server's listing shows that nothing was made")
             submissions.settle(intent.id, SubmissionState.ABSENT, failure.message)
             return NotPaid(SubmissionState.ABSENT, failure)
+        if not last and submissions.others_unresolved(self._provider, intent.digest):
+            # Other videos of ours are being looked for just now: once one is adopted, the listing proves more.
+            return None
         return Unknown(Failure(ErrorCode.SUBMISSION_UNKNOWN, "the server's listing does not tell"))
 
 
