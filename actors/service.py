@@ -6,7 +6,6 @@ Everything it answers comes from storage. Safe to call from several threads. Con
 from __future__ import annotations
 
 import atexit
-import secrets
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -16,30 +15,24 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import peewee
-from pydantic import ValidationError
 
 from actors import operations
 from actors.clocks import utc_now
 from actors.errors import BatchReleased, Conflict, InvalidRequest, SoraBatchError, StorageError
 from actors.events import Event
+from actors.intake import changed_columns, new_batch
 from actors.messages import Wait
 from actors.model import (
     Batch,
     BatchVideoRequest,
     CancellationSummary,
-    VideoRequest,
-    canonical_digest,
     check_metadata,
-    invalid,
-    job_id,
 )
-from actors.references import load_reference
 from actors.settings import SIMULATOR, Settings, load_settings
 from storage.changes import Storage
 from storage.database import Database, DatabaseError
 from storage.recorder import Recorder
-from storage.records import BatchRecord, JobRecord, ReferenceRecord
-from storage.states import BatchStatus, JobStatus
+from storage.states import BatchStatus
 from storage.videos import VideoFolder
 
 if TYPE_CHECKING:
@@ -122,7 +115,7 @@ class BatchService:
             Conflict: its id exists with another request.
         """
         parsed = BatchVideoRequest.parse(request, max_size=self.settings.batch_max_size)
-        new = self._new_batch(parsed)
+        new = new_batch(parsed, self.settings, utc_now())
         self._write(lambda: operations.create(self._storage, new))
         return self.get_batch_status(new.batch.id)
 
@@ -221,7 +214,7 @@ class BatchService:
             InvalidRequest: a change is wrong.
         """
         provider = self.provider
-        columns, references = self._changed(changes or {})
+        columns, references = changed_columns(changes or {}, self.settings)
 
         def write() -> None:
             batch = operations.existing(self._storage, batch_id)
@@ -352,69 +345,6 @@ class BatchService:
         self.close()
 
     # --- how
-
-    def _new_batch(self, request: BatchVideoRequest) -> operations.NewBatch:
-        batch_id = request.id or f"batch-{secrets.token_hex(6)}"
-        references: dict[str, ReferenceRecord] = {}
-        now = utc_now()
-        jobs = [
-            self._new_job(batch_id, position, video, references, now)
-            for position, video in enumerate(request.videos, 1)
-        ]
-        document = request.model_dump(mode="json", exclude={"id"})
-        for video, job in zip(document["videos"], jobs, strict=True):
-            video["input_reference"] = job.reference
-        timeout = self.settings.batch_timeout.total_seconds()
-        batch = BatchRecord(
-            id=batch_id, name=request.batch_name, metadata=dict(request.metadata), status=BatchStatus.PENDING,
-            concurrency=request.concurrency or self.settings.batch_concurrency,
-            timeout=timeout if request.timeout_ms is None else request.timeout_ms / 1000,
-            digest=canonical_digest(document), provider=None, total=len(jobs), completed=0, failed=0, cancelled=0,
-            processing=0, error=None, sequence=0, epoch=0, owner=None, wanted=False, claims=0, spent=0.0,
-            created_at=now, updated_at=now, started_at=None, completed_at=None,
-        )  # fmt: skip
-        return operations.NewBatch(batch, jobs, list(references.values()))
-
-    def _new_job(
-        self, batch_id: str, position: int, video: VideoRequest, references: dict[str, ReferenceRecord], now: float
-    ) -> JobRecord:
-        return JobRecord(
-            id=job_id(batch_id, position), batch_id=batch_id, position=position, status=JobStatus.PENDING,
-            prompt=video.prompt, duration=video.duration or self.settings.sora_seconds,
-            model=video.model or self.settings.sora_model, size=video.size or self.settings.sora_size,
-            reference=self._reference(video, f"videos[{position - 1}].input_reference", references),
-            metadata=dict(video.metadata), remote_id=None, progress=0, attempts=0, error=None, video=None,
-            created_at=now, updated_at=now, started_at=None, completed_at=None,
-        )  # fmt: skip
-
-    def _reference(
-        self, video: VideoRequest, pointer: str, references: dict[str, ReferenceRecord]
-    ) -> dict[str, Any] | None:
-        if video.input_reference is None:
-            return None
-        kept, record = load_reference(video.input_reference, self.settings, pointer, paths=True)
-        if record is not None:
-            references[record.digest] = record
-        return kept
-
-    def _changed(
-        self, changes: Mapping[str, Mapping[str, Any]]
-    ) -> tuple[dict[str, dict[str, Any]], list[ReferenceRecord]]:
-        """The columns that changed requests set, by job id."""
-        columns: dict[str, dict[str, Any]] = {}
-        references: dict[str, ReferenceRecord] = {}
-        for changed_id, change in changes.items():
-            try:
-                video = VideoRequest.model_validate({"prompt": "unchanged", **change})
-            except ValidationError as error:
-                raise invalid(error) from None
-            given = video.model_dump(exclude_unset=True, include={"prompt", "duration", "size", "model"})
-            if "prompt" not in change:
-                del given["prompt"]
-            if video.input_reference is not None:
-                given["reference"] = self._reference(video, f"{changed_id}.input_reference", references)
-            columns[changed_id] = given
-        return columns, list(references.values())
 
     def _run(self, batch_ids: Sequence[str]) -> list[RunningBatch]:
         running = [RunningBatch(batch_id) for batch_id in batch_ids]

@@ -452,7 +452,7 @@ def test_a_long_run_leaves_nothing_behind(provider: Provider, service: BatchServ
     memory, threads, tasks = zip(*stands, strict=True)
     # One round may make an interpreter's table grow (that of interned strings: 2 MB); a leak is in each of them.
     assert min(later - earlier for earlier, later in pairwise(memory)) < 100_000, memory
-    assert len(set(threads)) == 1, threads
+    assert max(threads) - min(threads) < 4, threads  # those that finish files are started when they are needed
     assert len(set(tasks)) == 1, tasks
     service.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("sora", "recorder"))]
