@@ -108,6 +108,11 @@ class Course:
         return bool(room and self._fresh and not self._attached and not self.stopping)
 
     @property
+    def halted(self) -> bool:
+        """Whether the server refuses the account: no POST may follow."""
+        return self._halted is not None
+
+    @property
     def over(self) -> bool:
         """Whether the batch has ended."""
         return self.batch.status not in (BatchStatus.PENDING, BatchStatus.PROCESSING)

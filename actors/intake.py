@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from actors.errors import InvalidRequest
 from actors.model import BatchVideoRequest, VideoRequest, canonical_digest, invalid, job_id
 from actors.operations import NewBatch
 from actors.references import load_reference
@@ -59,12 +60,14 @@ def changed_columns(
         try:
             video = VideoRequest.model_validate({"prompt": "unchanged", **change})
         except ValidationError as error:
-            raise invalid(error) from None
+            raise invalid(error, "changes", changed_id) from None
+        if "metadata" in video.model_fields_set:
+            raise InvalidRequest(f"changes of {changed_id}: metadata is not sent to the server and can't change")
         given = video.model_dump(exclude_unset=True, include={"prompt", "duration", "size", "model"})
         if "prompt" not in change:
             del given["prompt"]
-        if video.input_reference is not None:
-            given["reference"] = _reference(video, f"{changed_id}.input_reference", settings, references)
+        if "input_reference" in video.model_fields_set:
+            given["reference"] = _reference(video, ("changes", changed_id, "input_reference"), settings, references)
         columns[changed_id] = given
     return columns, list(references.values())
 
@@ -76,16 +79,18 @@ def _new_job(
         id=job_id(batch_id, position), batch_id=batch_id, position=position, status=JobStatus.PENDING,
         prompt=video.prompt, duration=video.duration or settings.sora_seconds,
         model=video.model or settings.sora_model, size=video.size or settings.sora_size,
-        reference=_reference(video, f"videos[{position - 1}].input_reference", settings, references),
+        reference=_reference(video, ("videos", str(position - 1), "input_reference"), settings, references),
         metadata=dict(video.metadata), remote_id=None, progress=0, attempts=0, error=None, video=None,
         created_at=now, updated_at=now, started_at=None, completed_at=None,
     )  # fmt: skip
 
 
-def _reference(video: VideoRequest, pointer: str, settings: Settings, references: _References) -> dict[str, Any] | None:
+def _reference(
+    video: VideoRequest, place: tuple[str, ...], settings: Settings, references: _References
+) -> dict[str, Any] | None:
     if video.input_reference is None:
         return None
-    kept, record = load_reference(video.input_reference, settings, pointer, paths=True)
+    kept, record = load_reference(video.input_reference, settings, place, paths=True)
     if record is not None:
         references[record.digest] = record
     return kept

@@ -269,7 +269,7 @@ class Step:
         self._intents: list[SubmissionRecord] = []
         self._outcomes: list[Outcome] = []
         self._events: list[EventRecord] = []
-        self._closing: Callable[[list[JobRecord]], EventRecord] | None = None
+        self._closing: Callable[[BatchRecord, list[JobRecord]], EventRecord] | None = None
 
     def move(self, job: JobRecord, move: JobMove, event: EventName | None = None, **fields: Any) -> JobRecord:
         """Move a job, and tell it where it is to be told; `fields` are the record's columns that change with it."""
@@ -310,9 +310,9 @@ class Step:
         """End the batch: it needs no owner any more, and its last event tells all of it."""
         document = error.document() if error else None
         self.move_batch(move, completed_at=self.at, error=document, owner=None, wanted=False, claims=0)
-        batch = self._counted()
+        self._counted()
 
-        def closing(jobs: list[JobRecord]) -> EventRecord:
+        def closing(batch: BatchRecord, jobs: list[JobRecord]) -> EventRecord:
             return final_event(batch, jobs, batch.sequence, batch.updated_at, **more)
 
         self._closing = closing

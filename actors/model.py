@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
@@ -151,9 +152,14 @@ def check_metadata(metadata: Any) -> dict[str, Any]:
         raise invalid(error) from None
 
 
-def invalid(error: ValidationError) -> InvalidRequest:
-    """Turn pydantic's report into one sentence a field and the list that commands are answered with."""
-    errors = tuple(_field_error(dict(entry)) for entry in error.errors(include_url=False))
+def invalid(error: ValidationError, *within: str) -> InvalidRequest:
+    """Turn pydantic's report into one sentence a field and the list that commands are answered with.
+
+    `within`: where in the request that lies which was validated.
+    """
+    errors = tuple(
+        _field_error({**entry, "loc": (*within, *entry["loc"])}) for entry in error.errors(include_url=False)
+    )
     return InvalidRequest("; ".join(entry.message for entry in errors[:5]), errors)
 
 
@@ -162,10 +168,9 @@ def _field_error(entry: dict[str, Any]) -> FieldError:
     place = [str(part) for part in entry["loc"] if part not in _BRANCHES and not str(part).startswith("function-")]
     if "metadata" in place:
         del place[place.index("metadata") + 1 :]  # behind it are keys of the caller's, mixed with names of branches
-    pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in place)
     expected = _expected(entry)
     got = "" if entry["type"] == "missing" else f" (got {_shown(entry['input'])})"
-    return FieldError(pointer, f"{_dotted(place) or 'the request'}: {expected}{got}", expected, entry["type"])
+    return FieldError(pointer(place), f"{dotted(place) or 'the request'}: {expected}{got}", expected, entry["type"])
 
 
 _BRANCHES = {"FileId", "constrained-str", "str"}
@@ -201,7 +206,13 @@ def _expected(entry: dict[str, Any]) -> str:
     return sentence.format(**context) if sentence else entry["msg"].removeprefix("Value error, ")
 
 
-def _dotted(place: list[str]) -> str:
+def pointer(place: Sequence[str]) -> str:
+    """A place in a request as a JSON Pointer."""
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in place)
+
+
+def dotted(place: Sequence[str]) -> str:
+    """A place in a request as a person would write it."""
     return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in place).removeprefix(".")
 
 

@@ -15,7 +15,7 @@ from actors.lifecycle import BatchMove, JobMove, Step
 from actors.model import CancellationSummary, Charge
 from storage.changes import Storage
 from storage.records import BatchRecord, JobRecord, ReferenceRecord, SubmissionRecord
-from storage.states import FINAL_BATCH, UNRESOLVED, BatchStatus, JobStatus, SubmissionState
+from storage.states import FINAL_BATCH, BatchStatus, JobStatus, SubmissionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,7 @@ def _summary(storage: Storage, batch: BatchRecord) -> CancellationSummary:
 _CHARGED = {
     SubmissionState.INTENDED: JobStatus.SUBMITTING.value,
     SubmissionState.UNKNOWN: JobStatus.SUBMITTING.value,
+    SubmissionState.CLASHED: JobStatus.GENERATING.value,
     SubmissionState.BOUND: JobStatus.GENERATING.value,
     SubmissionState.DELETED: "deleted",
     SubmissionState.SURPLUS: JobStatus.GENERATING.value,
@@ -241,7 +242,10 @@ def _put_back(
     consented: set[str],
     at: float,
 ) -> None:
-    storage.submissions.abandon(batch.id, consented | set(changes))
+    changed = {
+        job.id for job in chosen if any(getattr(job, name) != value for name, value in changes.get(job.id, {}).items())
+    }
+    storage.submissions.abandon(batch.id, consented | changed)
     live = storage.submissions.live_of_batch(batch.id)
     step = Step(batch, at)
     step.batch = replace(step.batch, epoch=batch.epoch + 1, wanted=True, spent=0.0, claims=0)
@@ -265,7 +269,7 @@ def _consented(
     if not pay_again:
         return set()
     live = storage.submissions.live_of_batch(batch_id)
-    unresolved = {job_id for job_id, submission in live.items() if submission.state in UNRESOLVED}
+    unresolved = {job_id for job_id, submission in live.items() if submission.remote_id is None}
     lost = {job.id for job in chosen if job.error and job.error["code"] == ErrorCode.NOT_FOUND.value}
     return {job.id for job in chosen} & (unresolved | lost | set(named))
 
@@ -273,7 +277,7 @@ def _consented(
 def _way_back(submission: SubmissionRecord | None) -> JobMove:
     if submission is None:
         return JobMove.RETRY
-    return JobMove.RECHECK if submission.state in UNRESOLVED else JobMove.REATTACH
+    return JobMove.RECHECK if submission.remote_id is None else JobMove.REATTACH
 
 
 def delete(storage: Storage, batch_id: str, at: float) -> None:

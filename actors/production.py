@@ -49,6 +49,7 @@ _LOOKS_AT_A_LOST_VIDEO = 3
 _DOWNLOADS = 5
 _LONGEST_BACKOFF = 30.0
 _BLOCK = 1 << 20
+_VIDEO_TYPES = ("video/", "image/gif", "application/octet-stream", "application/binary", "binary/octet-stream")
 
 T = TypeVar("T")
 
@@ -281,8 +282,8 @@ class _Rest:
                 of = "an unknown number" if self.expected is None else self.expected
                 raise _broken(f"{part.bytes} bytes came of {of}")
             is_mp4 = part.head[4:8] == b"ftyp"
-            if self.content_type == "video/mp4" and not is_mp4:
-                raise _broken("it is said to be an MP4 file and is none")
+            if not is_mp4 and (self.content_type == "video/mp4" or not self.content_type.startswith(_VIDEO_TYPES)):
+                raise _broken(f"it is said to be {self.content_type} and is no MP4 file")
             part.flush(opened)
         kind = "video/mp4" if is_mp4 else self.content_type
         path = part.publish(EXTENSIONS.get(kind, ".bin"))

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import mimetypes
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,24 +17,27 @@ from pathlib import Path
 from typing import Any
 
 from actors.errors import FieldError, InvalidRequest
-from actors.model import FileId
+from actors.model import FileId, dotted, pointer
 from actors.settings import Settings
 from storage.records import ReferenceRecord
 
 MAX_BYTES = 32 * 1024 * 1024
 _FETCH_SECONDS = 30
+_LONGEST_NAME = 200
+_KIND = re.compile(r"[\w.+-]{1,31}/[\w.+-]{1,32}", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _KINDS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 
 
 def load_reference(
-    reference: str | FileId, settings: Settings, pointer: str, *, paths: bool
+    reference: str | FileId, settings: Settings, place: tuple[str, ...], *, paths: bool
 ) -> tuple[dict[str, Any], ReferenceRecord | None]:
     """What a job keeps of its input reference, and the bytes to store, if there are any.
 
     Args:
         reference: as requested.
         settings: which hosts are allowed.
-        pointer: the field, for the error.
+        place: where in the request it lies, for the error.
         paths: whether any local path may be read.
 
     Raises:
@@ -45,8 +49,10 @@ def load_reference(
         record = _bytes_of(reference, settings, paths=paths)
     except (OSError, ValueError, urllib.error.URLError) as error:
         shown = reference if len(reference) <= 100 else f"{reference[:97]}..."
-        message = f"{pointer}: the input reference {shown!r} can't be used: {error}"
-        raise InvalidRequest(message, (FieldError(pointer, message, "a readable image", "input_reference"),)) from None
+        message = f"{dotted(place)}: the input reference {shown!r} can't be used: {error}"
+        raise InvalidRequest(
+            message, (FieldError(pointer(place), message, "a readable image", "input_reference"),)
+        ) from None
     return {"digest": record.digest}, record
 
 
@@ -104,6 +110,9 @@ def _record(name: str, content: bytes, told: str | None) -> ReferenceRecord:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         kind = "image/webp"
     kind = kind or told or "application/octet-stream"
+    if not _KIND.fullmatch(kind):
+        raise ValueError(f"its type {kind[:80]!r} is none")
+    name = _CONTROL.sub("_", name)[-_LONGEST_NAME:]
     if "." not in name:
         name += mimetypes.guess_extension(kind) or ""
     return ReferenceRecord(digest=hashlib.sha256(content).hexdigest(), name=name, content_type=kind, data=content)

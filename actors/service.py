@@ -6,6 +6,7 @@ Everything it answers comes from storage. Safe to call from several threads. Con
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from actors.runtime import Runtime
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 _ANSWER_SECONDS = 10.0
+_MOST = 1_000_000
 
 
 class RunningBatch(Future[Batch]):
@@ -134,7 +137,7 @@ class BatchService:
             Conflict: it was started at another provider.
             SettingsError: no server is named.
         """
-        if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
+        if concurrency is not None and (isinstance(concurrency, bool) or not 1 <= concurrency <= _MOST):
             raise InvalidRequest(f"concurrency: must be a whole number of 1 or more (got {concurrency!r})")
         provider = self.provider
         self._write(lambda: operations.want(self._storage, batch_id, provider, concurrency))
@@ -186,6 +189,8 @@ class BatchService:
         except ValueError:
             names = ", ".join(BatchStatus)
             raise InvalidRequest(f"status: must be one of {names} (got {status!r})") from None
+        if not 1 <= limit <= _MOST:
+            raise InvalidRequest(f"limit: must be from 1 to {_MOST} (got {limit!r})")
         find = self._storage.batches.find
         records = self._read(lambda: find(status=wanted, metadata=metadata, limit=limit, after=after))
         return [Batch.of(record, []) for record in records]
@@ -402,8 +407,15 @@ class BatchService:
         if not self._simulate and self.settings.openai_base_url is None:
             return  # cancelling needs no server; then nobody can be asked
         batch = self._read(lambda: self._storage.batches.get(batch_id))
-        if batch is not None and batch.provider == self.provider:
+        if batch is None or batch.provider != self.provider:
+            return
+        try:
             self._started().delete_remote(batch_id)
+        except SoraBatchError as error:  # the batch is cancelled all the same
+            logger.warning(
+                "the server could not be asked to stop",
+                extra={"action": "delete_remote", "batch_id": batch_id, "error": str(error)},
+            )
 
     def _write(self, run: Callable[[], T]) -> T:
         try:

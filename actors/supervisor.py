@@ -119,7 +119,9 @@ class BatchSupervisor(LoopActor):
                 self._report(message)
 
     def on_stop(self) -> None:
-        """Stop the pool and give back the places."""
+        """Stop the pool and give back the places; what is recorded as intended and was not sent is put down so."""
+        for assignment in self._recording or []:
+            self._not_sent(assignment)
         self._places.leave(self._id)
         for worker in self._workers:
             tell(worker, Stop())
@@ -217,14 +219,17 @@ class BatchSupervisor(LoopActor):
             self._end()
             return
         for assignment in released:
-            if self._release is not None:
+            if self.course.over:
+                self._not_sent(assignment)
+            elif self._release is not None or self.course.halted:
                 self._take_back(assignment)
-            elif not self.course.over:
+            else:
                 self._assign(assignment, stamp + SEND_WINDOW)
         self._hand_over()
         if self.course.over and self._recording is None:
             self._end()
-        self._release_if_done()
+        elif not self.course.over:
+            self._release_if_done()
 
     def _assign(self, assignment: Assignment, send_before: float | None) -> None:
         order = Generate(assignment.run, assignment.job, assignment.submission, self._epoch, send_before)
@@ -236,6 +241,10 @@ class BatchSupervisor(LoopActor):
         self._report(
             Withdrawn(assignment.job.id, assignment.run, failure, assignment.submission.id, SubmissionState.NOT_SENT)
         )
+
+    def _not_sent(self, assignment: Assignment) -> None:
+        settle, submission_id = self._tools.storage.submissions.settle, assignment.submission.id
+        self._tools.recorder.write(lambda: settle(submission_id, SubmissionState.NOT_SENT, "its batch was over"))
 
     def _let_go(self, message: LetGo) -> None:
         if self._release is None:

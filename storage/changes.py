@@ -35,8 +35,8 @@ class Changes:
     intents: tuple[SubmissionRecord, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     events: tuple[EventRecord, ...] = ()
-    closing: Callable[[list[JobRecord]], EventRecord] | None = None
-    """Makes the last event from all of the batch's jobs as they are after the change."""
+    closing: Callable[[BatchRecord, list[JobRecord]], EventRecord] | None = None
+    """Makes the last event from the batch and all of its jobs, as they are after the change."""
 
 
 class Storage:
@@ -68,7 +68,9 @@ class Storage:
         self.submissions.intend(changes.intents)
         self.journal.append(changes.events)
         if changes.closing is not None:
-            self.journal.append([changes.closing(self.jobs.of_batch(changes.batch.id))])
+            after = self.batches.get(changes.batch.id)
+            assert after is not None
+            self.journal.append([changes.closing(after, self.jobs.of_batch(after.id))])
         return True
 
     def _is_repetition(self, changes: Changes) -> bool:

@@ -39,6 +39,11 @@ class JobRepository:
             query = query.where(table.status.not_in([status.value for status in FINAL_JOB]))
         return [_record(row) for row in query.dicts()]
 
+    def by_id(self, job_ids: Iterable[str]) -> dict[str, JobRecord]:
+        """These jobs, as far as they exist."""
+        query = self._table.select().where(self._table.id.in_(list(job_ids)))
+        return {row["id"]: _record(row) for row in query.dicts()}
+
     def save(self, jobs: Iterable[JobRecord]) -> None:
         """Write everything of these jobs that may change. The batch's fence has been passed before.
 

@@ -51,6 +51,8 @@ class SubmissionState(StrEnum):
     """Recorded before the POST; it may be on its way, or its sender may be dead."""
     UNKNOWN = "unknown"
     """The POST ended without an answer that tells: paid or not, nobody knows yet."""
+    CLASHED = "clashed"
+    """The server took it, under an id that another video of ours has: it was made, and only the listing may tell it."""
     BOUND = "bound"
     """The video's remote id is known; it exists and has not failed, as far as we know."""
     NOT_SENT = "not_sent"
@@ -73,6 +75,6 @@ FINAL_BATCH = frozenset({BatchStatus.COMPLETED, BatchStatus.PARTIAL, BatchStatus
 FINAL_JOB = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 IN_FLIGHT_JOB = frozenset({JobStatus.SUBMITTING, JobStatus.GENERATING, JobStatus.DOWNLOADING})
 
-UNRESOLVED = frozenset({SubmissionState.INTENDED, SubmissionState.UNKNOWN})
+UNRESOLVED = frozenset({SubmissionState.INTENDED, SubmissionState.UNKNOWN, SubmissionState.CLASHED})
 LIVE_SUBMISSION = UNRESOLVED | {SubmissionState.BOUND}
 """While a job has one of these, nothing more may be paid for it. The database holds at most one a job."""

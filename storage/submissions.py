@@ -48,7 +48,8 @@ class SubmissionRepository:
         """
         cursor = self._database.execute(
             "UPDATE submissions SET state=?, remote_id=?, adopted=?, "
-            f"closed_at=COALESCE(closed_at, {self._database.clock}) WHERE id=? AND state IN (?, ?)",
+            f"closed_at=COALESCE(closed_at, {self._database.clock}) "
+            f"WHERE id=? AND state IN ({', '.join('?' * len(_UNRESOLVED))})",
             (SubmissionState.BOUND.value, remote_id, adopted, submission_id, *_UNRESOLVED),
         )
         if cursor.rowcount == 1:
@@ -106,11 +107,11 @@ class SubmissionRepository:
             query = query.for_update()
         return [_record(row) for row in query.dicts()]
 
-    def others_unresolved(self, provider: str, digest: str) -> bool:
-        """Whether the outcome of any other request's intent is open there."""
+    def unresolved_others(self, provider: str, digest: str) -> list[SubmissionRecord]:
+        """The intents of all other requests there whose outcome is open."""
         table = self._table
         others = (table.provider == provider) & (table.digest != digest) & table.state.in_(_UNRESOLVED)
-        return bool(list(table.select(table.id).where(others).limit(1).tuples()))
+        return [_record(row) for row in table.select().where(others).dicts()]
 
     def held(self, provider: str, remote_ids: Iterable[str]) -> set[str]:
         """Which of these videos a submission holds."""

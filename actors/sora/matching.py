@@ -45,7 +45,7 @@ def judge(listing: Listing, spec: VideoSpec, *, open_intents: int, held: Collect
         spec: the request that all the intents have sent.
         open_intents: how many there are, over the whole database, none of them in flight any more.
         held: the listed ids that a submission holds.
-        made_any: whether we ever made a video there.
+        made_any: whether we had ever made a video there when the listing was asked for.
     """
     unheld = [video for video in listing.videos if video.id not in held and _in_window(video, listing.window_start)]
     candidates = [video for video in unheld if not contradicts(video, spec)]
@@ -84,4 +84,4 @@ def _proves_absence(listing: Listing, held: Collection[str], *, made_any: bool) 
     if not listing.complete:
         return False
     # A server that lost its memory, or another one behind the same address, lists none of ours: it proves nothing.
-    return bool(held) if made_any else not listing.videos
+    return bool(held) or not (made_any or listing.videos)

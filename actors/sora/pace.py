@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from actors.messages import Wait
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+_FIRST_PAUSE, _LONGEST_PAUSE, _DOUBLINGS = 1.0, 30.0, 6
 
 
 class Pace:
@@ -40,7 +40,8 @@ class Pace:
 
     def rate_limited(self, retry_after: float | None) -> None:
         """The server said 429: obey its hint, or back off by ourselves."""
-        self._refusals += 1
+        if not self.paused:  # many requests meet the same refusal
+            self._refusals = min(self._refusals + 1, _DOUBLINGS)
         backoff = min(_FIRST_PAUSE * 2 ** (self._refusals - 1), _LONGEST_PAUSE)
         self._pause("rate limited", backoff if retry_after is None else max(retry_after, 0.05))
 

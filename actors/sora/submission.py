@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import peewee
 from tenacity import (
     AsyncRetrying,
-    RetryCallState,
     retry_if_exception,
-    stop_after_attempt,
     stop_after_delay,
     wait_random_exponential,
 )
@@ -28,12 +27,12 @@ from actors.errors import ErrorCode, Failure, SoraError
 from actors.loop import IOLoop
 from actors.settings import Settings
 from actors.sora.client import Accepted, NotNow, Page, Refused, SoraClient, Unanswered, VideoSpec
-from actors.sora.matching import Listing, in_falling_order, judge
+from actors.sora.matching import Listing, contradicts, in_falling_order, judge
 from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
 from storage.owners import is_dead, this_host
 from storage.recorder import Recorder
-from storage.records import SubmissionRecord
+from storage.records import JobRecord, SubmissionRecord
 from storage.states import UNRESOLVED, SubmissionState
 
 logger = logging.getLogger(__name__)
@@ -141,17 +140,23 @@ class Submitter:
         try:
             bound = await self._io.outcome(self._recorder.write(lambda: submissions.bind(intent.id, remote_id)))
         except peewee.IntegrityError:
-            text = f"the server gave the id {remote_id} to two videos"
-            failure = Failure(ErrorCode.SERVER_ERROR, text, {"remote_id": remote_id})
-            await self._settle(intent.id, SubmissionState.UNKNOWN, failure)
+            # It was made and will be charged for: the listing may show it under its true id, but never its absence.
+            text = f"the server gave this video the id {remote_id}, which another video of ours has"
+            failure = Failure(ErrorCode.SUBMISSION_UNKNOWN, text, {"remote_id": remote_id})
+            await self._settle(intent.id, SubmissionState.CLASHED, failure)
             return Unknown(failure)
-        if not bound:
-            logger.warning(
-                "a video came after its intent had been resolved",
-                extra={"action": "surplus_video", "batch_id": intent.batch_id, "job_id": intent.job_id,
-                       "remote_id": remote_id},
-            )  # fmt: skip
-        return Bound(remote_id, video)
+        if bound:
+            return Bound(remote_id, video)
+        logger.warning(
+            "a video came after its intent had been resolved",
+            extra={
+                "action": "surplus_video",
+                "batch_id": intent.batch_id,
+                "job_id": intent.job_id,
+                "remote_id": remote_id,
+            },
+        )
+        return _known(await self._io.outcome(self._recorder.read(lambda: submissions.get(intent.id))))
 
     async def _settle(self, submission_id: str, state: SubmissionState, failure: Failure) -> None:
         settle = self._storage.submissions.settle
@@ -175,11 +180,12 @@ class Submitter:
                 await asyncio.sleep(min(ready_in, _LOOK_AGAIN))
                 continue
             try:
-                listing = await self._listing(await self._window_start(current))
+                window_start, made_before = await self._before_the_look(current)
+                listing = await self._listing(window_start)
             except SoraError as error:
                 return await self._leave_unknown(current, f"the server's listing could not be read: {error}")
             tries += 1
-            matching = partial(self._match, current, spec, listing, last=tries >= _TRIES)
+            matching = partial(self._match, current, spec, listing, made_before=made_before, last=tries >= _TRIES)
             outcome = await self._io.outcome(self._recorder.write(matching))
             if isinstance(outcome, Unknown):
                 return await self._leave_unknown(current, outcome.failure.message)
@@ -228,19 +234,22 @@ class Submitter:
         longest = self._settings.sora_submit_timeout.total_seconds()
         return submission.intended_at + SEND_WINDOW + longest + settle
 
-    async def _window_start(self, intent: SubmissionRecord) -> float:
-        """Where to stop looking back, in the server's time: before the oldest open intent of the same request."""
+    async def _before_the_look(self, intent: SubmissionRecord) -> tuple[float, bool]:
+        """Where to stop looking back, and whether there was a video of ours to be seen by then.
 
-        def oldest() -> tuple[float, float]:
+        The former in the server's time: before the oldest open intent of the same request.
+        """
+
+        def standing() -> tuple[float, float, bool]:
             same = self._storage.submissions.unresolved(self._provider, intent.digest)
             first = min([other.intended_at for other in same], default=intent.intended_at)
-            return first, self._storage.database.now()
+            return first, self._storage.database.now(), self._storage.submissions.made_any(self._provider)
 
-        first, database_now = await self._io.outcome(self._recorder.write(oldest))
+        first, database_now, made_before = await self._io.outcome(self._recorder.write(standing))
         await self._client_has_seen_a_date()
         offset = self._client.clock.offset
         ahead = 0.0 if offset is None else offset + utc_now() - database_now
-        return first + ahead - SEND_WINDOW - (_UNKNOWN_SKEW if offset is None else _KNOWN_SKEW)
+        return first + ahead - SEND_WINDOW - (_UNKNOWN_SKEW if offset is None else _KNOWN_SKEW), made_before
 
     async def _client_has_seen_a_date(self) -> None:
         if self._client.clock.offset is None:
@@ -264,53 +273,76 @@ class Submitter:
     async def _page(self, after: str | None) -> Page:
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, SoraError) and error.retryable),
-            stop=_patience(self._settings.sora_submit_timeout.total_seconds()),
+            stop=stop_after_delay(self._settings.sora_submit_timeout.total_seconds()),
             wait=wait_random_exponential(multiplier=0.5, max=5),
             reraise=True,
         )
         return await retrying(self._client.list_page, after)
 
-    def _match(self, intent: SubmissionRecord, spec: VideoSpec, listing: Listing, *, last: bool) -> Outcome | None:
+    def _match(
+        self, intent: SubmissionRecord, spec: VideoSpec, listing: Listing, *, made_before: bool, last: bool
+    ) -> Outcome | None:
         """In one transaction: match what is listed to the open intents of this request. None: not yet."""
         submissions = self._storage.submissions
         intents = submissions.unresolved(self._provider, intent.digest)
-        if intent.id not in {other.id for other in intents}:
-            return None
         now = self._storage.database.now()
-        if any(self._ready_at(other) > now for other in intents):
+        ours = next((other for other in intents if other.id == intent.id), None)
+        if ours is None or any(self._ready_at(other) > now for other in intents):
             return None
         ids = [video.id for video in listing.videos if video.id]
         verdict = judge(
             listing, spec, open_intents=len(intents), held=submissions.held(self._provider, ids),
-            made_any=submissions.made_any(self._provider),
+            made_any=made_before,
         )  # fmt: skip
+        wait = self._contested(intent, spec, [video for video in listing.videos if video.id in verdict.adopted], now)
+        if wait is not None:
+            return None if wait else Unknown(Failure(ErrorCode.SUBMISSION_UNKNOWN, "another request may have made it"))
         adopted = dict(zip((other.id for other in intents), verdict.adopted, strict=False))
         for submission_id, remote_id in adopted.items():
             submissions.bind(submission_id, remote_id, adopted=True)
         if intent.id in adopted:
             return Bound(adopted[intent.id])
-        if verdict.absent:
+        if verdict.absent and ours.state is not SubmissionState.CLASHED:
             failure = Failure(ErrorCode.NETWORK, "the server's listing shows that nothing was made")
             submissions.settle(intent.id, SubmissionState.ABSENT, failure.message)
             return NotPaid(SubmissionState.ABSENT, failure)
-        if not last and submissions.others_unresolved(self._provider, intent.digest):
-            # Other videos of ours are being looked for just now: once one is adopted, the listing proves more.
+        first_made = not made_before and submissions.made_any(self._provider)
+        if not last and (first_made or submissions.unresolved_others(self._provider, intent.digest)):
+            # Our first video is newer than the listing, or others are being looked for: the next one proves more.
             return None
         return Unknown(Failure(ErrorCode.SUBMISSION_UNKNOWN, "the server's listing does not tell"))
+
+    def _contested(
+        self, intent: SubmissionRecord, spec: VideoSpec, videos: list[RemoteVideo], now: float
+    ) -> bool | None:
+        """Whether an open intent of another request may have made one of these videos.
+
+        A listing does not tell all that a request says (its reference, a size that was left out).
+
+        Returns:
+            None: none may; True: one may, and is still in flight; False: one may, and nobody will ever tell.
+        """
+        if not videos:
+            return None
+        others = self._storage.submissions.unresolved_others(self._provider, intent.digest)
+        jobs = self._storage.jobs.by_id([other.job_id for other in others])
+        rivals = [
+            other
+            for other in others
+            if (job := jobs.get(other.job_id)) is not None
+            and any(not contradicts(video, replace(spec, **_spoken(job))) for video in videos)
+        ]
+        return any(self._ready_at(rival) > now for rival in rivals) if rivals else None
+
+
+def _spoken(job: JobRecord) -> dict[str, Any]:
+    """What a listing may tell of a job's request."""
+    return {"prompt": job.prompt, "model": job.model, "seconds": job.duration, "size": job.size}
 
 
 def _known(submission: SubmissionRecord) -> Outcome:
     if submission.state is SubmissionState.BOUND and submission.remote_id is not None:
         return Bound(submission.remote_id)
+    if submission.state is SubmissionState.SURPLUS:
+        return Unknown(Failure(ErrorCode.SUBMISSION_UNKNOWN, submission.note or "it was made, and no job holds it"))
     return NotPaid(submission.state, Failure(ErrorCode.UNAVAILABLE, submission.note or "nothing was paid"))
-
-
-def _patience(seconds: float) -> Callable[[RetryCallState], bool]:
-    """A server that is away is waited for; one that answers with errors is asked three times."""
-    away, answers = stop_after_delay(seconds), stop_after_attempt(3)
-
-    def stop(state: RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        return away(state) if isinstance(error, SoraError) and error.code is ErrorCode.NETWORK else answers(state)
-
-    return stop

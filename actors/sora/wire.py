@@ -163,7 +163,7 @@ def http_date(value: str | None) -> float | None:
     """An HTTP date as seconds since 1970; None if it is none."""
     try:
         return parsedate_to_datetime(value).timestamp() if value else None
-    except ValueError:
+    except (ValueError, OverflowError, TypeError):
         return None
 
 

@@ -36,8 +36,8 @@ CREATE TABLE submissions (
     remote_id TEXT, adopted BOOLEAN NOT NULL, closed_at DOUBLE PRECISION, note TEXT
 );
 CREATE UNIQUE INDEX submissions_remote ON submissions (provider, remote_id);
-CREATE UNIQUE INDEX submissions_live ON submissions (job_id) WHERE state IN ('intended', 'unknown', 'bound');
-CREATE INDEX submissions_unresolved ON submissions (provider, digest) WHERE state IN ('intended', 'unknown');
+CREATE UNIQUE INDEX submissions_live ON submissions (job_id) WHERE state IN ('intended', 'unknown', 'clashed', 'bound');
+CREATE INDEX submissions_unresolved ON submissions (provider, digest) WHERE state IN ('intended', 'unknown', 'clashed');
 CREATE INDEX submissions_batch ON submissions (batch_id);
 CREATE TABLE journal (
     batch_id VARCHAR(64) NOT NULL, sequence INTEGER NOT NULL, type VARCHAR(64) NOT NULL, key TEXT NOT NULL,

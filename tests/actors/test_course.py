@@ -51,7 +51,10 @@ class Ride:
         self.course.batch = step.batch
         changes = step.changes()
         self.jobs |= step.jobs
-        self.events += [*changes.events, *([changes.closing(list(self.jobs.values()))] if changes.closing else [])]
+        self.events += [
+            *changes.events,
+            *([changes.closing(step.batch, list(self.jobs.values()))] if changes.closing else []),
+        ]
         self.outcomes += [(outcome.submission_id, outcome.state) for outcome in changes.outcomes]
         self.intents += changes.intents
         return self
@@ -320,6 +323,7 @@ def test_a_server_that_was_never_reached_fails_the_rest_too():
 def test_a_refused_request_fails_alone():
     ride = Ride(total=2, concurrency=1).begin().failed(0, ErrorCode.INVALID_REQUEST, REFUSED)
     assert ride.statuses == ["failed", "submitting"]
+    assert not ride.course.halted
 
 
 def test_videos_in_hand_go_on_when_the_account_is_refused():
@@ -332,6 +336,7 @@ def test_nothing_is_posted_again_after_the_account_was_refused():
     ride = Ride(total=2, concurrency=2, paid_attempts=3).begin()
     ride.failed(0, ErrorCode.QUOTA_EXCEEDED, REFUSED).withdrawn(1)
     assert len(ride.intents) == 2
+    assert ride.course.halted
     assert ride.jobs["nature-02"].error["code"] == "quota_exceeded"
     assert ride.told[-1] == "batch.failed"
 

@@ -142,7 +142,7 @@ def test_the_last_event_takes_the_last_number_and_ends_the_ownership():
     batch = changes.batch
     assert (batch.owner, batch.wanted, batch.claims, batch.completed_at) == (None, False, 0, NOON + 1)
     assert batch.error == {"code": "network", "message": "all gone", "retryable": True, "detail": None}
-    last = changes.closing([job])
+    last = changes.closing(batch, [job])
     assert (last.sequence, last.type, batch.sequence) == (6, "batch.failed", 6)
 
 

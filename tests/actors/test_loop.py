@@ -6,11 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 
 import pykka
 import pytest
 
-from actors.loop import IOLoop, LoopActor, tell
+from actors.loop import Gathered, IOLoop, LoopActor, tell
 
 PATIENCE = 10
 
@@ -256,6 +257,117 @@ def test_closing_twice_is_closing_once_and_calls_after_it_are_nothing(io):
     io.close()
     io.close()
     io.call(pytest.fail, "called after the end")
+
+
+def test_calls_from_another_thread_come_in_their_order(io):
+    called, done = [], threading.Event()
+    for number in range(1000):
+        io.call(called.append, number)
+    io.call(done.set)
+    assert done.wait(PATIENCE)
+    assert called == list(range(1000))
+
+
+def test_what_another_thread_answers_is_waited_for_on_the_loop(io):
+    answer = Future()
+    waiting = io.submit(io.outcome(answer))
+    answer.set_result(7)
+    assert waiting.result(PATIENCE) == 7
+
+
+def test_an_error_of_another_thread_is_raised_on_the_loop(io):
+    answer = Future()
+    waiting = io.submit(io.outcome(answer))
+    answer.set_exception(ValueError("boom"))
+    with pytest.raises(ValueError, match="boom"):
+        waiting.result(PATIENCE)
+
+
+def test_giving_up_on_an_answer_does_not_take_it_back(io):
+    answer = Future()
+
+    async def give_up():
+        task = asyncio.ensure_future(io.outcome(answer))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    io.submit(give_up()).result(PATIENCE)
+    assert not answer.cancelled()
+    answer.set_result("recorded all the same")
+
+
+# --- work that is done in groups
+
+
+class Desk:
+    """Works on groups, each when a test lets it."""
+
+    def __init__(self):
+        self.groups, self.begun, self.may_go_on = [], asyncio.Event(), asyncio.Event()
+
+    async def work(self, group):
+        self.groups.append(group)
+        self.begun.set()
+        await self.may_go_on.wait()
+        return [ValueError(item) if item == "bad" else f"{item}!" for item in group]
+
+
+async def several(desk, *items):
+    gathered = Gathered(desk.work)
+    tasks = [asyncio.ensure_future(gathered.do(item)) for item in items[:1]]
+    await desk.begun.wait()
+    tasks += [asyncio.ensure_future(gathered.do(item)) for item in items[1:]]
+    await asyncio.sleep(0)
+    return gathered, tasks
+
+
+def test_what_comes_while_a_group_is_worked_on_is_the_next_group():
+    async def scenario():
+        desk = Desk()
+        _, tasks = await several(desk, "a", "b", "c")
+        desk.may_go_on.set()
+        assert await asyncio.gather(*tasks) == ["a!", "b!", "c!"]
+        assert desk.groups == [["a"], ["b", "c"]]
+
+    asyncio.run(scenario())
+
+
+def test_one_that_fails_spoils_no_other_of_its_group():
+    async def scenario():
+        desk = Desk()
+        _, tasks = await several(desk, "a", "bad", "c")
+        desk.may_go_on.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [str(result) for result in results] == ["a!", "bad", "c!"]
+
+    asyncio.run(scenario())
+
+
+def test_one_that_is_given_up_is_left_out():
+    async def scenario():
+        desk = Desk()
+        _, (first, second, third) = await several(desk, "a", "b", "c")
+        second.cancel()
+        await asyncio.sleep(0)
+        desk.may_go_on.set()
+        assert (await first, await third) == ("a!", "c!")
+        assert desk.groups == [["a"], ["c"]]
+
+    asyncio.run(scenario())
+
+
+def test_work_that_fails_as_a_whole_is_told_to_each_and_the_next_is_done():
+    async def fail(_group):
+        raise OSError("disk full")
+
+    async def scenario():
+        gathered = Gathered(fail)
+        for _ in range(2):
+            with pytest.raises(OSError, match="disk full"):
+                await gathered.do("a")
+
+    asyncio.run(scenario())
 
 
 FORGETFUL = """

@@ -293,7 +293,7 @@ def test_a_video_that_the_server_still_has_is_attached_to(ended, retry, storage)
     assert storage.submissions.live_of_batch("nature")["nature-01"].state is S.BOUND
 
 
-@pytest.mark.parametrize("state", [S.INTENDED, S.UNKNOWN])
+@pytest.mark.parametrize("state", [S.INTENDED, S.UNKNOWN, S.CLASHED])
 def test_an_unknown_outcome_is_looked_for_first(ended, retry, storage, state):
     ended(code=ErrorCode.BATCH_TIMEOUT, state=state)
     retry()
@@ -343,10 +343,11 @@ def test_naming_an_unknown_job_looks_again_and_pays_nothing(ended, retry, storag
     ("code", "state", "named"),
     [
         (ErrorCode.SUBMISSION_UNKNOWN, S.UNKNOWN, None),
+        (ErrorCode.SUBMISSION_UNKNOWN, S.CLASHED, None),
         (ErrorCode.NOT_FOUND, S.BOUND, None),
         (ErrorCode.TIMEOUT, S.BOUND, ["nature-01"]),
     ],
-    ids=["unknown", "lost", "named"],
+    ids=["unknown", "clashed", "lost", "named"],
 )
 def test_consent_pays_again_for_what_may_exist(ended, retry, storage, code, state, named):
     ended(code=code, state=state)
@@ -370,6 +371,13 @@ def test_a_changed_request_is_a_new_payment(ended, retry, storage):
     assert (job.status, job.prompt, job.size, job.remote_id) == ("pending", "a sea", "10x10", None)
     assert storage.submissions.get("intent-1").state is S.ABANDONED
     assert storage.jobs.reference("d") == reference
+
+
+def test_a_change_that_changes_nothing_is_no_new_payment(ended, retry, storage):
+    ended(state=S.BOUND)
+    retry(changes={"nature-01": {"prompt": "lake 1", "size": None}})
+    assert job_of(storage).status is J.GENERATING
+    assert storage.submissions.get("intent-1").state is S.BOUND
 
 
 @pytest.mark.parametrize("status", ["pending", "processing"])

@@ -23,7 +23,7 @@ def settings(**changes):
 
 
 def load(reference, *, paths=True, **changes):
-    return load_reference(reference, settings(**changes), "/videos/0/input_reference", paths=paths)
+    return load_reference(reference, settings(**changes), ("videos", "0", "input_reference"), paths=paths)
 
 
 def refused(reference, *, paths=True, **changes):
@@ -31,6 +31,7 @@ def refused(reference, *, paths=True, **changes):
         load(reference, paths=paths, **changes)
     (error,) = caught.value.errors
     assert (error.field, error.code) == ("/videos/0/input_reference", "input_reference")
+    assert str(caught.value).startswith("videos[0].input_reference: the input reference ")
     return str(caught.value)
 
 

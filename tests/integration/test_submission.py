@@ -248,6 +248,17 @@ def test_nobody_gets_somebody_elses_video(provider: Provider, service: BatchServ
     assert posts(provider) == {"a boat": 2}
 
 
+def test_a_listing_from_before_our_first_video_proves_what_it_proved_then(
+    provider: Provider, service: BatchService
+) -> None:
+    """Both first POSTs are lost; one is sent again and bound while the other's look, at nothing yet, is under way."""
+    provider.fault(on="create", do="lose_request", times=2)
+    provider.fault(on="list", do="hang", accept=True, skip=2, seconds=0.6)
+    assert make(service, *numbered(2)).status == "completed"
+    assert posts(provider) == dict.fromkeys(numbered(2), 2)
+    check_paid_once(provider)
+
+
 def test_other_clients_videos_do_not_hinder_a_proof_of_absence(provider: Provider, service: BatchService) -> None:
     assert make(service, "a: first").status == "completed"
     somebody_elses(provider, "a train")

@@ -75,16 +75,16 @@ def test_a_step_that_would_pay_twice_leaves_nothing_behind(storage, apply):
     assert storage.journal.read("nature") == []
 
 
-def test_the_last_event_is_made_of_all_jobs_as_they_are_then(storage, apply):
-    put(storage, a_batch(epoch=1, total=2))
+def test_the_last_event_is_made_of_the_batch_and_all_jobs_as_they_are_then(storage, apply):
+    put(storage, a_batch(epoch=1, total=2, metadata={"by": "somebody else, meanwhile"}))
 
-    def closing(jobs):
-        return an_event(3, body=",".join(f"{job.position}:{job.status}" for job in jobs))
+    def closing(batch, jobs):
+        return an_event(3, body=",".join([batch.metadata["by"], *(f"{job.position}:{job.status}" for job in jobs)]))
 
     done = replace(a_job(2), status=JobStatus.COMPLETED)
     batch = a_batch(epoch=1, total=2, sequence=3)
     assert apply(a_step(jobs=(done,), closing=closing, batch=batch))
-    assert storage.journal.read("nature")[-1].body == "1:pending,2:completed"
+    assert storage.journal.read("nature")[-1].body == "somebody else, meanwhile,1:pending,2:completed"
 
 
 @pytest.mark.parametrize("events", [0, 1, 3], ids=lambda events: f"{events} events")

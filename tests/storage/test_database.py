@@ -13,6 +13,7 @@ from storage import database as database_module
 from storage.database import MIGRATIONS, Database, DatabaseError, is_outage
 from storage.states import LIVE_SUBMISSION
 from tests.builders import a_batch
+from tests.servers.postgresql import PostgreSQL
 
 MIGRATED = [(path.stem,) for path in sorted(MIGRATIONS.glob("0*.py"))]
 OPEN = "import sys; from storage.database import Database; d = Database(sys.argv[1]); d.open(); d.close()"
@@ -210,3 +211,17 @@ def test_postgresql_names_its_outages_by_their_class(error, outage):
     wrapped = peewee.OperationalError("x")
     wrapped.__cause__ = error
     assert is_outage(wrapped) is outage
+
+
+@pytest.mark.integration
+def test_a_reader_finds_a_server_again_that_was_started_anew():
+    with PostgreSQL() as server:
+        database = Database(server.url(server.create_database()))
+        database.open()
+        before = database.read(database.now)
+        server.restart()
+        assert database.read(database.now) >= before
+        server.stop()
+        with pytest.raises(DatabaseError, match="can't be used"):
+            database.read(database.now)
+        database.close()

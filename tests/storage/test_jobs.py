@@ -36,6 +36,13 @@ def test_open_jobs_are_those_that_have_not_ended(storage):
     assert [job.status.value for job in found] == ["pending", "submitting", "generating", "downloading"]
 
 
+def test_jobs_are_found_by_their_ids(storage):
+    put(storage, a_batch(total=3))
+    found = storage.jobs.by_id(["nature-03", "nature-01", "unknown"])
+    assert found == {"nature-01": a_job(1), "nature-03": a_job(3)}
+    assert storage.jobs.by_id([]) == {}
+
+
 def test_everything_of_a_job_that_may_change_is_saved(storage):
     put(storage, a_batch())
     changed = a_job(

@@ -10,6 +10,7 @@ from storage import database as database_module
 from storage.database import Database, DatabaseError
 from storage.recorder import Recorder
 from tests.builders import an_event
+from tests.servers.postgresql import PostgreSQL
 
 PATIENCE = 20
 
@@ -207,8 +208,6 @@ def test_closing_does_not_wait_for_a_database_that_stays_away(locked, retried):
 
 @pytest.mark.integration
 def test_a_server_that_was_killed_and_started_again_gets_what_was_held(retried):
-    from tests.servers.postgresql import PostgreSQL
-
     with PostgreSQL() as server:
         database = Database(server.url(server.create_database()))
         database.open()

@@ -106,7 +106,7 @@ def test_a_video_is_held_by_one_submission_of_its_provider(submissions, standing
 def _gives_way(before, after):
     if before in UNRESOLVED:
         return True
-    return before is S.BOUND and after in (S.FAILED, S.DELETED, S.ABANDONED)
+    return before in (S.BOUND, S.CLASHED) and after in (S.FAILED, S.DELETED, S.ABANDONED)
 
 
 @pytest.mark.parametrize("before", S)
@@ -186,7 +186,9 @@ def test_consent_lets_go_of_what_lives_and_of_nothing_else(submissions, standing
     submissions.abandon("nature", [f"nature-{position:02d}" for position in range(2, 99)])
     after = {entry.id: entry.state for entry in submissions.of_batch("nature")}
     assert after["intent-1"] is S.INTENDED
-    assert {name for name in before if after[name] is not before[name]} == {"intent-2", "intent-3"}
+    let_go = {before[name] for name in before if after[name] is not before[name]}
+    assert let_go == LIVE_SUBMISSION - {S.INTENDED}
+    assert {after[name] for name in before if before[name] in let_go} == {S.ABANDONED}
     assert submissions.get("other").state is S.BOUND
 
 
@@ -195,3 +197,13 @@ def test_an_abandoned_video_keeps_its_id(submissions, standing_at):
     submissions.abandon("nature", ["nature-01"])
     assert submissions.get("intent-1").remote_id == "video-intent-1"
     assert submissions.held(PROVIDER, ["video-intent-1"])
+
+
+@pytest.mark.parametrize("state", S)
+def test_other_requests_that_are_open_at_the_same_place_are_noticed(submissions, standing_at, state):
+    ours = an_intent().digest
+    standing_at(state, "same")
+    standing_at(state, "elsewhere", a_job(2), provider="other")
+    assert submissions.unresolved_others(PROVIDER, ours) == []
+    different = standing_at(state, "different", a_job(3))
+    assert submissions.unresolved_others(PROVIDER, ours) == ([different] if state in UNRESOLVED else [])

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from storage.videos import EXTENSIONS, VideoFolder
+from storage.videos import EXTENSIONS, VideoFolder, flush_folder
 
 
 @pytest.fixture
@@ -89,3 +89,22 @@ def test_a_batchs_files_are_removed(folder):
 
 def test_extensions_follow_the_content_type():
     assert (EXTENSIONS["video/mp4"], EXTENSIONS["video/x-msvideo"]) == (".mp4", ".avi")
+
+
+def test_a_folder_is_made_and_tried_before_anything_is_paid_for(folder):
+    folder.prepare()
+    folder.prepare()
+    assert list(folder.root.iterdir()) == []
+
+
+def test_a_folder_in_which_nothing_can_be_made_is_noticed(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        VideoFolder(tmp_path / "file" / "videos").prepare()
+
+
+def test_the_names_in_a_folder_can_be_flushed(folder):
+    folder.prepare()
+    flush_folder(folder.root)
+    with pytest.raises(FileNotFoundError):
+        flush_folder(folder.root / "gone")

@@ -40,11 +40,13 @@ def test_a_hint_to_come_back_at_once_is_no_busy_loop(pace, pauses):
 def test_without_a_hint_the_pauses_grow_up_to_a_limit(pace, pauses):
     for _ in range(8):
         pace.rate_limited(None)
+        pace.wait = None
     assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
 def test_an_answer_begins_the_pauses_anew(pace, pauses):
     pace.rate_limited(None)
+    pace.wait = None
     pace.rate_limited(None)
     pace.answered()
     pace.wait = None
