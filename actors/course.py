@@ -33,6 +33,8 @@ from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionStat
 
 POISON_CLAIMS = 3
 RESTARTS, RESTART_PERIOD = 3, 60.0
+ABSENCES = 3
+"""How often the outcome of a video's POST may be unknown and nothing be made, before the video is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Course:
         self._batch_told = -math.inf
         self._untold = False
         self._deaths: dict[str, list[float]] = {}
+        self._absences: dict[str, int] = {}
         self.waits = {} if waits is None else waits
         self.stopping = False
         self._halted: Failure | None = None
@@ -246,8 +249,15 @@ class Course:
 
     def _withdrawn(self, step: Step, job: JobRecord, report: Withdrawn, now: float) -> None:
         step.resolve(report.submission_id, report.outcome)
+        if report.outcome in (SubmissionState.ABSENT, SubmissionState.ABANDONED):
+            self._absences[job.id] = self._absences.get(job.id, 0) + 1
         if self._halted is not None:
             step.fail(job, self._halted)
+            self._finished(step, job, now)
+            return
+        if self._absences.get(job.id, 0) >= ABSENCES:
+            text = f"{report.failure.message} ({ABSENCES} times, and nothing was made)"
+            step.fail(job, replace(report.failure, message=text))
             self._finished(step, job, now)
             return
         self.jobs[job.id] = step.move(job, JobMove.WITHDRAW, attempts=job.attempts - 1)
@@ -318,6 +328,7 @@ class Course:
         self.waits.pop(job_id, None)
         self._told.pop(job_id, None)
         self._deaths.pop(job_id, None)
+        self._absences.pop(job_id, None)
         self._live.pop(job_id, None)
 
 

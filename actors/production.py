@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -109,6 +109,9 @@ class Production:
             outcome = await self._tools.submitter.submit(submission, spec, self._order.send_before)
             if isinstance(outcome, Bound | NotPaid):
                 return outcome
+            resolved = await self._tools.submitter.resolve(submission, spec, self._unknown_for)
+            # What the server said tells more than that it made nothing.
+            return replace(resolved, failure=outcome.failure) if isinstance(resolved, NotPaid) else resolved
         return await self._tools.submitter.resolve(submission, spec, self._unknown_for)
 
     async def _spec(self) -> VideoSpec:

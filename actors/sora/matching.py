@@ -12,6 +12,8 @@ from itertools import pairwise
 from actors.sora.client import VideoSpec
 from actors.sora.wire import RemoteVideo
 
+_SHORTEST_CUT = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -48,14 +50,26 @@ def judge(listing: Listing, spec: VideoSpec, *, open_intents: int, held: Collect
         made_any: whether we had ever made a video there when the listing was asked for.
     """
     unheld = [video for video in listing.videos if video.id not in held and _in_window(video, listing.window_start)]
-    candidates = [video for video in unheld if not contradicts(video, spec)]
+    # Servers rename models and round sizes and lengths: a video of our prompt that differs there may yet be ours.
+    foreign = [video for video in unheld if contradicts(video, spec)]
+    disguised = any(_may_say(video.prompt, spec.prompt) for video in foreign)
+    candidates = [video for video in unheld if video not in foreign]
     if any(video.id is None or video.prompt != spec.prompt for video in candidates):
         return NOTHING_PROVED
     # Pages shift while they are read: a video may be listed twice.
     ids = dict.fromkeys(video.id for video in sorted(candidates, key=lambda video: video.created_at or 0.0) if video.id)
     if len(ids) > open_intents:
         return NOTHING_PROVED
-    return Verdict(tuple(ids), absent=_proves_absence(listing, held, made_any=made_any))
+    return Verdict(tuple(ids), absent=not disguised and _proves_absence(listing, held, made_any=made_any))
+
+
+def _may_say(told: str | None, prompt: str) -> bool:
+    """Whether this may be how a server tells the prompt: not at all, with other white space, or cut off."""
+    if told is None:
+        return True
+    words, whole = (" ".join(text.split()).casefold() for text in (told, prompt))
+    cut = words.rstrip(".\u2026 ")
+    return words == whole or (len(cut) >= _SHORTEST_CUT and whole.startswith(cut))
 
 
 def contradicts(video: RemoteVideo, spec: VideoSpec) -> bool:

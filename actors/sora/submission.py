@@ -199,9 +199,17 @@ class Submitter:
             f"whether this video was made is unknown, and paying twice is worse than not at all: {why}",
         )
         if self._settings.sora_unknown_submission == "resubmit":
-            await self._settle(intent.id, SubmissionState.ABANDONED, failure)
-            return NotPaid(SubmissionState.ABANDONED, failure)
+            give_up = partial(self._give_up, intent.id, failure)
+            return await self._io.outcome(self._recorder.write(give_up))
         return Unknown(failure)
+
+    def _give_up(self, submission_id: str, failure: Failure) -> Outcome:
+        """In one transaction: its answer may have come in the meantime."""
+        current = self._storage.submissions.get(submission_id)
+        if current.state not in UNRESOLVED:
+            return _known(current)
+        self._storage.submissions.settle(submission_id, SubmissionState.ABANDONED, failure.message)
+        return NotPaid(SubmissionState.ABANDONED, failure)
 
     async def _standing(self, submission_id: str) -> tuple[SubmissionRecord, float]:
         """The submission, and the seconds until its outcome may be looked for."""

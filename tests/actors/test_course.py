@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.course import POISON_CLAIMS, RESTART_PERIOD, RESTARTS, Course, Rules, request_digest, restart_allowed
+from actors.course import (
+    ABSENCES,
+    POISON_CLAIMS,
+    RESTART_PERIOD,
+    RESTARTS,
+    Course,
+    Rules,
+    request_digest,
+    restart_allowed,
+)
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.events import Event
 from actors.lifecycle import Step
@@ -185,6 +194,19 @@ def test_what_was_not_paid_is_submitted_anew_and_counts_for_nothing(outcome):
     assert ride.told == []
     assert [intent.attempt for intent in ride.intents] == [1, 1]
     assert ride.intents[0].id != ride.intents[1].id
+
+
+@pytest.mark.parametrize("outcome", [SubmissionState.ABSENT, SubmissionState.ABANDONED])
+def test_a_server_that_makes_nothing_again_and_again_is_not_asked_for_ever(outcome):
+    ride = Ride(2, concurrency=1).begin()
+    for at in range(ABSENCES - 1):
+        ride.withdrawn(at, outcome)
+    ride.withdrawn(ABSENCES - 1, SubmissionState.NOT_SENT).withdrawn(ABSENCES, outcome)
+    assert ride.jobs["nature-01"].status is JobStatus.FAILED
+    assert ride.jobs["nature-01"].error["code"] == "rate_limited"
+    assert ride.jobs["nature-01"].error["message"] == "later (3 times, and nothing was made)"
+    assert ride.given[-1].job.id == "nature-02"
+    assert [job_id for job_id in ride.jobs if ride.jobs[job_id].status in IN_FLIGHT_JOB] == ["nature-02"]
 
 
 def test_a_job_that_failed_carries_its_reason():

@@ -275,6 +275,21 @@ def test_where_nothing_is_paid_the_unknown_is_submitted_again(provider: Provider
     assert posts(provider) == {"a: video 1": 1, "a: video 2": 2}
 
 
+@pytest.mark.parametrize("mode", ["fail", "resubmit"])
+def test_a_server_that_fails_at_every_create_is_not_asked_for_ever(
+    provider: Provider, start_service: Start, mode: str
+) -> None:
+    service = start_service(sora_unknown_submission=mode, sora_settle=50)
+    assert make(service, "a: good").status == "completed"
+    provider.fault(on="create", do="answer", status=500, accept=False, times=-1, match="bad")
+    if mode == "resubmit":
+        provider.fault(on="list", do="answer", status=404, times=-1)
+    batch = make(service, "a: bad", "a: also good")
+    assert posts(provider) == {"a: good": 1, "a: bad": 3, "a: also good": 1}
+    error = job_of(batch, "a: bad").error
+    assert (batch.status, error.code) == ("partial", "server_error")
+
+
 # --- a retry of what is unknown
 
 

@@ -96,6 +96,31 @@ def test_others_videos_that_contradict_the_request_do_not_hinder_the_proof():
     assert ruling(listed("ours"), listed("theirs", prompt="a dog"), held=["ours"]).absent
 
 
+@pytest.mark.parametrize("field", ["model", "seconds", "size"])
+def test_a_video_of_our_prompt_may_be_ours_whatever_the_server_made_of_the_rest(field):
+    video = listed("a", **{field: "4" if field == "seconds" else "other"})
+    assert ruling(video, held=["ours"]) == NOTHING_PROVED
+
+
+def test_a_video_of_no_told_prompt_is_never_proved_to_be_somebody_elses():
+    assert ruling(listed("ours"), listed("a", prompt=None, size="1x1"), held=["ours"]) == NOTHING_PROVED
+
+
+def test_what_may_be_ours_in_disguise_hinders_no_adoption():
+    assert ruling(listed("a"), listed("b", size="1x1"), held=["ours"]) == Verdict(("a",), absent=False)
+
+
+@pytest.mark.parametrize("told", [" a  lake\n", "A lake"])
+def test_a_prompt_may_be_told_in_other_letters_and_spaces(told):
+    assert ruling(listed("ours"), listed("a", prompt=told), held=["ours"]) == NOTHING_PROVED
+
+
+def test_a_long_prompt_may_be_told_in_part():
+    spec = VideoSpec("a lake at dawn, with mist and two swans on it", None, None, None)
+    assert ruling(listed("a", prompt="a lake at dawn, with mist and two..."), held=["x"], spec=spec) == NOTHING_PROVED
+    assert ruling(listed("x"), listed("a", prompt="a lake..."), held=["x"], spec=spec).absent
+
+
 def test_a_listing_that_was_not_read_to_its_end_proves_nothing():
     assert not ruling(listed("ours"), held=["ours"], complete=False).absent
 
