@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     )
     from actors.events import Event
     from actors.model import Batch, BatchVideoRequest, CancellationSummary, Job, Progress, VideoRequest
-    from actors.service import BatchService, RunningBatch, get_batch_service
+    from actors.service import BatchService, get_batch_service
     from actors.settings import Settings, load_settings
+    from actors.waiting import RunningBatch
 
 _HOMES = {
     "actors.aio": ("AsyncBatchService",),
@@ -34,7 +35,8 @@ _HOMES = {
     ),
     "actors.events": ("Event",),
     "actors.model": ("Batch", "BatchVideoRequest", "CancellationSummary", "Job", "Progress", "VideoRequest"),
-    "actors.service": ("BatchService", "RunningBatch", "get_batch_service"),
+    "actors.service": ("BatchService", "get_batch_service"),
+    "actors.waiting": ("RunningBatch",),
     "actors.settings": ("Settings", "load_settings"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

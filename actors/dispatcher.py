@@ -7,10 +7,12 @@ owner is none or dead is claimed, under a new epoch, and a BatchSupervisor goes 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from actors.clocks import awake_or_not
@@ -41,6 +43,7 @@ from storage.owners import is_dead
 from storage.records import OwnerRecord
 from storage.states import FINAL_BATCH
 
+logger = logging.getLogger(__name__)
 LOOK = 0.25
 LEASE_MARGIN = 3.0
 
@@ -59,6 +62,15 @@ class Doors:
     """Why videos are waiting: by batch id, then job id."""
 
 
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """How a batch is let go."""
+
+    wanted: bool
+    """Whether somebody else is to go on with it."""
+    error: str | None = None
+
+
 class Dispatcher(LoopActor):
     """Watches the batches that somebody asked for."""
 
@@ -75,9 +87,11 @@ class Dispatcher(LoopActor):
         self._tools, self._places, self._rules, self._owner, self._lease = tools, places, rules, owner, lease
         self._doors = doors
         self._asked: set[str] = set()
+        self._leaving: dict[str, Leave] = {}
         self._supervisors: dict[str, Ref] = {}
         self._epochs: dict[str, int] = {}
         self._deaths: dict[str, list[float]] = {}
+        self._failures: list[float] = []
         self._looking = self._look_again = False
         self._next_look: asyncio.TimerHandle | None = None
         self._renewed_at = -1e9
@@ -94,13 +108,13 @@ class Dispatcher(LoopActor):
             case Seen():
                 self._seen(message)
             case LookFailed(error):
-                raise error
+                self._look_failed(error)
             case SupervisorEnded(batch_id, released):
                 self._supervisor_ended(batch_id, released=released)
             case SupervisorLost(batch_id, error):
                 self._supervisor_lost(batch_id, error)
             case Release(batch_id, wanted):
-                self._release(batch_id, wanted=wanted)
+                self._release(batch_id, Leave(wanted))
             case Close():
                 self._close()
 
@@ -108,6 +122,12 @@ class Dispatcher(LoopActor):
         """Nobody supervises the Dispatcher: whoever waits for a batch hears of it."""
         for ref in self._supervisors.values():
             tell(ref, Lost())
+        while not self.actor_inbox.empty():
+            unread = self.actor_inbox.get().message
+            if isinstance(unread, Process):
+                self._asked.update(unread.batch_ids)
+            elif isinstance(unread, Release):
+                self._asked.add(unread.batch_id)
         for batch_id in self._asked | set(self._supervisors):
             self._doors.released(batch_id, f"the dispatcher died: {error}")
         if not self._doors.closed.done():
@@ -119,32 +139,38 @@ class Dispatcher(LoopActor):
         if self._next_look is not None:
             self._next_look.cancel()
             self._next_look = None
-        if self._looking or self._closing:
+        if self._looking:
             self._look_again = True
             return
         self._looking, self._look_again = True, False
         asked, running, epochs = set(self._asked), set(self._supervisors), dict(self._epochs)
-        room = self._tools.settings.batch_parallel - len(running)
-        future = self._tools.recorder.read(lambda: self._look_at_database(asked, running, epochs, room))
-        future.add_done_callback(self._looked)
+        leaving = {batch_id: leave.wanted for batch_id, leave in self._leaving.items() if batch_id not in running}
+        room = 0 if self._closing else self._tools.settings.batch_parallel - len(running)
+        look = partial(self._look_at_database, asked, running, epochs, leaving, room)
+        self._tools.recorder.read(look).add_done_callback(self._looked)
 
     def _looked(self, future: Future[Seen]) -> None:
         error = future.exception()
         tell(self.actor_ref, LookFailed(error) if error is not None else future.result())
 
-    def _look_at_database(self, asked: set[str], running: set[str], epochs: dict[str, int], room: int) -> Seen:
+    def _look_at_database(
+        self, asked: set[str], running: set[str], epochs: dict[str, int], leaving: dict[str, bool], room: int
+    ) -> Seen:
         """In the recorder's thread, outside a transaction."""
-        storage = self._tools.storage
-        standings = storage.batches.standings(asked | running)
+        batches = self._tools.storage.batches
+        standings = batches.standings(asked | running)
         lost = [batch_id for batch_id in running if _moved_on(standings.get(batch_id), epochs[batch_id])]
-        ended = [batch_id for batch_id in asked if batch_id not in standings or standings[batch_id][0] in FINAL_BATCH]
-        free = self._claimable(asked - running - set(ended), {i: s[2] for i, s in standings.items()})
+        ended = {batch_id for batch_id in asked if batch_id not in standings or standings[batch_id][0] in FINAL_BATCH}
+        left = [batch_id for batch_id in leaving if batch_id not in ended]
+        free = self._claimable(asked - running - ended - set(left), {i: s[2] for i, s in standings.items()})
         claimed: list[Loaded] = []
-        if free and room > 0:
-            with storage.database.begin():
-                ids = storage.batches.claim(free, owner=self._owner.id, provider=self._rules.provider, limit=room)
+        if left or (free and room > 0):
+            with self._tools.storage.database.begin():
+                for batch_id in left:
+                    batches.leave(batch_id, owner=self._owner.id, wanted=leaving[batch_id])
+                ids = batches.claim(free, owner=self._owner.id, provider=self._rules.provider, limit=room)
                 claimed = [self._load(batch_id) for batch_id in ids]
-        return Seen(tuple(claimed), tuple(lost), tuple(ended))
+        return Seen(tuple(claimed), tuple(lost), tuple(ended), tuple(left))
 
     def _claimable(self, batch_ids: Iterable[str], owners: dict[str, str | None]) -> list[str]:
         """Those whose owner is none, or dead: known at once on this host, by its lease elsewhere."""
@@ -174,16 +200,36 @@ class Dispatcher(LoopActor):
                 tell(self._supervisors[batch_id], Lost())
         for loaded in seen.claimed:
             self._start(loaded)
+        for batch_id in seen.left:
+            self._left(batch_id)
         for batch_id in seen.ended:
             if batch_id not in self._supervisors:
                 self._asked.discard(batch_id)
+                self._leaving.pop(batch_id, None)
+                self._deaths.pop(batch_id, None)
                 self._doors.ended(batch_id)
+        self._look_on(LOOK)
+
+    def _look_failed(self, error: BaseException) -> None:
+        """Look again, unless it fails too often: then nothing is known any more, and whoever waits is told."""
+        self._looking = False
+        now = time.monotonic()
+        if not restart_allowed(self._failures, now):
+            raise error
+        self._failures.append(now)
+        logger.error(
+            "a look at the database failed; looking again",
+            extra={"action": "look_failed", "error": repr(error), "failures": len(self._failures)},
+        )
+        self._look_on(LOOK * 2 ** len(self._failures))
+
+    def _look_on(self, seconds: float) -> None:
         if self._closing:
             self._close()
         elif self._look_again:
             self._look()
         elif self._asked or self._supervisors:
-            self._next_look = self.io.loop.call_later(LOOK, tell, self.actor_ref, Look())
+            self._next_look = self.io.loop.call_later(seconds, tell, self.actor_ref, Look())
 
     def _start(self, loaded: Loaded) -> None:
         batch_id = loaded.batch.id
@@ -191,6 +237,8 @@ class Dispatcher(LoopActor):
         ref = BatchSupervisor.start(self._tools, self._places, self.actor_ref, self._rules, loaded, waits)
         self._supervisors[batch_id], self._epochs[batch_id] = ref, loaded.batch.epoch
         tell(ref, Begin())
+        if batch_id in self._leaving:  # it was claimed when this was asked for
+            tell(ref, LetGo(self._leaving[batch_id].wanted))
 
     def _renew(self) -> None:
         """Prolong the lease. It is trusted from before it was asked for, less a margin."""
@@ -211,8 +259,7 @@ class Dispatcher(LoopActor):
     def _supervisor_ended(self, batch_id: str, *, released: bool) -> None:
         self._forget(batch_id)
         if released:
-            self._asked.discard(batch_id)
-            self._doors.released(batch_id, None)
+            self._left(batch_id)
         if self._closing:
             self._close()
         else:
@@ -223,33 +270,49 @@ class Dispatcher(LoopActor):
         self._forget(batch_id)
         deaths = self._deaths.setdefault(batch_id, [])
         now = time.monotonic()
-        if not restart_allowed(deaths, now):
-            self._asked.discard(batch_id)
-            self._doors.released(batch_id, f"its supervisor died {len(deaths) + 1} times: {error}")
-            return
-        deaths.append(now)
         self._asked.add(batch_id)
-        self._look()
-
-    def _release(self, batch_id: str, *, wanted: bool) -> None:
-        self._asked.discard(batch_id)
-        if batch_id in self._supervisors:
-            tell(self._supervisors[batch_id], LetGo(wanted))
+        if restart_allowed(deaths, now):
+            deaths.append(now)
         else:
-            self._doors.released(batch_id, None)
+            # Another process may have more luck with it.
+            text = f"its supervisor died {len(deaths) + 1} times: {error}"
+            self._leaving.setdefault(batch_id, Leave(wanted=True, error=text))
+        if self._closing:
+            self._close()
+        else:
+            self._look()
+
+    def _release(self, batch_id: str, leave: Leave) -> None:
+        """Let a batch go: through its supervisor, or at the next look, where it has none (any more)."""
+        self._asked.add(batch_id)
+        self._leaving[batch_id] = leave
+        if batch_id in self._supervisors:
+            tell(self._supervisors[batch_id], LetGo(leave.wanted))
+        else:
+            self._look()
+
+    def _left(self, batch_id: str) -> None:
+        """It is no longer ours, and recorded so."""
+        self._asked.discard(batch_id)
+        leave = self._leaving.pop(batch_id, None)
+        self._doors.released(batch_id, leave.error if leave else None)
 
     def _close(self) -> None:
         """Let every batch go; done when the last supervisor has."""
         self._closing = True
         for ref in self._supervisors.values():
             tell(ref, LetGo(wanted=True))
-        if not self._supervisors and not self._looking:
-            for batch_id in self._asked:
-                self._doors.released(batch_id, None)
-            self._asked.clear()
-            if not self._doors.closed.done():
-                self._doors.closed.set_result(None)
-            self.stop()
+        if self._supervisors or self._looking:
+            return
+        if self._leaving:
+            self._look()
+            return
+        for batch_id in self._asked:
+            self._doors.released(batch_id, None)
+        self._asked.clear()
+        if not self._doors.closed.done():
+            self._doors.closed.set_result(None)
+        self.stop()
 
     def _forget(self, batch_id: str) -> None:
         self._supervisors.pop(batch_id, None)

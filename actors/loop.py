@@ -6,6 +6,7 @@ One thread carries aiohttp and all actors: a handler never blocks. What blocks (
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -17,7 +18,45 @@ import pykka
 
 T = TypeVar("T")
 A = TypeVar("A")
-_FLUSHERS = 4
+_THREADS = 4
+
+
+class DaemonThreads(ThreadPoolExecutor):
+    """Threads for what blocks. They work on when the main thread has ended, and keep no program from ending.
+
+    The base class refuses work from the moment when the main thread ends, whatever other threads still do. It is a
+    base class because asyncio takes nothing else for its default.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        for number in range(count):
+            threading.Thread(target=self._work_off, name=f"sora-files-{number}", daemon=True).start()
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
+        """Have a function called in one of the threads."""
+        future: Future[T] = Future()
+        self._work.put(partial(_call, future, partial(function, *arguments, **named)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+        """End the threads when their work is done."""
+        self._work.put(None)
+
+    def _work_off(self) -> None:
+        while (call := self._work.get()) is not None:
+            call()
+        self._work.put(None)  # for the next one
+
+
+def _call(future: Future[T], function: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(function())
+    except BaseException as error:  # noqa: BLE001  (whoever waits must hear of it)
+        future.set_exception(error)
 
 
 class IOLoop:
@@ -25,7 +64,8 @@ class IOLoop:
 
     def __init__(self, name: str = "sora-io") -> None:
         self.loop = asyncio.new_event_loop()
-        self._flushers = ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="sora-flush")
+        self._threads = DaemonThreads(_THREADS)
+        self.loop.set_default_executor(self._threads)  # names are looked up there
         self._calls: deque[Callable[[], object]] = deque()
         self._woken = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -69,7 +109,7 @@ class IOLoop:
 
     async def offload(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run what blocks beside the loop."""
-        return await self.loop.run_in_executor(self._flushers, function, *arguments)
+        return await self.loop.run_in_executor(self._threads, function, *arguments)
 
     def close(self) -> None:
         """End every task, the loop and its threads."""
@@ -78,7 +118,7 @@ class IOLoop:
         self.submit(_cancel_all()).result(timeout=10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=10)
-        self._flushers.shutdown(wait=False)
+        self._threads.shutdown()
         self.loop.close()
 
 

@@ -227,6 +227,8 @@ class Seen:
     lost: tuple[str, ...]
     ended: tuple[str, ...]
     """Batches that have ended, or that are no more."""
+    left: tuple[str, ...]
+    """Batches that were to be let go, and that are not ours any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,12 +158,21 @@ def _charges(storage: Storage, batch_id: str, job_ids: set[str]) -> list[Charge]
 
 def to_delete(storage: Storage, batch_id: str) -> list[SubmissionRecord]:
     """The submissions of cancelled jobs whose videos we made and may ask the server to delete."""
-    cancelled = {job.id for job in storage.jobs.of_batch(batch_id) if job.status is JobStatus.CANCELLED}
-    return [
-        entry
-        for entry in storage.submissions.live_of_batch(batch_id).values()
-        if entry.job_id in cancelled and entry.remote_id is not None and not entry.adopted
-    ]
+    jobs = {job.id: job for job in storage.jobs.of_batch(batch_id)}
+    live = storage.submissions.live_of_batch(batch_id).values()
+    return [entry for entry in live if _may_be_deleted(entry, jobs[entry.job_id])]
+
+
+def still_to_delete(storage: Storage, submission_id: str) -> bool:
+    """Whether that still holds: a retry may have come, and want the video."""
+    entry = storage.submissions.get(submission_id)
+    job = storage.jobs.by_id([entry.job_id]).get(entry.job_id)
+    return job is not None and _may_be_deleted(entry, job)
+
+
+def _may_be_deleted(entry: SubmissionRecord, job: JobRecord) -> bool:
+    ours = entry.state is SubmissionState.BOUND and entry.remote_id is not None and not entry.adopted
+    return ours and job.status is JobStatus.CANCELLED
 
 
 def retry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from actors.loop import tell
 from actors.messages import PlaceFree, Ref
@@ -16,15 +17,22 @@ class Places:
         self._limit, self._pace, self._loop = limit, pace, loop
         self._taken: dict[str, int] = {}
         self._waiting: dict[str, Ref] = {}
+        self._turn: float | None = None
         pace.on_pause = self._offer_in
 
     def may_start(self, batch_id: str, supervisor: Ref) -> bool:
         """Whether a batch may start one more video now; if not, its supervisor is told when it may."""
-        if self._pace.paused or not self._room() or self._somebody_has_fewer(batch_id):
+        if self._pace.paused or not self._room() or self._somebody_has_fewer(batch_id) or not self._turn_has_come():
             self._waiting.setdefault(batch_id, supervisor)
             return False
         self._waiting.pop(batch_id, None)
         return True
+
+    def has_enough(self, batch_id: str) -> None:
+        """Note that a batch wants no more places for now: what it was offered is for others."""
+        self._waiting.pop(batch_id, None)
+        if self._waiting:
+            self._loop.call_soon(self._offer)
 
     def taken(self, batch_id: str, count: int) -> None:
         """Note how many videos a batch has in flight now."""
@@ -40,6 +48,17 @@ class Places:
         """Forget a batch."""
         self._waiting.pop(batch_id, None)
         self.taken(batch_id, 0)
+
+    def _turn_has_come(self) -> bool:
+        """Keep to the limit of requests a second: a create's turn is taken before its intent is recorded."""
+        if self._turn is None:
+            self._turn = self._pace.book()
+            if (left := self._turn - time.monotonic()) > 0:
+                self._offer_in(left)
+        if self._turn > time.monotonic():
+            return False
+        self._turn = None
+        return True
 
     def _room(self) -> int:
         return len(self._waiting) + 1 if self._limit is None else max(0, self._limit - sum(self._taken.values()))

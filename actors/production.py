@@ -155,8 +155,9 @@ class Production:
         """Look until the video is ready."""
         interval = self._tools.settings.sora_poll_interval.total_seconds()
         video, hint, missing, errors = bound.video, None, 0, 0
-        if video is not None:
-            await self._pause_before_first_look(video, interval)
+        if video is not None and video.phase is Phase.WORKING:
+            # Counted from the create's answer: recording its id has taken some of that.
+            await asyncio.sleep(bound.told_at + interval - time.monotonic())
         while video is None or video.phase is Phase.WORKING:
             try:
                 video, hint = await self._tools.client.retrieve(bound.remote_id)
@@ -176,10 +177,6 @@ class Production:
             assert video.failure is not None
             raise _Ended(video.failure, SubmissionState.FAILED)
         return video
-
-    async def _pause_before_first_look(self, video: RemoteVideo, interval: float) -> None:
-        if video.phase is Phase.WORKING:
-            await asyncio.sleep(interval)
 
     async def _back_off(self, error: SoraError, tries: int) -> None:
         backoff = min(0.5 * 2 ** min(tries, 10), _LONGEST_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311

@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pykka
+
 from actors.course import Rules
 from actors.dispatcher import Dispatcher, Doors
-from actors.errors import SettingsError, SoraError
+from actors.errors import SettingsError, SoraBatchError, SoraError
 from actors.loop import Gathered, IOLoop, tell
 from actors.messages import Close, Look, Process, Release, Wait
-from actors.operations import to_delete
+from actors.operations import still_to_delete, to_delete
 from actors.places import Places
 from actors.production import Tools, finish
 from actors.settings import Settings
@@ -37,7 +39,8 @@ from storage.videos import VideoFolder
 
 logger = logging.getLogger(__name__)
 _CLOSE_SECONDS = 9.0
-_DELETE_SECONDS = 2.0
+_DELETE_SECONDS, _DELETES = 2.0, 10
+"""How long the end of a program waits for DELETEs, and how many go out at a time."""
 _SIMULATOR_STATE = ".simulator"
 _SIMULATOR_POLL = timedelta(milliseconds=250)
 
@@ -117,12 +120,22 @@ class Runtime:
             raise SettingsError(str(error)) from error
 
     def process(self, batch_ids: tuple[str, ...]) -> None:
-        """Have these batches claimed as soon as they are free."""
-        tell(self._dispatcher, Process(batch_ids))
+        """Have these batches claimed as soon as they are free.
+
+        Raises:
+            SoraBatchError: nothing can be run here any more.
+        """
+        self._order(Process(batch_ids))
 
     def release(self, batch_id: str, *, wanted: bool) -> None:
         """Let a batch go."""
-        tell(self._dispatcher, Release(batch_id, wanted))
+        self._order(Release(batch_id, wanted))
+
+    def _order(self, message: Process | Release) -> None:
+        with suppress(pykka.ActorDeadError):
+            self._dispatcher.tell(message)
+        if not self._dispatcher.is_alive():
+            raise SoraBatchError("the dispatcher of this process has died (its log says of what): start a new one")
 
     def look(self) -> None:
         """Look at the database now: something was changed."""
@@ -145,11 +158,18 @@ class Runtime:
 
     async def _delete_all(self, batch_id: str) -> None:
         entries = await self.io.outcome(self._recorder.read(lambda: to_delete(self._storage, batch_id)))
-        await asyncio.gather(*(self._delete(entry) for entry in entries))
+        few = asyncio.Semaphore(_DELETES)
+
+        async def delete(entry: SubmissionRecord) -> None:
+            async with few:
+                await self._delete(entry)
+
+        await asyncio.gather(*map(delete, entries))
 
     async def _delete(self, entry: SubmissionRecord) -> None:
         assert entry.remote_id is not None
-        if _only_drops_the_record(entry.remote_id):
+        still_wished = self._recorder.read(lambda: still_to_delete(self._storage, entry.id))
+        if _only_drops_the_record(entry.remote_id) or not await self.io.outcome(still_wished):
             return
         status: int | None = None
         try:

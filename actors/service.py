@@ -10,7 +10,6 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -30,6 +29,7 @@ from actors.model import (
     check_metadata,
 )
 from actors.settings import SIMULATOR, Settings, load_settings
+from actors.waiting import RunningBatch, Waiting
 from storage.changes import Storage
 from storage.database import Database, DatabaseError
 from storage.recorder import Recorder
@@ -41,17 +41,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-_ANSWER_SECONDS = 10.0
+_ANSWER_SECONDS, _GRACE_SECONDS = 10.0, 1.0
 _MOST = 1_000_000
-
-
-class RunningBatch(Future[Batch]):
-    """The end of a batch, whoever runs it. Cancelling it is no way to cancel the batch."""
-
-    def __init__(self, batch_id: str) -> None:
-        super().__init__()
-        self.batch_id = batch_id
-        self.set_running_or_notify_cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +76,7 @@ class BatchService:
         self._storage = Storage(self._database)
         self._recorder = Recorder(self._database)
         self._runtime: Runtime | None = None
-        self._futures: dict[str, list[RunningBatch]] = {}
+        self._waiting = Waiting()
         self._lock = threading.RLock()
         self._closed = False
         # A program that forgets to close us still lets its batches go in order.
@@ -139,7 +130,7 @@ class BatchService:
         """
         if concurrency is not None and (isinstance(concurrency, bool) or not 1 <= concurrency <= _MOST):
             raise InvalidRequest(f"concurrency: must be a whole number of 1 or more (got {concurrency!r})")
-        provider = self.provider
+        provider, _ = self.provider, self._started()
         self._write(lambda: operations.want(self._storage, batch_id, provider, concurrency))
         return self._run([batch_id])[0]
 
@@ -218,11 +209,15 @@ class BatchService:
             Conflict: the batch has not ended, or there is nothing to retry.
             InvalidRequest: a change is wrong.
         """
-        provider = self.provider
+        provider, _ = self.provider, self._started()
         columns, references = changed_columns(changes or {}, self.settings)
+        after: list[int] = []
 
         def write() -> None:
             batch = operations.existing(self._storage, batch_id)
+            if batch.epoch in after:
+                return  # its COMMIT had been carried out, and the answer was lost
+            after.append(batch.epoch + 1)
             operations.check_provider(batch, provider)
             operations.retry(
                 self._storage, batch_id, job_ids=job_ids, changes=columns, changed_references=references,
@@ -242,7 +237,7 @@ class BatchService:
             NotFound: there is no such batch.
             Conflict: it was started at another provider.
         """
-        provider = self.provider
+        provider, _ = self.provider, self._started()
 
         def write() -> list[str]:
             chosen = list(batch_ids) if batch_ids is not None else self._storage.batches.unfinished(provider)
@@ -320,9 +315,7 @@ class BatchService:
         """
         if self._runtime is None:
             return
-        with self._lock:
-            future = RunningBatch(batch_id)
-            self._futures.setdefault(batch_id, []).append(future)
+        (future,) = self._waiting.add([batch_id])
         self._runtime.release(batch_id, wanted=False)
         try:
             future.result(timeout=_ANSWER_SECONDS)
@@ -339,8 +332,7 @@ class BatchService:
         if self._runtime is not None:
             self._runtime.close()
         self._recorder.close()
-        for batch_id in list(self._futures):
-            self._released(batch_id, None)
+        self._waiting.close(BatchReleased)
         self._database.close()
 
     def __enter__(self) -> Self:
@@ -352,13 +344,14 @@ class BatchService:
     # --- how
 
     def _run(self, batch_ids: Sequence[str]) -> list[RunningBatch]:
-        running = [RunningBatch(batch_id) for batch_id in batch_ids]
-        with self._lock:
-            for future in running:
-                self._futures.setdefault(future.batch_id, []).append(future)
-            runtime = self._started() if running else None
-        if runtime is not None:
+        if not batch_ids:
+            return []
+        running, runtime = self._waiting.add(batch_ids), self._started()
+        try:
             runtime.process(tuple(batch_ids))
+        except SoraBatchError:
+            self._waiting.drop(running)
+            raise
         return running
 
     def _started(self) -> Runtime:
@@ -377,28 +370,22 @@ class BatchService:
 
     def _ended(self, batch_id: str) -> None:
         """On the loop: a batch has ended; read it beside the loop and answer who waits."""
+        futures = self._waiting.take(batch_id)
 
-        def read() -> Batch | None:
+        def read() -> Batch:
             batch = self._storage.batches.get(batch_id)
-            return Batch.of(batch, self._storage.jobs.of_batch(batch_id)) if batch else None
+            if batch is None:
+                raise operations.unknown(self._storage, batch_id)
+            return Batch.of(batch, self._storage.jobs.of_batch(batch_id))
 
-        def answer(future: Future[Batch | None]) -> None:
-            for waiting in self._taken(batch_id):
-                error, batch = future.exception(), None if future.exception() else future.result()
-                if batch is not None:
-                    waiting.set_result(batch)
-                else:
-                    waiting.set_exception(error or operations.unknown(self._storage, batch_id))
-
-        self._recorder.read(read).add_done_callback(answer)
+        if futures:
+            self._recorder.read(read).add_done_callback(
+                lambda done: self._waiting.answer(futures, done.exception() or done.result())
+            )
 
     def _released(self, batch_id: str, error: str | None) -> None:
-        for waiting in self._taken(batch_id):
-            waiting.set_exception(SoraBatchError(f"batch {batch_id}: {error}") if error else BatchReleased(batch_id))
-
-    def _taken(self, batch_id: str) -> list[RunningBatch]:
-        with self._lock:
-            return self._futures.pop(batch_id, [])
+        why = SoraBatchError(f"batch {batch_id}: {error}") if error else BatchReleased(batch_id)
+        self._waiting.answer(self._waiting.take(batch_id), why)
 
     def _stop_remotely(self, batch_id: str, summary: CancellationSummary) -> None:
         deletable = any(charge.remote_id and charge.state != "deleted" for charge in summary.may_be_charged)
@@ -418,12 +405,15 @@ class BatchService:
             )
 
     def _write(self, run: Callable[[], T]) -> T:
+        answer = self._recorder.write(run, patience=_ANSWER_SECONDS)
         try:
-            return self._recorder.write(run).result(timeout=_ANSWER_SECONDS)
+            return answer.result(timeout=_ANSWER_SECONDS + _GRACE_SECONDS)
         except TimeoutError:
+            undone = answer.cancel()
             raise StorageError(
                 f"the database {self._database.place} did not answer for {_ANSWER_SECONDS:g} s: it is away, locked "
-                "by another program, or its disk is full"
+                "by another program, or its disk is full; "
+                + ("nothing was changed" if undone else "look whether it was done before you try again")
             ) from None
         except DatabaseError as error:
             raise StorageError(str(error)) from error

@@ -180,6 +180,8 @@ class BatchSupervisor(LoopActor):
                 self._to_start.append(self.course.start_next(self._step))
                 self._places.taken(self._id, self.course.in_flight)
         self._places.taken(self._id, self.course.in_flight)
+        if not self.course.wants_to_start:
+            self._places.has_enough(self._id)
         self.course.batch = self._step.batch
         if not may_wait or self._to_start or self.course.over or self._release is not None:
             self._hand_over()

@@ -118,17 +118,17 @@ class BatchRepository:
         self._table.update(**columns).where(self._table.id == batch_id).execute()
 
     def claim(self, batch_ids: Iterable[str] | None, *, owner: str, provider: str, limit: int) -> list[str]:
-        """Take wanted batches that nobody owns, or whose owner's lease has run out: each epoch goes up.
+        """Take batches that nobody owns, or whose owner's lease has run out: each epoch goes up.
 
         A batch of the new owner's own is taken again: its supervisor has died.
 
         Args:
-            batch_ids: only these; None: any.
+            batch_ids: these, wanted by whoever asks for them by name; None: any that is wanted.
             owner: the new owner.
             provider: only batches of this provider, or that have none yet (they get this one).
             limit: at most so many, oldest first.
         """
-        chosen = ""
+        chosen = "AND b.wanted "
         parameters: list[Any] = [owner, provider, *_OPEN, provider]
         if batch_ids is not None:
             ids = list(batch_ids)
@@ -138,8 +138,9 @@ class BatchRepository:
             parameters += ids
         lock = "FOR UPDATE OF b SKIP LOCKED" if self._database.postgresql else ""
         sql = (
-            "UPDATE batches SET owner=?, epoch=epoch+1, claims=claims+1, provider=COALESCE(provider, ?) "
-            "WHERE id IN (SELECT b.id FROM batches b WHERE b.wanted AND b.status IN (?, ?) "
+            "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, claims=claims+1, "
+            "provider=COALESCE(provider, ?) "
+            "WHERE id IN (SELECT b.id FROM batches b WHERE b.status IN (?, ?) "
             f"AND (b.provider IS NULL OR b.provider=?) {chosen}"
             "AND (b.owner=? OR NOT EXISTS (SELECT 1 FROM owners o WHERE o.id=b.owner "
             f"AND o.lease_until >= {self._database.clock})) "
@@ -153,6 +154,13 @@ class BatchRepository:
         self._database.execute(
             "UPDATE batches SET owner=NULL, epoch=epoch+1, claims=0, spent=?, wanted=? WHERE id=? AND epoch=?",
             (spent, wanted, batch_id, epoch),
+        )
+
+    def leave(self, batch_id: str, *, owner: str, wanted: bool) -> None:
+        """Let go of a batch that nobody works on here: unless another owner has it."""
+        self._database.execute(
+            "UPDATE batches SET owner=NULL, epoch=epoch+1, wanted=? WHERE id=? AND (owner IS NULL OR owner=?)",
+            (wanted, batch_id, owner),
         )
 
     def alive(self, batch_id: str, *, epoch: int) -> None:

@@ -8,10 +8,13 @@ database is away, locked or full, the recorder holds what it was given and tries
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,6 +32,8 @@ class _Task:
     run: Callable[[], Any]
     answer: Future[Any]
     writes: bool
+    until: float = math.inf
+    """By the monotonic clock: when an outage lasts longer, nobody waits for it any more."""
 
 
 class Recorder:
@@ -37,13 +42,18 @@ class Recorder:
     def __init__(self, database: Database, name: str = "recorder") -> None:
         self._database = database
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._closing = threading.Event()
+        self._closing, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def write(self, run: Callable[[], T]) -> Future[T]:
-        """Have `run` called in a transaction; the answer comes after its COMMIT."""
-        return self._put(run, writes=True)
+    def write(self, run: Callable[[], T], *, patience: float = math.inf) -> Future[T]:
+        """Have `run` called in a transaction; the answer comes after its COMMIT.
+
+        Args:
+            run: what is to be written.
+            patience: the seconds of an outage after which it is given up with a TimeoutError.
+        """
+        return self._put(run, writes=True, patience=patience)
 
     def read(self, run: Callable[[], T]) -> Future[T]:
         """Have `run` called outside a transaction, after everything that was handed over before."""
@@ -57,12 +67,11 @@ class Recorder:
             self._closing.set()
             self._thread.join(timeout / 2)
 
-    def _put(self, run: Callable[[], T], *, writes: bool) -> Future[T]:
+    def _put(self, run: Callable[[], T], *, writes: bool, patience: float = math.inf) -> Future[T]:
         answer: Future[T] = Future()
-        if self._closing.is_set():
-            answer.set_exception(DatabaseError(f"the database {self._database.place} is closed"))
-        else:
-            self._tasks.put(_Task(run, answer, writes))
+        self._tasks.put(_Task(run, answer, writes, time.monotonic() + patience))
+        if self._over.is_set():
+            self._refuse_the_rest()
         return answer
 
     def _run(self) -> None:
@@ -75,12 +84,17 @@ class Recorder:
                 for task in group:
                     if not task.answer.done():
                         task.answer.set_exception(error)
-        self._closing.set()
+        self._over.set()
         self._database.peewee.close()
-        while not self._tasks.empty():
-            late = self._tasks.get()
-            if late is not None and late.answer.set_running_or_notify_cancel():
-                late.answer.set_exception(DatabaseError(f"the database {self._database.place} is closed"))
+        self._refuse_the_rest()
+
+    def _refuse_the_rest(self) -> None:
+        """After the end, in any thread: what comes late is answered all the same."""
+        with suppress(queue.Empty):
+            while True:
+                late = self._tasks.get_nowait()
+                if late is not None and late.answer.set_running_or_notify_cancel():
+                    late.answer.set_exception(DatabaseError(f"the database {self._database.place} is closed"))
 
     def _gather(self) -> tuple[list[_Task], bool]:
         """Wait for one task, then take what else has arrived; a None says that it was the last."""
@@ -120,6 +134,9 @@ class Recorder:
                 self._database.peewee.manual_close()
                 self._closing.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+                for task in group:
+                    if task.until <= time.monotonic() and not task.answer.done():
+                        task.answer.set_exception(TimeoutError("the database stayed away"))
                 group = [task for task in group if not task.answer.done()]
 
     def _commit(self, group: list[_Task]) -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from actors.events import Event
     from actors.messages import Wait
     from actors.model import Batch
-    from actors.service import BatchService, RunningBatch
+    from actors.service import BatchService
+from actors.waiting import RunningBatch
 
 TICK = 0.15
 _REFRESH = 1.0

@@ -24,7 +24,8 @@ from storage.states import BatchStatus, JobStatus
 if TYPE_CHECKING:
     from actors.cli.view import BatchView
     from actors.model import Batch
-    from actors.service import BatchService, RunningBatch
+    from actors.service import BatchService
+from actors.waiting import RunningBatch
 
 EXIT_CODES = {
     BatchStatus.COMPLETED: 0,

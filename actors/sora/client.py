@@ -168,7 +168,7 @@ class SoraClient:
                 await session.close()
 
     async def create(self, spec: VideoSpec, intent_id: str, guard: Callable[[], None]) -> CreateResult:
-        """POST once. Never raises for what the network or the server does.
+        """POST once, now: its turn was taken before its intent. Never raises for what the network or the server does.
 
         Args:
             spec: the video.
@@ -176,7 +176,6 @@ class SoraClient:
             guard: called directly before the first byte leaves; raises `NotNow` to stop it.
         """
         assert self._creates is not None
-        await self.pace.turn(urgent=True)
         body = await self._body(spec, guard)
         timeout = aiohttp.ClientTimeout(total=self._settings.sora_submit_timeout.total_seconds(), sock_connect=10)
         try:

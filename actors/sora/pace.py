@@ -29,14 +29,19 @@ class Pace:
         """Seconds for which nothing may leave."""
         return max(0.0, self.wait.until - time.monotonic()) if self.wait else 0.0
 
-    async def turn(self, *, urgent: bool = False) -> None:
-        """Wait until a request may leave. An urgent one takes its turn from those that come later."""
-        while not urgent and (pause := self.paused):  # noqa: ASYNC110  (it may be prolonged meanwhile)
+    async def turn(self) -> None:
+        """Wait until a request may leave."""
+        while pause := self.paused:  # noqa: ASYNC110  (it may be prolonged meanwhile)
             await asyncio.sleep(pause)
-        now = time.monotonic()
-        at, self._next = max(self._next, now), max(self._next, now) + self._spacing
-        if not urgent and at > now:
-            await asyncio.sleep(at - now)
+        left = self.book() - time.monotonic()
+        if left > 0:
+            await asyncio.sleep(left)
+
+    def book(self) -> float:
+        """Take the next turn, and tell when it is, by `time.monotonic()`."""
+        at = max(self._next, time.monotonic())
+        self._next = at + self._spacing
+        return at
 
     def rate_limited(self, retry_after: float | None) -> None:
         """The server said 429: obey its hint, or back off by ourselves."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -52,6 +54,8 @@ class Bound:
     remote_id: str
     video: RemoteVideo | None = None
     """As the create told it, if it did."""
+    told_at: float = -math.inf
+    """When it did, by `time.monotonic()`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class Submitter:
         return guard
 
     async def _bind(self, intent: SubmissionRecord, remote_id: str, video: RemoteVideo | None) -> Outcome:
-        submissions = self._storage.submissions
+        submissions, told_at = self._storage.submissions, time.monotonic()
         try:
             bound = await self._io.outcome(self._recorder.write(lambda: submissions.bind(intent.id, remote_id)))
         except peewee.IntegrityError:
@@ -146,7 +150,7 @@ class Submitter:
             await self._settle(intent.id, SubmissionState.CLASHED, failure)
             return Unknown(failure)
         if bound:
-            return Bound(remote_id, video)
+            return Bound(remote_id, video, told_at)
         logger.warning(
             "a video came after its intent had been resolved",
             extra={

@@ -390,3 +390,31 @@ def test_a_program_that_forgets_to_close_its_loop_ends_all_the_same():
     done = subprocess.run([sys.executable, "-c", FORGETFUL], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "begun\n"), done.stderr
     assert time.monotonic() - before < 30
+
+
+OUTLIVED = """
+import asyncio, threading
+from actors.loop import IOLoop
+
+io = IOLoop()
+
+async def work():
+    await asyncio.get_running_loop().getaddrinfo("localhost", 1)
+    return await io.offload(sum, [1, 2])
+
+def outlive():
+    threading.main_thread().join()
+    print(io.submit(work()).result(30))
+
+threading.Thread(target=outlive).start()
+"""
+
+
+def test_a_program_whose_main_thread_has_ended_goes_on_working():
+    done = subprocess.run([sys.executable, "-c", OUTLIVED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
+def test_the_error_of_what_blocks_is_raised_on_the_loop(io):
+    with pytest.raises(ZeroDivisionError):
+        io.submit(io.offload(divmod, 1, 0)).result(PATIENCE)

@@ -41,6 +41,8 @@ class Supervisor:
             self.wants -= 1
             self.has += 1
             self.office.places.taken(self.batch_id, self.has)
+        if not self.wants:
+            self.office.places.has_enough(self.batch_id)
 
     def end(self):
         self.has -= 1
@@ -48,8 +50,8 @@ class Supervisor:
 
 
 class Office:
-    def __init__(self, limit):
-        self.loop, self.pace = Loop(), Pace()
+    def __init__(self, limit, requests_per_second=None):
+        self.loop, self.pace = Loop(), Pace(requests_per_second)
         self.places = Places(limit, self.pace, self.loop)
         self.batches = {}
 
@@ -160,3 +162,28 @@ def test_a_batch_that_left_is_told_nothing(office):
     first.end()
     office.loop.run()
     assert second.told == []
+
+
+def test_a_place_that_is_not_wanted_any_more_goes_to_another(office):
+    first, second, third = (office.batch(batch_id, 4) for batch_id in "abc")
+    second.wants = 0
+    first.end()
+    office.settle()
+    assert (second.has, third.has) == (0, 1)
+
+
+def test_creates_keep_to_the_limit_of_requests_a_second(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    office = Office(None, requests_per_second=2)
+    batch = office.batch("a", 3)
+    office.settle()
+    assert batch.has == 1
+    ((seconds, offer),) = office.loop.later
+    assert seconds == 0.5
+    office.pace.book()  # somebody looks at a video in between
+    now += seconds
+    offer()
+    office.settle()
+    assert batch.has == 2
+    assert office.loop.later[-1][0] == 1.0

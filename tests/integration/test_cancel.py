@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from actors.errors import Conflict, NotFound
 from actors.model import CancellationSummary
@@ -300,6 +301,21 @@ def test_a_server_that_is_busy_is_asked_once_more(provider: Provider, service: B
     cancelled_with_two_in_flight(service, provider)
     provider.wait(deleted=2)
     assert provider.summary()["requests"]["delete"] == 3
+
+
+def test_what_is_wanted_again_meanwhile_is_not_deleted(
+    provider: Provider, service: BatchService, mocker: MockerFixture
+) -> None:
+    mocker.patch("actors.runtime._DELETES", 1)
+    provider.fault(on="delete", do="hang")
+    cancelled_with_two_in_flight(service, provider)
+    provider.wait(requests_delete=1)
+    running = service.retry_batch("b")
+    until(lambda: service.get_batch_status("b").progress.processing == 2)
+    provider.release()
+    final = running.result(PATIENCE)
+    assert provider.summary()["requests"]["delete"] == 1
+    assert [job.status for job in final.jobs].count("completed") >= 3
 
 
 @pytest.mark.parametrize("status", [404, 405, 500])

@@ -154,6 +154,25 @@ def test_only_the_batches_that_are_named_are_claimed(storage, batches, claim):
     assert storage.batches.claim([], owner="us", provider=PROVIDER, limit=9) == []
 
 
+def test_a_batch_that_is_asked_for_by_name_is_wanted_again(batches, claim):
+    batches.add(a_batch("let-go", wanted=False))
+    assert claim("let-go") == ["let-go"]
+    assert batches.get("let-go").wanted
+
+
+def test_a_batch_that_nobody_works_on_is_left(batches):
+    batches.add(a_batch("mine", wanted=True, owner="us", epoch=4, claims=2))
+    batches.add(a_batch("nobodys", wanted=True, epoch=4))
+    batches.add(a_batch("theirs", wanted=True, owner="them", epoch=4))
+    for batch_id in ("mine", "nobodys", "theirs"):
+        batches.leave(batch_id, owner="us", wanted=False)
+    found = [batches.get(batch_id) for batch_id in ("mine", "nobodys", "theirs")]
+    assert [(batch.owner, batch.epoch, batch.wanted) for batch in found] == [
+        (None, 5, False), (None, 5, False), ("them", 4, True),
+    ]  # fmt: skip
+    assert found[0].claims == 2
+
+
 # --- finding
 
 

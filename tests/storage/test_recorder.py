@@ -198,6 +198,17 @@ def test_what_arrives_meanwhile_is_written_too(locked, retried):
     assert isinstance(third.exception(PATIENCE), peewee.IntegrityError)
 
 
+def test_a_write_is_given_up_when_nobody_waits_for_it_any_more(locked, retried):
+    recorder, other, database = locked
+    impatient = recorder.write(insert(database, "a"), patience=0.0)
+    patient = recorder.write(insert(database, "b"))
+    with pytest.raises(TimeoutError):
+        impatient.result(PATIENCE)
+    other.execute("ROLLBACK")
+    assert patient.result(PATIENCE) == 1
+    assert other.execute("SELECT digest FROM input_references").fetchall() == [("b",)]
+
+
 def test_closing_does_not_wait_for_a_database_that_stays_away(locked, retried):
     recorder, _, database = locked
     answer = recorder.write(insert(database))

@@ -81,15 +81,12 @@ def test_a_turn_waits_for_the_end_of_the_pause(pace):
     assert time.monotonic() - before >= 0.05
 
 
-def test_an_urgent_turn_does_not_wait_but_is_paid_back_by_the_next():
+def test_a_booked_turn_is_nobody_elses():
     pace = Pace(requests_per_second=20)
-    pace.rate_limited(30.0)
-    before = time.monotonic()
-    asyncio.run(pace.turn(urgent=True))
-    assert time.monotonic() - before < 5
-    pace.wait = None
+    first, second = pace.book(), pace.book()
     asyncio.run(pace.turn())
-    assert time.monotonic() - before >= 0.05
+    assert second - first == pytest.approx(0.05)
+    assert time.monotonic() - first >= 0.1
 
 
 def test_requests_leave_no_faster_than_the_limit():

@@ -1,0 +1,56 @@
+"""Who waits for a batch is told once, in a thread where he may do as he likes."""
+
+import threading
+
+import pytest
+
+from actors.errors import BatchReleased, StorageError
+from actors.waiting import Waiting
+
+PATIENCE = 20
+
+
+@pytest.fixture
+def waiting():
+    waiting = Waiting()
+    yield waiting
+    waiting.close(BatchReleased)
+
+
+def test_everybody_who_waits_for_a_batch_is_told(waiting):
+    one, other = waiting.add(["a", "b"])
+    (again,) = waiting.add(["a"])
+    waiting.answer(waiting.take("a"), "the batch")
+    assert (one.result(PATIENCE), again.result(PATIENCE)) == ("the batch", "the batch")
+    assert not other.done()
+    waiting.answer(waiting.take("b"), StorageError("away"))
+    with pytest.raises(StorageError, match="away"):
+        other.result(PATIENCE)
+
+
+def test_a_callback_may_wait_for_other_batches_and_close_everything(waiting):
+    first, second = waiting.add(["a", "b"])
+    threads = []
+
+    def then(_):
+        threads.append(threading.current_thread())
+        waiting.close(BatchReleased)
+
+    first.add_done_callback(then)
+    waiting.answer(waiting.take("a"), "the batch")
+    with pytest.raises(BatchReleased):
+        second.result(PATIENCE)
+    assert threads[0] is not threading.current_thread()
+
+
+def test_what_nobody_was_given_is_forgotten(waiting):
+    kept, dropped = waiting.add(["a", "a"])
+    waiting.drop([dropped])
+    assert waiting.take("a") == [kept]
+    assert waiting.take("a") == []
+
+
+def test_closing_without_anybody_waiting_is_nothing():
+    waiting = Waiting()
+    waiting.close(BatchReleased)
+    waiting.answer([], "nobody")

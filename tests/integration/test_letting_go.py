@@ -1,0 +1,220 @@
+"""Letting go, in every moment: whoever waits is answered, and nobody goes on paying unasked."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_mock import MockerFixture
+
+from actors.dispatcher import Dispatcher
+from actors.errors import BatchReleased, SettingsError, SoraBatchError
+from actors.model import Batch
+from actors.service import BatchService
+from actors.supervisor import BatchSupervisor
+from tests.integration.support import PATIENCE, check_journal, check_paid_once, numbered, rows, until, videos
+from tests.provider.client import Provider
+
+pytestmark = pytest.mark.integration
+
+Start = Callable[..., BatchService]
+
+
+def ownership(folder: Path) -> tuple[str | None, bool]:
+    ((owner, wanted),) = rows(folder, "SELECT owner, wanted FROM batches")
+    return owner, bool(wanted)
+
+
+@pytest.fixture
+def slow_looks(mocker: MockerFixture) -> tuple[threading.Event, threading.Event]:
+    """From the first event on, a Dispatcher's look that has claimed something is held until the second one."""
+    held, go_on = threading.Event(), threading.Event()
+    original = Dispatcher._look_at_database
+
+    def look(self: Dispatcher, *arguments: Any) -> Any:
+        seen = original(self, *arguments)
+        if seen.claimed:
+            held.set()
+            assert go_on.wait(PATIENCE)
+        return seen
+
+    mocker.patch.object(Dispatcher, "_look_at_database", look)
+    return held, go_on
+
+
+def test_a_batch_is_let_go_that_has_just_been_claimed(
+    service: BatchService, provider: Provider, slow_looks: tuple[threading.Event, threading.Event], tmp_path: Path
+) -> None:
+    held, go_on = slow_looks
+    provider.hold()
+    service.create_batch(videos(*numbered(3), id="b"))
+    running = service.process_batch("b")
+    assert held.wait(PATIENCE)
+    letting_go = threading.Thread(target=service.let_go, args=["b"])
+    letting_go.start()
+    until(lambda: len(service._waiting._futures["b"]) == 2)
+    go_on.set()
+    letting_go.join(PATIENCE)
+    with pytest.raises(BatchReleased):
+        running.result(PATIENCE)
+    assert ownership(tmp_path) == (None, False)
+
+
+def test_a_batch_that_waits_for_room_is_let_go(provider: Provider, start_service: Start, tmp_path: Path) -> None:
+    service = start_service(batch_parallel=1)
+    provider.hold()
+    service.create_batch(videos("first", id="a"))
+    service.process_batch("a")
+    provider.wait(accepted=1)
+    service.create_batch(videos("second", id="b"))
+    running = service.process_batch("b")
+    service.let_go("b")
+    with pytest.raises(BatchReleased):
+        running.result(PATIENCE)
+    assert rows(tmp_path, "SELECT id FROM batches WHERE wanted") == [("a",)]
+
+
+def test_letting_go_of_what_runs_elsewhere_leaves_it_running(
+    provider: Provider, start_service: Start, tmp_path: Path
+) -> None:
+    one, other = start_service(), start_service()
+    provider.hold()
+    one.create_batch(videos(*numbered(3), id="b"))
+    first = one.process_batch("b")
+    provider.wait(accepted=3)
+    second = other.process_batch("b")
+    other.let_go("b")
+    with pytest.raises(BatchReleased):
+        second.result(PATIENCE)
+    owner, wanted = ownership(tmp_path)
+    assert owner is not None
+    assert wanted
+    provider.release("videos")
+    assert first.result(PATIENCE).status == "completed"
+
+
+def test_who_waits_for_a_batch_goes_on_with_it_when_another_lets_it_go(
+    provider: Provider, start_service: Start
+) -> None:
+    one, other = start_service(), start_service()
+    provider.hold()
+    one.create_batch(videos(*numbered(3), id="b", concurrency=1))
+    one.process_batch("b")
+    provider.wait(accepted=1)
+    second = other.process_batch("b")
+    one.let_go("b")
+    provider.release("videos")
+    assert second.result(PATIENCE).status == "completed"
+    check_paid_once(provider, limit=1)
+    check_journal(one, "b")
+
+
+@pytest.mark.parametrize("cancels", ["here", "elsewhere"])
+def test_letting_go_while_it_is_cancelled(provider: Provider, start_service: Start, cancels: str) -> None:
+    service, other = start_service(), start_service()
+    provider.hold()
+    service.create_batch(videos(*numbered(3), id="b"))
+    running = service.process_batch("b")
+    provider.wait(accepted=3)
+    letting_go = threading.Thread(target=service.let_go, args=["b"])
+    letting_go.start()
+    (service if cancels == "here" else other).cancel_batch("b")
+    letting_go.join(PATIENCE)
+    assert not letting_go.is_alive()
+    outcome = running.exception(PATIENCE)
+    assert outcome is None or isinstance(outcome, BatchReleased)
+    assert service.get_batch_status("b").status == "cancelled"
+
+
+def test_letting_go_when_it_has_ended(provider: Provider, service: BatchService) -> None:
+    service.create_batch(videos("a boat", id="b"))
+    assert service.process_batch("b").result(PATIENCE).status == "completed"
+    service.let_go("b")
+    assert service.get_batch_status("b").status == "completed"
+
+
+def test_letting_go_while_its_supervisor_dies(
+    provider: Provider, service: BatchService, mocker: MockerFixture, tmp_path: Path, caplog: Any
+) -> None:
+    caplog.set_level("CRITICAL")
+    mocker.patch.object(BatchSupervisor, "_let_go", side_effect=RuntimeError("a bug of ours"))
+    provider.hold()
+    service.create_batch(videos(*numbered(3), id="b"))
+    running = service.process_batch("b")
+    provider.wait(accepted=3)
+    service.let_go("b")
+    with pytest.raises(BatchReleased):
+        running.result(PATIENCE)
+    assert ownership(tmp_path) == (None, False)
+    mocker.stopall()
+    provider.release("videos")
+    (resumed,) = service.resume_batches(["b"])
+    assert resumed.result(PATIENCE).status == "completed"
+    check_paid_once(provider, limit=3)
+
+
+def test_a_supervisor_that_is_given_up_leaves_its_batch_to_others(
+    provider: Provider, start_service: Start, mocker: MockerFixture, tmp_path: Path, caplog: Any
+) -> None:
+    caplog.set_level("CRITICAL")
+    service = start_service()
+    mocker.patch.object(BatchSupervisor, "_tick", side_effect=RuntimeError("a bug of ours"))
+    provider.hold()
+    service.create_batch(videos(*numbered(3), id="b"))
+    with pytest.raises(SoraBatchError, match="died 4 times"):
+        service.process_batch("b").result(PATIENCE)
+    assert ownership(tmp_path) == (None, True)
+    mocker.stopall()
+    provider.release("videos")
+    assert start_service().process_batch("b").result(PATIENCE).status == "completed"
+    check_paid_once(provider, limit=3)
+
+
+def test_a_callback_may_use_the_service(provider: Provider, service: BatchService) -> None:
+    service.create_batch(videos("one", id="a"))
+    service.create_batch(videos("two", id="b"))
+    seconds: list[Batch] = []
+    done = threading.Event()
+
+    def then(_: Any) -> None:
+        service.process_batch("b").add_done_callback(lambda second: (seconds.append(second.result()), done.set()))
+
+    service.process_batch("a").add_done_callback(then)
+    assert done.wait(PATIENCE)
+    assert seconds[0].status == "completed"
+
+
+def test_a_service_whose_dispatcher_has_died_says_so(
+    provider: Provider, service: BatchService, mocker: MockerFixture, caplog: Any
+) -> None:
+    caplog.set_level("CRITICAL")
+    mocker.patch.object(Dispatcher, "_seen", side_effect=RuntimeError("a bug of ours"))
+    service.create_batch(videos("a boat", id="b"))
+    with pytest.raises(SoraBatchError, match="the dispatcher died: a bug of ours"):
+        service.process_batch("b").result(PATIENCE)
+    with pytest.raises(SoraBatchError, match="the dispatcher of this process has died"):
+        service.process_batch("b")
+    assert service._waiting.take("b") == []
+
+
+def test_a_look_that_always_fails_is_given_up_loudly(
+    provider: Provider, service: BatchService, mocker: MockerFixture, caplog: Any
+) -> None:
+    caplog.set_level("CRITICAL")
+    mocker.patch("actors.dispatcher.LOOK", 0.001)
+    looks = mocker.patch.object(Dispatcher, "_look_at_database", side_effect=RuntimeError("a bug of ours"))
+    service.create_batch(videos("a boat", id="b"))
+    with pytest.raises(SoraBatchError, match="a bug of ours"):
+        service.process_batch("b").result(PATIENCE)
+    assert looks.call_count == 4
+
+
+def test_a_batch_that_can_not_be_made_here_is_not_wanted(start_service: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    service = start_service(video_dir=str(tmp_path / "file" / "videos"))
+    service.create_batch(videos("a boat", id="b"))
+    with pytest.raises(SettingsError, match="VIDEO_DIR"):
+        service.process_batch("b")
+    assert ownership(tmp_path) == (None, False)
+    assert service._waiting.take("b") == []
