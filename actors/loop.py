@@ -18,7 +18,8 @@ import pykka
 
 T = TypeVar("T")
 A = TypeVar("A")
-_THREADS = 4
+THREADS = 4
+"""For what blocks."""
 
 
 class DaemonThreads(ThreadPoolExecutor):
@@ -64,7 +65,7 @@ class IOLoop:
 
     def __init__(self, name: str = "sora-io") -> None:
         self.loop = asyncio.new_event_loop()
-        self._threads = DaemonThreads(_THREADS)
+        self._threads = DaemonThreads(THREADS)
         self.loop.set_default_executor(self._threads)  # names are looked up there
         self._calls: deque[Callable[[], object]] = deque()
         self._woken = False
@@ -128,22 +129,22 @@ def _set(answered: asyncio.Future[None]) -> None:
 
 
 class Gathered(Generic[A, T]):
-    """Work that costs about the same for one as for many: while one group is worked on, the next one gathers.
+    """Work that costs about the same for one as for many: while as many groups as may be are worked on, one gathers.
 
     Used on the loop only. `work` answers each item of a group with its result or its error.
     """
 
-    def __init__(self, work: Callable[[list[A]], Awaitable[Sequence[T | Exception]]]) -> None:
-        self._work = work
+    def __init__(self, work: Callable[[list[A]], Awaitable[Sequence[T | Exception]]], groups: int = 1) -> None:
+        self._work, self._groups = work, groups
         self._waiting: list[tuple[A, asyncio.Future[T]]] = []
-        self._worker: asyncio.Task[None] | None = None
+        self._workers: set[asyncio.Task[None]] = set()
 
     async def do(self, item: A) -> T:
         """Have an item worked on with the next group."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work_off())
+        if len(self._workers) < self._groups:
+            self._workers.add(asyncio.create_task(self._work_off()))
         return await answer
 
     async def _work_off(self) -> None:
@@ -153,7 +154,8 @@ class Gathered(Generic[A, T]):
                 if group := [(item, answer) for item, answer in group if not answer.done()]:
                     await self._work_on(group)
         finally:
-            self._worker = None
+            # At once: what comes before this task's end is seen needs another worker.
+            self._workers = {worker for worker in self._workers if worker is not asyncio.current_task()}
 
     async def _work_on(self, group: list[tuple[A, asyncio.Future[T]]]) -> None:
         results: Sequence[T | Exception]

@@ -20,7 +20,7 @@ import pykka
 from actors.course import Rules
 from actors.dispatcher import Dispatcher, Doors
 from actors.errors import SettingsError, SoraBatchError, SoraError
-from actors.loop import Gathered, IOLoop, tell
+from actors.loop import THREADS, Gathered, IOLoop, tell
 from actors.messages import Close, Look, Process, Release, Wait
 from actors.operations import still_to_delete, to_delete
 from actors.places import Places
@@ -104,7 +104,7 @@ class Runtime:
             self.io, client, self._storage, self._recorder, self._settings,
             provider=provider, owner_id=self._owner.id, lease=lease,
         )  # fmt: skip
-        files = Gathered(partial(self.io.offload, finish))
+        files = Gathered(partial(self.io.offload, finish), THREADS)
         return Tools(self.io, client, submitter, self._storage, self._recorder, self._settings, folder, files)
 
     async def _start_simulator(self) -> str:

@@ -333,6 +333,23 @@ def test_what_comes_while_a_group_is_worked_on_is_the_next_group():
     asyncio.run(scenario())
 
 
+def test_as_many_groups_are_worked_on_as_may_be():
+    async def scenario():
+        desk = Desk()
+        gathered = Gathered(desk.work, groups=2)
+        tasks = []
+        for item in ("a", "b", "c", "d"):
+            tasks.append(asyncio.ensure_future(gathered.do(item)))
+            for _ in range(3):
+                await asyncio.sleep(0)
+        desk.may_go_on.set()
+        assert await asyncio.gather(*tasks) == ["a!", "b!", "c!", "d!"]
+        assert desk.groups == [["a"], ["b"], ["c", "d"]]
+        assert await gathered.do("e") == "e!"
+
+    asyncio.run(scenario())
+
+
 def test_one_that_fails_spoils_no_other_of_its_group():
     async def scenario():
         desk = Desk()
