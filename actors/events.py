@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -82,8 +82,8 @@ def job_event(name: EventName, batch: BatchRecord, job: JobRecord, sequence: int
     return _event(name, batch, sequence, at, subject=job.id, more={"job": Job.of(job)})
 
 
-def final_event(batch: BatchRecord, jobs: Sequence[JobRecord], sequence: int, at: float, /, **more: Any) -> EventRecord:
-    """The event that ends a batch, with all of the result that 256 KiB hold."""
+def final_event(batch: BatchRecord, jobs: Iterable[JobRecord], sequence: int, at: float, /, **more: Any) -> EventRecord:
+    """The event that ends a batch, with as much of the result as 256 KiB hold, from the first job on."""
     document = Batch.of(batch, []).model_dump()
     shown: list[Job] = []
     size = 0
@@ -93,8 +93,8 @@ def final_event(batch: BatchRecord, jobs: Sequence[JobRecord], sequence: int, at
             break
         shown.append(job)
     document["jobs"] = shown
-    if len(shown) < len(jobs):
-        document["jobs_omitted"] = len(jobs) - len(shown)
+    if omitted := batch.total - len(shown):
+        document["jobs_omitted"] = omitted
     return batch_event(FINAL_EVENTS[batch.status], batch, sequence, at, batch=document, **more)
 
 

@@ -6,7 +6,7 @@ has changed. A duplicate that may come is a written self-loop. `docs/states.md` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -269,7 +269,7 @@ class Step:
         self._intents: list[SubmissionRecord] = []
         self._outcomes: list[Outcome] = []
         self._events: list[EventRecord] = []
-        self._closing: Callable[[BatchRecord, list[JobRecord]], EventRecord] | None = None
+        self._closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
 
     def move(self, job: JobRecord, move: JobMove, event: EventName | None = None, **fields: Any) -> JobRecord:
         """Move a job, and tell it where it is to be told; `fields` are the record's columns that change with it."""
@@ -312,7 +312,7 @@ class Step:
         self.move_batch(move, completed_at=self.at, error=document, owner=None, wanted=False, claims=0)
         self._counted()
 
-        def closing(batch: BatchRecord, jobs: list[JobRecord]) -> EventRecord:
+        def closing(batch: BatchRecord, jobs: Iterable[JobRecord]) -> EventRecord:
             return final_event(batch, jobs, batch.sequence, batch.updated_at, **more)
 
         self._closing = closing

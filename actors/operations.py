@@ -116,7 +116,7 @@ def _cancel(storage: Storage, batch: BatchRecord, reason: str | None, at: float)
     failure = {"code": ErrorCode.CANCELLED.value, "message": reason or "the batch was cancelled", "retryable": True}
     for job in storage.jobs.of_batch(batch.id, open_only=True):
         step.move(job, JobMove.CANCEL, EventName.JOB_CANCELLED, error={**failure, "detail": None})
-    charges = _charges(storage, batch.id, set(step.jobs))
+    charges = _charges(storage, batch.id, step.jobs)
     step.close(BatchMove.CANCEL, reason=reason, may_be_charged=[charge.model_dump() for charge in charges])
     if not storage.apply(step.changes()):
         raise AssertionError("the batch is locked by this transaction")
@@ -124,7 +124,6 @@ def _cancel(storage: Storage, batch: BatchRecord, reason: str | None, at: float)
 
 
 def _summary(storage: Storage, batch: BatchRecord) -> CancellationSummary:
-    cancelled = {job.id for job in storage.jobs.of_batch(batch.id) if job.status is JobStatus.CANCELLED}
     return CancellationSummary(
         batch_id=batch.id,
         status=batch.status,
@@ -133,7 +132,7 @@ def _summary(storage: Storage, batch: BatchRecord) -> CancellationSummary:
         completed=batch.completed,
         failed=batch.failed,
         already_final=batch.completed + batch.failed,
-        may_be_charged=_charges(storage, batch.id, cancelled),
+        may_be_charged=_charges(storage, batch.id),
     )
 
 
@@ -142,17 +141,19 @@ _CHARGED = {
     SubmissionState.UNKNOWN: JobStatus.SUBMITTING.value,
     SubmissionState.CLASHED: JobStatus.GENERATING.value,
     SubmissionState.BOUND: JobStatus.GENERATING.value,
-    SubmissionState.DELETED: "deleted",
+    SubmissionState.DELETED: JobStatus.GENERATING.value,  # what it had cost by then, nobody tells
     SubmissionState.SURPLUS: JobStatus.GENERATING.value,
 }
 
 
-def _charges(storage: Storage, batch_id: str, job_ids: set[str]) -> list[Charge]:
-    """The videos that a server may still make and charge for."""
+def _charges(storage: Storage, batch_id: str, cancelled: dict[str, JobRecord] | None = None) -> list[Charge]:
+    """The videos of cancelled jobs (None: as recorded) that a server may still make and charge for."""
+    entries = [entry for entry in storage.submissions.of_batch(batch_id) if entry.state in _CHARGED]
+    jobs = storage.jobs.by_id([entry.job_id for entry in entries]) if cancelled is None else cancelled
     return [
         Charge(job_id=entry.job_id, remote_id=entry.remote_id, state=_CHARGED[entry.state])
-        for entry in storage.submissions.of_batch(batch_id)
-        if entry.job_id in job_ids and entry.state in _CHARGED
+        for entry in entries
+        if entry.job_id in jobs and jobs[entry.job_id].status is JobStatus.CANCELLED
     ]
 
 

@@ -388,7 +388,7 @@ class BatchService:
         self._waiting.answer(self._waiting.take(batch_id), why)
 
     def _stop_remotely(self, batch_id: str, summary: CancellationSummary) -> None:
-        deletable = any(charge.remote_id and charge.state != "deleted" for charge in summary.may_be_charged)
+        deletable = any(charge.remote_id for charge in summary.may_be_charged)
         if not deletable or self.settings.sora_delete_on_cancel == "never":
             return
         if not self._simulate and self.settings.openai_base_url is None:

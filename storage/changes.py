@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from storage.batches import BatchRepository
@@ -35,7 +35,7 @@ class Changes:
     intents: tuple[SubmissionRecord, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     events: tuple[EventRecord, ...] = ()
-    closing: Callable[[BatchRecord, list[JobRecord]], EventRecord] | None = None
+    closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
     """Makes the last event from the batch and all of its jobs, as they are after the change."""
 
 
@@ -70,7 +70,7 @@ class Storage:
         if changes.closing is not None:
             after = self.batches.get(changes.batch.id)
             assert after is not None
-            self.journal.append([changes.closing(after, self.jobs.of_batch(after.id))])
+            self.journal.append([changes.closing(after, self.jobs.each_of_batch(after.id))])
         return True
 
     def _is_repetition(self, changes: Changes) -> bool:

@@ -29,6 +29,14 @@ def test_more_jobs_than_one_statement_takes_are_all_stored(storage):
     assert len(storage.jobs.of_batch("nature")) == 1201
 
 
+def test_jobs_are_read_as_they_are_asked_for(storage):
+    put(storage, a_batch(total=1100), some_jobs(1100))
+    each = storage.jobs.each_of_batch("nature")
+    assert next(each).position == 1
+    assert [job.position for job in each] == list(range(2, 1101))
+    assert list(storage.jobs.each_of_batch("unknown")) == []
+
+
 def test_open_jobs_are_those_that_have_not_ended(storage):
     jobs = [a_job(position, status=status) for position, status in enumerate(JobStatus, 1)]
     put(storage, a_batch(total=len(jobs)), jobs)
