@@ -66,6 +66,8 @@ def _bytes_of(reference: str, settings: Settings, *, paths: bool) -> ReferenceRe
         raise ValueError("it lies in no folder of SORA_REFERENCE_DIRS")
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    if not path.is_file():  # reading a pipe or a device need not end
+        raise ValueError("it is no file")
     return _record(path.name, path.read_bytes(), mimetypes.guess_type(path.name)[0])
 
 
@@ -96,8 +98,9 @@ def _fetch(url: str, settings: Settings) -> ReferenceRecord:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https":
         raise ValueError("only https URLs are fetched")
-    if (parts.hostname or "") not in settings.sora_reference_hosts:
-        raise ValueError(f"the host {parts.hostname!r} is not in SORA_REFERENCE_HOSTS")
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix(":443")
+    if host not in {allowed.lower() for allowed in settings.sora_reference_hosts}:
+        raise ValueError(f"the host {host!r} is not in SORA_REFERENCE_HOSTS")
     with urllib.request.build_opener(_NoRedirect).open(url, timeout=_FETCH_SECONDS) as answer:
         content = answer.read(MAX_BYTES + 1)
         return _record(Path(parts.path).name or "reference", content, answer.headers.get_content_type())

@@ -21,13 +21,13 @@ SIMULATOR = "simulator"
 def _from_milliseconds(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value
-    milliseconds = float(value)
-    if milliseconds < 0:
-        raise ValueError("must not be negative")
     try:
-        return timedelta(milliseconds=milliseconds)
-    except OverflowError:
+        length = timedelta(milliseconds=float(value))
+    except (OverflowError, TypeError, ValueError):
         raise ValueError("must be a number of milliseconds") from None
+    if length < timedelta(0):
+        raise ValueError("must not be negative")
+    return length
 
 
 def _words(value: Any) -> Any:
@@ -70,7 +70,8 @@ class Settings(BaseSettings):
     batch_timeout: Milliseconds = timedelta(minutes=5)
     batch_lease: Positive = timedelta(seconds=15)
     progress_interval: Milliseconds = timedelta(seconds=1)
-    database_url: str = "sqlite:///sora-batch.db"
+    database_url: str = Field(default="sqlite:///sora-batch.db", repr=False)
+    """Not shown: it may hold a password."""
     amqp_url: SecretStr | None = None
     command_max_bytes: int = Field(default=1_048_576, ge=1024)
     command_keep: Positive = timedelta(days=7)
@@ -131,5 +132,5 @@ def load_settings(**changes: Any) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]).upper()
-        value = "***" if name in {"OPENAI_API_KEY", "AMQP_URL"} else repr(first["input"])
+        value = "***" if name in {"OPENAI_API_KEY", "AMQP_URL", "DATABASE_URL"} else repr(first["input"])
         raise SettingsError(f"{name}={value}: {first['msg'].removeprefix('Value error, ')}") from error

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import urllib.error
 import urllib.request
 
@@ -90,12 +91,14 @@ def test_a_file_id_is_kept_as_it_is():
         ("data:image/png;base64,?!", "its base64 is broken"),
         ("data:image/png;base64,", "it has 0 bytes"),
         ("/does/not/exist.png", "No such file"),
-        ("/", "directory"),
+        ("/", "it is no file"),
         ("http://images.example/a.png", "only https URLs are fetched"),
         ("https://images.example/a.png", "the host 'images.example' is not in SORA_REFERENCE_HOSTS"),
         ("https://allowed.example@evil.example/a.png", "the host 'evil.example' is not in"),
         ("https://allowed.example.evil.example/", "is not in"),
-        ("https:///a.png", "the host None is not in"),
+        ("https:///a.png", "the host '' is not in"),
+        ("https://allowed.example:8443/a.png", "the host 'allowed.example:8443' is not in"),
+        ("/dev/zero", "it is no file"),
         ("file:///etc/passwd", "No such file"),
     ],
 )
@@ -195,6 +198,22 @@ def test_an_allowed_host_is_asked(web):
     _, record = load("https://images.example/a/lake.png?x=1", paths=False, sora_reference_hosts=("images.example",))
     assert (record.name, record.data) == ("lake.png", PNG)
     assert web.call_count == 1
+
+
+@pytest.mark.parametrize("url", ["https://IMAGES.example/a.png", "https://images.example:443/a.png"])
+def test_a_host_is_the_same_in_every_spelling(web, url):
+    assert load(url, paths=False, sora_reference_hosts=("Images.Example",))[1].data == PNG
+
+
+def test_a_port_may_be_allowed(web):
+    load("https://images.example:8443/a.png", paths=False, sora_reference_hosts=("images.example:8443",))
+    refused("https://images.example/a.png", sora_reference_hosts=("images.example:8443",))
+    assert web.call_count == 1
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "it is no file" in refused(str(tmp_path / "pipe.png"))
 
 
 def test_another_host_is_not_even_asked(web):

@@ -147,6 +147,16 @@ def test_a_file_that_is_not_utf_8_is_named(tmp_path):
         load_settings()
 
 
+@pytest.mark.parametrize("text", ["x", "nan", "1e300", "2s"])
+def test_a_time_that_is_none_is_said_to_be_one_in_milliseconds(given, text):
+    with pytest.raises(SettingsError, match="must be a number of milliseconds"):
+        given(SORA_SETTLE=text)
+
+
+def test_the_password_of_the_database_is_not_shown(given):
+    assert SECRET not in repr(given(DATABASE_URL=f"postgresql://user:{SECRET}@host/name"))
+
+
 def test_secrets_are_masked_wherever_settings_are_shown(given):
     settings = given(OPENAI_API_KEY=SECRET, AMQP_URL=f"amqp://user:{SECRET}@host/")
     for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
