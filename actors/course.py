@@ -279,10 +279,10 @@ class Course:
         unsent = report.outcome in (SubmissionState.REFUSED, SubmissionState.NOT_SENT)
         if failure.code in ACCOUNT_CODES or (unsent and failure.code is ErrorCode.NETWORK):
             # Every further POST would meet the same answer.
-            self._halted = failure
+            self._halted = Failure(failure.code, f"not sent, since it was so for {job.id}: {failure.message}")
             waiting, self._fresh = self._fresh, deque()
             for job_id in waiting:
-                step.fail(self.jobs[job_id], failure)
+                step.fail(self.jobs[job_id], self._halted)
                 self._drop(job_id)
         self._finished(step, job, now)
 

@@ -142,6 +142,10 @@ class StorageError(SoraBatchError):
     code = ErrorCode.STORAGE
 
 
+class DatabaseUnusable(StorageError):
+    """The database that DATABASE_URL names can't be opened."""
+
+
 class BatchReleased(SoraBatchError):
     """The batch was let go before it ended: its service was closed. It can be resumed."""
 

@@ -306,6 +306,10 @@ class Step:
         """Tell of the batch as it stands now."""
         self._events.append(batch_event(event, self._counted(), self.batch.sequence, self.at, **more))
 
+    def tell_job(self, event: EventName, job: JobRecord) -> None:
+        """Tell of a job that was moved in this step, with the batch as it stands now."""
+        self._events.append(job_event(event, self._counted(), job, self.batch.sequence, self.at))
+
     def close(self, move: BatchMove, *, error: Failure | None = None, **more: Any) -> None:
         """End the batch: it needs no owner any more, and its last event tells all of it."""
         document = error.document() if error else None

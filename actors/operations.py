@@ -260,14 +260,17 @@ def _put_back(
     step = Step(batch, at)
     step.batch = replace(step.batch, epoch=batch.epoch + 1, wanted=True, spent=0.0, claims=0)
     step.move_batch(BatchMove.RETRY, completed_at=None, error=None)
-    step.tell(EventName.BATCH_RETRIED, job_ids=[job.id for job in chosen])
     anew = {"error": None, "completed_at": None, "progress": 0}
     for job in chosen:
         submission = live.get(job.id)
         remote_id = submission.remote_id if submission else None
         accepted_at = at if remote_id else None
         fields = {**anew, "remote_id": remote_id, "started_at": accepted_at, **changes.get(job.id, {})}
-        step.move(job, _way_back(submission), EventName.JOB_RETRIED, **fields)
+        step.move(job, _way_back(submission), **fields)
+    # Told when all have moved: the progress in an event is the one after it.
+    step.tell(EventName.BATCH_RETRIED, job_ids=list(step.jobs))
+    for moved in step.jobs.values():
+        step.tell_job(EventName.JOB_RETRIED, moved)
     if not storage.apply(step.changes()):
         raise AssertionError("the batch is locked by this transaction")
 

@@ -18,7 +18,7 @@ import peewee
 
 from actors import operations
 from actors.clocks import utc_now
-from actors.errors import BatchReleased, Conflict, InvalidRequest, SoraBatchError, StorageError
+from actors.errors import BatchReleased, Conflict, DatabaseUnusable, InvalidRequest, SoraBatchError, StorageError
 from actors.events import Event
 from actors.intake import changed_columns, new_batch
 from actors.messages import Wait
@@ -62,7 +62,7 @@ class BatchService:
 
     Raises:
         SettingsError: a setting can't be used.
-        StorageError: the database can't be opened.
+        DatabaseUnusable: the database can't be opened (a StorageError).
     """
 
     def __init__(self, settings: Settings | None = None, *, simulate: bool = False) -> None:
@@ -72,7 +72,7 @@ class BatchService:
             self._database = Database(self.settings.database_url)
             self._database.open()
         except DatabaseError as error:
-            raise StorageError(str(error)) from error
+            raise DatabaseUnusable(str(error)) from error
         self._storage = Storage(self._database)
         self._recorder = Recorder(self._database)
         self._runtime: Runtime | None = None

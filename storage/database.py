@@ -51,7 +51,7 @@ class Database:
     def _sqlite(self, url: str) -> Any:
         if not url.startswith("sqlite:///"):
             raise DatabaseError(
-                f"DATABASE_URL={self.place!r}: expected sqlite:///FILE (four slashes for an absolute path) "
+                f"DATABASE_URL={url.rpartition('@')[2]!r}: expected sqlite:///FILE (four slashes for an absolute path) "
                 "or postgresql://USER:PASSWORD@HOST/NAME"
             )
         self.path = Path(unquote(url.removeprefix("sqlite:///"))).absolute()
@@ -79,7 +79,8 @@ class Database:
         if self.path is not None:
             return str(self.path)
         parts = urlsplit(self.url)
-        return parts._replace(netloc=f"{parts.hostname or ''}:{parts.port or 5432}", query="").geturl()
+        host = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=host if ":" in host else f"{host}:5432", query="").geturl()
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ import typer
 
 from actors.cli import doctor, inspect, manage, run, simulator
 from actors.cli.options import Verbose, warn
-from actors.errors import Conflict, ErrorCode, InvalidRequest, NotFound, SoraBatchError
+from actors.errors import Conflict, DatabaseUnusable, ErrorCode, InvalidRequest, NotFound, SoraBatchError
 
 P = ParamSpec("P")
 USAGE, INTERRUPTED = 2, 130
@@ -51,7 +51,7 @@ def report(error: Exception, *, verbose: bool, json: bool) -> int:
     warn(sentence)
     if json:
         _print_error(error, sentence)
-    return USAGE if missing or isinstance(error, InvalidRequest | NotFound | Conflict) else 1
+    return USAGE if missing or isinstance(error, InvalidRequest | NotFound | Conflict | DatabaseUnusable) else 1
 
 
 def _print_error(error: Exception, sentence: str) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from actors.messages import Wait
     from actors.model import Batch
     from actors.service import BatchService
-from actors.waiting import RunningBatch
+    from actors.waiting import RunningBatch
 
 TICK = 0.15
 _REFRESH = 1.0
@@ -122,7 +122,7 @@ class Follower:
                 job = ended_by(event)
                 if job is not None and self._output is not None:
                     self._output.place(job, view.progress.total)
-        self._show.tick(view, self._service.waits(view.id))
+        self._show.tick(view, {} if view.finished else self._service.waits(view.id))
 
     def _due(self) -> bool:
         now = time.monotonic()

@@ -41,7 +41,8 @@ def _job_words(job: dict[str, object]) -> str:
 
 def _batch_words(event: Event, view: BatchView) -> str:
     if event.name == "batch.started":
-        return f"{count(view.progress.total, 'video')}, {view.concurrency} at a time"
+        at_once = min(view.concurrency, view.progress.total)
+        return f"{count(view.progress.total, 'video')}, {at_once} at a time"
     return f"{view.progress.completed} of {count(view.progress.total, 'video')}"
 
 

@@ -16,7 +16,7 @@ from actors.cli.follow import Follower, show_for, viewed
 from actors.cli.options import opened, warn
 from actors.cli.outputs import OutputFolder
 from actors.cli.signals import Interrupted, Interruption
-from actors.cli.table import print_batch, print_json
+from actors.cli.table import look_for_it, print_batch, print_json, unknown_ones
 from actors.cli.text import count, reason, shown_path
 from actors.errors import InvalidRequest, SoraBatchError
 from storage.states import BatchStatus, JobStatus
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from actors.cli.view import BatchView
     from actors.model import Batch
     from actors.service import BatchService
-from actors.waiting import RunningBatch
+    from actors.waiting import RunningBatch
 
 EXIT_CODES = {
     BatchStatus.COMPLETED: 0,
@@ -58,7 +58,9 @@ class Session:
                 raise _located(error, source) from None
             view = viewed(service, batch.id)
             self._announce(batch)
-            self._finish(service, [service.process_batch(batch.id, concurrency)], [view])
+            running = service.process_batch(batch.id, concurrency)
+            view.concurrency = concurrency or view.concurrency
+            self._finish(service, [running], [view])
 
     def resume(self, batch_id: str | None) -> None:
         """Go on with one batch, or with all."""
@@ -78,7 +80,14 @@ class Session:
         """Run a batch's ended videos again."""
         with self._service() as service:
             view = viewed(service, batch_id)
-            self._finish(service, [service.retry_batch(batch_id, jobs, changes, pay_again)], [view])
+            running = service.retry_batch(batch_id, jobs, changes, pay_again)
+            if not (jobs or changes or pay_again):
+                self._tell_what_is_left_alone(view)
+            self._finish(service, [running], [view])
+
+    def _tell_what_is_left_alone(self, view: BatchView) -> None:
+        for number in unknown_ones(view.jobs.values()):
+            warn(f"video {number} is left alone, since whether it was made is unknown{look_for_it(view.id, number)}")
 
     @contextmanager
     def _service(self) -> Iterator[BatchService]:
@@ -143,7 +152,7 @@ class Session:
                 self._print_paths(batch)
         else:
             for batch in batches:
-                print_batch(batch, self._placed)
+                print_batch(batch, self._placed, simulated=self._simulate)
             if batches and self._simulate:
                 typer.echo(SIMULATED)
         for problem in self._output.problems.values() if self._output else ():

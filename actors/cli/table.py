@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +55,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         typer.echo(line.rstrip())
 
 
-def print_batch(batch: Batch, placed: Mapping[str, Path]) -> None:
+def print_batch(batch: Batch, placed: Mapping[str, Path], *, simulated: bool = False) -> None:
     """The closing table: for each video its file, or the reason why there is none."""
     print_table(
         ["#", "video", "state", "file or reason"],
         [[str(job.index), shorten(job.prompt, _PROMPT), job.status.value, outcome(job, placed)] for job in batch.jobs],
     )
-    typer.echo(summary(batch))
+    typer.echo(summary(batch, simulated=simulated))
 
 
 def outcome(job: Job, placed: Mapping[str, Path]) -> str:
@@ -75,7 +75,7 @@ def outcome(job: Job, placed: Mapping[str, Path]) -> str:
     return "" if job.status in FINAL_JOB or not job.progress else f"{job.progress} %"
 
 
-def summary(batch: Batch) -> str:
+def summary(batch: Batch, *, simulated: bool = False) -> str:
     """`batch nature completed: 3 of 3 videos in 0:12`, and what failed."""
     progress = batch.progress
     name = f" ({clean(batch.name)})" if batch.name else ""
@@ -87,15 +87,32 @@ def summary(batch: Batch) -> str:
         text += f" in {span((batch.completed_at - batch.started_at).total_seconds())}"
     if batch.error is not None and not any(job.error for job in batch.jobs):
         text += f"; {clean(batch.error.code)}: {clean(batch.error.message)}"
-    return "\n".join([text, *_ways_out(batch)])
+    return "\n".join([text, *_ways_out(batch, " --simulate" if simulated else "")])
 
 
-def _ways_out(batch: Batch) -> Iterator[str]:
+def _ways_out(batch: Batch, options: str) -> Iterator[str]:
+    """What can be done about what failed: commands that work as they stand."""
     if batch.status not in (BatchStatus.FAILED, BatchStatus.PARTIAL):
         return
-    if any(job.error is not None and job.error.retryable for job in batch.jobs):
-        yield f"try what failed again: sora-batch retry {batch.id}"
-    for job in batch.jobs:
-        if job.error is not None and job.error.code == ErrorCode.MODERATION_BLOCKED:
-            yield f"try with another prompt: sora-batch retry {batch.id} --job {job.index} --prompt PROMPT"
-            return
+    errors = {job.index: job.error for job in batch.jobs if job.error is not None}
+    if any(error.retryable for error in errors.values()):
+        yield f"try what failed again: sora-batch retry {batch.id}{options}"
+    for number in unknown_ones(batch.jobs):
+        yield f"whether video {number} was made is unknown{look_for_it(batch.id, number, options)}"
+    for number, error in errors.items():
+        command = f"sora-batch retry {batch.id}{options} --job {number}"
+        if error.code == ErrorCode.NOT_FOUND:
+            yield f"video {number} is not on the server any more; to pay for another: {command} --pay-again"
+        if error.code == ErrorCode.MODERATION_BLOCKED:
+            yield f"try with another prompt: {command} --prompt PROMPT"
+
+
+def unknown_ones(jobs: Iterable[Job]) -> list[int]:
+    """The numbers of the videos of which nobody knows whether they were made."""
+    return [job.index for job in jobs if job.error is not None and job.error.code == ErrorCode.SUBMISSION_UNKNOWN]
+
+
+def look_for_it(batch_id: str, number: int, options: str = "") -> str:
+    """What can be done about one of those."""
+    command = f"sora-batch retry {batch_id}{options} --job {number}"
+    return f"; to look for it again: {command}; to pay for it, perhaps twice: {command} --pay-again"

@@ -209,6 +209,17 @@ def test_a_server_that_makes_nothing_again_and_again_is_not_asked_for_ever(outco
     assert [job_id for job_id in ride.jobs if ride.jobs[job_id].status in IN_FLIGHT_JOB] == ["nature-02"]
 
 
+def test_what_was_not_sent_has_a_sentence_of_its_own():
+    ride = Ride(3, concurrency=1).begin()
+    given = ride.given[0]
+    failure = Failure(ErrorCode.AUTHENTICATION, "HTTP 401", {"remote_id": "video_1"})
+    ride.report(Failed(given.job.id, given.run, failure, given.submission.id, REFUSED))
+    first, second = (ride.jobs[job_id].error for job_id in ("nature-01", "nature-02"))
+    assert first["message"] == "HTTP 401"
+    assert second["message"] == "not sent, since it was so for nature-01: HTTP 401"
+    assert (second["code"], second["detail"]) == ("authentication", None)
+
+
 def test_a_job_that_failed_carries_its_reason():
     ride = Ride().begin().failed(code=ErrorCode.MODERATION_BLOCKED, outcome=REFUSED)
     error = ride.jobs["nature-01"].error

@@ -309,6 +309,10 @@ def test_a_retried_batch_is_wanted_under_a_new_epoch_and_has_all_its_time(ended,
     assert (batch.completed_at, batch.error, batch.failed) == (None, None, 0)
     assert [event.name for event in events()] == ["batch.retried", "job.retried"]
     assert events()[0].data["job_ids"] == ["nature-01"]
+    assert [(event.data["progress"]["pending"], event.data["progress"]["percentage"]) for event in events()] == [
+        (1, 0),
+        (1, 0),
+    ]
 
 
 def test_what_succeeded_is_left_alone(retry, storage):

@@ -8,7 +8,10 @@ import pytest
 from actors.sora.simulator import SimulatorOptions, simulator_in_thread
 
 # The SDK warns that the hosted API is gone; the protocol is not.
-pytestmark = pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore:The Sora API is scheduled:DeprecationWarning"),
+]
 
 
 @pytest.fixture

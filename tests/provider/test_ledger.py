@@ -12,6 +12,8 @@ import pytest
 
 from tests.provider.client import Provider, ProviderError
 
+pytestmark = pytest.mark.integration
+
 LATENCY = 0.02
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -7,6 +7,8 @@ import pytest
 
 from tests.servers.postgresql import PostgreSQL
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:

@@ -11,6 +11,8 @@ import pytest
 
 from actors.service import BatchService
 from actors.sora.simulator import Simulator
+from storage.states import BatchStatus, JobStatus
+from tests.builders import a_batch, a_job, put
 
 Call = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("server")
@@ -94,6 +96,25 @@ def test_retry_makes_what_failed_with_another_prompt(call: Call, server: Simulat
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["jobs"][1]["prompt"] == "A calm sea"
     assert server.creates == 3
+
+
+def test_a_retry_says_what_it_leaves_alone(call: Call) -> None:
+    lost = {"code": "submission_unknown", "message": "who knows", "retryable": False, "detail": None}
+    broken = {"code": "server_error", "message": "it broke", "retryable": True, "detail": None}
+    jobs = [
+        a_job(position, status=JobStatus.FAILED, error=error) for position, error in enumerate((lost, broken), start=1)
+    ]
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        put(service._storage, a_batch(status=BatchStatus.FAILED, total=2, failed=2), jobs)
+    result = call("retry", "nature")
+    assert result.exit_code == 3
+    assert "video 1 is left alone, since whether it was made is unknown" in result.stderr
+    assert "retry nature --job 1 --pay-again" in result.stderr
+
+
+def test_the_announced_limit_is_the_one_that_holds(call: Call) -> None:
+    assert "2 videos, 1 at a time" in call("run", "-p", "Sea", "-p", "Sky", "-c", "1").stderr
+    assert "1 video, 1 at a time" in call("run", "-p", "Sea").stderr
 
 
 def test_cancel_tells_what_it_did_and_what_can_be_charged(call: Call) -> None:
@@ -192,10 +213,10 @@ def test_no_server_named_is_noticed_before_a_batch_is_made(call: Call, monkeypat
     assert json.loads(call("list", "--json").stdout) == []
 
 
-def test_a_database_that_can_not_be_used_is_our_failure(call: Call, home: Path) -> None:
+def test_a_database_that_can_not_be_used_is_named(call: Call, home: Path) -> None:
     (home / "sora-batch.db").write_bytes(b"not a database, by far" * 100)
     result = call("list")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert str(home / "sora-batch.db") in result.stderr
     assert "Traceback" not in result.stderr
 

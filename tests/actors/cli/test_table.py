@@ -64,6 +64,24 @@ def test_a_blocked_prompt_is_to_be_changed(make_job: Jobs, make_batch: Batches) 
     assert text.endswith("sora-batch retry nature --job 1 --prompt PROMPT")
 
 
+def test_an_unknown_submission_is_for_a_person_to_say(make_job: Jobs, make_batch: Batches) -> None:
+    error = {"code": "submission_unknown", "message": "who knows", "retryable": False}
+    text = summary(make_batch(make_job(2, "failed", error=error), status="failed"))
+    assert "look for it again: sora-batch retry nature --job 2; to pay" in text
+    assert text.endswith("perhaps twice: sora-batch retry nature --job 2 --pay-again")
+
+
+def test_a_lost_video_can_be_paid_for_again(make_job: Jobs, make_batch: Batches) -> None:
+    error = {"code": "not_found", "message": "gone", "retryable": False}
+    text = summary(make_batch(make_job(1, "failed", error=error), status="failed"), simulated=True)
+    assert text.endswith("sora-batch retry nature --simulate --job 1 --pay-again")
+
+
+def test_a_simulated_batch_is_retried_as_one(make_job: Jobs, make_batch: Batches) -> None:
+    text = summary(make_batch(make_job(1, "failed"), status="failed"), simulated=True)
+    assert text.endswith("sora-batch retry nature --simulate")
+
+
 def test_a_batch_s_own_error_is_told_where_no_job_tells_it(make_job: Jobs, make_batch: Batches) -> None:
     error = {"code": "internal", "message": "three owners died", "retryable": True}
     assert "internal: three owners died" in summary(make_batch(make_job(1, "cancelled"), status="failed", error=error))
