@@ -305,4 +305,5 @@ def delete(storage: Storage, batch_id: str, at: float) -> None:
         raise Conflict(f"batch {batch_id} is {batch.status}: only what has ended can be deleted; cancel it first")
     storage.submissions.abandon(batch_id, [job.id for job in storage.jobs.of_batch(batch_id)])
     storage.journal.append([batch_event(EventName.BATCH_DELETED, batch, batch.sequence + 1, at)])
+    storage.publications.delete(batch_id, batch.sequence + 1)
     storage.batches.remove(batch_id)

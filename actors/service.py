@@ -37,12 +37,15 @@ from storage.states import BatchStatus
 from storage.videos import VideoFolder
 
 if TYPE_CHECKING:
+    from actors.broker.connection import Connection
+    from actors.broker.publisher import EventPublisher
     from actors.runtime import Runtime
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 _ANSWER_SECONDS, _GRACE_SECONDS = 10.0, 1.0
 _MOST = 1_000_000
+_PUBLISH_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class BatchService:
         self._recorder = Recorder(self._database)
         self._runtime: Runtime | None = None
         self._waiting = Waiting()
+        self._connection, self._publisher = self._to_rabbitmq()
         self._lock = threading.RLock()
         self._closed = False
         # A program that forgets to close us still lets its batches go in order.
@@ -304,7 +308,9 @@ class BatchService:
             for batch_id in ended:
                 operations.delete(self._storage, batch_id, utc_now())
             self._storage.owners.prune()
-            return PruneReport(self._storage.journal.prune(before), len(ended))
+            events = self._storage.journal.prune(before)
+            self._storage.publications.prune()
+            return PruneReport(events, len(ended))
 
         return self._write(write)
 
@@ -331,6 +337,9 @@ class BatchService:
         _forgotten.discard(self)
         if self._runtime is not None:
             self._runtime.close()
+        if self._connection is not None and self._publisher is not None:
+            self._publisher.close(_PUBLISH_SECONDS)
+            self._connection.close()
         self._recorder.close()
         self._waiting.close(BatchReleased)
         self._database.close()
@@ -342,6 +351,19 @@ class BatchService:
         self.close()
 
     # --- how
+
+    def _to_rabbitmq(self) -> tuple[Connection | None, EventPublisher | None]:
+        """What publishes the events, where AMQP_URL is set. It connects with the first event."""
+        if self.settings.amqp_url is None:
+            return None, None
+        # pika: who needs no broker is quick without it.
+        from actors.broker.connection import Connection
+        from actors.broker.publisher import EventPublisher
+
+        connection = Connection(self.settings.amqp_url.get_secret_value())
+        if not self._read(self._storage.publications.begun):
+            self._write(lambda: self._storage.publications.begin(backlog=False))
+        return connection, EventPublisher(connection, self._storage, self._recorder)
 
     def _run(self, batch_ids: Sequence[str]) -> list[RunningBatch]:
         if not batch_ids:

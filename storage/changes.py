@@ -10,6 +10,7 @@ from storage.database import Database
 from storage.jobs import JobRepository
 from storage.journal import Journal
 from storage.owners import Owners
+from storage.publications import Publications
 from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
 from storage.states import SubmissionState
 from storage.submissions import SubmissionRepository
@@ -48,6 +49,7 @@ class Storage:
         self.jobs = JobRepository(database)
         self.submissions = SubmissionRepository(database)
         self.journal = Journal(database)
+        self.publications = Publications(database, self.journal)
         self.owners = Owners(database)
 
     def apply(self, changes: Changes) -> bool:

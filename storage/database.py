@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +41,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._local = threading.local()
         self.postgresql = url.startswith(("postgresql://", "postgres://"))
         self.path: Path | None = None
         self.peewee: Any = self._postgresql(url) if self.postgresql else self._sqlite(url)
@@ -91,8 +93,15 @@ class Database:
     @contextlib.contextmanager
     def begin(self) -> Iterator[None]:
         """A writing transaction. IMMEDIATE on SQLite: a deferred one that reads first fails at its first write."""
+        after = self._local.after_commit = []
         with self.peewee.atomic() if self.postgresql else self.peewee.atomic("IMMEDIATE"):
             yield
+        for act in after:
+            act()
+
+    def after_commit(self, act: Callable[[], object]) -> None:
+        """Have something quick done by this thread once its transaction is committed; never, if it is not."""
+        self._local.after_commit.append(act)
 
     def read(self, query: Callable[[], T]) -> T:
         """Run a query outside a transaction; once more if the pool's connection had died.

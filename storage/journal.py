@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from storage.database import Database
 from storage.records import EventRecord
@@ -16,6 +17,8 @@ class Journal:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._table = database.tables.journal
+        self.listener: Callable[[list[EventRecord]], object] | None = None
+        """Told of what this process has recorded, after its COMMIT, by the thread that committed."""
 
     def append(self, events: Iterable[EventRecord]) -> None:
         """Store events. Their sequence numbers come from the fence of the same transaction."""
@@ -27,6 +30,8 @@ class Journal:
                 f"INSERT INTO journal (batch_id, sequence, type, key, body, created_at) VALUES {marks}",
                 [value for event in chunk for value in _values(event)],
             )
+        if self.listener is not None and rows:
+            self._database.after_commit(partial(self.listener, rows))
 
     def read(self, batch_id: str, from_sequence: int = 1, limit: int | None = None) -> list[EventRecord]:
         """A batch's events in order."""

@@ -65,7 +65,7 @@ def test_a_database_is_looked_at_and_not_made(home: Path) -> None:
     real.close()
     check = database(load_settings())
     assert check.ok
-    assert check.message.startswith(f"{home}/sora-batch.db: schema 0001")
+    assert check.message.startswith(f"{home}/sora-batch.db: schema 0002")
 
 
 @pytest.mark.parametrize("url", ["sqlite:///damaged.db", "sqlite:///no/folder/x.db", "mysql://h/d"])

@@ -1,0 +1,242 @@
+"""Connection: publishes with confirms over one connection to RabbitMQ, many messages at a time.
+
+Owns a thread and pika's loop in it; the connection is made anew whenever it is lost. What its users do in that thread
+(`call`, the callbacks) must not block. Knows nothing of what it publishes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Any
+
+import pika
+from pika.exceptions import AMQPError
+
+from actors.broker import topology
+
+logger = logging.getLogger(__name__)
+WINDOW = 200
+"""Unconfirmed messages."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_CLOSE_SECONDS = 3.0
+
+
+class NotTaken(Exception):
+    """The broker refused a message: a queue that it should have gone into is full."""
+
+
+class ConnectionGone(Exception):
+    """The connection was lost, or closed, before the message was confirmed: it may have been taken."""
+
+
+class State(Enum):
+    """Where a connection stands."""
+
+    CONNECTING = "connecting"
+    OPEN = "open"
+    AWAY = "away"
+    CLOSED = "closed"
+
+
+Settled = Callable[[Exception | None], object]
+"""Told once, in the connection's thread: None when the broker has confirmed a message, else why it has not."""
+
+
+@dataclass(slots=True)
+class _Item:
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Any
+    settled: Settled
+    lasting: bool
+    """Whether it is published again over the next connection; else its owner is told that this one is gone."""
+
+
+class Connection:
+    """See the module. Starts with the first use; publishing never waits for the broker."""
+
+    def __init__(self, url: str) -> None:
+        self._parameters = topology.connection_parameters(url)
+        self.state = State.CONNECTING
+        self.on_open: list[Callable[[], object]] = []
+        """Called in the thread whenever it is open, before anything is published over it."""
+        self.on_lost: list[Callable[[], object]] = []
+        """Called in the thread when it is lost, before anybody is told of his message."""
+        self._todo: deque[_Item] = deque()
+        self._flying: dict[int, _Item] = {}
+        self._tag = 0
+        self._connection: Any = None
+        self._channel: Any = None
+        self._closing = threading.Event()
+        self._pause = _FIRST_PAUSE
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        # Its lines are ours, told once: each try to connect would be a dozen of them.
+        logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+    @property
+    def started(self) -> bool:
+        """Whether anybody has used it."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Connect, and stay connected. Twice is once."""
+        with self._lock:
+            if self._thread is None and not self._closing.is_set():
+                self._thread = threading.Thread(target=self._run, name="sora-amqp", daemon=True)
+                self._thread.start()
+
+    def publish(self, exchange: str, routing_key: str, body: bytes, properties: Any) -> Future[None]:
+        """Publish, from any thread; again over the next connection, if this one is lost.
+
+        Returns:
+            Done when the broker has confirmed it; fails with `NotTaken`, or with `ConnectionGone` when it is closed.
+        """
+        done: Future[None] = Future()
+        item = _Item(exchange, routing_key, body, properties, partial(_settle, done), lasting=True)
+        if self._closing.is_set():
+            _settle(done, ConnectionGone("the connection to RabbitMQ is closed"))
+            return done
+        self._todo.append(item)
+        self.start()
+        self.call(self._pump)
+        return done
+
+    def send(self, exchange: str, routing_key: str, body: bytes, properties: Any, settled: Settled) -> None:
+        """Publish over this very connection; in its thread only."""
+        self._todo.append(_Item(exchange, routing_key, body, properties, settled, lasting=False))
+
+    def flush(self) -> None:
+        """Have what was sent go out; in the thread only."""
+        self._pump()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have a function called in the thread, if there is a connection."""
+        connection = self._connection
+        if connection is not None:
+            with suppress(Exception):  # it is being made anew
+                connection.ioloop.add_callback_threadsafe(function)
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
+        """The same after a while; in the thread only. Lost with the connection."""
+        self._connection.ioloop.call_later(seconds, function)
+
+    def close(self, seconds: float = _CLOSE_SECONDS) -> None:
+        """Publish what was handed over, for as long as the broker is there, then end. What is left fails."""
+        if self.state is State.OPEN and (self._todo or self._flying):
+            empty = threading.Event()
+            self.call(partial(self._when_empty, empty))
+            empty.wait(seconds)
+        with self._lock:
+            self._closing.set()
+        self.call(self._close_connection)
+        if self._thread is not None:
+            self._thread.join(seconds)
+        self.state = State.CLOSED
+        self._fail(ConnectionGone("the connection was closed before the broker confirmed this"), lasting=True)
+
+    # --- in the thread
+
+    def _when_empty(self, empty: threading.Event) -> None:
+        if self._todo or self._flying:
+            self.call_later(0.01, partial(self._when_empty, empty))
+        else:
+            empty.set()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._connection = pika.SelectConnection(
+                self._parameters,
+                on_open_callback=lambda connection: connection.channel(on_open_callback=self._on_channel),
+                on_open_error_callback=self._on_gone,
+                on_close_callback=self._on_gone,
+            )
+            self._connection.add_on_connection_blocked_callback(lambda *_: self._say("blocked", "blocked by RabbitMQ"))
+            self._connection.add_on_connection_unblocked_callback(lambda *_: self._say("open", "unblocked"))
+            try:
+                self._connection.ioloop.start()
+            except Exception as error:
+                logger.exception("the connection to RabbitMQ failed", extra={"action": "broker_failed"})
+                self._on_gone(self._connection, error)
+            finally:
+                self._connection.ioloop.close()
+            self._closing.wait(self._pause)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def _on_channel(self, channel: Any) -> None:
+        channel.add_on_close_callback(lambda *_: self._close_connection())
+        topology.declare(channel)
+        channel.confirm_delivery(self._on_confirm)
+        self._channel, self._tag, self._pause = channel, 0, _FIRST_PAUSE
+        if self.state is State.AWAY:
+            self._say("open", "RabbitMQ is back")
+        self.state = State.OPEN
+        for tell in self.on_open:
+            tell()
+        self._pump()
+
+    def _on_gone(self, connection: Any, why: Any) -> None:
+        self._channel = None
+        for tell in self.on_lost:
+            tell()
+        if self.state is not State.AWAY and not self._closing.is_set():
+            self.state = State.AWAY
+            self._say("away", "RabbitMQ is away; trying again", error=repr(why))
+        self._todo.extendleft(reversed(self._flying.values()))
+        self._flying = {}
+        self._fail(ConnectionGone("the connection to RabbitMQ was lost"), lasting=False)
+        connection.ioloop.stop()
+
+    def _fail(self, error: Exception, *, lasting: bool) -> None:
+        """Tell the owners of what is not published over the next connection (`lasting`: there is no next one)."""
+        for _ in range(len(self._todo)):  # in place: others append to it
+            item = self._todo.popleft()
+            if lasting or not item.lasting:
+                item.settled(error)
+            else:
+                self._todo.append(item)
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        tags = [tag for tag in self._flying if tag <= method.delivery_tag] if method.multiple else [method.delivery_tag]
+        error = None if isinstance(method, pika.spec.Basic.Ack) else NotTaken("a full queue refused it")
+        for tag in tags:
+            item = self._flying.pop(tag, None)
+            if item is not None:
+                item.settled(error)
+        self._pump()
+
+    def _pump(self) -> None:
+        with suppress(AMQPError):  # lost just now: what flies is taken back when that is noticed
+            while self._channel is not None and self._todo and len(self._flying) < WINDOW:
+                item = self._todo.popleft()
+                self._tag += 1
+                self._flying[self._tag] = item
+                self._channel.basic_publish(item.exchange, item.routing_key, item.body, item.properties)
+
+    def _close_connection(self) -> None:
+        connection = self._connection
+        if connection.is_open:
+            connection.close()
+        elif not connection.is_closing:
+            connection.ioloop.stop()
+
+    def _say(self, state: str, text: str, **more: Any) -> None:
+        level = logging.WARNING if state != "open" else logging.INFO
+        logger.log(level, text, extra={"action": f"broker_{state}", **more})
+
+
+def _settle(done: Future[None], error: Exception | None) -> None:
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

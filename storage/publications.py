@@ -1,0 +1,121 @@
+"""Publications: how far each batch's journal has been published, and whose has not.
+
+A watermark a batch: everything up to it is confirmed by the broker. Watermarks are for all processes of a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from storage.database import Database
+from storage.journal import Journal
+from storage.records import EventRecord
+
+_BEGUN = ""
+"""No batch has this id: its row says that events are published from this database."""
+_MARKS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Unpublished:
+    """A batch's next events."""
+
+    batch_id: str
+    published: int
+    """Its watermark."""
+    events: list[EventRecord]
+    more: bool
+    """Whether there are later ones."""
+
+
+class Publications:
+    """Watermarks as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+
+    def __init__(self, database: Database, journal: Journal) -> None:
+        self._database, self._journal = database, journal
+
+    def begin(self, *, backlog: bool) -> None:
+        """Begin to publish from this database: what was recorded before is history, unless `backlog` asks for it."""
+        begun = self._database.execute(
+            "INSERT INTO publications (batch_id, published, skipped) VALUES (?, 0, FALSE) "
+            "ON CONFLICT (batch_id) DO NOTHING RETURNING batch_id",
+            (_BEGUN,),
+        ).fetchall()
+        if backlog:
+            self._database.execute("UPDATE publications SET published=0, skipped=FALSE WHERE skipped")
+        elif begun:
+            self._database.execute(
+                "INSERT INTO publications (batch_id, published, skipped) "
+                "SELECT batch_id, MAX(last), TRUE FROM (SELECT batch_id, sequence AS last FROM journal "
+                "UNION ALL SELECT id, sequence FROM batches) AS history GROUP BY batch_id"
+            )
+
+    def begun(self) -> bool:
+        """Whether events are published from this database already."""
+        sql = "SELECT 1 FROM publications WHERE batch_id=?"
+        return bool(self._database.execute(sql, (_BEGUN,)).fetchall())
+
+    def mark(self, watermarks: Mapping[str, int]) -> None:
+        """Note what is published. A watermark never falls."""
+        marks = sorted(watermarks.items())
+        for start in range(0, len(marks), _MARKS):
+            chunk = marks[start : start + _MARKS]
+            rows = ", ".join(["(?, ?, FALSE)"] * len(chunk))
+            self._database.execute(
+                f"INSERT INTO publications (batch_id, published, skipped) VALUES {rows} "
+                "ON CONFLICT (batch_id) DO UPDATE SET published=excluded.published, skipped=FALSE "
+                "WHERE excluded.published > publications.published",
+                [value for mark in chunk for value in mark],
+            )
+
+    def delete(self, batch_id: str, last: int) -> None:
+        """Note that a batch is no more, whose last event is this one: nobody else would find its journal."""
+        self._database.execute(
+            "INSERT INTO publications (batch_id, published, skipped, deleted) VALUES (?, 0, FALSE, ?) "
+            "ON CONFLICT (batch_id) DO UPDATE SET deleted=excluded.deleted",
+            (batch_id, last),
+        )
+
+    def behind(self, *, updated_before: float, ended_after: float) -> dict[str, int]:
+        """The number of the last event of each batch that has unpublished ones.
+
+        Args:
+            updated_before: only of batches that have not changed since.
+            ended_after: of those that have ended, only the ones that did so since.
+        """
+        found = self._database.execute(
+            "SELECT b.id, b.sequence FROM batches b LEFT JOIN publications p ON p.batch_id=b.id "
+            "WHERE b.status IN ('pending', 'processing') AND b.updated_at < ? "
+            "AND b.sequence > COALESCE(p.published, 0) "
+            "UNION ALL SELECT b.id, b.sequence FROM batches b LEFT JOIN publications p ON p.batch_id=b.id "
+            "WHERE b.completed_at >= ? AND b.updated_at < ? AND b.sequence > COALESCE(p.published, 0) "
+            "UNION ALL SELECT batch_id, deleted FROM publications WHERE deleted IS NOT NULL AND deleted > published",
+            (updated_before, ended_after, updated_before),
+        ).fetchall()
+        return dict(found)
+
+    def next_of(self, sent: Mapping[str, int], limit: int) -> list[Unpublished]:
+        """The next events of each batch, behind its watermark and behind what was sent of it here (-1: nothing)."""
+        ids = list(sent)
+        marks = ", ".join("?" * len(ids))
+        rows = self._database.execute(
+            f"SELECT batch_id, published FROM publications WHERE batch_id IN ({marks})", ids
+        ).fetchall()
+        published = dict(rows)
+        found = []
+        for batch_id in ids:
+            watermark = published.get(batch_id, 0)
+            events = self._journal.read(batch_id, max(watermark, sent[batch_id]) + 1, limit + 1)
+            found.append(Unpublished(batch_id, watermark, events[:limit], more=len(events) > limit))
+        return found
+
+    def prune(self) -> int:
+        """Forget the watermarks of batches that have no journal any more. Returns how many went."""
+        cursor = self._database.execute(
+            "DELETE FROM publications WHERE batch_id <> ? AND NOT EXISTS "
+            "(SELECT 1 FROM journal j WHERE j.batch_id=publications.batch_id) "
+            "AND NOT EXISTS (SELECT 1 FROM batches b WHERE b.id=publications.batch_id)",
+            (_BEGUN,),
+        )
+        return int(cursor.rowcount)

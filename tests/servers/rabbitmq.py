@@ -1,0 +1,168 @@
+"""A RabbitMQ node of the tests' own: made, started, killed and removed. It knows nothing of the project.
+
+It listens on 127.0.0.1 alone, on a port that stays its own while it is down.
+"""
+
+import atexit
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import pika
+
+from tests.servers.port import HOST, Port
+from tests.servers.postgresql_programs import ServerError
+
+_FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin")
+_REMEDY = "sudo apt-get update && sudo apt-get install -y rabbitmq-server"
+_PATIENCE = 90.0
+"""Seconds that a start may take."""
+_WHEN_WE_ARE_GONE = 'read -r _; kill -9 -- "-$1"; ERL_EPMD_PORT=$2 epmd -kill; rm -rf -- "$3"'
+"""What a shell does when its input ends: when the test session dies, however it does."""
+
+
+class RabbitMQ:
+    """One node. What it keeps survives `kill` and `start`."""
+
+    def __init__(self) -> None:
+        self._program = _find_or_install()
+        self._ports = [Port() for _ in range(3)]
+        self._folder: Path | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@{HOST}:{self._ports[0].number}/"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self) -> Any:
+        """A blocking connection."""
+        return pika.BlockingConnection(pika.URLParameters(self.url))
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        if self._server is not None:
+            return
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="sora-batch-rabbitmq-"))
+            atexit.register(self.close)
+            self._configure(self._folder)
+        with (self._folder / "output").open("ab") as output:
+            self._server = subprocess.Popen(
+                [self._program], env=self._environment(self._folder), cwd=self._folder, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **_user(),
+            )  # fmt: skip
+        words = [str(self._server.pid), str(self._ports[2].number), str(self._folder)]
+        self._guard = subprocess.Popen(
+            ["sh", "-c", _WHEN_WE_ARE_GONE, "sh", *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        self._wait_until_ready()
+
+    def kill(self) -> None:
+        """End it as kill -9 does; its data stay for `start`."""
+        assert self._server is not None
+        assert self._guard is not None
+        with self._guard:
+            self._guard.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._server.pid, signal.SIGKILL)
+        self._server.wait()
+        self._server = None
+
+    def close(self) -> None:
+        """End it, and remove what it has written."""
+        if self._server is not None:
+            self.kill()
+        if self._folder is not None:
+            environment = os.environ | {"ERL_EPMD_PORT": str(self._ports[2].number)}
+            subprocess.run(["epmd", "-kill"], env=environment, capture_output=True, check=False)
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+            atexit.unregister(self.close)
+        for port in self._ports:
+            port.release()
+
+    def _configure(self, folder: Path) -> None:
+        (folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = {HOST}:{self._ports[0].number}\n")
+        (folder / "enabled_plugins").write_text("[].\n")
+        user = _user()
+        if user:
+            for path in (folder, *folder.iterdir()):
+                os.chown(path, user["user"], user["group"])
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "ERL_EPMD_ADDRESS": HOST,
+            "ERL_EPMD_PORT": str(self._ports[2].number),
+            "ERL_EPMD_RELAXED_COMMAND_CHECK": "1",  # it may be ended although it has not noticed the node's end
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_DIST_PORT": str(self._ports[1].number),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_NODENAME": f"sora{self._ports[0].number}@localhost",
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+        }
+
+    def _wait_until_ready(self) -> None:
+        pause, deadline = threading.Event(), time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self.connect().close()
+            except (pika.exceptions.AMQPError, OSError):
+                assert self._server is not None
+                assert self._folder is not None
+                if self._server.poll() is not None or time.monotonic() > deadline:
+                    output = (self._folder / "output").read_text(errors="replace")
+                    raise ServerError(f"RabbitMQ did not start:\n{output[-3000:]}") from None
+                pause.wait(0.1)
+            else:
+                return
+
+
+def _user() -> dict[str, Any]:
+    """As whom it runs: not as root."""
+    if os.geteuid() != 0:
+        return {}
+    user = pwd.getpwnam("rabbitmq")
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def _find() -> str | None:
+    places = [f"{folder}/rabbitmq-server" for folder in _FOLDERS]
+    return next((place for place in places if os.access(place, os.X_OK)), None) or shutil.which("rabbitmq-server")
+
+
+def _find_or_install() -> str:
+    found = _find()
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["update"], ["install", "-y", "--no-install-recommends", "rabbitmq-server"]):
+            subprocess.run(["apt-get", *command], capture_output=True, check=False, env=environment)
+        found = _find()
+    if found is None:
+        raise ServerError(f"RabbitMQ was not found; run: {_REMEDY}")
+    return found
