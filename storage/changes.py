@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from storage.batches import BatchRepository
 from storage.database import Database
+from storage.inbox import Inbox
 from storage.jobs import JobRepository
 from storage.journal import Journal
 from storage.owners import Owners
@@ -51,6 +52,7 @@ class Storage:
         self.journal = Journal(database)
         self.publications = Publications(database, self.journal)
         self.owners = Owners(database)
+        self.inbox = Inbox(database)
 
     def apply(self, changes: Changes) -> bool:
         """Write a step, inside the caller's transaction. Doing it again after an unknown COMMIT changes nothing.

@@ -128,3 +128,16 @@ class ReferenceRecord:
     name: str
     content_type: str
     data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InboxRecord:
+    """A command that was taken, and how it was answered."""
+
+    source: str
+    id: str
+    digest: str
+    """Of the command's bytes, so that the same id with another body is noticed."""
+    answer: str
+    """The event that answers it, as it is published."""
+    received_at: float
