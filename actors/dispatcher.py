@@ -20,6 +20,7 @@ from actors.course import Rules, restart_allowed
 from actors.loop import LoopActor, tell
 from actors.messages import (
     Begin,
+    ClaimAll,
     Close,
     DispatcherMessage,
     LetGo,
@@ -45,6 +46,8 @@ from storage.states import FINAL_BATCH
 
 logger = logging.getLogger(__name__)
 LOOK = 0.25
+IDLE_LOOK = 1.0
+"""How long a batch that another process asks for may wait for one that has nothing to do."""
 LEASE_MARGIN = 3.0
 
 
@@ -71,6 +74,22 @@ class Leave:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """What a look at the database is to find out: the Dispatcher's state, for another thread."""
+
+    asked: frozenset[str]
+    running: frozenset[str]
+    epochs: dict[str, int]
+    leaving: dict[str, bool]
+    """Batches without a supervisor that are to be left, and whether they stay wanted."""
+    room: int
+    others: bool
+    """Whether to claim what was not asked for here, too."""
+    spared: frozenset[str]
+    """But not these: their supervisors died too often of late, or they are being let go."""
+
+
 class Dispatcher(LoopActor):
     """Watches the batches that somebody asked for."""
 
@@ -88,6 +107,7 @@ class Dispatcher(LoopActor):
         self._doors = doors
         self._asked: set[str] = set()
         self._leaving: dict[str, Leave] = {}
+        self._all = False
         self._supervisors: dict[str, Ref] = {}
         self._epochs: dict[str, int] = {}
         self._deaths: dict[str, list[float]] = {}
@@ -102,6 +122,9 @@ class Dispatcher(LoopActor):
         match message:
             case Process(batch_ids):
                 self._asked.update(batch_ids)
+                self._look()
+            case ClaimAll():
+                self._all = True
                 self._look()
             case Look():
                 self._look()
@@ -143,34 +166,54 @@ class Dispatcher(LoopActor):
             self._look_again = True
             return
         self._looking, self._look_again = True, False
-        asked, running, epochs = set(self._asked), set(self._supervisors), dict(self._epochs)
-        leaving = {batch_id: leave.wanted for batch_id, leave in self._leaving.items() if batch_id not in running}
-        room = 0 if self._closing else self._tools.settings.batch_parallel - len(running)
-        look = partial(self._look_at_database, asked, running, epochs, leaving, room)
-        self._tools.recorder.read(look).add_done_callback(self._looked)
+        self._tools.recorder.read(partial(self._look_at_database, self._question())).add_done_callback(self._looked)
+
+    def _question(self) -> _Question:
+        running, now = frozenset(self._supervisors), time.monotonic()
+        dying = {batch_id for batch_id, deaths in self._deaths.items() if not restart_allowed(deaths, now)}
+        return _Question(
+            asked=frozenset(self._asked),
+            running=running,
+            epochs=dict(self._epochs),
+            leaving={batch_id: leave.wanted for batch_id, leave in self._leaving.items() if batch_id not in running},
+            room=0 if self._closing else self._tools.settings.batch_parallel - len(running),
+            others=self._all,
+            spared=frozenset(dying | set(self._leaving)),
+        )
 
     def _looked(self, future: Future[Seen]) -> None:
         error = future.exception()
         tell(self.actor_ref, LookFailed(error) if error is not None else future.result())
 
-    def _look_at_database(
-        self, asked: set[str], running: set[str], epochs: dict[str, int], leaving: dict[str, bool], room: int
-    ) -> Seen:
+    def _look_at_database(self, question: _Question) -> Seen:
         """In the recorder's thread, outside a transaction."""
-        batches = self._tools.storage.batches
-        standings = batches.standings(asked | running)
-        lost = [batch_id for batch_id in running if _moved_on(standings.get(batch_id), epochs[batch_id])]
+        batches, asked, leaving = self._tools.storage.batches, question.asked, question.leaving
+        standings = batches.standings(asked | question.running)
+        lost = [each for each in question.running if _moved_on(standings.get(each), question.epochs[each])]
         ended = {batch_id for batch_id in asked if batch_id not in standings or standings[batch_id][0] in FINAL_BATCH}
         left = [batch_id for batch_id in leaving if batch_id not in ended]
-        free = self._claimable(asked - running - ended - set(left), {i: s[2] for i, s in standings.items()})
+        free = self._claimable(asked - question.running - ended - set(left), {i: s[2] for i, s in standings.items()})
+        others = self._wanted_by_others(question, free) if question.others and question.room > 0 else []
         claimed: list[Loaded] = []
-        if left or (free and room > 0):
+        if left or ((free or others) and question.room > 0):
+            claim = partial(batches.claim, owner=self._owner.id, provider=self._rules.provider)
             with self._tools.storage.database.begin():
                 for batch_id in left:
                     batches.leave(batch_id, owner=self._owner.id, wanted=leaving[batch_id])
-                ids = batches.claim(free, owner=self._owner.id, provider=self._rules.provider, limit=room)
+                ids = claim(free, limit=question.room)
+                ids += claim(others, limit=question.room - len(ids), only_wanted=True)
                 claimed = [self._load(batch_id) for batch_id in ids]
         return Seen(tuple(claimed), tuple(lost), tuple(ended), tuple(left))
+
+    def _wanted_by_others(self, question: _Question, free: list[str]) -> list[str]:
+        """Batches that somebody wants and nobody alive owns, oldest first, as many as there is room for."""
+        storage = self._tools.storage
+        for owner in storage.owners.neighbours(self._owner.host, self._owner.boot):
+            if owner.lease_until > 0 and owner.id != self._owner.id and is_dead(owner):
+                storage.owners.expire(owner.id)
+        besides = question.running | question.spared | set(free)
+        wanted = storage.batches.wanted(self._rules.provider, limit=question.room + len(besides))
+        return [batch_id for batch_id in wanted if batch_id not in besides][: question.room]
 
     def _claimable(self, batch_ids: Iterable[str], owners: dict[str, str | None]) -> list[str]:
         """Those whose owner is none, or dead: known at once on this host, by its lease elsewhere."""
@@ -230,6 +273,8 @@ class Dispatcher(LoopActor):
             self._look()
         elif self._asked or self._supervisors:
             self._next_look = self.io.loop.call_later(seconds, tell, self.actor_ref, Look())
+        elif self._all:
+            self._next_look = self.io.loop.call_later(max(seconds, IDLE_LOOK), tell, self.actor_ref, Look())
 
     def _start(self, loaded: Loaded) -> None:
         batch_id = loaded.batch.id

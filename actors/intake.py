@@ -19,8 +19,10 @@ from storage.states import BatchStatus, JobStatus
 _References = dict[str, ReferenceRecord]
 
 
-def new_batch(request: BatchVideoRequest, settings: Settings, now: float) -> NewBatch:
+def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, paths: bool = True) -> NewBatch:
     """The records of a batch that is yet to be stored, and the bytes of its input references.
+
+    `paths`: whether they may be read from any local path, or only below SORA_REFERENCE_DIRS.
 
     Raises:
         InvalidRequest: an input reference can't be had.
@@ -28,7 +30,7 @@ def new_batch(request: BatchVideoRequest, settings: Settings, now: float) -> New
     batch_id = request.id or f"batch-{secrets.token_hex(6)}"
     references: _References = {}
     jobs = [
-        _new_job(batch_id, position, video, settings, references, now)
+        _new_job(batch_id, position, video, settings, references, now, paths=paths)
         for position, video in enumerate(request.videos, 1)
     ]
     document = request.model_dump(mode="json", exclude={"id"})
@@ -47,9 +49,11 @@ def new_batch(request: BatchVideoRequest, settings: Settings, now: float) -> New
 
 
 def changed_columns(
-    changes: Mapping[str, Mapping[str, Any]], settings: Settings
+    changes: Mapping[str, Mapping[str, Any]], settings: Settings, *, paths: bool = True
 ) -> tuple[dict[str, dict[str, Any]], list[ReferenceRecord]]:
     """The columns that changed requests set, by job id, and the bytes of their input references.
+
+    `paths`: as for `new_batch`.
 
     Raises:
         InvalidRequest: a change is wrong.
@@ -67,30 +71,40 @@ def changed_columns(
         if "prompt" not in change:
             del given["prompt"]
         if "input_reference" in video.model_fields_set:
-            given["reference"] = _reference(video, ("changes", changed_id, "input_reference"), settings, references)
+            place = ("changes", changed_id, "input_reference")
+            given["reference"] = _reference(video, place, settings, references, paths=paths)
         columns[changed_id] = given
     return columns, list(references.values())
 
 
 def _new_job(
-    batch_id: str, position: int, video: VideoRequest, settings: Settings, references: _References, now: float
+    batch_id: str,
+    position: int,
+    video: VideoRequest,
+    settings: Settings,
+    references: _References,
+    now: float,
+    *,
+    paths: bool,
 ) -> JobRecord:
     return JobRecord(
         id=job_id(batch_id, position), batch_id=batch_id, position=position, status=JobStatus.PENDING,
         prompt=video.prompt, duration=video.duration or settings.sora_seconds,
         model=video.model or settings.sora_model, size=video.size or settings.sora_size,
-        reference=_reference(video, ("videos", str(position - 1), "input_reference"), settings, references),
+        reference=_reference(
+            video, ("videos", str(position - 1), "input_reference"), settings, references, paths=paths
+        ),
         metadata=dict(video.metadata), remote_id=None, progress=0, attempts=0, error=None, video=None,
         created_at=now, updated_at=now, started_at=None, completed_at=None,
     )  # fmt: skip
 
 
 def _reference(
-    video: VideoRequest, place: tuple[str, ...], settings: Settings, references: _References
+    video: VideoRequest, place: tuple[str, ...], settings: Settings, references: _References, *, paths: bool
 ) -> dict[str, Any] | None:
     if video.input_reference is None:
         return None
-    kept, record = load_reference(video.input_reference, settings, place, paths=True)
+    kept, record = load_reference(video.input_reference, settings, place, paths=paths)
     if record is not None:
         references[record.digest] = record
     return kept

@@ -193,6 +193,11 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimAll:
+    """Every batch of the provider is wanted here, whoever asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Let a batch go."""
 
@@ -254,4 +259,4 @@ class SupervisorLost:
     error: str
 
 
-DispatcherMessage = Process | Release | Close | Look | Seen | LookFailed | SupervisorEnded | SupervisorLost
+DispatcherMessage = Process | ClaimAll | Release | Close | Look | Seen | LookFailed | SupervisorEnded | SupervisorLost

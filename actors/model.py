@@ -74,7 +74,9 @@ Metadata = Annotated[dict[str, JsonValue], AfterValidator(_storable_document)]
 Whole = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=1_000_000)]
 
 
-class _Input(BaseModel):
+class Input(BaseModel):
+    """What comes from outside: both spellings of a field, and nothing that is unknown."""
+
     model_config = ConfigDict(
         alias_generator=to_camel,
         validate_by_name=True,
@@ -85,13 +87,13 @@ class _Input(BaseModel):
     )
 
 
-class FileId(_Input):
+class FileId(Input):
     """An input reference that the server has already."""
 
     file_id: Annotated[Text, Field(min_length=1, max_length=512)]
 
 
-class VideoRequest(_Input):
+class VideoRequest(Input):
     """One video to make. What it does not say, the settings say, or else the server."""
 
     prompt: Prompt
@@ -105,7 +107,7 @@ class VideoRequest(_Input):
     metadata: Metadata = Field(default_factory=dict)
 
 
-class BatchVideoRequest(_Input):
+class BatchVideoRequest(Input):
     """The videos that belong together."""
 
     videos: Annotated[list[VideoRequest], Field(min_length=1)]
@@ -136,7 +138,7 @@ class BatchVideoRequest(_Input):
         return parsed
 
 
-class _OnlyMetadata(_Input):
+class _OnlyMetadata(Input):
     metadata: Metadata
 
 

@@ -72,7 +72,10 @@ def _bytes_of(reference: str, settings: Settings, *, paths: bool) -> ReferenceRe
 
 
 def _below(path: Path, folders: tuple[str, ...]) -> bool:
-    real = path.resolve(strict=True)  # a symbolic link leads nowhere else
+    try:
+        real = path.resolve(strict=True)  # a symbolic link leads nowhere else
+    except OSError:
+        return False  # whoever may read no file is not told which ones there are
     return any(real.is_relative_to(Path(folder).resolve()) for folder in folders)
 
 

@@ -21,7 +21,7 @@ from actors.course import Rules
 from actors.dispatcher import Dispatcher, Doors
 from actors.errors import SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Gathered, IOLoop, tell
-from actors.messages import Close, Look, Process, Release, Wait
+from actors.messages import ClaimAll, Close, Look, Process, Release, Wait
 from actors.operations import still_to_delete, to_delete
 from actors.places import Places
 from actors.production import Tools, finish
@@ -127,11 +127,15 @@ class Runtime:
         """
         self._order(Process(batch_ids))
 
+    def claim_all(self) -> None:
+        """Have every wanted batch of the provider claimed, not only those that were asked for here."""
+        self._order(ClaimAll())
+
     def release(self, batch_id: str, *, wanted: bool) -> None:
         """Let a batch go."""
         self._order(Release(batch_id, wanted))
 
-    def _order(self, message: Process | Release) -> None:
+    def _order(self, message: Process | ClaimAll | Release) -> None:
         with suppress(pykka.ActorDeadError):
             self._dispatcher.tell(message)
         if not self._dispatcher.is_alive():

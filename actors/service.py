@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import peewee
 
-from actors import operations
+from actors import operations, wishes
 from actors.clocks import utc_now
 from actors.errors import BatchReleased, Conflict, DatabaseUnusable, InvalidRequest, SoraBatchError, StorageError
 from actors.events import Event
@@ -30,9 +30,11 @@ from actors.model import (
 )
 from actors.settings import SIMULATOR, Settings, load_settings
 from actors.waiting import RunningBatch, Waiting
+from actors.wishes import Granted, Receipt, Wish
 from storage.changes import Storage
 from storage.database import Database, DatabaseError
 from storage.recorder import Recorder
+from storage.records import EventRecord
 from storage.states import BatchStatus
 from storage.videos import VideoFolder
 
@@ -294,6 +296,73 @@ class BatchService:
         if events is None:
             raise operations.unknown(self._storage, batch_id)
         return events
+
+    def grant(self, wish: Wish, receipt: Receipt, answer: Callable[[Granted], str]) -> str:
+        """Do what a command wishes and enter it in the inbox with its answer, in one transaction.
+
+        Args:
+            wish: what to do.
+            receipt: which command wishes it.
+            answer: makes the answer from what was done; may be called again, so it has no effects.
+
+        Returns:
+            The answer; of a command that was taken before, the one that it had then.
+
+        Raises:
+            OtherBody: the command's id was used before, with another body.
+            UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be done; nothing was entered.
+        """
+        provider, at = self.provider, utc_now()
+
+        def write() -> tuple[str, Granted | None]:
+            done: list[Granted] = []
+
+            def act() -> str:
+                done.append(wishes.grant(self._storage, wish, provider, at))
+                return answer(done[0])
+
+            return wishes.once(self._storage, receipt, at, act), done[0] if done else None
+
+        text, granted = self._write(write)
+        if granted is not None and granted.summary is not None:
+            self._stop_remotely(granted.batch_id, granted.summary)
+        if self._runtime is not None:
+            self._runtime.look()
+        return text
+
+    def refuse(self, receipt: Receipt, answer: str) -> str:
+        """Enter that a command was refused. Taken before, it is answered as it was then, as `grant` says."""
+        return self._write(lambda: wishes.once(self._storage, receipt, utc_now(), lambda: answer))
+
+    def snapshot(self, batch_id: str) -> tuple[Batch, int]:
+        """A batch with its jobs, and the number of the last event that they show.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+
+        def read() -> tuple[Batch, int]:
+            batch = operations.existing(self._storage, batch_id)  # locked: nothing happens between the two reads
+            return Batch.of(batch, self._storage.jobs.of_batch(batch_id)), batch.sequence
+
+        return self._write(read)
+
+    def recorded(self, batch_id: str, from_sequence: int = 1, limit: int | None = None) -> list[EventRecord]:
+        """A batch's events as they were recorded: the bytes that are published."""
+        return self._read(lambda: self._storage.journal.read(batch_id, from_sequence, limit))
+
+    def forget_commands(self, older_than: timedelta) -> int:
+        """Remove what the inbox has kept for longer: such a command would be new again. Returns how many went."""
+        before = utc_now() - older_than.total_seconds()
+        return self._write(lambda: self._storage.inbox.prune(before))
+
+    def serve(self) -> None:
+        """From now on make every batch that is wanted of this provider, whoever asked for it, until closed.
+
+        Raises:
+            SettingsError: no server is named, or videos can't be written.
+        """
+        self._started().claim_all()
 
     def waits(self, batch_id: str) -> dict[str, Wait]:
         """Why videos of a batch that runs here are waiting: by job id, or "" for the whole batch."""

@@ -117,25 +117,34 @@ class BatchRepository:
         """Change columns that no owner decides about: `wanted`, `concurrency` before the start, `metadata`."""
         self._table.update(**columns).where(self._table.id == batch_id).execute()
 
-    def claim(self, batch_ids: Iterable[str] | None, *, owner: str, provider: str, limit: int) -> list[str]:
+    def wanted(self, provider: str, *, limit: int) -> list[str]:
+        """Ids of the batches that are wanted of a provider and that nobody alive owns, oldest first."""
+        sql = (
+            "SELECT b.id FROM batches b WHERE b.wanted AND b.status IN ('pending', 'processing') "
+            "AND (b.provider IS NULL OR b.provider=?) AND (b.owner IS NULL OR NOT EXISTS "
+            f"(SELECT 1 FROM owners o WHERE o.id=b.owner AND o.lease_until >= {self._database.clock})) "
+            "ORDER BY b.created_at LIMIT ?"
+        )
+        return [row[0] for row in self._database.execute(sql, [provider, limit]).fetchall()]
+
+    def claim(
+        self, batch_ids: Iterable[str], *, owner: str, provider: str, limit: int, only_wanted: bool = False
+    ) -> list[str]:
         """Take batches that nobody owns, or whose owner's lease has run out: each epoch goes up.
 
         A batch of the new owner's own is taken again: its supervisor has died.
 
         Args:
-            batch_ids: these, wanted by whoever asks for them by name; None: any that is wanted.
+            batch_ids: these.
             owner: the new owner.
             provider: only batches of this provider, or that have none yet (they get this one).
             limit: at most so many, oldest first.
+            only_wanted: not those that nobody wants any more; else whoever asks for them by name wants them.
         """
-        chosen = "AND b.wanted "
-        parameters: list[Any] = [owner, provider, *_OPEN, provider]
-        if batch_ids is not None:
-            ids = list(batch_ids)
-            if not ids:
-                return []
-            chosen = f"AND b.id IN ({','.join('?' * len(ids))}) "
-            parameters += ids
+        ids = list(batch_ids)
+        if not ids or limit < 1:
+            return []
+        chosen = f"AND b.id IN ({','.join('?' * len(ids))}) {'AND b.wanted ' if only_wanted else ''}"
         lock = "FOR UPDATE OF b SKIP LOCKED" if self._database.postgresql else ""
         sql = (
             "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, claims=claims+1, "
@@ -146,8 +155,9 @@ class BatchRepository:
             f"AND o.lease_until >= {self._database.clock})) "
             f"ORDER BY b.created_at LIMIT ? {lock}) RETURNING id"
         )
+        parameters = [owner, provider, *_OPEN, provider, *ids, owner, limit]
         # An unread RETURNING breaks the COMMIT on SQLite: read it here.
-        return [row[0] for row in self._database.execute(sql, [*parameters, owner, limit]).fetchall()]
+        return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
 
     def release(self, batch_id: str, *, epoch: int, spent: float, wanted: bool) -> None:
         """Let go of a batch, if it is still held at `epoch`. A claim that was let go in order counts for nothing."""

@@ -19,7 +19,10 @@ def batches(storage):
 def claim(storage):
     def claim(*batch_ids, owner="us", provider=PROVIDER, limit=9):
         with storage.database.begin():
-            return storage.batches.claim(batch_ids or None, owner=owner, provider=provider, limit=limit)
+            if batch_ids:
+                return storage.batches.claim(batch_ids, owner=owner, provider=provider, limit=limit)
+            everything = [batch.id for batch in storage.batches.find()]
+            return storage.batches.claim(everything, owner=owner, provider=provider, limit=limit, only_wanted=True)
 
     return claim
 
