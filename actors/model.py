@@ -28,6 +28,7 @@ from storage.states import FINAL_BATCH, BatchStatus, JobStatus
 
 METADATA_MAX_BYTES = 65_536
 _SHOWN_MAX = 80
+_ERRORS_MAX = 1000
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 SIZE_PATTERN = r"^\d{2,5}x\d{2,5}$"
 
@@ -159,6 +160,8 @@ def invalid(error: ValidationError, *within: str) -> InvalidRequest:
 
     `within`: where in the request that lies which was validated.
     """
+    if error.error_count() > _ERRORS_MAX:  # telling each would cost far more than checking them
+        return InvalidRequest(f"{error.error_count()} fields are wrong, too many to name each")
     errors = tuple(
         _field_error({**entry, "loc": (*within, *entry["loc"])}) for entry in error.errors(include_url=False)
     )

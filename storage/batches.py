@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from storage.database import Database
@@ -19,6 +19,11 @@ _ADVANCE = (
     "UPDATE batches SET sequence=?, status=?, completed=?, failed=?, cancelled=?, processing=?, error=?, "
     "concurrency=?, owner=?, wanted=?, claims=?, spent=?, epoch=?, updated_at=?, started_at=?, completed_at=? "
     "WHERE id=? AND epoch=? AND sequence=?"
+)
+_COLUMNS = tuple(field.name for field in fields(BatchRecord))
+_ADD = (
+    f"INSERT INTO batches ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
+    "ON CONFLICT (id) DO NOTHING RETURNING id"
 )
 
 
@@ -35,8 +40,10 @@ class BatchRepository:
         Returns:
             False if its id is taken, be it by somebody who was just a moment faster: nothing was written.
         """
-        added = self._table.insert(**asdict(batch)).on_conflict_ignore().returning(self._table.id)
-        return bool(list(added.tuples().execute()))
+        row = {name: getattr(batch, name) for name in _COLUMNS}
+        row["metadata"] = json.dumps(batch.metadata, ensure_ascii=False)
+        row["error"] = None if batch.error is None else json.dumps(batch.error, ensure_ascii=False)
+        return bool(self._database.execute(_ADD, [*row.values()]).fetchall())
 
     def get(self, batch_id: str) -> BatchRecord | None:
         """The batch, or None."""

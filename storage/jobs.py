@@ -31,8 +31,7 @@ class JobRepository:
 
     def add(self, jobs: list[JobRecord]) -> None:
         """Store new jobs."""
-        for start in range(0, len(jobs), _CHUNK):
-            self._table.insert_many([asdict(job) for job in jobs[start : start + _CHUNK]]).execute()
+        self._insert(jobs, "")
 
     def of_batch(self, batch_id: str, *, open_only: bool = False) -> list[JobRecord]:
         """A batch's jobs in their order."""
@@ -58,12 +57,14 @@ class JobRepository:
 
         One statement for many rows: each statement has to take the interpreter's lock back from the I/O loop.
         """
+        self._insert(jobs, f"ON CONFLICT (id) DO UPDATE SET {_CHANGED}")
+
+    def _insert(self, jobs: Iterable[JobRecord], on_conflict: str) -> None:
         rows = [_values(job) for job in jobs]
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             self._database.execute(
-                f"INSERT INTO jobs ({_NAMES}) VALUES {', '.join([_ROW] * len(chunk))} "
-                f"ON CONFLICT (id) DO UPDATE SET {_CHANGED}",
+                f"INSERT INTO jobs ({_NAMES}) VALUES {', '.join([_ROW] * len(chunk))} {on_conflict}",
                 [value for row in chunk for value in row],
             )
 

@@ -41,9 +41,8 @@ class Journal:
 
     def last_sequence(self, batch_id: str) -> int:
         """The newest number, 0 without any: a batch made again under an old id goes on counting."""
-        table = self._table
-        query = table.select(table.sequence).where(table.batch_id == batch_id).order_by(table.sequence.desc())
-        return next((sequence for (sequence,) in query.limit(1).tuples()), 0)
+        newest = self._database.execute("SELECT MAX(sequence) FROM journal WHERE batch_id=?", (batch_id,)).fetchone()
+        return int(newest[0] or 0)
 
     def prune(self, before: float) -> int:
         """Remove the journals of batches that ended before a moment, and of deleted ones.
