@@ -1,0 +1,1 @@
+"""RabbitMQ: commands in, events out."""

@@ -1,0 +1,312 @@
+"""Commands from RabbitMQ, consumed by dramatiq's workers: four threads for commands, one for cancellations alone.
+
+No message is in dramatiq's format, and nothing in a message decides where it goes: the broker and its consumer below
+take the bytes as they are, and give them to the task of the queue that they came from. A message is acknowledged
+when it is answered; what can't be obeyed is put aside, confirmed, before that. Nothing that arrives ends a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import dramatiq
+import dramatiq.worker
+import pika
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.errors import ConnectionClosed
+from pika.exceptions import AMQPError
+
+from actors.rabbitmq import topology
+from actors.rabbitmq.commands import Message
+from actors.rabbitmq.handler import Later, NotYet, Refused
+
+logger = logging.getLogger(__name__)
+Handle = Callable[[Message, float | None], None]
+
+THREADS = {topology.COMMANDS: 4, topology.CANCELS: 1}
+ERROR_HEADER = "x-sora-batch-error"
+SINCE_HEADER = "x-sora-batch-since"
+"""On a message that waits for its batch's creation: since when, in milliseconds since 1970."""
+_WAKE_MILLISECONDS = 200
+_RESTART_SECONDS = 1.0
+_STOP_MILLISECONDS = 1500
+_CLOSE_SECONDS = 2.0
+_ERROR_MAX = 1000
+_OF_THE_BROKER = (
+    "x-delivery-count",
+    "x-death",
+    "x-first-death-exchange",
+    "x-first-death-queue",
+    "x-first-death-reason",
+)
+
+
+class Properties(pika.BasicProperties):  # type: ignore[misc]
+    """The properties of a message, whatever a publisher made of them.
+
+    pika fails to read some that a broker passes on (a timestamp in milliseconds, a NaN), and its connection with it:
+    the message would come back and end the next one.
+    """
+
+    damage: str | None = None
+
+    def decode(self, encoded: bytes, offset: int = 0) -> Any:
+        """Read them; what can't be read is left out."""
+        try:
+            return super().decode(encoded, offset)
+        except Exception as error:  # noqa: BLE001  (struct, Unicode, date, recursion: anything)
+            self.__init__()  # type: ignore[misc]
+            self.damage = f"{type(error).__name__}: {error}"
+            return self
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message on its way through a task, and what is needed to settle it."""
+
+    tag: int
+    channel: Any = field(repr=False)
+    routing_key: str
+    exchange: str
+    properties: Any = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def message(self) -> Message:
+        """What the handler reads."""
+        given = self.properties
+        return Message(
+            self.body, self.routing_key, _text(given.content_type), _text(given.content_encoding),
+            _text(given.message_id), getattr(given, "damage", None),
+        )  # fmt: skip
+
+    @property
+    def since(self) -> float | None:
+        """Since when it waits for its batch."""
+        since = (self.properties.headers or {}).get(SINCE_HEADER)
+        return since / 1000 if isinstance(since, int) else None
+
+
+def _text(value: Any) -> str | None:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
+class CommandBroker(RabbitmqBroker):
+    """dramatiq's broker with our consumer, our topology, and no way to send a message in dramatiq's format."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(middleware=[Verdict()], parameters=[])
+        self.parameters = topology.connection_parameters(url)
+        self._away: set[str] = set()
+        # pika looks the class up here for whatever a frame brings.
+        pika.spec.props[pika.BasicProperties.INDEX] = Properties
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
+        """A consumer on a connection of its own, which has declared what it needs.
+
+        Raises:
+            ConnectionClosed: the broker is away, or has it otherwise.
+        """
+        try:
+            consumer = CommandConsumer(self.parameters, queue_name, prefetch, timeout)
+        except Exception as error:
+            self._note_away(queue_name, error)
+            raise _lost(error) from error
+        if queue_name in self._away:
+            self._away.discard(queue_name)
+            logger.info("RabbitMQ is back", extra={"action": "broker_back", "queue": queue_name})
+        return consumer
+
+    def _note_away(self, queue_name: str, error: Exception) -> None:
+        if queue_name not in self._away:
+            self._away.add(queue_name)
+            logger.warning(
+                "RabbitMQ is away; trying again",
+                extra={"action": "broker_away", "queue": queue_name, "error": f"{type(error).__name__}: {error}"},
+            )
+
+    def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:  # noqa: ARG002  (dramatiq's signature)
+        """Have the queue consumed. What is declared at the broker is the topology's business."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """Refuse: commands are published by applications, as CloudEvents."""
+        raise NotImplementedError("commands are published to the exchange, not through dramatiq")
+
+
+class CommandConsumer(dramatiq.Consumer):
+    """Takes messages off one queue, on a connection of its own, and settles them there."""
+
+    def __init__(self, parameters: Any, queue_name: str, prefetch: int, timeout: int) -> None:
+        self._queue_name = queue_name
+        self._connection = pika.BlockingConnection(parameters)
+        try:
+            self._aside = self._connection.channel()
+            topology.declare(self._aside)
+            self._aside.confirm_delivery()
+            self._channel = self._connection.channel()
+            self._channel.basic_qos(prefetch_count=prefetch)
+            self._deliveries = self._channel.consume(queue_name, inactivity_timeout=timeout / 1000)
+        except BaseException:
+            with suppress(Exception):
+                self._connection.close()
+            raise
+
+    def __next__(self) -> dramatiq.MessageProxy | None:
+        """The next message, or None if none came for a while.
+
+        Raises:
+            ConnectionClosed: the connection is lost, or a message could not be put aside. It is made anew in a moment,
+                and what was not settled comes again.
+        """
+        try:
+            method, properties, body = next(self._deliveries)
+        except Exception as error:  # noqa: BLE001  (a lost connection has many faces)
+            raise _lost(error) from None
+        if method is None:
+            return None
+        delivery = Delivery(
+            method.delivery_tag, self._channel, str(_text(method.routing_key)), str(_text(method.exchange)),
+            properties, body,
+        )  # fmt: skip
+        given = {"delivery": delivery}
+        message: dramatiq.Message[Any] = dramatiq.Message(self._queue_name, self._queue_name, (), given, {})
+        return dramatiq.MessageProxy(message)
+
+    def ack(self, message: dramatiq.MessageProxy) -> None:
+        """Acknowledge it: it was answered."""
+        self._settle(message, lambda channel, tag: channel.basic_ack(tag))
+
+    def nack(self, message: dramatiq.MessageProxy) -> None:
+        """Put it where its verdict says: aside, back, or into the queue of those that wait for their batch."""
+        delivery: Delivery = message.kwargs["delivery"]
+        verdict = getattr(message, "verdict", None)
+        if isinstance(verdict, Later):
+            self._settle(message, lambda channel, tag: channel.basic_nack(tag, requeue=True))
+        elif isinstance(verdict, NotYet):
+            headers: dict[str, Any] = {SINCE_HEADER: int(verdict.since * 1000)}
+            self._settle(message, partial(self._move, delivery, topology.WAITING, delivery.routing_key, headers))
+        else:
+            headers = {ERROR_HEADER: _reason(verdict)}
+            self._settle(message, partial(self._move, delivery, "", topology.DEAD, headers))
+
+    def _settle(self, message: dramatiq.MessageProxy, settle: Callable[[Any, int], None]) -> None:
+        delivery: Delivery = message.kwargs["delivery"]
+        if delivery.channel is not self._channel:
+            return  # it came over a connection that is lost: it comes again, and its number is another message's by now
+        with suppress(AMQPError):  # lost just now: it comes again
+            self._connection.add_callback_threadsafe(partial(settle, self._channel, delivery.tag))
+
+    def _move(
+        self, delivery: Delivery, exchange: str, routing_key: str, headers: dict[str, Any], channel: Any, tag: int
+    ) -> None:
+        """In the consumer's thread: publish it elsewhere, confirmed, then acknowledge it: never is it nowhere."""
+        kept = {key: value for key, value in (delivery.properties.headers or {}).items() if key not in _OF_THE_BROKER}
+        delivery.properties.headers = {**kept, **headers}
+        delivery.properties.expiration = None  # it is kept until somebody looks at it
+        try:
+            self._aside.basic_publish(exchange, routing_key, delivery.body, delivery.properties, mandatory=True)
+        except AMQPError:
+            raise
+        except Exception:  # noqa: BLE001  (pika can't write everything that it reads)
+            plain = pika.BasicProperties(headers=headers, delivery_mode=2)
+            self._aside.basic_publish(exchange, routing_key, delivery.body, plain, mandatory=True)
+        channel.basic_ack(tag)
+
+    def close(self) -> None:
+        """Settle what is to be settled, and close the connection."""
+        with suppress(Exception):
+            settled = threading.Event()
+            self._connection.add_callback_threadsafe(settled.set)
+            while not settled.is_set():
+                self._connection.process_data_events(time_limit=0)
+        with suppress(Exception):
+            self._connection.close()
+
+
+def _lost(error: Exception) -> ConnectionClosed:
+    return ConnectionClosed(error)  # type: ignore[no-untyped-call]
+
+
+def _reason(verdict: BaseException | None) -> str:
+    text = str(verdict) if isinstance(verdict, Refused) else f"the service failed: {type(verdict).__name__}: {verdict}"
+    return text.encode("utf-8", "backslashreplace").decode()[:_ERROR_MAX]
+
+
+class Verdict(dramatiq.Middleware):
+    """Tells the consumer why a task failed. Without it, a message whose task failed would be acknowledged and gone."""
+
+    @property
+    def actor_options(self) -> set[str]:
+        """Which exceptions of a task are expected."""
+        return {"throws"}
+
+    def after_process_message(
+        self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy, *, result: Any = None,  # noqa: ARG002
+        exception: BaseException | None = None,
+    ) -> None:  # fmt: skip
+        """Note it."""
+        if exception is not None:
+            if not isinstance(exception, Refused | Later | NotYet):
+                logger.error("a command's task failed", exc_info=exception, extra={"action": "task_failed"})
+            message.verdict = exception  # type: ignore[attr-defined]
+            message.fail()
+
+
+class CommandConsumers:
+    """The threads that consume commands, from `start` to `stop`.
+
+    Args:
+        url: of the broker.
+        handle: obeys one command; called from several threads.
+    """
+
+    def __init__(self, url: str, handle: Handle) -> None:
+        dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = _RESTART_SECONDS
+        # Its lines are ours, told once: each try to connect would be one of its criticals.
+        logging.getLogger("dramatiq").setLevel(logging.CRITICAL + 1)
+        logging.getLogger("pika").setLevel(logging.CRITICAL)
+        self._broker = CommandBroker(url)
+        for queue_name in THREADS:
+            self._declare(queue_name, handle)
+        self._workers = [
+            dramatiq.Worker(
+                self._broker, queues={queue_name}, worker_threads=threads, worker_timeout=_WAKE_MILLISECONDS
+            )
+            for queue_name, threads in THREADS.items()
+        ]
+
+    def _declare(self, queue_name: str, handle: Handle) -> None:
+        def task(delivery: Delivery) -> None:
+            handle(delivery.message, delivery.since)
+
+        declared = dramatiq.actor(
+            broker=self._broker, actor_name=queue_name, queue_name=queue_name, throws=(Refused, Later, NotYet)
+        )
+        declared(task)
+
+    def start(self) -> None:
+        """Consume, as soon as the broker is there."""
+        for worker in self._workers:
+            worker.start()
+
+    def stop(self) -> None:
+        """Take nothing new, finish what is in hand; what takes too long goes back to the broker."""
+        stopping = [
+            threading.Thread(target=worker.stop, kwargs={"timeout": _STOP_MILLISECONDS}, daemon=True)
+            for worker in self._workers
+        ]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join(2 * _STOP_MILLISECONDS / 1000 + _CLOSE_SECONDS)
+        self._broker.close()

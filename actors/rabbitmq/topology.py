@@ -1,0 +1,69 @@
+"""Names at the broker, and their declaration. Whoever uses the broker declares: nothing has to be set up before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pika
+
+from actors.errors import SettingsError
+from actors.rabbitmq.commands import CommandName
+
+COMMANDS = "sora.batch.commands"
+"""The topic exchange for commands, and the queue for all of them but cancellations."""
+CANCELS = "sora.batch.cancels"
+DEAD = "sora.batch.commands.dead"
+"""Messages that could not be obeyed, as they came, until somebody looks at them."""
+MISSPELT = "sora.batch.commands.misspelt"
+"""Takes what no binding of the commands' exchange takes, so that it is answered too."""
+WAITING = "sora.batch.commands.waiting"
+"""Commands whose batch is not known yet: from here they go back to the exchange, with their routing key."""
+EVENTS = "sora.batch.events"
+REPLAYS = "sora.batch.replays"
+
+WAIT_MILLISECONDS = 250
+DELIVERY_LIMIT = 50
+"""Each return to the queue counts, also of what was only prefetched when its consumer stopped."""
+_COMMAND_QUEUE = {
+    "x-queue-type": "quorum",
+    "x-delivery-limit": DELIVERY_LIMIT,
+    "x-dead-letter-exchange": "",
+    "x-dead-letter-routing-key": DEAD,
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",  # what the strategy needs
+}
+
+
+def declare(channel: Any) -> None:
+    """Declare everything, on a channel of either of pika's kinds of connection."""
+    for name in (EVENTS, REPLAYS):
+        channel.exchange_declare(name, "topic", durable=True)
+    channel.exchange_declare(MISSPELT, "fanout", durable=True)
+    channel.exchange_declare(WAITING, "fanout", durable=True)
+    channel.exchange_declare(COMMANDS, "topic", durable=True, arguments={"alternate-exchange": MISSPELT})
+    channel.queue_declare(DEAD, durable=True)
+    for name in (COMMANDS, CANCELS):
+        channel.queue_declare(name, durable=True, arguments=_COMMAND_QUEUE)
+    waiting = {"x-message-ttl": WAIT_MILLISECONDS, "x-dead-letter-exchange": COMMANDS}
+    channel.queue_declare(WAITING, durable=True, arguments=waiting)
+    for command in CommandName:
+        channel.queue_bind(CANCELS if command is CommandName.CANCEL else COMMANDS, COMMANDS, command.value)
+    channel.queue_bind(COMMANDS, MISSPELT, "")
+    channel.queue_bind(WAITING, WAITING, "")
+
+
+def connection_parameters(url: str) -> Any:
+    """How to connect.
+
+    Raises:
+        SettingsError: it is no AMQP URL. (It may hold a password, so it is not shown.)
+    """
+    wrong = "AMQP_URL can't be used: expected amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps://"
+    if not url.startswith(("amqp://", "amqps://")):
+        raise SettingsError(wrong)
+    try:
+        parameters = pika.URLParameters(url)
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{wrong} ({type(error).__name__})") from None
+    parameters.client_properties = {"connection_name": "sora-batch"}
+    return parameters
