@@ -127,9 +127,14 @@ class Runtime:
         """
         self._order(Process(batch_ids))
 
-    def claim_all(self) -> None:
-        """Have every wanted batch of the provider claimed, not only those that were asked for here."""
+    def claim_all(self) -> Future[None]:
+        """Have every wanted batch of the provider claimed, not only those that were asked for here.
+
+        Returns:
+            Done when that has an end: the runtime was closed, or its Dispatcher died.
+        """
         self._order(ClaimAll())
+        return self._closed
 
     def release(self, batch_id: str, *, wanted: bool) -> None:
         """Let a batch go."""

@@ -356,13 +356,16 @@ class BatchService:
         before = utc_now() - older_than.total_seconds()
         return self._write(lambda: self._storage.inbox.prune(before))
 
-    def serve(self) -> None:
-        """From now on make every batch that is wanted of this provider, whoever asked for it, until closed.
+    def serve(self) -> Future[None]:
+        """From now on make every batch that is wanted of this provider, whoever asked for it.
+
+        Returns:
+            Done when that has an end: the service was closed, or something of it died.
 
         Raises:
             SettingsError: no server is named, or videos can't be written.
         """
-        self._started().claim_all()
+        return self._started().claim_all()
 
     def waits(self, batch_id: str) -> dict[str, Wait]:
         """Why videos of a batch that runs here are waiting: by job id, or "" for the whole batch."""

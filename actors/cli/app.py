@@ -13,7 +13,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from actors.cli import doctor, inspect, manage, run, simulator
+from actors.cli import doctor, inspect, manage, run, serve, simulator
 from actors.cli.options import Verbose, warn
 from actors.errors import Conflict, DatabaseUnusable, ErrorCode, InvalidRequest, NotFound, SoraBatchError
 
@@ -129,6 +129,7 @@ _add(
 )
 _add(run.resume, "resume", "resume nature --output films")
 _add(inspect.history, "history nature", "history nature --from 12 --json")
+_add(serve.serve, "serve", "serve --simulate")
 _add(manage.prune, "prune", "prune --older-than 7d --batches")
 _add(
     simulator.simulator,

@@ -1,0 +1,104 @@
+"""The command that serves: takes commands from RabbitMQ and makes every batch that is wanted of its provider."""
+# ruff: noqa: FBT002  (a command's options are its parameters)
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import typer
+
+from actors.cli.options import Simulate, Verbose, opened, warn
+from actors.cli.signals import Interrupted, Interruption
+from actors.errors import ErrorCode, SoraBatchError, StorageError
+
+if TYPE_CHECKING:
+    from actors.service import BatchService
+
+logger = logging.getLogger(__name__)
+_TICK = 0.25
+_HOUSEKEEPING = 3600.0
+
+
+def serve(simulate: Simulate = False, verbose: Verbose = False) -> None:
+    """Take commands from RabbitMQ, and make every batch that is wanted, until SIGTERM.
+
+    Several of them share one PostgreSQL and one RabbitMQ. Without AMQP_URL it makes the batches that others create in
+    its database. At SIGTERM it takes nothing new and lets go of its batches; another one goes on with them at once.
+    """
+    interruption = Interruption()
+    with interruption, opened(verbose=verbose, simulate=simulate, default_level="info") as service:
+        _ = service.provider  # raises where no server is named, before anything is taken
+        try:
+            with _commands(service):
+                serving = service.serve()
+                _announce(service)
+                _watch(service, serving, interruption)
+        except Interrupted as interrupted:
+            warn("letting go of what runs; others go on with it ...")
+            if interrupted.exit_code != 128 + signal.SIGTERM:
+                raise typer.Exit(interrupted.exit_code) from None
+
+
+@contextmanager
+def _commands(service: BatchService) -> Iterator[None]:
+    """Consume commands, where a broker is named."""
+    if service.settings.amqp_url is None:
+        yield
+        return
+    from actors.rabbitmq.connection import ConfirmedPublisher
+    from actors.rabbitmq.consumer import CommandConsumers
+    from actors.rabbitmq.handler import CommandHandler
+
+    url, stopping = service.settings.amqp_url.get_secret_value(), threading.Event()
+    publisher = ConfirmedPublisher(url)
+    consumers = CommandConsumers(url, CommandHandler(service, publisher.publish, stopping).handle)
+    publisher.start()
+    consumers.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        consumers.stop()
+        service.close()  # what it has to tell is recorded before the last connection goes
+        publisher.close()
+
+
+def _announce(service: BatchService) -> None:
+    from actors.logs import masked_url
+
+    settings = service.settings
+    commands = (
+        "AMQP_URL is not set: no commands are taken and no events published"
+        if settings.amqp_url is None
+        else f"commands from {masked_url(settings.amqp_url.get_secret_value())}"
+    )
+    videos = service.provider.partition("#")[0]
+    warn(f"serving: {commands}; batches of the database {service.database_place}; videos from {videos}")
+
+
+def _watch(service: BatchService, serving: Future[None], interruption: Interruption) -> None:
+    """Wait for a signal; in the meantime keep the inbox small."""
+    pause, next_housekeeping = threading.Event(), monotonic()
+    while not serving.done():
+        interruption.check()
+        if monotonic() >= next_housekeeping:
+            next_housekeeping = monotonic() + _HOUSEKEEPING
+            _forget_commands(service)
+        pause.wait(_TICK)
+    raise SoraBatchError("what claims batches has died: its log says why; start again", code=ErrorCode.INTERNAL)
+
+
+def _forget_commands(service: BatchService) -> None:
+    try:
+        count = service.forget_commands(service.settings.command_keep)
+    except StorageError as error:
+        logger.warning("old commands could not be forgotten", extra={"action": "inbox", "error": str(error)})
+    else:
+        logger.debug("forgot old commands", extra={"action": "inbox", "count": count})
