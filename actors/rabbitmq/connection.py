@@ -104,6 +104,8 @@ class ConfirmedPublisher:
             except Exception as error:
                 logger.exception("the publisher's connection failed", extra={"action": "publisher_failed"})
                 self._on_gone(self._connection, error)
+            finally:
+                self._connection.ioloop.close()
             self._closing.wait(_RECONNECT_SECONDS)
 
     def _on_channel(self, channel: Any) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from actors.service import BatchService
+from tests.integration.application import Application
 from tests.integration.support import Drivers, options_for, settings_from
 from tests.provider.client import Provider
 from tests.provider.options import Options
+from tests.servers.rabbitmq import RabbitMQ
 
 _OPTIONS = asdict(Options()) | {"latency": 0.05}
 
@@ -70,3 +72,17 @@ def drivers(drivers_process: Drivers) -> Iterator[Drivers]:
     """Processes to be killed."""
     yield drivers_process
     drivers_process.reset()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """One node for all tests; who kills it starts it again."""
+    with RabbitMQ() as node:
+        yield node
+
+
+@pytest.fixture
+def application(rabbitmq: RabbitMQ) -> Iterator[Application]:
+    """A program beside the service; the queues are as new."""
+    with Application(rabbitmq.url) as application:
+        yield application

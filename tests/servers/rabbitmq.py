@@ -66,10 +66,11 @@ class RabbitMQ:
             self._folder = Path(tempfile.mkdtemp(prefix="sora-batch-rabbitmq-"))
             atexit.register(self.close)
             self._configure(self._folder)
-        self._server = subprocess.Popen(
-            [self._program], env=self._environment(self._folder), cwd=self._folder, stdin=subprocess.DEVNULL,
-            stdout=(self._folder / "output").open("ab"), stderr=subprocess.STDOUT, start_new_session=True, **_user(),
-        )  # fmt: skip
+        with (self._folder / "output").open("ab") as output:
+            self._server = subprocess.Popen(
+                [self._program], env=self._environment(self._folder), cwd=self._folder, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **_user(),
+            )  # fmt: skip
         words = [str(self._server.pid), str(self._ports[2].number), str(self._folder)]
         self._guard = subprocess.Popen(
             ["sh", "-c", _WHEN_WE_ARE_GONE, "sh", *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -81,8 +82,8 @@ class RabbitMQ:
         """End it as kill -9 does; its data stay for `start`."""
         assert self._server is not None
         assert self._guard is not None
-        self._guard.kill()
-        self._guard.wait()
+        with self._guard:
+            self._guard.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._server.pid, signal.SIGKILL)
         self._server.wait()
