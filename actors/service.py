@@ -10,6 +10,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -92,6 +93,11 @@ class BatchService:
     def database_place(self) -> str:
         """Which database this is, for a person."""
         return self._database.place
+
+    @property
+    def broker(self) -> Connection | None:
+        """The connection to RabbitMQ, where AMQP_URL is set."""
+        return self._connection
 
     @property
     def closed(self) -> bool:
@@ -356,8 +362,11 @@ class BatchService:
         before = utc_now() - older_than.total_seconds()
         return self._write(lambda: self._storage.inbox.prune(before))
 
-    def serve(self) -> Future[None]:
-        """From now on make every batch that is wanted of this provider, whoever asked for it.
+    def serve(self, *, publish_backlog: bool = False) -> Future[None]:
+        """From now on make every batch that is wanted of this provider, whoever asked for it, and publish all events.
+
+        Args:
+            publish_backlog: also those from before AMQP_URL was first set.
 
         Returns:
             Done when that has an end: the service was closed, or something of it died.
@@ -365,7 +374,12 @@ class BatchService:
         Raises:
             SettingsError: no server is named, or videos can't be written.
         """
-        return self._started().claim_all()
+        done = self._started().claim_all()
+        if self._publisher is not None:
+            if publish_backlog:
+                self._write(lambda: self._storage.publications.begin(backlog=True))
+            self._publisher.start()
+        return done
 
     def waits(self, batch_id: str) -> dict[str, Wait]:
         """Why videos of a batch that runs here are waiting: by job id, or "" for the whole batch."""

@@ -25,7 +25,7 @@ from actors.broker import topology
 logger = logging.getLogger(__name__)
 WINDOW = 200
 """Unconfirmed messages."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 _CLOSE_SECONDS = 3.0
 
 

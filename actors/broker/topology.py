@@ -23,6 +23,7 @@ EVENTS = "sora.batch.events"
 REPLAYS = "sora.batch.replays"
 
 WAIT_MILLISECONDS = 250
+_CONNECT_SECONDS = 5.0
 DELIVERY_LIMIT = 50
 """Each return to the queue counts, also of what was only prefetched when its consumer stopped."""
 _COMMAND_QUEUE = {
@@ -68,4 +69,6 @@ def connection_parameters(url: str) -> Any:
     except (ValueError, TypeError) as error:
         raise SettingsError(f"{wrong} ({type(error).__name__})") from None
     parameters.client_properties = {"connection_name": "sora-batch"}
+    # A node that is starting may take a connection and say nothing: try again soon.
+    parameters.socket_timeout = parameters.stack_timeout = _CONNECT_SECONDS
     return parameters

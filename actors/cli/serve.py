@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +26,13 @@ _TICK = 0.25
 _HOUSEKEEPING = 3600.0
 
 
-def serve(simulate: Simulate = False, verbose: Verbose = False) -> None:
+def serve(
+    publish_backlog: Annotated[
+        bool, typer.Option("--publish-backlog", help="Publish the events from before AMQP_URL was first set, too.")
+    ] = False,
+    simulate: Simulate = False,
+    verbose: Verbose = False,
+) -> None:
     """Take commands from RabbitMQ, and make every batch that is wanted, until SIGTERM.
 
     Several of them share one PostgreSQL and one RabbitMQ. Without AMQP_URL it makes the batches that others create in
@@ -37,7 +43,7 @@ def serve(simulate: Simulate = False, verbose: Verbose = False) -> None:
         _ = service.provider  # raises where no server is named, before anything is taken
         try:
             with _commands(service):
-                serving = service.serve()
+                serving = service.serve(publish_backlog=publish_backlog)
                 _announce(service)
                 _watch(service, serving, interruption)
         except Interrupted as interrupted:
@@ -49,25 +55,21 @@ def serve(simulate: Simulate = False, verbose: Verbose = False) -> None:
 @contextmanager
 def _commands(service: BatchService) -> Iterator[None]:
     """Consume commands, where a broker is named."""
-    if service.settings.amqp_url is None:
+    connection = service.broker
+    if connection is None or service.settings.amqp_url is None:
         yield
         return
-    from actors.rabbitmq.connection import ConfirmedPublisher
     from actors.rabbitmq.consumer import CommandConsumers
     from actors.rabbitmq.handler import CommandHandler
 
     url, stopping = service.settings.amqp_url.get_secret_value(), threading.Event()
-    publisher = ConfirmedPublisher(url)
-    consumers = CommandConsumers(url, CommandHandler(service, publisher.publish, stopping).handle)
-    publisher.start()
+    consumers = CommandConsumers(url, CommandHandler(service, connection.publish, stopping).handle)
     consumers.start()
     try:
         yield
     finally:
         stopping.set()
         consumers.stop()
-        service.close()  # what it has to tell is recorded before the last connection goes
-        publisher.close()
 
 
 def _announce(service: BatchService) -> None:
@@ -77,7 +79,7 @@ def _announce(service: BatchService) -> None:
     commands = (
         "AMQP_URL is not set: no commands are taken and no events published"
         if settings.amqp_url is None
-        else f"commands from {masked_url(settings.amqp_url.get_secret_value())}"
+        else f"commands and events at {masked_url(settings.amqp_url.get_secret_value())}"
     )
     videos = service.provider.partition("#")[0]
     warn(f"serving: {commands}; batches of the database {service.database_place}; videos from {videos}")

@@ -22,7 +22,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.errors import ConnectionClosed
 from pika.exceptions import AMQPError
 
-from actors.rabbitmq import topology
+from actors.broker import topology
 from actors.rabbitmq.commands import Message
 from actors.rabbitmq.handler import Later, NotYet, Refused
 

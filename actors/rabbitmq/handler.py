@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pika
 
+from actors.broker.topology import EVENTS, REPLAYS
 from actors.clocks import utc_now
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, StorageError
 from actors.intake import changed_columns, new_batch
@@ -34,7 +35,6 @@ from actors.rabbitmq.commands import (
     parse,
     within_data,
 )
-from actors.rabbitmq.topology import EVENTS, REPLAYS
 from actors.service import BatchService
 from actors.wishes import Cancel, Create, OtherBody, Process, Receipt, Replay, Retry, Show, UnknownBatch, Wish
 from storage.database import DatabaseError, is_outage

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pika
 
-from actors.rabbitmq import topology
+from actors.broker import topology
 from tests.integration.support import PATIENCE
 
 

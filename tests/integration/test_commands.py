@@ -11,9 +11,9 @@ from typing import Any
 import pika
 import pytest
 
-from actors.rabbitmq import topology
+from actors.broker import topology
+from actors.broker.connection import Connection
 from actors.rabbitmq.commands import Message
-from actors.rabbitmq.connection import ConfirmedPublisher
 from actors.rabbitmq.consumer import CommandConsumers
 from actors.rabbitmq.handler import CommandHandler
 from actors.service import BatchService
@@ -30,10 +30,10 @@ Handle = Callable[[Message, float | None], None]
 @pytest.fixture
 def consume(rabbitmq: RabbitMQ) -> Iterator[Callable[..., None]]:
     """Consume commands for a service; `around` gets between."""
-    started: list[tuple[threading.Event, CommandConsumers, ConfirmedPublisher]] = []
+    started: list[tuple[threading.Event, CommandConsumers, Connection]] = []
 
     def start(service: BatchService, around: Callable[[Handle], Handle] = lambda handle: handle) -> None:
-        stopping, publisher = threading.Event(), ConfirmedPublisher(rabbitmq.url)
+        stopping, publisher = threading.Event(), Connection(rabbitmq.url)
         handler = CommandHandler(service, publisher.publish, stopping)
         consumers = CommandConsumers(rabbitmq.url, around(handler.handle))
         started.append((stopping, consumers, publisher))
