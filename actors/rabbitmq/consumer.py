@@ -232,6 +232,8 @@ class CommandConsumer(dramatiq.Consumer):
                 self._connection.process_data_events(time_limit=0)
         with suppress(Exception):
             self._connection.close()
+        with suppress(Exception):  # a connection that was lost does not close its loop itself
+            self._connection._impl.ioloop.close()  # noqa: SLF001
 
 
 def _lost(error: Exception) -> ConnectionClosed:

@@ -57,6 +57,8 @@ class Application:
     def reconnect(self) -> None:
         with suppress(pika.exceptions.AMQPError):
             self._connection.close()
+        with suppress(Exception):
+            self._connection._impl.ioloop.close()  # a lost connection leaves it open
         self._connect()
 
     def send(self, name: str, data: dict[str, Any], command_id: str | None = None, **more: Any) -> str:

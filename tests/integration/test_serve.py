@@ -1,0 +1,167 @@
+"""`sora-batch serve` as real processes: they share batches, and one goes on where another one ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from actors.service import BatchService
+from storage.changes import Storage
+from storage.database import Database
+from tests.integration.application import Application
+from tests.integration.support import (
+    PATIENCE,
+    ROOT,
+    check_files,
+    check_journal,
+    check_paid_once,
+    numbered,
+    until,
+    videos,
+)
+from tests.provider.client import Provider
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.rabbitmq import RabbitMQ
+
+pytestmark = pytest.mark.integration
+
+END_SECONDS = 10.0
+
+
+class Serving:
+    """A `serve` process, and what it says."""
+
+    def __init__(self, options: dict[str, Any], folder: Path) -> None:
+        environment = {name: value for name, value in os.environ.items() if name == "PATH"}
+        environment |= {name.upper(): str(value) for name, value in options.items()}
+        self._said = folder / f"serve-{os.urandom(4).hex()}"
+        with self._said.open("wb") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "actors.cli", "serve"],
+                env=environment | {"PYTHONPATH": str(ROOT)},
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stderr=said,
+            )
+        until(lambda: "serving:" in self.said or self._process.poll() is not None)
+
+    @property
+    def said(self) -> str:
+        return self._said.read_text()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, and return the exit code."""
+        self._process.send_signal(number)
+        return self._process.wait(2 * END_SECONDS)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+
+Start = Callable[..., Serving]
+
+
+@pytest.fixture
+def start_serving(options: Callable[..., dict[str, Any]], tmp_path: Path) -> Iterator[Start]:
+    started: list[Serving] = []
+
+    def start(**changes: Any) -> Serving:
+        started.append(Serving(options(**changes), tmp_path))
+        return started[-1]
+
+    yield start
+    for serving in started:
+        serving.close()
+
+
+@pytest.fixture
+def shared(postgresql: PostgreSQL) -> Iterator[str]:
+    """A database of several machines."""
+    name = postgresql.create_database()
+    yield postgresql.url(name)
+    postgresql.drop_database(name)
+
+
+def owner_of(url: str, batch_id: str) -> int | None:
+    """The pid of a batch's owner."""
+    database = Database(url)
+    try:
+        with database.connection():
+            batch = Storage(database).batches.get(batch_id)
+            rows = database.execute("SELECT pid FROM owners WHERE id=?", (batch.owner if batch else None,)).fetchall()
+            return rows[0][0] if rows else None
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_another_process_goes_on_where_one_ends(
+    how: signal.Signals, shared: str, start_serving: Start, start_service: Callable[..., BatchService],
+    provider: Provider, application: Application, rabbitmq: RabbitMQ,
+) -> None:  # fmt: skip
+    here = {"database_url": shared, "amqp_url": rabbitmq.url}
+    both = [start_serving(**here), start_serving(**here)]
+    provider.hold()
+    application.ask("create", videos(*numbered(4), id="nature", concurrency=2))
+    provider.wait(accepted=2, timeout=PATIENCE)
+    watching = start_service(**here)
+    until(lambda: sum(job.remote_id is not None for job in watching.get_batch_status("nature").jobs) == 2)
+    (owner,) = [each for each in both if each.pid == owner_of(shared, "nature")]
+    started = monotonic()
+    assert owner.end(how) == (0 if how is signal.SIGTERM else -signal.SIGKILL)
+    assert monotonic() - started < END_SECONDS
+    until(lambda: owner_of(shared, "nature") not in {None, owner.pid})
+    provider.release("videos")
+    until(lambda: watching.get_batch_status("nature").finished)
+    batch = watching.get_batch_status("nature")
+    assert batch.status == "completed"
+    check_paid_once(provider, limit=2)
+    check_files(batch, provider)
+    check_journal(watching, "nature")
+    assert application.ask("report", {"batch_id": "nature"}).name == "command.accepted"  # by the one that is left
+
+
+def test_without_a_broker_it_makes_what_others_ask_for(
+    start_serving: Start, start_service: Callable[..., BatchService], provider: Provider
+) -> None:
+    serving = start_serving()
+    assert "AMQP_URL is not set" in serving.said
+    other = start_service(openai_base_url=None)
+    other.create_batch(videos(*numbered(2), id="nature"))
+    other._write(lambda: other._storage.batches.update("nature", wanted=True))
+    until(lambda: other.get_batch_status("nature").finished)
+    assert other.get_batch_status("nature").status == "completed"
+    check_paid_once(provider)
+    assert serving.end() == 0
+
+
+def test_a_batch_that_nobody_wants_is_left_alone(
+    start_serving: Start, start_service: Callable[..., BatchService], provider: Provider
+) -> None:
+    other = start_service()
+    other.create_batch(videos("not wanted", id="first"))
+    other.create_batch(videos("wanted", id="second"))
+    other._write(lambda: other._storage.batches.update("second", wanted=True))
+    start_serving()
+    until(lambda: other.get_batch_status("second").finished)
+    assert other.get_batch_status("first").status == "pending"
+    assert list(check_paid_once(provider)["paid_per_prompt"]) == ["wanted"]
+
+
+def test_the_commands_settings_are_checked_before_anything_is_taken(start_serving: Start) -> None:
+    serving = start_serving(amqp_url="http://user:secret@host/")
+    assert serving.end() == 2
+    assert "AMQP_URL" in serving.said
+    assert "secret" not in serving.said
