@@ -194,6 +194,7 @@ class Connection:
         self._todo.extendleft(reversed(self._flying.values()))
         self._flying = {}
         self._fail(ConnectionGone("the connection to RabbitMQ was lost"), lasting=False)
+        logger.debug("not connected", extra={"action": "broker_away", "error": repr(why)})
         connection.ioloop.stop()
 
     def _fail(self, error: Exception, *, lasting: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import pika
 
 from actors.broker import topology
-from tests.integration.support import PATIENCE
+from tests.integration.support import PATIENCE, until
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,19 @@ class Application:
         self.queue = f"application-{uuid.uuid4()}"
         self._heard: dict[str, Received] = {}
         self._connect()
+        for name in (topology.COMMANDS, topology.CANCELS, topology.WAITING, topology.DEAD):
+            self._empty(name)
+
+    def _empty(self, name: str) -> None:
+        """Make a queue as new. Not by deleting it: a node that is killed soon after would find the old one again."""
+        until(lambda: self.channel.queue_declare(name, passive=True).method.consumer_count == 0)
+        self.channel.queue_purge(name)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in (self.queue, topology.COMMANDS, topology.CANCELS, topology.DEAD, topology.WAITING):
-            self.channel.queue_delete(name)
+        self.channel.queue_delete(self.queue)
         self._connection.close()
 
     def _connect(self) -> None:

@@ -1,4 +1,4 @@
-"""A RabbitMQ node of the tests' own: made, started, killed and removed. It knows nothing of the project.
+"""A RabbitMQ node of the tests' own, with the project's `rabbitmq.conf`: made, started, killed and removed.
 
 It listens on 127.0.0.1 alone, on a port that stays its own while it is down.
 """
@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -22,6 +23,8 @@ from tests.servers.port import HOST, Port
 from tests.servers.postgresql_programs import ServerError
 
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin")
+_CONFIGURATION = Path(__file__).parents[2] / "rabbitmq.conf"
+_LISTENER = "listeners.tcp.1 = 127.0.0.1:5672"
 _REMEDY = "sudo apt-get update && sudo apt-get install -y rabbitmq-server"
 _PATIENCE = 90.0
 """Seconds that a start may take."""
@@ -103,7 +106,11 @@ class RabbitMQ:
             port.release()
 
     def _configure(self, folder: Path) -> None:
-        (folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = {HOST}:{self._ports[0].number}\n")
+        settings = _CONFIGURATION.read_text()
+        assert _LISTENER in settings
+        (folder / "rabbitmq.conf").write_text(
+            settings.replace(_LISTENER, f"listeners.tcp.1 = {HOST}:{self._ports[0].number}")
+        )
         (folder / "enabled_plugins").write_text("[].\n")
         user = _user()
         if user:
@@ -131,6 +138,8 @@ class RabbitMQ:
         pause, deadline = threading.Event(), time.monotonic() + _PATIENCE
         while True:
             try:
+                with socket.create_connection((HOST, self._ports[0].number), 1):
+                    pass  # pika makes much ado about a refusal
                 self.connect().close()
             except (pika.exceptions.AMQPError, OSError):
                 assert self._server is not None
