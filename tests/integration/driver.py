@@ -26,6 +26,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from actors import operations
+from actors.broker.publisher import EventPublisher
 from actors.dispatcher import Dispatcher
 from actors.errors import BatchReleased
 from actors.production import Production
@@ -38,6 +39,7 @@ from actors.supervisor import BatchSupervisor
 from storage.batches import BatchRepository
 from storage.changes import Storage
 from storage.owners import Owners
+from storage.publications import Publications
 from storage.submissions import SubmissionRepository
 from storage.videos import PartFile
 from tests.integration.support import settings_from
@@ -82,6 +84,10 @@ POINTS: dict[str, tuple[Any, str, Callable[[Arguments], int]]] = {
     "flush": (PartFile, "flush", _always),
     "publish": (PartFile, "publish", _always),
     "discard": (PartFile, "discard", _always),
+    # its events
+    "fresh": (EventPublisher, "_take_fresh", _always),
+    "confirm": (EventPublisher, "_settled", _always),
+    "mark": (Publications, "mark", _always),
     "told": (Dispatcher, "_supervisor_ended", _always),
     "close": (Runtime, "close", _always),
 }
