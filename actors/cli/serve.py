@@ -59,8 +59,8 @@ def _commands(service: BatchService) -> Iterator[None]:
     if connection is None or service.settings.amqp_url is None:
         yield
         return
-    from actors.rabbitmq.consumer import CommandConsumers
-    from actors.rabbitmq.handler import CommandHandler
+    from actors.commands.consumer import CommandConsumers
+    from actors.commands.handler import CommandHandler
 
     url, stopping = service.settings.amqp_url.get_secret_value(), threading.Event()
     consumers = CommandConsumers(url, CommandHandler(service, connection.publish, stopping).handle)

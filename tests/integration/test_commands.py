@@ -13,9 +13,9 @@ import pytest
 
 from actors.broker import topology
 from actors.broker.connection import Connection
-from actors.rabbitmq.commands import Message
-from actors.rabbitmq.consumer import CommandConsumers
-from actors.rabbitmq.handler import CommandHandler
+from actors.commands.command import Message
+from actors.commands.consumer import CommandConsumers
+from actors.commands.handler import CommandHandler
 from actors.service import BatchService
 from tests.integration.application import Application
 from tests.integration.support import PATIENCE, check_journal, check_paid_once, numbered, until, videos

@@ -17,11 +17,9 @@ import pika
 
 from actors.broker.topology import EVENTS, REPLAYS
 from actors.clocks import utc_now
-from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, StorageError
-from actors.intake import changed_columns, new_batch
-from actors.rabbitmq import answers
-from actors.rabbitmq.answers import Publication, publication
-from actors.rabbitmq.commands import (
+from actors.commands import answers
+from actors.commands.answers import Publication, publication
+from actors.commands.command import (
     CancelData,
     Command,
     CommandName,
@@ -35,6 +33,8 @@ from actors.rabbitmq.commands import (
     parse,
     within_data,
 )
+from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, StorageError
+from actors.intake import changed_columns, new_batch
 from actors.service import BatchService
 from actors.wishes import Cancel, Create, OtherBody, Process, Receipt, Replay, Retry, Show, UnknownBatch, Wish
 from storage.database import DatabaseError, is_outage

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from actors.commands.command import key_of
 from actors.errors import FieldError
 from actors.model import Batch, Job, moment
-from actors.rabbitmq.commands import key_of
 from actors.wishes import Granted
 
 SOURCE = "/sora-batch/commands"

@@ -23,8 +23,8 @@ from dramatiq.errors import ConnectionClosed
 from pika.exceptions import AMQPError
 
 from actors.broker import topology
-from actors.rabbitmq.commands import Message
-from actors.rabbitmq.handler import Later, NotYet, Refused
+from actors.commands.command import Message
+from actors.commands.handler import Later, NotYet, Refused
 
 logger = logging.getLogger(__name__)
 Handle = Callable[[Message, float | None], None]

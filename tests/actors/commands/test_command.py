@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.model import BatchVideoRequest
-from actors.rabbitmq.commands import (
+from actors.commands.command import (
     MAX_DEPTH,
     CancelData,
     Command,
@@ -22,6 +21,7 @@ from actors.rabbitmq.commands import (
     RetryData,
     parse,
 )
+from actors.model import BatchVideoRequest
 
 DATA: dict[str, dict[str, Any]] = {
     "create": {

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.broker.connection import NotTaken
+from actors.commands import handler as handler_module
+from actors.commands.command import Message
+from actors.commands.handler import CREATION_PATIENCE, CommandHandler, Later, NotYet, Refused
 from actors.errors import StorageError
-from actors.rabbitmq import handler as handler_module
-from actors.rabbitmq.commands import Message
-from actors.rabbitmq.handler import CREATION_PATIENCE, CommandHandler, Later, NotYet, Refused
 from actors.service import BatchService
 from actors.settings import Settings
 

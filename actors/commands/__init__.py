@@ -1,0 +1,1 @@
+"""Commands from RabbitMQ: read, obeyed through BatchService, answered."""

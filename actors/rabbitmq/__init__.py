@@ -1,1 +1,0 @@
-"""RabbitMQ: commands in, events out."""
