@@ -81,6 +81,14 @@ class RabbitMQ:
         )  # fmt: skip
         self._wait_until_ready()
 
+    def keeps_its_quorum_queues(self) -> bool:
+        """Whether they would survive `kill`. Those that were declared in the last seconds are stuck after it."""
+        assert self._folder is not None
+        (home,) = self._folder.glob("data/*/quorum/*")
+        known = [(home / file).read_bytes() for file in ("names.dets", "meta.dets")]
+        queues = [each.name.encode() for each in home.iterdir() if each.is_dir()]
+        return all(queue in text for queue in queues for text in known)
+
     def kill(self) -> None:
         """End it as kill -9 does; its data stay for `start`."""
         assert self._server is not None
