@@ -172,6 +172,10 @@ class CommandConsumer(dramatiq.Consumer):
         try:
             method, properties, body = next(self._deliveries)
         except Exception as error:  # noqa: BLE001  (a lost connection has many faces)
+            logger.warning(
+                "the connection of a consumer was lost; what was not settled comes again",
+                extra={"action": "consumer_lost", "queue": self._queue_name, "error": f"{type(error).__name__}: {error}"},
+            )
             raise _lost(error) from None
         if method is None:
             return None
