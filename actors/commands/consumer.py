@@ -174,7 +174,11 @@ class CommandConsumer(dramatiq.Consumer):
         except Exception as error:  # noqa: BLE001  (a lost connection has many faces)
             logger.warning(
                 "the connection of a consumer was lost; what was not settled comes again",
-                extra={"action": "consumer_lost", "queue": self._queue_name, "error": f"{type(error).__name__}: {error}"},
+                extra={
+                    "action": "consumer_lost",
+                    "queue": self._queue_name,
+                    "error": f"{type(error).__name__}: {error}",
+                },
             )
             raise _lost(error) from None
         if method is None:
