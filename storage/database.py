@@ -44,6 +44,7 @@ class Database:
         self._local = threading.local()
         self.postgresql = url.startswith(("postgresql://", "postgres://"))
         self.path: Path | None = None
+        self._password: str | None = None
         self.peewee: Any = self._postgresql(url) if self.postgresql else self._sqlite(url)
         self.tables: Tables = make_tables(self.peewee)
         clock = "date_part('epoch', clock_timestamp())" if self.postgresql else "(julianday('now')-2440587.5)*86400.0"
@@ -53,8 +54,8 @@ class Database:
     def _sqlite(self, url: str) -> Any:
         if not url.startswith("sqlite:///"):
             raise DatabaseError(
-                f"DATABASE_URL={url.rpartition('@')[2]!r}: expected sqlite:///FILE (four slashes for an absolute path) "
-                "or postgresql://USER:PASSWORD@HOST/NAME"
+                f"DATABASE_URL={_without_password(url)!r}: expected sqlite:///FILE (four slashes for an absolute path) "
+                f"or {_POSTGRESQL_URL}"
             )
         self.path = Path(unquote(url.removeprefix("sqlite:///"))).absolute()
         busy = int(BUSY_SECONDS * 1000)  # peewee's own `timeout` goes to the pool here
@@ -65,6 +66,13 @@ class Database:
         )  # fmt: skip
 
     def _postgresql(self, url: str) -> Any:
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise DatabaseError(f"DATABASE_URL can't be used: {error}; expected {_POSTGRESQL_URL}") from None
+        if parts.netloc.count("@") > 1:  # libpq would take the password's end for the host, and show it
+            raise DatabaseError(f"DATABASE_URL can't be used: in a password write @ as %40; expected {_POSTGRESQL_URL}")
+        self._password = parts.password
         return PooledPostgresqlDatabase(
             # libpq reads the whole URL itself: options such as sslmode stay the user's.
             url.replace("postgres://", "postgresql://", 1),
@@ -142,7 +150,7 @@ class Database:
                 "create it or set DATABASE_URL"
             )
         try:
-            with self.connection(), self._alone():
+            with self._alone():
                 self._migrate()
         except (peewee.DatabaseError, peewee.ImproperlyConfigured, OSError) as error:
             raise self.explained(error) from error
@@ -164,13 +172,14 @@ class Database:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Two processes that migrate at once would both create the tables: one waits."""
+        """A connection while no other process migrates: two that do would both create the tables."""
         if self.postgresql:
-            self.execute("SELECT pg_advisory_lock(?)", (_ADVISORY_LOCK,))
-            try:
-                yield
-            finally:
-                self.execute("SELECT pg_advisory_unlock(?)", (_ADVISORY_LOCK,))
+            with self.connection():
+                self.execute("SELECT pg_advisory_lock(?)", (_ADVISORY_LOCK,))
+                try:
+                    yield
+                finally:
+                    self.execute("SELECT pg_advisory_unlock(?)", (_ADVISORY_LOCK,))
         else:
             import fcntl
 
@@ -178,13 +187,17 @@ class Database:
             descriptor = os.open(self.path.parent, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                yield
+                # The first connection turns a new file to WAL, and SQLite does not wait for another that does.
+                with self.connection():
+                    yield
             finally:
                 os.close(descriptor)
 
     def explained(self, error: Exception) -> DatabaseError:
         """One sentence that names the database, what is wrong and the way out."""
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if self._password:
+            text = text.replace(self._password, "***")
         lower = text.lower()
         if "locked" in lower or "busy" in lower:
             advice = "another program holds it; wait or end that program"
@@ -203,6 +216,12 @@ class Database:
         self.peewee.close_all()
 
 
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+_POSTGRESQL_URL = "postgresql://USER:PASSWORD@HOST/NAME"
 _ADVISORY_LOCK = 0x50_4A_BA_7C
 
 

@@ -151,6 +151,26 @@ def test_an_address_of_another_kind_is_refused_with_the_kinds_there_are(url):
     assert "secret" not in str(caught.value)
 
 
+def test_an_address_of_another_kind_is_told_with_its_kind_and_host():
+    with pytest.raises(DatabaseError, match=r"DATABASE_URL='mysql://h/n': expected"):
+        Database("mysql://user:secret@h/n")
+
+
+@pytest.mark.parametrize(
+    ("url", "way_out"),
+    [("postgresql://user:secret@[::1/n", "Invalid IPv6 URL"), ("postgresql://user:se@cret@h/n", "write @ as %40")],
+)
+def test_an_address_that_is_none_is_refused_without_its_password(url, way_out):
+    with pytest.raises(DatabaseError, match="expected postgresql://USER:PASSWORD@HOST/NAME") as caught:
+        Database(url)
+    assert way_out in str(caught.value)
+    assert "cret" not in str(caught.value)
+
+
+def test_a_password_that_is_written_wrong_is_not_shown():
+    assert 'invalid percent-encoded token: "***"' in refused(Database("postgresql://user:se%cret@127.0.0.1:1/name"))
+
+
 def test_a_server_that_is_not_there_is_named_without_the_password():
     text = refused(Database("postgresql://user:secret@127.0.0.1:1/name"))
     assert "the database postgresql://127.0.0.1:1/name can't be used" in text
