@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import http.client
 import mimetypes
 import re
 import urllib.error
@@ -47,7 +48,7 @@ def load_reference(
         return {"file_id": reference.file_id}, None
     try:
         record = _bytes_of(reference, settings, paths=paths)
-    except (OSError, ValueError, urllib.error.URLError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
         shown = reference if len(reference) <= 100 else f"{reference[:97]}..."
         message = f"{dotted(place)}: the input reference {shown!r} can't be used: {error}"
         raise InvalidRequest(
@@ -64,11 +65,11 @@ def _bytes_of(reference: str, settings: Settings, *, paths: bool) -> ReferenceRe
     path = Path(reference)
     if not paths and not _below(path, settings.sora_reference_dirs):
         raise ValueError("it lies in no folder of SORA_REFERENCE_DIRS")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES} bytes")
-    if not path.is_file():  # reading a pipe or a device need not end
-        raise ValueError("it is no file")
-    return _record(path.name, path.read_bytes(), mimetypes.guess_type(path.name)[0])
+    if path.exists() and not path.is_file():  # reading a pipe or a device need not end
+        raise ValueError("it is no file; name an image's file")
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)  # what a file system tells of a size need not hold
+    return _record(path.name, content, mimetypes.guess_type(path.name)[0])
 
 
 def _below(path: Path, folders: tuple[str, ...]) -> bool:
@@ -111,7 +112,8 @@ def _fetch(url: str, settings: Settings) -> ReferenceRecord:
 
 def _record(name: str, content: bytes, told: str | None) -> ReferenceRecord:
     if not content or len(content) > MAX_BYTES:
-        raise ValueError(f"it has {len(content)} bytes, expected 1 to {MAX_BYTES}")
+        size = "more bytes" if content else "0 bytes"
+        raise ValueError(f"it has {size}, expected 1 to {MAX_BYTES}")
     kind = next((kind for head, kind in _KINDS.items() if content.startswith(head)), None)
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         kind = "image/webp"

@@ -2,9 +2,11 @@
 
 import base64
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -113,11 +115,18 @@ def test_an_empty_file_is_refused(tmp_path):
     assert "it has 0 bytes" in refused(str(tmp_path / "empty.png"))
 
 
-def test_what_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
+def test_of_what_is_too_large_no_more_is_read_than_shows_it(tmp_path, monkeypatch):
     monkeypatch.setattr(references, "MAX_BYTES", 100)
     (tmp_path / "large.png").write_bytes(b"x" * 101)
-    assert "more than 100 bytes" in refused(str(tmp_path / "large.png"))
-    assert "it has 101 bytes" in refused(data_url(b"x" * 101))
+    assert "it has more bytes, expected 1 to 100" in refused(str(tmp_path / "large.png"))
+    assert "it has more bytes, expected 1 to 100" in refused(data_url(b"x" * 101))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="Linux has files that tell no size")
+def test_a_file_that_tells_no_size_is_read_no_further_than_the_limit(monkeypatch):
+    monkeypatch.setattr(references, "MAX_BYTES", 100)
+    assert Path("/proc/self/maps").stat().st_size == 0
+    assert "it has more bytes, expected 1 to 100" in refused("/proc/self/maps")
 
 
 def test_a_long_reference_is_shown_shortened():
@@ -225,6 +234,17 @@ def test_another_host_is_not_even_asked(web):
 def test_a_redirect_is_not_followed():
     redirect = references._NoRedirect().redirect_request(None, None, 302, "Found", {}, "https://evil.example")
     assert redirect is None
+
+
+def test_an_address_that_can_not_be_sent_is_refused():
+    assert "can't contain control characters" in refused(
+        "https://images.example/a b.png", sora_reference_hosts=("images.example",)
+    )
+
+
+def test_an_answer_that_breaks_off_is_refused(web):
+    web.side_effect = http.client.IncompleteRead(b"x", 9)
+    assert "IncompleteRead" in refused("https://images.example/a.png", sora_reference_hosts=("images.example",))
 
 
 def test_a_host_that_does_not_answer_is_named(web):
