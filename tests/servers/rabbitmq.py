@@ -28,7 +28,7 @@ _LISTENER = "listeners.tcp.1 = 127.0.0.1:5672"
 _REMEDY = "sudo apt-get update && sudo apt-get install -y rabbitmq-server"
 _PATIENCE = 90.0
 """Seconds that a start may take."""
-_WHEN_WE_ARE_GONE = 'read -r _; kill -9 -- "-$1"; ERL_EPMD_PORT=$2 epmd -kill; rm -rf -- "$3"'
+_WHEN_WE_ARE_GONE = 'read -r _; kill -s KILL -- "-$1"; ERL_EPMD_PORT=$2 epmd -kill; rm -rf -- "$3"'
 """What a shell does when its input ends: when the test session dies, however it does."""
 
 
