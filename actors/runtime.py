@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -163,7 +163,15 @@ class Runtime:
     def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
         future = self.io.submit(coroutine)
         self._background.add(future)
-        future.add_done_callback(self._background.discard)
+        future.add_done_callback(self._has_ended)
+
+    def _has_ended(self, future: Future[None]) -> None:
+        self._background.discard(future)
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            logger.error(
+                "what was cancelled could not be deleted", extra={"action": "delete_remote", "error": repr(error)}
+            )
 
     async def _delete_all(self, batch_id: str) -> None:
         entries = await self.io.outcome(self._recorder.read(lambda: to_delete(self._storage, batch_id)))
@@ -203,9 +211,7 @@ class Runtime:
 
     def close(self) -> None:
         """Let the batches go, see POSTs in flight bound, end the threads."""
-        for future in list(self._background):
-            with suppress(Exception):
-                future.result(timeout=_DELETE_SECONDS)
+        wait(list(self._background), _DELETE_SECONDS)
         tell(self._dispatcher, Close())
         with suppress(TimeoutError):
             self._closed.result(timeout=_CLOSE_SECONDS)

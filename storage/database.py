@@ -7,6 +7,7 @@ migrations. Knows which failures are an outage (to be waited out) and which are 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -21,6 +22,7 @@ from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
 from storage.tables import Tables, make_tables
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 BUSY_SECONDS = 5.0
 IDLE_IN_TRANSACTION_MILLISECONDS = 5000
@@ -105,7 +107,10 @@ class Database:
         with self.peewee.atomic() if self.postgresql else self.peewee.atomic("IMMEDIATE"):
             yield
         for act in after:
-            act()
+            try:
+                act()
+            except Exception:  # it is committed: whoever would do it again must not think otherwise
+                logger.exception("what was to follow a COMMIT failed", extra={"action": "after_commit"})
 
     def after_commit(self, act: Callable[[], object]) -> None:
         """Have something quick done by this thread once its transaction is committed; never, if it is not."""

@@ -109,6 +109,8 @@ class Connection:
         self._todo.append(item)
         self.start()
         self.call(self._pump)
+        if self.state is State.CLOSED:  # in this moment: nobody else would tell
+            self._fail(ConnectionGone("the connection to RabbitMQ is closed"), lasting=True)
         return done
 
     def send(self, exchange: str, routing_key: str, body: bytes, properties: Any, settled: Settled) -> None:
@@ -165,7 +167,9 @@ class Connection:
             try:
                 self._connection.ioloop.start()
             except Exception as error:
-                logger.exception("the connection to RabbitMQ failed", extra={"action": "broker_failed"})
+                # Closed in the middle of its opening, pika fails after it has closed the socket.
+                if not self._closing.is_set():
+                    logger.exception("the connection to RabbitMQ failed", extra={"action": "broker_failed"})
                 self._on_gone(self._connection, error)
             finally:
                 self._connection.ioloop.close()
@@ -225,11 +229,9 @@ class Connection:
                 self._channel.basic_publish(item.exchange, item.routing_key, item.body, item.properties)
 
     def _close_connection(self) -> None:
-        connection = self._connection
-        if connection.is_open:
-            connection.close()
-        elif not connection.is_closing:
-            connection.ioloop.stop()
+        # One that is being opened is broken off; in either case it is told as gone.
+        if not (self._connection.is_closing or self._connection.is_closed):
+            self._connection.close()
 
     def _say(self, state: str, text: str, **more: Any) -> None:
         level = logging.WARNING if state != "open" else logging.INFO

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pika
 
+from actors.broker.connection import ConnectionGone, NotTaken
 from actors.broker.topology import EVENTS, REPLAYS
 from actors.clocks import utc_now
 from actors.commands import answers
@@ -242,9 +243,9 @@ class CommandHandler:
                 future.result(CONFIRM_PATIENCE)
             except TimeoutError:
                 raise Later("the broker did not confirm the answer") from None
-            except Exception as error:
-                if self._stopping.is_set():
-                    raise Later(str(error)) from error
+            except ConnectionGone as error:
+                raise Later(str(error)) from error
+            except NotTaken as error:
                 # A subscriber's full queue refused it; all others have it, and would have it twice.
                 logger.warning(
                     "the broker did not take an answer", extra={"action": "answer_refused", "error": str(error)}

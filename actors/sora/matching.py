@@ -51,9 +51,8 @@ def judge(listing: Listing, spec: VideoSpec, *, open_intents: int, held: Collect
     """
     unheld = [video for video in listing.videos if video.id not in held and _in_window(video, listing.window_start)]
     # Servers rename models and round sizes and lengths: a video of our prompt that differs there may yet be ours.
-    foreign = [video for video in unheld if contradicts(video, spec)]
-    disguised = any(_may_say(video.prompt, spec.prompt) for video in foreign)
-    candidates = [video for video in unheld if video not in foreign]
+    disguised = any(contradicts(video, spec) and _may_say(video.prompt, spec.prompt) for video in unheld)
+    candidates = [video for video in unheld if not contradicts(video, spec)]
     if any(video.id is None or video.prompt != spec.prompt for video in candidates):
         return NOTHING_PROVED
     # Pages shift while they are read: a video may be listed twice.

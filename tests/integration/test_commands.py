@@ -318,7 +318,6 @@ def test_a_restart_of_the_broker_loses_no_command_and_acknowledges_no_other(
     sent = [application.send("create", videos("A lake", id=f"b-{number}", process=False)) for number in range(30)]
     for _ in range(4):
         assert in_hand.acquire(timeout=PATIENCE)
-    until(rabbitmq.keeps_its_quorum_queues)
     rabbitmq.kill()
     go_on.set()
     rabbitmq.start()
@@ -334,7 +333,6 @@ def test_commands_that_come_while_the_broker_was_away_at_the_start_are_taken(
     application: Application, service: BatchService, consume: Callable[..., None], rabbitmq: RabbitMQ
 ) -> None:
     waiting = application.send("create", videos("A lake", id="nature", process=False))
-    until(rabbitmq.keeps_its_quorum_queues)
     rabbitmq.kill()
     consume(service)
     rabbitmq.start()

@@ -81,16 +81,28 @@ class RabbitMQ:
         )  # fmt: skip
         self._wait_until_ready()
 
-    def keeps_its_quorum_queues(self) -> bool:
-        """Whether they would survive `kill`. Those that were declared in the last seconds are stuck after it."""
-        assert self._folder is not None
-        (home,) = self._folder.glob("data/*/quorum/*")
-        known = [(home / file).read_bytes() for file in ("names.dets", "meta.dets")]
-        queues = [each.name.encode() for each in home.iterdir() if each.is_dir()]
-        return all(queue in text for queue in queues for text in known)
-
     def kill(self) -> None:
-        """End it as kill -9 does; its data stay for `start`."""
+        """End it as kill -9 does; its data stay for `start`.
+
+        Not before its quorum queues would survive: one that was declared in the last seconds is stuck after a kill.
+        """
+        pause, deadline = threading.Event(), time.monotonic() + _PATIENCE
+        while not self._keeps_its_quorum_queues():
+            if time.monotonic() > deadline:
+                raise ServerError(f"RabbitMQ did not write its quorum queues down within {_PATIENCE} s")
+            pause.wait(0.05)
+        self._end()
+
+    def _keeps_its_quorum_queues(self) -> bool:
+        assert self._folder is not None
+        for home in self._folder.glob("data/*/quorum/*"):
+            known = [(home / file).read_bytes() for file in ("names.dets", "meta.dets")]
+            queues = [each.name.encode() for each in home.iterdir() if each.is_dir()]
+            if not all(queue in text for queue in queues for text in known):
+                return False
+        return True
+
+    def _end(self) -> None:
         assert self._server is not None
         assert self._guard is not None
         with self._guard:
@@ -103,7 +115,7 @@ class RabbitMQ:
     def close(self) -> None:
         """End it, and remove what it has written."""
         if self._server is not None:
-            self.kill()
+            self._end()
         if self._folder is not None:
             environment = os.environ | {"ERL_EPMD_PORT": str(self._ports[2].number)}
             subprocess.run(["epmd", "-kill"], env=environment, capture_output=True, check=False)

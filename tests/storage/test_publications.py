@@ -119,6 +119,20 @@ def test_the_watermark_of_what_is_no_more_is_forgotten_with_its_journal(storage)
     assert storage.publications.begun()
 
 
+def test_a_listener_that_fails_undoes_nothing(database, caplog):
+    caplog.set_level("CRITICAL")
+    own = Storage(database)
+
+    def fail(_):
+        raise ZeroDivisionError
+
+    own.journal.listener = fail
+    with database.connection():
+        with database.begin():
+            own.journal.append([an_event(1, "a")])
+        assert own.journal.last_sequence("a") == 1
+
+
 def test_what_is_recorded_is_told_after_its_commit_and_only_then(database):
     own, told = Storage(database), []
     own.journal.listener = told.append

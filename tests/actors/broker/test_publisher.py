@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from types import SimpleNamespace
 
@@ -296,9 +297,26 @@ def test_courses_that_are_done_are_forgotten(office, monkeypatch):
     assert ids(office)[-1] == "a:2"
 
 
-def test_closing_waits_for_what_is_unmarked_but_not_for_a_broker_that_is_away(office):
-    office.publisher.close(5.0)  # nothing was ever recorded
+def seconds_to_close(office, seconds):
+    before = time.monotonic()
+    office.publisher.close(seconds)
+    return time.monotonic() - before
+
+
+def test_closing_waits_for_what_is_unmarked(office):
+    office.publisher.start()
+    office.line.open()
     record(office, "a", 1)
-    office.line.state = State.AWAY
-    office.publisher.close(5.0)
+    office.line.call = lambda function: function()
+    assert seconds_to_close(office, 0.2) >= 0.2
+    office.line.confirm()
+    assert seconds_to_close(office, 30.0) < 10
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_closing_waits_for_nothing_where_there_is_no_broker(office, used):
+    if used:
+        record(office, "a", 1)
+        office.line.state = State.AWAY
+    assert seconds_to_close(office, 30.0) < 10
     assert office.storage.journal.listener is None

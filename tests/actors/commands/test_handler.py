@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.broker.connection import NotTaken
+from actors.broker.connection import ConnectionGone, NotTaken
 from actors.commands import handler as handler_module
 from actors.commands.command import Message
 from actors.commands.handler import CREATION_PATIENCE, CommandHandler, Later, NotYet, Refused
@@ -377,6 +377,12 @@ def test_an_answer_that_is_not_confirmed_is_given_again(handler, broker, service
     first, second = broker.published
     assert first.body == second.body
     assert len(service.history("nature")) == 1
+
+
+def test_an_answer_whose_connection_is_closed_is_given_again(handler, broker):
+    broker.word = lambda future: future.set_exception(ConnectionGone("closed"))
+    with pytest.raises(Later):
+        handler.handle(message("create", LAKE))
 
 
 def test_a_subscribers_full_queue_does_not_stop_the_answers(handler, broker):
