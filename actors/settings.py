@@ -6,6 +6,7 @@ Nothing else in the project reads the environment. A bare number is milliseconds
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -133,4 +134,21 @@ def load_settings(**changes: Any) -> Settings:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]).upper()
         value = "***" if name in {"OPENAI_API_KEY", "AMQP_URL", "DATABASE_URL"} else repr(first["input"])
-        raise SettingsError(f"{name}={value}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise SettingsError(f"{name}={value}: {_expected(first)}") from error
+
+
+# pydantic's own sentences speak of inputs and of Python's types.
+_SENTENCES = {
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "greater_than": "must be more than 0",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than_equal": "must be {le} or less",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must be <width>x<height> in pixels, for example 1280x720",
+}
+
+
+def _expected(entry: Mapping[str, Any]) -> str:
+    sentence = _SENTENCES.get(entry["type"])
+    return sentence.format(**entry.get("ctx", {})) if sentence else entry["msg"].removeprefix("Value error, ")

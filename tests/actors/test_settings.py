@@ -141,6 +141,25 @@ def test_a_value_that_can_not_be_used_is_named_with_its_variable(given, name, te
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("SORA_POLL_INTERVAL", "0", "must be more than 0"),
+        ("SORA_SECONDS", "ten", "must be a whole number"),
+        ("SORA_PAID_ATTEMPTS", "1.5", "must be a whole number"),
+        ("SORA_MAX_REQUESTS_PER_SECOND", "fast", "must be a number"),
+        ("SORA_SIZE", "large", "must be <width>x<height> in pixels, for example 1280x720"),
+        ("BATCH_CONCURRENCY", "0", "must be 1 or more"),
+        ("BATCH_MAX_SIZE", "10001", "must be 10000 or less"),
+        ("LOG_FORMAT", "xml", "must be 'text' or 'json'"),
+    ],
+)
+def test_what_is_expected_is_said_in_plain_words(given, name, text, expected):
+    with pytest.raises(SettingsError) as caught:
+        given(**{name: text})
+    assert str(caught.value) == f"{name}={text!r}: {expected}"
+
+
 def test_a_file_that_is_not_utf_8_is_named(tmp_path):
     (tmp_path / ".env").write_bytes(b"SORA_MODEL=\xff\n")
     with pytest.raises(SettingsError, match=r"\.env is not UTF-8"):
