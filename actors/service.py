@@ -162,6 +162,11 @@ class BatchService:
             raise operations.unknown(self._storage, batch_id)
         return batch
 
+    def is_simulated(self, batch_id: str) -> bool:
+        """Whether the built-in simulator makes a batch's videos; False as long as it was not started."""
+        batch = self._read(lambda: self._storage.batches.get(batch_id))
+        return batch is not None and batch.provider == SIMULATOR
+
     def cancel_batch(self, batch_id: str, reason: str | None = None) -> CancellationSummary:
         """End a batch, whoever runs it. Cancelling it again gives the same summary.
 

@@ -20,10 +20,11 @@ def status(batch_id: BatchId, json: Json = False, verbose: Verbose = False) -> N
 
     with opened(verbose=verbose) as service:
         batch = service.get_batch_status(batch_id)
+        simulated = service.is_simulated(batch_id)
     if json:
         print_json(batch.model_dump(mode="json"))
     else:
-        print_batch(batch, {})
+        print_batch(batch, {}, simulated=simulated)
 
 
 def list_(

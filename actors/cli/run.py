@@ -80,7 +80,7 @@ def demo(output: Output = None, json: Json = False, quiet: Quiet = False, verbos
 
 def resume(
     batch_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", show_default=False, help="The batch; without it, all unfinished.")
+        str | None, typer.Argument(metavar="ID", show_default=False, help="The batch; without it, all unfinished.")
     ] = None,
     output: Output = None,
     simulate: Simulate = False,
@@ -91,7 +91,7 @@ def resume(
     """Go on with unfinished batches.
 
     With an ID: with that one. Videos that the server is making already are not paid for again.
-    With --json and without an ID the answer is a list of batches.
+    With --json and without an ID the answer is a list of batches. Exit codes: as those of `sora-batch run`.
     """
     session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     session.resume(batch_id)
@@ -125,6 +125,7 @@ def retry(
     """Try again what failed or was cancelled in a batch.
 
     What the server still has is fetched, not paid for again. A video with another prompt is a new payment.
+    Exit codes: as those of `sora-batch run`.
     """
     from actors.cli.changes import parse_changes, whole_job_id
 

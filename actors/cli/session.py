@@ -80,14 +80,16 @@ class Session:
         """Run a batch's ended videos again."""
         with self._service() as service:
             view = viewed(service, batch_id)
-            running = service.retry_batch(batch_id, jobs, changes, pay_again)
-            if not (jobs or changes or pay_again):
+            if view.finished and not (jobs or changes or pay_again):
                 self._tell_what_is_left_alone(view)
+            running = service.retry_batch(batch_id, jobs, changes, pay_again)
             self._finish(service, [running], [view])
 
     def _tell_what_is_left_alone(self, view: BatchView) -> None:
+        options = " --simulate" if self._simulate else ""
         for number in unknown_ones(view.jobs.values()):
-            warn(f"video {number} is left alone, since whether it was made is unknown{look_for_it(view.id, number)}")
+            way_out = look_for_it(view.id, number, options)
+            warn(f"video {number} is left alone, since whether it was made is unknown{way_out}")
 
     @contextmanager
     def _service(self) -> Iterator[BatchService]:

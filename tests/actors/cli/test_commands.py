@@ -98,18 +98,38 @@ def test_retry_makes_what_failed_with_another_prompt(call: Call, server: Simulat
     assert server.creates == 3
 
 
-def test_a_retry_says_what_it_leaves_alone(call: Call) -> None:
-    lost = {"code": "submission_unknown", "message": "who knows", "retryable": False, "detail": None}
-    broken = {"code": "server_error", "message": "it broke", "retryable": True, "detail": None}
-    jobs = [
-        a_job(position, status=JobStatus.FAILED, error=error) for position, error in enumerate((lost, broken), start=1)
-    ]
+LOST = {"code": "submission_unknown", "message": "who knows", "retryable": False, "detail": None}
+BROKEN = {"code": "server_error", "message": "it broke", "retryable": True, "detail": None}
+
+
+def failed_batch(*errors: dict[str, Any], provider: str | None = None) -> None:
+    """A batch with a failed video for each error."""
+    jobs = [a_job(position, status=JobStatus.FAILED, error=error) for position, error in enumerate(errors, start=1)]
+    batch = a_batch(status=BatchStatus.FAILED, total=len(jobs), failed=len(jobs), provider=provider)
     with BatchService() as service, service._database.connection(), service._database.begin():
-        put(service._storage, a_batch(status=BatchStatus.FAILED, total=2, failed=2), jobs)
+        put(service._storage, batch, jobs)
+
+
+def test_a_retry_says_what_it_leaves_alone(call: Call) -> None:
+    failed_batch(LOST, BROKEN)
     result = call("retry", "nature")
     assert result.exit_code == 3
     assert "video 1 is left alone, since whether it was made is unknown" in result.stderr
     assert "retry nature --job 1 --pay-again" in result.stderr
+
+
+def test_a_retry_of_a_simulated_batch_that_leaves_all_alone_says_how_to_name_them(call: Call) -> None:
+    failed_batch(LOST, provider="simulator")
+    result = call("retry", "nature", "--simulate")
+    assert result.exit_code == 2
+    assert "to look for it again: sora-batch retry nature --simulate --job 1;" in result.stderr
+    assert "nothing of it can be retried" in result.stderr
+
+
+@pytest.mark.parametrize(("provider", "options"), [("simulator", " --simulate"), ("http://h/v1#0", "")])
+def test_the_advice_of_status_works_as_it_stands(call: Call, provider: str, options: str) -> None:
+    failed_batch(BROKEN, provider=provider)
+    assert call("status", "nature").stdout.endswith(f"sora-batch retry nature{options}\n")
 
 
 def test_the_announced_limit_is_the_one_that_holds(call: Call) -> None:
