@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
-from actors.model import Batch, Job, moment, progress_of
+from actors.model import Batch, Job, job_document, moment, progress_document
 from storage.records import BatchRecord, EventRecord, JobRecord
 from storage.states import BatchStatus
 
@@ -79,7 +79,7 @@ def batch_event(name: EventName, batch: BatchRecord, sequence: int, at: float, /
 
 def job_event(name: EventName, batch: BatchRecord, job: JobRecord, sequence: int, at: float) -> EventRecord:
     """An event of a job, with the batch as it stands after it."""
-    return _event(name, batch, sequence, at, subject=job.id, more={"job": Job.of(job)})
+    return _event(name, batch, sequence, at, subject=job.id, more={"job": job_document(job)})
 
 
 def final_event(batch: BatchRecord, jobs: Iterable[JobRecord], sequence: int, at: float, /, **more: Any) -> EventRecord:
@@ -115,7 +115,7 @@ def _event(
         "data": {
             "batch_id": batch.id,
             "status": batch.status.value,
-            "progress": progress_of(batch),
+            "progress": progress_document(batch),
             **more,
         },
     }

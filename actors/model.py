@@ -253,16 +253,7 @@ class Progress(_Output):
     @classmethod
     def of(cls, *, total: int, completed: int, failed: int, cancelled: int, processing: int) -> Self:
         """Derive what follows from the counts."""
-        finished = completed + failed + cancelled
-        return cls.model_construct(
-            total=total,
-            completed=completed,
-            failed=failed,
-            cancelled=cancelled,
-            pending=total - finished,
-            processing=processing,
-            percentage=finished * 100 // total,
-        )
+        return cls.model_construct(**_progress(total, completed, failed, cancelled, processing))
 
 
 class JobError(_Output):
@@ -307,25 +298,10 @@ class Job(_Output):
     @classmethod
     def of(cls, record: JobRecord) -> Self:
         """The public face of a record, which needs no second validation."""
-        return cls.model_construct(
-            id=record.id,
-            index=record.position,
-            status=record.status,
-            prompt=record.prompt,
-            duration=record.duration,
-            model=record.model,
-            size=record.size,
-            metadata=record.metadata,
-            remote_id=record.remote_id,
-            progress=record.progress,
-            attempts=record.attempts,
-            error=JobError(**record.error) if record.error else None,
-            video=VideoFile(**record.video) if record.video else None,
-            created_at=moment(record.created_at),
-            updated_at=moment(record.updated_at),
-            started_at=moment(record.started_at),
-            completed_at=moment(record.completed_at),
-        )
+        document = job_document(record)
+        error, video = document["error"], document["video"]
+        document |= {"error": JobError(**error) if error else None, "video": VideoFile(**video) if video else None}
+        return cls.model_construct(**document)
 
 
 class Batch(_Output):
@@ -384,6 +360,52 @@ def progress_of(record: BatchRecord) -> Progress:
         cancelled=record.cancelled,
         processing=record.processing,
     )
+
+
+def progress_document(record: BatchRecord) -> dict[str, Any]:
+    """The same as JSON, without a model: there are events by the ten thousand."""
+    return _progress(record.total, record.completed, record.failed, record.cancelled, record.processing)
+
+
+def _progress(total: int, completed: int, failed: int, cancelled: int, processing: int) -> dict[str, Any]:
+    finished = completed + failed + cancelled
+    return {
+        "total": total,
+        "completed": completed,
+        "failed": failed,
+        "cancelled": cancelled,
+        "pending": total - finished,
+        "processing": processing,
+        "percentage": finished * 100 // total,
+    }
+
+
+def job_document(record: JobRecord) -> dict[str, Any]:
+    """What `Job` says of a record as JSON, its fields in the same order, without a model."""
+    return {
+        "id": record.id,
+        "index": record.position,
+        "status": record.status,
+        "prompt": record.prompt,
+        "duration": record.duration,
+        "model": record.model,
+        "size": record.size,
+        "metadata": record.metadata,
+        "remote_id": record.remote_id,
+        "progress": record.progress,
+        "attempts": record.attempts,
+        "error": _in_order(record.error, JobError),
+        "video": _in_order(record.video, VideoFile),
+        "created_at": moment(record.created_at),
+        "updated_at": moment(record.updated_at),
+        "started_at": moment(record.started_at),
+        "completed_at": moment(record.completed_at),
+    }
+
+
+def _in_order(document: dict[str, Any] | None, model: type[_Output]) -> dict[str, Any] | None:
+    """Its fields as the model has them: a database need not keep the order."""
+    return {name: document.get(name) for name in model.model_fields} if document else None
 
 
 class Charge(_Output):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
+from operator import attrgetter
 from typing import Any
 
 from storage.database import Database
@@ -19,6 +20,8 @@ _NAMES = ", ".join(_COLUMNS)
 _DOCUMENTS = ("reference", "metadata", "error", "video")
 _OPEN = f" AND status NOT IN ({', '.join(repr(status.value) for status in sorted(FINAL_JOB))})"
 _CHUNK = 500
+_columns_of = attrgetter(*_COLUMNS)
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class JobRepository:
@@ -90,8 +93,7 @@ class JobRepository:
 
 
 def _values(job: JobRecord) -> list[Any]:
-    values = (getattr(job, name) for name in _COLUMNS)
-    return [json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value for value in values]
+    return [_encode(value) if isinstance(value, dict) else value for value in _columns_of(job)]
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from actors.events import FINAL_EVENTS, JOBS_MAX_BYTES, Event, EventName, batch_event, final_event, job_event
+from actors.model import Job, Progress
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus
 from tests.builders import NOON, a_batch, a_job, some_jobs
 
@@ -59,6 +60,33 @@ def test_an_event_of_a_job_names_it_and_carries_it():
     assert event["data"]["job"]["id"] == "nature-07"
     assert (event["data"]["job"]["index"], event["data"]["job"]["remote_id"]) == (7, "video_7")
     assert event["data"]["progress"]["processing"] == 1
+
+
+FAILURE = {"code": "moderation_blocked", "message": "grün\n", "retryable": False, "detail": {"b": 1.5, "a": None}}
+FILE = {"path": "/v/ü.mp4", "bytes": 2**40, "sha256": "0" * 64, "content_type": "video/mp4"}
+
+
+@pytest.mark.parametrize("at", [NOON, NOON + 0.25, NOON + 1e-6, 0.0])
+@pytest.mark.parametrize(
+    "job",
+    [
+        a_job(),
+        a_job(10_000, status=JobStatus.COMPLETED, video=FILE, progress=100, remote_id="video_1", started_at=NOON),
+        a_job(status=JobStatus.FAILED, error=FAILURE, completed_at=NOON + 0.5, attempts=2),
+        a_job(status=JobStatus.FAILED, error=dict(reversed(FAILURE.items()))),  # jsonb has an order of its own
+        a_job(status=JobStatus.CANCELLED, error={"code": "cancelled", "message": "", "retryable": True}),
+        a_job(prompt='"\\\x1b 🌻', duration=8, model="m", size="1x1", metadata={"z": [1, {"ü": 2.0}], "a": 2**60}),
+    ],
+    ids=range(6),
+)
+def test_the_bytes_of_an_event_are_those_of_the_models(job, at):
+    batch = a_batch(total=7, completed=2, failed=1, cancelled=1, processing=2, status=BatchStatus.PROCESSING)
+    body = job_event(EventName.JOB_PROGRESSED, batch, job, 3, at).body
+    data = json.loads(body)["data"]
+    shown = Job.model_validate(data["job"]).model_dump_json()
+    assert body.endswith(f'"job":{shown}}}}}')
+    assert f'"progress":{Progress.model_validate(data["progress"]).model_dump_json()},"job":' in body
+    assert shown == Job.of(job).model_dump_json()
 
 
 def test_more_may_be_said_with_an_event_of_a_batch():
