@@ -35,7 +35,7 @@ from actors.wishes import Granted, Receipt, Wish
 from storage.changes import Storage
 from storage.database import Database, DatabaseError
 from storage.recorder import Recorder
-from storage.records import EventRecord
+from storage.records import EventRecord, SubmissionRecord
 from storage.states import BatchStatus
 from storage.videos import VideoFolder
 
@@ -307,6 +307,13 @@ class BatchService:
         if events is None:
             raise operations.unknown(self._storage, batch_id)
         return events
+
+    def submissions(self, batch_id: str) -> list[SubmissionRecord]:
+        """Every try at paying for a video of a batch, in order, and what became of it.
+
+        A `note` of one that is `bound` or `deleted` is the server's answer to our DELETE.
+        """
+        return self._read(lambda: self._storage.submissions.of_batch(batch_id))
 
     def grant(self, wish: Wish, receipt: Receipt, answer: Callable[[Granted], str]) -> str:
         """Do what a command wishes and enter it in the inbox with its answer, in one transaction.

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from actors.cli.options import BatchId, Json, Metadata, Verbose, opened, parse_metadata
+from storage.states import SubmissionState
 
 if TYPE_CHECKING:
     from actors.events import Event
     from actors.model import Batch
+    from storage.records import SubmissionRecord
 
 
 def status(batch_id: BatchId, json: Json = False, verbose: Verbose = False) -> None:
@@ -59,10 +62,25 @@ def history(
     json: Annotated[bool, typer.Option("--json", help="Each event as it was recorded: a JSON object a line.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what happened to a batch, one event a line."""
+    """Show what happened to a batch, one event a line.
+
+    Below them, unless with --json, what the server answered when it was asked to delete cancelled videos.
+    """
     with opened(verbose=verbose) as service:
         for event in service.history(batch_id, from_sequence):
             typer.echo(_document(event) if json else _line(event))
+        if not json:
+            for line in _deletions(service.submissions(batch_id)):
+                typer.echo(line)
+
+
+def _deletions(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
+    """No events: the batch had ended before, and its last event is its last."""
+    from actors.cli.text import clean
+
+    for entry in submissions:
+        if entry.note and entry.state in (SubmissionState.BOUND, SubmissionState.DELETED):
+            yield f"      {entry.job_id} {clean(entry.remote_id)}: {clean(entry.note)}"
 
 
 def _row(batch: Batch) -> list[str]:

@@ -11,8 +11,8 @@ import pytest
 
 from actors.service import BatchService
 from actors.sora.simulator import Simulator
-from storage.states import BatchStatus, JobStatus
-from tests.builders import a_batch, a_job, put
+from storage.states import BatchStatus, JobStatus, SubmissionState
+from tests.builders import a_batch, a_job, an_intent, put
 
 Call = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("server")
@@ -148,6 +148,23 @@ def test_cancel_tells_what_it_did_and_what_can_be_charged(call: Call) -> None:
         4,
         "sora-batch: nature-01 cancelled: no\nsora-batch: nature-02 cancelled: no\n",
     )
+
+
+def test_history_tells_what_the_server_answered_to_a_delete(call: Call) -> None:
+    jobs = [a_job(position, status=JobStatus.CANCELLED) for position in (1, 2, 3)]
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        storage = service._storage
+        put(storage, a_batch(status=BatchStatus.CANCELLED, total=3, cancelled=3), jobs)
+        for job in jobs:
+            storage.submissions.intend([an_intent(f"intent-{job.position}", job)])
+            storage.submissions.bind(f"intent-{job.position}", f"video_{job.position}")
+        storage.submissions.settle("intent-1", SubmissionState.DELETED, "DELETE after the cancellation: HTTP 200")
+        storage.submissions.annotate("intent-2", "DELETE after the cancellation: HTTP 405")
+    assert call("history", "nature").stdout.splitlines() == [
+        "      nature-01 video_1: DELETE after the cancellation: HTTP 200",
+        "      nature-02 video_2: DELETE after the cancellation: HTTP 405",
+    ]
+    assert call("history", "nature", "--json").stdout == ""
 
 
 def test_resume_goes_on_with_what_was_started(call: Call, server: Simulator) -> None:
