@@ -1,0 +1,47 @@
+"""What is told while batches are followed to their end."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from actors.cli.follow import Follower
+from actors.cli.lines import LineShow
+from actors.cli.signals import Interruption
+from actors.cli.view import BatchView
+from actors.events import Event
+from actors.messages import Wait
+from actors.model import Batch, Job
+
+
+class EndedService:
+    """One whose batch has just ended while its last wait is not taken back yet."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._events = events
+
+    def history(self, batch_id: str, from_sequence: int) -> list[Event]:
+        return [event for event in self._events if int(event.sequence) >= from_sequence]
+
+    def waits(self, batch_id: str) -> dict[str, Wait]:
+        return {"": Wait("rate limited", time.monotonic() + 60)}
+
+
+def followed(batch: Batch, events: list[Event]) -> list[str]:
+    running: Any = Future()
+    running.set_result(batch)
+    service: Any = EndedService(events)
+    stream = io.StringIO()
+    Follower(service, LineShow(stream), None).follow([running], [BatchView(batch)], Interruption())
+    return [line[9:] for line in stream.getvalue().splitlines()]
+
+
+def test_nothing_is_said_to_wait_once_the_batch_has_ended(
+    make_job: Callable[..., Job], make_batch: Callable[..., Batch], make_event: Callable[..., Event]
+) -> None:
+    going, ended = make_batch(make_job(1)), make_batch(make_job(1, "completed"), status="completed")
+    assert followed(going, [make_event(1, "batch.started", going)])[1].startswith("nature waiting: rate limited")
+    assert followed(going, [make_event(1, "batch.completed", ended)]) == ["nature completed 1 of 1 video"]
