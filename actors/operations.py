@@ -95,6 +95,23 @@ def check_provider(batch: BatchRecord, provider: str) -> None:
         )
 
 
+def rebind(storage: Storage, batch: BatchRecord, provider: str) -> None:
+    """See that a batch may be retried there; bind it to another key of its server, if nothing is left under its own.
+
+    So a key that was wrong is mended.
+
+    Raises:
+        Conflict: it was started elsewhere, or may have videos under its own key.
+    """
+    here, there = (place.partition("#")[0] for place in (provider, batch.provider or ""))
+    live = storage.submissions.live_of_batch(batch.id)
+    left = any(job.status is not JobStatus.COMPLETED for job in storage.jobs.by_id(live).values())
+    if here != there or left or batch.status not in FINAL_BATCH:
+        check_provider(batch, provider)
+    elif batch.provider != provider:
+        storage.batches.update(batch.id, provider=provider)
+
+
 def cancel(storage: Storage, batch_id: str, reason: str | None, at: float) -> CancellationSummary:
     """Take a batch over and end it. Its owner, if it has one, is fenced by the same write.
 

@@ -235,7 +235,7 @@ class BatchService:
             if batch.epoch in after:
                 return  # its COMMIT had been carried out, and the answer was lost
             after.append(batch.epoch + 1)
-            operations.check_provider(batch, provider)
+            operations.rebind(self._storage, batch, provider)
             operations.retry(
                 self._storage, batch_id, job_ids=job_ids, changes=columns, changed_references=references,
                 pay_again=pay_again, at=utc_now(),

@@ -135,7 +135,7 @@ def grant(storage: Storage, wish: Wish, provider: str, at: float) -> Granted:
         case Cancel(batch_id, reason):
             return Granted(batch_id, summary=operations.cancel(storage, batch_id, reason, at))
         case Retry(batch_id):
-            operations.check_provider(operations.existing(storage, batch_id), provider)
+            operations.rebind(storage, operations.existing(storage, batch_id), provider)
             job_ids = operations.retry(
                 storage, batch_id, job_ids=wish.job_ids, changes=wish.columns, changed_references=wish.references,
                 pay_again=wish.pay_again, at=at,

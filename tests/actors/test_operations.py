@@ -11,7 +11,7 @@ from actors.operations import NewBatch
 from storage.changes import Storage
 from storage.database import Database
 from storage.records import ReferenceRecord
-from storage.states import FINAL_BATCH, JobStatus, SubmissionState
+from storage.states import FINAL_BATCH, LIVE_SUBMISSION, JobStatus, SubmissionState
 from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, put, some_jobs
 
 J, S = JobStatus, SubmissionState
@@ -273,6 +273,44 @@ def test_we_ask_to_delete_what_we_made_and_nobody_else_did(cancel, do, storage):
 
 
 # --- retry
+
+
+@pytest.mark.parametrize("state", [None, S.REFUSED, S.NOT_SENT, S.FAILED, S.ABSENT])
+def test_a_batch_whose_key_was_wrong_is_retried_with_another(do, ended, storage, state):
+    ended(ErrorCode.AUTHENTICATION, state, provider="http://h/v1#wrong")
+    do(operations.rebind, storage.batches.get("nature"), "http://h/v1#right")
+    assert storage.batches.get("nature").provider == "http://h/v1#right"
+
+
+@pytest.mark.parametrize("state", sorted(LIVE_SUBMISSION))
+def test_what_may_exist_is_looked_for_with_the_key_that_paid_for_it(do, ended, storage, state):
+    ended(ErrorCode.AUTHENTICATION, state, provider="http://h/v1#old")
+    with pytest.raises(Conflict, match="with another key"):
+        do(operations.rebind, storage.batches.get("nature"), "http://h/v1#new")
+    assert storage.batches.get("nature").provider == "http://h/v1#old"
+
+
+@pytest.mark.parametrize(
+    ("provider", "status"),
+    [("http://other/v1#new", "failed"), ("simulator", "failed"), ("http://h/v1#old", "processing")],
+)
+def test_a_batch_changes_neither_its_server_nor_its_key_otherwise(do, storage, provider, status):
+    put(storage, a_batch(provider=provider, status=status))
+    with pytest.raises(Conflict, match="was started at"):
+        do(operations.rebind, storage.batches.get("nature"), "http://h/v1#new")
+    assert storage.batches.get("nature").provider == provider
+
+
+def test_videos_that_are_finished_need_no_key(do, storage):
+    jobs = [
+        a_job(1, status=J.COMPLETED),
+        a_job(2, status=J.FAILED, error=Failure(ErrorCode.PERMISSION, "x").document()),
+    ]
+    put(storage, a_batch(total=2, completed=1, failed=1, status="partial", provider="http://h/v1#old"), jobs)
+    with storage.database.begin():
+        bring(storage, jobs[0], S.BOUND)
+    do(operations.rebind, storage.batches.get("nature"), "http://h/v1#new")
+    assert storage.batches.get("nature").provider == "http://h/v1#new"
 
 
 @pytest.mark.parametrize("state", [None, S.REFUSED, S.NOT_SENT, S.FAILED, S.DELETED])

@@ -132,6 +132,16 @@ def test_the_advice_of_status_works_as_it_stands(call: Call, provider: str, opti
     assert call("status", "nature").stdout.endswith(f"sora-batch retry nature{options}\n")
 
 
+def test_a_key_that_was_wrong_is_mended_by_a_retry(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+    result = call("run", "-p", "Sea", "-p", "Sky", "-c", "1", "--id", "nature")
+    assert result.exit_code == 1
+    assert "authentication: " in result.stdout
+    monkeypatch.setenv("OPENAI_API_KEY", "the-key")
+    result = call("retry", "nature")
+    assert result.exit_code == 0, result.stderr
+
+
 def test_the_announced_limit_is_the_one_that_holds(call: Call) -> None:
     assert "2 videos, 1 at a time" in call("run", "-p", "Sea", "-p", "Sky", "-c", "1").stderr
     assert "1 video, 1 at a time" in call("run", "-p", "Sea").stderr
