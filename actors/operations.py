@@ -98,7 +98,7 @@ def check_provider(batch: BatchRecord, provider: str) -> None:
 def rebind(storage: Storage, batch: BatchRecord, provider: str) -> None:
     """See that a batch may be retried there; bind it to another key of its server, if nothing is left under its own.
 
-    So a key that was wrong is mended.
+    So a key that was wrong is mended. A completed batch has nothing to retry, and stays as it is.
 
     Raises:
         Conflict: it was started elsewhere, or may have videos under its own key.
@@ -106,7 +106,7 @@ def rebind(storage: Storage, batch: BatchRecord, provider: str) -> None:
     here, there = (place.partition("#")[0] for place in (provider, batch.provider or ""))
     live = storage.submissions.live_of_batch(batch.id)
     left = any(job.status is not JobStatus.COMPLETED for job in storage.jobs.by_id(live).values())
-    if here != there or left or batch.status not in FINAL_BATCH:
+    if here != there or left or batch.status not in FINAL_BATCH - {BatchStatus.COMPLETED}:
         check_provider(batch, provider)
     elif batch.provider != provider:
         storage.batches.update(batch.id, provider=provider)

@@ -292,7 +292,12 @@ def test_what_may_exist_is_looked_for_with_the_key_that_paid_for_it(do, ended, s
 
 @pytest.mark.parametrize(
     ("provider", "status"),
-    [("http://other/v1#new", "failed"), ("simulator", "failed"), ("http://h/v1#old", "processing")],
+    [
+        ("http://other/v1#new", "failed"),
+        ("simulator", "failed"),
+        ("http://h/v1#old", "processing"),
+        ("http://h/v1#old", "completed"),
+    ],
 )
 def test_a_batch_changes_neither_its_server_nor_its_key_otherwise(do, storage, provider, status):
     put(storage, a_batch(provider=provider, status=status))
