@@ -167,6 +167,7 @@ def _charges(storage: Storage, batch_id: str, cancelled: dict[str, JobRecord] | 
     """The videos of cancelled jobs (None: as recorded) that a server may still make and charge for."""
     entries = [entry for entry in storage.submissions.of_batch(batch_id) if entry.state in _CHARGED]
     jobs = storage.jobs.by_id([entry.job_id for entry in entries]) if cancelled is None else cancelled
+    entries.sort(key=lambda entry: jobs[entry.job_id].position if entry.job_id in jobs else 0)
     return [
         Charge(job_id=entry.job_id, remote_id=entry.remote_id, state=_CHARGED[entry.state])
         for entry in entries

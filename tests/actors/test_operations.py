@@ -240,6 +240,17 @@ def test_cancelling_twice_gives_the_same_summary_and_tells_nothing_more(cancel, 
     assert storage.batches.get("nature") == batch
 
 
+def test_what_may_be_charged_is_told_in_the_order_of_the_videos(cancel, storage):
+    jobs = some_jobs(3, status=J.GENERATING)
+    put(storage, a_batch(total=3, processing=3, status="processing"), jobs)
+    with storage.database.begin():
+        for job in reversed(jobs):
+            bring(storage, job, S.BOUND)
+    told = cancel()
+    assert [charge.job_id for charge in told.may_be_charged] == ["nature-01", "nature-02", "nature-03"]
+    assert cancel() == told
+
+
 def test_an_answer_that_comes_after_the_cancellation_is_kept_and_told(cancel, storage):
     put(storage, a_batch(status="processing", processing=1), [a_job(status=J.SUBMITTING)])
     bring(storage, a_job(), S.INTENDED)
