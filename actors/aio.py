@@ -10,6 +10,7 @@ from actors.events import Event
 from actors.model import Batch, BatchVideoRequest, CancellationSummary
 from actors.service import BatchService
 from actors.settings import Settings
+from storage.records import SubmissionRecord
 from storage.states import BatchStatus
 
 
@@ -82,6 +83,10 @@ class AsyncBatchService:
     async def history(self, batch_id: str, from_sequence: int = 1) -> list[Event]:
         """As `BatchService.history`."""
         return await asyncio.to_thread(self._service.history, batch_id, from_sequence)
+
+    async def submissions(self, batch_id: str) -> list[SubmissionRecord]:
+        """As `BatchService.submissions`."""
+        return await asyncio.to_thread(self._service.submissions, batch_id)
 
     async def close(self) -> None:
         """As `BatchService.close`."""

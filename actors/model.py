@@ -23,14 +23,13 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from actors.errors import FieldError, InvalidRequest
+from actors.expectations import ID_PATTERN, SIZE_PATTERN, expectation
 from storage.records import BatchRecord, JobRecord
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus
 
 METADATA_MAX_BYTES = 65_536
 _SHOWN_MAX = 80
 _ERRORS_MAX = 1000
-ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
-SIZE_PATTERN = r"^\d{2,5}x\d{2,5}$"
 
 
 def _storable(text: str) -> str:
@@ -173,42 +172,12 @@ def _field_error(entry: dict[str, Any]) -> FieldError:
     place = [str(part) for part in entry["loc"] if part not in _BRANCHES and not str(part).startswith("function-")]
     if "metadata" in place:
         del place[place.index("metadata") + 1 :]  # behind it are keys of the caller's, mixed with names of branches
-    expected = _expected(entry)
+    expected = expectation(entry)
     got = "" if entry["type"] == "missing" else f" (got {_shown(entry['input'])})"
     return FieldError(pointer(place), f"{dotted(place) or 'the request'}: {expected}{got}", expected, entry["type"])
 
 
 _BRANCHES = {"FileId", "constrained-str", "str"}
-_SENTENCES = {
-    "missing": "is required",
-    "extra_forbidden": "is no field that is known here",
-    "too_short": "must have at least {min_length} entry",
-    "string_too_short": "must have at least {min_length} character",
-    "string_too_long": "must have at most {max_length} characters",
-    "greater_than_equal": "must be {ge} or more",
-    "less_than_equal": "must be {le} or less",
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "string_type": "must be a text",
-    "string_unicode": "must be valid Unicode, without lone surrogates",
-    "list_type": "must be a list",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-}
-_PATTERNS = {
-    ID_PATTERN: "must be 1 to 64 letters, digits, '-' or '_'",
-    SIZE_PATTERN: "must be <width>x<height> in pixels, for example 1280x720",
-}
-
-
-def _expected(entry: dict[str, Any]) -> str:
-    context = entry.get("ctx", {})
-    if entry["type"] == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
-        return _PATTERNS[context["pattern"]]
-    sentence = _SENTENCES.get(entry["type"])
-    return sentence.format(**context) if sentence else entry["msg"].removeprefix("Value error, ")
 
 
 def pointer(place: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound
@@ -167,11 +168,14 @@ def _charges(storage: Storage, batch_id: str, cancelled: dict[str, JobRecord] | 
     """The videos of cancelled jobs (None: as recorded) that a server may still make and charge for."""
     entries = [entry for entry in storage.submissions.of_batch(batch_id) if entry.state in _CHARGED]
     jobs = storage.jobs.by_id([entry.job_id for entry in entries]) if cancelled is None else cancelled
-    entries.sort(key=lambda entry: jobs[entry.job_id].position if entry.job_id in jobs else 0)
-    return [
-        Charge(job_id=entry.job_id, remote_id=entry.remote_id, state=_CHARGED[entry.state])
+    charged = [
+        (jobs[entry.job_id].position, entry)
         for entry in entries
         if entry.job_id in jobs and jobs[entry.job_id].status is JobStatus.CANCELLED
+    ]
+    return [
+        Charge(job_id=entry.job_id, remote_id=entry.remote_id, state=_CHARGED[entry.state])
+        for _, entry in sorted(charged, key=itemgetter(0))
     ]
 
 

@@ -309,7 +309,7 @@ class BatchService:
         return events
 
     def submissions(self, batch_id: str) -> list[SubmissionRecord]:
-        """Every try at paying for a video of a batch, in order, and what became of it.
+        """Every try at paying for a video of a batch, in order, and what became of it; also of a deleted batch.
 
         A `note` of one that is `bound` or `deleted` is the server's answer to our DELETE.
         """

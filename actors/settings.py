@@ -6,7 +6,6 @@ Nothing else in the project reads the environment. A bare number is milliseconds
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from actors.errors import SettingsError
+from actors.expectations import SIZE_PATTERN, expectation
 
 SIMULATOR = "simulator"
 """The provider of batches whose videos the built-in simulator makes."""
@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     """The server that speaks the Videos API, up to and with its `/v1`."""
     openai_api_key: SecretStr | None = None
     sora_model: str | None = None
-    sora_size: str | None = Field(default=None, pattern=r"^\d{2,5}x\d{2,5}$")
+    sora_size: str | None = Field(default=None, pattern=SIZE_PATTERN)
     sora_seconds: int | None = Field(default=None, ge=1)
     sora_request_format: Literal["multipart", "json"] = "multipart"
     sora_poll_interval: Positive = timedelta(seconds=2)
@@ -134,21 +134,4 @@ def load_settings(**changes: Any) -> Settings:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]).upper()
         value = "***" if name in {"OPENAI_API_KEY", "AMQP_URL", "DATABASE_URL"} else repr(first["input"])
-        raise SettingsError(f"{name}={value}: {_expected(first)}") from error
-
-
-# pydantic's own sentences speak of inputs and of Python's types.
-_SENTENCES = {
-    "int_parsing": "must be a whole number",
-    "float_parsing": "must be a number",
-    "greater_than": "must be more than 0",
-    "greater_than_equal": "must be {ge} or more",
-    "less_than_equal": "must be {le} or less",
-    "literal_error": "must be {expected}",
-    "string_pattern_mismatch": "must be <width>x<height> in pixels, for example 1280x720",
-}
-
-
-def _expected(entry: Mapping[str, Any]) -> str:
-    sentence = _SENTENCES.get(entry["type"])
-    return sentence.format(**entry.get("ctx", {})) if sentence else entry["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{name}={value}: {expectation(first)}") from error

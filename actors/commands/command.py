@@ -28,7 +28,8 @@ from pydantic import (
 )
 
 from actors.errors import FieldError, InvalidRequest
-from actors.model import ID_PATTERN, BatchVideoRequest, Input, Text, Whole, invalid
+from actors.expectations import ID_PATTERN
+from actors.model import BatchVideoRequest, Input, Text, Whole, invalid
 
 MAX_DEPTH = 64
 CONTENT_TYPES = ("application/cloudevents+json", "application/json")

@@ -295,8 +295,10 @@ async def test_an_asyncio_program_awaits_its_batches(options: Callable[..., Any]
         check_complete(await service.process_batch(batch.id), provider, 3)
         assert (await service.get_batch_status(batch.id)).status == "completed"
         assert [found.id for found in await service.list_batches()] == [batch.id]
+        assert [entry.state for entry in await service.submissions(batch.id)] == ["bound"] * 3
         await service.delete_batch(batch.id)
         assert await service.list_batches() == []
+        assert [entry.state for entry in await service.submissions(batch.id)] == ["abandoned"] * 3
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,46 @@
+"""What a value must be, in plain words: for requests, commands and settings alike. Pure.
+
+pydantic's own sentences speak of inputs and of Python's types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+SIZE_PATTERN = r"^\d{2,5}x\d{2,5}$"
+_PATTERNS = {
+    ID_PATTERN: "must be 1 to 64 letters, digits, '-' or '_'",
+    SIZE_PATTERN: "must be <width>x<height> in pixels, for example 1280x720",
+}
+_SENTENCES = {
+    "missing": "is required",
+    "extra_forbidden": "is no field that is known here",
+    "too_short": "must have at least {min_length} entry",
+    "string_too_short": "must have at least {min_length} character",
+    "string_too_long": "must have at most {max_length} characters",
+    "greater_than": "must be more than 0",  # the only such limit; of a length of time, too
+    "greater_than_equal": "must be {ge} or more",
+    "less_than_equal": "must be {le} or less",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "literal_error": "must be {expected}",
+    "string_type": "must be a text",
+    "string_unicode": "must be valid Unicode, without lone surrogates",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+
+
+def expectation(entry: Mapping[str, Any]) -> str:
+    """The sentence for one entry of pydantic's report; pydantic's own where there is none."""
+    context = entry.get("ctx", {})
+    if entry["type"] == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
+        return _PATTERNS[context["pattern"]]
+    sentence = _SENTENCES.get(entry["type"])
+    return sentence.format(**context) if sentence else str(entry["msg"]).removeprefix("Value error, ")
