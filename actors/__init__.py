@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actors.aio import AsyncBatchService
+    from actors.client.aio import AsyncBatchClient
+    from actors.client.batches import BatchClient
+    from actors.client.line import Unanswered
     from actors.errors import (
         BatchReleased,
         Conflict,
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "actors.aio": ("AsyncBatchService",),
+    "actors.client.aio": ("AsyncBatchClient",),
+    "actors.client.batches": ("BatchClient",),
+    "actors.client.line": ("Unanswered",),
     "actors.errors": (
         "BatchReleased", "Conflict", "ErrorCode", "InvalidRequest", "NotFound", "SettingsError", "SoraBatchError",
         "SoraError", "StorageError",

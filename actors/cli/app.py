@@ -13,7 +13,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from actors.cli import doctor, inspect, manage, run, serve, simulator
+from actors.cli import doctor, inspect, manage, remote, run, serve, simulator
 from actors.cli.options import Verbose, warn
 from actors.errors import Conflict, DatabaseUnusable, ErrorCode, InvalidRequest, NotFound, SoraBatchError
 
@@ -130,6 +130,13 @@ _add(
 _add(run.resume, "resume", "resume nature --output films")
 _add(inspect.history, "history nature", "history nature --from 12 --json")
 _add(serve.serve, "serve", "serve --simulate")
+_add(
+    remote.submit,
+    "submit prompts.txt",
+    "submit batch.yaml --watch",
+    "submit -p 'A sunset over the ocean' --duration 8 --json",
+)
+_add(remote.watch, "watch nature", "watch --bind 'batch.completed.#' --json", "watch nature --json | jq .type")
 _add(manage.prune, "prune", "prune --older-than 7d --batches")
 _add(
     simulator.simulator,

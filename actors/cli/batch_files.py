@@ -47,6 +47,31 @@ def read_request(source: str | None, prompts: Iterable[str] = ()) -> Request:
     return request
 
 
+def complete(request: Request, defaults: dict[str, Any]) -> None:
+    """Give the videos what they do not say themselves."""
+    given = {key: value for key, value in defaults.items() if value is not None}
+    videos = request.get("videos")
+    if given and isinstance(videos, list):
+        request["videos"] = [given | video if isinstance(video, dict) else video for video in videos]
+
+
+def override(request: Request, given: dict[str, Any], metadata: dict[str, str]) -> None:
+    """Let what was given besides the file count more than what the file says of the batch."""
+    if given["batch_name"] is not None:
+        request.pop("batchName", None)
+    request |= {key: value for key, value in given.items() if value is not None}
+    if metadata and isinstance(request.setdefault("metadata", {}), dict):
+        request["metadata"] = request["metadata"] | metadata
+
+
+def located(error: InvalidRequest, source: str | None) -> InvalidRequest:
+    """Say in which file it is."""
+    if source is None:
+        return error
+    place = "standard input" if source == "-" else source
+    return InvalidRequest(f"{place}: {error.message}", error.errors)
+
+
 def _read(source: str) -> Request:
     text = _text(source)
     if not text.strip():

@@ -59,11 +59,11 @@ def run(
     Exit codes: 0 completed, 1 failed, 3 partial, 4 cancelled, 2 a usage or configuration error, 130 interrupted.
     Ctrl-C lets go of the batch without cancelling it; `sora-batch resume` goes on with it.
     """
-    from actors.cli.batch_files import read_request
+    from actors.cli.batch_files import complete, override, read_request
 
     request = read_request(file, prompt or [])
-    _complete(request, {"model": model, "size": size, "duration": duration})
-    _override(request, {"batch_name": name, "id": batch_id}, parse_metadata(metadata))
+    complete(request, {"model": model, "size": size, "duration": duration})
+    override(request, {"batch_name": name, "id": batch_id}, parse_metadata(metadata))
     session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     _check_concurrency(concurrency)
     session.run_new(request, concurrency, source=file)
@@ -148,19 +148,3 @@ def _session(output: Path | None, *, simulate: bool, json: bool, quiet: bool, ve
 def _check_concurrency(concurrency: int | None) -> None:
     if concurrency is not None and concurrency < 1:
         raise InvalidRequest(f"--concurrency {concurrency}: must be a whole number of 1 or more")
-
-
-def _complete(request: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Give the videos what they do not say themselves."""
-    given = {key: value for key, value in defaults.items() if value is not None}
-    videos = request.get("videos")
-    if given and isinstance(videos, list):
-        request["videos"] = [given | video if isinstance(video, dict) else video for video in videos]
-
-
-def _override(request: dict[str, Any], given: dict[str, Any], metadata: dict[str, str]) -> None:
-    if given["batch_name"] is not None:
-        request.pop("batchName", None)
-    request |= {key: value for key, value in given.items() if value is not None}
-    if metadata and isinstance(request.setdefault("metadata", {}), dict):
-        request["metadata"] = request["metadata"] | metadata

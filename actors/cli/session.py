@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from actors.cli.batch_files import located
 from actors.cli.follow import Follower, show_for, viewed
 from actors.cli.options import opened, warn
 from actors.cli.outputs import OutputFolder
 from actors.cli.signals import Interrupted, Interruption
-from actors.cli.table import look_for_it, print_batch, print_json, unknown_ones
-from actors.cli.text import count, reason, shown_path
+from actors.cli.table import look_for_it, print_batch, print_json, print_paths, unknown_ones
+from actors.cli.text import count
 from actors.errors import InvalidRequest, SoraBatchError
-from storage.states import BatchStatus, JobStatus
+from storage.states import BatchStatus
 
 if TYPE_CHECKING:
     from actors.cli.view import BatchView
@@ -55,7 +56,7 @@ class Session:
             try:
                 batch = service.create_batch(request)
             except InvalidRequest as error:
-                raise _located(error, source) from None
+                raise located(error, source) from None
             view = viewed(service, batch.id)
             self._announce(batch)
             running = service.process_batch(batch.id, concurrency)
@@ -151,7 +152,7 @@ class Session:
             self._print_documents(batches, several=several)
         elif self._quiet:
             for batch in batches:
-                self._print_paths(batch)
+                print_paths(batch, self._placed)
         else:
             for batch in batches:
                 print_batch(batch, self._placed, simulated=self._simulate)
@@ -163,13 +164,6 @@ class Session:
     def _print_documents(self, batches: list[Batch], *, several: bool) -> None:
         documents = [batch.model_dump(mode="json") for batch in batches]
         print_json(documents if several else documents[0])
-
-    def _print_paths(self, batch: Batch) -> None:
-        for job in batch.jobs:
-            if job.video is not None:
-                typer.echo(shown_path(self._placed.get(job.id, Path(job.video.path)).absolute()))
-            elif job.status is not JobStatus.COMPLETED and job.error is not None:
-                warn(f"{job.id} {job.status.value}: {reason(job.error.code, job.error.message)}")
 
     def _announce(self, batch: Batch) -> None:
         if not self._quiet:
@@ -186,11 +180,3 @@ class Session:
         code = codes.pop() if len(codes) == 1 else EXIT_CODES[BatchStatus.PARTIAL]
         undelivered = self._output is not None and self._output.problems
         return 1 if undelivered and code == 0 else code
-
-
-def _located(error: InvalidRequest, source: str | None) -> InvalidRequest:
-    """Say in which file it is."""
-    if source is None:
-        return error
-    place = "standard input" if source == "-" else source
-    return InvalidRequest(f"{place}: {error.message}", error.errors)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from actors.cli.options import warn
 from actors.cli.text import clean, count, reason, shorten, shown_path, span
 from actors.errors import ErrorCode
-from storage.states import FINAL_JOB, BatchStatus
+from storage.states import FINAL_JOB, BatchStatus, JobStatus
 
 if TYPE_CHECKING:
     from actors.model import Batch, Job
@@ -55,13 +56,27 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         typer.echo(line.rstrip())
 
 
-def print_batch(batch: Batch, placed: Mapping[str, Path], *, simulated: bool = False) -> None:
-    """The closing table: for each video its file, or the reason why there is none."""
+def print_batch(
+    batch: Batch, placed: Mapping[str, Path], *, simulated: bool = False, elsewhere: bool = False
+) -> None:  # fmt: skip
+    """The closing table: for each video its file, or the reason why there is none.
+
+    `elsewhere`: its database is another one, where no command of ours would find it.
+    """
     print_table(
         ["#", "video", "state", "file or reason"],
         [[str(job.index), shorten(job.prompt, _PROMPT), job.status.value, outcome(job, placed)] for job in batch.jobs],
     )
-    typer.echo(summary(batch, simulated=simulated))
+    typer.echo(summary(batch, simulated=simulated, elsewhere=elsewhere))
+
+
+def print_paths(batch: Batch, placed: Mapping[str, Path]) -> None:
+    """Only the paths of the files, one a line; on standard error, why one is missing."""
+    for job in batch.jobs:
+        if job.video is not None:
+            typer.echo(shown_path(placed.get(job.id, Path(job.video.path)).absolute()))
+        elif job.status is not JobStatus.COMPLETED and job.error is not None:
+            warn(f"{job.id} {job.status.value}: {reason(job.error.code, job.error.message)}")
 
 
 def outcome(job: Job, placed: Mapping[str, Path]) -> str:
@@ -75,7 +90,7 @@ def outcome(job: Job, placed: Mapping[str, Path]) -> str:
     return "" if job.status in FINAL_JOB or not job.progress else f"{job.progress} %"
 
 
-def summary(batch: Batch, *, simulated: bool = False) -> str:
+def summary(batch: Batch, *, simulated: bool = False, elsewhere: bool = False) -> str:
     """`batch nature completed: 3 of 3 videos in 0:12`, and what failed."""
     progress = batch.progress
     name = f" ({clean(batch.name)})" if batch.name else ""
@@ -87,7 +102,7 @@ def summary(batch: Batch, *, simulated: bool = False) -> str:
         text += f" in {span((batch.completed_at - batch.started_at).total_seconds())}"
     if batch.error is not None and not any(job.error for job in batch.jobs):
         text += f"; {clean(batch.error.code)}: {clean(batch.error.message)}"
-    return "\n".join([text, *_ways_out(batch, " --simulate" if simulated else "")])
+    return text if elsewhere else "\n".join([text, *_ways_out(batch, " --simulate" if simulated else "")])
 
 
 def _ways_out(batch: Batch, options: str) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Fixtures of the integration tests: a provider that starts once, services that are closed, processes to kill."""
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -7,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from actors.broker.connection import Connection
+from actors.commands.consumer import CommandConsumers
+from actors.commands.handler import CommandHandler
 from actors.service import BatchService
 from tests.integration.application import Application
 from tests.integration.support import Drivers, options_for, settings_from
@@ -86,3 +90,23 @@ def application(rabbitmq: RabbitMQ) -> Iterator[Application]:
     """A program beside the service; the queues are as new."""
     with Application(rabbitmq.url) as application:
         yield application
+
+
+@pytest.fixture
+def consume(rabbitmq: RabbitMQ) -> Iterator[Callable[..., None]]:
+    """Consume commands for a service; `around` gets between."""
+    started: list[tuple[threading.Event, CommandConsumers, Connection]] = []
+
+    def start(service: BatchService, around: Callable[[Any], Any] = lambda handle: handle) -> None:
+        stopping, publisher = threading.Event(), Connection(rabbitmq.url)
+        handler = CommandHandler(service, publisher.publish, stopping)
+        consumers = CommandConsumers(rabbitmq.url, around(handler.handle))
+        started.append((stopping, consumers, publisher))
+        publisher.start()
+        consumers.start()
+
+    yield start
+    for stopping, consumers, publisher in started:
+        stopping.set()
+        consumers.stop()
+        publisher.close()

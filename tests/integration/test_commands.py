@@ -4,7 +4,7 @@ import json
 import random
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -12,10 +12,8 @@ import pika
 import pytest
 
 from actors.broker import topology
-from actors.broker.connection import Connection
 from actors.commands.command import Message
-from actors.commands.consumer import CommandConsumers
-from actors.commands.handler import CommandHandler, Refused
+from actors.commands.handler import Refused
 from actors.service import BatchService
 from tests.integration.application import Application
 from tests.integration.support import PATIENCE, check_journal, check_paid_once, numbered, until, videos
@@ -25,26 +23,6 @@ from tests.servers.rabbitmq import RabbitMQ
 pytestmark = pytest.mark.integration
 
 Handle = Callable[[Message, float | None], None]
-
-
-@pytest.fixture
-def consume(rabbitmq: RabbitMQ) -> Iterator[Callable[..., None]]:
-    """Consume commands for a service; `around` gets between."""
-    started: list[tuple[threading.Event, CommandConsumers, Connection]] = []
-
-    def start(service: BatchService, around: Callable[[Handle], Handle] = lambda handle: handle) -> None:
-        stopping, publisher = threading.Event(), Connection(rabbitmq.url)
-        handler = CommandHandler(service, publisher.publish, stopping)
-        consumers = CommandConsumers(rabbitmq.url, around(handler.handle))
-        started.append((stopping, consumers, publisher))
-        publisher.start()
-        consumers.start()
-
-    yield start
-    for stopping, consumers, publisher in started:
-        stopping.set()
-        consumers.stop()
-        publisher.close()
 
 
 def test_a_batch_is_made_by_one_message(

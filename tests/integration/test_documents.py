@@ -4,49 +4,46 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from actors.commands.consumer import CommandConsumers
-from actors.commands.handler import CommandHandler
 from actors.service import BatchService
+from tests.integration.application import Application
 from tests.integration.support import PATIENCE, ROOT
 from tests.provider.client import Provider
-from tests.servers.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.integration
 
 
-def program(language: str) -> str:
-    (text,) = re.findall(
-        rf"^```{language}\n(.*?)^```$", (ROOT / "docs" / "rabbitmq.md").read_text(), re.MULTILINE | re.DOTALL
-    )
-    return str(text)
+def programs(language: str) -> list[str]:
+    text = (ROOT / "docs" / "rabbitmq.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.usefixtures("application")
-def test_the_python_program_makes_a_batch_and_sees_its_end(
-    start_service: Callable[..., BatchService], rabbitmq: RabbitMQ, provider: Provider, tmp_path: Path
-) -> None:
-    service, stopping = start_service(amqp_url=rabbitmq.url), threading.Event()
-    connection: Any = service.broker
-    consumers = CommandConsumers(rabbitmq.url, CommandHandler(service, connection.publish, stopping).handle)
-    consumers.start()
-    try:
-        service.serve()
+@pytest.fixture
+def run(
+    application: Application, consume: Callable[..., None], start_service: Callable[..., BatchService]
+) -> Callable[..., list[str]]:
+    """Run a program beside a service; return the lines that it prints."""
+
+    def run(*words: str) -> list[str]:
         done = subprocess.run(
-            [sys.executable, "-c", program("python")], env=os.environ | {"AMQP_URL": rabbitmq.url},
+            words, env=os.environ | {"AMQP_URL": application.url}, cwd=ROOT,
             capture_output=True, text=True, timeout=2 * PATIENCE, check=False,
         )  # fmt: skip
-    finally:
-        stopping.set()
-        consumers.stop()
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    service = start_service(amqp_url=application.url)
+    consume(service)
+    service.serve()
+    return run
+
+
+def check_made(lines: list[str], provider: Provider, folder: Path) -> None:
+    """What the whole programs print, and that it is so."""
     assert lines[0].startswith("accepted")
     assert sorted(line.partition(" completed")[0] for line in lines[1:3]) == [
         "A sunset over the ocean",
@@ -54,4 +51,17 @@ def test_the_python_program_makes_a_batch_and_sees_its_end(
     ]
     assert [line.endswith(".mp4") for line in lines[3:]] == [True, True]
     assert len(provider.ledger()["videos"]) == 2
-    assert list(tmp_path.glob("videos/*/*.mp4"))
+    assert len(list(folder.glob("videos/*/*.mp4"))) == 2
+
+
+def test_the_python_program_makes_a_batch_and_sees_its_end(
+    run: Callable[..., list[str]], provider: Provider, tmp_path: Path
+) -> None:
+    check_made(run(sys.executable, "-c", programs("python")[0]), provider, tmp_path)
+
+
+def test_the_client_makes_a_batch_and_sees_its_end(run: Callable[..., list[str]]) -> None:
+    lines = run(sys.executable, "-c", programs("python")[1])
+    assert lines[0] == "batch.created 0"
+    assert lines[-2] == "batch.completed 100"
+    assert lines[-1].endswith("-01 completed")

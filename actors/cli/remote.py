@@ -1,0 +1,242 @@
+"""The commands that need RabbitMQ alone, and no database: submit, watch; and cancel, where there is nothing else."""
+# ruff: noqa: FBT002  (a command's options are its parameters)
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from actors.cli.options import Json, Metadata, Quiet, Verbose, parse_metadata, prepare, warn
+from actors.errors import InvalidRequest, NotFound
+
+if TYPE_CHECKING:
+    from actors.cli.view import BatchView
+    from actors.client.batches import BatchClient
+    from actors.model import CancellationSummary
+
+_TICK = 0.15
+_EVERYTHING = "#"
+
+
+def submit(
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE|-",
+            show_default=False,
+            help="The batch: JSON, YAML, CSV, or one prompt a line; - is standard input.",
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="A video to make. Repeatable.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option("--concurrency", "-c", help="How many videos at once.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The batch's name.")] = None,
+    metadata: Metadata = None,
+    batch_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="The batch's id.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="For videos that name none.")] = None,
+    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="For videos that name none.")] = None,
+    duration: Annotated[
+        int | None, typer.Option("--duration", metavar="SECONDS", help="For videos that name none.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the batch to its end.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Send a batch to the service, through RabbitMQ.
+
+    Prints the batch's id. Needs AMQP_URL, and no database. Input references that are files here travel
+    within the command. With --watch the exit codes are those of `sora-batch run`; Ctrl-C ends the watching, not
+    the batch.
+    """
+    from actors.cli.batch_files import complete, located, override, read_request
+
+    request = read_request(file, prompt or [])
+    complete(request, {"model": model, "size": size, "duration": duration})
+    override(request, {"batch_name": name, "id": batch_id, "concurrency": concurrency}, parse_metadata(metadata))
+    _carry_references(request)
+    with _client(verbose=verbose) as client:
+        try:
+            created = client.create(request)
+        except InvalidRequest as error:
+            raise located(error, file) from None
+        if watch:
+            warn(f"batch {created} is with the service")
+            _watch_one(client, created, quiet=quiet, document=json)
+        elif json:
+            from actors.cli.table import print_json
+
+            print_json({"batch_id": created})
+        else:
+            typer.echo(created)
+
+
+def watch(
+    batch_id: Annotated[
+        str | None, typer.Argument(metavar="ID", show_default=False, help="The batch; without it, all of them.")
+    ] = None,
+    bind: Annotated[
+        list[str] | None,
+        typer.Option("--bind", metavar="KEY", help="Without an ID: only routing keys like this. Repeatable."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Each event as it is published: a JSON object a line.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Watch a batch, or all, through RabbitMQ.
+
+    With an ID: from where the batch stands to its end. Needs AMQP_URL, and no database. Exit codes with an ID: as those
+    of `sora-batch run`. Ctrl-C ends the watching, not the batch.
+    """
+    if batch_id is not None and bind:
+        raise InvalidRequest("--bind is for watching without an ID: a batch's own events are all shown")
+    with _client(verbose=verbose) as client:
+        if batch_id is None:
+            _watch_all(client, bind or [_EVERYTHING], json=json)
+        elif json:
+            _print_events(client, batch_id)
+        else:
+            _watch_one(client, batch_id, quiet=quiet)
+
+
+def cancel_there(batch_id: str, reason: str | None, *, verbose: bool) -> CancellationSummary:
+    """Cancel a batch through RabbitMQ."""
+    with _client(verbose=verbose) as client:
+        return client.cancel(batch_id, reason)
+
+
+def _client(*, verbose: bool) -> BatchClient:
+    prepare(verbose=verbose)
+    from actors.client.batches import BatchClient
+
+    return BatchClient()
+
+
+def _watch_one(client: BatchClient, batch_id: str, *, quiet: bool, document: bool = False) -> None:
+    """Show a batch to its end, print what became of it, and exit with its code."""
+    from actors.cli.follow import show_for
+    from actors.cli.signals import Interrupted, Interruption
+    from actors.cli.view import BatchView
+
+    interruption = Interruption()
+    with interruption, client.events(batch_id, None) as stream:
+        view = BatchView(stream.batch, stream.sequence)
+        try:
+            with show_for(quiet=quiet) as show:
+                while not stream.ended:
+                    event = stream.next(_TICK)
+                    if event is not None and view.apply(event):
+                        show.tell(event, view)
+                    show.tick(view, {})
+                    interruption.check()
+        except Interrupted as interrupted:
+            warn(f"the batch {batch_id} goes on; watch it: sora-batch watch {batch_id}")
+            raise typer.Exit(interrupted.exit_code) from None
+    _conclude(client, view, quiet=quiet, document=document)
+
+
+def _conclude(client: BatchClient, view: BatchView, *, quiet: bool, document: bool) -> None:
+    from actors.cli.session import EXIT_CODES
+    from actors.cli.table import print_batch, print_json, print_paths
+
+    try:
+        batch = client.report(view.id)
+    except NotFound:
+        warn(f"the batch {view.id} has been deleted")
+    else:
+        if document:
+            print_json(batch.model_dump(mode="json"))
+        elif quiet:
+            print_paths(batch, {})
+        else:
+            print_batch(batch, {}, elsewhere=True)
+    raise typer.Exit(EXIT_CODES[view.status])
+
+
+def _print_events(client: BatchClient, batch_id: str) -> None:
+    """First how the batch is, then what happens to it."""
+    from actors.cli.session import EXIT_CODES
+    from actors.cli.signals import Interrupted, Interruption
+    from actors.cli.table import json_text
+    from storage.states import BatchStatus
+
+    interruption = Interruption()
+    with interruption, client.events(batch_id, None) as stream:
+        typer.echo(json_text(stream.report, indent=None))
+        status = BatchStatus(stream.batch.status)
+        try:
+            while not stream.ended:
+                event = stream.next(_TICK)
+                if event is not None:
+                    typer.echo(json_text(event.model_dump(mode="json", exclude_unset=True), indent=None))
+                    status = BatchStatus(event.data["status"])
+                interruption.check()
+        except Interrupted as interrupted:
+            raise typer.Exit(interrupted.exit_code) from None
+    raise typer.Exit(EXIT_CODES[status])
+
+
+def _watch_all(client: BatchClient, keys: list[str], *, json: bool) -> None:
+    from actors.cli.signals import Interrupted, Interruption
+    from actors.cli.table import json_text
+
+    interruption = Interruption()
+    with interruption, client.subscribe(*keys) as feed:
+        try:
+            while True:
+                document = feed.next(_TICK)
+                if document is not None:
+                    typer.echo(json_text(document, indent=None) if json else _line(document))
+                interruption.check()
+        except Interrupted as interrupted:
+            raise typer.Exit(interrupted.exit_code) from None
+
+
+def _line(document: dict[str, Any]) -> str:
+    """`12:00:05 job.completed nature-01 (33 % of nature)`."""
+    from datetime import datetime
+
+    from actors.cli.text import clean, reason
+
+    data = document["data"]
+    name = str(document.get("type", "?")).removeprefix("sora-batch.").removesuffix(".v1")
+    try:
+        stamp = f"{datetime.fromisoformat(str(document.get('time'))).astimezone():%H:%M:%S}"
+    except ValueError:
+        stamp = "??:??:??"
+    words = [stamp, f"{name:<16}", str(document.get("subject", ""))]
+    job, progress = data.get("job"), data.get("progress")
+    if isinstance(job, dict) and isinstance(job.get("error"), dict):
+        words.append(reason(str(job["error"].get("code")), str(job["error"].get("message"))))
+    words += [str(error.get("message")) for error in data.get("errors", [])[:1]]
+    if isinstance(progress, dict):
+        words.append(f"({progress.get('percentage')} % of {data.get('batch_id')})")
+    return clean(" ".join(words))
+
+
+def _carry_references(request: dict[str, Any]) -> None:
+    """Put the files that input references name into the request: the service may run on another machine."""
+    videos = request.get("videos")
+    for video in videos if isinstance(videos, list) else []:
+        for key in ("input_reference", "inputReference"):
+            if isinstance(video, dict) and isinstance(video.get(key), str):
+                video[key] = _carried(video[key])
+
+
+def _carried(reference: str) -> str:
+    """A data URL for a file that is here; what is none may be one where the service runs."""
+    if reference.startswith(("data:", "https://", "http://")):
+        return reference
+    try:
+        content = Path(reference).read_bytes() if Path(reference).is_file() else None
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"the input reference {reference!r} can't be read: {error}") from None
+    if content is None:
+        return reference
+    kind = mimetypes.guess_type(reference)[0] or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

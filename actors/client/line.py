@@ -1,0 +1,219 @@
+"""One connection to RabbitMQ with a queue of its own: sends commands, receives what is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pika
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled
+
+from actors.broker import topology
+from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, SoraBatchError
+from actors.expectations import ID_PATTERN
+from actors.logs import masked_url
+from actors.settings import load_settings
+
+logger = logging.getLogger(__name__)
+SOURCE = "/sora-batch/client"
+LOST = (AMQPError, OSError)
+"""What a connection raises that is of no more use."""
+_BLOCKED_SECONDS = 10.0
+"""A broker in its memory or disk alarm takes nothing and says so: then we would wait for ever."""
+
+
+class Unanswered(SoraBatchError):
+    """RabbitMQ could not be reached, or no service answered in time. The command may still be obeyed."""
+
+    code = ErrorCode.UNAVAILABLE
+
+
+def broker_url(url: str | None) -> str:
+    """The URL that was given, or else that of the settings.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if url is not None:
+        return url
+    found = load_settings().amqp_url
+    if found is None:
+        raise SettingsError(
+            "AMQP_URL is not set: name the RabbitMQ that `sora-batch serve` uses, "
+            "for example AMQP_URL=amqp://guest:guest@localhost:5672/"
+        )
+    return found.get_secret_value()
+
+
+def possible(batch_id: str) -> bool:
+    """Whether it can be a batch's id. Something else might be a pattern in a binding."""
+    return re.fullmatch(ID_PATTERN, batch_id) is not None
+
+
+def known_kind(batch_id: str) -> str:
+    """The batch's id.
+
+    Raises:
+        NotFound: it can be none.
+    """
+    if not possible(batch_id):
+        raise NotFound(f"there is no batch {batch_id!r}: an id is 1 to 64 letters, digits, '-' or '_'")
+    return batch_id
+
+
+def unreachable(url: str, error: BaseException) -> Unanswered:
+    """That RabbitMQ is not there, and what to do."""
+    reason = _reason(error)
+    return Unanswered(f"RabbitMQ at {masked_url(url)} can't be reached: {reason}; see that it runs, and AMQP_URL")
+
+
+def unanswered(url: str, what: str, seconds: float) -> Unanswered:
+    """That nobody answered, and what to do."""
+    return Unanswered(
+        f"no answer within {seconds:g} s to {what}: is `sora-batch serve` running with the RabbitMQ at "
+        f"{masked_url(url)}? The command waits there until a service takes it"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """What is the matter: pika nests it, and often says nothing itself."""
+    inner = next((each for each in error.args if isinstance(each, BaseException)), None)
+    if inner is None:
+        inner = getattr(error, "exception", None) or error.__cause__
+    return _reason(inner) if inner is not None else str(error) or type(error).__name__
+
+
+class Order:
+    """A command to send: the same one, however often it is sent.
+
+    Raises:
+        InvalidRequest: it can't be written as JSON.
+    """
+
+    def __init__(self, name: str, data: Mapping[str, Any], source: str = SOURCE) -> None:
+        self.name, self.id = name, str(uuid.uuid4())
+        document = {"specversion": "1.0", "id": self.id, "source": source, "type": f"sora-batch.{name}.v1"}
+        try:
+            self.body = json.dumps({**document, "data": data}, default=_plain).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequest(f"the request can't be written as JSON: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no type of JSON")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A message that came."""
+
+    key: str
+    document: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """`batch.completed`, `command.accepted`, ..."""
+        return ".".join(self.key.split(".")[:2])
+
+    @property
+    def answers(self) -> str | None:
+        """The id of the command that it answers, if it answers one."""
+        return self.document.get("correlationid")
+
+
+class Line:
+    """Not for two threads at a time. Any method may raise one of `LOST`; then it is of no more use."""
+
+    def __init__(self, url: str, *bindings: tuple[str, str]) -> None:
+        """Connect; `bindings`: pairs of an exchange and a key, of what to receive."""
+        parameters = topology.connection_parameters(url)
+        parameters.blocked_connection_timeout = _BLOCKED_SECONDS
+        self._connection = pika.BlockingConnection(parameters)
+        try:
+            self._channel = self._open()
+            self._queue = self._channel.queue_declare("", exclusive=True).method.queue
+            for exchange, key in bindings:
+                self.bind(exchange, key)
+            self._received: deque[tuple[str, bytes]] = deque()
+            self._cancelled: str | None = None
+            self._channel.add_on_cancel_callback(self._cancel)
+            self._channel.basic_consume(self._queue, self._take, auto_ack=True)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> Any:
+        channel = self._connection.channel()
+        try:
+            topology.declare(channel)
+        except ChannelClosedByBroker as error:
+            # Its operators have declared it in their way, or this user must not: what is missing, `bind` will tell.
+            logger.debug("the topology is not ours to declare: %s", error.reply_text)
+            channel = self._connection.channel()
+        channel.confirm_delivery()
+        return channel
+
+    def bind(self, exchange: str, key: str) -> None:
+        """Receive what is published there with this key."""
+        self._channel.queue_bind(self._queue, exchange, key)
+
+    def unbind(self, exchange: str, key: str) -> None:
+        """Receive it no more."""
+        self._channel.queue_unbind(self._queue, exchange, key)
+
+    def send(self, order: Order) -> None:
+        """Send a command, and wait until the broker has it."""
+        properties = pika.BasicProperties(
+            content_type="application/cloudevents+json", delivery_mode=2, message_id=order.id,
+            type=f"sora-batch.{order.name}.v1", timestamp=int(time.time()), app_id="sora-batch",
+        )  # fmt: skip
+        self._channel.basic_publish(topology.COMMANDS, order.name, order.body, properties)
+
+    def receive(self, seconds: float) -> Told | None:
+        """The next message; None: none came for so long."""
+        deadline = time.monotonic() + seconds
+        while True:
+            while self._received:
+                told = _read(*self._received.popleft())
+                if told is not None:
+                    return told
+            if self._cancelled is not None:
+                raise ConsumerCancelled(self._cancelled)
+            left = deadline - time.monotonic()
+            self._connection.process_data_events(max(0.0, left))
+            if left <= 0 and not self._received:
+                return None
+
+    def close(self) -> None:
+        """Let go of the connection; what its queue still holds is dropped."""
+        if self._connection.is_open:
+            with suppress(*LOST):
+                self._connection.close()
+
+    def _take(self, _: Any, method: Any, __: Any, body: bytes) -> None:
+        self._received.append((method.routing_key, body))
+
+    def _cancel(self, method: Any) -> None:
+        self._cancelled = f"the broker has ended the queue {method.consumer_tag}"
+
+
+def _read(key: str, body: bytes) -> Told | None:
+    """Others may publish on these exchanges too."""
+    try:
+        document = json.loads(body)
+        if isinstance(document, dict) and isinstance(document.get("data"), dict):
+            return Told(key, document)
+    except (ValueError, RecursionError):
+        pass
+    logger.warning("dropped a message that is no event: routing key %r", key)
+    return None

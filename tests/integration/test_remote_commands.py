@@ -1,0 +1,171 @@
+"""`submit`, `watch` and `cancel` as a person has them who has RabbitMQ alone: no database, no server of videos."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.service import BatchService
+from tests.integration.application import Application
+from tests.integration.support import PATIENCE, ROOT, numbered, until, videos
+from tests.provider.client import Provider
+from tests.servers.rabbitmq import RabbitMQ
+
+pytestmark = pytest.mark.integration
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154"
+    "78da63f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
+)
+
+
+class Person:
+    """Somebody at a shell in an empty folder."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.running = folder, list[subprocess.Popen[str]]()
+        kept = {name: value for name, value in os.environ.items() if name == "PATH"}
+        self._environment = kept | {"AMQP_URL": url, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        self.running.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "actors.cli", *words],
+                env=self._environment,
+                cwd=self.folder,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+        return self.running[-1]
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        process = self.start(*words)
+        said, complained = process.communicate(timeout=PATIENCE)
+        return process.returncode, said, complained
+
+
+@pytest.fixture
+def person(rabbitmq: RabbitMQ, tmp_path: Path) -> Iterator[Person]:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    person = Person(folder, rabbitmq.url)
+    yield person
+    for process in person.running:
+        process.kill()
+        process.communicate()
+    assert not list(folder.glob("*.db"))
+
+
+@pytest.fixture
+def service(
+    application: Application, start_service: Callable[..., BatchService], consume: Callable[..., None]
+) -> BatchService:
+    service = start_service(amqp_url=application.url)
+    consume(service)
+    service.serve()
+    return service
+
+
+def test_a_file_is_submitted_and_watched_to_its_end(person: Person, service: BatchService) -> None:
+    (person.folder / "prompts.txt").write_text("A lake\nA sea\n")
+    code, said, told = person.run("submit", "prompts.txt", "--watch", "--name", "Water")
+    assert code == 0, told
+    (batch,) = service.list_batches()
+    assert f"batch {batch.id} (Water) completed: 2 of 2 videos" in said
+    assert told.count(" completed ") == 3
+    code, said, _ = person.run("watch", batch.id, "--json")
+    assert code == 0
+    (reported,) = map(json.loads, said.splitlines())
+    assert (reported["type"], reported["data"]["status"]) == ("sora-batch.batch.reported.v1", "completed")
+
+
+def test_the_id_is_all_that_is_printed(person: Person, service: BatchService, provider: Provider) -> None:
+    provider.options(latency=60.0)
+    code, said, told = person.run("submit", "-p", "A lake", "--duration", "8")
+    assert (code, told) == (0, "")
+    batch = service.get_batch_status(said.strip())
+    assert [(job.prompt, job.duration) for job in batch.jobs] == [("A lake", 8)]
+    until(lambda: service.get_batch_status(batch.id).progress.processing)
+    watching = person.start("watch", batch.id)
+    assert watching.stderr is not None
+    code, said, _ = person.run("cancel", batch.id, "--reason", "enough")
+    assert code == 0
+    assert f"batch {batch.id} cancelled: of 1 video 1 cancelled" in said
+    said, _ = watching.communicate(timeout=PATIENCE)
+    assert watching.returncode == 4
+    assert f"batch {batch.id} cancelled" in said
+
+
+def test_json_is_the_batch(person: Person, service: BatchService) -> None:
+    code, said, _ = person.run("submit", "-p", "A lake", "--id", "nature", "--watch", "--json")
+    assert code == 0
+    assert json.loads(said) == service.get_batch_status("nature").model_dump(mode="json")
+    code, said, _ = person.run("submit", "-p", "A lake", "--id", "again", "--json")
+    assert (code, json.loads(said)) == (0, {"batch_id": "again"})
+
+
+def test_ctrl_c_ends_the_watching_and_not_the_batch(person: Person, service: BatchService, provider: Provider) -> None:
+    provider.options(latency=60.0)
+    batch_id = service.create_batch(videos(*numbered(1))).id
+    watching = person.start("watch", batch_id, "--json")
+    assert watching.stdout is not None
+    assert "batch.reported" in watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(PATIENCE) == 130
+    assert service.get_batch_status(batch_id).status == "pending"
+
+
+def test_a_picture_travels_with_the_command(person: Person, service: BatchService, provider: Provider) -> None:
+    (person.folder / "sea.png").write_bytes(PIXEL)
+    (person.folder / "batch.json").write_text(
+        json.dumps({"videos": [{"prompt": "A sea", "input_reference": "sea.png"}]})
+    )
+    code, _, told = person.run("submit", "batch.json", "--watch", "--quiet")
+    assert code == 0, told
+    assert service.list_batches()[0].status == "completed"
+    assert len(provider.ledger()["videos"]) == 1
+
+
+@pytest.mark.usefixtures("service")
+def test_what_is_wrong_is_said_in_a_sentence(person: Person) -> None:
+    (person.folder / "batch.json").write_text('{"videos": [{"prompt": "A sea", "duration": 0}]}')
+    for words, sentence in (
+        (["submit", "batch.json"], "batch.json: videos[0].duration: must be 1 or more (got 0)"),
+        (["watch", "nowhere"], "nowhere"),
+        (["cancel", "nowhere"], "nowhere"),
+        (["watch", "nature", "--bind", "#"], "--bind is for watching without an ID"),
+    ):
+        code, said, told = person.run(*words)
+        assert (code, said) == (2, ""), told
+        assert sentence in told
+
+
+@pytest.mark.usefixtures("service")
+def test_everything_is_watched(person: Person) -> None:
+    watching = person.start("watch", "--bind", "command.#", "--bind", "batch.completed.#")
+    assert watching.stdout is not None
+    lines: list[str] = []
+    # It says nothing when it is bound, so commands are sent until one is heard.
+    heard = _reads(watching.stdout, lines)
+    until(lambda: person.run("submit", "-p", "A lake")[0] == 0 and lines)
+    until(lambda: any("batch.completed" in line for line in lines))
+    assert any("command.accepted" in line for line in lines)
+    watching.send_signal(signal.SIGTERM)
+    assert watching.wait(PATIENCE) == 143
+    heard.join()
+
+
+def _reads(stream: Any, lines: list[str]) -> threading.Thread:
+    thread = threading.Thread(target=lambda: [lines.append(line) for line in iter(stream.readline, "")])
+    thread.start()
+    return thread
