@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from actors.settings import Settings
 
 OURS = ("actors", "storage")
-"""The loggers whose level is set; of others (aiohttp, pika, peewee's SQL) only warnings are shown."""
+"""The loggers whose level is set; of others (aiohttp, peewee's SQL) only warnings are shown."""
 
 # What looks like a secret is hidden, whoever logs it: a bearer token, a key, a password in a URL.
 _SECRETS = re.compile(
@@ -38,6 +38,8 @@ def configure(level: str, style: str, secrets: Iterable[str] = ()) -> None:
     root.setLevel(logging.WARNING)
     for name in OURS:
         logging.getLogger(name).setLevel(level.upper())
+    # Its lines are ours, told once: each try to connect would be a dozen of them.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 def secrets_of(settings: Settings) -> set[str]:

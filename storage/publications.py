@@ -77,21 +77,23 @@ class Publications:
             (batch_id, last),
         )
 
-    def behind(self, *, updated_before: float, ended_after: float) -> dict[str, int]:
+    def behind(self, *, recorded_before: float, ended_after: float) -> dict[str, int]:
         """The number of the last event of each batch that has unpublished ones.
 
         Args:
-            updated_before: only of batches that have not changed since.
+            recorded_before: only of batches whose first unpublished event is older.
             ended_after: of those that have ended, only the ones that did so since.
         """
-        found = self._database.execute(
+        behind = (
             "SELECT b.id, b.sequence FROM batches b LEFT JOIN publications p ON p.batch_id=b.id "
-            "WHERE b.status IN ('pending', 'processing') AND b.updated_at < ? "
-            "AND b.sequence > COALESCE(p.published, 0) "
-            "UNION ALL SELECT b.id, b.sequence FROM batches b LEFT JOIN publications p ON p.batch_id=b.id "
-            "WHERE b.completed_at >= ? AND b.updated_at < ? AND b.sequence > COALESCE(p.published, 0) "
+            "WHERE b.sequence > COALESCE(p.published, 0) "
+            "AND (SELECT j.created_at FROM journal j WHERE j.batch_id=b.id AND j.sequence > COALESCE(p.published, 0) "
+            "ORDER BY j.sequence LIMIT 1) < ? "
+        )
+        found = self._database.execute(
+            f"{behind} AND b.status IN ('pending', 'processing') UNION ALL {behind} AND b.completed_at >= ? "
             "UNION ALL SELECT batch_id, deleted FROM publications WHERE deleted IS NOT NULL AND deleted > published",
-            (updated_before, ended_after, updated_before),
+            (recorded_before, recorded_before, ended_after),
         ).fetchall()
         return dict(found)
 

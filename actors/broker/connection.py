@@ -27,6 +27,7 @@ WINDOW = 200
 """Unconfirmed messages."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 _CLOSE_SECONDS = 3.0
+_BLOCKED_SECONDS = 0.2
 
 
 class NotTaken(Exception):
@@ -80,6 +81,7 @@ class Connection:
         self._pause = _FIRST_PAUSE
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._blocked = False
         # Its lines are ours, told once: each try to connect would be a dozen of them.
         logging.getLogger("pika").setLevel(logging.CRITICAL)
 
@@ -87,6 +89,11 @@ class Connection:
     def started(self) -> bool:
         """Whether anybody has used it."""
         return self._thread is not None
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether what is sent now may soon be confirmed: it is open, or may be in a moment."""
+        return self.state in (State.CONNECTING, State.OPEN) and not self._blocked
 
     def start(self) -> None:
         """Connect, and stay connected. Twice is once."""
@@ -134,7 +141,7 @@ class Connection:
 
     def close(self, seconds: float = _CLOSE_SECONDS) -> None:
         """Publish what was handed over, for as long as the broker is there, then end. What is left fails."""
-        if self.state is State.OPEN and (self._todo or self._flying):
+        if self.state is State.OPEN and not self._blocked and (self._todo or self._flying):
             empty = threading.Event()
             self.call(partial(self._when_empty, empty))
             empty.wait(seconds)
@@ -142,7 +149,8 @@ class Connection:
             self._closing.set()
         self.call(self._close_connection)
         if self._thread is not None:
-            self._thread.join(seconds)
+            # A broker in an alarm does not even read that we leave: the thread ends when it does.
+            self._thread.join(_BLOCKED_SECONDS if self._blocked else seconds)
         self.state = State.CLOSED
         self._fail(ConnectionGone("the connection was closed before the broker confirmed this"), lasting=True)
 
@@ -162,8 +170,8 @@ class Connection:
                 on_open_error_callback=self._on_gone,
                 on_close_callback=self._on_gone,
             )
-            self._connection.add_on_connection_blocked_callback(lambda *_: self._say("blocked", "blocked by RabbitMQ"))
-            self._connection.add_on_connection_unblocked_callback(lambda *_: self._say("open", "unblocked"))
+            self._connection.add_on_connection_blocked_callback(lambda *_: self._on_blocked())
+            self._connection.add_on_connection_unblocked_callback(lambda *_: self._on_unblocked())
             try:
                 self._connection.ioloop.start()
             except Exception as error:
@@ -188,8 +196,16 @@ class Connection:
             tell()
         self._pump()
 
+    def _on_blocked(self) -> None:
+        self._blocked = True
+        self._say("blocked", "blocked by RabbitMQ: its memory or its disk is low")
+
+    def _on_unblocked(self) -> None:
+        self._blocked = False
+        self._say("open", "RabbitMQ takes messages again")
+
     def _on_gone(self, connection: Any, why: Any) -> None:
-        self._channel = None
+        self._channel, self._blocked = None, False
         for tell in self.on_lost:
             tell()
         if self.state is not State.AWAY and not self._closing.is_set():

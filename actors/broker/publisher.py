@@ -87,16 +87,17 @@ class EventPublisher:
         self._connection.start()
 
     def close(self, seconds: float) -> None:
-        """Publish what is left, if the broker is there."""
+        """Publish what is left, if the broker is there and takes it."""
         self._storage.journal.listener = None
         deadline = time.monotonic() + seconds
         done = threading.Event()
         if not self._connection.started:
             return
-        while self._connection.state in (State.CONNECTING, State.OPEN) and time.monotonic() < deadline:
+        while self._connection.takes_messages and time.monotonic() < deadline:
             self._connection.call(partial(self._tell_when_done, done))
             if done.wait(0.05):
-                return
+                break
+        self._connection.call(self._lost)  # the database closes next: nothing more is asked of it
 
     def _recorded(self, events: list[EventRecord]) -> None:
         """After a COMMIT, in the recorder's thread."""
@@ -154,8 +155,8 @@ class EventPublisher:
             self._everything_at = now
         behind = self._storage.publications.behind
         ended_after = 0.0 if everything else now - _ENDED_LATELY
-        updated_before = now + 1e9 if everything else now - OTHERS_WAIT
-        looked = self._recorder.read(lambda: behind(updated_before=updated_before, ended_after=ended_after))
+        recorded_before = now + 1e9 if everything else now - OTHERS_WAIT
+        looked = self._recorder.read(lambda: behind(recorded_before=recorded_before, ended_after=ended_after))
         self._ask(looked, self._looked)
 
     def _looked(self, behind: dict[str, int]) -> None:

@@ -144,7 +144,7 @@ _add(
     "simulator --latency 1-3 --failure-rate 0.2 --seed 7",
     "simulator --moderation blood --rate-limit 2/s --api-key secret",
 )
-_add(doctor.doctor, "doctor", "doctor --json")
+_add(doctor.doctor, "doctor", "doctor --json", "doctor --declare")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

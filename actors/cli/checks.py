@@ -1,4 +1,4 @@
-"""What `doctor` looks at: whether all that a batch needs is there and works. Changes nothing."""
+"""What `doctor` looks at: whether all that a batch needs is there and works. It changes nothing; `declare` does."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from storage.database import MIGRATIONS, Database, DatabaseError
 
 _TIMEOUT = 5.0
 _LONGEST_ANSWER = 1 << 20
+_NOT_FOUND = 404
 _REFUSED = {401: "the key (OPENAI_API_KEY) is wrong or missing", 403: "the key (OPENAI_API_KEY) may not do this"}
 _NO_ROUTE = "no Videos API here, or one without a listing: then a POST whose answer is lost can't be looked up"
 
@@ -36,13 +37,13 @@ class Check:
     message: str
 
 
-def all_checks(settings: Settings) -> Iterator[Check]:
-    """Look at everything, one after the other."""
+def all_checks(settings: Settings, *, declare: bool = False) -> Iterator[Check]:
+    """Look at everything, one after the other. `declare`: make the exchanges and queues at RabbitMQ."""
     yield database(settings)
     yield video_dir(settings)
     yield server(settings)
     yield simulator()
-    yield rabbitmq(settings)
+    yield rabbitmq(settings, declare=declare)
 
 
 def database(settings: Settings) -> Check:
@@ -166,8 +167,46 @@ def simulator() -> Check:
     return Check("simulator", ok=True, message="PyAV is installed" if there else missing)
 
 
-def rabbitmq(settings: Settings) -> Check:
-    """Say whether it is to be used."""
+def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:
+    """See whether it is reachable and what of ours is there. `declare`: make what is not."""
     if settings.amqp_url is None:
-        return Check("RabbitMQ", ok=True, message="AMQP_URL is not set: no commands from RabbitMQ, no events to it")
-    return Check("RabbitMQ", ok=True, message=f"AMQP_URL is {masked_url(settings.amqp_url.get_secret_value())}")
+        return Check(
+            "RabbitMQ",
+            ok=not declare,
+            message="AMQP_URL is not set: no commands from RabbitMQ, no events to it",
+        )
+    import pika
+
+    from actors.broker import topology
+    from actors.client.line import LOST, unreachable
+
+    url = settings.amqp_url.get_secret_value()
+    try:
+        with pika.BlockingConnection(topology.connection_parameters(url)) as connection:
+            if declare:
+                topology.declare(connection.channel())
+            message = _topology(connection)
+    except pika.exceptions.ChannelClosedByBroker as error:
+        return Check("RabbitMQ", ok=False, message=f"{masked_url(url)}: {error.reply_text}")
+    except LOST as error:
+        return Check("RabbitMQ", ok=False, message=str(unreachable(url, error)))
+    return Check("RabbitMQ", ok=True, message=f"{masked_url(url)}: {message}")
+
+
+def _topology(connection: Any) -> str:
+    """What of ours is there, and how it is used."""
+    import pika
+
+    from actors.broker.topology import COMMANDS, DEAD
+
+    channel = connection.channel()
+    try:
+        commands, dead = (channel.queue_declare(name, passive=True).method for name in (COMMANDS, DEAD))
+    except pika.exceptions.ChannelClosedByBroker as error:
+        if error.reply_code != _NOT_FOUND:
+            raise
+        return "reachable; its exchanges and queues are made by whoever needs them first, or by doctor --declare"
+    return (
+        f"reachable; consumers of {COMMANDS}: {commands.consumer_count}, waiting there: {commands.message_count}, "
+        f"put aside in {DEAD}: {dead.message_count}"
+    )

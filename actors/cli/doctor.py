@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,10 +31,16 @@ PACKAGES = (
 )
 
 
-def doctor(json: Json = False, verbose: Verbose = False) -> None:
+def doctor(
+    declare: Annotated[
+        bool, typer.Option("--declare", help="Make the exchanges and queues at RabbitMQ, where they are not there.")
+    ] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
     """Show all settings, and whether all works.
 
-    Each setting with where it came from; the database, the video folder and the server are looked at.
+    Each setting with where it came from; the database, the video folder, the server and RabbitMQ are looked at.
 
     Exit codes: 0 all works, 1 something that is needed does not.
     """
@@ -43,7 +49,7 @@ def doctor(json: Json = False, verbose: Verbose = False) -> None:
 
     try:
         settings = prepare(verbose=verbose)
-        checks = list(all_checks(settings))
+        checks = list(all_checks(settings, declare=declare))
     except SettingsError as error:
         settings, checks = None, [Check("settings", ok=False, message=str(error))]
     table, versions = settings_table(settings), _versions()

@@ -60,7 +60,9 @@ def test_everything_that_is_recorded_is_told_and_the_last_event_has_the_result(
     last = json.loads(service.recorded("b")[-1].body)
     assert len(last["data"]["batch"]["jobs"]) == 4
     check(application, service, "b", "c")
-    until(lambda: service._read(lambda: service._storage.publications.behind(updated_before=1e12, ended_after=0)) == {})
+    until(
+        lambda: service._read(lambda: service._storage.publications.behind(recorded_before=1e12, ended_after=0)) == {}
+    )
 
 
 def test_the_properties_are_those_of_the_contract(application: Application, service: BatchService) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +29,11 @@ _LISTENER = "listeners.tcp.1 = 127.0.0.1:5672"
 _REMEDY = "sudo apt-get update && sudo apt-get install -y rabbitmq-server"
 _PATIENCE = 90.0
 """Seconds that a start may take."""
+_VHOSTS = 20
+"""So many are made at once: each call of rabbitmqctl takes a second."""
+_MAKE_VHOSTS = """lists:foreach(fun(Name) -> rabbit_vhost:add(Name, <<"tests">>),
+  rabbit_auth_backend_internal:set_permissions(<<"guest">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)
+end, [NAMES])."""
 _WHEN_WE_ARE_GONE = 'read -r _; kill -s KILL -- "-$1"; ERL_EPMD_PORT=$2 epmd -kill; rm -rf -- "$3"'
 """What a shell does when its input ends: when the test session dies, however it does."""
 
@@ -39,12 +45,24 @@ class RabbitMQ:
         self._program = _find_or_install()
         self._ports = [Port() for _ in range(3)]
         self._folder: Path | None = None
+        self._vhosts: list[str] = []
+        self._vhost_count = 0
         self._server: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"amqp://guest:guest@{HOST}:{self._ports[0].number}/"
+
+    def fresh_url(self) -> str:
+        """Of a virtual host that nobody has used: its exchanges and queues are its user's alone."""
+        if not self._vhosts:
+            first = self._vhost_count + 1
+            self._vhost_count += _VHOSTS
+            self._vhosts = [f"test{number}" for number in range(first, self._vhost_count + 1)]
+            names = ", ".join(f'<<"{name}">>' for name in self._vhosts)
+            self.control("eval", _MAKE_VHOSTS.replace("NAMES", names))
+        return self.url + self._vhosts.pop()
 
     def __enter__(self) -> Self:
         try:
@@ -111,6 +129,39 @@ class RabbitMQ:
             os.killpg(self._server.pid, signal.SIGKILL)
         self._server.wait()
         self._server = None
+
+    def control(self, *words: str) -> str:
+        """Run rabbitmqctl; return what it prints."""
+        assert self._folder is not None
+        environment, program = self._environment(self._folder), Path(self._program).with_name("rabbitmqctl")
+        done = subprocess.run(
+            [program, "--quiet", "-n", environment["RABBITMQ_NODENAME"], *words], env=environment, cwd=self._folder,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_PATIENCE, **_user(),
+        )  # fmt: skip
+        if done.returncode:
+            raise ServerError(f"rabbitmqctl {' '.join(words)} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def close_all_connections(self) -> None:
+        self.control("close_all_connections", "a test closes them")
+
+    @contextlib.contextmanager
+    def memory_alarm(self) -> Iterator[None]:
+        """As if its memory were full."""
+        self.control("set_vm_memory_high_watermark", "absolute", "1MB")
+        try:
+            yield
+        finally:
+            self.control("set_vm_memory_high_watermark", "0.4")
+
+    @contextlib.contextmanager
+    def disk_alarm(self) -> Iterator[None]:
+        """As if its disk were full."""
+        self.control("set_disk_free_limit", "1000000GB")
+        try:
+            yield
+        finally:
+            self.control("set_disk_free_limit", "256MB")
 
     def close(self) -> None:
         """End it, and remove what it has written."""

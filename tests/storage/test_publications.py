@@ -16,8 +16,8 @@ def record(storage, batch_id, count, **columns):
     storage.journal.append([an_event(sequence, batch_id) for sequence in range(1, count + 1)])
 
 
-def behind(storage, *, updated_before=LATER, ended_after=0.0):
-    return storage.publications.behind(updated_before=updated_before, ended_after=ended_after)
+def behind(storage, *, recorded_before=LATER, ended_after=0.0):
+    return storage.publications.behind(recorded_before=recorded_before, ended_after=ended_after)
 
 
 @pytest.fixture
@@ -75,10 +75,10 @@ def test_many_watermarks_are_marked_at_once(storage):
     assert found.published == 1202
 
 
-def test_batches_that_changed_just_now_are_their_owners_matter(storage):
+def test_events_that_were_recorded_just_now_are_their_owners_matter(storage):
     record(storage, "a", 2, updated_at=NOON)
-    assert behind(storage, updated_before=NOON) == {}
-    assert behind(storage, updated_before=NOON + 1) == {"a": 2}
+    assert behind(storage, recorded_before=NOON) == {}
+    assert behind(storage, recorded_before=NOON + 1) == {"a": 2}
 
 
 def test_of_the_ended_only_those_that_did_so_lately_are_looked_at(storage):

@@ -11,6 +11,7 @@ from actors.cli.checks import database, rabbitmq, server, verdict, video_dir
 from actors.cli.settings_table import settings_table
 from actors.settings import Settings, load_settings
 from storage.database import MIGRATIONS, Database
+from tests.servers.port import Port
 
 
 def test_each_setting_says_where_it_came_from(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,16 @@ def test_an_unreachable_server_is_a_problem(home: Path) -> None:
 
 def test_rabbitmq_is_needed_by_nobody(home: Path) -> None:
     assert rabbitmq(load_settings()).ok
-    assert rabbitmq(Settings(amqp_url="amqp://u:pw@h")).message == "AMQP_URL is amqp://u:***@h"
+    assert not rabbitmq(load_settings(), declare=True).ok
+
+
+def test_a_broker_that_is_not_there_is_told(home: Path) -> None:
+    port = Port()
+    found = rabbitmq(Settings(amqp_url=f"amqp://u:hidden@127.0.0.1:{port.number}"))
+    port.release()
+    assert not found.ok
+    assert f"amqp://u:***@127.0.0.1:{port.number} can't be reached: " in found.message
+    assert "Connection refused" in found.message
 
 
 def test_doctor_finds_a_server_with_a_listing(call: Callable[..., Any], server: Any) -> None:

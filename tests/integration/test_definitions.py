@@ -1,0 +1,56 @@
+"""A broker that an operator gave docs/rabbitmq-definitions.json suits the program, and every command has its queue."""
+
+from pathlib import Path
+
+import pika
+import pytest
+
+from actors.broker import topology
+from actors.cli.checks import rabbitmq as look
+from actors.settings import Settings
+from tests.docs.definitions_document import document
+from tests.servers.rabbitmq import RabbitMQ
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_broker_that_was_given_the_definitions_suits_the_program(rabbitmq: RabbitMQ) -> None:
+    url = rabbitmq.fresh_url()
+    given = Path(rabbitmq._folder, "definitions.json")  # where the node's user can read it
+    given.write_text(document(url.rpartition("/")[2]))
+    rabbitmq.control("import_definitions", str(given))
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for key in (*topology.OTHER_COMMANDS, "cancel", "cancle"):
+            channel.basic_publish(topology.COMMANDS, key, key.encode(), mandatory=True)
+        topology.declare(channel)  # it closes the channel where something differs
+        counts = {
+            name: channel.queue_declare(name, passive=True).method.message_count
+            for name in (topology.COMMANDS, topology.CANCELS, topology.DEAD, topology.WAITING)
+        }
+        cancellation = channel.basic_get(topology.CANCELS, auto_ack=True)[2]
+    assert list(counts.values()) == [len(topology.OTHER_COMMANDS) + 1, 1, 0, 0]
+    assert cancellation == b"cancel"
+
+
+def test_the_doctor_declares_and_counts(rabbitmq: RabbitMQ) -> None:
+    settings = Settings(_env_file=None, amqp_url=rabbitmq.fresh_url())  # type: ignore[call-arg]
+    assert "doctor --declare" in look(settings).message
+    found = look(settings, declare=True)
+    assert found == look(settings)
+    assert found.ok
+    assert "consumers of sora.batch.commands: 0, waiting there: 0" in found.message
+
+
+def test_the_doctor_says_what_is_in_the_way(rabbitmq: RabbitMQ) -> None:
+    settings = Settings(_env_file=None, amqp_url=rabbitmq.fresh_url())  # type: ignore[call-arg]
+    assert settings.amqp_url is not None
+    with pika.BlockingConnection(pika.URLParameters(settings.amqp_url.get_secret_value())) as connection:
+        connection.channel().queue_declare(topology.COMMANDS)
+    found = look(settings, declare=True)
+    assert not found.ok
+    assert "inequivalent arg" in found.message
+    nowhere = look(Settings(_env_file=None, amqp_url=rabbitmq.url + "nowhere"))  # type: ignore[call-arg]
+    assert not nowhere.ok
+    assert "nowhere" in nowhere.message
