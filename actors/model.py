@@ -71,7 +71,7 @@ def _not_blank(text: str) -> str:
 Text = Annotated[str, AfterValidator(_storable)]
 Prompt = Annotated[str, Field(max_length=32_000), AfterValidator(_storable), AfterValidator(_not_blank)]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_storable_document)]
-Whole = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=1_000_000)]
+Whole = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_no_boolean)]
 
 
 class Input(BaseModel):
@@ -84,6 +84,7 @@ class Input(BaseModel):
         loc_by_alias=False,
         extra="forbid",
         frozen=True,
+        use_attribute_docstrings=True,
     )
 
 
@@ -115,7 +116,7 @@ class BatchVideoRequest(Input):
     metadata: Metadata = Field(default_factory=dict)
     id: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
     concurrency: Whole | None = None
-    timeout_ms: Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=10**10)] | None = None
+    timeout_ms: Annotated[int, Field(ge=0, le=10**10), BeforeValidator(_no_boolean)] | None = None
     """Milliseconds for each round of the batch; 0: no limit."""
 
     @classmethod
@@ -205,7 +206,7 @@ def canonical_digest(document: Any) -> str:
 
 
 class _Output(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class Progress(_Output):

@@ -151,7 +151,7 @@ class ReplayData(Input):
     """`replay`."""
 
     batch_id: _BatchId
-    from_sequence: Annotated[Whole, Field(le=1_000_000)] = 1
+    from_sequence: Whole = 1
 
 
 CommandData = CreateData | ProcessData | CancelData | RetryData | ReportData | ReplayData

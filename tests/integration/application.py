@@ -11,6 +11,7 @@ from typing import Any, Self
 import pika
 
 from actors.broker import topology
+from tests.docs.described import check_described
 from tests.integration.support import PATIENCE, until
 
 
@@ -18,6 +19,9 @@ from tests.integration.support import PATIENCE, until
 class Received:
     key: str
     document: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        check_described(self.document)
 
     @property
     def name(self) -> str:

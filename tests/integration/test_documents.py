@@ -12,6 +12,7 @@ import pytest
 from actors.service import BatchService
 from tests.integration.application import Application
 from tests.integration.support import PATIENCE, ROOT
+from tests.javascript.node import node
 from tests.provider.client import Provider
 
 pytestmark = pytest.mark.integration
@@ -23,10 +24,16 @@ def programs(language: str) -> list[str]:
 
 
 @pytest.fixture
-def run(
-    application: Application, consume: Callable[..., None], start_service: Callable[..., BatchService]
-) -> Callable[..., list[str]]:
-    """Run a program beside a service; return the lines that it prints."""
+def serving(application: Application, consume: Callable[..., None], start_service: Callable[..., BatchService]) -> None:
+    """A service for the programs."""
+    service = start_service(amqp_url=application.url)
+    consume(service)
+    service.serve()
+
+
+@pytest.fixture
+def run(application: Application, serving: None) -> Callable[..., list[str]]:
+    """Run a program; return the lines that it prints."""
 
     def run(*words: str) -> list[str]:
         done = subprocess.run(
@@ -36,9 +43,6 @@ def run(
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
-    service = start_service(amqp_url=application.url)
-    consume(service)
-    service.serve()
     return run
 
 
@@ -58,6 +62,14 @@ def test_the_python_program_makes_a_batch_and_sees_its_end(
     run: Callable[..., list[str]], provider: Provider, tmp_path: Path
 ) -> None:
     check_made(run(sys.executable, "-c", programs("python")[0]), provider, tmp_path)
+
+
+def test_the_javascript_program_makes_a_batch_and_sees_its_end(
+    serving: None, application: Application, provider: Provider, tmp_path: Path
+) -> None:
+    done = node("-e", programs("js")[0], AMQP_URL=application.url)
+    assert done.returncode == 0, done.stderr
+    check_made(done.stdout.splitlines(), provider, tmp_path)
 
 
 def test_the_client_makes_a_batch_and_sees_its_end(run: Callable[..., list[str]]) -> None:

