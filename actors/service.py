@@ -458,7 +458,7 @@ class BatchService:
         from actors.broker.connection import Connection
         from actors.broker.publisher import EventPublisher
 
-        connection = Connection(self.settings.amqp_url.get_secret_value())
+        connection = Connection(self.settings.amqp_url.get_secret_value(), self.settings.amqp_queue_type)
         if not self._read(self._storage.publications.begun):
             self._write(lambda: self._storage.publications.begin(backlog=False))
         return connection, EventPublisher(connection, self._storage, self._recorder)

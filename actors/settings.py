@@ -74,13 +74,14 @@ class Settings(BaseSettings):
     database_url: str = Field(default="sqlite:///sora-batch.db", repr=False)
     """Not shown: it may hold a password."""
     amqp_url: SecretStr | None = None
+    amqp_queue_type: Literal["quorum", "classic"] = "quorum"
     command_max_bytes: int = Field(default=1_048_576, ge=1024)
     command_keep: Positive = timedelta(days=7)
     video_dir: str = "videos"
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["text", "json"] = "text"
 
-    @field_validator("log_level", "log_format", mode="before")
+    @field_validator("log_level", "log_format", "amqp_queue_type", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value

@@ -65,7 +65,8 @@ class _Item:
 class Connection:
     """See the module. Starts with the first use; publishing never waits for the broker."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, queue_type: str = topology.QUORUM) -> None:
+        self._queue_type = queue_type
         self._parameters = topology.connection_parameters(url)
         self.state = State.CONNECTING
         self.on_open: list[Callable[[], object]] = []
@@ -186,7 +187,7 @@ class Connection:
 
     def _on_channel(self, channel: Any) -> None:
         channel.add_on_close_callback(lambda *_: self._close_connection())
-        topology.declare(channel)
+        topology.declare(channel, self._queue_type)
         channel.confirm_delivery(self._on_confirm)
         self._channel, self._tag, self._pause = channel, 0, _FIRST_PAUSE
         if self.state is State.AWAY:

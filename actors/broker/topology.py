@@ -26,18 +26,25 @@ WAIT_MILLISECONDS = 250
 _CONNECT_SECONDS = 5.0
 DELIVERY_LIMIT = 50
 """Each return to the queue counts, also of what was only prefetched when its consumer stopped."""
+QUORUM, CLASSIC = "quorum", "classic"
+_DEAD_LETTERS = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD}
 _COMMAND_QUEUE = {
-    "x-queue-type": "quorum",
-    "x-delivery-limit": DELIVERY_LIMIT,
-    "x-dead-letter-exchange": "",
-    "x-dead-letter-routing-key": DEAD,
-    "x-dead-letter-strategy": "at-least-once",
-    "x-overflow": "reject-publish",  # what the strategy needs
+    QUORUM: {
+        "x-queue-type": QUORUM,
+        "x-delivery-limit": DELIVERY_LIMIT,
+        **_DEAD_LETTERS,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",  # what the strategy needs
+    },
+    CLASSIC: {"x-queue-type": CLASSIC, **_DEAD_LETTERS},
 }
 
 
-def declare(channel: Any) -> None:
-    """Declare everything, on a channel of either of pika's kinds of connection."""
+def declare(channel: Any, queue_type: str = QUORUM) -> None:
+    """Declare everything, on a channel of either of pika's kinds of connection.
+
+    `queue_type`: of the commands' queues, `quorum` or `classic`; the latter have no delivery limit.
+    """
     for name in (EVENTS, REPLAYS):
         channel.exchange_declare(name, "topic", durable=True)
     channel.exchange_declare(MISSPELT, "fanout", durable=True)
@@ -45,7 +52,7 @@ def declare(channel: Any) -> None:
     channel.exchange_declare(COMMANDS, "topic", durable=True, arguments={"alternate-exchange": MISSPELT})
     channel.queue_declare(DEAD, durable=True)
     for name in (COMMANDS, CANCELS):
-        channel.queue_declare(name, durable=True, arguments=_COMMAND_QUEUE)
+        channel.queue_declare(name, durable=True, arguments=_COMMAND_QUEUE[queue_type])
     waiting = {"x-message-ttl": WAIT_MILLISECONDS, "x-dead-letter-exchange": COMMANDS}
     channel.queue_declare(WAITING, durable=True, arguments=waiting)
     channel.queue_bind(CANCELS, COMMANDS, "cancel")

@@ -178,18 +178,18 @@ def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:
     import pika
 
     from actors.broker import topology
-    from actors.client.line import LOST, unreachable
+    from actors.client.line import LOST, Broker, unreachable
 
     url = settings.amqp_url.get_secret_value()
     try:
         with pika.BlockingConnection(topology.connection_parameters(url)) as connection:
             if declare:
-                topology.declare(connection.channel())
+                topology.declare(connection.channel(), settings.amqp_queue_type)
             message = _topology(connection)
     except pika.exceptions.ChannelClosedByBroker as error:
         return Check("RabbitMQ", ok=False, message=f"{masked_url(url)}: {error.reply_text}")
     except LOST as error:
-        return Check("RabbitMQ", ok=False, message=str(unreachable(url, error)))
+        return Check("RabbitMQ", ok=False, message=str(unreachable(Broker(url), error)))
     return Check("RabbitMQ", ok=True, message=f"{masked_url(url)}: {message}")
 
 

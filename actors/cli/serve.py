@@ -63,7 +63,9 @@ def _commands(service: BatchService) -> Iterator[None]:
     from actors.commands.handler import CommandHandler
 
     url, stopping = service.settings.amqp_url.get_secret_value(), threading.Event()
-    consumers = CommandConsumers(url, CommandHandler(service, connection.publish, stopping).handle)
+    consumers = CommandConsumers(
+        url, CommandHandler(service, connection.publish, stopping).handle, service.settings.amqp_queue_type
+    )
     consumers.start()
     try:
         yield

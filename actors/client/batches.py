@@ -19,7 +19,7 @@ from actors.client.line import (
     Line,
     Order,
     Told,
-    broker_url,
+    broker_of,
     known_kind,
     possible,
     unanswered,
@@ -57,7 +57,7 @@ class BatchClient:
         Raises:
             SettingsError: there is no URL.
         """
-        self.url, self.source, self.timeout = broker_url(url), source, timeout
+        self.broker, self.source, self.timeout = broker_of(url), source, timeout
         self._line: Line | None = None
         self._was_connected = False
         self._lock = threading.Lock()
@@ -107,11 +107,11 @@ class BatchClient:
 
         `from_sequence`: the first one to give; None: the first one after the stream's `batch`.
         """
-        return EventStream(self.url, batch_id, from_sequence, source=self.source, timeout=self.timeout)
+        return EventStream(self.broker, batch_id, from_sequence, source=self.source, timeout=self.timeout)
 
     def subscribe(self, *keys: str) -> EventFeed:
         """What is told from now on with these routing keys (`batch.completed.#`; `#` is all), as CloudEvents."""
-        return EventFeed(self.url, *(keys or ("#",)))
+        return EventFeed(self.broker, *(keys or ("#",)))
 
     def close(self) -> None:
         """Let go of the connection; the next command makes another one."""
@@ -133,20 +133,20 @@ class BatchClient:
             except LOST as error:
                 self._drop()
                 if not self._was_connected or time.monotonic() > deadline:
-                    raise unreachable(self.url, error) from error
+                    raise unreachable(self.broker, error) from error
                 time.sleep(_PAUSE)  # it is away: do not run against the door
                 continue
             except BaseException:
                 self._drop()  # an answer that is still to come would wait there
                 raise
             if told is None:
-                raise unanswered(self.url, f"the command {order.name!r} about the batch {batch_id}", self.timeout)
+                raise unanswered(self.broker, f"the command {order.name!r} about the batch {batch_id}", self.timeout)
             return told
 
     def _connected(self) -> Line:
         if self._line is None:
             # What could not be read as a command is answered without a batch's id.
-            self._line = Line(self.url, (EVENTS, f"{REJECTED}._"))
+            self._line = Line(self.broker, (EVENTS, f"{REJECTED}._"))
             self._was_connected = True
         return self._line
 

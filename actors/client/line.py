@@ -36,21 +36,29 @@ class Unanswered(SoraBatchError):
     code = ErrorCode.UNAVAILABLE
 
 
-def broker_url(url: str | None) -> str:
-    """The URL that was given, or else that of the settings.
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where RabbitMQ is, and as what our queues are declared there, if nobody has done so yet."""
+
+    url: str
+    queue_type: str = topology.QUORUM
+
+
+def broker_of(url: str | None) -> Broker:
+    """The one that was given, or else that of the settings.
 
     Raises:
         SettingsError: there is none.
     """
     if url is not None:
-        return url
-    found = load_settings().amqp_url
-    if found is None:
+        return Broker(url)
+    settings = load_settings()
+    if settings.amqp_url is None:
         raise SettingsError(
             "AMQP_URL is not set: name the RabbitMQ that `sora-batch serve` uses, "
             "for example AMQP_URL=amqp://guest:guest@localhost:5672/"
         )
-    return found.get_secret_value()
+    return Broker(settings.amqp_url.get_secret_value(), settings.amqp_queue_type)
 
 
 def possible(batch_id: str) -> bool:
@@ -69,17 +77,17 @@ def known_kind(batch_id: str) -> str:
     return batch_id
 
 
-def unreachable(url: str, error: BaseException) -> Unanswered:
+def unreachable(broker: Broker, error: BaseException) -> Unanswered:
     """That RabbitMQ is not there, and what to do."""
-    reason = _reason(error)
-    return Unanswered(f"RabbitMQ at {masked_url(url)} can't be reached: {reason}; see that it runs, and AMQP_URL")
+    place, reason = masked_url(broker.url), _reason(error)
+    return Unanswered(f"RabbitMQ at {place} can't be reached: {reason}; see that it runs, and AMQP_URL")
 
 
-def unanswered(url: str, what: str, seconds: float) -> Unanswered:
+def unanswered(broker: Broker, what: str, seconds: float) -> Unanswered:
     """That nobody answered, and what to do."""
     return Unanswered(
         f"no answer within {seconds:g} s to {what}: is `sora-batch serve` running with the RabbitMQ at "
-        f"{masked_url(url)}? The command waits there until a service takes it"
+        f"{masked_url(broker.url)}? The command waits there until a service takes it"
     )
 
 
@@ -134,13 +142,13 @@ class Told:
 class Line:
     """Not for two threads at a time. Any method may raise one of `LOST`; then it is of no more use."""
 
-    def __init__(self, url: str, *bindings: tuple[str, str]) -> None:
+    def __init__(self, broker: Broker, *bindings: tuple[str, str]) -> None:
         """Connect; `bindings`: pairs of an exchange and a key, of what to receive."""
-        parameters = topology.connection_parameters(url)
+        parameters = topology.connection_parameters(broker.url)
         parameters.blocked_connection_timeout = _BLOCKED_SECONDS
         self._connection = pika.BlockingConnection(parameters)
         try:
-            self._channel = self._open()
+            self._channel = self._open(broker.queue_type)
             self._queue = self._channel.queue_declare("", exclusive=True).method.queue
             for exchange, key in bindings:
                 self.bind(exchange, key)
@@ -152,10 +160,10 @@ class Line:
             self.close()
             raise
 
-    def _open(self) -> Any:
+    def _open(self, queue_type: str) -> Any:
         channel = self._connection.channel()
         try:
-            topology.declare(channel)
+            topology.declare(channel, queue_type)
         except ChannelClosedByBroker as error:
             # Its operators have declared it in their way, or this user must not: what is missing, `bind` will tell.
             logger.debug("the topology is not ours to declare: %s", error.reply_text)

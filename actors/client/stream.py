@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from actors.broker.topology import EVENTS, REPLAYS
 from actors.client.answers import ACCEPTED, REJECTED, result
-from actors.client.line import LOST, SOURCE, Line, Order, Told, known_kind, unanswered, unreachable
+from actors.client.line import LOST, SOURCE, Broker, Line, Order, Told, known_kind, unanswered, unreachable
 from actors.client.order import InOrder
 from actors.events import FINAL_EVENTS, Event
 from actors.model import Batch
@@ -28,8 +28,8 @@ _REMEMBERED = 10_000
 class _Source:
     """Keeps a line, and makes a new one whenever it is lost."""
 
-    def __init__(self, url: str, bindings: list[tuple[str, str]]) -> None:
-        self._url, self._bindings = url, bindings
+    def __init__(self, broker: Broker, bindings: list[tuple[str, str]]) -> None:
+        self._broker, self._bindings = broker, bindings
         self._line: Line | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -60,11 +60,11 @@ class _Source:
         try:
             self._open()
         except LOST as error:
-            raise unreachable(self._url, error) from error
+            raise unreachable(self._broker, error) from error
 
     def _open(self) -> Line:
         if self._line is None:
-            self._line = Line(self._url, *self._bindings)
+            self._line = Line(self._broker, *self._bindings)
             self._connected(self._line)
         return self._line
 
@@ -89,12 +89,12 @@ class EventStream(_Source):
     """
 
     def __init__(
-        self, url: str, batch_id: str, from_sequence: int | None, *, source: str = SOURCE, timeout: float = 30.0
+        self, broker: Broker, batch_id: str, from_sequence: int | None, *, source: str = SOURCE, timeout: float = 30.0
     ) -> None:
         """Join a batch.
 
         Args:
-            url: of RabbitMQ.
+            broker: RabbitMQ.
             batch_id: of a batch that a service knows there.
             from_sequence: the first event to give; None: the first one after `batch`.
             source: what commands are sent as.
@@ -106,7 +106,7 @@ class EventStream(_Source):
         """
         # Bound to both exchanges before anything is asked for: so nothing falls between.
         key = f"*.*.{known_kind(batch_id)}.#"
-        super().__init__(url, [(EVENTS, key), (REPLAYS, key)])
+        super().__init__(broker, [(EVENTS, key), (REPLAYS, key)])
         self.id = batch_id
         self.report: dict[str, Any] = {}
         """The event `batch.reported` that `batch` was read from."""
@@ -126,7 +126,7 @@ class EventStream(_Source):
         deadline = time.monotonic() + timeout
         while not self.report:
             if time.monotonic() > deadline:
-                raise unanswered(self._url, f"the question how the batch {self.id} is", timeout)
+                raise unanswered(self._broker, f"the question how the batch {self.id} is", timeout)
             self._step(min(_TICK, timeout))
 
     @property
@@ -246,17 +246,17 @@ class EventFeed(_Source):
     What comes twice is dropped; what is published while the connection is lost is missed.
     """
 
-    def __init__(self, url: str, *keys: str) -> None:
+    def __init__(self, broker: Broker, *keys: str) -> None:
         """Subscribe.
 
         Args:
-            url: of RabbitMQ.
+            broker: RabbitMQ.
             keys: as of a topic exchange's bindings: `batch.completed.#`.
 
         Raises:
             Unanswered: RabbitMQ is not there.
         """
-        super().__init__(url, [(EVENTS, key) for key in keys])
+        super().__init__(broker, [(EVENTS, key) for key in keys])
         self._known: OrderedDict[str, None] = OrderedDict()
         self._connect()
 

@@ -101,9 +101,10 @@ def _text(value: Any) -> str | None:
 class CommandBroker(RabbitmqBroker):
     """dramatiq's broker with our consumer, our topology, and no way to send a message in dramatiq's format."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, queue_type: str) -> None:
         super().__init__(middleware=[Verdict()], parameters=[])
         self.parameters = topology.connection_parameters(url)
+        self._queue_type = queue_type
         self._away: set[str] = set()
         # pika looks the class up here for whatever a frame brings.
         pika.spec.props[pika.BasicProperties.INDEX] = Properties
@@ -115,7 +116,7 @@ class CommandBroker(RabbitmqBroker):
             ConnectionClosed: the broker is away, or has it otherwise.
         """
         try:
-            consumer = CommandConsumer(self.parameters, queue_name, prefetch, timeout)
+            consumer = CommandConsumer(self.parameters, self._queue_type, queue_name, prefetch, timeout)
         except Exception as error:
             self._note_away(queue_name, error)
             raise _lost(error) from error
@@ -147,12 +148,12 @@ class CommandBroker(RabbitmqBroker):
 class CommandConsumer(dramatiq.Consumer):
     """Takes messages off one queue, on a connection of its own, and settles them there."""
 
-    def __init__(self, parameters: Any, queue_name: str, prefetch: int, timeout: int) -> None:
+    def __init__(self, parameters: Any, queue_type: str, queue_name: str, prefetch: int, timeout: int) -> None:
         self._queue_name = queue_name
         self._connection = pika.BlockingConnection(parameters)
         try:
             self._aside = self._connection.channel()
-            topology.declare(self._aside)
+            topology.declare(self._aside, queue_type)
             self._aside.confirm_delivery()
             self._channel = self._connection.channel()
             self._channel.basic_qos(prefetch_count=prefetch)
@@ -279,14 +280,15 @@ class CommandConsumers:
     Args:
         url: of the broker.
         handle: obeys one command; called from several threads.
+        queue_type: of the queues, `quorum` or `classic`.
     """
 
-    def __init__(self, url: str, handle: Handle) -> None:
+    def __init__(self, url: str, handle: Handle, queue_type: str = topology.QUORUM) -> None:
         dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = _RESTART_SECONDS
         # Its lines are ours, told once: each try to connect would be one of its criticals.
         logging.getLogger("dramatiq").setLevel(logging.CRITICAL + 1)
         logging.getLogger("pika").setLevel(logging.CRITICAL)
-        self._broker = CommandBroker(url)
+        self._broker = CommandBroker(url, queue_type)
         for queue_name in THREADS:
             self._declare(queue_name, handle)
         self._workers = [

@@ -1,14 +1,21 @@
 """A broker that an operator gave docs/rabbitmq-definitions.json suits the program, and every command has its queue."""
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pika
 import pytest
 
+from actors import BatchClient, BatchService
 from actors.broker import topology
 from actors.cli.checks import rabbitmq as look
+from actors.commands.consumer import CommandConsumers
+from actors.commands.handler import CommandHandler
 from actors.settings import Settings
 from tests.docs.definitions_document import document
+from tests.integration.support import videos
 from tests.servers.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.integration
@@ -54,3 +61,20 @@ def test_the_doctor_says_what_is_in_the_way(rabbitmq: RabbitMQ) -> None:
     nowhere = look(Settings(_env_file=None, amqp_url=rabbitmq.url + "nowhere"))  # type: ignore[call-arg]
     assert not nowhere.ok
     assert "nowhere" in nowhere.message
+
+
+def test_commands_go_through_classic_queues_too(rabbitmq: RabbitMQ, start_service: Callable[..., BatchService]) -> None:
+    url = rabbitmq.fresh_url()
+    service, stopping = start_service(amqp_url=url, amqp_queue_type="classic"), threading.Event()
+    connection: Any = service.broker
+    consumers = CommandConsumers(url, CommandHandler(service, connection.publish, stopping).handle, "classic")
+    consumers.start()
+    try:
+        service.serve()
+        with BatchClient(url) as client:  # it finds other queues than it would make, and uses them
+            batch_id = client.create(videos("A lake"))
+            assert list(client.events(batch_id))[-1].name == "batch.completed"
+    finally:
+        stopping.set()
+        consumers.stop()
+    assert "classic" in rabbitmq.control("list_queues", "-p", url.rpartition("/")[2], "type")
