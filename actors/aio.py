@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self
 
 from actors.events import Event
 from actors.model import Batch, BatchVideoRequest, CancellationSummary
-from actors.service import BatchService
+from actors.service import BatchService, PruneReport
 from actors.settings import Settings
 from storage.records import SubmissionRecord
 from storage.states import BatchStatus
+
+if TYPE_CHECKING:
+    from actors.audit import AuditReport
 
 
 class AsyncBatchService:
@@ -87,6 +91,18 @@ class AsyncBatchService:
     async def submissions(self, batch_id: str) -> list[SubmissionRecord]:
         """As `BatchService.submissions`."""
         return await asyncio.to_thread(self._service.submissions, batch_id)
+
+    async def prune(self, older_than: timedelta, *, delete_batches: bool = False) -> PruneReport:
+        """As `BatchService.prune`."""
+        return await asyncio.to_thread(lambda: self._service.prune(older_than, delete_batches=delete_batches))
+
+    async def audit(self, *, checksums: bool = False) -> AuditReport:
+        """As `BatchService.audit`."""
+        return await asyncio.to_thread(lambda: self._service.audit(checksums=checksums))
+
+    async def let_go(self, batch_id: str) -> None:
+        """As `BatchService.let_go`."""
+        await asyncio.to_thread(self._service.let_go, batch_id)
 
     async def close(self) -> None:
         """As `BatchService.close`."""

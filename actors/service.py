@@ -40,6 +40,7 @@ from storage.states import BatchStatus
 from storage.videos import VideoFolder
 
 if TYPE_CHECKING:
+    from actors.audit import AuditReport
     from actors.broker.connection import Connection
     from actors.broker.publisher import EventPublisher
     from actors.runtime import Runtime
@@ -411,6 +412,15 @@ class BatchService:
             return PruneReport(events, len(ended))
 
         return self._write(write)
+
+    def audit(self, *, checksums: bool = False) -> AuditReport:
+        """Compare what is recorded with the server's listing and with the files in VIDEO_DIR. Changes nothing.
+
+        `checksums`: read every file whole, too.
+        """
+        from actors.audit import audit
+
+        return audit(self.settings, self._storage, self._read, checksums=checksums)
 
     def let_go(self, batch_id: str) -> None:
         """Stop starting videos of a batch here, and take back that it is wanted; nothing is cancelled.

@@ -55,6 +55,15 @@ class JobRepository:
             job.id: job for chunk in chunks for job in self._select(f"id IN ({', '.join('?' * len(chunk))})", *chunk)
         }
 
+    def with_files(self, after: str) -> list[JobRecord]:
+        """Some completed jobs, by their ids, behind this one."""
+        cursor = self._database.execute(
+            f"SELECT {_NAMES} FROM jobs WHERE status='{JobStatus.COMPLETED}' AND video IS NOT NULL AND id > ? "
+            f"ORDER BY id LIMIT {_CHUNK}",
+            (after,),
+        )
+        return [_record(row) for row in cursor.fetchall()]
+
     def save(self, jobs: Iterable[JobRecord]) -> None:
         """Write everything of these jobs that may change. The batch's fence has been passed before.
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from peewee import fn
+
 from storage.database import Database
 from storage.records import Document, SubmissionRecord
 from storage.states import LIVE_SUBMISSION, UNRESOLVED, SubmissionState
@@ -120,6 +122,12 @@ class SubmissionRepository:
             (table.provider == provider) & table.remote_id.in_(list(remote_ids))
         )
         return {remote_id for (remote_id,) in query.tuples()}
+
+    def at_server(self, base_url: str) -> list[SubmissionRecord]:
+        """All tries at one server, whatever the key was."""
+        table = self._table
+        here = fn.SUBSTR(table.provider, 1, len(base_url) + 1) == f"{base_url}#"
+        return [_record(row) for row in table.select().where(here).dicts()]
 
     def made_any(self, provider: str) -> bool:
         """Whether we ever made a video there."""

@@ -128,6 +128,7 @@ _add(
     "retry nature --job 3 --pay-again",
 )
 _add(run.resume, "resume", "resume nature --output films")
+_add(inspect.audit, "audit", "audit --checksums --json")
 _add(inspect.history, "history nature", "history nature --from 12 --json")
 _add(serve.serve, "serve", "serve --simulate")
 _add(

@@ -1,4 +1,4 @@
-"""The commands that look: status, list, history."""
+"""The commands that look: status, list, history, audit."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import typer
 from actors.cli.options import BatchId, Json, Metadata, Verbose, opened, parse_metadata
 from storage.states import SubmissionState
 
+_PROMPT = 40
+
 if TYPE_CHECKING:
+    from actors.audit import AuditReport
     from actors.events import Event
     from actors.model import Batch
     from storage.records import SubmissionRecord
@@ -72,6 +75,52 @@ def history(
         if not json:
             for line in _deletions(service.submissions(batch_id)):
                 typer.echo(line)
+
+
+def audit(
+    checksums: Annotated[bool, typer.Option("--checksums", help="Read every file whole, too.")] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare the records with the server and the files.
+
+    Videos that no job knows (and may have been paid for), jobs whose video or file is gone, files that no job has. It
+    changes nothing: what to do is yours to decide. Exit codes: 0 all fits, 1 something does not.
+    """
+    from actors.cli.table import print_json
+
+    with opened(verbose=verbose) as service:
+        report = service.audit(checksums=checksums)
+        place = service.database_place
+    if json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        for line in _findings(report):
+            typer.echo(line)
+        found = "everything fits" if report.clean else "above is what does not fit"
+        typer.echo(f"{report.videos_listed} videos of the server compared with {place}: {found}")
+    raise typer.Exit(0 if report.clean else 1)
+
+
+def _findings(report: AuditReport) -> Iterator[str]:
+    from actors.cli.text import clean, shorten, shown_path, span
+
+    if report.listing_problem is not None:
+        yield f"the server's videos could not all be compared: {clean(report.listing_problem)}"
+    for unknown in report.unknown_videos:
+        age = "" if unknown.age_seconds is None else f", {span(unknown.age_seconds)} old"
+        prompt = "" if unknown.prompt is None else f": {shorten(unknown.prompt, _PROMPT)}"
+        line = f"no job knows the video {clean(unknown.remote_id)} ({clean(unknown.status)}{age}){prompt}"
+        yield line + (f"; it may be of {', '.join(unknown.may_be_of)}" if unknown.may_be_of else "")
+    for surplus in report.surplus_videos:
+        still = "the server still has it" if surplus.listed else "the server does not list it"
+        yield f"paid for and not needed: the video {clean(surplus.remote_id)} of {surplus.job_id}; {still}"
+    for missing in report.missing_videos:
+        yield f"{missing.job_id} ({missing.status.value}): the server does not list {clean(missing.remote_id)}"
+    for file in report.jobs_without_file:
+        yield f"{file.job_id}: {shown_path(file.path)}: {file.problem}"
+    for path in report.files_without_job:
+        yield f"no job has the file {shown_path(path)}"
 
 
 def _deletions(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:

@@ -1,0 +1,239 @@
+"""Compares what is recorded with what the server lists and what lies in VIDEO_DIR. Reports; a person decides.
+
+Changes nothing, and asks the server for nothing but its listing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from actors.clocks import utc_now
+from actors.errors import SoraError
+from actors.loop import IOLoop
+from actors.model import moment
+from actors.settings import Settings
+from actors.sora.client import SoraClient
+from actors.sora.pace import Pace
+from actors.sora.wire import RemoteVideo
+from storage.changes import Storage
+from storage.records import JobRecord, SubmissionRecord
+from storage.states import FINAL_BATCH, UNRESOLVED, JobStatus, SubmissionState
+
+T = TypeVar("T")
+_PAGES = 1000
+_PIECE = 1 << 20
+_MAY_HAVE_MADE = frozenset({*UNRESOLVED, SubmissionState.ABSENT, SubmissionState.ABANDONED})
+_WANTS_ITS_VIDEO = frozenset({JobStatus.GENERATING, JobStatus.DOWNLOADING, JobStatus.FAILED})
+
+
+class Read(Protocol):
+    """Runs a function with a connection to the database."""
+
+    def __call__(self, run: Callable[[], T], /) -> T:
+        """What the function returns."""
+
+
+class _Finding(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class UnknownVideo(_Finding):
+    """A video that the server has and no job knows."""
+
+    remote_id: str
+    status: str
+    prompt: str | None
+    created_at: datetime | None
+    age_seconds: int | None
+    may_be_of: list[str]
+    """Jobs that asked for this prompt and whose POST had no answer: it may have arrived late."""
+
+
+class SurplusVideo(_Finding):
+    """A video that was paid for and that no job needs: its answer came after its intent had been resolved."""
+
+    remote_id: str
+    job_id: str
+    listed: bool
+
+
+class MissingVideo(_Finding):
+    """A job that wants a video that the server does not list."""
+
+    job_id: str
+    remote_id: str
+    status: JobStatus
+
+
+class MissingFile(_Finding):
+    """A completed job whose file is not there as it was recorded."""
+
+    job_id: str
+    path: str
+    problem: str
+
+
+class AuditReport(_Finding):
+    """What does not fit together."""
+
+    videos_listed: int
+    listing_problem: str | None
+    """Why the server's videos were not compared, or not all of them."""
+    unknown_videos: list[UnknownVideo]
+    surplus_videos: list[SurplusVideo]
+    missing_videos: list[MissingVideo]
+    jobs_without_file: list[MissingFile]
+    files_without_job: list[str]
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything fits."""
+        found = (self.unknown_videos, self.surplus_videos, self.missing_videos, self.jobs_without_file)
+        return not any(found) and not self.files_without_job
+
+
+def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) -> AuditReport:
+    """Compare.
+
+    Args:
+        settings: which server, which folder.
+        storage: what is recorded.
+        read: how to ask the database.
+        checksums: read every file whole, too.
+
+    Raises:
+        StorageError: the database failed.
+    """
+    # Listed first: what is recorded afterwards knows of every video that was listed and is ours.
+    videos, problem = _listed(settings)
+    base = settings.openai_base_url or ""
+    submissions = read(lambda: storage.submissions.at_server(base))
+    jobs = read(lambda: storage.jobs.by_id({each.job_id for each in submissions}))
+    known = {each.remote_id for each in submissions}
+    listed = {video.id for video in videos}
+    paths, missing_files = _files(storage, read, checksums=checksums)
+    return AuditReport(
+        videos_listed=len(videos),
+        listing_problem=problem,
+        unknown_videos=[_unknown(video, submissions, jobs) for video in videos if video.id not in known],
+        surplus_videos=[
+            SurplusVideo(remote_id=each.remote_id, job_id=each.job_id, listed=each.remote_id in listed)
+            for each in submissions
+            if each.state is SubmissionState.SURPLUS and each.remote_id is not None
+        ],
+        missing_videos=list(_missing(submissions, jobs, listed)) if problem is None else [],
+        jobs_without_file=missing_files,
+        files_without_job=[str(path) for path in _strays(Path(settings.video_dir).absolute(), paths, storage, read)],
+    )
+
+
+def _listed(settings: Settings) -> tuple[list[RemoteVideo], str | None]:
+    """All videos of the server, each once, and why they may not be all."""
+    if settings.openai_base_url is None:
+        return [], "OPENAI_BASE_URL is not set: no server was asked"
+    io = IOLoop("sora-audit")
+    try:
+        return io.submit(_list(settings, settings.openai_base_url)).result()
+    finally:
+        io.close()
+
+
+async def _list(settings: Settings, base_url: str) -> tuple[list[RemoteVideo], str | None]:
+    found: dict[str, RemoteVideo] = {}
+    async with SoraClient(settings, base_url, Pace(settings.sora_max_requests_per_second)) as client:
+        after: str | None = None
+        for _ in range(_PAGES):
+            try:
+                page = await client.list_page(after)
+            except SoraError as error:
+                return list(found.values()), str(error)
+            new = {video.id: video for video in page.videos if video.id is not None and video.id not in found}
+            found |= new
+            # Servers without paging, or that ignore `after`, show the same page again.
+            if page.has_more is False or not new:
+                return list(found.values()), None
+            after = page.videos[-1].id
+    return list(found.values()), f"only its newest {len(found)} videos were looked at"
+
+
+def _unknown(video: RemoteVideo, submissions: list[SubmissionRecord], jobs: dict[str, JobRecord]) -> UnknownVideo:
+    candidates = {
+        each.job_id
+        for each in submissions
+        if each.state in _MAY_HAVE_MADE and each.job_id in jobs and jobs[each.job_id].prompt == video.prompt
+    }
+    age = None if video.created_at is None else max(0, int(utc_now() - video.created_at))
+    return UnknownVideo(
+        remote_id=str(video.id), status=video.status, prompt=video.prompt, created_at=moment(video.created_at),
+        age_seconds=age, may_be_of=sorted(candidates),
+    )  # fmt: skip
+
+
+def _missing(
+    submissions: list[SubmissionRecord], jobs: dict[str, JobRecord], listed: set[str | None]
+) -> Iterator[MissingVideo]:
+    for each in submissions:
+        job = jobs.get(each.job_id)
+        if each.state is not SubmissionState.BOUND or job is None or each.remote_id is None:
+            continue
+        if each.remote_id not in listed and job.status in _WANTS_ITS_VIDEO:
+            yield MissingVideo(job_id=job.id, remote_id=each.remote_id, status=job.status)
+
+
+def _files(storage: Storage, read: Read, *, checksums: bool) -> tuple[set[Path], list[MissingFile]]:
+    """The files of all completed jobs, and what is wrong with them."""
+    paths: set[Path] = set()
+    wrong: list[MissingFile] = []
+    after = ""
+    while page := read(partial(storage.jobs.with_files, after)):
+        for job in page:
+            assert job.video is not None
+            path = Path(job.video["path"])
+            paths.add(path)
+            problem = _wrong(path, job.video, checksums=checksums)
+            if problem:
+                wrong.append(MissingFile(job_id=job.id, path=str(path), problem=problem))
+        after = page[-1].id
+    return paths, wrong
+
+
+def _wrong(path: Path, video: dict[str, object], *, checksums: bool) -> str | None:
+    try:
+        size = path.stat().st_size
+        if size != video["bytes"]:
+            return f"it has {size} bytes, not the {video['bytes']} that were recorded"
+        if checksums and _digest(path) != video["sha256"]:
+            return "its SHA-256 is not the one that was recorded"
+    except OSError as error:
+        return str(error.strerror or error)
+    return None
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _strays(root: Path, known: set[Path], storage: Storage, read: Read) -> Iterator[Path]:
+    """Files below VIDEO_DIR that no job has; but not what a running batch is just writing."""
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue
+        strays = [path for path in folder.rglob("*") if path.is_file() and path not in known]
+        if strays and not _runs(folder.name, storage, read):
+            yield from strays
+
+
+def _runs(batch_id: str, storage: Storage, read: Read) -> bool:
+    batch = read(partial(storage.batches.get, batch_id))
+    return batch is not None and batch.status not in FINAL_BATCH

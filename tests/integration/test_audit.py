@@ -1,0 +1,126 @@
+"""The audit against a server that keeps its own count: it finds what is planted, and nothing else."""
+
+import json
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from actors.cli.app import app
+from actors.service import BatchService
+from tests.integration.support import PATIENCE, numbered, videos
+from tests.provider.client import Provider
+
+pytestmark = pytest.mark.integration
+
+
+def made(service: BatchService, count: int = 3, **more: Any) -> Any:
+    batch = service.create_batch(videos(*numbered(count), **more))
+    return service.process_batch(batch.id).result(PATIENCE)
+
+
+def post(provider: Provider, prompt: str) -> str:
+    """Somebody else's video at the same server."""
+    request = urllib.request.Request(
+        f"{provider.base_url}/videos", json.dumps({"prompt": prompt}).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        return str(json.load(answer)["id"])
+
+
+def test_where_everything_fits_nothing_is_found(service: BatchService) -> None:
+    made(service)
+    report = service.audit(checksums=True)
+    assert report.clean
+    assert (report.videos_listed, report.listing_problem) == (3, None)
+
+
+def test_all_pages_of_the_listing_are_read(service: BatchService, provider: Provider) -> None:
+    made(service)
+    strangers = {post(provider, f"a stranger's {number}") for number in range(205)}
+    report = service.audit()
+    assert {video.remote_id for video in report.unknown_videos} == strangers
+    assert report.videos_listed == 208
+
+
+def test_a_video_whose_post_was_never_answered_is_named_with_its_job(service: BatchService, provider: Provider) -> None:
+    provider.fault(on="create", do="lose_response", match="video 2")
+    provider.fault(on="list", do="answer", status=500, accept=False, times=-1)
+    batch = made(service, id="nature")
+    assert [job.status for job in batch.jobs] == ["completed", "failed", "completed"]
+    assert service.audit().listing_problem is not None
+    provider.clear_faults()
+    (unknown,) = service.audit().unknown_videos
+    assert unknown.may_be_of == ["nature-02"]
+    assert unknown.prompt == "a: video 2"
+    assert unknown.age_seconds is not None
+
+
+def test_a_job_whose_video_the_server_lost_is_found(service: BatchService, provider: Provider) -> None:
+    provider.fault(on="content", do="answer", status=404, match="video 1", times=-1)
+    batch = made(service, 1, id="nature")
+    assert batch.status == "failed"
+    assert service.audit().missing_videos == []
+    provider.forget()
+    (missing,) = service.audit().missing_videos
+    assert (missing.job_id, missing.remote_id, missing.status) == ("nature-01", batch.jobs[0].remote_id, "failed")
+
+
+def test_files_are_compared(service: BatchService, tmp_path: Path) -> None:
+    batch = made(service, 4, id="nature")
+    gone, cut, changed, _ = (Path(job.video.path) for job in batch.jobs)
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:-1])
+    changed.write_bytes(b"x" + changed.read_bytes()[1:])
+    stray = tmp_path / "videos" / "old" / "old-01.mp4"
+    stray.parent.mkdir()
+    stray.write_bytes(b"film")
+    report = service.audit()
+    assert [each.job_id for each in report.jobs_without_file] == ["nature-01", "nature-02"]
+    assert report.files_without_job == [str(stray)]
+    assert [each.job_id for each in service.audit(checksums=True).jobs_without_file] == [
+        "nature-01",
+        "nature-02",
+        "nature-03",
+    ]
+
+
+def test_what_a_running_batch_is_writing_is_no_stray(service: BatchService, provider: Provider, tmp_path: Path) -> None:
+    provider.options(latency=60.0)
+    part = tmp_path / "videos" / "nature" / "nature-01.1.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half a film")
+    service.create_batch(videos("A lake", id="nature"))
+    assert service.audit().files_without_job == []
+    service.cancel_batch("nature")
+    assert service.audit().files_without_job == [str(part)]
+
+
+def test_the_command_says_it_in_sentences_and_in_json(
+    options: Callable[..., dict[str, Any]], service: BatchService, provider: Provider, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in options().items():
+        monkeypatch.setenv(name.upper(), str(value))
+    made(service)
+    told = CliRunner().invoke(app, ["audit"])
+    assert told.exit_code == 0
+    assert "3 videos of the server compared with" in told.stdout
+    assert told.stdout.endswith("everything fits\n")
+    stranger = post(provider, "A stranger's\x1b[2J video")
+    told = CliRunner().invoke(app, ["audit"])
+    assert told.exit_code == 1
+    assert f"no job knows the video {stranger} (" in told.stdout
+    assert "\x1b" not in told.stdout
+    document = json.loads(CliRunner().invoke(app, ["audit", "--json"]).stdout)
+    assert document["unknown_videos"][0]["remote_id"] == stranger
+
+
+def test_without_a_server_the_files_are_compared(start_service: Callable[..., BatchService]) -> None:
+    service = start_service(openai_base_url=None)
+    report = service.audit()
+    assert report.clean
+    assert "OPENAI_BASE_URL is not set" in str(report.listing_problem)
