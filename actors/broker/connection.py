@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -62,6 +62,30 @@ class _Item:
     """Whether it is published again over the next connection; else its owner is told that this one is gone."""
 
 
+class _SelectConnection(pika.SelectConnection):  # type: ignore[misc]
+    """pika's, but what is published at once goes out in one system call: they are a third of what publishing takes."""
+
+    _held: list[bytes] | None = None
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Hold back what is sent until the end."""
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            if held and not (self.is_closing or self.is_closed):
+                super()._output_marshaled_frames([b"".join(held)])
+
+    def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
+        # Private to pika: were it called otherwise one day, messages would only go out one by one.
+        if self._held is None:
+            super()._output_marshaled_frames(marshaled_frames)
+        else:
+            self._held += marshaled_frames
+
+
 class Connection:
     """See the module. Starts with the first use; publishing never waits for the broker."""
 
@@ -82,7 +106,7 @@ class Connection:
         self._pause = _FIRST_PAUSE
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._blocked = False
+        self._blocked = self._pumping = False
         # Its lines are ours, told once: each try to connect would be a dozen of them.
         logging.getLogger("pika").setLevel(logging.CRITICAL)
 
@@ -165,7 +189,7 @@ class Connection:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._connection = pika.SelectConnection(
+            self._connection = _SelectConnection(
                 self._parameters,
                 on_open_callback=lambda connection: connection.channel(on_open_callback=self._on_channel),
                 on_open_error_callback=self._on_gone,
@@ -235,10 +259,15 @@ class Connection:
             item = self._flying.pop(tag, None)
             if item is not None:
                 item.settled(error)
-        self._pump()
+        if self._todo and not self._pumping:  # after the confirms that came with this one
+            self._pumping = True
+            self.call(self._pump)
 
     def _pump(self) -> None:
-        with suppress(AMQPError):  # lost just now: what flies is taken back when that is noticed
+        self._pumping = False
+        if self._channel is None or not self._todo:
+            return
+        with suppress(AMQPError), self._connection.at_once():  # lost just now: it is noticed in a moment
             while self._channel is not None and self._todo and len(self._flying) < WINDOW:
                 item = self._todo.popleft()
                 self._tag += 1
