@@ -10,9 +10,19 @@ from typing import Any
 
 import pytest
 
+from actors.clocks import awake_or_not
 from actors.errors import Conflict
+from actors.loop import IOLoop
 from actors.model import Batch
 from actors.service import BatchService
+from actors.sora.client import SoraClient, VideoSpec
+from actors.sora.pace import Pace
+from actors.sora.submission import LeaseMargin, NotPaid, Submitter
+from storage.changes import Storage
+from storage.database import Database
+from storage.recorder import Recorder
+from storage.states import SubmissionState
+from tests.builders import PROVIDER, an_intent
 from tests.integration.support import (
     PATIENCE,
     check_files,
@@ -21,6 +31,7 @@ from tests.integration.support import (
     job_of,
     numbered,
     rows,
+    settings_from,
     until,
     videos,
 )
@@ -568,3 +579,32 @@ def test_an_id_that_was_given_to_two_videos_is_not_believed(provider: Provider, 
     assert batch.status == "completed"
     check_files(batch, provider)
     check_paid_once(provider)
+
+
+@pytest.mark.parametrize("late", ["window", "lease"])
+def test_a_post_whose_time_has_passed_does_not_go_out(
+    late: str, provider: Provider, options: Callable[..., dict[str, Any]], storage: Storage, database: Database
+) -> None:
+    """A process that was suspended may not own the batch any more; and a look at the listing counts on the window."""
+    settings, lease, intent = settings_from(options()), LeaseMargin(), an_intent()
+    send_before = awake_or_not() + (-0.001 if late == "window" else 60.0)
+    lease.trusted_until = awake_or_not() + (-0.001 if late == "lease" else 60.0)
+    io, recorder = IOLoop(), Recorder(database)
+
+    async def submit() -> Any:
+        async with SoraClient(settings, provider.base_url, Pace(None)) as client:
+            submitter = Submitter(
+                io, client, storage, recorder, settings, provider=PROVIDER, owner_id="us", lease=lease
+            )
+            return await submitter.submit(intent, VideoSpec("a lake", None, None, None), send_before)
+
+    try:
+        recorder.write(lambda: storage.submissions.intend([intent])).result(PATIENCE)
+        outcome = io.submit(submit()).result(PATIENCE)
+    finally:
+        recorder.close()
+        io.close()
+    assert isinstance(outcome, NotPaid)
+    assert outcome.state is SubmissionState.NOT_SENT
+    assert storage.submissions.get(intent.id).state is SubmissionState.NOT_SENT
+    assert provider.ledger()["posts"] == []

@@ -1,0 +1,136 @@
+"""Takes the safeguards out one at a time, and sees that a test fails for each: `python -m tests.safeguards [NAME...]`.
+
+Works on a copy; prints a table, and ends with 1 if a safeguard could be taken out unnoticed. Takes some minutes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_PATIENCE = 600.0
+
+
+@dataclass(frozen=True)
+class Safeguard:
+    """A few words of code that money depends on."""
+
+    name: str
+    path: str
+    sound: str
+    broken: str
+    tests: tuple[str, ...]
+    """Some that fail without it."""
+
+
+SAFEGUARDS = [
+    Safeguard(
+        "the epoch check of each commit",
+        "storage/batches.py",
+        '"WHERE id=? AND epoch=? AND sequence=?"',
+        '"WHERE id=? AND (epoch=? OR TRUE) AND sequence=?"',
+        ("tests/storage/test_changes.py",),
+    ),
+    Safeguard(
+        "the intent that is recorded before the POST",
+        "storage/changes.py",
+        "        self.submissions.intend(changes.intents)\n        self.journal",
+        "        self.journal",
+        ("tests/storage/test_changes.py", "tests/integration/test_crash.py"),
+    ),
+    Safeguard(
+        "the listing before a second POST",
+        "actors/sora/submission.py",
+        "            case Unanswered(failure):\n                await self._settle(intent.id, SubmissionState.UNKNOWN, failure)\n"
+        "                return Unknown(failure)",
+        "            case Unanswered(failure):\n                await self._settle(intent.id, SubmissionState.ABSENT, failure)\n"
+        "                return NotPaid(SubmissionState.ABSENT, failure)",
+        ("tests/integration/test_submission.py",),
+    ),
+    Safeguard(
+        "the proof that nothing was made",
+        "actors/sora/matching.py",
+        "absent=not disguised and _proves_absence(listing, held, made_any=made_any)",
+        "absent=True",
+        ("tests/actors/sora/test_matching.py",),
+    ),
+    Safeguard(
+        "the window in which a POST may go out",
+        "actors/sora/submission.py",
+        "            if now > send_before:",
+        "            if now > send_before + 1e9:",
+        ("tests/integration/test_submission.py::test_a_post_whose_time_has_passed_does_not_go_out",),
+    ),
+    Safeguard(
+        "the lease that is looked at before a POST",
+        "actors/sora/submission.py",
+        "            if now > self._lease.trusted_until:",
+        "            if now > self._lease.trusted_until + 1e9:",
+        ("tests/integration/test_submission.py::test_a_post_whose_time_has_passed_does_not_go_out",),
+    ),
+    Safeguard(
+        "one live submission a job",
+        "storage/migrations/0001_initial.py",
+        "CREATE UNIQUE INDEX submissions_live",
+        "CREATE INDEX submissions_live",
+        ("tests/storage/test_submissions.py",),
+    ),
+    Safeguard(
+        "the rename of a whole file",
+        "storage/videos.py",
+        'f"{job_id}.{epoch}.part"',
+        'f"{job_id}.mp4"',
+        ("tests/storage/test_videos.py",),
+    ),
+    Safeguard(
+        "the mark after the confirm",
+        "actors/broker/publisher.py",
+        "{each.batch_id: each.confirmed for each in self._courses.values() if each.confirmed > each.marked}",
+        "{each.batch_id: each.sent for each in self._courses.values() if each.sent > each.marked}",
+        ("tests/actors/broker/test_publisher.py",),
+    ),
+    Safeguard(
+        "the inbox that knows a command again",
+        "actors/wishes.py",
+        "    if before is not None:\n        if before.digest",
+        "    if before is not None and not receipt:\n        if before.digest",
+        ("tests/actors/commands/test_handler.py",),
+    ),
+]
+
+
+def taken_out(safeguard: Safeguard, folder: Path) -> str:
+    """Take one out of a copy, and run the tests there; what they say at their end, or `` if none fails."""
+    path = folder / safeguard.path
+    sound = path.read_text()
+    path.write_text(sound.replace(safeguard.sound, safeguard.broken))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", *safeguard.tests]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    finally:
+        path.write_text(sound)
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0].partition(" - ")[0] if done.returncode == 1 and failed else ""
+
+
+def main(names: list[str]) -> int:
+    unnoticed = 0
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "project"
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "node_modules", "*.egg-info", "__pycache__"))
+        for safeguard in SAFEGUARDS:
+            if names and safeguard.name not in names:
+                continue
+            found = taken_out(safeguard, folder)
+            unnoticed += not found
+            print(f"{safeguard.name:<62} {found or 'NO TEST FAILS'}", flush=True)
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
