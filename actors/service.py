@@ -84,7 +84,12 @@ class BatchService:
         self._recorder = Recorder(self._database)
         self._runtime: Runtime | None = None
         self._waiting = Waiting()
-        self._connection, self._publisher = self._to_rabbitmq()
+        try:
+            self._connection, self._publisher = self._to_rabbitmq()
+        except BaseException:
+            self._recorder.close()
+            self._database.close()
+            raise
         self._lock = threading.RLock()
         self._closed = False
         # A program that forgets to close us still lets its batches go in order.

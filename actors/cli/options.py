@@ -43,6 +43,22 @@ Simulate = Annotated[bool, typer.Option("--simulate", help="The built-in simulat
 Metadata = Annotated[
     list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Metadata of the batch. Repeatable.")
 ]
+File = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FILE|-",
+        show_default=False,
+        help="The batch: JSON, YAML, CSV, or one prompt a line; - is standard input.",
+    ),
+]
+Prompts = Annotated[
+    list[str] | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="A video to make. Repeatable.")
+]
+Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", help="How many videos at once.")]
+Name = Annotated[str | None, typer.Option("--name", help="The batch's name.")]
+Model = Annotated[str | None, typer.Option("--model", help="For videos that name none.")]
+Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="For videos that name none.")]
+Duration = Annotated[int | None, typer.Option("--duration", metavar="SECONDS", help="For videos that name none.")]
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.", show_default=False)]
 
 

@@ -8,7 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import BatchId, Json, Metadata, Output, Quiet, Simulate, Verbose, parse_metadata
+from actors.cli.options import (
+    BatchId,
+    Concurrency,
+    Duration,
+    File,
+    Json,
+    Metadata,
+    Model,
+    Name,
+    Output,
+    Prompts,
+    Quiet,
+    Simulate,
+    Size,
+    Verbose,
+    parse_metadata,
+)
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -26,29 +42,18 @@ _CONCURRENCY = 3
 
 
 def run(
-    file: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FILE|-",
-            show_default=False,
-            help="The batch: JSON, YAML, CSV, or one prompt a line; - is standard input.",
-        ),
-    ] = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="A video to make. Repeatable.")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option("--concurrency", "-c", help="How many videos at once.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="The batch's name.")] = None,
+    file: File = None,
+    prompt: Prompts = None,
+    concurrency: Concurrency = None,
+    name: Name = None,
     metadata: Metadata = None,
     output: Output = None,
     batch_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="The batch's id; one that exists is gone on with.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="For videos that name none.")] = None,
-    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="For videos that name none.")] = None,
-    duration: Annotated[
-        int | None, typer.Option("--duration", metavar="SECONDS", help="For videos that name none.")
-    ] = None,
+    model: Model = None,
+    size: Size = None,
+    duration: Duration = None,
     simulate: Simulate = False,
     json: Json = False,
     quiet: Quiet = False,

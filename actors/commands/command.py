@@ -155,7 +155,7 @@ class ReplayData(Input):
 
 
 CommandData = CreateData | ProcessData | CancelData | RetryData | ReportData | ReplayData
-_DATA: dict[CommandName, type[Input]] = {
+DATA: dict[CommandName, type[Input]] = {
     CommandName.CREATE: CreateData,
     CommandName.PROCESS: ProcessData,
     CommandName.CANCEL: CancelData,
@@ -353,7 +353,7 @@ def _data(name: CommandName, data: dict[str, JsonValue], max_size: int) -> Comma
     try:
         if name is CommandName.CREATE:
             return CreateData.parse(data, max_size=max_size)
-        parsed: Any = _DATA[name].model_validate(data)
+        parsed: Any = DATA[name].model_validate(data)
     except ValidationError as error:
         raise invalid(error) from None
     return parsed  # type: ignore[no-any-return]

@@ -34,6 +34,7 @@ DEFAULTS = {
     "PROGRESS_INTERVAL": timedelta(milliseconds=1000),
     "DATABASE_URL": "sqlite:///sora-batch.db",
     "AMQP_URL": None,
+    "AMQP_QUEUE_TYPE": "quorum",
     "COMMAND_MAX_BYTES": 1_048_576,
     "COMMAND_KEEP": timedelta(days=7),
     "VIDEO_DIR": "videos",
@@ -61,7 +62,7 @@ def given(monkeypatch):
     return given
 
 
-def test_the_settings_are_those_of_the_contract():
+def test_each_setting_is_known_here():
     assert {name.upper() for name in Settings.model_fields} == set(DEFAULTS)
 
 

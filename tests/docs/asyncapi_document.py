@@ -15,15 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 import actors
 from actors.broker import topology
-from actors.commands.command import (
-    CancelData,
-    CommandName,
-    CreateData,
-    ProcessData,
-    ReplayData,
-    ReportData,
-    RetryData,
-)
+from actors.commands.command import DATA, CommandName
 from actors.events import FINAL_EVENTS, EventName
 from actors.model import Batch, CancellationSummary, Charge, Job, Progress
 from storage.states import BatchStatus
@@ -32,14 +24,6 @@ FOLDER = Path(__file__).parents[2] / "docs"
 DOCUMENT, SCHEMAS = FOLDER / "asyncapi.yaml", FOLDER / "schemas"
 Schema = dict[str, Any]
 
-_COMMANDS: dict[CommandName, type[BaseModel]] = {
-    CommandName.CREATE: CreateData,
-    CommandName.PROCESS: ProcessData,
-    CommandName.CANCEL: CancelData,
-    CommandName.RETRY: RetryData,
-    CommandName.REPORT: ReportData,
-    CommandName.REPLAY: ReplayData,
-}
 _TOLD: list[type[BaseModel]] = [Batch, Job, Progress, CancellationSummary, Charge]
 _ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _COUNT = {"type": "integer", "minimum": 1}
@@ -71,7 +55,7 @@ def _definitions() -> dict[str, Schema]:
     """The models' schemas by name. What is told has all its fields always."""
     told = models_json_schema([(model, "serialization") for model in _TOLD], ref_template="#/$defs/{model}")[1]["$defs"]
     read = models_json_schema(
-        [(model, "validation") for model in _COMMANDS.values()], by_alias=False, ref_template="#/$defs/{model}"
+        [(model, "validation") for model in DATA.values()], by_alias=False, ref_template="#/$defs/{model}"
     )[1]["$defs"]
     for schema in told.values():
         if "properties" in schema:
@@ -129,7 +113,7 @@ def _messages() -> dict[str, Schema]:
     """The whole document of each message, by its type."""
     definitions = _definitions()
     messages = {}
-    for command, model in _COMMANDS.items():
+    for command, model in DATA.items():
         messages[f"sora-batch.{command.value}.v1"] = _document(
             f"sora-batch.{command.value}.v1",
             definitions[model.__name__],

@@ -110,3 +110,14 @@ def consume(rabbitmq: RabbitMQ) -> Iterator[Callable[..., None]]:
         stopping.set()
         consumers.stop()
         publisher.close()
+
+
+@pytest.fixture
+def serving(
+    application: Application, start_service: Callable[..., BatchService], consume: Callable[..., None]
+) -> BatchService:
+    """A service that takes commands and publishes."""
+    service = start_service(amqp_url=application.url)
+    consume(service)
+    service.serve()
+    return service

@@ -1,7 +1,7 @@
 """The client for applications against a real broker and a service."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,6 @@ from tests.servers.port import HOST, Port
 from tests.servers.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def serving(
-    application: Application, start_service: Callable[..., BatchService], consume: Callable[..., None]
-) -> BatchService:
-    """A service that takes commands and publishes."""
-    service = start_service(amqp_url=application.url)
-    consume(service)
-    service.serve()
-    return service
 
 
 @pytest.fixture

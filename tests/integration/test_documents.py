@@ -24,15 +24,7 @@ def programs(language: str) -> list[str]:
 
 
 @pytest.fixture
-def serving(application: Application, consume: Callable[..., None], start_service: Callable[..., BatchService]) -> None:
-    """A service for the programs."""
-    service = start_service(amqp_url=application.url)
-    consume(service)
-    service.serve()
-
-
-@pytest.fixture
-def run(application: Application, serving: None) -> Callable[..., list[str]]:
+def run(application: Application, serving: BatchService) -> Callable[..., list[str]]:
     """Run a program; return the lines that it prints."""
 
     def run(*words: str) -> list[str]:
@@ -65,7 +57,7 @@ def test_the_python_program_makes_a_batch_and_sees_its_end(
 
 
 def test_the_javascript_program_makes_a_batch_and_sees_its_end(
-    serving: None, application: Application, provider: Provider, tmp_path: Path
+    serving: BatchService, application: Application, provider: Provider, tmp_path: Path
 ) -> None:
     done = node("-e", programs("js")[0], AMQP_URL=application.url)
     assert done.returncode == 0, done.stderr

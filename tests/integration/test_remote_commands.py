@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.service import BatchService
-from tests.integration.application import Application
 from tests.integration.support import PATIENCE, ROOT, numbered, until, videos
 from tests.provider.client import Provider
 from tests.servers.rabbitmq import RabbitMQ
@@ -66,21 +65,11 @@ def person(rabbitmq: RabbitMQ, tmp_path: Path) -> Iterator[Person]:
     assert not list(folder.glob("*.db"))
 
 
-@pytest.fixture
-def service(
-    application: Application, start_service: Callable[..., BatchService], consume: Callable[..., None]
-) -> BatchService:
-    service = start_service(amqp_url=application.url)
-    consume(service)
-    service.serve()
-    return service
-
-
-def test_a_file_is_submitted_and_watched_to_its_end(person: Person, service: BatchService) -> None:
+def test_a_file_is_submitted_and_watched_to_its_end(person: Person, serving: BatchService) -> None:
     (person.folder / "prompts.txt").write_text("A lake\nA sea\n")
     code, said, told = person.run("submit", "prompts.txt", "--watch", "--name", "Water")
     assert code == 0, told
-    (batch,) = service.list_batches()
+    (batch,) = serving.list_batches()
     assert f"batch {batch.id} (Water) completed: 2 of 2 videos" in said
     assert told.count(" completed ") == 3
     code, said, _ = person.run("watch", batch.id, "--json")
@@ -89,13 +78,13 @@ def test_a_file_is_submitted_and_watched_to_its_end(person: Person, service: Bat
     assert (reported["type"], reported["data"]["status"]) == ("sora-batch.batch.reported.v1", "completed")
 
 
-def test_the_id_is_all_that_is_printed(person: Person, service: BatchService, provider: Provider) -> None:
+def test_the_id_is_all_that_is_printed(person: Person, serving: BatchService, provider: Provider) -> None:
     provider.options(latency=60.0)
     code, said, told = person.run("submit", "-p", "A lake", "--duration", "8")
     assert (code, told) == (0, "")
-    batch = service.get_batch_status(said.strip())
+    batch = serving.get_batch_status(said.strip())
     assert [(job.prompt, job.duration) for job in batch.jobs] == [("A lake", 8)]
-    until(lambda: service.get_batch_status(batch.id).progress.processing)
+    until(lambda: serving.get_batch_status(batch.id).progress.processing)
     watching = person.start("watch", batch.id)
     assert watching.stderr is not None
     code, said, _ = person.run("cancel", batch.id, "--reason", "enough")
@@ -106,37 +95,37 @@ def test_the_id_is_all_that_is_printed(person: Person, service: BatchService, pr
     assert f"batch {batch.id} cancelled" in said
 
 
-def test_json_is_the_batch(person: Person, service: BatchService) -> None:
+def test_json_is_the_batch(person: Person, serving: BatchService) -> None:
     code, said, _ = person.run("submit", "-p", "A lake", "--id", "nature", "--watch", "--json")
     assert code == 0
-    assert json.loads(said) == service.get_batch_status("nature").model_dump(mode="json")
+    assert json.loads(said) == serving.get_batch_status("nature").model_dump(mode="json")
     code, said, _ = person.run("submit", "-p", "A lake", "--id", "again", "--json")
     assert (code, json.loads(said)) == (0, {"batch_id": "again"})
 
 
-def test_ctrl_c_ends_the_watching_and_not_the_batch(person: Person, service: BatchService, provider: Provider) -> None:
+def test_ctrl_c_ends_the_watching_and_not_the_batch(person: Person, serving: BatchService, provider: Provider) -> None:
     provider.options(latency=60.0)
-    batch_id = service.create_batch(videos(*numbered(1))).id
+    batch_id = serving.create_batch(videos(*numbered(1))).id
     watching = person.start("watch", batch_id, "--json")
     assert watching.stdout is not None
     assert "batch.reported" in watching.stdout.readline()
     watching.send_signal(signal.SIGINT)
     assert watching.wait(PATIENCE) == 130
-    assert service.get_batch_status(batch_id).status == "pending"
+    assert serving.get_batch_status(batch_id).status == "pending"
 
 
-def test_a_picture_travels_with_the_command(person: Person, service: BatchService, provider: Provider) -> None:
+def test_a_picture_travels_with_the_command(person: Person, serving: BatchService, provider: Provider) -> None:
     (person.folder / "sea.png").write_bytes(PIXEL)
     (person.folder / "batch.json").write_text(
         json.dumps({"videos": [{"prompt": "A sea", "input_reference": "sea.png"}]})
     )
     code, _, told = person.run("submit", "batch.json", "--watch", "--quiet")
     assert code == 0, told
-    assert service.list_batches()[0].status == "completed"
+    assert serving.list_batches()[0].status == "completed"
     assert len(provider.ledger()["videos"]) == 1
 
 
-@pytest.mark.usefixtures("service")
+@pytest.mark.usefixtures("serving")
 def test_what_is_wrong_is_said_in_a_sentence(person: Person) -> None:
     (person.folder / "batch.json").write_text('{"videos": [{"prompt": "A sea", "duration": 0}]}')
     for words, sentence in (
@@ -150,7 +139,7 @@ def test_what_is_wrong_is_said_in_a_sentence(person: Person) -> None:
         assert sentence in told
 
 
-@pytest.mark.usefixtures("service")
+@pytest.mark.usefixtures("serving")
 def test_everything_is_watched(person: Person) -> None:
     watching = person.start("watch", "--bind", "command.#", "--bind", "batch.completed.#")
     assert watching.stdout is not None

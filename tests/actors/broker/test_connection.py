@@ -1,11 +1,15 @@
 """What becomes of a connection, and of what is handed to it, when it is closed. (All else is tested on a real broker.)"""
 
 import socket
+import threading
 
 import pika
 import pytest
 
 from actors.broker.connection import Connection, ConnectionGone, State
+from actors.errors import SettingsError
+from actors.service import BatchService
+from actors.settings import Settings
 
 PATIENCE = 10
 
@@ -49,3 +53,11 @@ def test_one_that_is_closed_while_it_is_being_opened_is_broken_off():
             connection.close()
             assert peer.recv(8) == b""
     assert isinstance(left.exception(PATIENCE), ConnectionGone)
+
+
+def test_a_url_that_is_none_leaves_no_thread_behind(tmp_path):
+    before = set(threading.enumerate())
+    settings = Settings(_env_file=None, amqp_url="http://localhost", database_url=f"sqlite:///{tmp_path}/batches.db")
+    with pytest.raises(SettingsError, match="AMQP_URL can't be used"):
+        BatchService(settings)
+    assert set(threading.enumerate()) <= before
