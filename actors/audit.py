@@ -156,9 +156,10 @@ async def _list(settings: Settings, base_url: str) -> tuple[list[RemoteVideo], s
                 return list(found.values()), str(error)
             new = {video.id: video for video in page.videos if video.id is not None and video.id not in found}
             found |= new
-            # Servers without paging, or that ignore `after`, show the same page again.
-            if page.has_more is False or not new:
+            if page.has_more is False or not page.videos:
                 return list(found.values()), None
+            if not new:  # no paging: `after` shows the same page again
+                return list(found.values()), f"the listing has no pages: perhaps these {len(found)} videos are not all"
             after = page.videos[-1].id
     return list(found.values()), f"only its newest {len(found)} videos were looked at"
 

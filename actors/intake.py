@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from actors.errors import InvalidRequest
-from actors.model import BatchVideoRequest, VideoRequest, canonical_digest, invalid, job_id
+from actors.model import BatchVideoRequest, VideoRequest, canonical_digest, invalid, job_id, new_batch_id
 from actors.operations import NewBatch
 from actors.references import load_reference
 from actors.settings import Settings
@@ -27,7 +26,7 @@ def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, pat
     Raises:
         InvalidRequest: an input reference can't be had.
     """
-    batch_id = request.id or f"batch-{secrets.token_hex(6)}"
+    batch_id = request.id or new_batch_id()
     references: _References = {}
     jobs = [
         _new_job(batch_id, position, video, settings, references, now, paths=paths)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
@@ -314,6 +315,11 @@ class Batch(_Output):
             started_at=moment(record.started_at),
             completed_at=moment(record.completed_at),
         )
+
+
+def new_batch_id() -> str:
+    """An id for a batch whose creator names none."""
+    return f"batch-{secrets.token_hex(6)}"
 
 
 def job_id(batch_id: str, position: int) -> str:

@@ -97,7 +97,8 @@ def audit(
     else:
         for line in _findings(report):
             typer.echo(line)
-        found = "everything fits" if report.clean else "above is what does not fit"
+        fits = "everything fits" if report.listing_problem is None else "everything that could be compared fits"
+        found = fits if report.clean else "above is what does not fit"
         typer.echo(f"{report.videos_listed} videos of the server compared with {place}: {found}")
     raise typer.Exit(0 if report.clean else 1)
 

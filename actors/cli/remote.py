@@ -59,23 +59,29 @@ def submit(
     the batch.
     """
     from actors.cli.batch_files import complete, located, override, read_request
+    from actors.model import new_batch_id
 
     request = read_request(file, prompt or [])
     complete(request, {"model": model, "size": size, "duration": duration})
     override(request, {"batch_name": name, "id": batch_id, "concurrency": concurrency}, parse_metadata(metadata))
     _carry_references(request)
+    if request.get("id") is None:
+        request["id"] = new_batch_id()
     with _client(verbose=verbose) as client:
         try:
             created = client.create(request)
         except InvalidRequest as error:
             raise located(error, file) from None
+        except KeyboardInterrupt:
+            warn(f"the service may take it all the same; see: sora-batch watch {request['id']}")
+            raise
         if watch:
             warn(f"batch {created} is with the service")
             _watch_one(client, created, quiet=quiet, document=json)
         elif json:
             from actors.cli.table import print_json
 
-            print_json({"batch_id": created})
+            print_json(client.report(created).model_dump(mode="json"))
         else:
             typer.echo(created)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -19,14 +18,15 @@ from actors.client.line import (
     Line,
     Order,
     Told,
+    Unanswered,
     broker_of,
-    known_kind,
-    possible,
+    checked_id,
+    is_batch_id,
     unanswered,
     unreachable,
 )
 from actors.client.stream import EventFeed, EventStream
-from actors.model import Batch, BatchVideoRequest, CancellationSummary
+from actors.model import Batch, BatchVideoRequest, CancellationSummary, new_batch_id
 
 TIMEOUT = 30.0
 """Seconds to wait for an answer."""
@@ -73,8 +73,14 @@ class BatchClient:
         given = request.model_dump(mode="json", exclude_unset=True) if isinstance(request, BaseModel) else request
         data = {**given, "process": process}
         if data.get("id") is None:  # chosen here, so that its answer can be listened for
-            data["id"] = f"batch-{secrets.token_hex(6)}"
-        return str(self._ask("create", data, data["id"])["batch_id"])
+            data["id"] = new_batch_id()
+        try:
+            return str(self._ask("create", data, data["id"])["batch_id"])
+        except Unanswered as error:
+            if not error.sent:
+                raise
+            way_out = f"Another one would be paid for too: with the id {data['id']} the same request is the same batch"
+            raise Unanswered(f"{error}. {way_out}", sent=True) from error
 
     def process(self, batch_id: str, concurrency: int | None = None) -> None:
         """Have a batch made."""
@@ -120,20 +126,21 @@ class BatchClient:
 
     def _ask(self, name: str, data: dict[str, Any], new_id: Any = None) -> dict[str, Any]:
         order = Order(name, data, self.source)
-        batch_id = known_kind(data["batch_id"]) if new_id is None else str(new_id)
+        batch_id = checked_id(data["batch_id"]) if new_id is None else str(new_id)
         with self._lock:
             return result(self._answered(order, batch_id))
 
     def _answered(self, order: Order, batch_id: str) -> Told:
-        deadline = time.monotonic() + self.timeout
+        deadline, sent = time.monotonic() + self.timeout, False
         while True:
             try:
                 line = self._connected()
+                sent = True
                 told = _exchange(line, order, batch_id, deadline)
             except LOST as error:
                 self._drop()
                 if not self._was_connected or time.monotonic() > deadline:
-                    raise unreachable(self.broker, error) from error
+                    raise unreachable(self.broker, error, sent=sent) from error
                 time.sleep(_PAUSE)  # it is away: do not run against the door
                 continue
             except BaseException:
@@ -160,7 +167,7 @@ def _exchange(line: Line, order: Order, batch_id: str, deadline: float) -> Told 
     """Send a command and wait for what it brings: a report for `report`, else the answer. None: nothing came."""
     wanted = "batch.reported" if order.name == "report" else ACCEPTED
     bindings = []
-    if possible(batch_id):
+    if is_batch_id(batch_id):
         bindings = [(EVENTS, f"command.*.{batch_id}.#"), (REPLAYS, f"batch.reported.{batch_id}.#")]
     for binding in bindings:
         line.bind(*binding)

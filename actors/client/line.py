@@ -31,9 +31,13 @@ _BLOCKED_SECONDS = 10.0
 
 
 class Unanswered(SoraBatchError):
-    """RabbitMQ could not be reached, or no service answered in time. The command may still be obeyed."""
+    """RabbitMQ could not be reached, or no service answered in time. `sent`: the command may still be obeyed."""
 
     code = ErrorCode.UNAVAILABLE
+
+    def __init__(self, message: str, *, sent: bool = False) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +65,34 @@ def broker_of(url: str | None) -> Broker:
     return Broker(settings.amqp_url.get_secret_value(), settings.amqp_queue_type)
 
 
-def possible(batch_id: str) -> bool:
+def is_batch_id(batch_id: str) -> bool:
     """Whether it can be a batch's id. Something else might be a pattern in a binding."""
     return re.fullmatch(ID_PATTERN, batch_id) is not None
 
 
-def known_kind(batch_id: str) -> str:
+def checked_id(batch_id: str) -> str:
     """The batch's id.
 
     Raises:
         NotFound: it can be none.
     """
-    if not possible(batch_id):
+    if not is_batch_id(batch_id):
         raise NotFound(f"there is no batch {batch_id!r}: an id is 1 to 64 letters, digits, '-' or '_'")
     return batch_id
 
 
-def unreachable(broker: Broker, error: BaseException) -> Unanswered:
+def unreachable(broker: Broker, error: BaseException, *, sent: bool = False) -> Unanswered:
     """That RabbitMQ is not there, and what to do."""
     place, reason = masked_url(broker.url), _reason(error)
-    return Unanswered(f"RabbitMQ at {place} can't be reached: {reason}; see that it runs, and AMQP_URL")
+    return Unanswered(f"RabbitMQ at {place} can't be reached: {reason}; see that it runs, and AMQP_URL", sent=sent)
 
 
 def unanswered(broker: Broker, what: str, seconds: float) -> Unanswered:
     """That nobody answered, and what to do."""
     return Unanswered(
         f"no answer within {seconds:g} s to {what}: is `sora-batch serve` running with the RabbitMQ at "
-        f"{masked_url(broker.url)}? The command waits there until a service takes it"
+        f"{masked_url(broker.url)}? The command waits there until a service takes it",
+        sent=True,
     )
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from actors.broker.topology import EVENTS, REPLAYS
 from actors.client.answers import ACCEPTED, REJECTED, result
-from actors.client.line import LOST, SOURCE, Broker, Line, Order, Told, known_kind, unanswered, unreachable
+from actors.client.line import LOST, SOURCE, Broker, Line, Order, Told, checked_id, unanswered, unreachable
 from actors.client.order import InOrder
 from actors.events import FINAL_EVENTS, Event
 from actors.model import Batch
@@ -33,6 +33,7 @@ class _Source:
         self._line: Line | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._away = False
 
     def __enter__(self) -> Self:
         return self
@@ -74,9 +75,13 @@ class _Source:
     def _receive(self, seconds: float) -> Told | None:
         """The next message; None: none came for so long, or the broker is away."""
         try:
-            return self._open().receive(seconds)
+            line = self._open()
+            self._away = False
+            return line.receive(seconds)
         except LOST as error:
-            logger.warning("RabbitMQ is away (%s): will be tried again", type(error).__name__)
+            if not self._away:
+                logger.warning("RabbitMQ is away (%s); trying again", type(error).__name__)
+            self._away = True
             self._drop()
             self._closed.wait(min(seconds, _PAUSE))
             return None
@@ -105,7 +110,7 @@ class EventStream(_Source):
             Unanswered: RabbitMQ is not there, or nobody says how the batch is.
         """
         # Bound to both exchanges before anything is asked for: so nothing falls between.
-        key = f"*.*.{known_kind(batch_id)}.#"
+        key = f"*.*.{checked_id(batch_id)}.#"
         super().__init__(broker, [(EVENTS, key), (REPLAYS, key)])
         self.id = batch_id
         self.report: dict[str, Any] = {}

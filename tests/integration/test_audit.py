@@ -46,6 +46,17 @@ def test_all_pages_of_the_listing_are_read(service: BatchService, provider: Prov
     assert report.videos_listed == 208
 
 
+def test_a_listing_without_pages_is_not_taken_for_the_whole(service: BatchService, provider: Provider) -> None:
+    provider.fault(on="content", do="answer", status=404, times=-1)
+    made(service, 1)
+    page = {"object": "list", "data": [{"id": "video_1", "object": "video", "status": "completed"}]}
+    provider.fault(on="list", do="answer", body=page, times=-1)  # whatever `after` says
+    report = service.audit()
+    assert "perhaps these 1 videos are not all" in str(report.listing_problem)
+    assert [video.remote_id for video in report.unknown_videos] == ["video_1"]
+    assert report.missing_videos == []
+
+
 def test_a_video_whose_post_was_never_answered_is_named_with_its_job(service: BatchService, provider: Provider) -> None:
     provider.fault(on="create", do="lose_response", match="video 2")
     provider.fault(on="list", do="answer", status=500, accept=False, times=-1)

@@ -1,7 +1,8 @@
 """The client for applications against a real broker and a service."""
 
 import asyncio
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -145,12 +146,31 @@ def test_a_stream_goes_on_where_it_was_when_the_node_was_killed(
     assert events[-1].name == "batch.completed"
 
 
-def test_nobody_answers(rabbitmq: RabbitMQ) -> None:
-    with BatchClient(rabbitmq.url, timeout=0.2) as client:
+def test_nobody_answers(application: Application) -> None:
+    with BatchClient(application.url, timeout=0.2) as client:
         with pytest.raises(Unanswered, match="sora-batch serve"):
-            client.create(videos("A lake"))
+            client.report("nature")
         with pytest.raises(Unanswered, match="sora-batch serve"):
             client.events("nature")
+
+
+def test_a_create_that_nobody_answered_is_not_paid_for_twice_when_it_is_sent_again(
+    application: Application,
+    client: BatchClient,
+    provider: Provider,
+    start_service: Callable[..., BatchService],
+    consume: Callable[..., None],
+) -> None:
+    with BatchClient(application.url, timeout=0.2) as hasty, pytest.raises(Unanswered, match="Another one") as told:
+        hasty.create(videos("A lake"))
+    assert told.value.sent
+    (batch_id,) = re.findall(r"with the id (\S+) the same", str(told.value))
+    service = start_service(amqp_url=application.url)
+    consume(service)
+    service.serve()
+    assert client.create(videos("A lake", id=batch_id)) == batch_id
+    assert list(client.events(batch_id))[-1].name == "batch.completed"
+    assert check_paid_once(provider)["accepted"] == 1
 
 
 def test_no_broker_is_there() -> None:
@@ -159,6 +179,7 @@ def test_no_broker_is_there() -> None:
         with pytest.raises(Unanswered, match="refused") as unreachable:
             client.create(videos("A lake"))
         assert "secret" not in str(unreachable.value)
+        assert not unreachable.value.sent
         with pytest.raises(Unanswered, match="refused"):
             client.subscribe()
     port.release()

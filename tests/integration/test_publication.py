@@ -148,28 +148,26 @@ def test_a_full_subscriber_that_reads_again_gets_the_rest_in_order(
         assert set(full.sequences()["a"]) == set(range(1, 41))
 
 
-def test_what_a_process_without_a_broker_records_is_told_by_another(
-    postgresql: PostgreSQL, start_service: Start, publishing: Start, subscriber: Subscriber
-) -> None:
+@pytest.fixture
+def other(postgresql: PostgreSQL, start_service: Start, publishing: Start, subscriber: Subscriber) -> BatchService:
+    """A service without a broker, beside one that publishes from the same database."""
     url = postgresql.url(postgresql.create_database())
-    telling = publishing(database_url=url)
-    telling.create_batch(videos("a lake", id="first"))
+    publishing(database_url=url).create_batch(videos("a lake", id="first"))
     subscriber.hear_all({"first": 1})
-    other = start_service(database_url=url)
+    return start_service(database_url=url)
+
+
+def test_what_a_process_without_a_broker_records_is_told_by_another(
+    other: BatchService, subscriber: Subscriber
+) -> None:
     other.create_batch(videos(*numbered(3), id="a"))
     other.process_batch("a").result(PATIENCE)
     subscriber.hear_ends("a")
-    check_told(subscriber, telling, "a")
+    check_told(subscriber, other, "a")
 
 
-def test_a_batch_that_never_rests_elsewhere_is_told_all_the_same(
-    postgresql: PostgreSQL, start_service: Start, publishing: Start, subscriber: Subscriber
-) -> None:
-    url = postgresql.url(postgresql.create_database())
-    telling = publishing(database_url=url)
-    telling.create_batch(videos("a lake", id="first"))
-    subscriber.hear_all({"first": 1})
-    other, over = start_service(database_url=url), threading.Event()
+def test_a_batch_that_never_rests_elsewhere_is_told_all_the_same(other: BatchService, subscriber: Subscriber) -> None:
+    over = threading.Event()
 
     def go_on() -> None:
         number = 1

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from actors.broker import topology
 from actors.service import BatchService
+from tests.integration.application import Application
 from tests.integration.support import PATIENCE, ROOT, numbered, until, videos
 from tests.provider.client import Provider
 from tests.servers.rabbitmq import RabbitMQ
@@ -100,7 +102,17 @@ def test_json_is_the_batch(person: Person, serving: BatchService) -> None:
     assert code == 0
     assert json.loads(said) == serving.get_batch_status("nature").model_dump(mode="json")
     code, said, _ = person.run("submit", "-p", "A lake", "--id", "again", "--json")
-    assert (code, json.loads(said)) == (0, {"batch_id": "again"})
+    document = json.loads(said)
+    assert (code, document["id"], document["progress"]["total"]) == (0, "again", 1)
+
+
+def test_ctrl_c_before_the_answer_tells_the_id(person: Person, application: Application) -> None:
+    submitting = person.start("submit", "-p", "A lake")
+    until(lambda: application.count(topology.COMMANDS) == 1)
+    submitting.send_signal(signal.SIGINT)
+    _, told = submitting.communicate(timeout=PATIENCE)
+    assert submitting.returncode == 130
+    assert "sora-batch watch batch-" in told
 
 
 def test_ctrl_c_ends_the_watching_and_not_the_batch(person: Person, serving: BatchService, provider: Provider) -> None:
