@@ -143,6 +143,7 @@ class Dispatcher(LoopActor):
 
     def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
         """Nobody supervises the Dispatcher: whoever waits for a batch hears of it."""
+        why = self._tools.storage.database.told(error)
         for ref in self._supervisors.values():
             tell(ref, Lost())
         while not self.actor_inbox.empty():
@@ -152,7 +153,7 @@ class Dispatcher(LoopActor):
             elif isinstance(unread, Release):
                 self._asked.add(unread.batch_id)
         for batch_id in self._asked | set(self._supervisors):
-            self._doors.released(batch_id, f"the dispatcher died: {error}")
+            self._doors.released(batch_id, f"the dispatcher died: {why}")
         if not self._doors.closed.done():
             self._doors.closed.set_result(None)
 

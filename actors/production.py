@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -43,11 +45,14 @@ from storage.recorder import Recorder
 from storage.states import SubmissionState
 from storage.videos import EXTENSIONS, PartFile, VideoFolder, flush_folder
 
+logger = logging.getLogger(__name__)
 _AWAY, _NEVER_THERE = 60.0, 8.0
 """Seconds of patience with a server that can't be connected to: it may be restarting, or its address is wrong."""
 _LOOKS_AT_A_LOST_VIDEO = 3
 _DOWNLOADS = 5
 _LONGEST_BACKOFF = 30.0
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What a person mends while a video waits: a disk or a quota that is full, a file system that has become read-only."""
 _BLOCK = 1 << 20
 _VIDEO_TYPES = ("video/", "image/gif", "application/octet-stream", "application/binary", "binary/octet-stream")
 
@@ -82,6 +87,8 @@ class Production:
     def __init__(self, tools: Tools, order: Generate, report: Callable[[Report], None]) -> None:
         self._tools, self._order, self._report = tools, order, report
         self._job, self._run, self._submission = order.job, order.run, order.submission
+        self._no_room: str | None = None
+        """Why the file could not be written at the last try."""
 
     async def run(self) -> Completed | Failed | Withdrawn:
         """Make the video.
@@ -148,8 +155,13 @@ class Production:
                 self._report(Fetching(self._job.id, self._run))
                 return Completed(self._job.id, self._run, await self._fetch(bound.remote_id, video))
         except TimeoutError:
-            text = f"the video was not there {limit:g} s after its acceptance (SORA_VIDEO_TIMEOUT)"
-            raise _Ended(Failure(ErrorCode.TIMEOUT, text, {"remote_id": bound.remote_id})) from None
+            code, text = (
+                ErrorCode.TIMEOUT,
+                f"the video was not there {limit:g} s after its acceptance (SORA_VIDEO_TIMEOUT)",
+            )
+            if self._no_room is not None:
+                code, text = ErrorCode.STORAGE, f"{self._no_room}; {text}"
+            raise _Ended(Failure(code, text, {"remote_id": bound.remote_id})) from None
 
     async def _watch(self, bound: Bound) -> RemoteVideo:
         """Look until the video is ready."""
@@ -179,9 +191,11 @@ class Production:
         return video
 
     async def _back_off(self, error: SoraError, tries: int) -> None:
-        backoff = min(0.5 * 2 ** min(tries, 10), _LONGEST_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
-        seconds = backoff if error.retry_after is None else error.retry_after
-        self._wait("rate limited" if error.code is ErrorCode.RATE_LIMITED else str(error), seconds)
+        seconds = _backoff(tries) if error.retry_after is None else error.retry_after
+        await self._pause("rate limited" if error.code is ErrorCode.RATE_LIMITED else str(error), seconds)
+
+    async def _pause(self, reason: str, seconds: float) -> None:
+        self._wait(reason, seconds)
         await asyncio.sleep(seconds)
         self._report(Waiting(self._job.id, self._run, None))
 
@@ -189,8 +203,9 @@ class Production:
         self._report(Waiting(self._job.id, self._run, Wait(reason, time.monotonic() + seconds)))
 
     async def _fetch(self, remote_id: str, video: RemoteVideo) -> dict[str, Any]:
-        """Download until the file is whole; a broken one starts anew."""
-        for tries in range(1, _DOWNLOADS + 1):
+        """Download until the file is whole; a broken one starts anew, and one that finds no room waits for it."""
+        tries, full = 1, 0
+        while True:
             part = self._tools.folder.part(self._job.batch_id, self._job.id, self._order.epoch)
             try:
                 return await self._fetch_once(part, remote_id, video, tries)
@@ -199,14 +214,31 @@ class Production:
                 if tries == _DOWNLOADS or _is_account(error):
                     raise _Ended(_undownloadable(error, remote_id)) from error
                 await self._back_off(error, tries)
+                tries += 1
             except OSError as error:
-                part.discard()
+                part.discard()  # what it took is free for others
                 text = f"the video can't be written to {part.path.parent}: {error.strerror or error}"
-                raise _Ended(Failure(ErrorCode.STORAGE, text, {"remote_id": remote_id})) from error
+                if error.errno not in _PASSING:
+                    raise _Ended(Failure(ErrorCode.STORAGE, text, {"remote_id": remote_id})) from error
+                await self._wait_for_room(text, full)
+                full += 1
             except asyncio.CancelledError:
                 part.discard()
                 raise
-        raise AssertionError("the last try returns or raises")
+
+    async def _wait_for_room(self, reason: str, tries: int) -> None:
+        logger.warning(
+            "no room for a video; trying again",
+            extra={
+                "action": "no_room",
+                "batch_id": self._job.batch_id,
+                "job_id": self._job.id,
+                "error": reason,
+            },
+        )
+        self._no_room = reason
+        await self._pause(reason, _backoff(tries))
+        self._no_room = None
 
     async def _fetch_once(self, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
         if video.inline is not None:
@@ -315,6 +347,10 @@ def _outcome(function: Callable[[], T]) -> T | Exception:
         return function()
     except Exception as error:  # noqa: BLE001  (it is raised where the file is waited for)
         return error
+
+
+def _backoff(tries: int) -> float:
+    return min(0.5 * 2.0 ** min(tries, 10), _LONGEST_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 def _broken(what: str) -> SoraError:

@@ -152,7 +152,9 @@ class Runtime:
 
     def waits(self, batch_id: str) -> dict[str, Wait]:
         """Why videos of a batch are waiting: by job id, or "" for all."""
-        waits = dict(self._waits.get(batch_id, {}))
+        waits, away = dict(self._waits.get(batch_id, {})), self._recorder.away
+        if away is not None:
+            return {**waits, "": Wait(away.reason, away.until)}
         pause = self._tools.client.pace
         return {**waits, "": pause.wait} if pause.paused and pause.wait else waits
 

@@ -544,10 +544,10 @@ class BatchService:
         try:
             return answer.result(timeout=_ANSWER_SECONDS + _GRACE_SECONDS)
         except TimeoutError:
-            undone = answer.cancel()
+            undone, away = answer.cancel(), self._recorder.away
+            why = away.reason if away else f"the database {self._database.place} does not answer"
             raise StorageError(
-                f"the database {self._database.place} did not answer for {_ANSWER_SECONDS:g} s: it is away, locked "
-                "by another program, or its disk is full; "
+                f"{why} (it was tried for {_ANSWER_SECONDS:g} s); "
                 + ("nothing was changed" if undone else "look whether it was done before you try again")
             ) from None
         except DatabaseError as error:

@@ -129,7 +129,7 @@ class BatchSupervisor(LoopActor):
     def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
         """Leave the batch to a new supervisor, which starts from what is recorded."""
         self.on_stop()
-        tell(self._dispatcher, SupervisorLost(self._id, repr(error)))
+        tell(self._dispatcher, SupervisorLost(self._id, self._tools.storage.database.told(error)))
 
     def _begin(self) -> None:
         if self._epoch > 1:

@@ -38,6 +38,15 @@ class DatabaseError(Exception):
     """The database can't be used: the text names it, what is wrong and the way out."""
 
 
+class _Sqlite(PooledSqliteDatabase):
+    """After some failures, a full disk for one, SQLite has rolled back by itself."""
+
+    def rollback(self) -> None:
+        """Roll back what there is: a second time would be an error of its own, and hide the first."""
+        if self.connection().in_transaction:
+            super().rollback()
+
+
 class Database:
     """One database, usable from every thread. Connects at the first use, not when it is made."""
 
@@ -62,7 +71,7 @@ class Database:
         self.path = Path(unquote(url.removeprefix("sqlite:///"))).absolute()
         busy = int(BUSY_SECONDS * 1000)  # peewee's own `timeout` goes to the pool here
         pragmas = {"busy_timeout": busy, "journal_mode": "wal", "synchronous": "full", "foreign_keys": 1}
-        return PooledSqliteDatabase(
+        return _Sqlite(
             str(self.path), pragmas=pragmas, max_connections=None, autoconnect=False,
             check_same_thread=False,
         )  # fmt: skip
@@ -154,11 +163,27 @@ class Database:
                 f"the database {self.place} can't be made: the folder {self.path.parent} does not exist; "
                 "create it or set DATABASE_URL"
             )
+        self._check_writable()
         try:
             with self._alone():
                 self._migrate()
         except (peewee.DatabaseError, peewee.ImproperlyConfigured, OSError) as error:
             raise self.explained(error) from error
+
+    def _check_writable(self) -> None:
+        """SQLite opens a file that it may not write all the same, and fails at the first write.
+
+        It is asked for, not tried: to close a file of one's own takes the locks away that SQLite has on it.
+        """
+        if self.path is None:
+            return
+        for place in (self.path, self.path.parent):  # the folder takes SQLite's log, beside the file
+            if place.exists() and not os.access(place, os.W_OK):
+                what = "folder" if place.is_dir() else "file"
+                raise DatabaseError(
+                    f"the database {self.place} can't be used: the {what} {place} can't be written to; "
+                    "make it writable or set DATABASE_URL"
+                )
 
     def _migrate(self) -> None:
         # Imported here: a program that only asks for help needs none of it.
@@ -215,6 +240,10 @@ class Database:
         else:
             advice = "check DATABASE_URL and that it may be written"
         return DatabaseError(f"the database {self.place} can't be used: {text}; {advice}")
+
+    def told(self, error: BaseException | None) -> str:
+        """What went wrong, for a person: a sentence as `explained` has it, where it is the database's fault."""
+        return str(self.explained(error)) if isinstance(error, peewee.DatabaseError) else repr(error)
 
     def close(self) -> None:
         """Close every connection."""

@@ -36,6 +36,15 @@ class _Task:
     """By the monotonic clock: when an outage lasts longer, nobody waits for it any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Away:
+    """The database can't be written to."""
+
+    reason: str
+    until: float
+    """When it is tried again, by the monotonic clock."""
+
+
 class Recorder:
     """Takes writes (and the I/O loop's reads, which must not block it) and answers each with a Future."""
 
@@ -43,6 +52,8 @@ class Recorder:
         self._database = database
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._closing, self._over = threading.Event(), threading.Event()
+        self.away: Away | None = None
+        """Why nothing can be written just now; None: it can."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -120,9 +131,12 @@ class Recorder:
                 for task in group:
                     _answer(task)
                 group = []
+                self.away = None
             except Exception as error:
                 if not is_outage(error) or self._closing.is_set():
+                    self.away = None
                     raise
+                self.away = Away(str(self._database.explained(error)), time.monotonic() + pause)
                 logger.warning(
                     "the database is away; trying again",
                     extra={

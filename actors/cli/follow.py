@@ -115,7 +115,7 @@ class Follower:
             if self._due() and len(view.jobs) <= _SMALL:
                 view.refresh(self._service.get_batch_status(view.id).jobs)
         except StorageError:
-            return  # the database is away: the batch waits it out, and so do we
+            events = []  # the database is away: the batch waits it out, and so do we
         for event in events:
             if view.apply(event):
                 self._show.tell(event, view)

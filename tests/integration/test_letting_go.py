@@ -191,7 +191,7 @@ def test_a_service_whose_dispatcher_has_died_says_so(
     caplog.set_level("CRITICAL")
     mocker.patch.object(Dispatcher, "_seen", side_effect=RuntimeError("a bug of ours"))
     service.create_batch(videos("a boat", id="b"))
-    with pytest.raises(SoraBatchError, match="the dispatcher died: a bug of ours"):
+    with pytest.raises(SoraBatchError, match=r"the dispatcher died: .*a bug of ours"):
         service.process_batch("b").result(PATIENCE)
     with pytest.raises(SoraBatchError, match="the dispatcher of this process has died"):
         service.process_batch("b")

@@ -209,6 +209,33 @@ def test_a_write_is_given_up_when_nobody_waits_for_it_any_more(locked, retried):
     assert other.execute("SELECT digest FROM input_references").fetchall() == [("b",)]
 
 
+def test_while_it_is_away_the_recorder_says_why(locked, retried):
+    recorder, other, database = locked
+    answer = recorder.write(insert(database))
+    assert retried.wait(PATIENCE)
+    assert recorder.away.reason == (
+        f"the database {database.place} can't be used: database is locked; "
+        "another program holds it; wait or end that program"
+    )
+    other.execute("ROLLBACK")
+    assert answer.result(PATIENCE) == 1
+    assert recorder.away is None
+
+
+def test_a_write_waits_while_sqlite_is_full(tmp_path, retried):
+    """SQLite rolls back by itself then, and what is held is the reason, not that there was nothing to roll back."""
+    database = Database(f"sqlite:///{tmp_path}/test.db")
+    database.open()
+    recorder = Recorder(database)
+    # Of this connection alone: the next try is made on another one.
+    recorder.read(lambda: database.execute("PRAGMA max_page_count = 1")).result(PATIENCE)
+    large = "INSERT INTO input_references VALUES ('a', 'n', 't', zeroblob(100000))"
+    assert recorder.write(lambda: database.execute(large).rowcount).result(PATIENCE) == 1
+    assert retried.is_set()
+    recorder.close()
+    database.close()
+
+
 def test_closing_does_not_wait_for_a_database_that_stays_away(locked, retried):
     recorder, _, database = locked
     answer = recorder.write(insert(database))

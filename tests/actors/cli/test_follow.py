@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,6 +13,7 @@ from actors.cli.follow import Follower
 from actors.cli.lines import LineShow
 from actors.cli.signals import Interruption
 from actors.cli.view import BatchView
+from actors.errors import StorageError
 from actors.events import Event
 from actors.messages import Wait
 from actors.model import Batch, Job
@@ -30,6 +32,16 @@ class EndedService:
         return {"": Wait("rate limited", time.monotonic() + 60)}
 
 
+class AwayService:
+    """One whose database can't be read just now."""
+
+    def history(self, batch_id: str, from_sequence: int) -> list[Event]:
+        raise StorageError("the database is away")
+
+    def waits(self, batch_id: str) -> dict[str, Wait]:
+        return {"": Wait("the database is away", math.inf)}
+
+
 def followed(batch: Batch, events: list[Event]) -> list[str]:
     running: Any = Future()
     running.set_result(batch)
@@ -45,3 +57,14 @@ def test_nothing_is_said_to_wait_once_the_batch_has_ended(
     going, ended = make_batch(make_job(1)), make_batch(make_job(1, "completed"), status="completed")
     assert followed(going, [make_event(1, "batch.started", going)])[1].startswith("nature waiting: rate limited")
     assert followed(going, [make_event(1, "batch.completed", ended)]) == ["nature completed 1 of 1 video"]
+
+
+def test_why_it_waits_is_said_while_the_database_is_away(
+    make_job: Callable[..., Job], make_batch: Callable[..., Batch]
+) -> None:
+    running: Any = Future()
+    running.set_result(make_batch(make_job(1)))
+    service: Any = AwayService()
+    stream = io.StringIO()
+    Follower(service, LineShow(stream), None).follow([running], [BatchView(running.result())], Interruption())
+    assert stream.getvalue()[9:] == "nature waiting: the database is away\n"
