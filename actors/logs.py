@@ -11,7 +11,9 @@ import re
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from actors.settings import password_of
 
 if TYPE_CHECKING:
     from actors.settings import Settings
@@ -24,6 +26,7 @@ _SECRETS = re.compile(
     r"(?P<before>\bBearer\s+)[^\s\"']+|(?P<user>://[^\s/:@]*:)[^\s/\"'@]+(?=@)|\bsk-[\w-]{8,}", re.IGNORECASE
 )
 _SHORTEST_SECRET = 4
+_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "action"}
 
 
@@ -42,25 +45,18 @@ def configure(level: str, style: str, secrets: Iterable[str] = ()) -> None:
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
+def harmless(text: str) -> str:
+    """A text that does not go through the log, without secrets and control characters, as a line of it would be."""
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, _StderrHandler)]
+    return (handlers or [_StderrHandler(frozenset())])[0].harmless(text)
+
+
 def secrets_of(settings: Settings) -> set[str]:
     """The key and the passwords in URLs, as they are written and as they are meant."""
     amqp = settings.amqp_url.get_secret_value() if settings.amqp_url else ""
     urls = (settings.openai_base_url or "", settings.database_url, amqp)
-    passwords = {password for url in urls if (password := _password(url))}
+    passwords = {password for url in urls if (password := password_of(url))}
     return {settings.api_key or "", *passwords, *map(unquote, passwords)} - {""}
-
-
-def masked_url(url: str) -> str:
-    """The URL with `***` for its password."""
-    password = _password(url)
-    return url.replace(f":{password}@", ":***@") if password else url
-
-
-def _password(url: str) -> str | None:
-    try:
-        return urlsplit(url).password
-    except ValueError:
-        return None
 
 
 class _StderrHandler(logging.StreamHandler[Any]):
@@ -79,10 +75,13 @@ class _StderrHandler(logging.StreamHandler[Any]):
         """`StreamHandler.__init__` sets it; there is nothing to keep."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        return self.harmless(super().format(record))
+
+    def harmless(self, text: str) -> str:
+        """Without secrets, and without what could steer a terminal: an error may quote what came from outside."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return _SECRETS.sub(lambda match: f"{match['before'] or match['user'] or ''}***", text)
+        return _SECRETS.sub(lambda match: f"{match['before'] or match['user'] or ''}***", text).translate(_CONTROLS)
 
 
 class _TextFormatter(logging.Formatter):

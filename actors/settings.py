@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from datetime import timedelta
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -47,8 +48,8 @@ class Settings(BaseSettings):
         env_file=".env", env_ignore_empty=True, frozen=True, extra="ignore", enable_decoding=False
     )
 
-    openai_base_url: str | None = None
-    """The server that speaks the Videos API, up to and with its `/v1`."""
+    openai_base_url: str | None = Field(default=None, repr=False)
+    """The server that speaks the Videos API, up to and with its `/v1`. Not shown: it may hold a password."""
     openai_api_key: SecretStr | None = None
     sora_model: str | None = None
     sora_size: str | None = Field(default=None, pattern=SIZE_PATTERN)
@@ -107,11 +108,14 @@ class Settings(BaseSettings):
 
     @property
     def provider(self) -> str:
-        """Where videos are made: the base URL and the key's fingerprint, so that a batch stays with both."""
+        """Where videos are made: the base URL and the key's fingerprint, so that a batch stays with both.
+
+        It is recorded: a password in the URL counts as part of the key.
+        """
         if self.openai_base_url is None:
             raise SettingsError(NO_SERVER)
-        fingerprint = hashlib.sha256((self.api_key or "").encode()).hexdigest()[:12]
-        return f"{self.openai_base_url}#{fingerprint}"
+        secret = (self.api_key or "") + (password_of(self.openai_base_url) or "")
+        return f"{masked_url(self.openai_base_url)}#{hashlib.sha256(secret.encode()).hexdigest()[:12]}"
 
 
 NO_SERVER = (
@@ -119,6 +123,29 @@ NO_SERVER = (
     "for example OPENAI_BASE_URL=http://localhost:8000/v1, or use --simulate. OpenAI's own hosted Videos API was "
     "listed for removal on 2026-09-24, so there is no default"
 )
+
+
+def masked_url(url: str) -> str:
+    """The URL with `***` for its password; for all before its host where it is no URL that could be read."""
+    password = password_of(url)
+    if password:
+        return url.replace(f":{password}@", ":***@")
+    return url if _has_host(url) or "@" not in url else f"***@{url.rpartition('@')[2]}"
+
+
+def _has_host(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).netloc)
+    except ValueError:
+        return False
+
+
+def password_of(url: str) -> str | None:
+    """The password in a URL, as it is written; None if it has none, or is none."""
+    try:
+        return urlsplit(url).password
+    except ValueError:
+        return None
 
 
 def load_settings(**changes: Any) -> Settings:
@@ -134,5 +161,7 @@ def load_settings(**changes: Any) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]).upper()
-        value = "***" if name in {"OPENAI_API_KEY", "AMQP_URL", "DATABASE_URL"} else repr(first["input"])
-        raise SettingsError(f"{name}={value}: {expectation(first)}") from error
+        given = repr(first["input"])
+        secret = name in {"OPENAI_API_KEY", "AMQP_URL", "DATABASE_URL"} or (name == "OPENAI_BASE_URL" and "@" in given)
+        # Without its cause: pydantic shows what was given.
+        raise SettingsError(f"{name}={'***' if secret else given}: {expectation(first)}") from None

@@ -70,7 +70,9 @@ def _print_error(error: Exception, sentence: str) -> None:
 def _print_traceback(error: Exception) -> None:
     import traceback
 
-    typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    from actors.logs import harmless
+
+    typer.echo(harmless("".join(traceback.format_exception(error))), err=True, nl=False)
 
 
 def _version(value: bool) -> None:  # noqa: FBT001  (Typer calls it so)

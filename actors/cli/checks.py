@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import importlib.util
 import json
@@ -14,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from playhouse.migrations import Runner
 
-from actors.logs import masked_url
-from actors.settings import Settings
+from actors.settings import Settings, masked_url
 from storage.database import MIGRATIONS, Database, DatabaseError
 
 _TIMEOUT = 5.0
@@ -126,7 +127,10 @@ def _get(url: str, key: str | None) -> tuple[int, Any, bytes]:
         _NoRedirect(),
     )
     headers = {"Accept": "application/json", "User-Agent": "sora-batch doctor"}
-    if key:
+    url, password = _without_user(url)
+    if password:
+        headers["Authorization"] = f"Basic {password}"
+    elif key:
         headers["Authorization"] = f"Bearer {key}"
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  (settings allow http and https only)
     try:
@@ -135,6 +139,15 @@ def _get(url: str, key: str | None) -> tuple[int, Any, bytes]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.headers, error.read(_LONGEST_ANSWER)
+
+
+def _without_user(url: str) -> tuple[str, str]:
+    """A URL as urllib takes it, and its user as HTTP tells one: that goes before the key, as in the client."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    said = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode() if at else ""
+    return parts._replace(netloc=host).geturl(), said
 
 
 def verdict(status: int, headers: Any, body: bytes) -> tuple[bool, str]:  # noqa: PLR0911  (one a kind of answer)

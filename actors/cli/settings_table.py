@@ -11,8 +11,7 @@ from typing import Any
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from actors.logs import masked_url
-from actors.settings import Settings
+from actors.settings import Settings, masked_url
 
 _URLS = {"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL"}
 _KEY = "OPENAI_API_KEY"

@@ -19,8 +19,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled
 from actors.broker import topology
 from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, SoraBatchError
 from actors.expectations import ID_PATTERN
-from actors.logs import masked_url
-from actors.settings import load_settings
+from actors.settings import load_settings, masked_url
 
 logger = logging.getLogger(__name__)
 SOURCE = "/sora-batch/client"

@@ -18,7 +18,7 @@ import aiohttp
 from yarl import URL
 
 from actors.errors import ErrorCode, Failure, SoraError
-from actors.settings import Settings
+from actors.settings import Settings, masked_url, password_of
 from actors.sora import wire
 from actors.sora.pace import Pace
 from actors.sora.wire import RemoteVideo
@@ -27,6 +27,7 @@ from storage.records import ReferenceRecord
 PAGE = 100
 _READINGS = 32
 _PIECE = 65_536
+_SHORTEST_SECRET = 4
 _LOOK_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
 _FILE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
@@ -144,11 +145,13 @@ class SoraClient:
     """Two sessions on the I/O loop: one for creates, one for everything that may be repeated."""
 
     def __init__(self, settings: Settings, base_url: str, pace: Pace) -> None:
-        self._base = base_url
+        self._base, self._place = base_url, masked_url(base_url)
         self._settings = settings
         self.pace = pace
         self.clock = ServerClock()
         key = settings.api_key
+        given = (key, password_of(base_url))
+        self._secrets = [secret for secret in given if secret and len(secret) >= _SHORTEST_SECRET]
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._creates: aiohttp.ClientSession | None = None
         self._rest: aiohttp.ClientSession | None = None
@@ -186,7 +189,7 @@ class SoraClient:
                 timeout=timeout,
                 data=body,
             ) as response:
-                return self._judge(response, wire.parse_json(await response.read()))
+                return self._judge(response, self._read(await response.read()))
         except Exception as error:  # noqa: BLE001  (whatever it was, only the body tells whether it left)
             if body.sent:
                 return self._unanswered(error)
@@ -211,11 +214,11 @@ class SoraClient:
         else:
             self.pace.answered()
         if response.status in (404, 405):
-            failure = Failure(failure.code, f"{self._base} has no Videos API: {failure.message}", failure.detail)
+            failure = Failure(failure.code, f"{self._place} has no Videos API: {failure.message}", failure.detail)
         return Refused(failure, sent=True, retry_after=pause)
 
     def _not_sent(self, error: Exception) -> Refused:
-        text = f"{self._base} can't be reached: {_words(error)}"
+        text = f"{self._place} can't be reached: {_words(error)}"
         return Refused(Failure(ErrorCode.NETWORK, text), sent=False)
 
     def _unanswered(self, error: Exception) -> Unanswered:
@@ -310,7 +313,7 @@ class SoraClient:
 
     async def _no_file(self, response: aiohttp.ClientResponse) -> SoraError:
         try:
-            body = wire.parse_json(await response.content.read(65_536))
+            body = self._read(await response.content.read(65_536))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return _network(f"downloading the video failed: {_words(error)}")
         return self._error(response.status, response.headers, body, "downloading the video")
@@ -325,13 +328,20 @@ class SoraClient:
             async with self._rest.request(
                 method, self._base + path, headers=self._headers, timeout=_LOOK_TIMEOUT
             ) as response:
-                body = wire.parse_json(await response.read())
+                body = self._read(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _network(f"{method} {path} got no answer: {_words(error)}") from error
         self.clock.learn(response.headers.get("Date"))
         if response.status != 429:
             self.pace.answered()
         return response.status, response.headers, body
+
+    def _read(self, text: bytes) -> Any:
+        """The body of an answer. A server may quote the key that it refuses: what it says is recorded and told."""
+        body = wire.parse_json(text)
+        for secret in self._secrets:
+            body = wire.without(secret, body)
+        return body
 
     def _error(self, status: int, headers: Any, body: Any, what: str) -> SoraError:
         pause = wire.retry_after(headers)

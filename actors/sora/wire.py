@@ -18,6 +18,8 @@ from actors.errors import ErrorCode, Failure
 _GOOD = frozenset({"completed", "succeeded", "success", "done"})
 _BAD = frozenset({"failed", "error", "cancelled", "canceled", "expired", "deleted", "rejected"})
 _MODERATION = ("moderation", "content_policy", "sentinel", "safety")
+_WORDS = frozenset({"error", "detail", "code", "message"})
+"""Where servers put what they say of an error."""
 DETAIL_MAX = 500
 _LARGEST = 1e15
 
@@ -106,6 +108,25 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def without(secret: str, body: Any) -> Any:
+    """A body in whose words of an error a secret is hidden; what it says of a video stays as it is."""
+    if not isinstance(body, dict):
+        return _hidden(secret, body)
+    told = {key: _hidden(secret, value) for key, value in body.items() if key in _WORDS}
+    listed = body.get("data")
+    if isinstance(listed, list):
+        told["data"] = [without(secret, entry) if isinstance(entry, dict) else entry for entry in listed]
+    return {**body, **told}
+
+
+def _hidden(secret: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace(secret, "***")
+    if isinstance(value, dict):
+        return {_hidden(secret, key): _hidden(secret, entry) for key, entry in value.items()}
+    return [_hidden(secret, entry) for entry in value] if isinstance(value, list) else value
 
 
 def error_words(body: Any) -> tuple[str | None, str]:

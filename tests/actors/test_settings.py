@@ -1,5 +1,6 @@
 """Every setting: its name, its default, what it takes, and what it says to what it does not take."""
 
+import traceback
 from datetime import timedelta
 
 import pytest
@@ -175,6 +176,20 @@ def test_a_time_that_is_none_is_said_to_be_one_in_milliseconds(given, text):
 
 def test_the_password_of_the_database_is_not_shown(given):
     assert SECRET not in repr(given(DATABASE_URL=f"postgresql://user:{SECRET}@host/name"))
+
+
+def test_the_password_of_a_server_is_neither_shown_nor_recorded(given):
+    settings = given(OPENAI_BASE_URL=f"http://user:{SECRET}@host/v1")
+    assert SECRET not in repr(settings)
+    assert settings.provider.startswith("http://user:***@host/v1#")
+    assert given(OPENAI_BASE_URL="http://user:other@host/v1").provider != settings.provider
+
+
+@pytest.mark.parametrize("url", ["user:{}@host/v1", "ftp://user:{}@host"])
+def test_a_server_that_is_none_is_refused_without_its_password(given, url):
+    with pytest.raises(SettingsError, match=r"OPENAI_BASE_URL=\*\*\*: must start with http") as caught:
+        given(OPENAI_BASE_URL=url.format(SECRET))
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 def test_secrets_are_masked_wherever_settings_are_shown(given):

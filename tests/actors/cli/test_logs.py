@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from actors.logs import configure, masked_url, secrets_of
-from actors.settings import Settings
+from actors.logs import configure, harmless, secrets_of
+from actors.settings import Settings, masked_url
 
 logger = logging.getLogger("actors.test")
 pytestmark = pytest.mark.usefixtures("quiet_logs")
@@ -57,6 +57,28 @@ def test_no_secret_is_logged_whoever_logs_it(capsys: pytest.CaptureFixture[str],
     assert "http://h:80/v1" in text
 
 
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_an_error_that_quotes_what_came_from_outside_steers_no_terminal(
+    capsys: pytest.CaptureFixture[str], style: str
+) -> None:
+    configure("info", style)
+    try:
+        raise ValueError("\x1b[2J\x9b2J\x7f")
+    except ValueError:
+        logger.exception("bad\x9b", extra={"name_of_it": "\x1b\x9b"})
+    text = capsys.readouterr().err
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert "\\u009b2J" in text
+    if style == "json":
+        assert json.loads(text)["name_of_it"] == "\x1b\x9b"
+
+
+def test_a_text_beside_the_log_is_as_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert harmless("Bearer abc \x1b[2J the-key") == "Bearer *** \\u001b[2J the-key"
+    configure("info", "text", ["the-key"])
+    assert harmless("the-key\n") == "***\n"
+
+
 def test_the_secrets_are_the_key_and_the_passwords() -> None:
     settings = Settings(
         openai_api_key="k", openai_base_url="http://u:w@h/v1", database_url="postgresql://u:a%40b@h/d",
@@ -69,7 +91,9 @@ def test_the_secrets_are_the_key_and_the_passwords() -> None:
     ("url", "masked"),
     [
         ("amqp://u:pw@h:5672/", "amqp://u:***@h:5672/"), ("http://h:80/v1", "http://h:80/v1"),
-        ("sqlite:///a.db", "sqlite:///a.db"), ("http://[", "http://["),
+        ("sqlite:///a.db", "sqlite:///a.db"), ("http://[", "http://["), ("amqp://u@h/v@2", "amqp://u@h/v@2"),
+        ("u:pw@h/d", "***@h/d"), ("postgres//u:pw@h/d", "***@h/d"), ("amqp://u:p@w@h/", "amqp://u:***@h/"),
+        ("http://u:pw@[h", "***@[h"),
     ],
 )  # fmt: skip
 def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:

@@ -17,6 +17,7 @@ from actors.sora.wire import (
     phase_of,
     poll_hint,
     retry_after,
+    without,
 )
 
 OPENAI = {
@@ -313,3 +314,22 @@ def test_no_header_is_an_error_of_ours(value):
 )
 def test_what_is_no_date_is_none(value):
     assert http_date(value) is None
+
+
+def test_a_secret_that_is_quoted_is_taken_out_of_the_words_and_of_nothing_else():
+    said = {"error": {"code": "bad k3y!", "message": "not k3y!", "param": [{"k3y!": 1}]}, "detail": ["k3y!"]}
+    video = {
+        "id": "video_k3y!",
+        "status": "failed",
+        "prompt": "k3y!",
+        "data": [{"b64_json": "k3y!", "message": "k3y!"}],
+    }
+    hidden = without("k3y!", {**video, **said})
+    assert hidden == {
+        **video,
+        "error": {"code": "bad ***", "message": "not ***", "param": [{"***": 1}]},
+        "detail": ["***"],
+        "data": [{"b64_json": "k3y!", "message": "***"}],
+    }
+    assert without("k3y!", "k3y! is wrong") == "*** is wrong"
+    assert without("k3y!", None) is None
