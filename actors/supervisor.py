@@ -176,7 +176,9 @@ class BatchSupervisor(LoopActor):
         if not self.course.over:
             for assignment in self.course.attach():
                 self._assign(assignment, None)
-            while self.course.wants_to_start and self._places.may_start(self._id, self.actor_ref):
+            # Without the lease nothing would be sent: the next tick looks again.
+            may_send = self._tools.submitter.may_send
+            while may_send and self.course.wants_to_start and self._places.may_start(self._id, self.actor_ref):
                 self._to_start.append(self.course.start_next(self._step))
                 self._places.taken(self._id, self.course.in_flight)
         self._places.taken(self._id, self.course.in_flight)

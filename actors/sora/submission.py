@@ -82,6 +82,11 @@ class LeaseMargin:
     def __init__(self) -> None:
         self.trusted_until = 0.0
 
+    @property
+    def trusted(self) -> bool:
+        """Whether a POST may go out at this moment."""
+        return awake_or_not() <= self.trusted_until
+
 
 class Submitter:
     """Makes creates and resolves unknown ones, for all batches of a process. Lives on the I/O loop."""
@@ -102,6 +107,11 @@ class Submitter:
         self._storage, self._recorder = storage, recorder
         self._provider, self._owner_id, self._lease = provider, owner_id, lease
         self._posts: dict[str, asyncio.Task[Outcome]] = {}
+
+    @property
+    def may_send(self) -> bool:
+        """Whether an intent makes sense: without the lease it would be recorded, not sent, and recorded again."""
+        return self._lease.trusted
 
     async def submit(self, intent: SubmissionRecord, spec: VideoSpec, send_before: float) -> Outcome:
         """POST once, and have the outcome recorded. Being cancelled does not stop the POST."""
