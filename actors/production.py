@@ -39,6 +39,7 @@ from actors.messages import (
 from actors.settings import Settings
 from actors.sora.client import SoraClient, VideoSpec
 from actors.sora.submission import Bound, NotPaid, Outcome, Submitter
+from actors.sora.watching import Watcher
 from actors.sora.wire import Phase, RemoteVideo
 from storage.changes import Storage
 from storage.recorder import Recorder
@@ -66,6 +67,7 @@ class Tools:
     io: IOLoop
     client: SoraClient
     submitter: Submitter
+    watcher: Watcher
     storage: Storage
     recorder: Recorder
     settings: Settings
@@ -151,9 +153,13 @@ class Production:
         left = max(0.0, accepted_at + limit - utc_now())
         try:
             async with asyncio.timeout(left):
-                video = await self._watch(bound)
-                self._report(Fetching(self._job.id, self._run))
-                return Completed(self._job.id, self._run, await self._fetch(bound.remote_id, video))
+                while True:
+                    video, by_listing = await self._watch(bound)
+                    self._report(Fetching(self._job.id, self._run))
+                    file = await self._fetch(bound.remote_id, video, by_listing=by_listing)
+                    if file is not None:
+                        return Completed(self._job.id, self._run, file)
+                    bound = Bound(bound.remote_id)
         except TimeoutError:
             code, text = (
                 ErrorCode.TIMEOUT,
@@ -163,47 +169,51 @@ class Production:
                 code, text = ErrorCode.STORAGE, f"{self._no_room}; {text}"
             raise _Ended(Failure(code, text, {"remote_id": bound.remote_id})) from None
 
-    async def _watch(self, bound: Bound) -> RemoteVideo:
-        """Look until the video is ready."""
-        interval = self._tools.settings.sora_poll_interval.total_seconds()
-        video, hint, missing, errors = bound.video, None, 0, 0
-        if video is not None and video.phase is Phase.WORKING:
-            # Counted from the create's answer: recording its id has taken some of that.
-            await asyncio.sleep(bound.told_at + interval - time.monotonic())
-        while video is None or video.phase is Phase.WORKING:
-            try:
-                video, hint = await self._tools.client.retrieve(bound.remote_id)
-            except SoraError as error:
-                missing, errors = (missing + 1, errors) if error.status == 404 else (0, errors + 1)
-                if missing >= _LOOKS_AT_A_LOST_VIDEO or not (error.retryable or missing) or _is_account(error):
-                    raise _Ended(_lost(error, bound.remote_id)) from error
-                video = None
-                await self._back_off(error, missing + errors)
-                continue
-            missing = errors = 0
-            if video.progress is not None:
-                self._report(Progressed(self._job.id, self._run, video.progress))
-            if video.phase is Phase.WORKING:
-                await asyncio.sleep(interval if hint is None else hint)
-        if video.phase is Phase.ENDED_BADLY:
-            assert video.failure is not None
-            raise _Ended(video.failure, SubmissionState.FAILED)
-        return video
+    async def _watch(self, bound: Bound) -> tuple[RemoteVideo, bool]:
+        """Wait until the video is ready; the second is whether the listing said so, and not the video itself."""
+        video = bound.video
+        if video is not None and video.phase is not Phase.WORKING:
+            return _ready(video), False
+        kind = (self._job.model, self._job.duration, self._job.size)
+        accepted_at = None if video is None else bound.told_at
+        missing = errors = 0
+        with self._tools.watcher.watch(bound.remote_id, kind, accepted_at) as watch:
+            while True:
+                try:
+                    video = await watch.news()
+                except SoraError as error:
+                    missing, errors = (missing + 1, errors) if error.status == 404 else (0, errors + 1)
+                    if missing >= _LOOKS_AT_A_LOST_VIDEO or not (error.retryable or missing) or _is_account(error):
+                        raise _Ended(_lost(error, bound.remote_id)) from error
+                    watch.postpone(self._say_why(error, missing + errors))
+                    continue
+                if missing or errors:
+                    self._report(Waiting(self._job.id, self._run, None))
+                missing = errors = 0
+                if video.phase is not Phase.WORKING:
+                    return _ready(video), watch.by_listing
+                if video.progress is not None:
+                    self._report(Progressed(self._job.id, self._run, video.progress))
 
     async def _back_off(self, error: SoraError, tries: int) -> None:
-        seconds = _backoff(tries) if error.retry_after is None else error.retry_after
-        await self._pause("rate limited" if error.code is ErrorCode.RATE_LIMITED else str(error), seconds)
-
-    async def _pause(self, reason: str, seconds: float) -> None:
-        self._wait(reason, seconds)
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(self._say_why(error, tries))
         self._report(Waiting(self._job.id, self._run, None))
+
+    def _say_why(self, error: SoraError, tries: int) -> float:
+        """Tell what is waited for, and give the seconds."""
+        seconds = _backoff(tries) if error.retry_after is None else error.retry_after
+        self._wait("rate limited" if error.code is ErrorCode.RATE_LIMITED else str(error), seconds)
+        return seconds
 
     def _wait(self, reason: str, seconds: float) -> None:
         self._report(Waiting(self._job.id, self._run, Wait(reason, time.monotonic() + seconds)))
 
-    async def _fetch(self, remote_id: str, video: RemoteVideo) -> dict[str, Any]:
-        """Download until the file is whole; a broken one starts anew, and one that finds no room waits for it."""
+    async def _fetch(self, remote_id: str, video: RemoteVideo, *, by_listing: bool) -> dict[str, Any] | None:
+        """Download until the file is whole; a broken one starts anew, and one that finds no room waits for it.
+
+        Returns:
+            What is recorded of the file; None: the listing had said that it is ready, and it is not.
+        """
         tries, full = 1, 0
         while True:
             part = self._tools.folder.part(self._job.batch_id, self._job.id, self._order.epoch)
@@ -214,6 +224,9 @@ class Production:
                 if tries == _DOWNLOADS or _is_account(error):
                     raise _Ended(_undownloadable(error, remote_id)) from error
                 await self._back_off(error, tries)
+                if by_listing and tries == 1 and not await self._is_ready(remote_id):
+                    self._tools.watcher.refute_listing(f"it shows {remote_id} as ready, and it is not")
+                    return None
                 tries += 1
             except OSError as error:
                 part.discard()  # what it took is free for others
@@ -226,6 +239,14 @@ class Production:
                 part.discard()
                 raise
 
+    async def _is_ready(self, remote_id: str) -> bool:
+        """Ask the video itself. Where it does not answer, the next download does."""
+        try:
+            video, _ = await self._tools.client.retrieve(remote_id)
+        except SoraError:
+            return True
+        return video.phase is Phase.READY
+
     async def _wait_for_room(self, reason: str, tries: int) -> None:
         logger.warning(
             "no room for a video; trying again",
@@ -237,7 +258,10 @@ class Production:
             },
         )
         self._no_room = reason
-        await self._pause(reason, _backoff(tries))
+        seconds = _backoff(tries)
+        self._wait(reason, seconds)
+        await asyncio.sleep(seconds)
+        self._report(Waiting(self._job.id, self._run, None))
         self._no_room = None
 
     async def _fetch_once(self, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
@@ -347,6 +371,13 @@ def _outcome(function: Callable[[], T]) -> T | Exception:
         return function()
     except Exception as error:  # noqa: BLE001  (it is raised where the file is waited for)
         return error
+
+
+def _ready(video: RemoteVideo) -> RemoteVideo:
+    if video.phase is Phase.ENDED_BADLY:
+        assert video.failure is not None
+        raise _Ended(video.failure, SubmissionState.FAILED)
+    return video
 
 
 def _backoff(tries: int) -> float:

@@ -29,6 +29,7 @@ from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.pace import Pace
 from actors.sora.submission import LeaseMargin, Submitter
+from actors.sora.watching import Watcher
 from storage.changes import Storage
 from storage.database import DatabaseError
 from storage.owners import this_process
@@ -105,7 +106,10 @@ class Runtime:
             provider=provider, owner_id=self._owner.id, lease=lease,
         )  # fmt: skip
         files = Gathered(partial(self.io.offload, finish), THREADS)
-        return Tools(self.io, client, submitter, self._storage, self._recorder, self._settings, folder, files)
+        watcher = Watcher(client, self._settings.sora_poll_interval.total_seconds())
+        return Tools(
+            self.io, client, submitter, watcher, self._storage, self._recorder, self._settings, folder, files
+        )  # fmt: skip
 
     async def _start_simulator(self) -> str:
         from actors.sora.simulator import Simulator, SimulatorOptions

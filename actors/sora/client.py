@@ -124,6 +124,18 @@ class Page:
     """None: the server didn't say."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What one page of the listing says of certain videos."""
+
+    videos: tuple[RemoteVideo, ...]
+    last: str | None
+    """The id behind which the next page begins."""
+    has_more: bool | None
+    hint: float | None
+    """The seconds after which the server wants to be asked again."""
+
+
 @dataclass(slots=True)
 class ServerClock:
     """How far the server's clock is ahead of ours, learned from its `Date` headers."""
@@ -259,16 +271,32 @@ class SoraClient:
         Raises:
             SoraError: there is none, or it could not be read.
         """
+        data, has_more, _ = await self._entries(after)
+        videos = tuple(video for entry in data if (video := wire.parse_video(entry)) is not None)
+        if len(videos) != len(data):
+            raise SoraError(Failure(ErrorCode.SERVER_ERROR, "the listing has entries that are no videos"))
+        return Page(videos, has_more)
+
+    async def listed(self, after: str | None, knows: Callable[[str], bool]) -> Listed:
+        """What a page of the listing says of the videos that somebody knows; of the others not even a word is read.
+
+        Raises:
+            SoraError: as `list_page`.
+        """
+        data, has_more, headers = await self._entries(after)
+        known = [entry for entry in data if isinstance(entry, dict) and knows(wire.identifier(entry) or "")]
+        videos = tuple(video for entry in known if (video := wire.parse_video(entry)) is not None)
+        last = wire.identifier(data[-1]) if data and isinstance(data[-1], dict) else None
+        return Listed(videos, last, has_more, wire.poll_hint(headers))
+
+    async def _entries(self, after: str | None) -> tuple[list[Any], bool | None, Any]:
         query = f"?limit={PAGE}&order=desc" + (f"&after={quote(after, safe='')}" if after else "")
         status, headers, body = await self._get(f"/videos{query}")
         data = body.get("data") if isinstance(body, dict) else None
         if status != 200 or not isinstance(data, list):
             raise self._error(status, headers, body, "listing the videos")
-        videos = tuple(video for entry in data if (video := wire.parse_video(entry)) is not None)
-        if len(videos) != len(data):
-            raise SoraError(Failure(ErrorCode.SERVER_ERROR, "the listing has entries that are no videos"))
         has_more = body.get("has_more")
-        return Page(videos, has_more if isinstance(has_more, bool) else None)
+        return data, has_more if isinstance(has_more, bool) else None, headers
 
     async def delete(self, remote_id: str) -> tuple[int, Any]:
         """Ask the server to delete a video: `(status, body)` of its answer.

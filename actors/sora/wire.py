@@ -79,7 +79,7 @@ def parse_video(body: Any) -> RemoteVideo | None:
     data = body.get("data")
     entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
     return RemoteVideo(
-        id=_identifier(body.get("id") or body.get("task_id")),
+        id=identifier(body),
         status=status,
         phase=phase,
         progress=_whole(body.get("progress")),
@@ -209,8 +209,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= DETAIL_MAX else f"{text[: DETAIL_MAX - 3]}..."
 
 
-def _identifier(value: Any) -> str | None:
-    """An id, if it is one that can be kept and asked for again."""
+def identifier(body: dict[str, Any]) -> str | None:
+    """A video's id, if it is one that can be kept and asked for again."""
+    value = body.get("id") or body.get("task_id")
     text = str(value) if isinstance(value, str | int) and value else ""
     return text if text and text == text.replace("\0", "").encode(errors="replace").decode() else None
 

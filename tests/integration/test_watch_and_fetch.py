@@ -148,6 +148,53 @@ def test_the_servers_hint_is_followed_each_time(provider: Provider, start_servic
     assert 5 <= polls <= 8
 
 
+def test_many_videos_are_watched_by_the_listing(provider: Provider, start_service: Start) -> None:
+    provider.options(latency=0.6)
+    service = start_service(sora_poll_interval=100, batch_max_size=20)
+    batch = make(service, *numbered(20), concurrency=20)
+    assert batch.status == "completed"
+    check_files(batch, provider)
+    requests = check_paid_once(provider)["requests"]
+    assert requests["list"] + requests.get("retrieve", 0) <= 30  # where 20 looks an interval would be 120
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"set": {"status": "completed"}},  # none of them is
+        {"set": {"status": "in_progress"}},
+        {"set": {"id": "video_of_another_name"}},
+        {"status": 500},
+        {"status": 405},
+        {"body": {"object": "list", "data": []}},
+        {"body": "<html>"},
+        {"paging": False},
+        {"lag": 5.0},
+    ],
+    ids=str,
+)
+def test_a_listing_that_lies_or_fails_only_costs_requests(
+    fault: dict[str, Any], provider: Provider, start_service: Start
+) -> None:
+    provider.options(latency=0.3)
+    provider.fault(on="list", do="answer", times=-1, **fault)
+    service = start_service(batch_max_size=20)
+    batch = make(service, *numbered(20), concurrency=20)
+    assert codes(batch) == [None] * 20
+    check_files(batch, provider)
+    check_paid_once(provider)
+
+
+def test_a_video_that_failed_is_told_by_the_listing_and_says_why_itself(
+    provider: Provider, start_service: Start
+) -> None:
+    provider.fault(on="list", do="answer", times=-1, set={"error": None})
+    batch = make(start_service(batch_max_size=20), *numbered(9), "[fail] a boat", concurrency=10)
+    assert codes(batch) == [None] * 9 + ["generation_failed"]
+    assert batch.jobs[9].error is not None
+    assert "could not be generated" in batch.jobs[9].error.message
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.errors import ErrorCode, Failure, SoraError
-from actors.sora.client import Accepted, NotNow, Page, Refused, ServerClock, Unanswered
+from actors.sora.client import Accepted, Listed, NotNow, Page, Refused, ServerClock, Unanswered
 from actors.sora.pace import Pace
 from actors.sora.wire import http_failure, parse_video
 
@@ -215,6 +215,11 @@ class ModelClient:
             self._provider.held.append(held)
             await held
         return page
+
+    async def listed(self, after, knows):
+        page = await self.list_page(after)
+        known = tuple(video for video in page.videos if knows(video.id))
+        return Listed(known, page.videos[-1].id if page.videos else None, page.has_more, None)
 
     async def retrieve(self, remote_id):
         await self.pace.turn()

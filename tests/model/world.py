@@ -23,8 +23,9 @@ from actors.messages import ClaimAll, WorkerLost
 from actors.places import Places
 from actors.production import Tools
 from actors.settings import Settings
-from actors.sora import pace, submission
+from actors.sora import pace, submission, watching
 from actors.sora.submission import SEND_WINDOW, LeaseMargin, Submitter
+from actors.sora.watching import Watcher
 from storage.changes import Storage
 from storage.database import Database
 from storage.states import LIVE_SUBMISSION, SubmissionState
@@ -113,7 +114,10 @@ class Process:
             provider=PROVIDER, owner_id=self.owner.id, lease=lease,
         )  # fmt: skip
         files = Files()
-        tools = Tools(self.io, self.client, submitter, world.storage, self.recorder, world.settings, files, files)
+        watcher = Watcher(self.client, world.settings.sora_poll_interval.total_seconds())
+        tools = Tools(
+            self.io, self.client, submitter, watcher, world.storage, self.recorder, world.settings, files, files
+        )  # fmt: skip
         doors = Doors(
             ended=lambda _: None, released=lambda *_: None, closed=Future(), waits={}
         )  # fmt: skip
@@ -202,7 +206,7 @@ class World:
 
     def _patch(self):
         put = self._patches.setattr
-        for module in (dispatcher, places, production, supervisor, pace, submission, tenacity):
+        for module in (dispatcher, places, production, supervisor, pace, submission, watching, tenacity):
             put(module, "time", CLOCK)
         for module in (dispatcher, supervisor, submission):
             put(module, "awake_or_not", CLOCK.time)

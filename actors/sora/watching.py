@@ -1,0 +1,305 @@
+"""Watcher: tells how the videos that a process has in the making come on, with few requests. Lives on the I/O loop.
+
+One page of the server's listing tells of up to a hundred videos, so it takes the place of looks at each of them where
+that saves requests. A listing is believed as long as it shows what is watched, and nothing that a video itself has
+refuted. A direct look is made by whoever watches the video, when the Watcher gives the word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import math
+import random
+import time
+from collections.abc import Hashable
+from itertools import count
+from typing import Self
+
+from actors.errors import ErrorCode, SoraError
+from actors.sora.client import PAGE, SoraClient
+from actors.sora.durations import Durations
+from actors.sora.wire import Phase, RemoteVideo
+
+logger = logging.getLogger(__name__)
+_SAVES = 3
+"""A page must take the place of more than so many looks."""
+_VIDEOS_A_PAGE, _OFTEN = 20, 5
+"""While one page shows all, it may be asked for once an interval for each so many videos, at most so often."""
+_CHECK = 30
+"""After so many intervals, or twice as many, a video is looked at itself, whatever the listing says."""
+_GRAINS = 20
+"""Into so many parts an interval is divided; videos whose time is up in the same part are looked at together."""
+_DISTRUST, _LONGEST_DISTRUST = 60.0, 3600.0
+_REMEMBERED = 100
+"""Of so many videos it is remembered that they were ready, to see whether the listing knows."""
+
+
+class Watch:
+    """One video, what is heard of it, and when it is to be looked at next."""
+
+    def __init__(self, watcher: Watcher, remote_id: str, kind: Hashable, accepted_at: float | None) -> None:
+        self._watcher, self.remote_id, self.kind, self.accepted_at = watcher, remote_id, kind, accepted_at
+        self.due = self.heard_at = -math.inf
+        self.expected = self.check = self.planned = math.inf
+        """When it should be ready; when a look at itself is due whatever the listing says; its place in the agenda."""
+        self.hint: float | None = None
+        self.by_listing = False
+        """Whether the last news came from the listing."""
+        self._listed: RemoteVideo | None = None
+        self._progress: int | None = None
+        self._failed = False
+        self._word = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        self._watcher.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watcher.remove(self)
+
+    @property
+    def next_at(self) -> float:
+        """When the next look is due."""
+        return min(self.due, self.expected, self.check)
+
+    async def news(self) -> RemoteVideo:
+        """Wait until the video has moved on; after a failed look, until there is any word of it.
+
+        Raises:
+            SoraError: it could not be looked at; `postpone` says when it is tried again.
+        """
+        while True:
+            await self._word.wait()
+            self._word.clear()
+            listed, self._listed = self._listed, None
+            self.by_listing = listed is not None
+            video = listed or await self._watcher.look(self)
+            if video.phase is not Phase.WORKING:
+                return video
+            if self._moves_on(video) or self._failed:
+                self._progress, self._failed = video.progress, False
+                return video
+
+    def postpone(self, seconds: float) -> None:
+        """Look again after so many seconds; what the listing says meanwhile is heard all the same."""
+        self._failed = True
+        self.due, self.expected = time.monotonic() + seconds, math.inf
+        self.check = max(self.check, self.due)
+        self._watcher.plan(self)
+
+    def give_word(self) -> None:
+        """Have it looked at now."""
+        self._word.set()
+
+    def hear(self, video: RemoteVideo) -> None:
+        """Take what the listing says. Why a video ended badly only the video itself says in full."""
+        if video.phase is Phase.READY or (video.phase is Phase.WORKING and (self._moves_on(video) or self._failed)):
+            self._listed = video
+        if self._listed is not None or video.phase is Phase.ENDED_BADLY:
+            self._word.set()
+
+    def _moves_on(self, video: RemoteVideo) -> bool:
+        return video.progress not in (None, self._progress)
+
+
+class Watcher:
+    """One a process and key."""
+
+    def __init__(self, client: SoraClient, interval: float) -> None:
+        self._client, self._interval = client, interval
+        self._durations = Durations()
+        self._watches: dict[str, Watch] = {}
+        self._agenda: list[tuple[float, int, Watch]] = []
+        self._numbers = count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._sweep: asyncio.Task[None] | None = None
+        self._waiting: list[Watch] = []
+        """They are due, and the sweep that is under way may tell of them."""
+        self._swept_from = -math.inf
+        self._pages, self._period = 1, interval
+        self._ready_at: dict[str, float] = {}
+        self._no_listing_until, self._distrust = -math.inf, _DISTRUST
+
+    def watch(self, remote_id: str, kind: Hashable, accepted_at: float | None) -> Watch:
+        """Watch a video: `with watcher.watch(...) as watch: await watch.news()`.
+
+        Args:
+            remote_id: the video.
+            kind: what makes videos take equally long.
+            accepted_at: when its create was answered, by `time.monotonic()`; None: before, it is looked at at once.
+        """
+        return Watch(self, remote_id, kind, accepted_at)
+
+    def add(self, watch: Watch) -> None:
+        """Begin to watch a video."""
+        self._watches[watch.remote_id] = watch
+        self._check_later(watch)
+        if watch.accepted_at is not None:
+            watch.due = watch.accepted_at + self._interval
+            age = self._durations.expected(watch.kind)
+            if age is not None:
+                grain = self._interval / _GRAINS
+                watch.expected = math.ceil((watch.accepted_at + age) / grain) * grain
+        self.plan(watch)
+
+    def remove(self, watch: Watch) -> None:
+        """Watch it no longer."""
+        if self._watches.get(watch.remote_id) is watch:
+            del self._watches[watch.remote_id]
+
+    def plan(self, watch: Watch) -> None:
+        """Put it into the agenda. An entry of it that comes earlier does as well: it is put in anew then."""
+        if watch.next_at < watch.planned:
+            watch.planned = watch.next_at
+            heapq.heappush(self._agenda, (watch.planned, next(self._numbers), watch))
+            self._arm()
+
+    def refute_listing(self, why: str) -> None:
+        """Note that it said what is not so."""
+        self._distrust = _LONGEST_DISTRUST
+        self._distrust_listing(why)
+
+    def _distrust_listing(self, why: str) -> None:
+        """Look at each video itself for a while, for longer each time."""
+        logger.info(
+            "the server's listing does not serve to watch videos; looking at each of them",
+            extra={"action": "no_listing", "error": why, "seconds": self._distrust},
+        )
+        self._no_listing_until = time.monotonic() + self._distrust
+        self._distrust = min(2 * self._distrust, _LONGEST_DISTRUST)
+
+    async def look(self, watch: Watch) -> RemoteVideo:
+        """Look at a video itself.
+
+        Raises:
+            SoraError: as `SoraClient.retrieve`.
+        """
+        asked_at = time.monotonic()
+        video, watch.hint = await self._client.retrieve(watch.remote_id)
+        # Counted from the answer: a server that is slow to answer is not asked more often for it.
+        now = time.monotonic()
+        watch.due = now + (self._interval if watch.hint is None else watch.hint)
+        self._check_later(watch)
+        self._heard(watch, video, asked_at)
+        if video.phase is Phase.READY:
+            if len(self._ready_at) == _REMEMBERED:
+                del self._ready_at[next(iter(self._ready_at))]
+            self._ready_at[watch.remote_id] = now
+        return video
+
+    def _heard(self, watch: Watch, video: RemoteVideo, asked_at: float) -> None:
+        watch.heard_at = asked_at
+        if asked_at >= watch.expected:
+            watch.expected = math.inf
+        if watch.accepted_at is not None:
+            learn = {Phase.WORKING: self._durations.unready, Phase.READY: self._durations.ready}.get(video.phase)
+            if learn is not None:
+                learn(watch.kind, asked_at - watch.accepted_at)
+        self.plan(watch)
+
+    def _check_later(self, watch: Watch) -> None:
+        watch.check = time.monotonic() + _CHECK * self._interval * random.uniform(1.0, 2.0)  # noqa: S311
+
+    # --- whose time has come
+
+    def _arm(self) -> None:
+        if self._agenda and (self._timer is None or self._timer.when() > self._agenda[0][0]):
+            if self._timer is not None:
+                self._timer.cancel()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self._agenda[0][0], self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        due = self._take_due(now)
+        checks = [watch for watch in due if watch.check <= now]
+        own = [watch for watch in due if watch.check > now and watch.due > now]
+        usual = [watch for watch in due if watch.check > now and watch.due <= now]
+        if self._sweep is None and self._pays(len(self._watches) if usual else len(own)):
+            # It postpones what would be due soon, too.
+            self._sweep = asyncio.create_task(self._look_at_listing(now))
+            self._sweep.add_done_callback(self._swept)
+            self._waiting += own
+        elif self._sweep is not None and len(own) > _SAVES * self._pages:
+            self._waiting += own
+        else:  # few whose own time has come do not wait for a listing that was asked for before
+            checks += own
+        if self._sweep is None:
+            checks += usual
+        else:
+            self._waiting += usual
+        for watch in checks:
+            watch.give_word()
+        self._arm()
+
+    def _take_due(self, now: float) -> list[Watch]:
+        due = []
+        while self._agenda and self._agenda[0][0] <= now:
+            at, _, watch = heapq.heappop(self._agenda)
+            if at != watch.planned or self._watches.get(watch.remote_id) is not watch:
+                continue  # it has an earlier entry, or is watched no longer
+            watch.planned = math.inf
+            if watch.next_at <= now:
+                due.append(watch)
+            else:
+                self.plan(watch)
+        return due
+
+    def _pays(self, looks: int) -> bool:
+        """Whether the listing takes the place of so many looks with fewer requests."""
+        pages = max(self._pages, math.ceil(len(self._watches) / PAGE))
+        return looks > _SAVES * pages and time.monotonic() >= self._no_listing_until
+
+    # --- the listing
+
+    async def _look_at_listing(self, began: float) -> None:
+        """Read it, the newest first, until it has told of all that were watched when it was asked."""
+        self._swept_from = began
+        unseen, watched, after, pages = set(self._watches), len(self._watches), None, 0
+        while unseen and pages <= 2 * math.ceil(watched / PAGE):
+            asked_at = time.monotonic()
+            listed = await self._client.listed(after, self._knows)
+            pages += 1
+            for video in listed.videos:
+                unseen.discard(str(video.id))
+                self._listed(str(video.id), video, asked_at, listed.hint)
+            if listed.has_more is not True or listed.last in (None, after):
+                break
+            after = listed.last
+        self._pages = pages
+        often = min(_OFTEN, max(1.0, watched / _VIDEOS_A_PAGE)) if pages == 1 else 1.0
+        self._period = self._interval / often
+        if len(unseen) * 2 > watched and time.monotonic() >= self._no_listing_until:
+            self._distrust_listing(f"it shows {watched - len(unseen)} of {watched} videos")
+
+    def _knows(self, remote_id: str) -> bool:
+        return remote_id in self._watches or remote_id in self._ready_at
+
+    def _listed(self, remote_id: str, video: RemoteVideo, asked_at: float, hint: float | None) -> None:
+        watch = self._watches.get(remote_id)
+        if watch is not None:
+            wished = watch.hint if hint is None else hint
+            watch.due = asked_at + (self._period if wished is None else wished)
+            watch.hear(video)
+            self._heard(watch, video, asked_at)
+        elif video.phase is Phase.WORKING and asked_at > self._ready_at[remote_id]:
+            self._ready_at.clear()
+            self.refute_listing(f"it shows {remote_id} as {video.status!r}, and it is ready")
+
+    def _swept(self, sweep: asyncio.Task[None]) -> None:
+        self._sweep = None
+        waiting, self._waiting = self._waiting, []
+        if sweep.cancelled():
+            return
+        error = sweep.exception()
+        if error is not None and not (isinstance(error, SoraError) and error.code is ErrorCode.RATE_LIMITED):
+            self._distrust_listing(str(error) or repr(error))
+        missed = [watch for watch in waiting if watch.heard_at < self._swept_from]
+        for number, watch in enumerate(missed):
+            # Each is looked at itself, spread evenly.
+            watch.due = watch.check = time.monotonic() + self._interval * number / len(missed)
+        for watch in waiting:
+            self.plan(watch)
