@@ -9,6 +9,9 @@ from actors.loop import tell
 from actors.messages import PlaceFree, Ref
 from actors.sora.pace import Pace
 
+STARTS = 50
+"""How many intents of a process may be recorded whose POST has not left: each has to leave within its send window."""
+
 
 class Places:
     """Free places go to the waiting batch that has the fewest videos in flight; none while the server said to wait."""
@@ -17,6 +20,9 @@ class Places:
         self._limit, self._pace, self._loop = limit, pace, loop
         self._taken: dict[str, int] = {}
         self._waiting: dict[str, Ref] = {}
+        self._starting: dict[str, set[str]] = {}
+        self._starts = 0
+        self._offering = False
         self._turn: float | None = None
         pace.on_pause = self._offer_in
 
@@ -31,8 +37,20 @@ class Places:
     def has_enough(self, batch_id: str) -> None:
         """Note that a batch wants no more places for now: what it was offered is for others."""
         self._waiting.pop(batch_id, None)
-        if self._waiting:
-            self._loop.call_soon(self._offer)
+        self._offer_soon()
+
+    def starting(self, batch_id: str, submission_id: str) -> None:
+        """Note that a video's intent is about to be recorded, and its POST to follow."""
+        self._starting.setdefault(batch_id, set()).add(submission_id)
+        self._starts += 1
+
+    def left(self, batch_id: str, submission_id: str) -> None:
+        """Note that its POST has left, or never will. Saying so twice does no harm."""
+        starting = self._starting.get(batch_id, set())
+        if submission_id in starting:
+            starting.remove(submission_id)
+            self._starts -= 1
+            self._offer_soon()
 
     def taken(self, batch_id: str, count: int) -> None:
         """Note how many videos a batch has in flight now."""
@@ -41,13 +59,15 @@ class Places:
             self._taken[batch_id] = count
         else:
             self._taken.pop(batch_id, None)
-        if count < before and self._waiting:
-            self._loop.call_soon(self._offer)
+        if count < before:
+            self._offer_soon()
 
     def leave(self, batch_id: str) -> None:
         """Forget a batch."""
         self._waiting.pop(batch_id, None)
+        self._starts -= len(self._starting.pop(batch_id, ()))
         self.taken(batch_id, 0)
+        self._offer_soon()
 
     def _turn_has_come(self) -> bool:
         """Keep to the limit of requests a second: a create's turn is taken before its intent is recorded."""
@@ -61,18 +81,23 @@ class Places:
         return True
 
     def _room(self) -> int:
-        return len(self._waiting) + 1 if self._limit is None else max(0, self._limit - sum(self._taken.values()))
+        starts = STARTS - self._starts
+        return starts if self._limit is None else max(0, min(starts, self._limit - sum(self._taken.values())))
 
     def _somebody_has_fewer(self, batch_id: str) -> bool:
-        if self._limit is None:
-            return False
         mine = self._taken.get(batch_id, 0)
         return any(self._taken.get(other, 0) < mine for other in self._waiting if other != batch_id)
 
     def _offer_in(self, seconds: float) -> None:
         self._loop.call_later(seconds, self._offer)
 
+    def _offer_soon(self) -> None:
+        if self._waiting and not self._offering:
+            self._offering = True
+            self._loop.call_soon(self._offer)
+
     def _offer(self) -> None:
+        self._offering = False
         if self._pace.paused:
             return
         by_need = sorted(self._waiting, key=lambda batch_id: self._taken.get(batch_id, 0))

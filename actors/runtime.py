@@ -89,6 +89,7 @@ class Runtime:
             self.io.close()
             raise
         places = Places(settings.sora_max_in_flight, self._tools.client.pace, self.io.loop)
+        self._tools.submitter.on_left = places.left
         self._waits: dict[str, dict[str, Wait]] = {}
         self._closed: Future[None] = Future()
         self._dispatcher = Dispatcher.start(

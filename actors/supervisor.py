@@ -180,6 +180,7 @@ class BatchSupervisor(LoopActor):
             may_send = self._tools.submitter.may_send
             while may_send and self.course.wants_to_start and self._places.may_start(self._id, self.actor_ref):
                 self._to_start.append(self.course.start_next(self._step))
+                self._places.starting(self._id, self._to_start[-1].submission.id)
                 self._places.taken(self._id, self.course.in_flight)
         self._places.taken(self._id, self.course.in_flight)
         if not self.course.wants_to_start:
@@ -241,12 +242,14 @@ class BatchSupervisor(LoopActor):
 
     def _take_back(self, assignment: Assignment) -> None:
         """Its intent is recorded and its POST shall not be sent any more."""
+        self._places.left(self._id, assignment.submission.id)
         failure = Failure(ErrorCode.UNAVAILABLE, "the POST was not sent: the batch was let go")
         self._report(
             Withdrawn(assignment.job.id, assignment.run, failure, assignment.submission.id, SubmissionState.NOT_SENT)
         )
 
     def _not_sent(self, assignment: Assignment) -> None:
+        self._places.left(self._id, assignment.submission.id)
         settle, submission_id = self._tools.storage.submissions.settle, assignment.submission.id
         self._tools.recorder.write(lambda: settle(submission_id, SubmissionState.NOT_SENT, "its batch was over"))
 

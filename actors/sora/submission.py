@@ -107,6 +107,8 @@ class Submitter:
         self._storage, self._recorder = storage, recorder
         self._provider, self._owner_id, self._lease = provider, owner_id, lease
         self._posts: dict[str, asyncio.Task[Outcome]] = {}
+        self.on_left: Callable[[str, str], None] = lambda _batch_id, _submission_id: None
+        """Called when a POST leaves, or never will: with the ids of its batch and its submission."""
 
     @property
     def may_send(self) -> bool:
@@ -117,8 +119,12 @@ class Submitter:
         """POST once, and have the outcome recorded. Being cancelled does not stop the POST."""
         task = asyncio.create_task(self._post(intent, spec, send_before), name=intent.batch_id)
         self._posts[intent.id] = task
-        task.add_done_callback(lambda _: self._posts.pop(intent.id, None))
+        task.add_done_callback(lambda _: self._ended(intent))
         return await asyncio.shield(task)
+
+    def _ended(self, intent: SubmissionRecord) -> None:
+        self._posts.pop(intent.id, None)
+        self.on_left(intent.batch_id, intent.id)
 
     async def drained(self, seconds: float, batch_id: str | None = None) -> None:
         """Wait for the POSTs in flight (of one batch) to be bound, or known to be nothing."""
@@ -127,7 +133,7 @@ class Submitter:
             await asyncio.wait(posts, timeout=seconds)
 
     async def _post(self, intent: SubmissionRecord, spec: VideoSpec, send_before: float) -> Outcome:
-        result = await self._client.create(spec, intent.id, self._guard(send_before))
+        result = await self._client.create(spec, intent.id, self._guard(intent, send_before))
         match result:
             case Accepted(video, remote_id):
                 return await self._bind(intent, remote_id, video)
@@ -139,13 +145,14 @@ class Submitter:
                 await self._settle(intent.id, SubmissionState.UNKNOWN, failure)
                 return Unknown(failure)
 
-    def _guard(self, send_before: float) -> Callable[[], None]:
+    def _guard(self, intent: SubmissionRecord, send_before: float) -> Callable[[], None]:
         def guard() -> None:
             now = awake_or_not()
             if now > send_before:
                 raise NotNow(f"the POST was not sent: its {SEND_WINDOW:g} s had passed")
             if now > self._lease.trusted_until:
                 raise NotNow("the POST was not sent: this process can't be sure to own the batch any more")
+            self.on_left(intent.batch_id, intent.id)
 
         return guard
 
@@ -184,6 +191,7 @@ class Submitter:
             spec: what it sent, or would have sent.
             waiting: told the seconds for which nothing can be done yet.
         """
+        self.on_left(intent.batch_id, intent.id)
         tries = 0
         while True:
             current, ready_in = await self._standing(intent.id)

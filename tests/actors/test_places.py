@@ -5,7 +5,7 @@ import time
 import pytest
 
 from actors.messages import PlaceFree
-from actors.places import Places
+from actors.places import STARTS, Places
 from actors.sora.pace import Pace
 
 
@@ -187,3 +187,54 @@ def test_creates_keep_to_the_limit_of_requests_a_second(monkeypatch):
     office.settle()
     assert batch.has == 2
     assert office.loop.later[-1][0] == 1.0
+
+
+# --- intents on their way
+
+
+def begin(office, batch_id, count):
+    """Ask for places as a supervisor does, and record an intent for each that is given."""
+    begun = []
+    while len(begun) < count and office.places.may_start(batch_id, office.batches.get(batch_id) or Supervisor(office, batch_id, 0)):  # fmt: skip
+        begun.append(f"{batch_id}-{len(begun)}")
+        office.places.starting(batch_id, begun[-1])
+    return begun
+
+
+def test_no_more_intents_are_on_their_way_than_can_leave_in_time():
+    office = Office(None)
+    begun = begin(office, "a", 1000)
+    assert len(begun) == STARTS
+    for intent in begun[:3] * 2:  # to be told twice does no harm
+        office.places.left("a", intent)
+    assert len(begin(office, "a", 1000)) == 3
+
+
+def test_a_batch_that_ends_gives_back_what_was_on_its_way():
+    office = Office(None)
+    begin(office, "a", 1000)
+    assert not begin(office, "b", 1)
+    office.places.leave("a")
+    assert len(begin(office, "b", 1000)) == STARTS
+
+
+def test_who_waits_for_others_to_leave_is_told_when_they_have():
+    office = Office(None)
+    begun = begin(office, "a", 1000)
+    waiting = office.batch("b", wants=1)
+    assert waiting.has == 0
+    office.places.left("a", begun[0])
+    office.places.left("a", begun[1])
+    office.settle()
+    assert waiting.has == 1
+
+
+def test_a_small_batch_does_not_wait_behind_the_intents_of_a_large_one():
+    office = Office(None)
+    office.places.taken("large", 500)
+    begun = begin(office, "large", 1000)
+    small = office.batch("small", wants=2)
+    office.places.left("large", begun[0])
+    assert not begin(office, "large", 1)
+    office.settle()
+    assert small.has == 2

@@ -121,9 +121,9 @@ class Process:
         doors = Doors(
             ended=lambda _: None, released=lambda *_: None, closed=Future(), waits={}
         )  # fmt: skip
-        self.dispatcher = Dispatcher.start(
-            tools, Places(None, self.client.pace, self.io.loop), rules, self.owner, lease, doors
-        )
+        places = Places(None, self.client.pace, self.io.loop)
+        submitter.on_left = places.left
+        self.dispatcher = Dispatcher.start(tools, places, rules, self.owner, lease, doors)
 
     def tell(self, message):
         self.dispatcher.tell(message)
