@@ -182,6 +182,8 @@ class Watcher:
         now = time.monotonic()
         watch.due = now + (self._interval if watch.hint is None else watch.hint)
         self._check_later(watch)
+        if watch.hint is not None:  # the server knows better than we what is worth a look
+            watch.expected = math.inf
         self._heard(watch, video, asked_at)
         if video.phase is Phase.READY:
             if len(self._ready_at) == _REMEMBERED:
@@ -200,7 +202,8 @@ class Watcher:
         self.plan(watch)
 
     def _check_later(self, watch: Watch) -> None:
-        watch.check = time.monotonic() + _CHECK * self._interval * random.uniform(1.0, 2.0)  # noqa: S311
+        longest = max(self._interval, watch.hint or 0.0)
+        watch.check = time.monotonic() + _CHECK * longest * random.uniform(1.0, 2.0)  # noqa: S311
 
     # --- whose time has come
 
@@ -215,23 +218,19 @@ class Watcher:
         self._timer = None
         now = time.monotonic()
         due = self._take_due(now)
-        checks = [watch for watch in due if watch.check <= now]
-        own = [watch for watch in due if watch.check > now and watch.due > now]
+        themselves = [watch for watch in due if watch.check <= now]
         usual = [watch for watch in due if watch.check > now and watch.due <= now]
-        if self._sweep is None and self._pays(len(self._watches) if usual else len(own)):
-            # It postpones what would be due soon, too.
+        own = [watch for watch in due if watch.check > now and watch.due > now]  # their expected time has come
+        # A listing postpones what would be due soon, too.
+        begins = self._sweep is None and self._pays(len(self._watches) if usual else len(own))
+        if begins:
             self._sweep = asyncio.create_task(self._look_at_listing(now))
             self._sweep.add_done_callback(self._swept)
-            self._waiting += own
-        elif self._sweep is not None and len(own) > _SAVES * self._pages:
-            self._waiting += own
-        else:  # few whose own time has come do not wait for a listing that was asked for before
-            checks += own
-        if self._sweep is None:
-            checks += usual
-        else:
-            self._waiting += usual
-        for watch in checks:
+        # Few whose own time has come do not wait for a listing that was asked for before.
+        own_waits = begins or (self._sweep is not None and len(own) > _SAVES * self._pages)
+        (self._waiting if self._sweep is not None else themselves).extend(usual)
+        (self._waiting if own_waits else themselves).extend(own)
+        for watch in themselves:
             watch.give_word()
         self._arm()
 
@@ -259,7 +258,7 @@ class Watcher:
         """Read it, the newest first, until it has told of all that were watched when it was asked."""
         self._swept_from = began
         unseen, watched, after, pages = set(self._watches), len(self._watches), None, 0
-        while unseen and pages <= 2 * math.ceil(watched / PAGE):
+        while self._watches and unseen and pages <= 2 * math.ceil(watched / PAGE):
             asked_at = time.monotonic()
             listed = await self._client.listed(after, self._knows)
             pages += 1
@@ -272,8 +271,12 @@ class Watcher:
         self._pages = pages
         often = min(_OFTEN, max(1.0, watched / _VIDEOS_A_PAGE)) if pages == 1 else 1.0
         self._period = self._interval / often
-        if len(unseen) * 2 > watched and time.monotonic() >= self._no_listing_until:
+        if time.monotonic() < self._no_listing_until:
+            return  # it was refuted
+        if len(unseen) * 2 > watched:
             self._distrust_listing(f"it shows {watched - len(unseen)} of {watched} videos")
+        else:
+            self._distrust = _DISTRUST
 
     def _knows(self, remote_id: str) -> bool:
         return remote_id in self._watches or remote_id in self._ready_at
@@ -294,12 +297,14 @@ class Watcher:
         waiting, self._waiting = self._waiting, []
         if sweep.cancelled():
             return
-        error = sweep.exception()
-        if error is not None and not (isinstance(error, SoraError) and error.code is ErrorCode.RATE_LIMITED):
+        error, now = sweep.exception(), time.monotonic()
+        rate_limited = isinstance(error, SoraError) and error.code is ErrorCode.RATE_LIMITED
+        if error is not None and not rate_limited:
             self._distrust_listing(str(error) or repr(error))
         missed = [watch for watch in waiting if watch.heard_at < self._swept_from]
         for number, watch in enumerate(missed):
-            # Each is looked at itself, spread evenly.
-            watch.due = watch.check = time.monotonic() + self._interval * number / len(missed)
+            watch.due = now + self._interval
+            if not rate_limited:  # each is looked at itself, spread evenly
+                watch.due = watch.check = now + self._interval * number / len(missed)
         for watch in waiting:
             self.plan(watch)
