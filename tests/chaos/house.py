@@ -1,0 +1,120 @@
+"""All that a run needs: servers of its own, a network in between, and the services. Everything is on loopback.
+
+Each service has its own way to the database and to the broker. The way to the provider is one for all: its address is
+part of what binds a batch to its provider.
+"""
+
+from __future__ import annotations
+
+import signal
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tests.chaos.customer import Listener
+from tests.chaos.proxy import Network, Proxy
+from tests.chaos.service import Service
+from tests.provider.client import Provider
+from tests.provider.options import Options
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.rabbitmq import RabbitMQ
+
+SERVICES = 3
+SETTLE = 2.0
+"""Seconds. Longer than anything in this network takes to arrive, or in a listing to appear."""
+LEASE = 5.0
+END_SECONDS = 15.0
+
+SETTINGS: dict[str, Any] = {
+    "batch_lease": int(LEASE * 1000),
+    "batch_parallel": 8,
+    "log_level": "info",
+    "progress_interval": 500,
+    "sora_poll_interval": 200,
+    "sora_settle": int(SETTLE * 1000),
+    "sora_submit_timeout": 4000,
+}
+"""Milliseconds: so short that a lot happens in a minute."""
+
+
+class House:
+    """See the module. What it starts it ends, and each process ends with the run, however that dies."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.videos = folder, folder / "videos"
+        self._seed = seed
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _open(self, stack: ExitStack) -> None:
+        self.provider = stack.enter_context(Provider())
+        self.provider.options(**asdict(Options(latency=(0.2, 2.5), content_bytes=50_000, fail_rate=0.04, seed=self._seed)))  # fmt: skip
+        self.postgresql = stack.enter_context(PostgreSQL())
+        self._database = self.postgresql.create_database()
+        self.rabbitmq = stack.enter_context(RabbitMQ())
+        self.network = stack.enter_context(Network())
+        self.to_provider = self.network.proxy(self.provider.port)
+        self.listener = stack.enter_context(Listener(self.rabbitmq.url))
+        self.services: list[Service] = []
+        self.proxies: dict[str, Proxy] = {"provider": self.to_provider}
+        for number in range(1, SERVICES + 1):
+            service = self._service(f"service{number}", "serve")
+            self.services.append(service)
+            stack.callback(service.close)
+        self.rival = self._service("rival", "resume")
+        stack.callback(self.rival.close)
+
+    def _service(self, name: str, *command: str) -> Service:
+        to_database, to_broker = self.network.proxy(self.postgresql.port), self.network.proxy(self._broker_port)
+        self.proxies |= {f"{name} to database": to_database, f"{name} to broker": to_broker}
+        there = {
+            "openai_base_url": f"http://127.0.0.1:{self.to_provider.port}/v1",
+            "database_url": _by(to_database, self.database_url, self.postgresql.port),
+            "amqp_url": _by(to_broker, self.rabbitmq.url, self._broker_port),
+            "video_dir": str(self.videos),
+        }
+        return Service(name, SETTINGS | there, self.folder, *command)
+
+    @property
+    def _broker_port(self) -> int:
+        return int(self.rabbitmq.url.rpartition(":")[2].rstrip("/"))
+
+    @property
+    def database_url(self) -> str:
+        return self.postgresql.url(self._database)
+
+    @property
+    def database_name(self) -> str:
+        return self._database
+
+    def rows(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
+        """Ask the database itself, or change it, as another program would.
+
+        Raises:
+            psycopg.OperationalError: it is away.
+        """
+        with psycopg.connect(self.database_url, row_factory=dict_row, connect_timeout=5) as connection:
+            cursor = connection.execute(sql.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def end_services(self) -> dict[str, int | None]:
+        """End them in order, all at once; return the exit codes (None: not in time)."""
+        for service in self.services:
+            service.send(signal.SIGTERM)
+        return {service.name: service.wait(END_SECONDS) for service in self.services}
+
+
+def _by(proxy: Proxy, url: str, port: int) -> str:
+    return url.replace(f":{port}/", f":{proxy.port}/")
