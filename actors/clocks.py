@@ -1,4 +1,7 @@
-"""The clocks: which one decides what. Records use UTC, spans a monotonic clock, leases one that counts suspension."""
+"""The clocks of this machine. Spans are measured by the monotonic one, leases by one that counts suspension.
+
+What is recorded has the database's time (`storage.database.Database.time`): other processes compare it with theirs.
+"""
 
 from __future__ import annotations
 
@@ -18,5 +21,5 @@ else:
 
 
 def utc_now() -> float:
-    """Seconds since 1970, for records."""
+    """Seconds since 1970, for what only this machine compares."""
     return time.time()

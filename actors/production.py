@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from actors.clocks import utc_now
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.loop import Gathered, IOLoop
 from actors.messages import (
@@ -149,8 +148,8 @@ class Production:
 
     async def _watch_and_fetch(self, bound: Bound) -> Completed:
         limit = self._tools.settings.sora_video_timeout.total_seconds()
-        accepted_at = self._job.started_at or utc_now()
-        left = max(0.0, accepted_at + limit - utc_now())
+        now = self._tools.storage.database.time()  # its acceptance may have been recorded on another machine
+        left = max(0.0, (self._job.started_at or now) + limit - now)
         try:
             async with asyncio.timeout(left):
                 while True:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import peewee
 
 from actors import operations, wishes
-from actors.clocks import utc_now
 from actors.errors import BatchReleased, Conflict, DatabaseUnusable, InvalidRequest, SoraBatchError, StorageError
 from actors.events import Event
 from actors.intake import changed_columns, new_batch
@@ -110,6 +109,10 @@ class BatchService:
         """Whether `close` was called."""
         return self._closed
 
+    def now(self) -> float:
+        """The time of whatever is recorded: the database's, in seconds since 1970."""
+        return self._database.time()
+
     @property
     def provider(self) -> str:
         """Where this service has videos made.
@@ -127,7 +130,7 @@ class BatchService:
             Conflict: its id exists with another request.
         """
         parsed = BatchVideoRequest.parse(request, max_size=self.settings.batch_max_size)
-        new = new_batch(parsed, self.settings, utc_now())
+        new = new_batch(parsed, self.settings, self.now())
         self._write(lambda: operations.create(self._storage, new))
         return self.get_batch_status(new.batch.id)
 
@@ -180,7 +183,7 @@ class BatchService:
             NotFound: there is no such batch.
             Conflict: it has ended otherwise.
         """
-        summary = self._write(lambda: operations.cancel(self._storage, batch_id, reason, utc_now()))
+        summary = self._write(lambda: operations.cancel(self._storage, batch_id, reason, self.now()))
         self._stop_remotely(batch_id, summary)
         if self._runtime is not None:
             self._runtime.look()
@@ -244,7 +247,7 @@ class BatchService:
             operations.rebind(self._storage, batch, provider)
             operations.retry(
                 self._storage, batch_id, job_ids=job_ids, changes=columns, changed_references=references,
-                pay_again=pay_again, at=utc_now(),
+                pay_again=pay_again, at=self.now(),
             )  # fmt: skip
 
         self._write(write)
@@ -281,7 +284,7 @@ class BatchService:
 
         def write() -> None:
             operations.existing(self._storage, batch_id)
-            self._storage.batches.update(batch_id, metadata=checked, updated_at=utc_now())
+            self._storage.batches.update(batch_id, metadata=checked, updated_at=self.now())
 
         self._write(write)
         return self.get_batch_status(batch_id)
@@ -293,7 +296,7 @@ class BatchService:
             NotFound: there is no such batch.
             Conflict: it has not ended.
         """
-        self._write(lambda: operations.delete(self._storage, batch_id, utc_now()))
+        self._write(lambda: operations.delete(self._storage, batch_id, self.now()))
         if not keep_files:
             VideoFolder(self.settings.video_dir).remove(batch_id)
 
@@ -336,7 +339,7 @@ class BatchService:
             OtherBody: the command's id was used before, with another body.
             UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be done; nothing was entered.
         """
-        provider, at = self.provider, utc_now()
+        provider, at = self.provider, self.now()
 
         def write() -> tuple[str, Granted | None]:
             done: list[Granted] = []
@@ -356,7 +359,7 @@ class BatchService:
 
     def refuse(self, receipt: Receipt, answer: str) -> str:
         """Enter that a command was refused. Taken before, it is answered as it was then, as `grant` says."""
-        return self._write(lambda: wishes.once(self._storage, receipt, utc_now(), lambda: answer))
+        return self._write(lambda: wishes.once(self._storage, receipt, self.now(), lambda: answer))
 
     def snapshot(self, batch_id: str) -> tuple[Batch, int]:
         """A batch with its jobs, and the number of the last event that they show.
@@ -377,7 +380,7 @@ class BatchService:
 
     def forget_commands(self, older_than: timedelta) -> int:
         """Remove what the inbox has kept for longer: such a command would be new again. Returns how many went."""
-        before = utc_now() - older_than.total_seconds()
+        before = self.now() - older_than.total_seconds()
         return self._write(lambda: self._storage.inbox.prune(before))
 
     def serve(self, *, publish_backlog: bool = False) -> Future[None]:
@@ -405,12 +408,12 @@ class BatchService:
 
     def prune(self, older_than: timedelta, *, delete_batches: bool = False) -> PruneReport:
         """Remove the journals of batches that ended long ago, and with `delete_batches` those batches too."""
-        before = utc_now() - older_than.total_seconds()
+        before = self.now() - older_than.total_seconds()
 
         def write() -> PruneReport:
             ended = self._storage.batches.ended_before(before) if delete_batches else []
             for batch_id in ended:
-                operations.delete(self._storage, batch_id, utc_now())
+                operations.delete(self._storage, batch_id, self.now())
             self._storage.owners.prune()
             events = self._storage.journal.prune(before)
             self._storage.publications.prune()

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.clocks import awake_or_not, utc_now
+from actors.clocks import awake_or_not
 from actors.course import Assignment, Course, Rules
 from actors.errors import ErrorCode, Failure
 from actors.lifecycle import Step
@@ -82,7 +82,7 @@ class BatchSupervisor(LoopActor):
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
         self._spent_before, self._since = loaded.batch.spent, time.monotonic()
         self._workers: list[Ref] = []
-        self._step = Step(loaded.batch, utc_now())
+        self._step = Step(loaded.batch, tools.storage.database.time())
         self._to_start: list[Assignment] = []
         self._recording: list[Assignment] | None = None
         self._alive = self._lingering = False
@@ -91,7 +91,7 @@ class BatchSupervisor(LoopActor):
 
     def on_receive(self, message: SupervisorMessage | _Drained | _Lingered) -> None:  # noqa: C901  (a table)
         """One line a message."""
-        self._step.at = utc_now()
+        self._step.at = self._tools.storage.database.time()
         match message:
             case Begin():
                 self._begin()

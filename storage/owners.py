@@ -40,7 +40,7 @@ class Owners:
             f"UPDATE owners SET lease_until = {clock} + ? WHERE id = ? RETURNING lease_until",
             (lease, owner.id),
         ).fetchall()
-        return float(rows[0][0]) - lease
+        return self._database.told_time(float(rows[0][0]) - lease)
 
     def forget(self, owner_id: str) -> None:
         """Remove an owner that ended in order."""

@@ -22,7 +22,6 @@ import pika
 
 from actors.broker.connection import Connection, ConnectionGone, State
 from actors.broker.topology import EVENTS
-from actors.clocks import utc_now
 from storage.changes import Storage
 from storage.publications import Unpublished
 from storage.recorder import Recorder
@@ -149,7 +148,7 @@ class EventPublisher:
 
     def _look(self) -> None:
         """Once a second: whose events has nobody published?"""
-        now = utc_now()
+        now = self._storage.database.time()
         everything = now - self._everything_at > _EVERYTHING_EVERY
         if everything:
             self._everything_at = now

@@ -17,7 +17,6 @@ import pika
 
 from actors.broker.connection import ConnectionGone, NotTaken
 from actors.broker.topology import EVENTS, REPLAYS
-from actors.clocks import utc_now
 from actors.commands import answers
 from actors.commands.answers import Publication, publication
 from actors.commands.command import (
@@ -126,14 +125,14 @@ class CommandHandler:
             return  # whoever sent it could not tell the answer from another one
         answer = answers.rejected(
             refused.name, refused.errors, correlation=refused.id, source=refused.source,
-            digest=message.digest, at=utc_now(),
+            digest=message.digest, at=self._service.now(),
         )  # fmt: skip
         self._tell(EVENTS, publication(answer))
 
     def _obey(self, command: Command, since: float | None) -> str:
         """The answer, once what was wished is recorded with it."""
         receipt = Receipt(command.source, command.id, command.digest)
-        at = utc_now()
+        at = self._service.now()
         try:
             wish = self._wish(command)
             return self._wait_out(
@@ -173,7 +172,7 @@ class CommandHandler:
         match data:
             case CreateData():
                 request = data.request.model_copy(update={"id": command.batch_id})
-                return Create(new_batch(request, settings, utc_now(), paths=False), data.process)
+                return Create(new_batch(request, settings, self._service.now(), paths=False), data.process)
             case ProcessData():
                 return Process(data.batch_id, data.concurrency)
             case CancelData():
@@ -216,7 +215,8 @@ class CommandHandler:
         match command.data:
             case ReportData(batch_id=batch_id):
                 batch, sequence = self._wait_out(lambda: self._service.snapshot(batch_id))
-                report = answers.reported(batch, sequence, correlation=command.id, source=command.source, at=utc_now())
+                now = self._service.now()
+                report = answers.reported(batch, sequence, correlation=command.id, source=command.source, at=now)
                 self._tell(REPLAYS, publication(report))
             case ReplayData(batch_id=batch_id, from_sequence=sequence):
                 while page := self._wait_out(partial(self._service.recorded, batch_id, sequence, _PAGE)):

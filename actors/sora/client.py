@@ -7,7 +7,7 @@ from an exception's class, whether it has left.
 from __future__ import annotations
 
 import json
-import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from actors.clocks import awake_or_not
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.settings import Settings, masked_url, password_of
 from actors.sora import wire
@@ -25,7 +26,7 @@ from actors.sora.wire import RemoteVideo
 from storage.records import ReferenceRecord
 
 PAGE = 100
-_READINGS = 32
+_READINGS = 8
 _PIECE = 65_536
 _SHORTEST_SECRET = 4
 _LOOK_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
@@ -138,19 +139,22 @@ class Listed:
 
 @dataclass(slots=True)
 class ServerClock:
-    """How far the server's clock is ahead of ours, learned from its `Date` headers."""
+    """How far the server's clock is ahead of `awake_or_not`, learned from its `Date` headers.
+
+    Either machine's clock may be set at any time, or drift for weeks: only the last readings count, and none of them
+    is compared with a clock that can be set.
+    """
 
     offset: float | None = None
-    _readings: list[float] = field(default_factory=list)
+    """At least so much, it may be a little more: what was made is then not older than it seems."""
+    _readings: deque[float] = field(default_factory=lambda: deque(maxlen=_READINGS))
 
     def learn(self, date: str | None) -> None:
-        """Read a `Date` header. It has whole seconds, cut off: the largest of some readings is the nearest."""
-        if len(self._readings) == _READINGS:
-            return
+        """Read a `Date` header. It has whole seconds, cut off, and took a while to come."""
         at = wire.http_date(date)
         if at is not None:
-            self._readings.append(at - time.time())
-            self.offset = max(self._readings)
+            self._readings.append(at - awake_or_not())
+            self.offset = min(self._readings)
 
 
 class SoraClient:

@@ -24,7 +24,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from actors.clocks import awake_or_not, utc_now
+from actors.clocks import awake_or_not
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.loop import IOLoop
 from actors.settings import Settings
@@ -278,7 +278,7 @@ class Submitter:
         first, database_now, made_before = await self._io.outcome(self._recorder.write(standing))
         await self._client_has_seen_a_date()
         offset = self._client.clock.offset
-        ahead = 0.0 if offset is None else offset + utc_now() - database_now
+        ahead = 0.0 if offset is None else offset + awake_or_not() - database_now
         return first + ahead - SEND_WINDOW - (_UNKNOWN_SKEW if offset is None else _KNOWN_SKEW), made_before
 
     async def _client_has_seen_a_date(self) -> None:

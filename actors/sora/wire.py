@@ -176,8 +176,14 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
         if (seconds := _number(value)) is not None:
             return max(0.0, seconds)
         if (at := http_date(value)) is not None:
-            return max(0.0, at - (time.time() if now is None else now))
+            return max(0.0, at - (_told_now(headers) if now is None else now))
     return None
+
+
+def _told_now(headers: Mapping[str, str]) -> float:
+    """When an answer was given, by the clock that its dates are of; ours may be anywhere."""
+    at = http_date(headers.get("date"))
+    return time.time() if at is None else at
 
 
 def http_date(value: str | None) -> float | None:

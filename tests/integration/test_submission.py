@@ -168,6 +168,17 @@ def test_a_video_is_found_by_the_servers_clock_not_ours(skew: int, provider: Pro
     assert posts(provider) == dict.fromkeys(numbered(2), 1)
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_in_the_middle_hides_no_video(
+    hours: int, provider: Provider, service: BatchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make(service, "a lake").status == "completed"  # the server's clock was compared with ours
+    monkeypatch.setattr("time.time", lambda: time() + hours * 3600)
+    provider.fault(on="create", do="lose_response")
+    assert make(service, "a boat").status == "completed"
+    assert posts(provider) == {"a lake": 1, "a boat": 1}
+
+
 def test_a_listing_that_lags_for_less_than_the_settle_time_is_waited_for(
     provider: Provider, start_service: Start
 ) -> None:

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -30,6 +31,27 @@ def make(service: BatchService, *prompts: str, **more: Any) -> Batch:
 
 def codes(batch: Batch) -> list[str | None]:
     return [job.error.code if job.error else None for job in batch.jobs]
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_videos_time_is_not_counted_by_another_machines_clock(
+    hours: int, provider: Provider, start_service: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.hold()
+    first = start_service()
+    first.create_batch(videos("a lake", id="b"))
+    first.process_batch("b")
+    until(lambda: first.get_batch_status("b").jobs[0].status == "generating")
+    first.close()
+    monkeypatch.setattr("time.time", lambda: time() + hours * 3600)  # beyond SORA_VIDEO_TIMEOUT
+    (running,) = start_service().resume_batches(["b"])
+    provider.release()
+    batch = running.result(PATIENCE)
+    assert codes(batch) == [None]
+    (job,) = batch.jobs
+    assert job.started_at is not None
+    assert job.completed_at is not None
+    assert 0 <= (job.completed_at - job.started_at).total_seconds() < PATIENCE
 
 
 # --- how a video ends

@@ -179,7 +179,7 @@ class ModelClient:
         """Read a `Date` header."""
         now = self._provider.now
         read = int(now + self._provider.skew) - now
-        self.clock.offset = read if self.clock.offset is None else max(read, self.clock.offset)
+        self.clock.offset = read if self.clock.offset is None else min(read, self.clock.offset)
 
     async def create(self, spec, intent_id, guard):
         loop, provider = asyncio.get_running_loop(), self._provider

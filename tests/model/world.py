@@ -45,7 +45,7 @@ CLOCK = Clock()
 def open_database(path):
     """A database whose time is the model's, as quick as may be: nobody pulls its plug."""
     database = Database(f"sqlite:///{path}")
-    database.clock = "model_now()"
+    database.clock, database.time = "model_now()", CLOCK.time
     database.peewee.register_function(CLOCK.time, "model_now", 0)
     database.open()
     return database
@@ -210,8 +210,6 @@ class World:
             put(module, "time", CLOCK)
         for module in (dispatcher, supervisor, submission):
             put(module, "awake_or_not", CLOCK.time)
-        for module in (production, supervisor, submission):
-            put(module, "utc_now", CLOCK.time)
         for module in (dispatcher, submission):
             put(module, "is_dead", lambda owner: any(each.dead for each in self.processes if each.owner.id == owner.id))
         put(submission, "this_host", lambda: (self.current.owner.host, self.current.owner.boot))

@@ -1,6 +1,7 @@
 """How a fault's rule is carried out on one request: what each `do` of `faults` means on the wire."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,8 @@ class Misbehaviour:
         elif rule.then == "close":
             connections.close(call.request)
         else:
-            await response.write(whole[half:])
+            with suppress(ConnectionError):  # whoever asked has left
+                await response.write(whole[half:])
         return response
 
 

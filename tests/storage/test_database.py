@@ -245,3 +245,9 @@ def test_a_reader_finds_a_server_again_that_was_started_anew():
         with pytest.raises(DatabaseError, match="can't be used"):
             database.read(database.now)
         database.close()
+
+
+def test_what_is_recorded_has_the_databases_time_whatever_the_clock_says(database, monkeypatch):
+    with database.connection():
+        monkeypatch.setattr("time.time", lambda: 0.0)
+        assert abs(database.time() - database.now()) < 5

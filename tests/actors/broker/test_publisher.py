@@ -188,10 +188,10 @@ def test_what_another_process_left_lying_is_published_in_order(office, monkeypat
     office.line.open()
     office.storage.journal.listener = None  # recorded elsewhere
     record(office, "a", 1, 2, 3)
-    monkeypatch.setattr(module, "utc_now", lambda: NOON + 0.5)
+    monkeypatch.setattr(office.storage.database, "time", lambda: NOON + 0.5)
     office.line.wait(longest=1.0)
     assert ids(office) == []
-    monkeypatch.setattr(module, "utc_now", lambda: NOON + 1.5)
+    monkeypatch.setattr(office.storage.database, "time", lambda: NOON + 1.5)
     office.line.wait(longest=1.0)
     assert ids(office) == ["a:1", "a:2", "a:3"]
     office.line.wait(longest=1.0)

@@ -335,7 +335,7 @@ class Flaky:
 
     def __init__(self, service: BatchService, error: StorageError, times: int) -> None:
         self._service, self._error, self._times = service, error, times
-        self.settings = service.settings
+        self.settings, self.now = service.settings, service.now
 
     def grant(self, *arguments: Any) -> str:
         self._times -= 1

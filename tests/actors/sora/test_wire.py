@@ -296,6 +296,11 @@ def test_a_wait_is_read_in_every_form(headers, seconds):
     assert retry_after(headers, now) == seconds
 
 
+def test_a_date_to_wait_for_is_read_by_the_clock_that_told_it():
+    headers = {"retry-after": "Wed, 21 Oct 2026 07:28:09 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}
+    assert retry_after(headers) == 9.0
+
+
 @pytest.mark.parametrize(("value", "seconds"), [("1500", 1.5), ("0", None), ("-5", None), ("soon", None), (None, None)])
 def test_a_poll_hint_is_milliseconds(value, seconds):
     assert poll_hint({} if value is None else {"openai-poll-after-ms": value}) == seconds
