@@ -1,6 +1,6 @@
 """Kills the process that makes batches, at random, as often as asked, while the server misbehaves at random.
 
-`python -m tests.integration.chaos --kills 1000 --seed 1` prints a report, and ends with 1 if anything was lost or paid
+`python -m tests.chaos.kills --kills 1000 --seed 1` prints a report, and ends with 1 if anything was lost or paid
 twice. Each round makes a batch of ten with a database of its own; its process is killed (SIGKILL) at random moments and
 started again, and in the end another one finishes it. Judged by the ledger of a server that shares no code with us.
 """
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Report:
     """Rounds in which something was lost or paid twice, and what."""
 
 
-def chaos(seed: int, kills: int, provider: Provider, drivers: Drivers) -> Report:
+def kill_at_random(seed: int, kills: int, provider: Provider, drivers: Drivers) -> Report:
     """Go on until so many processes were killed."""
     report, chance = Report(seed), random.Random(seed)  # noqa: S311  (to be repeatable)
     while report.kills < kills:
@@ -122,12 +122,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     wanted = parser.parse_args()
-    drivers, began = Drivers(), time.monotonic()
-    try:
-        with Provider() as provider:
-            report = chaos(wanted.seed, wanted.kills, provider, drivers)
-    finally:
-        drivers.close()
+    began = time.monotonic()
+    with closing(Drivers()) as drivers, Provider() as provider:
+        report = kill_at_random(wanted.seed, wanted.kills, provider, drivers)
     print(f"seed {report.seed}: {report.kills} kills in {report.rounds} rounds, {time.monotonic() - began:.0f} s")
     print(f"{report.videos} videos: {', '.join(f'{count} {state}' for state, count in report.states.most_common())}")
     print(f"rounds with something lost or paid twice: {len(report.wrong)}")
