@@ -290,7 +290,7 @@ class RivalLane(Lane):
 class CustomerLane(Lane):
     """Batches, created and cancelled throughout; also what customers do by mistake."""
 
-    rest = (0.3, 3.5)
+    rest = (0.2, 2.4)
 
     def __init__(self, sender: Sender, heard: Heard, *where: Any) -> None:
         super().__init__("customer", *where)

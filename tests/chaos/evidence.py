@@ -99,11 +99,16 @@ def gather(
 
 
 def complaints(house: House) -> Counter[str]:
-    """What the services logged as an error."""
+    """What the services logged as an error, and what their tracebacks end with."""
     counts: Counter[str] = Counter()
     for service in (*house.services, house.rival):
-        with service.log.open(errors="replace") as log:
-            counts.update(line.strip()[:160] for line in log if " ERROR " in line or line.startswith("Traceback"))
+        told = False
+        for line in service.log.read_text(errors="replace").splitlines():
+            if " ERROR " in line:
+                counts[line.partition(" ERROR ")[2][:160]] += 1
+            elif told and line[:1].isalpha():
+                counts[line[:160]] += 1
+            told = line.startswith(("Traceback", " ")) if line[:1] in "T " else False
     return counts
 
 
