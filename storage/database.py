@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import peewee
 from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
@@ -27,6 +27,15 @@ logger = logging.getLogger(__name__)
 
 BUSY_SECONDS = 5.0
 IDLE_IN_TRANSACTION_MILLISECONDS = 5000
+_NOTICES_A_LOST_HOST = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 20_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+"""What libpq is told, in seconds (the second one in milliseconds): a host that says nothing any more, not even that it
+is gone, is away. The system's own patience, 15 minutes or two hours, would hold up all that a process was handed."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 # What SQLite says while somebody else holds the lock or the disk is full: it passes, or a person makes it pass.
@@ -92,6 +101,7 @@ class Database:
             max_connections=None,
             autoconnect=False,
             prefer_psycopg3=True,
+            **{name: value for name, value in _NOTICES_A_LOST_HOST.items() if name not in parse_qs(parts.query)},
             # A process that is suspended in a transaction would hold a batch's row, and nobody could take it over.
             options=f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MILLISECONDS}",
         )

@@ -251,3 +251,16 @@ def test_what_is_recorded_has_the_databases_time_whatever_the_clock_says(databas
     with database.connection():
         monkeypatch.setattr("time.time", lambda: 0.0)
         assert abs(database.time() - database.now()) < 5
+
+
+def test_a_postgresql_host_that_says_nothing_any_more_is_away_before_long():
+    given = Database("postgresql://user:secret@host/name").peewee.connect_params
+    assert given["connect_timeout"] == 10
+    assert given["tcp_user_timeout"] == 20_000
+    assert given["keepalives_idle"] + given["keepalives_count"] * given["keepalives_interval"] <= 30
+
+
+def test_what_a_url_says_of_that_holds():
+    given = Database("postgresql://user:secret@host/name?connect_timeout=3&sslmode=prefer").peewee.connect_params
+    assert "connect_timeout" not in given
+    assert given["tcp_user_timeout"] == 20_000
