@@ -189,6 +189,8 @@ class ProviderLane(Lane):
             self.pause(0.1, 4.0)
             self.house.provider.restart()
             return
+        # Most files fit into one block; of the largest, a half that has come is a file already.
+        self.house.provider.options(content_bytes=self.chance.choice([4096, 50_000, 50_000, 2_600_000]))
         fault = self.chance.choice(FAULTS)
         times = self.chance.randint(1, 3)
         self.house.provider.fault(**fault(self.chance), times=times)
