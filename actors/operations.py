@@ -17,6 +17,7 @@ from actors.model import CancellationSummary, Charge
 from storage.changes import Storage
 from storage.records import BatchRecord, JobRecord, ReferenceRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus, SubmissionState
+from storage.videos import VideoFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,17 @@ def _cancel(storage: Storage, batch: BatchRecord, reason: str | None, at: float)
     if not storage.apply(step.changes()):
         raise AssertionError("the batch is locked by this transaction")
     return step.batch
+
+
+def tidy(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
+    """Remove the files of an ended batch that no completed job has: unfinished ones, and those that came too late.
+
+    For whoever cancelled it, lost it or ended it after another owner. It is locked meanwhile: a retry begins later.
+    """
+    batch = storage.batches.locked(batch_id)
+    if batch is not None and batch.status in FINAL_BATCH:
+        jobs = storage.jobs.of_batch(batch_id)
+        folder.keep(batch_id, {job.id for job in jobs if job.status is JobStatus.COMPLETED})
 
 
 def _summary(storage: Storage, batch: BatchRecord) -> CancellationSummary:

@@ -185,6 +185,7 @@ class BatchService:
         """
         summary = self._write(lambda: operations.cancel(self._storage, batch_id, reason, self.now()))
         self._stop_remotely(batch_id, summary)
+        self._tidy(batch_id)
         if self._runtime is not None:
             self._runtime.look()
         return summary
@@ -353,6 +354,7 @@ class BatchService:
         text, granted = self._write(write)
         if granted is not None and granted.summary is not None:
             self._stop_remotely(granted.batch_id, granted.summary)
+            self._tidy(granted.batch_id)
         if self._runtime is not None:
             self._runtime.look()
         return text
@@ -524,6 +526,12 @@ class BatchService:
     def _released(self, batch_id: str, error: str | None) -> None:
         why = SoraBatchError(f"batch {batch_id}: {error}") if error else BatchReleased(batch_id)
         self._waiting.answer(self._waiting.take(batch_id), why)
+
+    def _tidy(self, batch_id: str) -> None:
+        """In the background, remove what a dead owner of a cancelled batch has left; one that lives does it itself."""
+        folder = VideoFolder(self.settings.video_dir)
+        if folder.batch(batch_id).is_dir():
+            self._recorder.write(lambda: operations.tidy(self._storage, folder, batch_id), patience=_ANSWER_SECONDS)
 
     def _stop_remotely(self, batch_id: str, summary: CancellationSummary) -> None:
         deletable = any(charge.remote_id for charge in summary.may_be_charged)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from actors.clocks import awake_or_not
@@ -43,6 +44,7 @@ from actors.messages import (
     Withdrawn,
     WorkerLost,
 )
+from actors.operations import tidy
 from actors.places import Places
 from actors.production import Tools
 from actors.sora.submission import SEND_WINDOW
@@ -52,6 +54,8 @@ from storage.states import SubmissionState
 TICK = 0.25
 LINGER = 0.02
 DRAIN = 5.0
+TIDY = 1.0
+"""Seconds that files may take to their place when their worker has been stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class BatchSupervisor(LoopActor):
                 self._drained = True
                 self._release_if_done()
             case Lost():
-                self._end()
+                self._end(lost=not self._given_back)
             case Submitted() | Progressed() | Fetching() | Waiting() | Completed() | Failed() | Withdrawn():
                 self._report(message)
 
@@ -221,7 +225,7 @@ class BatchSupervisor(LoopActor):
         """Act on what is recorded now."""
         released, self._recording = self._recording or [], None
         if refused:
-            self._end()
+            self._end(lost=True)
             return
         for assignment in released:
             if self.course.over:
@@ -232,7 +236,7 @@ class BatchSupervisor(LoopActor):
                 self._assign(assignment, stamp + SEND_WINDOW)
         self._hand_over()
         if self.course.over and self._recording is None:
-            self._end()
+            self._end(lost=False)
         elif not self.course.over:
             self._release_if_done()
 
@@ -278,6 +282,16 @@ class BatchSupervisor(LoopActor):
 
         released.add_done_callback(told)
 
-    def _end(self) -> None:
+    def _end(self, *, lost: bool) -> None:
+        self._tidy(lost=lost)
         tell(self._dispatcher, SupervisorEnded(self._id, released=False))
         self.stop()
+
+    def _tidy(self, *, lost: bool) -> None:
+        """Leave no file behind that nobody knows: of an earlier owner, or of a video that came when it was over."""
+        write = partial(tidy, self._tools.storage, self._tools.folder, self._id)
+        act = partial(self._tools.recorder.write, write)
+        if lost:  # a file may be on its way to its place
+            self.io.loop.call_later(TIDY, act)
+        elif self.course.over and (self._epoch > 1 or self.course.batch.failed):
+            act()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -17,6 +18,7 @@ EXTENSIONS = {
     "video/x-msvideo": ".avi",
     "image/gif": ".gif",
 }
+_PART = ".part"
 
 
 class VideoFolder:
@@ -41,12 +43,18 @@ class VideoFolder:
 
     def part(self, batch_id: str, job_id: str, epoch: int) -> PartFile:
         """A new file to write into: not made before it is opened."""
-        return PartFile(self.batch(batch_id) / f"{job_id}.{epoch}.part")
+        return PartFile(self.batch(batch_id) / f"{job_id}.{epoch}{_PART}")
 
     def sweep(self, batch_id: str) -> None:
         """Remove what earlier owners of a batch had not finished writing."""
-        for part in self.batch(batch_id).glob("*.part"):
+        for part in self.batch(batch_id).glob(f"*{_PART}"):
             part.unlink(missing_ok=True)
+
+    def keep(self, batch_id: str, job_ids: Collection[str]) -> None:
+        """Remove what a batch's folder holds beside the finished files of these jobs."""
+        for path in self.batch(batch_id).glob("*"):
+            if path.suffix == _PART or path.stem not in job_ids:
+                path.unlink(missing_ok=True)
 
     def remove(self, batch_id: str) -> None:
         """Delete a batch's files."""

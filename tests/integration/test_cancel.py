@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from pytest_mock import MockerFixture
 from actors.errors import Conflict, NotFound
 from actors.model import CancellationSummary
 from actors.service import BatchService
+from storage.videos import PartFile, VideoFolder
 from tests.integration.support import (
     PATIENCE,
     Drivers,
@@ -231,6 +233,48 @@ def test_what_has_ended_is_not_cancelled(provider: Provider, service: BatchServi
     assert service.get_batch_status("b") == final
     with pytest.raises(NotFound, match=r"batches\.db"):
         service.cancel_batch("unknown")
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in (folder / "videos").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("label", ["before publish", "before completion"])
+def test_no_file_of_a_dead_owner_is_left_of_a_cancelled_batch(
+    label: str, service: BatchService, drivers: Drivers, options: Callable[..., Any], tmp_path: Path
+) -> None:
+    order = {"options": options(), "request": videos(*numbered(2), id="b", concurrency=1), "label": label, "hit": 2}
+    assert drivers.run(**order)["ended"] == -signal.SIGKILL
+    assert len(files(tmp_path)) == 2
+    check(service.cancel_batch("b"), total=2, cancelled=1, completed=1)
+    until(lambda: len(files(tmp_path)) == 1)
+    assert [str(path) for path in files(tmp_path)] == [service.get_batch_status("b").jobs[0].video.path]
+
+
+def test_a_file_that_comes_after_the_cancellation_is_not_left(
+    service: BatchService, tmp_path: Path, mocker: MockerFixture
+) -> None:
+    arrived, cancelled = threading.Event(), threading.Event()
+    publish = PartFile.publish
+
+    def publish_late(part: PartFile, extension: str) -> Path:
+        arrived.set()
+        assert cancelled.wait(PATIENCE)
+        return publish(part, extension)
+
+    mocker.patch.object(PartFile, "publish", publish_late)
+    sweeps = mocker.spy(VideoFolder, "keep")
+    service.create_batch(videos("a lake", id="b"))
+    running = service.process_batch("b")
+    assert arrived.wait(PATIENCE)
+    service.cancel_batch("b")
+    until(lambda: sweeps.call_count == 1)
+    # The unfinished file is gone, and its place is taken by one that its owner has just written.
+    (tmp_path / "videos" / "b" / "b-01.1.part").write_bytes(b"whole")
+    cancelled.set()
+    assert running.result(PATIENCE).status == "cancelled"
+    until(lambda: sweeps.call_count == 2)
+    assert files(tmp_path) == []
 
 
 def test_a_cancellation_and_a_completion_at_once_have_one_winner(provider: Provider, service: BatchService) -> None:

@@ -233,6 +233,9 @@ class Files:
     def sweep(self, batch_id):
         return None
 
+    def keep(self, batch_id, job_ids):
+        return None
+
     def part(self, batch_id, job_id, epoch):
         return SimpleNamespace(discard=lambda: None, path=None)
 
