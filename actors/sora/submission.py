@@ -275,10 +275,12 @@ class Submitter:
             first = min([other.intended_at for other in same], default=intent.intended_at)
             return first, self._storage.database.now(), self._storage.submissions.made_any(self._provider)
 
+        # Before the database's time: whatever passes between the two makes the window longer, and hides no video.
+        asked_at = awake_or_not()
         first, database_now, made_before = await self._io.outcome(self._recorder.write(standing))
         await self._client_has_seen_a_date()
         offset = self._client.clock.offset
-        ahead = 0.0 if offset is None else offset + awake_or_not() - database_now
+        ahead = 0.0 if offset is None else offset + asked_at - database_now
         return first + ahead - SEND_WINDOW - (_UNKNOWN_SKEW if offset is None else _KNOWN_SKEW), made_before
 
     async def _client_has_seen_a_date(self) -> None:
