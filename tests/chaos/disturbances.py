@@ -1,69 +1,24 @@
-"""What goes wrong, and when: lanes of disturbances that run side by side, each with a chance of its own from the seed.
-
-A lane is a thread: it rests, disturbs one thing, mends it, and rests again. What it chooses depends on the seed and the
-lane's name alone. At the end every lane mends what it has broken.
-"""
+"""What goes wrong, and when: the lanes that run side by side. At the end every lane mends what it has broken."""
 
 from __future__ import annotations
 
-import random
 import signal
 import threading
-import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from email.utils import formatdate
-from typing import Any
 
 import psycopg
 
-from tests.chaos.customer import Command, Heard, Sender
+from tests.chaos.customer import Sender
+from tests.chaos.faults import FAULTS
 from tests.chaos.house import LEASE, House
+from tests.chaos.lane import Lane
 from tests.chaos.machine import HOUR
+from tests.chaos.orders import CustomerLane
 from tests.chaos.report import Report
 from tests.chaos.service import Service
 from tests.servers.postgresql_programs import ServerError
 
 _END_SECONDS = 20.0
-
-
-class Lane(ABC):
-    """See the module."""
-
-    rest: tuple[float, float]
-    """Seconds between two disturbances: the least and the most."""
-
-    def __init__(self, name: str, house: House, report: Report, stopping: threading.Event) -> None:
-        self.name, self.house, self.report, self._stopping = name, house, report, stopping
-        self.chance = random.Random(f"{report.seed} {name}")  # noqa: S311  (to be repeatable)
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self) -> None:
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            while not self.pause(*self.rest):
-                self.disturb()
-            self.mend()
-        except Exception as error:
-            self.report.found(f"the lane {self.name} failed: {type(error).__name__}: {error}")
-
-    def pause(self, least: float, most: float) -> bool:
-        """Let a while pass, less at the end of the run; return whether that has come."""
-        return self._stopping.wait(self.chance.uniform(least, most))
-
-    def count(self, how: str) -> None:
-        self.report.disturbed(how)
-
-    @abstractmethod
-    def disturb(self) -> None: ...
-
-    def mend(self) -> None:  # noqa: B027  (most lanes have nothing to mend)
-        """Called once, at the end."""
 
 
 class Services(Lane):
@@ -201,49 +156,6 @@ class ProviderLane(Lane):
         self.house.provider.release("requests")
 
 
-Fault = Callable[[random.Random], dict[str, Any]]
-
-
-def _always(**fault: Any) -> Fault:
-    return lambda _: fault
-
-
-def _in_a_second(chance: random.Random) -> dict[str, Any]:
-    """A pause that is told as a date, in this machine's right time."""
-    date = formatdate(time.time() + chance.choice([1, 2]), usegmt=True)
-    return {"on": ["create", "retrieve"], "do": "answer", "status": 429, "headers": {"Retry-After": date}}
-
-
-FAULTS: list[Fault] = [
-    _always(on="create", do="lose_response"),
-    _always(on="create", do="lose_response"),
-    _always(on="create", do="lose_request"),
-    _always(on="create", do="reset", accept=True),
-    _always(on="create", do="reset"),
-    lambda chance: {"on": "create", "do": "hang", "accept": True, "seconds": chance.uniform(0.3, 6), "then": "close"},
-    _always(on="create", do="hang", accept=True, seconds=1.0, then="answer"),
-    _always(on="create", do="answer", status=503),
-    _always(on="create", do="answer", status=503, accept=True),
-    _always(on="create", do="answer", status=200, drop=["id"]),
-    _always(on="create", do="answer", status=400, body={"error": {"message": "not today", "code": "invalid"}}),
-    _always(on="create", do="answer", status=429, headers={"Retry-After": "1"}),
-    _in_a_second,
-    _always(on="retrieve", do="answer", status=500),
-    _always(on="retrieve", do="answer", status=404),
-    _always(on="retrieve", do="reset"),
-    _always(on="retrieve", do="hang", seconds=3.0),
-    _always(on="content", do="short"),
-    _always(on="content", do="reset"),
-    _always(on="content", do="stall", seconds=2.0),
-    _always(on="content", do="stall", seconds=2.0, then="reset"),
-    _always(on="list", do="answer", status=503),
-    _always(on="list", do="answer", lag=1.0),
-    _always(on="list", do="reset"),
-    _always(on="delete", do="answer", status=409),
-    _always(on="delete", do="lose_response"),
-]
-
-
 class NetworkLane(Lane):
     """Connections that are cut, slow or half-open."""
 
@@ -287,84 +199,6 @@ class RivalLane(Lane):
         self.house.rival.start("rival")
         self.pause(2.0, 15.0)
         self.house.rival.end(self.chance.choice([signal.SIGKILL, signal.SIGTERM]), _END_SECONDS)
-
-
-class CustomerLane(Lane):
-    """Batches, created and cancelled throughout; also what customers do by mistake."""
-
-    rest = (0.2, 2.4)
-
-    def __init__(self, sender: Sender, heard: Heard, *where: Any) -> None:
-        super().__init__("customer", *where)
-        self._sender, self._heard = sender, heard
-        self.batches: list[str] = []
-        self._unprocessed: list[str] = []
-        self._number = 0
-        self._deeds: list[tuple[int, Callable[[], None]]] = [
-            (10, self._create), (4, self._cancel), (3, self._retry), (2, self._process), (2, self._say_it_again),
-            (1, self._replay), (1, self._talk_nonsense),
-        ]  # fmt: skip
-
-    def disturb(self) -> None:
-        weights, deeds = zip(*self._deeds, strict=True)
-        self.chance.choices(deeds, weights)[0]()
-
-    def mend(self) -> None:
-        for batch_id in self._unprocessed:
-            self._send("process", {"batch_id": batch_id})
-
-    def _send(self, name: str, data: dict[str, Any]) -> Command:
-        self._number += 1
-        return self._sender.send(name, data, f"{name}-{self._number}")
-
-    def _create(self) -> None:
-        batch_id = f"b{len(self.batches) + 1:04d}"
-        words = ["", "", "", "", "", "", "", "", "[fail] ", "[moderation] "]
-        videos = [
-            {"prompt": f"{batch_id}: {self.chance.choice(words)}video {number}"}
-            for number in range(1, self.chance.randint(1, 6) + 1)
-        ]
-        process = self.chance.random() < 0.8
-        if not process:
-            self._unprocessed.append(batch_id)
-        self.batches.append(batch_id)
-        request = {"id": batch_id, "videos": videos, "concurrency": self.chance.randint(1, 3), "process": process}
-        self._send("create", request)
-        if self.chance.random() < 0.15:
-            self.pause(0.0, 2.0)
-            self._send("cancel", {"batch_id": batch_id, "reason": "it was a mistake"})
-
-    def _any(self, batch_ids: list[str]) -> str | None:
-        """As a rule a late one."""
-        return self.chance.choice(batch_ids[-8:] or [None])
-
-    def _cancel(self) -> None:
-        batch_id = self._any([each for each in self.batches if each not in self._heard.ended])
-        if batch_id is not None:
-            self._send("cancel", {"batch_id": batch_id})
-
-    def _retry(self) -> None:
-        ended = dict(self._heard.ended)
-        batch_id = self._any([each for each in self.batches if ended.get(each, "completed") != "completed"])
-        if batch_id is not None:
-            self._send("retry", {"batch_id": batch_id})
-
-    def _process(self) -> None:
-        if self._unprocessed:
-            batch_id = self._unprocessed.pop(self.chance.randrange(len(self._unprocessed)))
-            self._send("process", {"batch_id": batch_id})
-
-    def _say_it_again(self) -> None:
-        if self._sender.commands:
-            self._sender.deliver(self.chance.choice(self._sender.commands[-20:]))
-
-    def _replay(self) -> None:
-        batch_id = self._any(self.batches)
-        if batch_id is not None:
-            self._send(self.chance.choice(["replay", "report"]), {"batch_id": batch_id})
-
-    def _talk_nonsense(self) -> None:
-        self._send(self.chance.choice(["create", "cancel", "retry"]), {"batch_id": "..", "videos": 7})
 
 
 def lanes(house: House, sender: Sender, report: Report, stopping: threading.Event) -> tuple[CustomerLane, list[Lane]]:

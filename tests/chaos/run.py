@@ -15,10 +15,11 @@ from typing import Any
 import psycopg
 
 from tests.chaos.customer import Heard, Sender
-from tests.chaos.disturbances import CustomerLane, lanes
+from tests.chaos.disturbances import lanes
 from tests.chaos.evidence import Evidence, complaints, gather
 from tests.chaos.house import LEASE, House
 from tests.chaos.judge import judge
+from tests.chaos.orders import CustomerLane
 from tests.chaos.report import Report
 from tests.integration.support import until
 
@@ -39,10 +40,12 @@ def chaos(seed: int, minutes: float) -> Report:
         _count(evidence, report)
         if report.wrong:
             evidence.keep(folder)
-            report.wrong.append(f"the evidence and the services' logs are in {folder}")
-    finally:
-        if not report.wrong:
-            shutil.rmtree(folder, ignore_errors=True)
+    except Exception as error:  # what was found before is to be told all the same
+        report.found(f"the run itself failed: {type(error).__name__}: {error}")
+    if report.wrong:
+        report.wrong.append(f"the logs, and the evidence as far as there is any, are in {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
     return report
 
 
