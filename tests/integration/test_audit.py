@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from actors.cli.app import app
 from actors.service import BatchService
-from tests.integration.support import PATIENCE, numbered, videos
+from tests.integration.support import PATIENCE, numbered, until, videos
 from tests.provider.client import Provider
 
 pytestmark = pytest.mark.integration
@@ -107,6 +107,8 @@ def test_what_a_running_batch_is_writing_is_no_stray(service: BatchService, prov
     service.create_batch(videos("A lake", id="nature"))
     assert service.audit().files_without_job == []
     service.cancel_batch("nature")
+    until(lambda: not part.exists())  # whoever cancels tidies up
+    part.write_bytes(b"half a film")
     assert service.audit().files_without_job == [str(part)]
 
 
