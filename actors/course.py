@@ -309,6 +309,7 @@ class Course:
     def _settle(self, step: Step) -> None:
         if ended(step.batch) and step.batch.status is BatchStatus.PROCESSING:
             move = ending(step.batch)
+            self._untold = False  # what follows tells all, and is the last
             step.close(move, error=None if move is BatchMove.COMPLETE else _summed_up(step))
 
     def _assign(self, job: JobRecord, submission: SubmissionRecord, *, fresh: bool) -> Assignment:

@@ -408,6 +408,14 @@ def test_the_sequence_has_no_gap_over_a_whole_batch():
     assert ride.course.batch.sequence == ride.events[-1].sequence
 
 
+def test_the_last_event_is_the_last_though_progress_was_held_back():
+    """A run of the chaos heard of progress after the end: the end took a while to be recorded."""
+    ride = Ride(total=3, concurrency=3, interval=60.0).begin().submitted(0).submitted(1).submitted(2)
+    ride.completed(0).completed(1).completed(2)
+    ride.now += 60.0
+    assert ride.tick(0.0).told[-1] == "batch.completed"
+
+
 # --- time
 
 

@@ -79,8 +79,10 @@ def _calm_down(house: House, sender: Sender, customer: CustomerLane, report: Rep
     asked_again: set[str] = set()
     while monotonic() - began < _CALM_SECONDS:
         for service in house.services:
-            if not service.runs:
-                report.found(f"{service.name} ended by itself in the calm: {service.gone()}, {service.last_words()}")
+            served, code = service.serves, service.gone()
+            if code is not None:
+                if served:  # else what it needs was away when it was started
+                    report.found(f"{service.name} ended by itself in the calm with {code}: {service.last_words()}")
                 service.start(service.name)
         if _answered(sender, heard):
             for batch_id in _unwanted(house) - asked_again:
