@@ -122,24 +122,25 @@ def cancel(storage: Storage, batch_id: str, reason: str | None, at: float) -> Ca
         Conflict: it has ended otherwise.
     """
     batch = existing(storage, batch_id)
-    if batch.status is not BatchStatus.CANCELLED:
-        if batch.status in FINAL_BATCH:
-            raise Conflict(f"batch {batch_id} is {batch.status} already: there is nothing left to cancel")
-        batch = _cancel(storage, batch, reason, at)
-    return _summary(storage, batch)
+    if batch.status is BatchStatus.CANCELLED:
+        return _summary(batch, _charges(*_tries(storage, batch_id)))
+    if batch.status in FINAL_BATCH:
+        raise Conflict(f"batch {batch_id} is {batch.status} already: there is nothing left to cancel")
+    return _cancel(storage, batch, reason, at)
 
 
-def _cancel(storage: Storage, batch: BatchRecord, reason: str | None, at: float) -> BatchRecord:
+def _cancel(storage: Storage, batch: BatchRecord, reason: str | None, at: float) -> CancellationSummary:
     step = Step(batch, at)
     step.batch = replace(step.batch, epoch=batch.epoch + 1)
     failure = {"code": ErrorCode.CANCELLED.value, "message": reason or "the batch was cancelled", "retryable": True}
     for job in storage.jobs.of_batch(batch.id, open_only=True):
         step.move(job, JobMove.CANCEL, EventName.JOB_CANCELLED, error={**failure, "detail": None})
-    charges = _charges(storage, batch.id, step.jobs)
-    step.close(BatchMove.CANCEL, reason=reason, may_be_charged=[charge.model_dump() for charge in charges])
+    tries, jobs = _tries(storage, batch.id, step.jobs)
+    told = [charge.model_dump() for charge in _charges(tries, step.jobs)]
+    step.close(BatchMove.CANCEL, reason=reason, may_be_charged=told)
     if not storage.apply(step.changes()):
         raise AssertionError("the batch is locked by this transaction")
-    return step.batch
+    return _summary(step.batch, _charges(tries, jobs))
 
 
 def tidy(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
@@ -153,8 +154,8 @@ def tidy(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
         folder.keep(batch_id, {job.id for job in jobs if job.status is JobStatus.COMPLETED})
 
 
-def _summary(storage: Storage, batch: BatchRecord) -> CancellationSummary:
-    return CancellationSummary(
+def _summary(batch: BatchRecord, charges: list[Charge]) -> CancellationSummary:
+    return CancellationSummary.model_construct(
         batch_id=batch.id,
         status=batch.status,
         total=batch.total,
@@ -162,7 +163,7 @@ def _summary(storage: Storage, batch: BatchRecord) -> CancellationSummary:
         completed=batch.completed,
         failed=batch.failed,
         already_final=batch.completed + batch.failed,
-        may_be_charged=_charges(storage, batch.id),
+        may_be_charged=charges,
     )
 
 
@@ -176,17 +177,24 @@ _CHARGED = {
 }
 
 
-def _charges(storage: Storage, batch_id: str, cancelled: dict[str, JobRecord] | None = None) -> list[Charge]:
-    """The videos of cancelled jobs (None: as recorded) that a server may still make and charge for."""
-    entries = [entry for entry in storage.submissions.of_batch(batch_id) if entry.state in _CHARGED]
-    jobs = storage.jobs.by_id([entry.job_id for entry in entries]) if cancelled is None else cancelled
+def _tries(
+    storage: Storage, batch_id: str, known: dict[str, JobRecord] | None = None
+) -> tuple[list[SubmissionRecord], dict[str, JobRecord]]:
+    """The tries that a server may still charge for, and their jobs: as they are `known`, else as recorded."""
+    tries = [entry for entry in storage.submissions.of_batch(batch_id) if entry.state in _CHARGED]
+    known = known or {}
+    return tries, {**storage.jobs.by_id({entry.job_id for entry in tries} - known.keys()), **known}
+
+
+def _charges(tries: list[SubmissionRecord], jobs: dict[str, JobRecord]) -> list[Charge]:
+    """The videos of those jobs that are cancelled, as far as a server may still make and charge for them."""
     charged = [
         (jobs[entry.job_id].position, entry)
-        for entry in entries
+        for entry in tries
         if entry.job_id in jobs and jobs[entry.job_id].status is JobStatus.CANCELLED
     ]
     return [
-        Charge(job_id=entry.job_id, remote_id=entry.remote_id, state=_CHARGED[entry.state])
+        Charge.model_construct(job_id=entry.job_id, remote_id=entry.remote_id, state=_CHARGED[entry.state])
         for _, entry in sorted(charged, key=itemgetter(0))
     ]
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from typing import Any
 
 from storage.database import Database
-from storage.records import BatchRecord, Document
+from storage.records import BatchRecord
+from storage.rows import Insert, Rows, encode
 from storage.states import BatchStatus
 
-_OPEN = (BatchStatus.PENDING.value, BatchStatus.PROCESSING.value)
+# Written out: SQLite finds a partial index by the very words that it was made with, in their order.
+_OPEN = "status IN ('pending', 'processing')"
 
 # The row's lock, the sequence numbers and the fence in one statement: nothing is written for an owner that lost
 # its batch, nor a second time after a COMMIT whose outcome was unknown (the sequence has moved on by then).
@@ -20,11 +20,6 @@ _ADVANCE = (
     "concurrency=?, owner=?, wanted=?, claims=?, spent=?, epoch=?, updated_at=?, started_at=?, completed_at=? "
     "WHERE id=? AND epoch=? AND sequence=?"
 )
-_COLUMNS = tuple(field.name for field in fields(BatchRecord))
-_ADD = (
-    f"INSERT INTO batches ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
-    "ON CONFLICT (id) DO NOTHING RETURNING id"
-)
 
 
 class BatchRepository:
@@ -32,7 +27,8 @@ class BatchRepository:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._table = database.tables.batch
+        self._rows = Rows(database, "batches", BatchRecord)
+        self._add = Insert(database, "batches", BatchRecord, "ON CONFLICT (id) DO NOTHING RETURNING id")
 
     def add(self, batch: BatchRecord) -> bool:
         """Store a new batch.
@@ -40,23 +36,15 @@ class BatchRepository:
         Returns:
             False if its id is taken, be it by somebody who was just a moment faster: nothing was written.
         """
-        row = {name: getattr(batch, name) for name in _COLUMNS}
-        row["metadata"] = json.dumps(batch.metadata, ensure_ascii=False)
-        row["error"] = None if batch.error is None else json.dumps(batch.error, ensure_ascii=False)
-        return bool(self._database.execute(_ADD, [*row.values()]).fetchall())
+        return bool(self._add.one(batch))
 
     def get(self, batch_id: str) -> BatchRecord | None:
         """The batch, or None."""
-        rows = list(self._table.select().where(self._table.id == batch_id).dicts())
-        return _record(rows[0]) if rows else None
+        return self._rows.first("WHERE id=?", (batch_id,))
 
     def locked(self, batch_id: str) -> BatchRecord | None:
         """The batch, and nobody else changes it before this transaction ends."""
-        query = self._table.select().where(self._table.id == batch_id)
-        if self._database.postgresql:
-            query = query.for_update()
-        rows = list(query.dicts())
-        return _record(rows[0]) if rows else None
+        return self._rows.first(f"WHERE id=? {'FOR UPDATE' if self._database.postgresql else ''}", (batch_id,))
 
     def find(
         self,
@@ -67,7 +55,7 @@ class BatchRepository:
         after: str | None = None,
     ) -> list[BatchRecord]:
         """Batches, newest first, from the one behind `after` on; `metadata` must match in each key given."""
-        table = self._table
+        table = self._database.tables.batch
         query = table.select().order_by(table.created_at.desc(), table.id.desc()).limit(limit)
         if status is not None:
             query = query.where(table.status == status.value)
@@ -77,31 +65,31 @@ class BatchRepository:
             query = query.where(table.metadata[written] == value)
         if after is not None:
             last = table.select(table.created_at).where(table.id == after)
+            # The first condition is where the index is entered; without it all newer ones would be passed.
             query = query.where(
+                table.created_at <= last,
                 (table.created_at < last) | ((table.created_at == last) & (table.id < after)),
             )
-        return [_record(row) for row in query.dicts()]
+        return [self._rows.read(row) for row in query.tuples()]
 
     def unfinished(self, provider: str) -> list[str]:
         """Ids of the batches that were started or are wanted, and have not ended, oldest first."""
-        table = self._table
-        query = table.select(table.id).where(
-            table.status.in_(_OPEN)
-            & ((table.status == BatchStatus.PROCESSING.value) | table.wanted)
-            & (table.provider.is_null() | (table.provider == provider))
+        sql = (
+            f"SELECT id FROM batches WHERE {_OPEN} AND (status='processing' OR wanted) "
+            "AND (provider IS NULL OR provider=?) ORDER BY created_at"
         )
-        return [batch_id for (batch_id,) in query.order_by(table.created_at).tuples()]
+        return [batch_id for (batch_id,) in self._database.execute(sql, (provider,)).fetchall()]
 
     def ended_before(self, moment: float) -> list[str]:
         """Ids of the batches that ended before a moment."""
-        query = self._table.select(self._table.id).where(self._table.completed_at < moment)
-        return [batch_id for (batch_id,) in query.tuples()]
+        rows = self._database.execute("SELECT id FROM batches WHERE completed_at < ?", (moment,)).fetchall()
+        return [batch_id for (batch_id,) in rows]
 
     def standings(self, batch_ids: Iterable[str]) -> dict[str, tuple[BatchStatus, int, str | None]]:
         """`(status, epoch, owner)` of each batch that exists."""
-        table = self._table
-        query = table.select(table.id, table.status, table.epoch, table.owner).where(table.id.in_(list(batch_ids)))
-        return {row[0]: (BatchStatus(row[1]), row[2], row[3]) for row in query.tuples()}
+        sql = f"SELECT id, status, epoch, owner FROM batches WHERE id {self._database.among}"
+        rows = self._database.execute(sql, (self._database.listed(batch_ids),)).fetchall()
+        return {batch_id: (BatchStatus(status), epoch, owner) for batch_id, status, epoch, owner in rows}
 
     def advance(self, batch: BatchRecord, *, epoch: int, sequence: int) -> bool:
         """Write everything of a batch that may change, if it still stands at `epoch` and `sequence`.
@@ -113,7 +101,7 @@ class BatchRepository:
             _ADVANCE,
             (
                 batch.sequence, batch.status.value, batch.completed, batch.failed, batch.cancelled, batch.processing,
-                None if batch.error is None else json.dumps(batch.error), batch.concurrency, batch.owner, batch.wanted,
+                None if batch.error is None else encode(batch.error), batch.concurrency, batch.owner, batch.wanted,
                 batch.claims, batch.spent, batch.epoch, batch.updated_at, batch.started_at, batch.completed_at,
                 batch.id, epoch, sequence,
             ),
@@ -122,12 +110,14 @@ class BatchRepository:
 
     def update(self, batch_id: str, **columns: Any) -> None:
         """Change columns that no owner decides about: `wanted`, `concurrency` before the start, `metadata`."""
-        self._table.update(**columns).where(self._table.id == batch_id).execute()
+        given = ", ".join(f"{name}=?" for name in columns)
+        values = [encode(value) if isinstance(value, dict) else value for value in columns.values()]
+        self._database.execute(f"UPDATE batches SET {given} WHERE id=?", [*values, batch_id])
 
     def wanted(self, provider: str, *, limit: int) -> list[str]:
         """Ids of the batches that are wanted of a provider and that nobody alive owns, oldest first."""
         sql = (
-            "SELECT b.id FROM batches b WHERE b.wanted AND b.status IN ('pending', 'processing') "
+            f"SELECT b.id FROM batches b WHERE b.wanted AND b.{_OPEN} "
             "AND (b.provider IS NULL OR b.provider=?) AND (b.owner IS NULL OR NOT EXISTS "
             f"(SELECT 1 FROM owners o WHERE o.id=b.owner AND o.lease_until >= {self._database.clock})) "
             "ORDER BY b.created_at LIMIT ?"
@@ -151,18 +141,18 @@ class BatchRepository:
         ids = list(batch_ids)
         if not ids or limit < 1:
             return []
-        chosen = f"AND b.id IN ({','.join('?' * len(ids))}) {'AND b.wanted ' if only_wanted else ''}"
+        chosen = f"AND b.id {self._database.among} {'AND b.wanted ' if only_wanted else ''}"
         lock = "FOR UPDATE OF b SKIP LOCKED" if self._database.postgresql else ""
         sql = (
             "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, claims=claims+1, "
             "provider=COALESCE(provider, ?) "
-            "WHERE id IN (SELECT b.id FROM batches b WHERE b.status IN (?, ?) "
+            f"WHERE id IN (SELECT b.id FROM batches b WHERE b.{_OPEN} "
             f"AND (b.provider IS NULL OR b.provider=?) {chosen}"
             "AND (b.owner=? OR NOT EXISTS (SELECT 1 FROM owners o WHERE o.id=b.owner "
             f"AND o.lease_until >= {self._database.clock})) "
             f"ORDER BY b.created_at LIMIT ? {lock}) RETURNING id"
         )
-        parameters = [owner, provider, *_OPEN, provider, *ids, owner, limit]
+        parameters = [owner, provider, provider, self._database.listed(ids), owner, limit]
         # An unread RETURNING breaks the COMMIT on SQLite: read it here.
         return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
 
@@ -186,8 +176,4 @@ class BatchRepository:
 
     def remove(self, batch_id: str) -> None:
         """Forget a batch and its jobs."""
-        self._table.delete().where(self._table.id == batch_id).execute()
-
-
-def _record(row: Document) -> BatchRecord:
-    return BatchRecord(**{**row, "status": BatchStatus(row["status"])})
+        self._database.execute("DELETE FROM batches WHERE id=?", (batch_id,))

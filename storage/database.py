@@ -7,20 +7,23 @@ migrations. Knows which failures are an outage (to be waited out) and which are 
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import logging
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import peewee
 from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
 
-from storage.tables import Tables, make_tables
+if TYPE_CHECKING:
+    from storage.tables import Tables
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -68,10 +71,11 @@ class Database:
         self._password: str | None = None
         self._ahead: float | None = None
         self.peewee: Any = self._postgresql(url) if self.postgresql else self._sqlite(url)
-        self.tables: Tables = make_tables(self.peewee)
         clock = "date_part('epoch', clock_timestamp())" if self.postgresql else "(julianday('now')-2440587.5)*86400.0"
         self.clock = clock
         """The database's time in seconds since 1970, as SQL. (SQLite's unixepoch('subsec') needs 3.42.)"""
+        self.among = "= ANY(?)" if self.postgresql else "IN (SELECT value FROM json_each(?))"
+        """Behind a column: it has one of the texts that `listed` gives for the parameter. One text for any number."""
 
     def _sqlite(self, url: str) -> Any:
         if not url.startswith("sqlite:///"):
@@ -105,6 +109,17 @@ class Database:
             # A process that is suspended in a transaction would hold a batch's row, and nobody could take it over.
             options=f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MILLISECONDS}",
         )
+
+    @functools.cached_property
+    def tables(self) -> Tables:
+        """The models, for queries that are put together. Made when they are first asked for."""
+        from storage.tables import make_tables
+
+        return make_tables(self.peewee)
+
+    def listed(self, texts: Iterable[str]) -> Any:
+        """Texts as the one parameter of `among`."""
+        return list(texts) if self.postgresql else json.dumps(list(texts))
 
     @property
     def place(self) -> str:

@@ -7,8 +7,7 @@ from functools import partial
 
 from storage.database import Database
 from storage.records import EventRecord
-
-_CHUNK = 500
+from storage.rows import Insert, Rows
 
 
 class Journal:
@@ -16,28 +15,24 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._table = database.tables.journal
+        self._rows = Rows(database, "journal", EventRecord)
+        self._append = Insert(database, "journal", EventRecord)
         self.listener: Callable[[list[EventRecord]], object] | None = None
         """Told of what this process has recorded, after its COMMIT, by the thread that committed."""
 
     def append(self, events: Iterable[EventRecord]) -> None:
         """Store events. Their sequence numbers come from the fence of the same transaction."""
         rows = list(events)
-        for start in range(0, len(rows), _CHUNK):
-            chunk = rows[start : start + _CHUNK]
-            marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(chunk))
-            self._database.execute(
-                f"INSERT INTO journal (batch_id, sequence, type, key, body, created_at) VALUES {marks}",
-                [value for event in chunk for value in _values(event)],
-            )
+        self._append(rows)
         if self.listener is not None and rows:
             self._database.after_commit(partial(self.listener, rows))
 
     def read(self, batch_id: str, from_sequence: int = 1, limit: int | None = None) -> list[EventRecord]:
         """A batch's events in order."""
-        table = self._table
-        query = table.select().where((table.batch_id == batch_id) & (table.sequence >= from_sequence))
-        return [EventRecord(**row) for row in query.order_by(table.sequence).limit(limit).dicts()]
+        some, parameters = "WHERE batch_id=? AND sequence>=? ORDER BY sequence", [batch_id, from_sequence]
+        if limit is None:
+            return self._rows.select(some, parameters)
+        return self._rows.select(f"{some} LIMIT ?", [*parameters, limit])
 
     def last_sequence(self, batch_id: str) -> int:
         """The newest number, 0 without any: a batch made again under an old id goes on counting."""
@@ -56,7 +51,3 @@ class Journal:
             (before, before),
         )
         return int(cursor.rowcount)
-
-
-def _values(event: EventRecord) -> tuple[object, ...]:
-    return event.batch_id, event.sequence, event.type, event.key, event.body, event.created_at

@@ -9,11 +9,11 @@ import os
 import socket
 import sys
 import uuid
-from dataclasses import asdict
 from pathlib import Path
 
 from storage.database import Database
 from storage.records import OwnerRecord
+from storage.rows import Insert, Rows
 
 
 class Owners:
@@ -21,7 +21,8 @@ class Owners:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._table = database.tables.owner
+        self._rows = Rows(database, "owners", OwnerRecord)
+        self._enter = Insert(database, "owners", OwnerRecord, "ON CONFLICT (id) DO NOTHING")
 
     def renew(self, owner: OwnerRecord, lease: float) -> float:
         """Prolong a lease to `lease` seconds from now, even one that had run out and that nobody minded.
@@ -30,12 +31,7 @@ class Owners:
             The database's time.
         """
         clock = self._database.clock
-        row = asdict(owner)
-        columns, marks = ", ".join(row), ", ".join("?" * len(row))
-        self._database.execute(
-            f"INSERT INTO owners ({columns}) VALUES ({marks}) ON CONFLICT (id) DO NOTHING",
-            list(row.values()),
-        )
+        self._enter.one(owner)
         rows = self._database.execute(
             f"UPDATE owners SET lease_until = {clock} + ? WHERE id = ? RETURNING lease_until",
             (lease, owner.id),
@@ -44,12 +40,11 @@ class Owners:
 
     def forget(self, owner_id: str) -> None:
         """Remove an owner that ended in order."""
-        self._table.delete().where(self._table.id == owner_id).execute()
+        self._database.execute("DELETE FROM owners WHERE id=?", (owner_id,))
 
     def neighbours(self, host: str, boot: str) -> list[OwnerRecord]:
         """The owners of this host and boot."""
-        query = self._table.select().where((self._table.host == host) & (self._table.boot == boot))
-        return [OwnerRecord(**row) for row in query.dicts()]
+        return self._rows.select("WHERE host=? AND boot=?", (host, boot))
 
     def alive(self, owner_id: str) -> bool:
         """Whether an owner's lease still lasts."""
@@ -58,7 +53,7 @@ class Owners:
 
     def expire(self, owner_id: str) -> None:
         """Note that an owner is dead: its batches are free at once."""
-        self._table.update(lease_until=0.0).where(self._table.id == owner_id).execute()
+        self._database.execute("UPDATE owners SET lease_until=0 WHERE id=?", (owner_id,))
 
     def prune(self) -> None:
         """Forget owners whose lease ran out a day ago."""

@@ -1,0 +1,122 @@
+"""Rows: a table's rows as frozen records, by ready SQL.
+
+A query builder takes several times as long as the database does, and a batch may have 10,000 videos. A record's
+fields are named as its table's columns, and their types say how a column is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from enum import StrEnum
+from operator import attrgetter
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
+
+from storage.database import Database
+from storage.records import Document
+
+R = TypeVar("R")
+_CHUNK = 500
+"""Rows a statement: SQLite takes 32,766 parameters."""
+
+encode = json.JSONEncoder(ensure_ascii=False).encode
+"""A document as it is stored. Not escaped: SQLite finds a key that is not ASCII only as it is written."""
+
+
+class Rows(Generic[R]):
+    """Reads rows as records of one kind."""
+
+    def __init__(self, database: Database, table: str, record: type[R]) -> None:
+        self._database, self._record = database, record
+        self._names = names_of(record)
+        self._select = f"SELECT {', '.join(self._names)} FROM {table} "
+        kinds = get_type_hints(record)
+        readers = ((index, _reader(kinds[name])) for index, name in enumerate(self._names))
+        self._readers = [(index, read) for index, read in readers if read is not None]
+
+    def select(self, rest: str, parameters: Sequence[Any] = ()) -> list[R]:
+        """The rows that are described by all that stands behind the table's name."""
+        return [self.read(row) for row in self._database.execute(self._select + rest, parameters).fetchall()]
+
+    def first(self, rest: str, parameters: Sequence[Any] = ()) -> R | None:
+        """The first of these rows, if there is one."""
+        found = self.select(rest, parameters)
+        return found[0] if found else None
+
+    def read(self, row: Sequence[Any]) -> R:
+        """The record of a row that has all columns in order."""
+        values = list(row)
+        for index, read in self._readers:
+            values[index] = read(values[index])
+        return self._record(**dict(zip(self._names, values, strict=True)))
+
+
+class Insert(Generic[R]):
+    """A statement that inserts records, as many as there are.
+
+    One for many rows: each statement has to take the interpreter's lock back from the I/O loop.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        table: str,
+        record: type[R],
+        rest: str = "",
+        *,
+        given: Mapping[str, str] | None = None,
+    ) -> None:
+        """`rest`: what stands behind the values; `given`: SQL for columns that are not taken from the record."""
+        self._database, self._rest = database, rest
+        names, sql = names_of(record), given or {}
+        taken = [name for name in names if name not in sql]
+        self._taken, self._values = taken, attrgetter(*taken)
+        self._head = f"INSERT INTO {table} ({', '.join(names)}) "
+        self._row = f"({', '.join(sql.get(name, '?') for name in names)})"
+        columns = ", ".join(sql.get(name, name) for name in names)
+        # psycopg takes each parameter's place in a statement apart: for many rows that costs more than all the rest.
+        self._from_json = f"{self._head}SELECT {columns} FROM json_populate_recordset(NULL::{table}, ?::json) {rest}"
+
+    def __call__(self, records: Iterable[R]) -> None:
+        """Insert them all."""
+        rows = list(records)
+        for start in range(0, len(rows), _CHUNK):
+            self._insert(rows[start : start + _CHUNK])
+
+    def one(self, record: R) -> list[Any]:
+        """Insert one; what RETURNING gives, if `rest` has that."""
+        cursor = self._database.execute(f"{self._head}VALUES {self._row} {self._rest}", self._parameters(record))
+        return list(cursor.fetchall()) if cursor.description else []
+
+    def _insert(self, records: list[R]) -> None:
+        if len(records) == 1:
+            self.one(records[0])
+        elif self._database.postgresql:
+            documents = [dict(zip(self._taken, self._values(record), strict=True)) for record in records]
+            self._database.execute(self._from_json, (encode(documents),))
+        else:
+            marks = ", ".join([self._row] * len(records))
+            values = [value for record in records for value in self._parameters(record)]
+            self._database.execute(f"{self._head}VALUES {marks} {self._rest}", values)
+
+    def _parameters(self, record: R) -> list[Any]:
+        return [encode(value) if isinstance(value, dict) else value for value in self._values(record)]
+
+
+def names_of(record: type[Any]) -> tuple[str, ...]:
+    """The columns of a kind of record."""
+    return tuple(field.name for field in fields(record))
+
+
+def _reader(kind: Any) -> Callable[[Any], Any] | None:
+    """What makes a field of this type of a column's value; None: they are the same."""
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return {str(each): each for each in kind}.__getitem__
+    if kind is bool:
+        return bool  # SQLite knows numbers
+    return _document if Document in (kind, *get_args(kind)) else None
+
+
+def _document(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value  # psycopg has read it already
