@@ -18,8 +18,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import peewee
 
 from actors import operations, wishes
-from actors.errors import BatchReleased, Conflict, DatabaseUnusable, InvalidRequest, SoraBatchError, StorageError
-from actors.events import Event
+from actors.errors import (
+    BatchReleased,
+    Conflict,
+    DatabaseUnusable,
+    InvalidRequest,
+    NotFound,
+    SoraBatchError,
+    StorageError,
+)
+from actors.events import Event, EventName
 from actors.intake import changed_columns, new_batch
 from actors.messages import Wait
 from actors.model import (
@@ -291,15 +299,25 @@ class BatchService:
         return self.get_batch_status(batch_id)
 
     def delete_batch(self, batch_id: str, *, keep_files: bool = False) -> None:
-        """Forget an ended batch, and delete its files in VIDEO_DIR.
+        """Forget an ended batch, and delete its files in VIDEO_DIR: also those of one whose deletion was broken off.
 
         Raises:
             NotFound: there is no such batch.
             Conflict: it has not ended.
         """
-        self._write(lambda: operations.delete(self._storage, batch_id, self.now()))
+        folder = VideoFolder(self.settings.video_dir)
+        try:
+            self._write(lambda: operations.delete(self._storage, batch_id, self.now()))
+        except NotFound:
+            if keep_files or not (folder.batch(batch_id).exists() and self._was_deleted(batch_id)):
+                raise
         if not keep_files:
-            VideoFolder(self.settings.video_dir).remove(batch_id)
+            folder.remove(batch_id)
+
+    def _was_deleted(self, batch_id: str) -> bool:
+        """Whether a batch of this database was deleted: another one's may have its files in the same folder."""
+        last = self._read(lambda: self._storage.journal.read(batch_id))[-1:]
+        return [event.type for event in last] == [EventName.BATCH_DELETED]
 
     def history(self, batch_id: str, from_sequence: int = 1) -> list[Event]:
         """What happened to a batch, from a number of its sequence on.

@@ -146,7 +146,7 @@ class CommandHandler:
             )
         except UnknownBatch as error:
             first = at if since is None or since > at else since
-            if command.name in _MAY_PRECEDE and at - first < CREATION_PATIENCE and not self._stopping.is_set():
+            if command.name in _MAY_PRECEDE and at - first < CREATION_PATIENCE:
                 raise NotYet(first) from None
             errors: Sequence[FieldError] = [_about_the_batch(command, error)]
         except OtherBody as error:

@@ -74,6 +74,8 @@ def _events() -> dict[str, Schema]:
         data = dict(snapshot)
         if name.startswith("job."):
             data["job"] = _reference("Job")
+        if name is EventName.BATCH_RETRIED:
+            data["job_ids"] = {"type": "array", "items": {"type": "string"}}
         if name in FINAL_EVENTS.values():
             data["batch"] = _reference("ToldBatch")
         if name is FINAL_EVENTS[BatchStatus.CANCELLED]:

@@ -1,198 +1,334 @@
-"""A program that makes a batch with `BatchService`, and dies of SIGKILL where it is told to.
+"""A program that does something with `BatchService`, and dies of SIGKILL where it is told to.
 
-It reads orders from standard input, one JSON document a line, and forks a child for each:
+It reads orders from standard input, one JSON document a line, and forks a child for each, several at a time:
 
     options   the settings
     request   for create_batch (the same again finds the batch that is there)
-    do        process (the default), resume, cancel, claim (no wish for it is recorded), forget (no close)
-    label     `before <point>` or `after <point>`: one of POINTS, wrapped before the product is used
+    id        of a batch that is there, instead
+    do        process (the default), claim (no wish for it is recorded), forget (no close), or another of DEEDS
+    label     `before <point>` or `after <point>`: one of `crash_points`; `any`: whichever is passed
     hit       at which of its hits (1)
     how       kill (the default); stop: say so and stop as on SIGSTOP, until SIGCONT; let_go: let the batch go in order
+    watch     say at the end which points were passed, and which effects no point names
 """
 
 import contextlib
-import functools
-import inspect
 import json
 import os
+import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import pykka
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from actors import operations
-from actors.broker.publisher import EventPublisher
-from actors.dispatcher import Dispatcher
+from actors.broker.publisher import EventPublisher  # noqa: F401  (what is imported before the fork, no child has to)
+from actors.commands.command import Message
+from actors.commands.consumer import CommandConsumers
+from actors.commands.handler import CommandHandler
 from actors.errors import BatchReleased
-from actors.production import Production
-from actors.runtime import Runtime  # what is imported before the fork, no child has to import
+from actors.messages import LetGo, Lost
+from actors.runtime import Runtime  # noqa: F401
 from actors.service import BatchService
-from actors.sora import client as sora_client
-from actors.sora.client import SoraClient
-from actors.sora.submission import Submitter
 from actors.supervisor import BatchSupervisor
-from storage.batches import BatchRepository
-from storage.changes import Storage
-from storage.owners import Owners
-from storage.publications import Publications
-from storage.submissions import SubmissionRepository
-from storage.videos import PartFile
-from tests.integration.support import settings_from
+from tests.integration import effects
+from tests.integration.support import settings_from, until
 
-Arguments = tuple[Any, ...]
-
-
-def _always(_: Arguments) -> int:
-    return 1
-
-
-def _moves_jobs_to(status: str) -> Callable[[Arguments], int]:
-    """One step may move several jobs: each is a hit."""
-    return lambda arguments: sum(job.status == status for job in arguments[1].jobs)
-
-
-POINTS: dict[str, tuple[Any, str, Callable[[Arguments], int]]] = {
-    # the batch: recorded, wanted, claimed, begun
-    "create": (operations, "create", _always),
-    "want": (operations, "want", _always),
-    "renew": (Owners, "renew", _always),
-    "claim": (BatchRepository, "claim", _always),
-    "begin": (BatchSupervisor, "_begin", _always),
-    # a step is written, and then acted on (after its COMMIT)
-    "intent": (Storage, "apply", lambda arguments: len(arguments[1].intents)),
-    "acceptance": (Storage, "apply", _moves_jobs_to("generating")),
-    "fetching": (Storage, "apply", _moves_jobs_to("downloading")),
-    "completion": (Storage, "apply", _moves_jobs_to("completed")),
-    "closing": (Storage, "apply", lambda arguments: int(arguments[1].closing is not None)),
-    "recorded": (BatchSupervisor, "_recorded", _always),
-    "assign": (BatchSupervisor, "_assign", _always),
-    # one video's way
-    "run": (Production, "run", _always),
-    "post": (SoraClient, "create", _always),
-    "first byte": (sora_client._Body, "write_with_length", _always),
-    "judge": (SoraClient, "_judge", _always),
-    "bind": (SubmissionRepository, "bind", _always),
-    "bound": (Submitter, "_bind", _always),
-    "look": (SoraClient, "retrieve", _always),
-    "open": (PartFile, "open", _always),
-    "write": (PartFile, "write", _always),
-    "flush": (PartFile, "flush", _always),
-    "publish": (PartFile, "publish", _always),
-    "discard": (PartFile, "discard", _always),
-    # its events
-    "fresh": (EventPublisher, "_take_fresh", _always),
-    "confirm": (EventPublisher, "_settled", _always),
-    "mark": (Publications, "mark", _always),
-    "told": (Dispatcher, "_supervisor_ended", _always),
-    "close": (Runtime, "close", _always),
-}
+Order = dict[str, Any]
+_PATIENCE = 60
+"""Seconds after which a child that hangs is ended, and so found out."""
 
 
 def main() -> None:
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            _child(json.loads(line))
-        _say(pid=child)
-        _, status = os.waitpid(child, 0)
-        _say(ended=os.waitstatus_to_exitcode(status))
+    wake, woken = os.pipe()
+    for end in (wake, woken):
+        os.set_blocking(end, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(woken)
+    orders, children = _Orders(), 0
+    while not orders.over or children:
+        ready, _, _ = select.select([wake] + [0] * (not orders.over), [], [])
+        if 0 in ready:
+            for order in orders.read():
+                child = os.fork()
+                if child == 0:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    _child(order)
+                children += 1
+                _say(started=child)
+        if wake in ready:
+            os.read(wake, 4096)
+            children -= sum(1 for _ in _ended())
 
 
-def _child(order: dict[str, Any]) -> None:
+class _Orders:
+    """The lines of standard input, without waiting for one that is not there yet."""
+
+    def __init__(self) -> None:
+        self._rest, self.over = b"", False
+
+    def read(self) -> list[Order]:
+        some = os.read(0, 1 << 20)
+        self.over = not some
+        *lines, self._rest = (self._rest + some).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+
+def _ended() -> Iterator[int]:
+    """Wait for those that have ended, and say so."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            _say(pid=ended[0], ended=os.waitstatus_to_exitcode(ended[1]))
+            yield ended[0]
+
+
+def _child(order: Order) -> None:
     # The parent's standard input is not ours; and what Python does at its end is to be done.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    if order.get("do") == "cancel":
-        _say(**_cancel(order))
-    else:
-        _make(order)
+    signal.alarm(_PATIENCE)
+    DEEDS[order.get("do", "process")](order)
     sys.exit(0)
 
 
-def _make(order: dict[str, Any]) -> None:
+def _tell(**words: Any) -> None:
+    _say(pid=os.getpid(), **words)
+
+
+def _say(**words: Any) -> None:
+    # One write: parent and children say their own lines on the same pipe.
+    os.write(1, (json.dumps(words) + "\n").encode())
+
+
+# --- what a child does
+
+
+@contextlib.contextmanager
+def _opened(order: Order) -> Iterator[BatchService]:
+    """A service, that was watched or killed, closed at its end."""
     service = BatchService(settings_from(order["options"]))
+    with _watched(order, lambda: service), service:
+        yield service
+
+
+def _batch(order: Order, service: BatchService) -> str:
+    return str(order["id"]) if "id" in order else service.create_batch(order["request"]).id
+
+
+def _open(order: Order) -> None:
+    with _watched(order, lambda: None), BatchService(settings_from(order["options"])):
+        pass
+
+
+def _create(order: Order) -> None:
+    with _opened(order) as service:
+        service.create_batch(order["request"])
+
+
+def _process(order: Order) -> None:
+    with _opened(order) as service:
+        batch_id = _batch(order, service)
+        if order["do"] == "process badly":
+            _tell_at_the_second_intent(Lost, lambda: pykka.ActorRegistry.broadcast(Lost(), BatchSupervisor))
+        running = service._run([batch_id])[0] if order["do"] == "claim" else service.process_batch(batch_id)
+        _tell(asked=batch_id)
+        with contextlib.suppress(BatchReleased):
+            _tell(status=running.result().status)
+
+
+def _forget(order: Order) -> None:
+    service = BatchService(settings_from(order["options"]))
+    service.process_batch(_batch(order, service))
+    _tell(forgotten=True)
+
+
+def _take_over(order: Order) -> None:
+    with _opened(order) as service:
+        (running,) = service.resume_batches([_batch(order, service)])
+        _tell(status=running.result().status)
+
+
+def _let_go(order: Order) -> None:
+    service = BatchService(settings_from(order["options"]))
+    batch_id = _batch(order, service)
+    service.process_batch(batch_id)
+    until(lambda: sum(job.status == "generating" for job in service.get_batch_status(batch_id).jobs) == 2)
+    with _watched(order, lambda: service), service:
+        service.let_go(batch_id)
+
+
+def _let_go_early(order: Order) -> None:
+    service = BatchService(settings_from(order["options"]))
+    batch_id = _batch(order, service)
+    let_go = threading.Thread(target=service.let_go, args=[batch_id])
+    with contextlib.ExitStack() as watched:
+
+        def tell() -> None:
+            watched.enter_context(_watched(order, lambda: service))
+            let_go.start()
+
+        told = _tell_at_the_second_intent(LetGo, tell)
+        with service:
+            with contextlib.suppress(BatchReleased):
+                service.process_batch(batch_id).result()
+            told.wait()
+            let_go.join()
+
+
+def _tell_at_the_second_intent(message: type, tell: Callable[[], object]) -> threading.Event:
+    """Have the supervisor told something between the COMMIT of an intent and the answer to it."""
+    receive, told, intents = BatchSupervisor.on_receive, threading.Event(), 0
+
+    def receiving(supervisor: BatchSupervisor, received: Any) -> None:
+        receive(supervisor, received)
+        if isinstance(received, message):
+            told.set()
+
+    def passes(side: str, name: str, count: int) -> None:
+        nonlocal intents
+        if (side, name) == ("after", "intent"):
+            before, intents = intents, intents + count
+            if before < 2 <= intents:
+                tell()
+                told.wait()
+
+    BatchSupervisor.on_receive = receiving  # type: ignore[method-assign]
+    effects.install(passes)
+    return told
+
+
+def _leave(order: Order) -> None:
+    with _opened(order) as service:
+        service._started()
+        service.let_go(_batch(order, service))
+
+
+def _cancel(order: Order) -> None:
+    with _opened(order) as service:
+        _tell(summary=service.cancel_batch(order["id"]).model_dump(mode="json"))
+
+
+def _retry(order: Order) -> None:
+    with _opened(order) as service:
+        _tell(status=service.retry_batch(order["id"]).result().status)
+
+
+def _update(order: Order) -> None:
+    with _opened(order) as service:
+        service.update_metadata(order["id"], {"updated": True})
+
+
+def _delete(order: Order) -> None:
+    with _opened(order) as service:
+        service.delete_batch(order["id"])
+
+
+def _prune(order: Order) -> None:
+    with _opened(order) as service:
+        service.prune(timedelta(0), delete_batches=True)
+        service.forget_commands(timedelta(0))
+
+
+def _publish(order: Order) -> None:
+    with _watched(order, lambda: None), BatchService(settings_from(order["options"])) as service:
+        service.cancel_batch(service.create_batch(order["request"]).id)
+
+
+def _obey(order: Order) -> None:
+    """Take commands until one was handled."""
+    handled, stopping = threading.Event(), threading.Event()
+    with _opened(order) as service:
+        assert service.broker is not None
+        handler = CommandHandler(service, service.broker.publish, stopping)
+
+        def handle(message: Message, since: float | None) -> None:
+            try:
+                handler.handle(message, since)
+            finally:
+                handled.set()
+
+        consumers = CommandConsumers(order["options"]["amqp_url"], handle)
+        consumers.start()
+        handled.wait()
+        stopping.set()
+        consumers.stop()
+
+
+DEEDS: dict[str, Callable[[Order], None]] = {
+    "open": _open,
+    "create": _create,
+    "process": _process,
+    "process badly": _process,
+    "claim": _process,
+    "forget": _forget,
+    "take over": _take_over,
+    "let go": _let_go,
+    "let go early": _let_go_early,
+    "leave": _leave,
+    "cancel": _cancel,
+    "retry": _retry,
+    "update": _update,
+    "delete": _delete,
+    "prune": _prune,
+    "publish": _publish,
+    "command": _obey,
+}
+
+
+# --- where it dies
+
+
+@contextlib.contextmanager
+def _watched(order: Order, service: Callable[[], BatchService | None]) -> Iterator[None]:
+    order.setdefault("do", "process")
+    if order.get("watch"):
+        passed: Counter[str] = Counter()
+        unnamed: list[str] = []
+        effects.install(lambda side, name, count: passed.update({f"{side} {name}": count}), unnamed.append)
+        yield
+        _tell(passed=passed, unnamed=unnamed)
+        return
     if "label" in order:
         _install(order["label"], order.get("hit", 1), _deed(order, service))
-    batch_id = order["id"] if "id" in order else service.create_batch(order["request"]).id
-    match order.get("do", "process"):
-        case "resume":
-            (running,) = service.resume_batches([batch_id])
-        case "claim":
-            (running,) = service._run([batch_id])
-        case _:
-            running = service.process_batch(batch_id)
-    if order.get("do") == "forget":
-        _say(forgotten=True)
-        return
-    _say(asked=batch_id)
-    with contextlib.suppress(BatchReleased):
-        _say(status=running.result().status)
-    service.close()
+    yield
 
 
-def _cancel(order: dict[str, Any]) -> dict[str, Any]:
-    with BatchService(settings_from(order["options"])) as service:
-        return {"summary": service.cancel_batch(order["id"]).model_dump(mode="json")}
+def _install(label: str, hit: int, deed: Callable[[], None]) -> None:
+    lock, hits = threading.Lock(), 0
+
+    def passes(side: str, name: str, count: int) -> None:
+        nonlocal hits
+        if label in {"any", f"{side} {name}"}:
+            with lock:
+                before, hits = hits, hits + count
+            if before < hit <= hits:
+                deed()
+
+    effects.install(passes)
 
 
-def _deed(order: dict[str, Any], service: BatchService) -> Callable[[], None]:
+def _deed(order: Order, service: Callable[[], BatchService | None]) -> Callable[[], None]:
     match order.get("how", "kill"):
         case "kill":
             return lambda: os.kill(os.getpid(), signal.SIGKILL)
         case "stop":
             # In the recorder's thread, between two transactions: SQLite's lock is not to be suspended with us.
-            return lambda: service._recorder.read(_stop).result()
+            return lambda: service()._recorder.read(_stop).result()  # type: ignore[union-attr]
         case _:
-            return lambda: threading.Thread(target=service.close).start()
+            return lambda: threading.Thread(target=service().close).start()  # type: ignore[union-attr]
 
 
 def _stop() -> None:
-    _say(stopped=True)
+    _tell(stopped=True)
     os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def _install(label: str, hit: int, deed: Callable[[], None]) -> None:
-    side, point = label.split(" ", 1)
-    owner, name, counts = POINTS[point]
-    original = getattr(owner, name)
-    hits = 0
-
-    def at(where: str, arguments: Arguments) -> None:
-        nonlocal hits
-        if where == side and (more := counts(arguments)):
-            before, hits = hits, hits + more
-            if before < hit <= hits:
-                deed()
-
-    if inspect.iscoroutinefunction(original):
-
-        @functools.wraps(original)
-        async def waiting(*arguments: Any, **named: Any) -> Any:
-            at("before", arguments)
-            answer = await original(*arguments, **named)
-            at("after", arguments)
-            return answer
-
-        setattr(owner, name, waiting)
-        return
-
-    @functools.wraps(original)
-    def wrapped(*arguments: Any, **named: Any) -> Any:
-        at("before", arguments)
-        answer = original(*arguments, **named)
-        at("after", arguments)
-        return answer
-
-    setattr(owner, name, wrapped)
-
-
-def _say(**words: Any) -> None:
-    # One write: the parent says its own lines on the same pipe.
-    os.write(1, (json.dumps(words) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -126,42 +127,56 @@ class Drivers:
         self._process = subprocess.Popen(
             [sys.executable, str(DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
-        self._child: int | None = None
+        self._said: dict[int, deque[dict[str, Any]]] = {}
+        """Of each child that has not been seen to end: what it said and nobody heard yet."""
 
     def start(self, **order: Any) -> int:
-        """Start a child; return its pid. One at a time: `end` comes before the next."""
+        """Start a child; return its pid."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        self._child = int(self.told()["pid"])
-        return self._child
+        while "started" not in (told := self._hear()):
+            pass
+        return int(told["started"])
 
-    def told(self) -> dict[str, Any]:
-        """The next thing that the child, or its parent, says."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the drivers' parent has died: see its stderr"
-        return dict(json.loads(line))
+    def told(self, child: int | None = None) -> dict[str, Any]:
+        """The next thing that the child (None: the only one), or its parent about it, says."""
+        (pid,) = self._said if child is None else (child,)
+        while not self._said[pid]:
+            self._hear()
+        return self._said[pid].popleft()
 
-    def end(self) -> dict[str, Any]:
+    def end(self, child: int | None = None) -> dict[str, Any]:
         """Wait for the child's end: `{ended: its exit code, or minus the signal, said: what it said last}`."""
+        (pid,) = self._said if child is None else (child,)
         said: dict[str, Any] = {}
-        while "ended" not in (told := self.told()):
+        while "ended" not in (told := self.told(pid)):
             said.update(told)
-        self._child = None
+        del self._said[pid]
         return {**told, "said": said}
 
     def run(self, **order: Any) -> dict[str, Any]:
-        self.start(**order)
-        return self.end()
+        return self.end(self.start(**order))
 
     def reset(self) -> None:
-        """End a child that a failed test has left."""
-        if self._child is not None:
-            os.kill(self._child, signal.SIGKILL)
-            self.end()
+        """End the children that a failed test has left."""
+        for pid in tuple(self._said):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            self.end(pid)
 
     def close(self) -> None:
         assert self._process.stdin is not None
         with self._process:
             self._process.stdin.close()
+
+    def _hear(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the drivers' parent has died: see its stderr"
+        told = dict(json.loads(line))
+        if "started" in told:
+            self._said.setdefault(told["started"], deque())
+        else:
+            self._said.setdefault(told.pop("pid"), deque()).append(told)
+        return told

@@ -1,4 +1,7 @@
-"""kill -9 at any moment costs time, not work: each video is made, and none is paid for twice."""
+"""kill -9 at any moment costs time, not work: each video is made, and none is paid for twice.
+
+At each crash point: test_crash_points.
+"""
 
 import os
 import random
@@ -19,18 +22,6 @@ pytestmark = pytest.mark.integration
 
 LIMIT = 2
 REQUEST = videos(*numbered(4), id="batch-a", concurrency=LIMIT)
-
-ONCE = ["before create", "after create", "before want", "after want", "before renew", "after claim", "before begin",
-        "after begin", "before closing", "after closing", "before told"]  # fmt: skip
-OFTEN = [
-    "before intent", "after intent", "before assign", "before run", "before post", "before first byte",
-    "after first byte", "before judge", "after post", "before bind", "after bind", "after bound",
-    "before acceptance", "after acceptance", "before look", "after look", "before fetching", "after fetching",
-    "before open", "after open", "before write", "after write", "before flush", "after flush", "before publish",
-    "after publish", "before completion", "after completion",
-]  # fmt: skip
-MOMENTS = [(label, 1) for label in ONCE] + [(label, hit) for label in OFTEN for hit in (1, 3)]
-STEPS = [("before recorded", hit) for hit in range(1, 7)]
 
 
 @pytest.fixture
@@ -62,26 +53,6 @@ def kill_at(drivers: Drivers, order: dict[str, Any], label: str, hit: int) -> No
     assert end["ended"] == -signal.SIGKILL, f"{label} was not reached: {end}"
 
 
-@pytest.mark.parametrize(("label", "hit"), MOMENTS + STEPS)
-def test_a_batch_whose_process_was_killed_is_finished_by_another(
-    label: str, hit: int, provider: Provider, drivers: Drivers, options: Callable[..., Any],
-    finish: Callable[..., Batch],
-) -> None:  # fmt: skip
-    provider.options(latency=0.15)  # what the dead one started is still being made when the next one comes
-    kill_at(drivers, {"options": options(), "request": REQUEST}, label, hit)
-    finish()
-
-
-@pytest.mark.parametrize("label", ["before judge", "after look", "before publish", "before completion"])
-def test_a_lost_answer_and_a_kill_together_pay_nothing_twice(
-    label: str, provider: Provider, drivers: Drivers, options: Callable[..., Any], finish: Callable[..., Batch]
-) -> None:
-    provider.fault(on="create", do="lose_response", match="video 1")
-    provider.fault(on="create", do="lose_request", match="video 3")
-    kill_at(drivers, {"options": options(), "request": REQUEST}, label, 1)
-    finish()
-
-
 def test_a_create_that_hangs_when_its_sender_is_killed_is_adopted(
     provider: Provider, drivers: Drivers, options: Callable[..., Any], finish: Callable[..., Batch]
 ) -> None:
@@ -94,34 +65,8 @@ def test_a_create_that_hangs_when_its_sender_is_killed_is_adopted(
 
 
 @pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (("after first byte", 1), ("before post", 1)),
-        (("after first byte", 2), ("after begin", 1)),
-        (("before judge", 1), ("before bind", 1)),
-        (("before judge", 2), ("after bind", 1)),
-        (("after bound", 1), ("before acceptance", 1)),
-        (("before publish", 1), ("before publish", 1)),
-        (("after publish", 2), ("after flush", 1)),
-        (("before completion", 1), ("after intent", 1)),
-        (("before recorded", 1), ("before recorded", 1)),
-    ],
-)
-def test_two_kills_in_a_row_pay_nothing_twice(
-    first: tuple[str, int],
-    second: tuple[str, int],
-    drivers: Drivers,
-    options: Callable[..., Any],
-    finish: Callable[..., Batch],
-) -> None:
-    kill_at(drivers, {"options": options(), "request": REQUEST}, *first)
-    kill_at(drivers, {"options": options(), "request": REQUEST, "do": "resume"}, *second)
-    finish()
-
-
-@pytest.mark.parametrize(
     ("label", "hit"),
-    [("before post", 1), ("before judge", 1), ("before recorded", 1), ("after look", 2), ("before publish", 1),
+    [("before post", 1), ("before judge", 1), ("before recorded", 1), ("after look", 2), ("before rename", 1),
      ("before completion", 2)],
 )  # fmt: skip
 def test_a_batch_that_was_let_go_in_order_is_finished_by_another(
@@ -146,26 +91,42 @@ def test_a_kill_is_survived_on_either_database(
     finish(database_url=database_url)
 
 
-@pytest.mark.parametrize("label", ["before first byte", "before assign", "after look", "before publish"])
-def test_an_owner_that_was_suspended_beyond_its_lease_wakes_up_without_harm(
-    label: str, postgresql: PostgreSQL, provider: Provider, drivers: Drivers, options: Callable[..., Any],
-    finish: Callable[..., Batch],
+def test_owners_that_were_suspended_beyond_their_leases_wake_up_without_harm(
+    postgresql: PostgreSQL, provider: Provider, drivers: Drivers, options: Callable[..., Any],
+    start_service: Callable[..., BatchService],
 ) -> None:  # fmt: skip
-    """A zombie: it sends no POST, writes nothing over, and tells the end that another one reached.
+    """Zombies: they send no POST, write nothing over, and tell the end that another one reached.
 
-    On PostgreSQL, which ends the transaction that the zombie may have been stopped in. SQLite has nobody to do that:
+    On PostgreSQL, which ends the transaction that a zombie may have been stopped in. SQLite has nobody to do that:
     there the others wait until it is gone.
     """
     url = postgresql.url(postgresql.create_database())
     changes = {"batch_lease": 5000, "sora_submit_timeout": 1000, "database_url": url}
-    pid = drivers.start(options=options(**changes), request=REQUEST, label=label, hit=2, how="stop")
-    while "stopped" not in drivers.told():
-        pass
-    finish(**changes)
-    os.kill(pid, signal.SIGCONT)
-    end = drivers.end()
-    assert (end["ended"], end["said"]["status"]) == (0, "completed")
-    assert check_paid_once(provider, limit=LIMIT)["accepted"] == 4
+    requests = {
+        label: videos(*numbered(4, f"z{number}"), id=f"z{number}", concurrency=LIMIT)
+        for number, label in enumerate(["before first byte", "before assign", "after look", "before rename"])
+    }
+    pids = [
+        drivers.start(options=options(**changes), request=request, label=label, hit=2, how="stop")
+        for label, request in requests.items()
+    ]
+    for pid in pids:
+        while "stopped" not in drivers.told(pid):
+            pass
+    service = start_service(**changes)
+    for running in service.resume_batches([request["id"] for request in requests.values()]):
+        batch = running.result(PATIENCE)
+        assert batch.status == "completed"
+        check_files(batch, provider)
+        check_journal(service, batch.id)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    for pid in pids:
+        end = drivers.end(pid)
+        assert (end["ended"], end["said"]["status"]) == (0, "completed")
+    summary = check_paid_once(provider)
+    assert summary["accepted"] == 4 * len(requests)
+    assert set(summary["max_in_flight_per_group"].values()) == {LIMIT}
 
 
 def test_two_processes_that_are_told_to_make_the_same_batch_make_it_once(

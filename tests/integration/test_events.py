@@ -115,7 +115,7 @@ def test_a_broker_that_is_away_at_the_end_does_not_hold_up_a_program(
 @pytest.mark.parametrize(
     ("label", "hit"),
     [
-        *((label, hit) for label in ("before fresh", "after fresh", "before confirm") for hit in (1, 3)),
+        *((label, hit) for label in ("before publish", "after publish", "before confirm") for hit in (1, 3)),
         *((label, hit) for label in ("before mark", "after mark") for hit in (1, 2)),  # there are not many
     ],
 )

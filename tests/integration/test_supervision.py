@@ -241,7 +241,7 @@ def test_a_poison_batch_ends_with_its_remote_ids_kept(
     request = videos(*numbered(4), id="b", concurrency=2)
     drivers.run(options=options(), request=request, label="after look", hit=3)
     for _ in range(3):
-        drivers.run(options=options(), request=request, do="claim", label="after begin")
+        drivers.run(options=options(), request=request, do="claim", label="after sweep")
     (running,) = service._run(["b"])  # as a Dispatcher that claims what is wanted: nobody asked anew
     final = running.result(PATIENCE)
     assert final.status == "failed"

@@ -18,12 +18,13 @@ import pykka
 import pytest
 
 from actors.aio import AsyncBatchService
-from actors.errors import BatchReleased, Conflict, InvalidRequest, SoraBatchError
+from actors.errors import BatchReleased, Conflict, InvalidRequest, NotFound, SoraBatchError
 from actors.model import Batch
 from actors.service import BatchService
 from tests.integration.support import (
     PATIENCE,
     ROOT,
+    Drivers,
     check_files,
     check_journal,
     check_paid_once,
@@ -485,3 +486,22 @@ def test_a_program_that_forgets_to_close_ends_in_order(
     (running,) = service.resume_batches(["b"])
     check_complete(running.result(PATIENCE), provider, 4)
     check_paid_once(provider, limit=2)
+
+
+def test_a_deletion_that_was_broken_off_before_the_files_is_gone_on_with(
+    provider: Provider, service: BatchService, drivers: Drivers, options: Callable[..., Any], tmp_path: Path
+) -> None:
+    service.process_batch(service.create_batch(videos("a boat", id="b")).id).result(PATIENCE)
+    drivers.run(options=options(), do="delete", id="b", label="after delete")
+    assert (tmp_path / "videos" / "b").exists()
+    service.delete_batch("b")
+    assert not (tmp_path / "videos" / "b").exists()
+    with pytest.raises(NotFound):
+        service.delete_batch("b")
+
+
+def test_files_of_another_databases_batch_are_not_deleted(service: BatchService, tmp_path: Path) -> None:
+    (tmp_path / "videos" / "b").mkdir(parents=True)
+    with pytest.raises(NotFound):
+        service.delete_batch("b")
+    assert (tmp_path / "videos" / "b").exists()

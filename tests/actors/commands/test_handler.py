@@ -351,6 +351,13 @@ def test_an_outage_of_the_database_is_waited_out(service, broker, stopping, monk
     assert broker.last.key == "command.accepted.nature"
 
 
+def test_who_is_to_stop_leaves_what_came_before_its_creation_to_others(handler, broker, stopping):
+    stopping.set()
+    with pytest.raises(NotYet):
+        handler.handle(message("process", {"batch_id": "nature"}))
+    assert not broker.published
+
+
 def test_who_is_to_stop_waits_for_no_database(service, broker, stopping):
     stopping.set()
     flaky = Flaky(service, StorageError("away"), times=9)

@@ -1,0 +1,250 @@
+"""The places where a process can die between two effects, and the operations that pass them: one table.
+
+`effects` gets between them, `test_crash_points` kills a process before and after each one in each operation that
+passes it, and docs/crash-points.md is printed from here. A point that an operation passes and that is not said here
+to be passed by it makes a test fail, and so does an effect that no point names.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from storage.states import JobStatus
+
+
+class Kind(StrEnum):
+    """What sort of effect it is."""
+
+    COMMIT = "COMMIT"
+    """Before: all of it is written, and the COMMIT is not sent. After: it is committed, and nobody was told."""
+    REQUEST = "request"
+    """Before: nothing is sent. After: the head of the answer has come, and nobody has looked at it."""
+    CALL = "call"
+    """Before and after a function of ours."""
+    SETTLE = "settling"
+    """Before and after a message is acknowledged, or given back to the broker."""
+    PUT = "putting aside"
+    """Before: it is nowhere else. After: the broker has confirmed it."""
+
+
+class Operation(StrEnum):
+    """What a process is doing when it dies."""
+
+    OPEN = "open"
+    """Open a service on a new database."""
+    CREATE = "create"
+    """`create_batch`."""
+    PROCESS = "process"
+    """`process_batch` of a new batch to its end, and `close`."""
+    PROCESS_BADLY = "process badly"
+    """The same where one answer and one request are lost, a download is cut short, and the supervisor is told that the
+    batch is lost while an intent is being recorded."""
+    TAKE_OVER = "take over"
+    """`resume_batches` after the owner was killed with a video in the making, a file half written and a POST of which
+    nobody knows."""
+    LET_GO = "let go"
+    """`let_go` and `close` while videos are made."""
+    LET_GO_EARLY = "let go early"
+    """`let_go` between the COMMIT of an intent and its POST."""
+    CANCEL = "cancel"
+    """`cancel_batch` after the owner was killed with two videos in the making."""
+    RETRY = "retry"
+    """`retry_batch` of a cancelled batch with two videos in the making, to its end."""
+    UPDATE = "update"
+    """`update_metadata`."""
+    DELETE = "delete"
+    """`delete_batch` of a batch with its files."""
+    PRUNE = "prune"
+    """`prune` and `forget_commands`."""
+    PUBLISH = "publish"
+    """Create and cancel a batch where `AMQP_URL` is set, and `close`: its events are published."""
+    LEAVE = "leave"
+    """`let_go` of a batch that was not claimed yet."""
+    COMMAND_CREATE = "command create"
+    """Obey a `create`."""
+    COMMAND_PROCESS = "command process"
+    """Obey a `process`."""
+    COMMAND_CANCEL = "command cancel"
+    """Obey a `cancel`."""
+    COMMAND_RETRY = "command retry"
+    """Obey a `retry`."""
+    COMMAND_REPORT = "command report"
+    """Obey a `report`."""
+    COMMAND_REPLAY = "command replay"
+    """Obey a `replay`."""
+    COMMAND_REFUSED = "command refused"
+    """Refuse a `retry` of a batch that has not ended, and put it aside."""
+    COMMAND_MALFORMED = "command malformed"
+    """Refuse what is no command, and put it aside."""
+    COMMAND_EARLY = "command early"
+    """Put a `process` back whose batch is not known yet."""
+
+
+Values = Mapping[str, Any]
+
+
+def _once(_: Values) -> int:
+    return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place between two effects."""
+
+    name: str
+    kind: Kind
+    place: str
+    """The function that has it: `path:name`."""
+    what: str
+    """What is done there."""
+    then: str
+    """What follows."""
+    operations: frozenset[Operation] = frozenset()
+    """Those that pass it."""
+    counts: Callable[[Values], int] = _once
+    """How many of it a call is, from its arguments (or local variables)."""
+
+
+def _of_changes(counts: Callable[[Any], int]) -> Callable[[Values], int]:
+    return lambda values: counts(values["changes"])
+
+
+def _moves_jobs_to(status: JobStatus) -> Callable[[Values], int]:
+    """One step may move several jobs: each is one."""
+    return _of_changes(lambda changes: sum(job.status is status for job in changes.jobs))
+
+
+def _on_their_way(values: Values) -> int:
+    connection = values["self"]
+    return int(connection._channel is not None and bool(connection._todo or connection._flying))
+
+
+_APPLY = "storage/changes.py:Storage.apply"
+_C, _R, _F = Kind.COMMIT, Kind.REQUEST, Kind.CALL
+
+_ROWS: list[tuple[Any, ...]] = [
+    # a service and its batches
+    ("schema", _C, "storage/database.py:Database._migrate", "the tables of a new database are made", "a service opens"),
+    ("prepare", _F, "storage/videos.py:VideoFolder.prepare", "VIDEO_DIR is made, and tried", "the runtime starts"),
+    ("create", _C, "actors/operations.py:create", "a batch, its jobs and `batch.created` are recorded", "whoever made it gets it"),
+    ("want", _C, "actors/operations.py:want", "a batch is marked as wanted", "the dispatcher is told"),
+    ("renew", _C, "storage/owners.py:Owners.renew", "the process's lease is renewed", "it is trusted for a while"),
+    ("expire", _C, "storage/owners.py:Owners.expire", "an owner is noted as dead", "its batches are claimed"),
+    ("claim", _C, "storage/batches.py:BatchRepository.claim", "a batch is claimed: owner, epoch + 1", "its supervisor starts"),
+    ("sweep", _F, "storage/videos.py:VideoFolder.sweep", "what earlier owners left half written is removed", "the workers start"),
+    ("alive", _C, "storage/batches.py:BatchRepository.alive", "it is noted that the claim was no deadly one", "the batch goes on"),
+    # a step of a batch
+    ("start", _C, _APPLY, "`batch.started`", "videos are started", _of_changes(lambda changes: sum(event.type == "batch.started" for event in changes.events))),
+    ("intent", _C, _APPLY, "an intent, and its job as `submitting`", "a worker gets the job", _of_changes(lambda changes: len(changes.intents))),
+    ("acceptance", _C, _APPLY, "a job as `generating`, with its remote id", "the video is watched", _moves_jobs_to(JobStatus.GENERATING)),
+    ("fetching", _C, _APPLY, "a job as `downloading`", "its file comes in", _moves_jobs_to(JobStatus.DOWNLOADING)),
+    ("completion", _C, _APPLY, "a job as `completed`, and the next one's intent", "the next one starts", _moves_jobs_to(JobStatus.COMPLETED)),
+    ("closing", _C, _APPLY, "the batch's end, with no owner", "the supervisor stops", _of_changes(lambda changes: int(changes.closing is not None))),
+    ("recorded", _F, "actors/supervisor.py:BatchSupervisor._recorded", "the supervisor acts on what is recorded", "workers and the dispatcher are told"),
+    # one video's way
+    ("assign", _F, "actors/supervisor.py:BatchSupervisor._assign", "a worker is given a job", "the POST, or what is left to be done"),
+    ("post", _R, "actors/sora/client.py:SoraClient.create", "the POST", "its answer is read"),
+    ("first byte", _F, "actors/sora/client.py:_Body.write_with_length", "the body of the POST leaves", "the server answers"),
+    ("judge", _F, "actors/sora/client.py:SoraClient._judge", "the POST's answer is judged", "the remote id is bound"),
+    ("bind", _C, "actors/sora/submission.py:Submitter._bind", "the remote id is written into the submission", "the supervisor hears of it"),
+    ("settle", _C, "actors/sora/submission.py:Submitter._settle", "a POST's outcome without an id is noted", "it is resolved, or its job ends"),
+    ("sender dead", _C, "actors/sora/submission.py:Submitter._standing", "it is noted that a submission's sender is dead", "the settle time runs"),
+    ("list", _R, "actors/sora/client.py:SoraClient.list_page", "a page of the server's listing", "it is matched to the open intents"),
+    ("match", _C, "actors/sora/submission.py:Submitter._match", "a submission is adopted, or its absence noted", "its video is watched, or made"),
+    ("look", _R, "actors/sora/client.py:SoraClient.retrieve", "a look at a video", "another look, or its file"),
+    ("content", _R, "actors/sora/client.py:SoraClient.content", "a video's file is asked for", "it comes in"),
+    ("open", _F, "storage/videos.py:PartFile.open", "a file is made aside", "it is written"),
+    ("write", _F, "storage/videos.py:PartFile.write", "bytes are written into it", "more of them, or the check"),
+    ("flush", _F, "storage/videos.py:PartFile.flush", "its bytes are flushed to the disk", "it is renamed"),
+    ("rename", _F, "storage/videos.py:PartFile.publish", "it is renamed into its place", "the folder is flushed"),
+    ("flush folder", _F, "storage/videos.py:flush_folder", "a folder's names are flushed to the disk", "the job is recorded as completed"),
+    ("discard", _F, "storage/videos.py:PartFile.discard", "a file that is not wanted any more is removed", "the worker stops"),
+    # letting go, ending
+    ("not sent", _C, "actors/supervisor.py:BatchSupervisor._not_sent", "an intent as not sent: its batch was over", "the supervisor stops"),
+    ("leave", _C, "storage/batches.py:BatchRepository.leave", "a batch that nobody works on here is let go", "whoever waits is told"),
+    ("withdraw", _C, _APPLY, "a job as `pending` again: its POST was not sent", "the batch is let go", _moves_jobs_to(JobStatus.PENDING)),
+    ("release", _C, "storage/batches.py:BatchRepository.release", "a batch has no owner any more, epoch + 1", "whoever waits is told"),
+    ("forget", _C, "storage/owners.py:Owners.forget", "the process is no owner any more", "its threads end"),
+    # what else may be done to a batch
+    ("cancel", _C, "actors/operations.py:cancel", "the batch and its open jobs as `cancelled`, epoch + 1", "the server is asked to stop"),
+    ("DELETE", _R, "actors/sora/client.py:SoraClient.delete", "the server is asked to delete a video", "its answer is noted"),
+    ("deleted", _C, "actors/runtime.py:Runtime._delete", "the server's answer to the DELETE is noted", "nothing"),
+    ("retry", _C, "actors/operations.py:retry", "the batch is wanted again, its jobs are put back", "the dispatcher is told"),
+    ("update", _C, "actors/service.py:BatchService.update_metadata", "other metadata", "it is read back"),
+    ("delete", _C, "actors/operations.py:delete", "the batch is removed, `batch.deleted` recorded", "its files are removed"),
+    ("remove files", _F, "storage/videos.py:VideoFolder.remove", "a batch's files are removed", "nothing"),
+    ("prune", _C, "actors/service.py:BatchService.prune", "old journals, and with them batches, are removed", "a report"),
+    ("forget commands", _C, "storage/inbox.py:Inbox.prune", "old commands are forgotten", "a report"),
+    # what is told
+    ("begin publishing", _C, "storage/publications.py:Publications.begin", "from here on events are published", "a service opens"),
+    ("declare", _F, "actors/broker/topology.py:declare", "the exchanges and queues are declared", "messages are taken and published"),
+    ("publish", _F, "actors/broker/connection.py:Connection._pump", "events and answers are written to the socket", "the broker confirms them", _on_their_way),
+    ("confirm", _F, "actors/broker/connection.py:Connection._on_confirm", "the broker's confirm is taken", "events are marked, a command is acknowledged"),
+    ("mark", _C, "storage/publications.py:Publications.mark", "events are marked as published", "the next ones"),
+    # commands
+    ("command", _C, "actors/wishes.py:once", "what a command wishes, with the command and its answer", "the answer is published"),
+    ("acknowledge", Kind.SETTLE, "actors/commands/consumer.py:CommandConsumer.ack", "a command is acknowledged", "the next one"),
+    ("put elsewhere", Kind.PUT, "actors/commands/consumer.py:CommandConsumer._move", "a command is put aside, or where it waits", "it is acknowledged where it was"),
+    ("moved", Kind.SETTLE, "actors/commands/consumer.py:CommandConsumer._move", "what was put elsewhere is acknowledged where it was", "the next one"),
+]  # fmt: skip
+
+_MADE = (
+    "prepare, renew, claim, alive, intent, acceptance, fetching, completion, closing, recorded, assign, post, "
+    "first byte, judge, bind, look, content, open, write, flush, rename, flush folder, forget"
+)
+"""What making videos passes."""
+_ANSWERED = "declare, command, publish, confirm, acknowledge"
+
+_PASSED_BY: dict[Operation, str] = {
+    Operation.OPEN: "schema",
+    Operation.CREATE: "create",
+    Operation.PROCESS: f"want, start, {_MADE}",
+    Operation.PROCESS_BADLY: f"want, start, sweep, not sent, settle, list, match, discard, {_MADE}",
+    Operation.TAKE_OVER: f"want, expire, sweep, sender dead, list, match, {_MADE}",
+    Operation.LET_GO: "release, forget",
+    Operation.LET_GO_EARLY: "withdraw, alive, release, recorded, forget",
+    Operation.LEAVE: "prepare, renew, leave, forget",
+    Operation.CANCEL: "prepare, renew, cancel, DELETE, deleted, forget",
+    Operation.RETRY: f"retry, sweep, start, {_MADE}",
+    Operation.UPDATE: "update",
+    Operation.DELETE: "delete, remove files",
+    Operation.PRUNE: "prune, forget commands",
+    Operation.PUBLISH: "begin publishing, create, cancel, declare, publish, confirm, mark",
+    Operation.COMMAND_CREATE: f"{_ANSWERED}, mark",
+    Operation.COMMAND_PROCESS: _ANSWERED,
+    Operation.COMMAND_CANCEL: f"{_ANSWERED}, mark",
+    Operation.COMMAND_RETRY: f"{_ANSWERED}, mark",
+    Operation.COMMAND_REPORT: _ANSWERED,
+    Operation.COMMAND_REPLAY: _ANSWERED,
+    Operation.COMMAND_REFUSED: "declare, command, publish, confirm, put elsewhere, moved",
+    Operation.COMMAND_MALFORMED: "declare, publish, confirm, put elsewhere, moved",
+    Operation.COMMAND_EARLY: "declare, put elsewhere, moved",
+}
+
+POINTS: dict[str, Point] = {
+    row[0]: Point(
+        *row[:5],
+        operations=frozenset(each for each, names in _PASSED_BY.items() if row[0] in names.split(", ")),
+        **({"counts": row[5]} if len(row) > 5 else {}),
+    )
+    for row in _ROWS
+}
+
+
+OFTEN = (
+    "intent", "recorded", "assign", "post", "first byte", "judge", "bind",
+    "look", "content", "open", "write", "flush", "rename", "flush folder",
+)  # fmt: skip
+"""Passed by each video: a process is killed at the third time, too."""
+
+
+def kills(operation: Operation) -> list[tuple[str, int]]:
+    """Where a process is killed in an operation: `(label, at which of its hits)`."""
+    passed = [name for name, point in POINTS.items() if operation in point.operations]
+    hits = [(name, 1) for name in passed]
+    if operation is Operation.PROCESS:
+        hits += [(name, 3) for name in OFTEN]
+    if operation is Operation.OPEN:
+        hits += [("schema", hit) for hit in (5, 10, 15, 20)]
+    return [(f"{side} {name}", hit) for name, hit in hits for side in ("before", "after")]
