@@ -42,10 +42,11 @@ def chaos(seed: int, minutes: float) -> Report:
             evidence.keep(folder)
     except Exception as error:  # what was found before is to be told all the same
         report.found(f"the run itself failed: {type(error).__name__}: {error}")
-    if report.wrong:
-        report.wrong.append(f"the logs, and the evidence as far as there is any, are in {folder}")
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        if report.wrong:
+            report.wrong.append(f"the logs, and the evidence as far as there is any, are in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
     return report
 
 
@@ -86,7 +87,8 @@ def _calm_down(house: House, sender: Sender, customer: CustomerLane, report: Rep
                 service.start(service.name)
         if _answered(sender, heard):
             for batch_id in _unwanted(house) - asked_again:
-                asked_again.add(batch_id)  # its `process` came before its `create`, for too long
+                # Its `process` came before its `create`, for too long, or a rival that was to end took the wish back.
+                asked_again.add(batch_id)
                 sender.send("process", {"batch_id": batch_id}, f"again-{batch_id}")
             if _answered(sender, heard) and _all_is_told(house, heard):
                 break
@@ -99,7 +101,8 @@ def _answered(sender: Sender, heard: Heard) -> bool:
 
 
 def _unwanted(house: House) -> set[str]:
-    return {row["id"] for row in house.rows("SELECT id FROM batches WHERE status='pending' AND NOT wanted")}
+    left = "SELECT id FROM batches WHERE status IN ('pending', 'processing') AND NOT wanted AND owner IS NULL"
+    return {row["id"] for row in house.rows(left)}
 
 
 def _all_is_told(house: House, heard: Heard) -> bool:
