@@ -151,7 +151,7 @@ def tidy(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
     batch = storage.batches.locked(batch_id)
     if batch is not None and batch.status in FINAL_BATCH:
         jobs = storage.jobs.of_batch(batch_id)
-        folder.keep(batch_id, {job.id for job in jobs if job.status is JobStatus.COMPLETED})
+        folder.clear(batch_id, {job.id for job in jobs if job.status is not JobStatus.COMPLETED})
 
 
 def _summary(batch: BatchRecord, charges: list[Charge]) -> CancellationSummary:

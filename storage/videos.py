@@ -50,10 +50,10 @@ class VideoFolder:
         for part in self.batch(batch_id).glob(f"*{_PART}"):
             part.unlink(missing_ok=True)
 
-    def keep(self, batch_id: str, job_ids: Collection[str]) -> None:
-        """Remove what a batch's folder holds beside the finished files of these jobs."""
+    def clear(self, batch_id: str, job_ids: Collection[str]) -> None:
+        """Remove the files of these jobs, and what is unfinished of any. What else lies there is somebody else's."""
         for path in self.batch(batch_id).glob("*"):
-            if path.suffix == _PART or path.stem not in job_ids:
+            if path.suffix == _PART or path.stem in job_ids:
                 path.unlink(missing_ok=True)
 
     def remove(self, batch_id: str) -> None:

@@ -263,7 +263,7 @@ def test_a_file_that_comes_after_the_cancellation_is_not_left(
         return publish(part, extension)
 
     mocker.patch.object(PartFile, "publish", publish_late)
-    sweeps = mocker.spy(VideoFolder, "keep")
+    sweeps = mocker.spy(VideoFolder, "clear")
     service.create_batch(videos("a lake", id="b"))
     running = service.process_batch("b")
     assert arrived.wait(PATIENCE)

@@ -233,7 +233,7 @@ class Files:
     def sweep(self, batch_id):
         return None
 
-    def keep(self, batch_id, job_ids):
+    def clear(self, batch_id, job_ids):
         return None
 
     def part(self, batch_id, job_id, epoch):

@@ -80,13 +80,15 @@ def test_sweeping_removes_parts_and_nothing_else(folder):
     folder.sweep("nowhere")
 
 
-def test_all_is_removed_but_the_files_of_the_jobs_that_are_kept(folder):
+def test_clearing_removes_what_is_of_the_jobs_named_or_unfinished_and_nothing_else(folder):
     final = written(folder.part("nature", "nature-01", 1), b"x").publish(".mp4")
     written(folder.part("nature", "nature-02", 1), b"x").publish(".mp4")
     written(folder.part("nature", "nature-01", 2), b"x")
-    folder.keep("nature", {"nature-01"})
-    assert list(folder.batch("nature").iterdir()) == [final]
-    folder.keep("nowhere", set())
+    theirs = folder.batch("nature") / "notes.txt"
+    theirs.write_text("mine")
+    folder.clear("nature", {"nature-02"})
+    assert sorted(folder.batch("nature").iterdir()) == [final, theirs]
+    folder.clear("nowhere", set())
 
 
 def test_a_batchs_files_are_removed(folder):
