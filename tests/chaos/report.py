@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ class Report:
             self.disturbances[how] += times
 
     def found(self, what: str) -> None:
+        """Note what is wrong; say it at once, too: a run is long, and may be broken off."""
+        print(what, file=sys.stderr, flush=True)
         with self._lock:
             self.wrong.append(what)
 

@@ -62,9 +62,8 @@ def _run(house: House, sender: Sender, report: Report) -> Evidence:
         stopping.wait(report.minutes * 60)
     finally:
         stopping.set()
-        for lane in others:
+        for lane in (*others, customer):
             lane.join()
-    customer.join()
     for proxy in house.proxies.values():
         proxy.mend()
     _calm_down(house, sender, customer, report)
