@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.chaos.customer import QUEUE, Arrival, Command, Heard
 from tests.chaos.house import House
 
 Row = dict[str, Any]
+_ERROR = re.compile(r"\S+ \S+ (error|critical) ")
 _DEAD = "sora.batch.commands.dead"
 QUEUES = {
     QUEUE, _DEAD, "sora.batch.commands", "sora.batch.cancels", "sora.batch.commands.waiting",
@@ -104,8 +106,8 @@ def complaints(house: House) -> Counter[str]:
     for service in (*house.services, house.rival):
         told = False
         for line in service.log.read_text(errors="replace").splitlines():
-            if " ERROR " in line:
-                counts[line.partition(" ERROR ")[2][:160]] += 1
+            if error := _ERROR.match(line):
+                counts[line[error.end() :][:160]] += 1
             elif told and line[:1].isalpha():
                 counts[line[:160]] += 1
             told = line.startswith(("Traceback", " ")) if line[:1] in "T " else False
