@@ -83,7 +83,7 @@ SAFEGUARDS = [
     Safeguard(
         "the rename of a whole file",
         "storage/videos.py",
-        'f"{job_id}.{epoch}.part"',
+        'f"{job_id}.{epoch}{_PART}"',
         'f"{job_id}.mp4"',
         ("tests/storage/test_videos.py",),
     ),
