@@ -40,6 +40,8 @@ _NOTICES_A_LOST_HOST = {
 """What libpq is told, in seconds (the second one in milliseconds): a host that says nothing any more, not even that it
 is gone, is away. The system's own patience, 15 minutes or two hours, would hold up all that a process was handed."""
 MIGRATIONS = Path(__file__).parent / "migrations"
+_APPLIED = "schema_migration"
+"""The runner's table of what was applied."""
 
 # What SQLite says while somebody else holds the lock or the disk is full: it passes, or a person makes it pass.
 _SQLITE_OUTAGES = ("locked", "busy", "full", "disk i/o error", "unable to open", "readonly", "read-only")
@@ -225,7 +227,9 @@ class Database:
                 )
 
     def _migrate(self) -> None:
-        # Imported here: a program that only asks for help needs none of it.
+        if self._is_up_to_date():
+            return
+        # Imported here: as a rule nobody needs it.
         from playhouse.migrations import Runner
 
         runner = Runner(self.peewee, str(MIGRATIONS))
@@ -239,6 +243,13 @@ class Database:
         if any(migration.applied is None for migration in status):
             runner.up()
         self.now()
+
+    def _is_up_to_date(self) -> bool:
+        """Whether exactly our migrations were applied, by what the runner notes of them."""
+        if not self.peewee.table_exists(_APPLIED):
+            return False
+        applied = {name for (name,) in self.execute(f"SELECT name FROM {_APPLIED}").fetchall()}
+        return applied == {path.stem for path in MIGRATIONS.glob("[0-9]*.py")}
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

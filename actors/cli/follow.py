@@ -62,13 +62,14 @@ def show_for(*, quiet: bool) -> Show:
     """The live view on a terminal; lines elsewhere."""
     if quiet:
         return Silence()
-    from rich.console import Console
+    if sys.stderr.isatty():  # elsewhere rich is not needed, and the first POST goes out the sooner without it
+        from rich.console import Console
 
-    console = Console(stderr=True, highlight=False)
-    if console.is_terminal and not console.is_dumb_terminal:
-        from actors.cli.live import LiveShow
+        console = Console(stderr=True, highlight=False)
+        if console.is_terminal and not console.is_dumb_terminal:
+            from actors.cli.live import LiveShow
 
-        return LiveShow(console)
+            return LiveShow(console)
     from actors.cli.lines import LineShow
 
     return LineShow(sys.stderr)

@@ -18,16 +18,19 @@ from typing import Any
 from tests.provider.mp4 import content
 
 ROOT = Path(__file__).parents[2]
+_GOLDEN = 0.618
 _FILE = content("video", 4096)
 
 
 class _Videos:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        """On the average: they differ by up to a quarter, so that not all end at once."""
         self._ready: list[float] = []
 
     def create(self) -> dict[str, Any]:
-        self._ready.append(time.monotonic() + self._seconds)
+        part = len(self._ready) * _GOLDEN % 1
+        self._ready.append(time.monotonic() + self._seconds * (0.75 + 0.5 * part))
         return self._told(len(self._ready) - 1, "queued")
 
     def look(self, number: int) -> dict[str, Any]:
