@@ -1,7 +1,9 @@
 """What becomes of a connection, and of what is handed to it, when it is closed. (All else is tested on a real broker.)"""
 
+import errno
 import socket
 import threading
+from unittest.mock import Mock
 
 import pika
 import pytest
@@ -10,6 +12,7 @@ from actors.broker.connection import Connection, ConnectionGone, State
 from actors.errors import SettingsError
 from actors.service import BatchService
 from actors.settings import Settings
+from tests.integration.support import until
 
 PATIENCE = 10
 
@@ -53,6 +56,16 @@ def test_one_that_is_closed_while_it_is_being_opened_is_broken_off():
             connection.close()
             assert peer.recv(8) == b""
     assert isinstance(left.exception(PATIENCE), ConnectionGone)
+
+
+def test_one_that_is_reset_while_it_is_being_opened_is_away_as_any_other(caplog, monkeypatch):
+    monkeypatch.setattr(socket.socket, "getpeername", Mock(side_effect=OSError(errno.ENOTCONN, "not connected")))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = Connection(f"amqp://127.0.0.1:{server.getsockname()[1]}/")
+        connection.start()
+        until(lambda: connection.state is State.AWAY)
+        connection.close()
+    assert [record.levelname for record in caplog.records if record.name.startswith("actors")] == ["WARNING"]
 
 
 def test_a_url_that_is_none_leaves_no_thread_behind(tmp_path):
