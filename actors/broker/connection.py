@@ -200,8 +200,8 @@ class Connection:
             try:
                 self._connection.ioloop.start()
             except Exception as error:
-                # Closed in the middle of its opening, pika fails after it has closed the socket; and a socket that is reset
-                # in that moment it takes for a mistake of ours.
+                # Closed in the middle of its opening, pika fails after it has closed the socket; and a socket that is
+                # reset in that moment it takes for a mistake of ours.
                 reset = isinstance(error.__context__, OSError)
                 if not (reset or self._closing.is_set()):
                     logger.exception("the connection to RabbitMQ failed", extra={"action": "broker_failed"})
