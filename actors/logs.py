@@ -26,7 +26,11 @@ _SECRETS = re.compile(
     r"(?P<before>\bBearer\s+)[^\s\"']+|(?P<user>://[^\s/:@]*:)[^\s/\"'@]+(?=@)|\bsk-[\w-]{8,}", re.IGNORECASE
 )
 _SHORTEST_SECRET = 4
-_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+UNSAFE = (
+    *range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF,
+)  # fmt: skip
+"""What could steer a terminal, end a line, or turn the direction of writing around."""
+_CONTROLS = {code: f"\\u{code:04x}" for code in UNSAFE if chr(code) not in "\n\t"}
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "action"}
 
 

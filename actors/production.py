@@ -10,6 +10,7 @@ import base64
 import errno
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -54,6 +55,9 @@ _LONGEST_BACKOFF = 30.0
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """What a person mends while a video waits: a disk or a quota that is full, a file system that has become read-only."""
 _BLOCK = 1 << 20
+_LARGEST_FILE = 4 << 30
+"""Bytes. A server that never stops sending must not fill the disk."""
+_KIND = re.compile(r"[\w.+-]{1,63}/[\w.+-]{1,63}", re.ASCII)
 _VIDEO_TYPES = ("video/", "image/gif", "application/octet-stream", "application/binary", "binary/octet-stream")
 
 T = TypeVar("T")
@@ -234,7 +238,7 @@ class Production:
                     raise _Ended(Failure(ErrorCode.STORAGE, text, {"remote_id": remote_id})) from error
                 await self._wait_for_room(text, full)
                 full += 1
-            except asyncio.CancelledError:
+            except (_Ended, asyncio.CancelledError):
                 part.discard()
                 raise
 
@@ -265,7 +269,10 @@ class Production:
 
     async def _fetch_once(self, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
         if video.inline is not None:
-            data = base64.b64decode(video.inline)
+            try:
+                data = base64.b64decode(video.inline)
+            except ValueError as error:
+                raise _broken(f"its base64 can't be read: {error}") from error
             return await self._keep(part, [data], "video/mp4", len(data))
         async with self._source(remote_id, video, tries) as response:
             return await self._receive(part, response)
@@ -282,19 +289,24 @@ class Production:
         """Take a file in. What fits into one block costs the flushing thread one visit."""
         expected = None if "Content-Encoding" in response.headers else response.content_length
         block: list[bytes] = []
-        size = 0
+        size = total = 0
         file: FileIO | None = None
         try:
             async for chunk in response.content.iter_any():
                 block.append(chunk)
                 size += len(chunk)
+                total += len(chunk)
+                if max(total, expected or 0) > _LARGEST_FILE:
+                    text = f"the file has more than {_LARGEST_FILE} bytes, which no video has a need of"
+                    raise _Ended(Failure(ErrorCode.DOWNLOAD_FAILED, text))
                 if size >= _BLOCK:
                     file = file or await self._tools.io.offload(part.open)
                     await self._tools.io.offload(part.write, file, b"".join(block))
                     block, size = [], 0
             return await self._keep(part, block, response.content_type, expected, file)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise SoraError(Failure(ErrorCode.NETWORK, f"the download broke off: {error}")) from error
+            text = f"the download broke off: {self._tools.client.words(error)}"
+            raise SoraError(Failure(ErrorCode.NETWORK, text)) from error
         finally:
             if file is not None:
                 with suppress(OSError):
@@ -340,7 +352,8 @@ class _Rest:
             if not is_mp4 and (self.content_type == "video/mp4" or not self.content_type.startswith(_VIDEO_TYPES)):
                 raise _broken(f"it is said to be {self.content_type} and is no MP4 file")
             part.flush(opened)
-        kind = "video/mp4" if is_mp4 else self.content_type
+        told = self.content_type if _KIND.fullmatch(self.content_type) else "application/octet-stream"
+        kind = "video/mp4" if is_mp4 else told
         path = part.publish(EXTENSIONS.get(kind, ".bin"))
         video = {"path": str(path), "bytes": part.bytes, "sha256": part.sha256, "content_type": kind}
         return part.path.parent, video

@@ -111,7 +111,7 @@ def _findings(report: AuditReport) -> Iterator[str]:
     for unknown in report.unknown_videos:
         age = "" if unknown.age_seconds is None else f", {span(unknown.age_seconds)} old"
         prompt = "" if unknown.prompt is None else f": {shorten(unknown.prompt, _PROMPT)}"
-        line = f"no job knows the video {clean(unknown.remote_id)} ({clean(unknown.status)}{age}){prompt}"
+        line = f"no job knows the video {clean(unknown.remote_id)} ({shorten(unknown.status, _PROMPT)}{age}){prompt}"
         yield line + (f"; it may be of {', '.join(unknown.may_be_of)}" if unknown.may_be_of else "")
     for surplus in report.surplus_videos:
         still = "the server still has it" if surplus.listed else "the server does not list it"

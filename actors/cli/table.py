@@ -13,6 +13,7 @@ import typer
 from actors.cli.options import warn
 from actors.cli.text import clean, count, reason, shorten, shown_path, span
 from actors.errors import ErrorCode
+from actors.logs import UNSAFE
 from storage.states import FINAL_JOB, BatchStatus, JobStatus
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _PROMPT = 40
 _NO_TERMINAL_WIDTH = 10_000
 """Columns: lines in a file or a pipe are not folded."""
-_C1 = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+_UNSAFE = {code: f"\\u{code:04x}" for code in UNSAFE if code >= 0x7F}  # json has escaped the others
 
 
 def print_json(document: Any) -> None:
@@ -33,7 +34,7 @@ def json_text(document: Any, indent: int | None = 2) -> str:
     """JSON without raw control characters, and in ASCII where standard output takes nothing else."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf8")
     separators = (",", ":") if indent is None else None
-    return json.dumps(document, indent=indent, separators=separators, ensure_ascii=not utf8).translate(_C1)
+    return json.dumps(document, indent=indent, separators=separators, ensure_ascii=not utf8).translate(_UNSAFE)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

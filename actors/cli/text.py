@@ -8,13 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from actors.errors import ErrorCode, InvalidRequest
+from actors.logs import UNSAFE
 
 SLUG_CHARACTERS = 60
 SLUG_BYTES = 180
 """File systems take 255 bytes a name; the number and the extension need some."""
 
-# C0 and C1 controls, DEL, and what turns the direction of writing around.
-_CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]+")
+_CONTROLS = re.compile(f"[{re.escape(''.join(map(chr, UNSAFE)))}]+")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 

@@ -29,6 +29,8 @@ PAGE = 100
 _READINGS = 8
 _PIECE = 65_536
 _SHORTEST_SECRET = 4
+_LARGEST_ANSWER = 64 * 1024 * 1024
+"""Bytes of JSON: some servers put a whole film into it."""
 _LOOK_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
 _FILE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
@@ -174,11 +176,17 @@ class SoraClient:
 
     async def __aenter__(self) -> Self:
         # A pooled connection that the server has just closed would make a false "unknown" of a create.
+        # And nothing of a server's is kept: no cookies.
         self._creates = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            headers={"Accept": "application/json"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
         )
-        self._rest = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30))
+        self._rest = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "identity"},
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -205,7 +213,7 @@ class SoraClient:
                 timeout=timeout,
                 data=body,
             ) as response:
-                return self._judge(response, self._read(await response.read()))
+                return self._judge(response, self._read(await _body_of(response)))
         except Exception as error:  # noqa: BLE001  (whatever it was, only the body tells whether it left)
             if body.sent:
                 return self._unanswered(error)
@@ -234,11 +242,11 @@ class SoraClient:
         return Refused(failure, sent=True, retry_after=pause)
 
     def _not_sent(self, error: Exception) -> Refused:
-        text = f"{self._place} can't be reached: {_words(error)}"
+        text = f"{self._place} can't be reached: {self.words(error)}"
         return Refused(Failure(ErrorCode.NETWORK, text), sent=False)
 
     def _unanswered(self, error: Exception) -> Unanswered:
-        return Unanswered(Failure(ErrorCode.NETWORK, f"creating the video got no answer: {_words(error)}"))
+        return Unanswered(Failure(ErrorCode.NETWORK, f"creating the video got no answer: {self.words(error)}"))
 
     async def _body(self, spec: VideoSpec, guard: Callable[[], None]) -> _Body:
         if self._settings.sora_request_format == "multipart":
@@ -331,12 +339,12 @@ class SoraClient:
     async def _file(self, url: str, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self._rest is not None
         await self.pace.turn()
-        asked = {**headers, "Accept-Encoding": "identity", "Accept": "video/*, application/binary, */*"}
+        asked = {**headers, "Accept": "video/*, application/binary, */*"}
         try:
             # aiohttp takes the key off when a redirect leaves the origin.
             response = await self._rest.get(url, headers=asked, timeout=_FILE_TIMEOUT)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _network(f"downloading the video failed: {_words(error)}") from error
+            raise _network(f"downloading the video failed: {self.words(error)}") from error
         # What goes wrong while the caller takes the file in may be the caller's disk: it is not ours to name.
         async with response:
             if response.status != 200 or "json" in response.headers.get("Content-Type", ""):
@@ -347,7 +355,7 @@ class SoraClient:
         try:
             body = self._read(await response.content.read(65_536))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _network(f"downloading the video failed: {_words(error)}")
+            return _network(f"downloading the video failed: {self.words(error)}")
         return self._error(response.status, response.headers, body, "downloading the video")
 
     async def _get(self, path: str) -> tuple[int, Any, Any]:
@@ -357,18 +365,30 @@ class SoraClient:
         assert self._rest is not None
         await self.pace.turn()
         try:
+            # A redirect is followed to look, never to change something at another place.
             async with self._rest.request(
-                method, self._base + path, headers=self._headers, timeout=_LOOK_TIMEOUT
+                method,
+                self._base + path,
+                headers=self._headers,
+                timeout=_LOOK_TIMEOUT,
+                allow_redirects=method == "GET",
             ) as response:
-                body = self._read(await response.read())
+                body = self._read(await _body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _network(f"{method} {path} got no answer: {_words(error)}") from error
+            raise _network(f"{method} {path} got no answer: {self.words(error)}") from error
         self.clock.learn(response.headers.get("Date"))
         if response.status != 429:
             self.pace.answered()
         return response.status, response.headers, body
 
-    def _read(self, text: bytes) -> Any:
+    def words(self, error: BaseException) -> str:
+        """What an error says. It may quote what the server sent, and that the key."""
+        text = str(error).strip() or type(error).__name__
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return wire.short(text)
+
+    def _read(self, text: bytes | bytearray) -> Any:
         """The body of an answer. A server may quote the key that it refuses: what it says is recorded and told."""
         body = wire.parse_json(text)
         for secret in self._secrets:
@@ -381,6 +401,20 @@ class SoraClient:
         if failure.code is ErrorCode.RATE_LIMITED:
             self.pace.rate_limited(pause)
         return SoraError(failure, status=status, retry_after=pause)
+
+
+async def _body_of(response: aiohttp.ClientResponse) -> bytearray:
+    """The body of an answer.
+
+    Raises:
+        aiohttp.ClientPayloadError: it is larger than any answer has a need of.
+    """
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > _LARGEST_ANSWER:
+            raise aiohttp.ClientPayloadError(f"it has more than {_LARGEST_ANSWER} bytes")
+    return body
 
 
 def _form(spec: VideoSpec) -> aiohttp.MultipartWriter:
@@ -409,7 +443,3 @@ def _data_url(reference: ReferenceRecord) -> str:
 
 def _network(text: str) -> SoraError:
     return SoraError(Failure(ErrorCode.NETWORK, text))
-
-
-def _words(error: BaseException) -> str:
-    return str(error).strip() or type(error).__name__

@@ -22,6 +22,13 @@ _WORDS = frozenset({"error", "detail", "code", "message"})
 """Where servers put what they say of an error."""
 DETAIL_MAX = 500
 _LARGEST = 1e15
+_LATEST = 253_402_300_800.0
+"""The end of the year 9999, as seconds since 1970: what is later is no time that can be shown."""
+_MOST_VALUES = 1_000_000
+_DEEPEST = 64
+_LONGEST_ID = 1024
+_LONGEST_PAUSE = 86_400.0
+"""Seconds: no server stops a process for longer than a day."""
 
 REFUSALS = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
 """Answers to a create that prove that nothing was made. Every other one without an id is unknown."""
@@ -74,7 +81,7 @@ def parse_video(body: Any) -> RemoteVideo | None:
     """Read a video object; None if this is none."""
     if not isinstance(body, dict) or not isinstance(body.get("status"), str):
         return None
-    status = body["status"]
+    status = short(body["status"])
     phase = phase_of(status)
     data = body.get("data")
     entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
@@ -83,7 +90,7 @@ def parse_video(body: Any) -> RemoteVideo | None:
         status=status,
         phase=phase,
         progress=_whole(body.get("progress")),
-        created_at=_number(body.get("created_at") or body.get("created")),
+        created_at=_time(body.get("created_at") or body.get("created")),
         prompt=_text(body.get("prompt")),
         model=_text(body.get("model")),
         seconds=_seconds(body.get("seconds")),
@@ -102,12 +109,29 @@ def phase_of(status: str) -> Phase:
     return Phase.ENDED_BADLY if word in _BAD else Phase.WORKING
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Read JSON; None if it is none."""
+def parse_json(text: bytes | bytearray) -> Any:
+    """Read JSON; None if it is none, or would take far more memory than any answer has a need of."""
+    if sum(map(text.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        return None
     try:
-        return json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    return None if _too_deep(document) else document
+
+
+def _too_deep(document: Any) -> bool:
+    level = [document]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def without(secret: str, body: Any) -> Any:
@@ -137,10 +161,10 @@ def error_words(body: Any) -> tuple[str | None, str]:
     if isinstance(error, dict):
         code = error.get("code")
         message = error.get("message") or error.get("detail") or error.get("error") or ""
-        return (_short(str(code)) if code is not None else None), _short(message)
+        return (short(str(code)) if code is not None else None), short(message)
     if isinstance(error, list):
-        return None, _short(json.dumps(error, ensure_ascii=False))
-    return None, _short(error or "")
+        return None, short(json.dumps(error, ensure_ascii=False))
+    return None, short(error or "")
 
 
 def http_failure(status: int, body: Any, what: str) -> Failure:
@@ -169,14 +193,14 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     """Seconds that the server asks to wait: milliseconds, seconds or a date, its own or its proxy's header."""
     for name in ("retry-after-ms", "llm_provider-retry-after-ms"):
         if (milliseconds := _number(headers.get(name))) is not None:
-            return max(0.0, milliseconds / 1000)
+            return _pause(milliseconds / 1000)
     for name in ("retry-after", "llm_provider-retry-after"):
         if (value := headers.get(name)) is None:
             continue
         if (seconds := _number(value)) is not None:
-            return max(0.0, seconds)
+            return _pause(seconds)
         if (at := http_date(value)) is not None:
-            return max(0.0, at - (_told_now(headers) if now is None else now))
+            return _pause(at - (_told_now(headers) if now is None else now))
     return None
 
 
@@ -184,6 +208,10 @@ def _told_now(headers: Mapping[str, str]) -> float:
     """When an answer was given, by the clock that its dates are of; ours may be anywhere."""
     at = http_date(headers.get("date"))
     return time.time() if at is None else at
+
+
+def _pause(seconds: float) -> float:
+    return min(max(0.0, seconds), _LONGEST_PAUSE)
 
 
 def http_date(value: str | None) -> float | None:
@@ -209,21 +237,32 @@ def _urls(body: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[str, ...
     return tuple(url for url in found if isinstance(url, str) and url.startswith(("http://", "https://")))
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """What a server said, in a length that can be kept, and without what a database can't."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = text.replace("\0", "").encode(errors="replace").decode()
     return text if len(text) <= DETAIL_MAX else f"{text[: DETAIL_MAX - 3]}..."
 
 
 def identifier(body: dict[str, Any]) -> str | None:
-    """A video's id, if it is one that can be kept and asked for again."""
+    """A video's id, if it can be kept and asked for again: dots alone would lead elsewhere in a URL's path."""
     value = body.get("id") or body.get("task_id")
     text = str(value) if isinstance(value, str | int) and value else ""
-    return text if text and text == text.replace("\0", "").encode(errors="replace").decode() else None
+    return text if text.strip(".") and len(text) <= _LONGEST_ID and _can_be_kept(text) else None
+
+
+def _can_be_kept(text: str) -> bool:
+    """Whether a database and a document take it: no NUL character, no lone surrogate."""
+    return text == text.replace("\0", "").encode(errors="replace").decode()
+
+
+def _time(value: Any) -> float | None:
+    number = _number(value)
+    return number if number is not None and 0 <= number < _LATEST else None
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value and _can_be_kept(value) else None
 
 
 def _number(value: Any) -> float | None:

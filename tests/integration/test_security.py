@@ -1,4 +1,4 @@
-"""Input from outside can't hurt, and what is secret stays so: the promises of docs/security.md, from outside."""
+"""Input from outside can't hurt, and what is secret stays so: the promises of docs/SECURITY.md, from outside."""
 
 import http.server
 import json
@@ -33,8 +33,8 @@ Options = Callable[..., dict[str, Any]]
 
 KEY, WORD, MAIL = "kestrel-key-5170", "puffin-word-8231", "heron-word-9342"
 """The key, and the passwords of a database and of RabbitMQ: shaped like nothing that a pattern knows."""
-EVIL = "\x1b]0;owned\x07\x1b[31mred\x9b2J\x08\x7f"
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+EVIL = "\x1b]0;owned\x07\x1b[31mred\x9b2J\x08\x7f\u202egpj.\u2066\u200f\u2028"
+_CONTROL = re.compile("[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +226,12 @@ def test_no_redirect_carries_the_key(route: str, provider: Provider, start_servi
         until(lambda: service.get_batch_status("b").jobs[0].remote_id)
         service.cancel_batch("b")
     running.result(PATIENCE)
-    provider.wait_until(lambda ledger: ledger["elsewhere"])
+    if route == "delete":  # it would delete something else
+        provider.wait_until(lambda ledger: ledger["requests"].get("delete"))
+        service.close()
+        assert provider.ledger()["elsewhere"] == []
+    else:
+        provider.wait_until(lambda ledger: ledger["elsewhere"])
     assert provider.summary()["leaked_authorizations"] == 0
 
 
@@ -354,4 +359,4 @@ def test_nothing_from_outside_steers_a_terminal(
     ask("audit", "-v")
     text = ask.everything()
     assert "owned" in text
-    assert not [line for line in text.splitlines() if _CONTROL.search(line)]
+    assert not [line for line in text.split("\n") if _CONTROL.search(line)]

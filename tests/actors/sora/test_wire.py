@@ -258,9 +258,24 @@ def test_no_body_of_any_server_is_an_error_of_ours(body, status):
         assert video.progress is None or 0 <= video.progress <= 100
 
 
-@pytest.mark.parametrize("text", ["", "<html>", b"\xff\xfe", "[" * 100_000, "{"])
+@pytest.mark.parametrize("text", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000, b"{", b"[" * 999 + b"]" * 999])
 def test_what_is_no_json_is_none(text):
     assert parse_json(text) is None
+
+
+def test_no_pause_is_longer_than_a_day():
+    assert retry_after({"retry-after": "1e14"}) == 86_400
+    assert retry_after({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}) == 86_400
+
+
+@pytest.mark.parametrize("id_", [".", "..", "x" * 1025, "a\0b", "\ud800"])
+def test_an_id_that_can_not_be_asked_for_is_none(id_):
+    assert parse_video({"id": id_, "status": "queued"}).id is None
+
+
+@pytest.mark.parametrize("time", [-1, 253_402_300_800, 1e300, 1_764_000_000_000])
+def test_a_time_that_can_not_be_shown_is_none(time):
+    assert parse_video({"id": "v", "status": "queued", "created_at": time}).created_at is None
 
 
 def test_json_is_read_from_bytes():
