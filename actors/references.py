@@ -10,11 +10,14 @@ import binascii
 import hashlib
 import http.client
 import mimetypes
+import os
 import re
+import stat
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from actors.errors import FieldError, InvalidRequest
@@ -24,6 +27,9 @@ from storage.records import ReferenceRecord
 
 MAX_BYTES = 32 * 1024 * 1024
 _FETCH_SECONDS = 30
+_PIECE = 1 << 16
+_READ = os.O_RDONLY | os.O_NONBLOCK
+"""A pipe that nobody writes into is not waited for."""
 _LONGEST_NAME = 200
 _KIND = re.compile(r"[\w.+-]{1,31}/[\w.+-]{1,32}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -63,21 +69,45 @@ def _bytes_of(reference: str, settings: Settings, *, paths: bool) -> ReferenceRe
     if reference.startswith(("https://", "http://")):
         return _fetch(reference, settings)
     path = Path(reference)
-    if not paths and not _below(path, settings.sora_reference_dirs):
-        raise ValueError("it lies in no folder of SORA_REFERENCE_DIRS")
-    if path.exists() and not path.is_file():  # reading a pipe or a device need not end
-        raise ValueError("it is no file; name an image's file")
-    with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)  # what a file system tells of a size need not hold
+    descriptor = os.open(path, _READ) if paths else _open_below(path, settings.sora_reference_dirs)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # reading a pipe or a device need not end
+            raise ValueError("it is no file; name an image's file")
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(MAX_BYTES + 1)  # what a file system tells of a size need not hold
+    finally:
+        os.close(descriptor)
     return _record(path.name, content, mimetypes.guess_type(path.name)[0])
 
 
-def _below(path: Path, folders: tuple[str, ...]) -> bool:
+def _open_below(path: Path, folders: tuple[str, ...]) -> int:
+    """Open what lies below an allowed folder once symbolic links are resolved.
+
+    Whoever may write into the folder may put a link there between the look and the opening: so from the folder on,
+    each step is opened by itself and follows none.
+    """
     try:
-        real = path.resolve(strict=True)  # a symbolic link leads nowhere else
-    except OSError:
-        return False  # whoever may read no file is not told which ones there are
-    return any(real.is_relative_to(Path(folder).resolve()) for folder in folders)
+        real = path.resolve(strict=True)
+        folder = next(each for each in map(_resolved, folders) if real != each and real.is_relative_to(each))
+        return _opened(folder, real.relative_to(folder).parts)
+    except (OSError, StopIteration):  # whoever may read no file is not told which ones there are
+        raise ValueError("it lies in no folder of SORA_REFERENCE_DIRS") from None
+
+
+def _resolved(folder: str) -> Path:
+    return Path(folder).resolve()
+
+
+def _opened(folder: Path, parts: tuple[str, ...]) -> int:
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    for number, part in enumerate(parts, 1):
+        how = _READ if number == len(parts) else os.O_RDONLY | os.O_DIRECTORY
+        try:
+            following = os.open(part, how | os.O_NOFOLLOW, dir_fd=at)
+        finally:
+            os.close(at)
+        at = following
+    return at
 
 
 def _data_url(url: str) -> ReferenceRecord:
@@ -106,8 +136,21 @@ def _fetch(url: str, settings: Settings) -> ReferenceRecord:
     if host not in {allowed.lower() for allowed in settings.sora_reference_hosts}:
         raise ValueError(f"the host {host!r} is not in SORA_REFERENCE_HOSTS")
     with urllib.request.build_opener(_NoRedirect).open(url, timeout=_FETCH_SECONDS) as answer:
-        content = answer.read(MAX_BYTES + 1)
+        content = _taken_in(answer)
         return _record(Path(parts.path).name or "reference", content, answer.headers.get_content_type())
+
+
+def _taken_in(answer: http.client.HTTPResponse) -> bytes:
+    """Not more than shows that it is too much, nor for longer than it may take: a command waits for it."""
+    content, whole, deadline = bytearray(), answer.length, monotonic() + _FETCH_SECONDS
+    most = MAX_BYTES + 1 if whole is None else min(whole, MAX_BYTES + 1)
+    while len(content) < most and (piece := answer.read1(min(_PIECE, most - len(content)))):
+        content += piece
+        if monotonic() > deadline:
+            raise ValueError(f"it did not come within {_FETCH_SECONDS} s")
+    if whole is not None and len(content) < most:
+        raise http.client.IncompleteRead(b"", most - len(content))
+    return bytes(content)
 
 
 def _record(name: str, content: bytes, told: str | None) -> ReferenceRecord:

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import http.client
 import os
+import socket
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -162,6 +164,36 @@ def test_nothing_leads_out_of_an_allowed_folder(picture, tmp_path, escape):
     assert "in no folder" in refused(str(path), paths=False, sora_reference_dirs=(str(picture.parent),))
 
 
+@pytest.mark.parametrize("swapped", ["the file", "its folder"])
+def test_a_link_that_is_put_there_after_the_look_is_not_followed(picture, tmp_path, mocker, swapped):
+    inside, outside = picture.parent / "inner", tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "x.png").write_bytes(PNG)
+    look = Path.resolve
+
+    def look_and_swap(path, **how):
+        found = look(path, **how)
+        if path.name == "x.png" and not inside.is_symlink() and not (inside / "x.png").is_symlink():
+            place = inside / "x.png" if swapped == "the file" else inside
+            place.rename(tmp_path / "gone")
+            place.symlink_to(outside / "x.png" if swapped == "the file" else outside)
+        return found
+
+    mocker.patch.object(Path, "resolve", look_and_swap)
+    assert "in no folder" in refused(str(inside / "x.png"), paths=False, sora_reference_dirs=(str(picture.parent),))
+
+
+def test_an_allowed_folder_itself_is_no_file(picture):
+    assert "in no folder" in refused(str(picture.parent), paths=False, sora_reference_dirs=(str(picture.parent),))
+
+
+def test_a_pipe_in_an_allowed_folder_is_not_waited_for(picture):
+    os.mkfifo(picture.parent / "pipe.png")
+    text = refused(str(picture.parent / "pipe.png"), paths=False, sora_reference_dirs=(str(picture.parent),))
+    assert "it is no file" in text
+
+
 def test_a_folder_whose_name_only_begins_like_an_allowed_one_is_not_allowed(picture, tmp_path):
     (tmp_path / "allowed-not").mkdir()
     (tmp_path / "allowed-not" / "x.png").write_bytes(PNG)
@@ -186,10 +218,11 @@ class Answer:
     headers = type("Headers", (), {"get_content_type": staticmethod(lambda: "image/png")})
 
     def __init__(self, content):
-        self._content = content
+        self._rest, self.length = content, len(content)
 
-    def read(self, limit):
-        return self._content[:limit]
+    def read1(self, limit):
+        piece, self._rest = self._rest[:limit], self._rest[limit:]
+        return piece
 
     def __enter__(self):
         return self
@@ -245,6 +278,42 @@ def test_an_address_that_can_not_be_sent_is_refused():
 def test_an_answer_that_breaks_off_is_refused(web):
     web.side_effect = http.client.IncompleteRead(b"x", 9)
     assert "IncompleteRead" in refused("https://images.example/a.png", sora_reference_hosts=("images.example",))
+
+
+def test_an_answer_that_is_shorter_than_it_said_is_refused(web):
+    web.return_value.length = len(PNG) + 1
+    assert "IncompleteRead" in refused("https://images.example/a.png", sora_reference_hosts=("images.example",))
+
+
+def test_an_answer_that_drips_is_not_waited_for(web, monkeypatch):
+    monkeypatch.setattr(references, "_FETCH_SECONDS", 0)
+    assert "did not come within" in refused("https://images.example/a.png", sora_reference_hosts=("images.example",))
+
+
+def test_a_name_that_leads_to_another_host_is_not_asked_for_anything(monkeypatch):
+    """A name that was allowed leads to an address inside: whoever listens there has no certificate for it."""
+    heard = []
+    with socket.create_server(("127.0.0.1", 0)) as inside:
+        at = inside.getsockname()[1]
+
+        def listen():
+            connection, _ = inside.accept()
+            with connection:
+                connection.settimeout(5)
+                heard.append(connection.recv(65_536))
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret")
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        original = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", lambda _host, port, *more: original("127.0.0.1", port, *more))
+        monkeypatch.setenv("no_proxy", "*")
+        host = f"images.example:{at}"
+        text = refused(f"https://{host}/a.png", paths=False, sora_reference_hosts=(host,))
+        listener.join()
+    assert "SSL" in text
+    assert b"GET" not in heard[0]
+    assert "secret" not in text
 
 
 def test_a_host_that_does_not_answer_is_named(web):
