@@ -17,6 +17,7 @@ from typing import Any
 from actors.errors import InvalidRequest
 
 STDIN = "-"
+_MOST_VALUES = 1_000_000
 _COLUMNS = {"prompt": "prompt", "duration": "duration", "size": "size", "model": "model"} | dict.fromkeys(
     ("input_reference", "inputreference"), "input_reference"
 )
@@ -110,6 +111,9 @@ class _Unreadable(Exception):
     """What is wrong, and the way out."""
 
 
+_TOO_MUCH = _Unreadable(f"its aliases stand for more than {_MOST_VALUES} values: write out what you mean")
+
+
 def sniff(text: str) -> str:
     """Which format a text without a telling name has."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -142,12 +146,20 @@ def _yaml(text: str) -> Request:
     class Loader(yaml.SafeLoader):
         """YAML's plain values without its dates, which JSON has not."""
 
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            """Merge what `<<` names: each level may hold the one below many times."""
+            super().flatten_mapping(node)
+            if len(node.value) > _MOST_VALUES:
+                raise _TOO_MUCH
+
     Loader.yaml_implicit_resolvers = {
         first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     try:
-        return _request(yaml.load(text, Loader))  # noqa: S506  (a SafeLoader)
+        document = yaml.load(text, Loader)  # noqa: S506  (a SafeLoader)
+        _check_size(document)
+        return _request(document)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -158,6 +170,18 @@ def _yaml(text: str) -> Request:
         raise _Unreadable("nested too deeply to be read: write a list of videos") from None
     except (ValueError, TypeError) as error:
         raise _Unreadable(f"a value in it can't be read ({error}): mend it, or put it in quotes") from None
+
+
+def _check_size(document: Any) -> None:
+    """Count what a document holds with every alias written out: a few lines of YAML may stand for billions."""
+    count, rest = 0, [document]
+    while rest:
+        inner = rest.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise _TOO_MUCH
+        if isinstance(inner, dict | list | tuple):
+            rest += inner.values() if isinstance(inner, dict) else inner
 
 
 def _request(document: Any) -> Request:

@@ -19,6 +19,12 @@ def written(folder: Path, name: str, content: str | bytes) -> str:
     return str(path)
 
 
+def laughs(level: str) -> str:
+    """A few lines that stand for billions of values: each holds the one above it ten times."""
+    lines = [f"- &a{number} {level.format(', '.join([f'*a{number - 1}'] * 10))}" for number in range(1, 11)]
+    return "\n".join(["- &a0 {prompt: Sea}", *lines])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
@@ -28,6 +34,8 @@ def written(folder: Path, name: str, content: str | bytes) -> str:
         ("a.json", '{"videos": [], "batchName": "x"}', None),
         ("a.yaml", "batch_name: Nature\nvideos:\n  - prompt: Sea\n    duration: 5\n  - Sky\n", SEA),
         ("a.yml", "- Sea\n- prompt: 2026-11-23\n", {"videos": [{"prompt": "Sea"}, {"prompt": "2026-11-23"}]}),
+        ("a.yaml", "a: &a {size: 1x1}\nvideos: [{<<: *a, prompt: Sea}]",
+         {"a": {"size": "1x1"}, "videos": [{"size": "1x1", "prompt": "Sea"}]}),
         ("a.txt", "# titles\n\n Sea \r\nSky\n", {"videos": [{"prompt": "Sea"}, {"prompt": "Sky"}]}),
         ("a.csv", "prompt,duration\nSea,5\n\nSky,\n", {"videos": [{"prompt": "Sea", "duration": "5"}, {"prompt": "Sky"}]}),
         ("a.csv", 'Prompt;inputReference;scene\n"Sea; calm";a.png;1\n',
@@ -45,6 +53,15 @@ def test_every_format_gives_a_request(tmp_path: Path, name: str, content: str, e
         assert read_request(source) == expected
 
 
+def test_merges_of_merges_stand_for_no_more_than_they_hold(tmp_path: Path) -> None:
+    try:
+        request = read_request(written(tmp_path, "a.yaml", laughs("{{<<: [{}]}}")))
+    except InvalidRequest as error:  # a PyYAML that writes each out
+        assert "aliases stand for more than" in str(error)
+    else:
+        assert request["videos"] == [{"prompt": "Sea"}] * 11
+
+
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
@@ -57,6 +74,9 @@ def test_every_format_gives_a_request(tmp_path: Path, name: str, content: str, e
         ("a.yaml", "a: \x07", "not YAML"),
         ("a.yaml", "just words", "not a single str"),
         ("a.yaml", "[" * 100_000, "nested too deeply"),
+        ("a.yaml", laughs("[{}]"), "aliases stand for more than"),
+        ("a.yaml", laughs("!!omap [x: [{}]]"), "aliases stand for more than"),
+        ("a.yaml", "- &a [*a]", "aliases stand for more than"),
         ("a.csv", "text,duration\nSea,5\n", "no `prompt` column.*'text', 'duration'"),
         ("a.csv", "prompt,size,size\nSea,1,2\n", "two `size` columns"),
         ("a.csv", "prompt,size\nSea, calm,5\n", "line 2 has 3 cells for 2 columns"),
