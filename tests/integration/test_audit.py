@@ -17,6 +17,11 @@ from tests.provider.client import Provider
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(autouse=True)
+def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.production._LONGEST_BACKOFF", 0.05)
+
+
 def made(service: BatchService, count: int = 3, **more: Any) -> Any:
     batch = service.create_batch(videos(*numbered(count), **more))
     return service.process_batch(batch.id).result(PATIENCE)

@@ -227,8 +227,9 @@ BLIND_LISTINGS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("listing", BLIND_LISTINGS, ids=str)
 @pytest.mark.parametrize("accepted", [True, False], ids=["made", "not made"])
 def test_what_nobody_can_tell_is_never_submitted_twice(
-    accepted: bool, listing: dict[str, Any], provider: Provider, service: BatchService
+    accepted: bool, listing: dict[str, Any], provider: Provider, start_service: Start
 ) -> None:
+    service = start_service(sora_submit_timeout=600)  # for so long a listing is asked for again
     provider.options(latency=0.02)
     provider.fault(on="list", times=-1, **listing)
     provider.fault(on="create", match="video 2", do="lose_response" if accepted else "lose_request")
