@@ -3,11 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from storage.changes import Storage
 from storage.database import Database
 from tests.servers.postgresql import PostgreSQL
+
+# How long an example takes is the machine's affair, which may be busy with something else.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
