@@ -29,8 +29,11 @@ class NewBatch:
     references: list[ReferenceRecord]
 
 
-def create(storage: Storage, new: NewBatch) -> None:
+def create(storage: Storage, new: NewBatch) -> bool:
     """Store a batch, once.
+
+    Returns:
+        False if it was stored before: nothing was written.
 
     Raises:
         Conflict: the id exists with another request.
@@ -40,11 +43,12 @@ def create(storage: Storage, new: NewBatch) -> None:
     if not storage.batches.add(batch):
         if existing(storage, batch.id).digest != batch.digest:
             raise Conflict(f"batch {batch.id} exists already, with another request; choose another id")
-        return
+        return False
     for reference in new.references:
         storage.jobs.keep_reference(reference)
     storage.jobs.add(new.jobs)
     storage.journal.append([batch_event(EventName.BATCH_CREATED, batch, sequence, batch.created_at)])
+    return True
 
 
 def existing(storage: Storage, batch_id: str) -> BatchRecord:

@@ -139,7 +139,8 @@ class BatchService:
         """
         parsed = BatchVideoRequest.parse(request, max_size=self.settings.batch_max_size)
         new = new_batch(parsed, self.settings, self.now())
-        self._write(lambda: operations.create(self._storage, new))
+        if self._write(lambda: operations.create(self._storage, new)):
+            return Batch.of(new.batch, new.jobs)
         return self.get_batch_status(new.batch.id)
 
     def process_batch(self, batch_id: str, concurrency: int | None = None) -> RunningBatch:

@@ -37,9 +37,12 @@ class JobRepository:
     def each_of_batch(self, batch_id: str) -> Iterator[JobRecord]:
         """A batch's jobs in their order, read when they are asked for."""
         position, some = 0, "WHERE batch_id=? AND position>? AND position<=? ORDER BY position"
-        while chunk := self._rows.select(some, (batch_id, position, position + _CHUNK)):
+        whole = True
+        while whole:
+            chunk = self._rows.select(some, (batch_id, position, position + _CHUNK))
             yield from chunk
             position += _CHUNK
+            whole = len(chunk) == _CHUNK
 
     def by_id(self, job_ids: Iterable[str]) -> dict[str, JobRecord]:
         """These jobs, as far as they exist."""

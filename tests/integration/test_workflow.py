@@ -56,6 +56,12 @@ def check_complete(batch: Batch, provider: Provider, count: int) -> None:
 # --- creation, progress, status
 
 
+def test_a_created_batch_is_told_as_it_is_recorded(service):
+    request = videos("a lake", "a hill", metadata={"team": ["blue", 1.5]}, batch_name="Nature", id="nature")
+    created = service.create_batch(request)
+    assert created == service.get_batch_status("nature") == service.create_batch(request)
+
+
 def test_a_created_batch_waits_until_it_is_processed(provider: Provider, service: BatchService) -> None:
     request = {
         "videos": [{"prompt": "a boat", "duration": 10}, {"prompt": "a car", "metadata": {"inputReference": 1}}],
