@@ -1,0 +1,58 @@
+"""sora-batch, as a program uses it: a BatchService on SQLite, everything recorded and flushed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from typing import Any
+
+import actors.runtime  # noqa: F401  (what the first batch would import)
+from actors.service import BatchService
+from actors.settings import Settings
+from tests.benchmarks.peers.stage import Order, perform
+
+_LONGEST = 3_600_000
+
+
+class Ours:
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._settings = Settings(
+            _env_file=None, openai_base_url=order.base_url, openai_api_key="key", video_dir=str(order.folder / "videos"),
+            database_url=f"sqlite:///{order.folder}/batches.db", sora_poll_interval=1000 * order.poll,
+            batch_max_size=10_000, batch_timeout=0, amqp_url=order.amqp_url,
+        )  # type: ignore[call-arg]  # fmt: skip
+
+    def open(self) -> None:
+        self._service = BatchService(self._settings)
+
+    def run(self) -> dict[str, Any]:
+        order, running = self._order, []
+        each = order.videos // order.batches
+        for start in range(0, order.videos, each):
+            videos = [{"prompt": prompt} for prompt in order.prompts[start : start + each]]
+            batch = self._service.create_batch({"videos": videos})
+            running.append(self._service.process_batch(batch.id, concurrency=min(each, order.concurrency)))
+        ended = [each.result(timeout=_LONGEST) for each in running]
+        states = Counter(str(job.status) for batch in ended for job in batch.jobs)
+        errors = Counter(str(job.error.code) for batch in ended for job in batch.jobs if job.error)
+        return {"states": states, "errors": errors}
+
+    def close(self) -> dict[str, Any]:
+        """What is left behind: tasks when the last batch had ended, threads when the service was closed."""
+        runtime = self._service._runtime
+        assert runtime is not None
+        tasks = runtime.io.submit(_tasks()).result(timeout=10)
+        self._service.close()
+        threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        return {"tasks_left": tasks, "threads_left": threads}
+
+
+async def _tasks() -> list[str]:
+    ours = asyncio.current_task()
+    return [str(task.get_coro()) for task in asyncio.all_tasks() if task is not ours]
+
+
+if __name__ == "__main__":
+    perform(Ours)

@@ -1,0 +1,71 @@
+"""What every peer's process does alike: get ready, say so, wait for the word, make the videos, tell, wait for the end.
+
+Ready means that everything is imported and made that needs no video; the clock runs from the word to the telling.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a peer is to make, where, and how."""
+
+    base_url: str
+    folder: Path
+    videos: int
+    concurrency: int
+    poll: float
+    """Seconds between two looks at a video."""
+    batches: int = 1
+    """The videos come in so many batches of the same size, all at once."""
+    look_first: bool = False
+    """Whether who polls looks at a video right after its POST, and not after a pause."""
+    amqp_url: str | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """A prompt for each video; no two are the same."""
+        return [f"video {number}" for number in range(1, self.videos + 1)]
+
+
+class Peer(Protocol):
+    """One way to make many videos."""
+
+    def open(self) -> None:
+        """Get ready."""
+
+    def run(self) -> dict[str, Any]:
+        """Make the videos; tell what only this peer has to tell."""
+
+    def close(self) -> dict[str, Any]:
+        """End; tell what is left behind."""
+
+
+def perform(make: Callable[[Order], Peer]) -> None:
+    """Be a peer's process."""
+    warnings.filterwarnings("ignore", "The Sora API is scheduled", DeprecationWarning)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    given = json.loads(sys.argv[1])
+    peer = make(Order(**given | {"folder": Path(given["folder"])}))
+    peer.open()
+    try:
+        _say("ready")
+        if sys.stdin.readline() == "go\n":
+            _say(json.dumps(peer.run()))
+            sys.stdin.readline()  # until what this process holds was measured
+    finally:
+        left = peer.close()
+    _say(json.dumps(left))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
