@@ -8,6 +8,9 @@ OURS, FLOOR, SDK, SDK_AIOHTTP, DRAMATIQ = "sora-batch", "floor", "openai", "open
 PEERS = {
     FLOOR: ("floor",),
     OURS: ("ours",),
+    SDK_AIOHTTP: ("openai_sdk", "aiohttp"),
+    SDK: ("openai_sdk", "httpx"),
+    DRAMATIQ: ("dramatiq_group",),
 }
 """By name: the module in `peers/` and its words. In this order they take their turns."""
 WITH_RABBITMQ = frozenset({DRAMATIQ})

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,12 @@ class Order:
     look_first: bool = False
     """Whether who polls looks at a video right after its POST, and not after a pause."""
     amqp_url: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read it from JSON."""
+        given = json.loads(text)
+        return cls(**given | {"folder": Path(given["folder"])})
 
     @property
     def prompts(self) -> list[str]:
@@ -54,10 +60,9 @@ def perform(make: Callable[[Order], Peer]) -> None:
     """Be a peer's process."""
     warnings.filterwarnings("ignore", "The Sora API is scheduled", DeprecationWarning)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    given = json.loads(sys.argv[1])
-    peer = make(Order(**given | {"folder": Path(given["folder"])}))
-    peer.open()
+    peer = make(Order.parse(sys.argv[1]))
     try:
+        peer.open()
         _say("ready")
         if sys.stdin.readline() == "go\n":
             _say(json.dumps(peer.run()))
