@@ -9,6 +9,7 @@ import pytest
 from storage.changes import Storage
 from storage.database import Database
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.rabbitmq import RabbitMQ
 
 # How long an example takes is the machine's affair, which may be busy with something else.
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -20,6 +21,13 @@ def postgresql() -> Iterator[PostgreSQL]:
     """One server for all tests that only need a database of it. Whoever kills servers starts another."""
     with PostgreSQL() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """One node for all tests; who kills it starts it again."""
+    with RabbitMQ() as node:
+        yield node
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])

@@ -15,8 +15,9 @@ from pathlib import Path
 from actors.model import Batch
 from actors.service import BatchService
 from tests.benchmarks.databases import KINDS, empty_database
-from tests.benchmarks.quick_api import quick_api
+from tests.benchmarks.serving import Serving
 from tests.benchmarks.sizes import settings
+from tests.benchmarks.studio import Options
 
 PLACES, SMALL, LARGE, SECONDS = 20, 3, 1_000, 1.0
 ROUNDS = 7
@@ -44,8 +45,9 @@ def ahead(service: BatchService, large_id: str, batch: Batch) -> int:
 
 def main() -> int:
     for kind in KINDS:
-        with empty_database(kind) as database, quick_api(SECONDS) as url, tempfile.TemporaryDirectory() as folder:
-            given = settings(url, database, Path(folder), sora_max_in_flight=PLACES, sora_poll_interval=100)
+        with empty_database(kind) as database, Serving() as server, tempfile.TemporaryDirectory() as folder:
+            server.reset(Options(latency=SECONDS))
+            given = settings(server.base_url, database, Path(folder), sora_max_in_flight=PLACES, sora_poll_interval=100)
             with BatchService(given) as service:
                 small(service)
                 alone = statistics.median(small(service)[0] for _ in range(ROUNDS))

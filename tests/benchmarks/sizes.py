@@ -14,7 +14,8 @@ from pathlib import Path
 from actors.service import BatchService
 from actors.settings import Settings
 from tests.benchmarks.databases import empty_database
-from tests.benchmarks.quick_api import quick_api
+from tests.benchmarks.serving import Serving
+from tests.benchmarks.studio import Options
 
 SMALL, LARGE, CONCURRENCY = 100, 10_000, 50
 LIMIT = 1.2
@@ -36,8 +37,9 @@ def cost(service: BatchService, videos: int) -> float:
 
 def main() -> int:
     kind = sys.argv[1] if len(sys.argv) > 1 else "sqlite"
-    with empty_database(kind) as database, quick_api() as url, tempfile.TemporaryDirectory() as folder:
-        with BatchService(settings(url, database, Path(folder))) as service:
+    with empty_database(kind) as database, Serving() as server, tempfile.TemporaryDirectory() as folder:
+        server.reset(Options(latency=0.0))
+        with BatchService(settings(server.base_url, database, Path(folder))) as service:
             cost(service, SMALL)
             small = statistics.median(cost(service, SMALL) for _ in range(15))
             large = cost(service, LARGE)

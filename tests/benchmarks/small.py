@@ -15,8 +15,9 @@ from typing import Any
 from actors.service import BatchService
 from storage.database import Database
 from tests.benchmarks.databases import KINDS, empty_database
-from tests.benchmarks.quick_api import quick_api
+from tests.benchmarks.serving import Serving
 from tests.benchmarks.sizes import settings
+from tests.benchmarks.studio import Options
 
 SIZE, BATCHES, PARALLEL = 3, 1_000, 50
 
@@ -63,10 +64,11 @@ def main() -> int:
     for kind in kinds:
         with (
             empty_database(kind) as database,
-            quick_api() as url,
+            Serving() as server,
             tempfile.TemporaryDirectory() as folder,
-            BatchService(settings(url, database, Path(folder), batch_parallel=PARALLEL)) as service,
+            BatchService(settings(server.base_url, database, Path(folder), batch_parallel=PARALLEL)) as service,
         ):
+            server.reset(Options(latency=0.0))
             made(service, requests(1, SIZE))
             one = made(service, requests(1, batches * SIZE)) / batches
             counted.reset()

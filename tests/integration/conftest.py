@@ -78,13 +78,6 @@ def drivers(drivers_process: Drivers) -> Iterator[Drivers]:
     drivers_process.reset()
 
 
-@pytest.fixture(scope="session")
-def rabbitmq() -> Iterator[RabbitMQ]:
-    """One node for all tests; who kills it starts it again."""
-    with RabbitMQ() as node:
-        yield node
-
-
 @pytest.fixture
 def application(rabbitmq: RabbitMQ) -> Iterator[Application]:
     """A program beside the service; the queues are as new."""
