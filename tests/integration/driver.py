@@ -12,6 +12,7 @@ It reads orders from standard input, one JSON document a line, and forks a child
     watch     say at the end which points were passed, and which effects no point names
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -161,6 +162,10 @@ def _let_go(order: Order) -> None:
     batch_id = _batch(order, service)
     service.process_batch(batch_id)
     until(lambda: sum(job.status == "generating" for job in service.get_batch_status(batch_id).jobs) == 2)
+    # Its supervisor has been told so, too, and has handled it.
+    service._recorder.write(lambda: None).result()
+    for _ in range(3):
+        service._started().io.submit(asyncio.sleep(0)).result()
     with _watched(order, lambda: service), service:
         service.let_go(batch_id)
 

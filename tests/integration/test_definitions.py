@@ -15,7 +15,7 @@ from actors.commands.consumer import CommandConsumers
 from actors.commands.handler import CommandHandler
 from actors.settings import Settings
 from tests.docs.definitions_document import document
-from tests.integration.support import videos
+from tests.integration.support import until, videos
 from tests.servers.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.integration
@@ -71,10 +71,12 @@ def test_commands_go_through_classic_queues_too(rabbitmq: RabbitMQ, start_servic
     consumers.start()
     try:
         service.serve()
+        virtual_host = url.rpartition("/")[2]
+        until(lambda: topology.CANCELS in rabbitmq.control("list_queues", "-p", virtual_host, "name"))
         with BatchClient(url) as client:  # it finds other queues than it would make, and uses them
             batch_id = client.create(videos("A lake"))
             assert list(client.events(batch_id))[-1].name == "batch.completed"
     finally:
         stopping.set()
         consumers.stop()
-    assert "classic" in rabbitmq.control("list_queues", "-p", url.rpartition("/")[2], "type")
+    assert "classic" in rabbitmq.control("list_queues", "-p", virtual_host, "type")
