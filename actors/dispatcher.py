@@ -36,6 +36,7 @@ from actors.messages import (
     SupervisorLost,
     Wait,
 )
+from actors.operations import tidy
 from actors.places import Places
 from actors.production import Tools
 from actors.sora.submission import LeaseMargin
@@ -210,8 +211,7 @@ class Dispatcher(LoopActor):
         """Batches that somebody wants and nobody alive owns, oldest first, as many as there is room for."""
         storage = self._tools.storage
         for owner in storage.owners.neighbours(self._owner.host, self._owner.boot):
-            if owner.lease_until > 0 and owner.id != self._owner.id and is_dead(owner):
-                storage.owners.expire(owner.id)
+            self._bury_if_dead(owner)
         besides = question.running | question.spared | set(free)
         wanted = storage.batches.wanted(self._rules.provider, limit=question.room + len(besides))
         return [batch_id for batch_id in wanted if batch_id not in besides][: question.room]
@@ -224,11 +224,24 @@ class Dispatcher(LoopActor):
         for batch_id in batch_ids:
             owner_id = owners.get(batch_id)
             owner = neighbours.get(owner_id) if owner_id else None
-            if owner is not None and owner.id != self._owner.id and is_dead(owner):
-                storage.owners.expire(owner.id)
+            if owner is not None:
+                self._bury_if_dead(owner)
             if owner_id is None or not storage.owners.alive(owner_id) or owner_id == self._owner.id:
                 free.append(batch_id)
         return free
+
+    def _bury_if_dead(self, owner: OwnerRecord) -> None:
+        """Note that a neighbour is dead, once what it left of batches that have ended is removed.
+
+        It may just have put a file into its place, or have been about to tidy up, when a batch was cancelled.
+        """
+        if owner.lease_until <= 0 or owner.id == self._owner.id or not is_dead(owner):
+            return
+        storage, lease = self._tools.storage, self._tools.settings.batch_lease.total_seconds()
+        with storage.database.begin():
+            for batch_id in storage.batches.ended_badly_since(owner.lease_until - lease):
+                tidy(storage, self._tools.folder, batch_id)
+            storage.owners.expire(owner.id)
 
     def _load(self, batch_id: str) -> Loaded:
         storage = self._tools.storage

@@ -131,13 +131,20 @@ def _set(answered: asyncio.Future[None]) -> None:
 class Gathered(Generic[A, T]):
     """Work that costs about the same for one as for many: while as many groups as may be are worked on, one gathers.
 
-    Used on the loop only. `work` answers each item of a group with its result or its error.
+    Used on the loop only. `work` answers each item of a group with its result or its error; `unclaimed` is given
+    the items that were worked on when nobody waited for them any more.
     """
 
-    def __init__(self, work: Callable[[list[A]], Awaitable[Sequence[T | Exception]]], groups: int = 1) -> None:
-        self._work, self._groups = work, groups
+    def __init__(
+        self,
+        work: Callable[[list[A]], Awaitable[Sequence[T | Exception]]],
+        groups: int = 1,
+        unclaimed: Callable[[A], object] = lambda _: None,
+    ) -> None:
+        self._work, self._groups, self._unclaimed = work, groups, unclaimed
         self._waiting: list[tuple[A, asyncio.Future[T]]] = []
         self._workers: set[asyncio.Task[None]] = set()
+        self._lone: set[asyncio.Task[None]] = set()
 
     async def do(self, item: A) -> T:
         """Have an item worked on with the next group."""
@@ -145,6 +152,14 @@ class Gathered(Generic[A, T]):
         self._waiting.append((item, answer))
         if len(self._workers) < self._groups:
             self._workers.add(asyncio.create_task(self._work_off()))
+        return await answer
+
+    async def do_alone(self, item: A) -> T:
+        """Have an item worked on at once, by itself: nobody waits behind it."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._work_on([(item, answer)]))
+        self._lone.add(task)
+        task.add_done_callback(self._lone.discard)
         return await answer
 
     async def _work_off(self) -> None:
@@ -163,10 +178,10 @@ class Gathered(Generic[A, T]):
             results = await self._work([item for item, _ in group])
         except Exception as error:  # noqa: BLE001  (each of the group must hear of it)
             results = [error] * len(group)
-        for (_, answer), result in zip(group, results, strict=True):
+        for (item, answer), result in zip(group, results, strict=True):
             if answer.done():
-                continue
-            if isinstance(result, Exception):
+                self._unclaimed(item)
+            elif isinstance(result, Exception):
                 answer.set_exception(result)
             else:
                 answer.set_result(result)

@@ -75,7 +75,9 @@ class Tools:
     recorder: Recorder
     settings: Settings
     folder: VideoFolder
-    files: Gathered[_Rest, dict[str, Any]]
+    files: Gathered[Rest, dict[str, Any]]
+    tidy: Callable[[str], object]
+    """Removes, in the background, the files of a batch that has ended which nobody has."""
 
 
 class _Ended(Exception):
@@ -315,18 +317,13 @@ class Production:
     async def _keep(
         self, part: PartFile, block: list[bytes], content_type: str, expected: int | None, file: FileIO | None = None
     ) -> dict[str, Any]:
-        rest = _Rest(part, b"".join(block), content_type, expected, file)
-        if file is None:
-            return await self._tools.files.do(rest)
-        # A large one takes its time by itself: nobody waits behind it.
-        (result,) = await self._tools.io.offload(finish, [rest])
-        if isinstance(result, Exception):
-            raise result
-        return result
+        rest = Rest(part, b"".join(block), content_type, expected, file)
+        # A large one takes its time.
+        return await (self._tools.files.do if file is None else self._tools.files.do_alone)(rest)
 
 
 @dataclass(frozen=True, slots=True)
-class _Rest:
+class Rest:
     """What is left to be done for a file that has come."""
 
     part: PartFile
@@ -359,7 +356,7 @@ class _Rest:
         return part.path.parent, video
 
 
-def finish(group: list[_Rest]) -> list[dict[str, Any] | Exception]:
+def finish(group: list[Rest]) -> list[dict[str, Any] | Exception]:
     """Finish files, each with its result or error. Blocks.
 
     A folder is flushed once for all of its files, and the loop is woken once: each call into the system gives the

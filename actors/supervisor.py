@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from actors.clocks import awake_or_not
@@ -44,7 +43,6 @@ from actors.messages import (
     Withdrawn,
     WorkerLost,
 )
-from actors.operations import tidy
 from actors.places import Places
 from actors.production import Tools
 from actors.sora.submission import SEND_WINDOW
@@ -54,8 +52,6 @@ from storage.states import SubmissionState
 TICK = 0.25
 LINGER = 0.02
 DRAIN = 5.0
-TIDY = 1.0
-"""Seconds that files may take to their place when their worker has been stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,15 +279,8 @@ class BatchSupervisor(LoopActor):
         released.add_done_callback(told)
 
     def _end(self, *, lost: bool) -> None:
-        self._tidy(lost=lost)
+        # Leave no file behind that nobody knows: of an earlier owner, or of a video that came when it was over.
+        if lost or (self.course.over and (self._epoch > 1 or self.course.batch.failed)):
+            self._tools.tidy(self._id)
         tell(self._dispatcher, SupervisorEnded(self._id, released=False))
         self.stop()
-
-    def _tidy(self, *, lost: bool) -> None:
-        """Leave no file behind that nobody knows: of an earlier owner, or of a video that came when it was over."""
-        write = partial(tidy, self._tools.storage, self._tools.folder, self._id)
-        act = partial(self._tools.recorder.write, write)
-        if lost:  # a file may be on its way to its place
-            self.io.loop.call_later(TIDY, act)
-        elif self.course.over and (self._epoch > 1 or self.course.batch.failed):
-            act()

@@ -85,6 +85,11 @@ class BatchRepository:
         rows = self._database.execute("SELECT id FROM batches WHERE completed_at < ?", (moment,)).fetchall()
         return [batch_id for (batch_id,) in rows]
 
+    def ended_badly_since(self, moment: float) -> list[str]:
+        """Ids of the batches that ended since a moment, and not all of whose videos were made."""
+        sql = "SELECT id FROM batches WHERE completed_at >= ? AND status <> 'completed'"
+        return [batch_id for (batch_id,) in self._database.execute(sql, (moment,)).fetchall()]
+
     def standings(self, batch_ids: Iterable[str]) -> dict[str, tuple[BatchStatus, int, str | None]]:
         """`(status, epoch, owner)` of each batch that exists."""
         sql = f"SELECT id, status, epoch, owner FROM batches WHERE id {self._database.among}"

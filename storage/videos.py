@@ -70,15 +70,19 @@ class PartFile:
         self._sha256 = hashlib.sha256()
         self.head = b""
         """The first bytes, to see what it is."""
+        self._discarded = False
 
     def open(self) -> FileIO:
         """Open it for writing, from the start; the folder is made with it. Unbuffered: blocks come whole."""
         try:
-            return FileIO(self.path, "w")
+            file = FileIO(self.path, "w")
         except FileNotFoundError:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             flush_folder(self.path.parent.parent)
-            return FileIO(self.path, "w")
+            file = FileIO(self.path, "w")
+        if self._discarded:  # in another thread, meanwhile
+            self.discard()
+        return file
 
     def write(self, file: FileIO, chunk: bytes) -> None:
         """Add bytes."""
@@ -107,7 +111,8 @@ class PartFile:
         return final
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove what was written, or is about to be."""
+        self._discarded = True
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 

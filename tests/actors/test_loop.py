@@ -374,6 +374,40 @@ def test_one_that_is_given_up_is_left_out():
     asyncio.run(scenario())
 
 
+def test_one_that_is_given_up_while_it_is_worked_on_is_told_of():
+    async def scenario():
+        desk, unclaimed = Desk(), []
+        gathered = Gathered(desk.work, unclaimed=unclaimed.append)
+        tasks = [asyncio.ensure_future(gathered.do("a")), asyncio.ensure_future(gathered.do("b"))]
+        await desk.begun.wait()
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        assert unclaimed == []
+        desk.may_go_on.set()
+        assert await tasks[0] == "a!"
+        assert unclaimed == ["b"]
+
+    asyncio.run(scenario())
+
+
+def test_nobody_waits_behind_what_is_worked_on_alone():
+    async def scenario():
+        desk = Desk()
+        gathered = Gathered(desk.work)
+        alone = asyncio.ensure_future(gathered.do_alone("large"))
+        await desk.begun.wait()
+        together = [asyncio.ensure_future(gathered.do(item)) for item in ("a", "b")]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert desk.groups == [["large"], ["a", "b"]]
+        desk.may_go_on.set()
+        assert await asyncio.gather(alone, *together) == ["large!", "a!", "b!"]
+        with pytest.raises(ValueError, match="bad"):
+            await gathered.do_alone("bad")
+
+    asyncio.run(scenario())
+
+
 def test_work_that_fails_as_a_whole_is_told_to_each_and_the_next_is_done():
     async def fail(_group):
         raise OSError("disk full")

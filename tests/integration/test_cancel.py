@@ -239,7 +239,7 @@ def files(folder: Path) -> list[Path]:
     return [path for path in (folder / "videos").rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("label", ["before publish", "before completion"])
+@pytest.mark.parametrize("label", ["before rename", "before completion"])
 def test_no_file_of_a_dead_owner_is_left_of_a_cancelled_batch(
     label: str, service: BatchService, drivers: Drivers, options: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -251,15 +251,19 @@ def test_no_file_of_a_dead_owner_is_left_of_a_cancelled_batch(
     assert [str(path) for path in files(tmp_path)] == [service.get_batch_status("b").jobs[0].video.path]
 
 
+@pytest.mark.parametrize("size", [1_000, 3_000_000])
 def test_a_file_that_comes_after_the_cancellation_is_not_left(
-    service: BatchService, tmp_path: Path, mocker: MockerFixture
+    size: int, provider: Provider, service: BatchService, tmp_path: Path, mocker: MockerFixture
 ) -> None:
-    arrived, cancelled = threading.Event(), threading.Event()
+    provider.options(content_bytes=size)
+    arrived, tidied = threading.Event(), threading.Event()
     publish = PartFile.publish
 
     def publish_late(part: PartFile, extension: str) -> Path:
         arrived.set()
-        assert cancelled.wait(PATIENCE)
+        assert tidied.wait(PATIENCE)
+        # The unfinished file is gone, and its place is taken by one that its owner has just written.
+        part.path.write_bytes(b"whole")
         return publish(part, extension)
 
     mocker.patch.object(PartFile, "publish", publish_late)
@@ -268,13 +272,27 @@ def test_a_file_that_comes_after_the_cancellation_is_not_left(
     running = service.process_batch("b")
     assert arrived.wait(PATIENCE)
     service.cancel_batch("b")
-    until(lambda: sweeps.call_count == 1)
-    # The unfinished file is gone, and its place is taken by one that its owner has just written.
-    (tmp_path / "videos" / "b" / "b-01.1.part").write_bytes(b"whole")
-    cancelled.set()
     assert running.result(PATIENCE).status == "cancelled"
-    until(lambda: sweeps.call_count == 2)
+    until(lambda: len(sweeps.spy_return_list) == 2)  # by who cancelled it, and by its supervisor
     assert files(tmp_path) == []
+    tidied.set()
+    until(lambda: len(sweeps.spy_return_list) == 3)
+    assert files(tmp_path) == []
+
+
+def test_a_neighbour_removes_what_dead_processes_left_of_a_cancelled_batch(
+    service: BatchService, drivers: Drivers, options: Callable[..., Any], tmp_path: Path, mocker: MockerFixture
+) -> None:
+    order = {"options": options(), "request": videos(*numbered(3), id="b", concurrency=1), "hit": 2}
+    assert drivers.run(**order, label="after rename")["ended"] == -signal.SIGKILL
+    tidy = mocker.patch.object(service, "_tidy")  # whoever cancels it dies before that
+    check(service.cancel_batch("b"), total=3, cancelled=2, completed=1)
+    tidy.assert_called_once_with("b")
+    (tmp_path / "videos" / "b" / "notes.txt").write_text("a person's")
+    assert len(files(tmp_path)) == 3
+    service.serve()
+    until(lambda: len(files(tmp_path)) == 2)
+    assert {path.name for path in files(tmp_path)} == {"b-01.mp4", "notes.txt"}
 
 
 def test_a_cancellation_and_a_completion_at_once_have_one_winner(provider: Provider, service: BatchService) -> None:

@@ -264,6 +264,14 @@ def test_what_ended_long_ago_is_found(batches):
     assert batches.ended_before(NOON + 1) == ["old"]
 
 
+def test_what_ended_badly_of_late_is_found(batches):
+    batches.add(a_batch("old", status=BatchStatus.FAILED, completed_at=NOON))
+    batches.add(a_batch("young", status=BatchStatus.CANCELLED, completed_at=NOON + 9))
+    batches.add(a_batch("well", status=BatchStatus.COMPLETED, completed_at=NOON + 9))
+    batches.add(a_batch("open"))
+    assert batches.ended_badly_since(NOON + 1) == ["young"]
+
+
 def test_metadata_are_replaced_without_touching_anything_else(batches):
     batches.add(a_batch(metadata={"a": 1}, epoch=2))
     batches.update("nature", metadata={"b": None})

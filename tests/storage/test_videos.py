@@ -1,6 +1,7 @@
 """Where finished files lie, and that they are whole before they lie there."""
 
 import hashlib
+from io import FileIO
 
 import pytest
 
@@ -60,6 +61,14 @@ def test_a_discarded_part_is_gone_and_may_be_discarded_again(folder):
     part = written(folder.part("nature", "nature-01", 1), b"x")
     part.discard()
     part.discard()
+    assert list(folder.batch("nature").iterdir()) == []
+
+
+def test_what_is_discarded_while_it_is_made_is_not_left(folder, mocker):
+    part = folder.part("nature", "nature-01", 1)
+    make = mocker.patch("storage.videos.FileIO", side_effect=lambda *given: part.discard() or FileIO(*given))
+    part.open().close()
+    assert make.call_count == 2  # the first made the folder
     assert list(folder.batch("nature").iterdir()) == []
 
 
