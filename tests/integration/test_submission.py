@@ -5,7 +5,7 @@ import urllib.request
 from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import pytest
@@ -447,7 +447,7 @@ def _date_in(seconds: float) -> str:
 @pytest.mark.parametrize(
     ("headers", "least"),
     [
-        ({"Retry-After": "1"}, 1.0),
+        ({"Retry-After": "7"}, 7.0),
         ({"Retry-After": "0.4"}, 0.4),
         ({"Retry-After-Ms": "700", "Retry-After": "20"}, 0.7),
         ({"llm_provider-retry-after": "1"}, 1.0),
@@ -466,11 +466,27 @@ def test_a_429_waits_as_long_as_it_is_told(
     assert batch.jobs[0].attempts == 1
 
 
-def test_a_429_waits_for_a_date(provider: Provider, service: BatchService) -> None:
-    provider.fault(on="create", do="answer", status=429, headers={"Retry-After": _date_in(2.5)})
+@pytest.mark.parametrize(("ahead", "least", "most"), [(2.5, 1.0, 5.0), (-60.0, 0.0, 1.0)])
+def test_a_429_waits_for_a_date(
+    ahead: float, least: float, most: float, provider: Provider, service: BatchService
+) -> None:
+    provider.fault(on="create", do="answer", status=429, headers={"Retry-After": _date_in(ahead)})
     assert make(service, "a boat").status == "completed"
     first, second = (post["at"] for post in provider.ledger()["posts"])
-    assert 1.0 <= second - first < 5
+    assert least <= second - first < most
+
+
+def test_a_429_with_a_long_pause_is_obeyed_told_and_cancelled_at_once(
+    provider: Provider, service: BatchService
+) -> None:
+    provider.fault(on="create", do="answer", status=429, headers={"Retry-After": "121"}, times=9)
+    running = service.process_batch(service.create_batch(videos(*numbered(3), id="b")).id)
+    until(lambda: service.waits("b"))
+    assert 100 < service.waits("b")[""].until - monotonic() <= 121
+    summary = service.cancel_batch("b")
+    assert running.result(PATIENCE).status == "cancelled"
+    assert summary.may_be_charged == []
+    assert provider.summary()["posts"] <= 3  # those that had left when the first one was refused
 
 
 def test_a_429_slows_every_batch_of_the_process(provider: Provider, service: BatchService) -> None:

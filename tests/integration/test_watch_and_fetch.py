@@ -297,6 +297,19 @@ def test_a_file_that_never_comes_whole_is_no_file(provider: Provider, service: B
     assert set(check_paid_once(provider)["posts_per_prompt"].values()) == {1}
 
 
+def test_a_finished_video_whose_file_is_gone_is_fetched_by_a_retry(provider: Provider, service: BatchService) -> None:
+    provider.fault(on="content", do="answer", status=404, times=5)
+    failed = make(service, "a boat", id="b")
+    assert (failed.status, codes(failed)) == ("failed", ["download_failed"])
+    error = failed.jobs[0].error
+    assert error is not None
+    assert (error.retryable, "404" in error.message) == (True, True)
+    retried = service.retry_batch("b").result(PATIENCE)
+    assert retried.status == "completed"
+    check_files(retried, provider)
+    check_paid_once(provider)
+
+
 def test_a_redirect_is_followed_without_the_key(provider: Provider, start_service: Start) -> None:
     provider.options(api_key="sk-secret")
     provider.fault(on="content", do="redirect", times=-1)
