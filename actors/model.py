@@ -268,11 +268,8 @@ class Job(_Output):
 
     @classmethod
     def of(cls, record: JobRecord) -> Self:
-        """The public face of a record, which needs no second validation."""
-        document = job_document(record)
-        error, video = document["error"], document["video"]
-        document |= {"error": JobError(**error) if error else None, "video": VideoFile(**video) if video else None}
-        return cls.model_construct(**document)
+        """The public face of a record."""
+        return cls.model_validate(job_document(record))
 
 
 class Batch(_Output):

@@ -72,6 +72,8 @@ class Insert(Generic[R]):
         names, sql = names_of(record), given or {}
         taken = [name for name in names if name not in sql]
         self._taken, self._values = taken, attrgetter(*taken)
+        kinds = get_type_hints(record)
+        self._documents = [index for index, name in enumerate(taken) if _reader(kinds[name]) is _document]
         self._head = f"INSERT INTO {table} ({', '.join(names)}) "
         self._row = f"({', '.join(sql.get(name, '?') for name in names)})"
         columns = ", ".join(sql.get(name, name) for name in names)
@@ -101,7 +103,11 @@ class Insert(Generic[R]):
             self._database.execute(f"{self._head}VALUES {marks} {self._rest}", values)
 
     def _parameters(self, record: R) -> list[Any]:
-        return [encode(value) if isinstance(value, dict) else value for value in self._values(record)]
+        values = list(self._values(record))
+        for index in self._documents:
+            if values[index] is not None:
+                values[index] = encode(values[index])
+        return values
 
 
 def names_of(record: type[Any]) -> tuple[str, ...]:

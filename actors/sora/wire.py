@@ -26,6 +26,7 @@ _LATEST = 253_402_300_800.0
 """The end of the year 9999, as seconds since 1970: what is later is no time that can be shown."""
 _MOST_VALUES = 1_000_000
 _DEEPEST = 64
+_NESTING = (dict, list)
 _LONGEST_ID = 1024
 _LONGEST_PAUSE = 86_400.0
 """Seconds: no server stops a process for longer than a day."""
@@ -121,13 +122,13 @@ def parse_json(text: bytes | bytearray) -> Any:
 
 
 def _too_deep(document: Any) -> bool:
-    level = [document]
+    level = [document] if isinstance(document, _NESTING) else []
     for _ in range(_DEEPEST):
         level = [
             inner
             for outer in level
-            if isinstance(outer, dict | list)
             for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, _NESTING)
         ]
         if not level:
             return False
@@ -253,6 +254,8 @@ def identifier(body: dict[str, Any]) -> str | None:
 
 def _can_be_kept(text: str) -> bool:
     """Whether a database and a document take it: no NUL character, no lone surrogate."""
+    if text.isascii():
+        return "\0" not in text
     return text == text.replace("\0", "").encode(errors="replace").decode()
 
 
