@@ -115,8 +115,12 @@ class Process:
         )  # fmt: skip
         files = Files()
         watcher = Watcher(self.client, world.settings.sora_poll_interval.total_seconds())
+
+        def tidy(batch_id):
+            self.recorder.write(lambda: operations.tidy(world.storage, files, batch_id))
+
         tools = Tools(
-            self.io, self.client, submitter, watcher, world.storage, self.recorder, world.settings, files, files
+            self.io, self.client, submitter, watcher, world.storage, self.recorder, world.settings, files, files, tidy
         )  # fmt: skip
         doors = Doors(
             ended=lambda _: None, released=lambda *_: None, closed=Future(), waits={}
