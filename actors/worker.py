@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.loop import LoopActor, tell
-from actors.messages import Completed, Failed, Generate, Ref, Report, Stop, Withdrawn, WorkerLost
+from actors.messages import Completed, Failed, Generate, Ref, Report, Stop, Withdrawn, WorkerLost, WorkerMessage
 from actors.production import Production, Tools
 
 
@@ -28,7 +28,7 @@ class VideoWorker(LoopActor):
         self._order: Generate | None = None
         self._task: asyncio.Task[Any] | None = None
 
-    def on_receive(self, message: Generate | Stop | _RunEnded) -> None:
+    def on_receive(self, message: WorkerMessage | _RunEnded) -> None:
         """Take an order, its end, or the end of all work."""
         match message:
             case Generate():

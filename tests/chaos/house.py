@@ -95,10 +95,6 @@ class House:
     def database_url(self) -> str:
         return self.postgresql.url(self._database)
 
-    @property
-    def database_name(self) -> str:
-        return self._database
-
     def rows(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
         """Ask the database itself, or change it, as another program would.
 

@@ -19,7 +19,6 @@ from tests.integration.support import PATIENCE, Drivers, check_journal, numbered
 from tests.provider.client import Provider
 
 Id = str
-_COMMANDS = [each for each in Operation if each.startswith("command")]
 
 
 class DyingOfCommands:
