@@ -19,7 +19,6 @@ from tests.chaos.disturbances import lanes
 from tests.chaos.evidence import Evidence, complaints, gather
 from tests.chaos.house import LEASE, House
 from tests.chaos.judge import judge
-from tests.chaos.orders import CustomerLane
 from tests.chaos.report import Report
 from tests.integration.support import until
 
@@ -66,14 +65,14 @@ def _run(house: House, sender: Sender, report: Report) -> Evidence:
             lane.join()
     for proxy in house.proxies.values():
         proxy.mend()
-    _calm_down(house, sender, customer, report)
+    _calm_down(house, sender, report)
     exits = house.end_services()
     threading.Event().wait(LEASE + 1)  # for the leases of those that were killed
     report.log = complaints(house)
     return gather(house, house.listener.heard, sender.commands, customer.batches, exits)
 
 
-def _calm_down(house: House, sender: Sender, customer: CustomerLane, report: Report) -> None:
+def _calm_down(house: House, sender: Sender, report: Report) -> None:
     """Wait for the end of everything; services that end by themselves are started again meanwhile."""
     began, pause, heard = monotonic(), threading.Event(), house.listener.heard
     asked_again: set[str] = set()
