@@ -118,6 +118,11 @@ def test_the_test_command_is_one_line_and_the_one_that_is_run() -> None:
     assert re.match(r"```sh\n[^\n]+pytest --cov[^\n]*\n```\n", block)
 
 
+def test_every_document_that_is_printed_from_the_code_is_named_with_what_prints_it() -> None:
+    printers = {path.stem for path in Path(__file__).parent.glob("*_document.py") if not path.stem.startswith("test_")}
+    assert set(re.findall(r"[.](\w+_document)`", README.read_text())) == printers
+
+
 def test_the_first_lines_say_what_it_is_and_how_to_try_it() -> None:
     first = "\n".join(README.read_text().splitlines()[:30])
     assert ".venv/bin/pip install --quiet '.[simulator]' && .venv/bin/sora-batch demo" in first
