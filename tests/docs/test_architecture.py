@@ -23,6 +23,14 @@ def names(tree: ast.Module) -> set[str]:
     return {node.name for node in top} | inner
 
 
+def test_every_file_has_its_floor() -> None:
+    table = (ROOT / "docs" / "architecture.md").read_text().partition("## Layers")[2].partition("## ")[0]
+    floors = [ROOT / path for path, _ in PLACE.findall(table)]
+    files = [path for folder in ("actors", "storage") for path in (ROOT / folder).rglob("*.py")]
+    homeless = [path for path in files if not any(path.is_relative_to(floor) for floor in floors)]
+    assert [path.name for path in homeless] == ["__init__.py"]
+
+
 @pytest.mark.parametrize(("path", "name"), sorted(places()))
 def test_what_is_named_is_there(path: str, name: str) -> None:
     assert (ROOT / path).exists()
