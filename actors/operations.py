@@ -150,7 +150,8 @@ def _cancel(storage: Storage, batch: BatchRecord, reason: str | None, at: float)
 def tidy(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
     """Remove the files of an ended batch that no completed job has: unfinished ones, and those that came too late.
 
-    For whoever cancelled it, lost it or ended it after another owner. It is locked meanwhile: a retry begins later.
+    For whoever cancelled it, lost it, ended it after another owner, or noted its owner's death. It is locked meanwhile:
+    a retry begins later.
     """
     batch = storage.batches.locked(batch_id)
     if batch is not None and batch.status in FINAL_BATCH:

@@ -114,7 +114,7 @@ class BatchRepository:
         return bool(cursor.rowcount == 1)
 
     def update(self, batch_id: str, **columns: Any) -> None:
-        """Change columns that no owner decides about: `wanted`, `concurrency` before the start, `metadata`."""
+        """Change columns that no owner decides about: `wanted`, `metadata`, and what nobody works by at this moment."""
         given = ", ".join(f"{name}=?" for name in columns)
         values = [encode(value) if isinstance(value, dict) else value for value in columns.values()]
         self._database.execute(f"UPDATE batches SET {given} WHERE id=?", [*values, batch_id])
