@@ -61,8 +61,8 @@ def run(
 ) -> None:
     """Create a batch and make its videos.
 
-    Exit codes: 0 completed, 1 failed, 3 partial, 4 cancelled, 2 a usage or configuration error, 130 interrupted.
-    Ctrl-C lets go of the batch without cancelling it; `sora-batch resume` goes on with it.
+    Exit codes: 0 completed, 1 failed, 3 partial, 4 cancelled, 2 a usage or configuration error, 130 interrupted,
+    143 terminated. Ctrl-C lets go of the batch without cancelling it; `sora-batch resume` goes on with it.
     """
     from actors.cli.batch_files import complete, override, read_request
 
