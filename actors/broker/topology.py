@@ -27,23 +27,27 @@ _CONNECT_SECONDS = 5.0
 DELIVERY_LIMIT = 50
 """Each return to the queue counts, also of what was only prefetched when its consumer stopped."""
 QUORUM, CLASSIC = "quorum", "classic"
-_DEAD_LETTERS = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD}
-_COMMAND_QUEUE = {
+_KIND = {
     QUORUM: {
         "x-queue-type": QUORUM,
-        "x-delivery-limit": DELIVERY_LIMIT,
-        **_DEAD_LETTERS,
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",  # what the strategy needs
     },
-    CLASSIC: {"x-queue-type": CLASSIC, **_DEAD_LETTERS},
+    # What it passes on while it comes up after a crash, when the other queue is not there yet, is lost.
+    CLASSIC: {"x-queue-type": CLASSIC},
+}
+_TO_THE_DEAD = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD}
+_COMMAND_QUEUE = {
+    QUORUM: {**_KIND[QUORUM], **_TO_THE_DEAD, "x-delivery-limit": DELIVERY_LIMIT},
+    CLASSIC: {**_KIND[CLASSIC], **_TO_THE_DEAD},
 }
 
 
 def declare(channel: Any, queue_type: str = QUORUM) -> None:
     """Declare everything, on a channel of either of pika's kinds of connection.
 
-    `queue_type`: of the commands' queues, `quorum` or `classic`; the latter have no delivery limit.
+    `queue_type`: of the commands' queues, `quorum` or `classic`; the latter have no delivery limit, and one that waits
+    for its batch may be lost when the node crashes.
     """
     for name in (EVENTS, REPLAYS):
         channel.exchange_declare(name, "topic", durable=True)
@@ -53,8 +57,8 @@ def declare(channel: Any, queue_type: str = QUORUM) -> None:
     channel.queue_declare(DEAD, durable=True)
     for name in (COMMANDS, CANCELS):
         channel.queue_declare(name, durable=True, arguments=_COMMAND_QUEUE[queue_type])
-    waiting = {"x-message-ttl": WAIT_MILLISECONDS, "x-dead-letter-exchange": COMMANDS}
-    channel.queue_declare(WAITING, durable=True, arguments=waiting)
+    back = {"x-message-ttl": WAIT_MILLISECONDS, "x-dead-letter-exchange": COMMANDS}
+    channel.queue_declare(WAITING, durable=True, arguments={**_KIND[queue_type], **back})
     channel.queue_bind(CANCELS, COMMANDS, "cancel")
     for command in OTHER_COMMANDS:
         channel.queue_bind(COMMANDS, COMMANDS, command)

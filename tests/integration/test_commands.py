@@ -316,3 +316,18 @@ def test_commands_that_come_while_the_broker_was_away_at_the_start_are_taken(
     rabbitmq.start()
     application.reconnect()
     assert application.answer(waiting).key == "command.accepted.nature"
+
+
+def test_a_command_that_waits_for_its_batch_outlives_the_node(application: Application, rabbitmq: RabbitMQ) -> None:
+    # When it comes back the time of many is up, and the queue that they go to may come later than theirs.
+    persistent, sent, channel = pika.BasicProperties(delivery_mode=2), 0, application.channel
+    killer = threading.Timer(2 * topology.WAIT_MILLISECONDS / 1000, rabbitmq.kill)
+    killer.start()
+    with pytest.raises(pika.exceptions.AMQPError):
+        while True:
+            channel.basic_publish(topology.WAITING, "process", f"{sent}".encode(), persistent, mandatory=True)
+            sent += 1
+    killer.join()
+    rabbitmq.start()
+    application.reconnect()
+    until(lambda: application.count(topology.COMMANDS) >= sent)
