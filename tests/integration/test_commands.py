@@ -1,10 +1,11 @@
 """Commands over a real broker: each is answered, once obeyed, and nothing that arrives ends the consuming."""
 
+import itertools
 import json
 import random
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -320,14 +321,19 @@ def test_commands_that_come_while_the_broker_was_away_at_the_start_are_taken(
 
 def test_a_command_that_waits_for_its_batch_outlives_the_node(application: Application, rabbitmq: RabbitMQ) -> None:
     # When it comes back the time of many is up, and the queue that they go to may come later than theirs.
-    persistent, sent, channel = pika.BasicProperties(delivery_mode=2), 0, application.channel
+    sent = itertools.count()
     killer = threading.Timer(2 * topology.WAIT_MILLISECONDS / 1000, rabbitmq.kill)
     killer.start()
     with pytest.raises(pika.exceptions.AMQPError):
-        while True:
-            channel.basic_publish(topology.WAITING, "process", f"{sent}".encode(), persistent, mandatory=True)
-            sent += 1
+        _make_wait_without_end(application.channel, sent)
     killer.join()
     rabbitmq.start()
     application.reconnect()
-    until(lambda: application.count(topology.COMMANDS) >= sent)
+    confirmed = next(sent) - 1
+    until(lambda: application.count(topology.COMMANDS) >= confirmed)
+
+
+def _make_wait_without_end(channel: Any, numbers: Iterator[int]) -> None:
+    persistent = pika.BasicProperties(delivery_mode=2)
+    for number in numbers:
+        channel.basic_publish(topology.WAITING, "process", f"{number}".encode(), persistent, mandatory=True)
