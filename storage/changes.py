@@ -58,18 +58,19 @@ class Storage:
         """Write a step, inside the caller's transaction. Doing it again after an unknown COMMIT changes nothing.
 
         Returns:
-            False if somebody else has the batch by now: nothing was written. (No exception: it would roll back
-            the neighbours that are committed in the same group.)
+            False if somebody else has the batch by now, or has found out what became of an intent that was recorded
+            before: nothing of it may be acted on. (No exception: it would roll back the neighbours that are committed
+            in the same group.)
         """
         if not self.batches.advance(changes.batch, epoch=changes.epoch, sequence=changes.sequence):
             if not self._is_repetition(changes):
                 return False
-            self.submissions.intend(changes.intents)  # the send window starts again
-            return True
-        self.jobs.save(changes.jobs)
+            return self.submissions.intend(changes.intents)  # the send window starts again
         for outcome in changes.outcomes:
             self.submissions.settle(outcome.submission_id, outcome.state, outcome.note)
-        self.submissions.intend(changes.intents)
+        if not self.submissions.intend(changes.intents):
+            return False
+        self.jobs.save(changes.jobs)
         self.journal.append(changes.events)
         if changes.closing is not None:
             after = self.batches.get(changes.batch.id)

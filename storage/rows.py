@@ -80,27 +80,30 @@ class Insert(Generic[R]):
         # psycopg takes each parameter's place in a statement apart: for many rows that costs more than all the rest.
         self._from_json = f"{self._head}SELECT {columns} FROM json_populate_recordset(NULL::{table}, ?::json) {rest}"
 
-    def __call__(self, records: Iterable[R]) -> None:
-        """Insert them all."""
+    def __call__(self, records: Iterable[R]) -> int:
+        """Insert them all. Returns how many rows that wrote."""
         rows = list(records)
-        for start in range(0, len(rows), _CHUNK):
-            self._insert(rows[start : start + _CHUNK])
+        return sum(self._insert(rows[start : start + _CHUNK]) for start in range(0, len(rows), _CHUNK))
 
     def one(self, record: R) -> list[Any]:
         """Insert one; what RETURNING gives, if `rest` has that."""
-        cursor = self._database.execute(f"{self._head}VALUES {self._row} {self._rest}", self._parameters(record))
+        cursor = self._one(record)
         return list(cursor.fetchall()) if cursor.description else []
 
-    def _insert(self, records: list[R]) -> None:
+    def _one(self, record: R) -> Any:
+        return self._database.execute(f"{self._head}VALUES {self._row} {self._rest}", self._parameters(record))
+
+    def _insert(self, records: list[R]) -> int:
         if len(records) == 1:
-            self.one(records[0])
+            cursor = self._one(records[0])
         elif self._database.postgresql:
             documents = [dict(zip(self._taken, self._values(record), strict=True)) for record in records]
-            self._database.execute(self._from_json, (encode(documents),))
+            cursor = self._database.execute(self._from_json, (encode(documents),))
         else:
             marks = ", ".join([self._row] * len(records))
             values = [value for record in records for value in self._parameters(record)]
-            self._database.execute(f"{self._head}VALUES {marks} {self._rest}", values)
+            cursor = self._database.execute(f"{self._head}VALUES {marks} {self._rest}", values)
+        return int(cursor.rowcount)
 
     def _parameters(self, record: R) -> list[Any]:
         values = list(self._values(record))

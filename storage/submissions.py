@@ -36,13 +36,16 @@ class SubmissionRepository:
             given={"intended_at": database.clock, "state": f"'{SubmissionState.INTENDED}'"},
         )  # fmt: skip
 
-    def intend(self, intents: Iterable[SubmissionRecord]) -> None:
+    def intend(self, intents: Collection[SubmissionRecord]) -> bool:
         """Record that a POST is about to go out, at the database's time; again, if it is recorded already.
+
+        Returns:
+            False if one was recorded and has been resolved since: it must not be sent.
 
         Raises:
             peewee.IntegrityError: a job has a live submission.
         """
-        self._intend(intents)
+        return self._intend(intents) == len(intents)
 
     def bind(self, submission_id: str, remote_id: str, *, adopted: bool = False) -> bool:
         """Write down which video a submission made, whoever owns the batch by now.

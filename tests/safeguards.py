@@ -39,8 +39,8 @@ SAFEGUARDS = [
     Safeguard(
         "the intent that is recorded before the POST",
         "storage/changes.py",
-        "        self.submissions.intend(changes.intents)\n        self.journal",
-        "        self.journal",
+        "        if not self.submissions.intend(changes.intents):\n            return False\n        self.jobs",
+        "        self.jobs",
         ("tests/storage/test_changes.py", "tests/integration/test_crash.py"),
     ),
     Safeguard(

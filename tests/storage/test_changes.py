@@ -116,6 +116,19 @@ def test_a_repeated_intent_does_not_open_what_is_settled(storage, apply):
     assert storage.submissions.get("intent-1") == before
 
 
+@pytest.mark.parametrize("events", [0, 1], ids=lambda events: f"{events} events")
+def test_a_step_whose_intent_was_resolved_before_it_was_repeated_is_refused(storage, apply, events):
+    put(storage, a_batch(epoch=1, total=2))
+    intents = (an_intent(), an_intent("intent-2", a_job(2)))
+    step = a_step(events=events, jobs=(a_job(status=JobStatus.SUBMITTING),), intents=intents)
+    assert apply(step)
+    storage.submissions.bind("intent-1", "video_1", adopted=True)  # somebody looked for what became of it
+    storage.jobs.save([a_job(status=JobStatus.GENERATING)])
+    assert not apply(step)  # else its POST would be sent now
+    assert storage.jobs.of_batch("nature")[0].status is JobStatus.GENERATING
+    assert len(storage.journal.read("nature")) == events
+
+
 def test_a_step_after_which_somebody_took_the_batch_is_no_repetition(storage, apply):
     put(storage, a_batch(epoch=1))
     step = an_intending_step()
