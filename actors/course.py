@@ -242,7 +242,8 @@ class Course:
 
     def _progressed(self, step: Step, job: JobRecord, progress: int, now: float) -> None:
         told_at = self._told.get(job.id, -math.inf)
-        if progress == job.progress or now - told_at < self._rules.progress_interval:
+        # A listing may lag behind what the video itself has told.
+        if progress <= job.progress or now - told_at < self._rules.progress_interval:
             return
         self._told[job.id] = now
         self.jobs[job.id] = step.move(job, JobMove.ADVANCE, EventName.JOB_PROGRESSED, progress=progress)

@@ -199,7 +199,8 @@ class Watcher:
             learn = {Phase.WORKING: self._durations.unready, Phase.READY: self._durations.ready}.get(video.phase)
             if learn is not None:
                 learn(watch.kind, asked_at - watch.accepted_at)
-        self.plan(watch)
+        if video.phase is Phase.WORKING:
+            self.plan(watch)
 
     def _check_later(self, watch: Watch) -> None:
         longest = max(self._interval, watch.hint or 0.0)
@@ -288,7 +289,7 @@ class Watcher:
             watch.due = asked_at + (self._period if wished is None else wished)
             watch.hear(video)
             self._heard(watch, video, asked_at)
-        elif video.phase is Phase.WORKING and asked_at > self._ready_at[remote_id]:
+        elif video.phase is Phase.WORKING and asked_at > self._ready_at.get(remote_id, math.inf):
             self._ready_at.clear()
             self.refute_listing(f"it shows {remote_id} as {video.status!r}, and it is ready")
 
@@ -300,6 +301,8 @@ class Watcher:
         error, now = sweep.exception(), time.monotonic()
         rate_limited = isinstance(error, SoraError) and error.code is ErrorCode.RATE_LIMITED
         if error is not None and not rate_limited:
+            if not isinstance(error, SoraError):
+                logger.error("the listing could not be handled", exc_info=error, extra={"action": "listing_failed"})
             self._distrust_listing(str(error) or repr(error))
         missed = [watch for watch in waiting if watch.heard_at < self._swept_from]
         for number, watch in enumerate(missed):

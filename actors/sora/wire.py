@@ -226,7 +226,7 @@ def http_date(value: str | None) -> float | None:
 def poll_hint(headers: Mapping[str, str]) -> float | None:
     """Seconds until the server wants to be asked again."""
     milliseconds = _number(headers.get("openai-poll-after-ms"))
-    return None if milliseconds is None or milliseconds <= 0 else milliseconds / 1000
+    return None if milliseconds is None or milliseconds <= 0 else min(milliseconds / 1000, _LONGEST_PAUSE)
 
 
 def _urls(body: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -163,6 +163,16 @@ def test_progress_is_told_at_most_once_an_interval():
     assert told == [10, 30]
 
 
+def test_progress_does_not_fall():
+    ride = Ride().begin().submitted()
+    run = ride.given[0].run
+    for seconds, progress in [(1.0, 50), (2.0, 30), (3.0, 60)]:
+        ride.now = 1000.0 + seconds
+        ride.report(Progressed("nature-01", run, progress))
+    told = [Event.parse(event).data["job"]["progress"] for event in ride.events if event.type == "job.progressed"]
+    assert told == [50, 60]
+
+
 def test_a_batch_tells_its_progress_at_most_once_an_interval_and_later_what_it_held_back():
     ride = Ride(total=3, interval=1.0).begin()
     ride.submitted(0).completed(0).submitted(1).completed(1)

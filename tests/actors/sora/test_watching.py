@@ -229,6 +229,20 @@ def test_a_listing_that_lags_behind_is_refuted_by_a_look(world: World) -> None:
     assert max(world.delays()[20:]) < INTERVAL
 
 
+def test_a_listing_that_shows_several_that_are_ready_as_they_were_is_refuted_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.start(1.0, 3)  # few: each is looked at itself
+    world.pass_time(5.0)
+    world.server.listing = lambda documents: [{**each, "status": "in_progress"} for each in documents]
+    caplog.set_level("INFO")
+    world.start(9.0, 20)
+    world.pass_time(12.0)
+    assert max(world.delays()) < INTERVAL + 2 * world.server.takes
+    assert world.server.requests["page"] == 1
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
 def test_new_videos_that_the_listing_does_not_show_yet_are_looked_at_themselves(world: World) -> None:
     for _ in range(10):
         world.start(40.0, 4)
@@ -265,11 +279,14 @@ def test_a_listing_that_is_rate_limited_is_believed(world: World) -> None:
     assert world.server.requests["page"] >= 5
 
 
-def test_an_error_of_ours_in_reading_the_listing_leaves_nobody_waiting(world: World) -> None:
+def test_an_error_of_ours_in_reading_the_listing_is_told_and_leaves_nobody_waiting(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.server.listing = lambda documents: 1 / 0  # type: ignore[arg-type, return-value]
     world.start(9.0, 50)
     world.pass_time(13.0)
     assert max(world.delays()) < INTERVAL + 2 * world.server.takes
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_why_a_video_failed_is_asked_of_itself(world: World) -> None:
@@ -293,6 +310,14 @@ def test_the_servers_hint_is_obeyed(world: World) -> None:
     world.start(25.0, 3)
     world.pass_time(40.0)
     assert world.server.requests == {"look": 12}
+
+
+def test_a_hint_of_the_last_look_keeps_nothing(world: World) -> None:
+    world.server.hint = 86_400.0
+    world.start(-5.0, 3, attached=True)
+    world.pass_time(2 * 2 * watching._CHECK * INTERVAL)
+    assert len(world.noticed) == 3
+    assert not world.watcher._agenda
 
 
 def test_attached_ones_are_looked_at_at_once(world: World) -> None:

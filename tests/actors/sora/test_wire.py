@@ -316,7 +316,9 @@ def test_a_date_to_wait_for_is_read_by_the_clock_that_told_it():
     assert retry_after(headers) == 9.0
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("1500", 1.5), ("0", None), ("-5", None), ("soon", None), (None, None)])
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("1500", 1.5), ("9e9", 86_400.0), ("0", None), ("-5", None), ("soon", None), (None, None)]
+)
 def test_a_poll_hint_is_milliseconds(value, seconds):
     assert poll_hint({} if value is None else {"openai-poll-after-ms": value}) == seconds
 
