@@ -6,6 +6,7 @@ Changes nothing, and asks the server for nothing but its listing.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
@@ -14,7 +15,6 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from actors.clocks import utc_now
 from actors.errors import SoraError
 from actors.loop import IOLoop
 from actors.model import moment
@@ -170,7 +170,7 @@ def _unknown(video: RemoteVideo, submissions: list[SubmissionRecord], jobs: dict
         for each in submissions
         if each.state in _MAY_HAVE_MADE and each.job_id in jobs and jobs[each.job_id].prompt == video.prompt
     }
-    age = None if video.created_at is None else max(0, int(utc_now() - video.created_at))
+    age = None if video.created_at is None else max(0, int(time.time() - video.created_at))
     return UnknownVideo(
         remote_id=str(video.id), status=video.status, prompt=video.prompt, created_at=moment(video.created_at),
         age_seconds=age, may_be_of=sorted(candidates),

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from actors.clocks import awake_or_not
-from actors.course import Rules, restart_allowed
+from actors.course import RESTART_PERIOD, Rules, restart_allowed
 from actors.loop import LoopActor, tell
 from actors.messages import (
     Begin,
@@ -41,6 +40,7 @@ from actors.places import Places
 from actors.production import Tools
 from actors.sora.submission import LeaseMargin
 from actors.supervisor import BatchSupervisor
+from storage.clocks import awake_or_not
 from storage.owners import is_dead
 from storage.records import OwnerRecord
 from storage.states import FINAL_BATCH
@@ -239,7 +239,7 @@ class Dispatcher(LoopActor):
             return
         storage, lease = self._tools.storage, self._tools.settings.batch_lease.total_seconds()
         with storage.database.begin():
-            for batch_id in storage.batches.ended_badly_since(owner.lease_until - lease):
+            for batch_id in storage.batches.ended_badly_since(owner.lease_until - 2 * lease):
                 tidy(storage, self._tools.folder, batch_id)
             storage.owners.expire(owner.id)
 
@@ -271,6 +271,7 @@ class Dispatcher(LoopActor):
         """Look again, unless it fails too often: then nothing is known any more, and whoever waits is told."""
         self._looking = False
         now = time.monotonic()
+        self._failures = [at for at in self._failures if now - RESTART_PERIOD < at]
         if not restart_allowed(self._failures, now):
             raise error
         self._failures.append(now)

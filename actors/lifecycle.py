@@ -326,11 +326,6 @@ class Step:
         """Whether there is anything to record."""
         return bool(self.jobs or self._outcomes or self._events or self._closing)
 
-    @property
-    def told(self) -> bool:
-        """Whether the step tells anything."""
-        return bool(self._events or self._closing)
-
     def changes(self) -> Changes:
         """What to record."""
         return Changes(

@@ -153,9 +153,12 @@ def tidy(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
     For whoever cancelled it, lost it, ended it after another owner, or noted its owner's death. It is locked meanwhile:
     a retry begins later.
     """
+    if not folder.batch(batch_id).is_dir():
+        return
     batch = storage.batches.locked(batch_id)
     if batch is not None and batch.status in FINAL_BATCH:
-        jobs = storage.jobs.of_batch(batch_id)
+        made = {entry.job_id for entry in storage.submissions.of_batch(batch_id) if entry.remote_id is not None}
+        jobs = storage.jobs.by_id(made).values()  # of another one no file can have come
         folder.clear(batch_id, {job.id for job in jobs if job.status is not JobStatus.COMPLETED})
 
 

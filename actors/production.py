@@ -229,9 +229,11 @@ class Production:
                 if tries == _DOWNLOADS or _is_account(error):
                     raise _Ended(_undownloadable(error, remote_id)) from error
                 await self._back_off(error, tries)
-                if by_listing and tries == 1 and not await self._is_ready(remote_id):
-                    self._tools.watcher.refute_listing(f"it shows {remote_id} as ready, and it is not")
-                    return None
+                if by_listing and tries == 1:
+                    video = await self._itself(remote_id) or video
+                    if video.phase is not Phase.READY:
+                        self._tools.watcher.refute_listing(f"it shows {remote_id} as ready, and it is not")
+                        return None
                 tries += 1
             except OSError as error:
                 part.discard()  # what it took is free for others
@@ -244,13 +246,12 @@ class Production:
                 part.discard()
                 raise
 
-    async def _is_ready(self, remote_id: str) -> bool:
-        """Ask the video itself. Where it does not answer, the next download does."""
+    async def _itself(self, remote_id: str) -> RemoteVideo | None:
+        """Ask the video itself: it may tell more than the listing did. Where it does not answer, the download does."""
         try:
-            video, _ = await self._tools.client.retrieve(remote_id)
+            return (await self._tools.client.retrieve(remote_id))[0]
         except SoraError:
-            return True
-        return video.phase is Phase.READY
+            return None
 
     async def _wait_for_room(self, reason: str, tries: int) -> None:
         logger.warning(
@@ -309,6 +310,9 @@ class Production:
         except (aiohttp.ClientError, TimeoutError) as error:
             text = f"the download broke off: {self._tools.client.words(error)}"
             raise SoraError(Failure(ErrorCode.NETWORK, text)) from error
+        except asyncio.CancelledError:
+            file = None  # a thread may be writing to it: it is closed when that lets go of it
+            raise
         finally:
             if file is not None:
                 with suppress(OSError):

@@ -12,7 +12,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.clocks import awake_or_not
 from actors.course import Assignment, Course, Rules
 from actors.errors import ErrorCode, Failure
 from actors.lifecycle import Step
@@ -47,6 +46,7 @@ from actors.places import Places
 from actors.production import Tools
 from actors.sora.submission import SEND_WINDOW
 from actors.worker import VideoWorker
+from storage.clocks import awake_or_not
 from storage.states import SubmissionState
 
 TICK = 0.25
@@ -87,7 +87,7 @@ class BatchSupervisor(LoopActor):
         self._recording: list[Assignment] | None = None
         self._alive = self._lingering = False
         self._release: LetGo | None = None
-        self._drained = self._given_back = False
+        self._drained = self._given_back = self._untidy = False
 
     def on_receive(self, message: SupervisorMessage | _Drained | _Lingered) -> None:  # noqa: C901  (a table)
         """One line a message."""
@@ -125,6 +125,8 @@ class BatchSupervisor(LoopActor):
         self._places.leave(self._id)
         for worker in self._workers:
             tell(worker, Stop())
+        if self._untidy:  # when they have stopped: what comes to its place then has nobody waiting for it
+            self.io.call(self._tools.tidy, self._id)
 
     def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
         """Leave the batch to a new supervisor, which starts from what is recorded."""
@@ -133,7 +135,7 @@ class BatchSupervisor(LoopActor):
 
     def _begin(self) -> None:
         if self._epoch > 1:
-            self._tools.folder.sweep(self._id)
+            self._tools.folder.sweep(self._id, self._epoch)
         size = len(self.course.idle)
         self._workers = [VideoWorker.start(self._tools, self.actor_ref, number) for number in range(size)]
         self.course.begin(self._step)
@@ -280,7 +282,6 @@ class BatchSupervisor(LoopActor):
 
     def _end(self, *, lost: bool) -> None:
         # Leave no file behind that nobody knows: of an earlier owner, or of a video that came when it was over.
-        if lost or (self.course.over and (self._epoch > 1 or self.course.batch.failed)):
-            self._tools.tidy(self._id)
+        self._untidy = lost or (self.course.over and bool(self._epoch > 1 or self.course.batch.failed))
         tell(self._dispatcher, SupervisorEnded(self._id, released=False))
         self.stop()

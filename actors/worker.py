@@ -52,6 +52,8 @@ class VideoWorker(LoopActor):
         self.on_stop()
         order = self._order
         run, job_id = (order.run, order.job.id) if order else (0, None)
+        if order is not None:  # it may have died before its POST was even begun
+            self._tools.submitter.on_left(order.job.batch_id, order.submission.id)
         tell(self._supervisor, WorkerLost(self._number, run, job_id, repr(error)))
 
     def _report(self, report: Report) -> None:

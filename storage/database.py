@@ -22,6 +22,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import peewee
 from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
 
+from storage.clocks import awake_or_not
+
 if TYPE_CHECKING:
     from storage.tables import Tables
 
@@ -183,7 +185,7 @@ class Database:
 
     def told_time(self, now: float) -> float:
         """Set the clock of `time` by what the database has just told."""
-        self._ahead = now - time.monotonic()
+        self._ahead = now - awake_or_not()
         return now
 
     def time(self) -> float:
@@ -191,7 +193,7 @@ class Database:
 
         For all that is recorded, and compared by other processes: the clocks of their machines may be anywhere.
         """
-        return time.time() if self._ahead is None else self._ahead + time.monotonic()
+        return time.time() if self._ahead is None else self._ahead + awake_or_not()
 
     def open(self) -> None:
         """Create or migrate the schema.
@@ -208,6 +210,7 @@ class Database:
         try:
             with self._alone():
                 self._migrate()
+                self.now()
         except (peewee.DatabaseError, peewee.ImproperlyConfigured, OSError) as error:
             raise self.explained(error) from error
 
@@ -242,7 +245,6 @@ class Database:
             )
         if any(migration.applied is None for migration in status):
             runner.up()
-        self.now()
 
     def _is_up_to_date(self) -> bool:
         """Whether exactly our migrations were applied, by what the runner notes of them."""

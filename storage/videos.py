@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
 EXTENSIONS = {
     "video/mp4": ".mp4",
     "video/webm": ".webm",
@@ -45,16 +47,18 @@ class VideoFolder:
         """A new file to write into: not made before it is opened."""
         return PartFile(self.batch(batch_id) / f"{job_id}.{epoch}{_PART}")
 
-    def sweep(self, batch_id: str) -> None:
-        """Remove what earlier owners of a batch had not finished writing."""
+    def sweep(self, batch_id: str, epoch: int) -> None:
+        """Remove what the owners of a batch before this epoch had not finished writing."""
         for part in self.batch(batch_id).glob(f"*{_PART}"):
-            part.unlink(missing_ok=True)
+            written_at = part.stem.rpartition(".")[2]
+            if written_at.isdecimal() and int(written_at) < epoch:
+                _remove(part)
 
     def clear(self, batch_id: str, job_ids: Collection[str]) -> None:
         """Remove the files of these jobs, and what is unfinished of any. What else lies there is somebody else's."""
         for path in self.batch(batch_id).glob("*"):
             if path.suffix == _PART or path.stem in job_ids:
-                path.unlink(missing_ok=True)
+                _remove(path)
 
     def remove(self, batch_id: str) -> None:
         """Delete a batch's files."""
@@ -115,6 +119,14 @@ class PartFile:
         self._discarded = True
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file that nobody has. What can't be removed is in nobody's way."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("a file can't be removed", extra={"action": "tidy", "path": str(path), "error": repr(error)})
 
 
 def flush_folder(folder: Path) -> None:

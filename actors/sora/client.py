@@ -17,12 +17,12 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from actors.clocks import awake_or_not
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.settings import Settings, masked_url, password_of
 from actors.sora import wire
 from actors.sora.pace import Pace
 from actors.sora.wire import RemoteVideo
+from storage.clocks import awake_or_not
 from storage.records import ReferenceRecord
 
 PAGE = 100

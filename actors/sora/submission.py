@@ -24,7 +24,6 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from actors.clocks import awake_or_not
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.loop import IOLoop
 from actors.settings import Settings
@@ -32,6 +31,7 @@ from actors.sora.client import Accepted, NotNow, Page, Refused, SoraClient, Unan
 from actors.sora.matching import Listing, contradicts, in_falling_order, judge
 from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
+from storage.clocks import awake_or_not
 from storage.owners import is_dead, this_host
 from storage.recorder import Recorder
 from storage.records import JobRecord, SubmissionRecord

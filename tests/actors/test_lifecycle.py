@@ -76,7 +76,6 @@ def test_a_refused_move_of_a_job_changes_nothing(status, move):
     with pytest.raises(RefusedMove, match=f"a job that is {status} can't {move}"):
         step.move(a_job(status=status), move, EventName.JOB_FAILED)
     assert not step.changed
-    assert not step.told
     assert step.changes().batch == a_batch()
 
 
@@ -92,7 +91,6 @@ def test_a_refused_end_tells_nothing():
     step = a_step(status=BatchStatus.COMPLETED)
     with pytest.raises(RefusedMove):
         step.close(BatchMove.CANCEL)
-    assert not step.told
     assert step.batch.sequence == 1
 
 
@@ -123,7 +121,6 @@ def test_a_move_that_is_not_told_takes_no_number():
     step = a_step()
     step.intend(a_job(), an_intent())
     assert step.changed
-    assert not step.told
     assert step.changes().batch.sequence == step.changes().sequence == 1
 
 

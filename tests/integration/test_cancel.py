@@ -289,10 +289,27 @@ def test_a_neighbour_removes_what_dead_processes_left_of_a_cancelled_batch(
     check(service.cancel_batch("b"), total=3, cancelled=2, completed=1)
     tidy.assert_called_once_with("b")
     (tmp_path / "videos" / "b" / "notes.txt").write_text("a person's")
+    (tmp_path / "videos" / "b" / "b-02.frames").mkdir()  # can't be removed as a file is
     assert len(files(tmp_path)) == 3
+    # The dead one may have been alive for long after that.
+    renew = "UPDATE owners SET lease_until = lease_until + 14"
+    service._recorder.write(lambda: service._database.execute(renew)).result(PATIENCE)
     service.serve()
     until(lambda: len(files(tmp_path)) == 2)
     assert {path.name for path in files(tmp_path)} == {"b-01.mp4", "notes.txt"}
+
+
+def test_a_cancellation_before_the_start_removes_nothing(
+    service: BatchService, start_service: Callable[..., BatchService], tmp_path: Path
+) -> None:
+    service.create_batch(videos("a lake", id="b"))
+    assert service.process_batch("b").result(PATIENCE).status == "completed"
+    # Another database, the same folder, and the same id.
+    other = start_service(database_url=f"sqlite:///{tmp_path}/other.db")
+    other.create_batch(videos("a lake", id="b"))
+    other.cancel_batch("b")
+    other.close()  # what it had to do in the background is done
+    assert [path.name for path in files(tmp_path)] == ["b-01.mp4"]
 
 
 def test_a_cancellation_and_a_completion_at_once_have_one_winner(provider: Provider, service: BatchService) -> None:

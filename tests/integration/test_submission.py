@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from actors.clocks import awake_or_not
 from actors.errors import Conflict
 from actors.loop import IOLoop
 from actors.model import Batch
@@ -19,6 +18,7 @@ from actors.sora.client import SoraClient, VideoSpec
 from actors.sora.pace import Pace
 from actors.sora.submission import LeaseMargin, NotPaid, Submitter
 from storage.changes import Storage
+from storage.clocks import awake_or_not
 from storage.database import Database
 from storage.recorder import Recorder
 from storage.states import SubmissionState

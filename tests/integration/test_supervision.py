@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
+from actors import places
 from actors.course import Course
 from actors.dispatcher import Dispatcher
 from actors.errors import SoraBatchError
@@ -101,6 +102,22 @@ def test_a_worker_that_dies_is_replaced(
     assert set(summary["posts_per_prompt"].values()) == {1}
     check_files(final, provider)
     check_journal(service, batch.id)
+
+
+def test_workers_that_die_before_their_post_keep_no_place(
+    provider: Provider, start_service: Start, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(places, "STARTS", 4)
+    service = start_service()
+    image = "data:image/png;base64,iVBORw0KGgo="
+    request = {"videos": [{"prompt": f"a {number}", "input_reference": image} for number in range(6)]}
+    service.create_batch({"id": "doomed", **request})
+    service._recorder.write(lambda: service._database.execute("DELETE FROM input_references")).result(PATIENCE)
+    doomed = service.process_batch("doomed").result(PATIENCE)
+    assert [job.error.code for job in doomed.jobs if job.error] == ["internal"] * 6
+    fine = service.create_batch(videos("a boat"))
+    assert service.process_batch(fine.id).result(PATIENCE).status == "completed"
+    check_paid_once(provider)
 
 
 def test_every_worker_may_die_at_once(provider: Provider, service: BatchService, mocker: MockerFixture) -> None:
@@ -274,6 +291,18 @@ def test_a_dispatcher_whose_look_fails_looks_again(
     provider.release("videos")
     assert running.result(PATIENCE).status == "completed"
     check_paid_once(provider)
+
+
+def test_looks_that_fail_now_and_then_are_not_made_ever_more_seldom(
+    provider: Provider, service: BatchService, mocker: MockerFixture
+) -> None:
+    mocker.patch("actors.dispatcher.RESTART_PERIOD", 0.0)  # the last one was long ago
+    waited = mocker.spy(Dispatcher, "_look_on")
+    deaths = dies(mocker, Dispatcher, "_look_at_database", lambda *_: deaths[0] < 6)
+    service.create_batch(videos("a lake", id="b"))
+    assert service.process_batch("b").result(PATIENCE).status == "completed"
+    assert deaths == [6]
+    assert max(call.args[1] for call in waited.call_args_list) <= 1.0
 
 
 def test_a_batch_that_another_owner_has_taken_is_let_go_without_harm(

@@ -180,6 +180,22 @@ def test_many_videos_are_watched_by_the_listing(provider: Provider, start_servic
     assert requests["list"] + requests.get("retrieve", 0) <= 30  # where 20 looks an interval would be 120
 
 
+def test_a_retry_by_a_machine_whose_clock_is_behind_has_its_time(
+    provider: Provider, start_service: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.hold()
+    first = start_service(sora_delete_on_cancel="never")
+    first.create_batch(videos("a lake", id="b"))
+    first.process_batch("b")
+    until(lambda: first.get_batch_status("b").jobs[0].status == "generating")
+    first.cancel_batch("b")
+    first.close()
+    provider.release()
+    monkeypatch.setattr("time.time", lambda: time() - 2 * 3600)
+    assert start_service().retry_batch("b").result(PATIENCE).status == "completed"
+    check_paid_once(provider)
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -336,6 +352,21 @@ def test_a_file_is_fetched_from_where_the_server_says_without_the_key(provider: 
     check_files(final, provider)
     assert provider.summary()["leaked_authorizations"] == 0
     assert provider.summary()["elsewhere"] >= 1
+
+
+def test_where_a_file_lies_is_asked_of_the_video_itself(provider: Provider, start_service: Start) -> None:
+    """The listing may be shorter: it told that they are ready, and not where they are."""
+    provider.options(latency=1.0)
+    provider.fault(on="content", do="answer", status=400, body={"detail": "it lies elsewhere"}, times=-1)
+    service = start_service(sora_poll_interval=100, batch_max_size=20)
+    running = service.process_batch(service.create_batch(videos(*numbered(9), concurrency=9)).id)
+    provider.wait(accepted=9)
+    for video in provider.ledger()["videos"]:
+        urls = {"urls": [f"{provider.other_url}/{video['id']}"]}
+        provider.fault(on="retrieve", do="answer", match=video["prompt"], set=urls, times=-1)
+    final = running.result(PATIENCE)
+    assert final.status == "completed"
+    check_files(final, provider)
 
 
 def test_a_file_inside_the_answer_is_taken_from_there(provider: Provider, service: BatchService) -> None:

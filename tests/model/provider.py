@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -230,10 +231,10 @@ class ModelClient:
 class Files:
     """What a process has for a folder of videos: it takes everything in."""
 
-    def sweep(self, batch_id):
-        return None
+    def batch(self, batch_id):
+        return Path("/there/is/none", batch_id)
 
-    def clear(self, batch_id, job_ids):
+    def sweep(self, batch_id, epoch):
         return None
 
     def part(self, batch_id, job_id, epoch):

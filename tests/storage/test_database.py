@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from storage import database as database_module
+from storage.clocks import awake_or_not
 from storage.database import MIGRATIONS, Database, DatabaseError, is_outage
 from storage.states import LIVE_SUBMISSION
 from tests.builders import a_batch
@@ -247,10 +248,20 @@ def test_a_reader_finds_a_server_again_that_was_started_anew():
         database.close()
 
 
-def test_what_is_recorded_has_the_databases_time_whatever_the_clock_says(database, monkeypatch):
+def test_what_is_recorded_has_the_databases_time_whatever_the_clock_says(database, database_url, monkeypatch):
+    again = Database(database_url)  # there is nothing to migrate any more
+    again.open()
+    monkeypatch.setattr("time.time", lambda: 0.0)
     with database.connection():
-        monkeypatch.setattr("time.time", lambda: 0.0)
-        assert abs(database.time() - database.now()) < 5
+        for each in (database, again):
+            assert abs(each.time() - database.now()) < 5
+    again.close()
+
+
+def test_the_databases_time_goes_on_while_the_machine_is_suspended(database, monkeypatch):
+    before, clock = database.time(), awake_or_not
+    monkeypatch.setattr("storage.database.awake_or_not", lambda: clock() + 8 * 3600)
+    assert 8 * 3600 <= database.time() - before < 8 * 3600 + 5
 
 
 def test_a_postgresql_host_that_says_nothing_any_more_is_away_before_long():

@@ -83,10 +83,25 @@ def test_sweeping_removes_parts_and_nothing_else(folder):
     written(folder.part("nature", "nature-01", 1), b"x")
     final = written(folder.part("nature", "nature-02", 1), b"x").publish(".mp4")
     written(folder.part("other", "other-01", 1), b"x")
-    folder.sweep("nature")
+    folder.sweep("nature", 2)
     assert list(folder.batch("nature").iterdir()) == [final]
     assert len(list(folder.batch("other").iterdir())) == 1
-    folder.sweep("nowhere")
+    folder.sweep("nowhere", 2)
+
+
+def test_a_late_sweep_leaves_what_a_newer_owner_writes(folder):
+    newer = [written(folder.part("nature", f"nature-0{epoch}", epoch), b"x").path for epoch in (2, 3)]
+    (folder.batch("nature") / "notes.part").write_bytes(b"somebody else's")
+    folder.sweep("nature", 2)
+    assert sorted(folder.batch("nature").iterdir()) == [*newer, folder.batch("nature") / "notes.part"]
+
+
+def test_what_can_not_be_removed_keeps_nothing_else(folder, caplog):
+    written(folder.part("nature", "nature-02", 1), b"x").publish(".mp4")
+    (folder.batch("nature") / "nature-01.frames").mkdir()
+    folder.clear("nature", {"nature-01", "nature-02"})
+    assert [path.name for path in folder.batch("nature").iterdir()] == ["nature-01.frames"]
+    assert "a file can't be removed" in caplog.text
 
 
 def test_clearing_removes_what_is_of_the_jobs_named_or_unfinished_and_nothing_else(folder):

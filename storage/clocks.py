@@ -1,4 +1,4 @@
-"""The clocks of this machine. Spans are measured by the monotonic one, leases by one that counts suspension.
+"""The clock that leases and their like go by. Spans are measured by the monotonic one.
 
 What is recorded has the database's time (`storage.database.Database.time`): other processes compare it with theirs.
 """
@@ -18,8 +18,3 @@ else:
     def awake_or_not() -> float:
         """Seconds on the nearest this system has to a clock that counts suspended time."""
         return time.monotonic()
-
-
-def utc_now() -> float:
-    """Seconds since 1970, for what only this machine compares."""
-    return time.time()
