@@ -32,6 +32,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from actors.broker.publisher import EventPublisher  # noqa: F401  (what is imported before the fork, no child has to)
+from actors.commands import handler as handling
 from actors.commands.command import Message
 from actors.commands.consumer import CommandConsumers
 from actors.commands.handler import CommandHandler
@@ -250,6 +251,7 @@ def _publish(order: Order) -> None:
 def _obey(order: Order) -> None:
     """Take commands until one was handled."""
     handled, stopping = threading.Event(), threading.Event()
+    handling.CREATION_PATIENCE = _PATIENCE  # many die one after the other before the batch is created
     with _opened(order) as service:
         assert service.broker is not None
         handler = CommandHandler(service, service.broker.publish, stopping)

@@ -158,9 +158,10 @@ def test_everything_is_watched(person: Person) -> None:
     lines: list[str] = []
     # It says nothing when it is bound, so commands are sent until one is heard.
     heard = _reads(watching.stdout, lines)
-    until(lambda: person.run("submit", "-p", "A lake")[0] == 0 and lines)
-    until(lambda: any("batch.completed" in line for line in lines))
-    assert any("command.accepted" in line for line in lines)
+    until(
+        lambda: person.run("submit", "-p", "A lake")[0] == 0 and any("command.accepted" in line for line in list(lines))
+    )
+    until(lambda: any("batch.completed" in line for line in list(lines)))
     watching.send_signal(signal.SIGTERM)
     assert watching.wait(PATIENCE) == 143
     heard.join()
