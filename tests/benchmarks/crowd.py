@@ -62,7 +62,7 @@ def _put(storage: Storage, batch: BatchRecord) -> None:
     storage.jobs.add(jobs)
     storage.journal.append(events)
     if batch.started_at is not None:
-        storage.submissions.intend(an_intent(f"{job.id}-try", job) for job in jobs)
+        storage.submissions.intend([an_intent(f"{job.id}-try", job) for job in jobs])
         bound = "UPDATE submissions SET state='bound', remote_id='video_' || job_id WHERE batch_id=?"
         storage.database.execute(bound, (batch.id,))
 

@@ -46,7 +46,7 @@ def ahead(service: BatchService, large_id: str, batch: Batch) -> int:
 def main() -> int:
     for kind in KINDS:
         with empty_database(kind) as database, Serving() as server, tempfile.TemporaryDirectory() as folder:
-            server.reset(Options(latency=SECONDS))
+            server.reset(Options(latency=SECONDS, spread=0.25))
             given = settings(server.base_url, database, Path(folder), sora_max_in_flight=PLACES, sora_poll_interval=100)
             with BatchService(given) as service:
                 small(service)

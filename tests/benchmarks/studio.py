@@ -15,12 +15,18 @@ _HEAD = 4096
 """The first bytes of each file, which say whose it is; the rest is the same for all."""
 
 
+_GOLDEN = 0.618
+"""Its multiples are spread evenly over what is left of them without their whole part."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How the server behaves, until it is told otherwise."""
 
     latency: float = 0.2
     """Seconds from a POST until its video is completed."""
+    spread: float = 0.0
+    """By how much of it, at the most, videos take longer or shorter: else all that began together end together."""
     content_bytes: int = 10_000
     failing_every: int = 0
     """Each n-th video fails; 0: none."""
@@ -80,7 +86,8 @@ class Studio:
             "seconds": "4", "size": "720x1280", "remixed_from_video_id": None,
         }  # fmt: skip
         start = json.dumps(fixed)[:-1].encode() + b", "
-        video = Video(name, prompt, now, now + self.options.latency, fails, start)
+        part = 1 + self.options.spread * (2 * (number * _GOLDEN % 1) - 1)
+        video = Video(name, prompt, now, now + part * self.options.latency, fails, start)
         self._places[name] = len(self._order)
         self._order.append(video)
         self._videos[name] = video
