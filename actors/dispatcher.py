@@ -238,10 +238,9 @@ class Dispatcher(LoopActor):
         if owner.lease_until <= 0 or owner.id == self._owner.id or not is_dead(owner):
             return
         storage, lease = self._tools.storage, self._tools.settings.batch_lease.total_seconds()
-        with storage.database.begin():
-            for batch_id in storage.batches.ended_badly_since(owner.lease_until - 2 * lease):
-                tidy(storage, self._tools.folder, batch_id)
-            storage.owners.expire(owner.id)
+        for batch_id in storage.batches.ended_badly_since(owner.lease_until - 2 * lease):
+            tidy(storage, self._tools.folder, batch_id)
+        storage.owners.expire(owner.id)
 
     def _load(self, batch_id: str) -> Loaded:
         storage = self._tools.storage

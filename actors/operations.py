@@ -5,7 +5,9 @@ The functions run in the recorder's thread, inside its transaction; what they de
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
@@ -15,9 +17,12 @@ from actors.events import EventName, batch_event
 from actors.lifecycle import BatchMove, JobMove, Step
 from actors.model import CancellationSummary, Charge
 from storage.changes import Storage
+from storage.recorder import Recorder
 from storage.records import BatchRecord, JobRecord, ReferenceRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus, SubmissionState
 from storage.videos import VideoFolder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +156,29 @@ def tidy(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
     """Remove the files of an ended batch that no completed job has: unfinished ones, and those that came too late.
 
     For whoever cancelled it, lost it, ended it after another owner, or noted its owner's death. It is locked meanwhile:
-    a retry begins later.
+    a retry begins later. In a transaction of its own: an end that is not committed yet may still come to nothing, and a
+    removed file does not come back.
     """
     if not folder.batch(batch_id).is_dir():
         return
-    batch = storage.batches.locked(batch_id)
-    if batch is not None and batch.status in FINAL_BATCH:
-        made = {entry.job_id for entry in storage.submissions.of_batch(batch_id) if entry.remote_id is not None}
-        jobs = storage.jobs.by_id(made).values()  # of another one no file can have come
-        folder.clear(batch_id, {job.id for job in jobs if job.status is not JobStatus.COMPLETED})
+    with storage.database.begin():
+        batch = storage.batches.locked(batch_id)
+        if batch is not None and batch.status in FINAL_BATCH:
+            made = {entry.job_id for entry in storage.submissions.of_batch(batch_id) if entry.remote_id is not None}
+            jobs = storage.jobs.by_id(made).values()  # of another one no file can have come
+            folder.clear(batch_id, {job.id for job in jobs if job.status is not JobStatus.COMPLETED})
+
+
+def tidy_soon(recorder: Recorder, storage: Storage, folder: VideoFolder, batch_id: str) -> None:
+    """Have `tidy` done in the background, by the recorder's thread; nobody waits for it."""
+
+    def told(done: Future[None]) -> None:
+        error = done.exception()
+        if error is not None:
+            text = storage.database.told(error)
+            logger.warning("a batch's files were not tidied", extra={"batch_id": batch_id, "error": text})
+
+    recorder.read(lambda: tidy(storage, folder, batch_id)).add_done_callback(told)
 
 
 def _summary(batch: BatchRecord, charges: list[Charge]) -> CancellationSummary:

@@ -22,7 +22,7 @@ from actors.dispatcher import Dispatcher, Doors
 from actors.errors import SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Gathered, IOLoop, tell
 from actors.messages import ClaimAll, Close, Look, Process, Release, Wait
-from actors.operations import still_to_delete, tidy, to_delete
+from actors.operations import still_to_delete, tidy_soon, to_delete
 from actors.places import Places
 from actors.production import Tools, finish
 from actors.settings import Settings
@@ -107,18 +107,16 @@ class Runtime:
             provider=provider, owner_id=self._owner.id, lease=lease,
         )  # fmt: skip
 
-        def tidy_up(batch_id: str) -> None:
-            self._recorder.write(partial(tidy, self._storage, folder, batch_id))
-
+        tidy = partial(tidy_soon, self._recorder, self._storage, folder)
         files = Gathered(
             partial(self.io.offload, finish),
             THREADS,
             # Its worker was stopped while the file went to its place.
-            unclaimed=lambda rest: tidy_up(rest.part.path.parent.name),
+            unclaimed=lambda rest: tidy(rest.part.path.parent.name),
         )
         watcher = Watcher(client, self._settings.sora_poll_interval.total_seconds())
         return Tools(
-            self.io, client, submitter, watcher, self._storage, self._recorder, self._settings, folder, files, tidy_up
+            self.io, client, submitter, watcher, self._storage, self._recorder, self._settings, folder, files, tidy
         )  # fmt: skip
 
     async def _start_simulator(self) -> str:

@@ -548,8 +548,7 @@ class BatchService:
 
     def _tidy(self, batch_id: str) -> None:
         """In the background, remove what a dead owner of a cancelled batch has left; one that lives does it itself."""
-        folder = VideoFolder(self.settings.video_dir)
-        self._recorder.write(lambda: operations.tidy(self._storage, folder, batch_id), patience=_ANSWER_SECONDS)
+        operations.tidy_soon(self._recorder, self._storage, VideoFolder(self.settings.video_dir), batch_id)
 
     def _stop_remotely(self, batch_id: str, summary: CancellationSummary) -> None:
         deletable = any(charge.remote_id for charge in summary.may_be_charged)

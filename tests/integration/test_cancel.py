@@ -9,13 +9,16 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import peewee
 import pytest
 from pytest_mock import MockerFixture
 
+from actors import operations
 from actors.errors import Conflict, NotFound
 from actors.model import CancellationSummary
 from actors.service import BatchService
 from storage.videos import PartFile, VideoFolder
+from tests.builders import a_job, an_intent
 from tests.integration.support import (
     PATIENCE,
     Drivers,
@@ -297,6 +300,32 @@ def test_a_neighbour_removes_what_dead_processes_left_of_a_cancelled_batch(
     service.serve()
     until(lambda: len(files(tmp_path)) == 2)
     assert {path.name for path in files(tmp_path)} == {"b-01.mp4", "notes.txt"}
+
+
+def test_a_cancellation_that_comes_to_nothing_removes_no_file(service: BatchService, tmp_path: Path) -> None:
+    storage, recorder, folder = service._storage, service._recorder, VideoFolder(tmp_path / "videos")
+    service.create_batch(videos("a lake", id="b"))
+    intent = an_intent("try", a_job(1, "b"))
+    recorder.write(lambda: (storage.submissions.intend([intent]), storage.submissions.bind("try", "video_1")))
+    folder.batch("b").mkdir(parents=True)
+    (folder.batch("b") / "b-01.mp4").write_bytes(b"just put there, and not recorded yet")
+    busy, stumbled = threading.Event(), threading.Event()
+
+    def stumble() -> None:
+        if not stumbled.is_set():
+            stumbled.set()
+            raise peewee.OperationalError("database is locked")
+
+    recorder.read(lambda: busy.wait(PATIENCE))  # what comes meanwhile is one group
+    cancelling = recorder.write(lambda: operations.cancel(storage, "b", None, service.now()), patience=0.0)
+    operations.tidy_soon(recorder, storage, folder, "b")
+    after = recorder.write(stumble)
+    busy.set()
+    after.result(PATIENCE)
+    with pytest.raises(TimeoutError):
+        cancelling.result()
+    assert service.get_batch_status("b").status == "pending"
+    assert [path.name for path in files(tmp_path)] == ["b-01.mp4"]
 
 
 def test_a_cancellation_before_the_start_removes_nothing(

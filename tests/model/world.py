@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from types import SimpleNamespace
 
@@ -115,10 +116,7 @@ class Process:
         )  # fmt: skip
         files = Files()
         watcher = Watcher(self.client, world.settings.sora_poll_interval.total_seconds())
-
-        def tidy(batch_id):
-            self.recorder.write(lambda: operations.tidy(world.storage, files, batch_id))
-
+        tidy = partial(operations.tidy_soon, self.recorder, world.storage, files)
         tools = Tools(
             self.io, self.client, submitter, watcher, world.storage, self.recorder, world.settings, files, files, tidy
         )  # fmt: skip
