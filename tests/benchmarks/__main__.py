@@ -24,7 +24,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5, help="of each peer in each case (default: 5)")
     parser.add_argument("--case", action="append", choices=CASES, help="only this one; may be given again")
     parser.add_argument("--peer", action="append", choices=PEERS, help="only this one; may be given again")
-    parser.add_argument("--markdown", action="store_true", help="print what docs/performance.md holds")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of docs/performance.md")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where files are written")
     return parser.parse_args(arguments)
 

@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from actors.model import Batch
@@ -18,6 +19,7 @@ from tests.benchmarks.databases import KINDS, empty_database
 from tests.benchmarks.serving import Serving
 from tests.benchmarks.sizes import settings
 from tests.benchmarks.studio import Options
+from tests.integration.support import until
 
 PLACES, SMALL, LARGE, SECONDS = 20, 3, 1_000, 1.0
 ROUNDS = 7
@@ -43,6 +45,10 @@ def ahead(service: BatchService, large_id: str, batch: Batch) -> int:
     return sum(began < entry.intended_at < first for entry in service.submissions(large_id))
 
 
+def completed(service: BatchService, batch_id: str, count: int) -> bool:
+    return service.get_batch_status(batch_id).progress.completed >= count
+
+
 def main() -> int:
     for kind in KINDS:
         with empty_database(kind) as database, Serving() as server, tempfile.TemporaryDirectory() as folder:
@@ -53,8 +59,7 @@ def main() -> int:
                 alone = statistics.median(small(service)[0] for _ in range(ROUNDS))
                 large = service.create_batch(request(LARGE))
                 running = service.process_batch(large.id)
-                while service.get_batch_status(large.id).progress.completed < 2 * PLACES:
-                    time.sleep(0.1)
+                until(partial(completed, service, large.id, 2 * PLACES))
                 ended = [small(service) for _ in range(ROUNDS)]
                 beside = statistics.median(seconds for seconds, _ in ended)
                 passed = max(ahead(service, large.id, batch) for _, batch in ended)

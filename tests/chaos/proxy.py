@@ -98,6 +98,7 @@ class Proxy:
             await link.run(self._target)
         finally:
             self._links.discard(link)
+            link.over.set()
 
     async def _cut(self, links: list[_Link]) -> int:
         for link in links:
@@ -114,11 +115,8 @@ class Proxy:
             self._server.close()
             self._server = None
         await self._cut(list(self._links))
-        # Their tasks end in the next rounds of the loop.
-        for _ in range(100):
-            if not self._links:
-                break
-            await asyncio.sleep(0.01)
+        for link in list(self._links):
+            await asyncio.wait_for(link.over.wait(), _PATIENCE / 2)
 
 
 _Side = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -130,7 +128,7 @@ class _Link:
     def __init__(self, proxy: Proxy, client: _Side) -> None:
         self._proxy, self._client = proxy, client
         self._sides = [client]
-        self._ended = asyncio.Event()
+        self._ended, self.over = asyncio.Event(), asyncio.Event()
         self.deaf = proxy.swallows
 
     async def run(self, target: int) -> None:

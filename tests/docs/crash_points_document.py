@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.docs.markdown import table
 from tests.docs.states_document import meanings
 from tests.integration.crash_points import POINTS, Kind, Operation, kills
 
@@ -30,14 +31,14 @@ def document() -> str:
     parts = [
         _INTRODUCTION.format(kills=count),
         "## Kinds\n",
-        _rows(["kind", "where exactly"], [[str(kind), text] for kind, text in meanings(Kind).items()]),
+        table(["kind", "where exactly"], [[str(kind), text] for kind, text in meanings(Kind).items()]),
         "## Operations\n",
-        _rows(
+        table(
             ["operation", "what the process does", "kills"],
             [[f"`{each}`", text, str(len(kills(Operation(each))))] for each, text in meanings(Operation).items()],
         ),
         "## Points\n",
-        _rows(
+        table(
             ["point", "kind", "what is done", "what follows", "in the code", "passed by"],
             [
                 [
@@ -49,14 +50,6 @@ def document() -> str:
         ),
     ]  # fmt: skip
     return "\n".join(parts).rstrip("\n") + "\n"
-
-
-def _rows(heads: list[str], rows: list[list[str]]) -> str:
-    return "\n".join([_row(heads), _row(["---"] * len(heads)), *map(_row, rows), ""])
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

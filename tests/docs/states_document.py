@@ -22,6 +22,7 @@ from storage.states import (
     JobStatus,
     SubmissionState,
 )
+from tests.docs.markdown import table
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "states.md"
 
@@ -97,11 +98,11 @@ def _states(words: type[StrEnum], groups: Mapping[str, frozenset[Any]]) -> str:
         [f"`{word}`", ", ".join(name for name, members in groups.items() if word in members), meaning]
         for word, meaning in meanings(words).items()
     ]
-    return _rows(["state", "kind", "meaning"], rows)
+    return table(["state", "kind", "meaning"], rows)
 
 
 def _moves(words: type[StrEnum]) -> str:
-    return _rows(["move", "meaning"], [[f"`{word}`", meaning] for word, meaning in meanings(words).items()])
+    return table(["move", "meaning"], [[f"`{word}`", meaning] for word, meaning in meanings(words).items()])
 
 
 def _diagram(states: type[StrEnum], moves: Moves) -> str:
@@ -122,15 +123,7 @@ def _arrows(states: type[StrEnum], moves: Moves) -> Iterator[tuple[tuple[str, st
 
 def _table(states: type[StrEnum], names: type[StrEnum], moves: Moves) -> str:
     rows = [[f"`{move}`", *(moves[state, move] or "-" for state in states)] for move in names]
-    return _rows(["move \\ state", *(f"`{state}`" for state in states)], rows)
-
-
-def _rows(heads: list[str], rows: list[list[str]]) -> str:
-    return "\n".join([_row(heads), _row(["---"] * len(heads)), *map(_row, rows), ""])
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return table(["move \\ state", *(f"`{state}`" for state in states)], rows)
 
 
 if __name__ == "__main__":

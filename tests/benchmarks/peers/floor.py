@@ -7,47 +7,31 @@ from typing import Any
 
 import aiohttp
 
-from tests.benchmarks.peers.stage import Order, perform
+from tests.benchmarks.peers.stage import Order, Script, perform
 
 
-class Floor:
+class Floor(Script):
     def __init__(self, order: Order) -> None:
-        self._order = order
-        self._places = asyncio.Semaphore(order.concurrency)
+        super().__init__(order)
         self._url = f"{order.base_url}/videos"
         self._session: aiohttp.ClientSession
-
-        self._runner = asyncio.Runner()
-
-    def open(self) -> None:
-        self._runner.run(self._open())
 
     async def _open(self) -> None:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 
-    def run(self) -> dict[str, Any]:
-        self._runner.run(self._make_all())
-        return {}
-
-    def close(self) -> dict[str, Any]:
-        self._runner.run(self._session.close())
-        self._runner.close()
-        return {}
-
-    async def _make_all(self) -> None:
-        await asyncio.gather(*map(self._make, self._order.prompts))
+    async def _close(self) -> None:
+        await self._session.close()
 
     async def _make(self, prompt: str) -> None:
-        async with self._places:
-            video = await self._create(prompt)
-            pause = 0.0 if self._order.look_first else self._order.poll
-            while video["status"] not in {"completed", "failed"}:
-                await asyncio.sleep(pause)
-                async with self._session.get(f"{self._url}/{video['id']}") as response:
-                    video = await response.json()
-                pause = self._order.poll
-            if video["status"] == "completed":
-                await self._download(video["id"])
+        video = await self._create(prompt)
+        pause = 0.0 if self._order.look_first else self._order.poll
+        while video["status"] not in {"completed", "failed"}:
+            await asyncio.sleep(pause)
+            async with self._session.get(f"{self._url}/{video['id']}") as response:
+                video = await response.json()
+            pause = self._order.poll
+        if video["status"] == "completed":
+            await self._download(video["id"])
 
     async def _create(self, prompt: str) -> dict[str, Any]:
         while True:

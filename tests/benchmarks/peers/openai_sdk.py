@@ -5,27 +5,21 @@ Over httpx or, with the word `aiohttp`, over aiohttp.
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from typing import Any
 
 import openai
 
-from tests.benchmarks.peers.stage import Order, perform
+from tests.benchmarks.peers.stage import Order, Script, perform
 
 _RETRIES = 10
 """Its own are two: of many videos, some would be lost to refusals by 429."""
 
 
-class Sdk:
+class Sdk(Script):
     def __init__(self, order: Order, transport: str) -> None:
-        self._order, self._transport = order, transport
-        self._places = asyncio.Semaphore(order.concurrency)
-        self._runner = asyncio.Runner()
+        super().__init__(order)
+        self._transport = transport
         self._client: openai.AsyncOpenAI
-
-    def open(self) -> None:
-        self._runner.run(self._open())
 
     async def _open(self) -> None:
         http = openai.DefaultAioHttpClient() if self._transport == "aiohttp" else None
@@ -33,25 +27,15 @@ class Sdk:
             base_url=self._order.base_url, api_key="key", http_client=http, max_retries=_RETRIES
         )
 
-    def run(self) -> dict[str, Any]:
-        self._runner.run(self._make_all())
-        return {}
-
-    def close(self) -> dict[str, Any]:
-        self._runner.run(self._client.close())
-        self._runner.close()
-        return {}
-
-    async def _make_all(self) -> None:
-        await asyncio.gather(*map(self._make, self._order.prompts))
+    async def _close(self) -> None:
+        await self._client.close()
 
     async def _make(self, prompt: str) -> None:
-        async with self._places:
-            poll = int(1000 * self._order.poll)
-            video = await self._client.videos.create_and_poll(prompt=prompt, poll_interval_ms=poll)
-            if video.status == "completed":
-                content = await self._client.videos.download_content(video.id)
-                content.write_to_file(self._order.folder / f"{video.id}.mp4")
+        poll = int(1000 * self._order.poll)
+        video = await self._client.videos.create_and_poll(prompt=prompt, poll_interval_ms=poll)
+        if video.status == "completed":
+            content = await self._client.videos.download_content(video.id)
+            content.write_to_file(self._order.folder / f"{video.id}.mp4")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Ready means that everything is imported and made that needs no video; the clock 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import sys
@@ -54,6 +55,43 @@ class Peer(Protocol):
 
     def close(self) -> dict[str, Any]:
         """End; tell what is left behind."""
+
+
+class Script:
+    """A peer that is a script: one coroutine a video, all in one loop, and a semaphore for its places."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._places = asyncio.Semaphore(order.concurrency)
+        self._runner = asyncio.Runner()
+
+    def open(self) -> None:
+        self._runner.run(self._open())
+
+    def run(self) -> dict[str, Any]:
+        self._runner.run(self._make_all())
+        return {}
+
+    def close(self) -> dict[str, Any]:
+        self._runner.run(self._close())
+        self._runner.close()
+        return {}
+
+    async def _make_all(self) -> None:
+        await asyncio.gather(*map(self._make_in_its_place, self._order.prompts))
+
+    async def _make_in_its_place(self, prompt: str) -> None:
+        async with self._places:
+            await self._make(prompt)
+
+    async def _open(self) -> None:
+        raise NotImplementedError
+
+    async def _make(self, prompt: str) -> None:
+        raise NotImplementedError
+
+    async def _close(self) -> None:
+        raise NotImplementedError
 
 
 def perform(make: Callable[[Order], Peer]) -> None:
