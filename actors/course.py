@@ -237,7 +237,7 @@ class Course:
         if news or job.remote_id != remote_id:
             self.jobs[job.id] = step.move(job, JobMove.ACCEPT, event, remote_id=remote_id, started_at=started)
         running = self._running[job.id]
-        bound = replace(running.submission, state=SubmissionState.BOUND, remote_id=remote_id)
+        bound = running.submission._replace(state=SubmissionState.BOUND, remote_id=remote_id)
         self._running[job.id] = replace(running, submission=bound)
 
     def _progressed(self, step: Step, job: JobRecord, progress: int, now: float) -> None:

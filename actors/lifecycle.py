@@ -7,7 +7,6 @@ has changed. A duplicate that may come is a written self-loop. `docs/states.md` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -233,8 +232,7 @@ def next_batch_status(status: BatchStatus, move: BatchMove) -> BatchStatus:
 
 def recount(batch: BatchRecord, before: JobStatus, after: JobStatus, **more: Any) -> BatchRecord:
     """Fold one job's transition into the batch's counts, so that nobody counts ten thousand jobs again."""
-    return replace(
-        batch,
+    return batch._replace(
         completed=batch.completed + (after is J.COMPLETED) - (before is J.COMPLETED),
         failed=batch.failed + (after is J.FAILED) - (before is J.FAILED),
         cancelled=batch.cancelled + (after is J.CANCELLED) - (before is J.CANCELLED),
@@ -277,7 +275,7 @@ class Step:
         times: dict[str, Any] = {"updated_at": self.at}
         if after in (J.COMPLETED, J.FAILED, J.CANCELLED):
             times["completed_at"] = self.at
-        moved = replace(job, status=after, **{**times, **fields})
+        moved = job._replace(status=after, **{**times, **fields})
         sequence = self.batch.sequence + (event is not None)
         self.batch = recount(self.batch, job.status, after, sequence=sequence, updated_at=self.at)
         self.jobs[job.id] = moved
@@ -300,7 +298,7 @@ class Step:
 
     def move_batch(self, move: BatchMove, **fields: Any) -> None:
         """Move the batch."""
-        self.batch = replace(self.batch, status=next_batch_status(self.batch.status, move), **fields)
+        self.batch = self.batch._replace(status=next_batch_status(self.batch.status, move), **fields)
 
     def tell(self, event: EventName, **more: Any) -> None:
         """Tell of the batch as it stands now."""
@@ -341,7 +339,7 @@ class Step:
 
     def _counted(self) -> BatchRecord:
         """Take the next number of the sequence."""
-        self.batch = replace(self.batch, sequence=self.batch.sequence + 1, updated_at=self.at)
+        self.batch = self.batch._replace(sequence=self.batch.sequence + 1, updated_at=self.at)
         return self.batch
 
 

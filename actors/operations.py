@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -44,7 +44,7 @@ def create(storage: Storage, new: NewBatch) -> bool:
         Conflict: the id exists with another request.
     """
     sequence = storage.journal.last_sequence(new.batch.id) + 1
-    batch = replace(new.batch, sequence=sequence)
+    batch = new.batch._replace(sequence=sequence)
     if not storage.batches.add(batch):
         if existing(storage, batch.id).digest != batch.digest:
             raise Conflict(f"batch {batch.id} exists already, with another request; choose another id")
@@ -140,7 +140,7 @@ def cancel(storage: Storage, batch_id: str, reason: str | None, at: float) -> Ca
 
 def _cancel(storage: Storage, batch: BatchRecord, reason: str | None, at: float) -> CancellationSummary:
     step = Step(batch, at)
-    step.batch = replace(step.batch, epoch=batch.epoch + 1)
+    step.batch = step.batch._replace(epoch=batch.epoch + 1)
     failure = {"code": ErrorCode.CANCELLED.value, "message": reason or "the batch was cancelled", "retryable": True}
     for job in storage.jobs.of_batch(batch.id, open_only=True):
         step.move(job, JobMove.CANCEL, EventName.JOB_CANCELLED, error={**failure, "detail": None})
@@ -327,7 +327,7 @@ def _put_back(
     storage.submissions.abandon(batch.id, consented | changed)
     live = storage.submissions.live_of_batch(batch.id)
     step = Step(batch, at)
-    step.batch = replace(step.batch, epoch=batch.epoch + 1, wanted=True, spent=0.0, claims=0)
+    step.batch = step.batch._replace(epoch=batch.epoch + 1, wanted=True, spent=0.0, claims=0)
     step.move_batch(BatchMove.RETRY, completed_at=None, error=None)
     anew = {"error": None, "completed_at": None, "progress": 0}
     for job in chosen:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from actors.course import Assignment, Course, Rules
@@ -152,7 +152,7 @@ class BatchSupervisor(LoopActor):
     def _note_alive(self) -> None:
         """The claim was no deadly one."""
         self._alive = True
-        self._step.batch = replace(self._step.batch, claims=0)
+        self._step.batch = self._step.batch._replace(claims=0)
         alive, batch_id, epoch = self._tools.storage.batches.alive, self._id, self._epoch
         self._tools.recorder.write(lambda: alive(batch_id, epoch=epoch))
 
@@ -199,7 +199,7 @@ class BatchSupervisor(LoopActor):
         """Give the recorder all that has happened since it was last given something; one step at a time."""
         if self._recording is not None or self._given_back or not self._step.changed:
             return
-        self._step.batch = replace(self._step.batch, spent=self._spent())
+        self._step.batch = self._step.batch._replace(spent=self._spent())
         changes, self._step = self._step.changes(), Step(self._step.batch, self._step.at)
         self._recording, self._to_start = self._to_start, []
         ref, apply = self.actor_ref, self._tools.storage.apply

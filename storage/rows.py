@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
@@ -49,7 +48,7 @@ class Rows(Generic[R]):
         values = list(row)
         for index, read in self._readers:
             values[index] = read(values[index])
-        return self._record(**dict(zip(self._names, values, strict=True)))
+        return self._record(*values)
 
 
 class Insert(Generic[R]):
@@ -115,7 +114,7 @@ class Insert(Generic[R]):
 
 def names_of(record: type[Any]) -> tuple[str, ...]:
     """The columns of a kind of record."""
-    return tuple(field.name for field in fields(record))
+    return tuple(record._fields)
 
 
 def _reader(kind: Any) -> Callable[[Any], Any] | None:

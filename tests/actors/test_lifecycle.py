@@ -1,6 +1,5 @@
 """The tables of moves, what a Step makes of them, and that folded counts are the counted ones."""
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -161,7 +160,7 @@ def test_a_step_carries_what_became_of_submissions():
 
 def test_a_step_names_the_epoch_that_it_began_with():
     step = a_step(epoch=4)
-    step.batch = replace(step.batch, epoch=5)
+    step.batch = step.batch._replace(epoch=5)
     assert (step.changes().epoch, step.changes().batch.epoch) == (4, 5)
 
 
@@ -186,7 +185,7 @@ def test_folded_counts_are_the_counted_ones_after_any_legal_moves(total, moves):
         after = JOB_MOVES[job.status, move]
         if after is None:
             continue
-        jobs[index % total] = replace(job, status=after)
+        jobs[index % total] = job._replace(status=after)
         batch = recount(batch, job.status, after)
         counts = derived_counts(jobs)
         assert {name: getattr(batch, name) for name in counts} == counts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from actors.events import EventName, batch_event, job_event
@@ -58,7 +57,7 @@ def _batch(number: int, batch_id: str) -> BatchRecord:
 def _put(storage: Storage, batch: BatchRecord) -> None:
     jobs = [_job(batch, position) for position in range(1, batch.total + 1)]
     events = list(_journal(batch, jobs))
-    storage.batches.add(replace(batch, sequence=len(events)))
+    storage.batches.add(batch._replace(sequence=len(events)))
     storage.jobs.add(jobs)
     storage.journal.append(events)
     if batch.started_at is not None:
@@ -73,15 +72,15 @@ def _job(batch: BatchRecord, position: int) -> JobRecord:
         return job
     made: dict[str, Any] = {"remote_id": f"video_{job.id}", "attempts": 1, "started_at": batch.started_at}
     if batch.status not in FINAL_BATCH:
-        return replace(job, status=JobStatus.GENERATING, **made)
+        return job._replace(status=JobStatus.GENERATING, **made)
     made["completed_at"] = batch.completed_at
     if position <= batch.completed:
         path = f"/srv/videos/{batch.id}/{job.id}.mp4"
         video = {"path": path, "bytes": 8_388_608, "sha256": 64 * "a", "content_type": "video/mp4"}
-        return replace(job, status=JobStatus.COMPLETED, progress=100, video=video, **made)
+        return job._replace(status=JobStatus.COMPLETED, progress=100, video=video, **made)
     status = JobStatus.CANCELLED if batch.cancelled else JobStatus.FAILED
     error = {"code": "generation_failed", "message": "The video could not be made.", "retryable": True, "detail": None}
-    return replace(job, status=status, error=error, **made)
+    return job._replace(status=status, error=error, **made)
 
 
 def _journal(batch: BatchRecord, jobs: list[JobRecord]) -> Iterator[EventRecord]:

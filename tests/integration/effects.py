@@ -58,8 +58,8 @@ class _Watch:
         if thorough:
             self._see_that_all_have_names()
 
-    def _here(self, kind: Kind, what: str) -> Counter[str]:
-        """The point of the outermost place in the stack that has one of this kind, and how many it is of it."""
+    def _here(self, kind: Kind, what: str) -> tuple[Counter[str], FrameType | None]:
+        """The point of the outermost place in the stack that has one of this kind, how many it is of it, and the call."""
         found, frame = None, sys._getframe(2)
         for each in _frames(frame):
             if (kind, _place(each.f_code)) in self._by_place:
@@ -68,10 +68,10 @@ class _Watch:
             self._unnamed(
                 f"{kind}: {what} in {[_place(each.f_code) for each in _frames(frame) if _place(each.f_code)]}"
             )
-            return Counter()
+            return Counter(), None
         points = self._by_place[kind, _place(found.f_code)]
         counts = Counter({point.name: point.counts(found.f_locals) for point in points})
-        return +counts
+        return +counts, found
 
     def _tell(self, side: str, names: Mapping[str, int]) -> None:
         for name, count in names.items():
@@ -84,24 +84,27 @@ class _Watch:
 
         @contextmanager
         def watched(database: Database) -> Iterator[None]:
-            names: Counter[str] = Counter()
+            # What one call writes in several statements is one effect. Held as frames: the next call's is another one.
+            calls: dict[FrameType | None, Counter[str]] = {}
+
+            def names() -> Counter[str]:
+                return sum(calls.values(), Counter())
+
             with begin(database):
-                database.after_commit(lambda: watch._tell("after", names))
-                local.names = names
+                database.after_commit(lambda: watch._tell("after", names()))
+                local.calls = calls
                 try:
                     yield
-                    watch._tell("before", names)
+                    watch._tell("before", names())
                 finally:
-                    local.names = None
+                    local.calls = None
 
         def executing(database: Any, sql: str, params: Any = None) -> Any:
             if not sql.lstrip().upper().startswith(_WRITES):
                 return execute(database, sql, params)
-            names = watch._here(Kind.COMMIT, sql[:60])
-            if (group := getattr(local, "names", None)) is not None:
-                # What one function writes in several statements is one effect.
-                for name, count in names.items():
-                    group[name] = max(group[name], count)
+            names, call = watch._here(Kind.COMMIT, sql[:60])
+            if (calls := getattr(local, "calls", None)) is not None:
+                calls[call] = calls.get(call, Counter()) | names
                 return execute(database, sql, params)
             watch._tell("before", names)
             answer = execute(database, sql, params)
@@ -117,7 +120,7 @@ class _Watch:
         request = aiohttp.ClientSession._request
 
         async def watched(session: Any, method: str, url: Any, **how: Any) -> Any:
-            names = self._here(Kind.REQUEST, f"{method} {url}")
+            names, _ = self._here(Kind.REQUEST, f"{method} {url}")
             self._tell("before", names)
             answer = await request(session, method, url, **how)
             self._tell("after", names)
@@ -129,7 +132,7 @@ class _Watch:
         original = getattr(BlockingChannel, name)
 
         def watched(channel: Any, *arguments: Any, **named: Any) -> Any:
-            names = self._here(kind, name)
+            names, _ = self._here(kind, name)
             self._tell("before", names)
             answer = original(channel, *arguments, **named)
             self._tell("after", names)

@@ -481,7 +481,7 @@ def test_a_429_with_a_long_pause_is_obeyed_told_and_cancelled_at_once(
 ) -> None:
     provider.fault(on="create", do="answer", status=429, headers={"Retry-After": "121"}, times=9)
     running = service.process_batch(service.create_batch(videos(*numbered(3), id="b")).id)
-    until(lambda: service.waits("b"))
+    until(lambda: service.waits("b") and all(job.status == "pending" for job in service.get_batch_status("b").jobs))
     assert 100 < service.waits("b")[""].until - monotonic() <= 121
     summary = service.cancel_batch("b")
     assert running.result(PATIENCE).status == "cancelled"

@@ -1,7 +1,5 @@
 """Batches as rows: the fence, claims, and how they are found. One suite for both databases."""
 
-from dataclasses import replace
-
 import pytest
 
 from storage.states import BatchStatus
@@ -275,7 +273,7 @@ def test_what_ended_badly_of_late_is_found(batches):
 def test_metadata_are_replaced_without_touching_anything_else(batches):
     batches.add(a_batch(metadata={"a": 1}, epoch=2))
     batches.update("nature", metadata={"b": None})
-    assert batches.get("nature") == replace(a_batch(epoch=2), metadata={"b": None})
+    assert batches.get("nature") == a_batch(epoch=2)._replace(metadata={"b": None})
 
 
 def test_a_batch_is_forgotten_with_its_jobs(storage):

@@ -1,7 +1,5 @@
 """A step is written whole, once, and only for the one who owns the batch."""
 
-from dataclasses import replace
-
 import peewee
 import pytest
 
@@ -81,7 +79,7 @@ def test_the_last_event_is_made_of_the_batch_and_all_jobs_as_they_are_then(stora
     def closing(batch, jobs):
         return an_event(3, body=",".join([batch.metadata["by"], *(f"{job.position}:{job.status}" for job in jobs)]))
 
-    done = replace(a_job(2), status=JobStatus.COMPLETED)
+    done = a_job(2)._replace(status=JobStatus.COMPLETED)
     batch = a_batch(epoch=1, total=2, sequence=3)
     assert apply(a_step(jobs=(done,), closing=closing, batch=batch))
     assert storage.journal.read("nature")[-1].body == "somebody else, meanwhile,1:pending,2:completed"
@@ -133,5 +131,5 @@ def test_a_step_after_which_somebody_took_the_batch_is_no_repetition(storage, ap
     put(storage, a_batch(epoch=1))
     step = an_intending_step()
     apply(step)
-    storage.batches.advance(replace(step.batch, epoch=2, sequence=3), epoch=1, sequence=2)
+    storage.batches.advance(step.batch._replace(epoch=2, sequence=3), epoch=1, sequence=2)
     assert not apply(step)

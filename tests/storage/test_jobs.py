@@ -1,7 +1,5 @@
 """Jobs as rows, and the bytes of their references."""
 
-from dataclasses import replace
-
 import pytest
 
 from storage.records import ReferenceRecord
@@ -60,14 +58,14 @@ def test_everything_of_a_job_that_may_change_is_saved(storage):
     )  # fmt: skip
     storage.jobs.save([changed])
     assert storage.jobs.of_batch("nature") == [changed]
-    storage.jobs.save([replace(changed, error=None, video=None, reference=None)])
+    storage.jobs.save([changed._replace(error=None, video=None, reference=None)])
     assert storage.jobs.of_batch("nature")[0].error is None
 
 
 def test_a_reference_is_kept_once_under_its_digest(storage):
     reference = ReferenceRecord(digest="d", name="a.png", content_type="image/png", data=bytes(range(256)))
     storage.jobs.keep_reference(reference)
-    storage.jobs.keep_reference(replace(reference, name="b.png"))
+    storage.jobs.keep_reference(reference._replace(name="b.png"))
     assert storage.jobs.reference("d") == reference
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
@@ -29,7 +28,7 @@ def process():
 
 
 def as_an_owner(process):
-    return replace(this_process(), pid=process.pid, started=_started(process.pid) or "")
+    return this_process()._replace(pid=process.pid, started=_started(process.pid) or "")
 
 
 def test_a_lease_lasts_from_the_databases_now_on(storage, owners):
@@ -106,11 +105,11 @@ def test_a_zombie_is_dead_though_its_pid_is_taken(process):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when a process was started")
 def test_a_pid_that_another_process_has_by_now_is_no_sign_of_life(process):
-    assert is_dead(replace(as_an_owner(process), started="1"))
+    assert is_dead(as_an_owner(process)._replace(started="1"))
 
 
 def test_a_process_of_somebody_else_lives_as_far_as_we_know():
-    assert not is_dead(replace(this_process(), pid=1, started=_started(1) or ""))
+    assert not is_dead(this_process()._replace(pid=1, started=_started(1) or ""))
 
 
 def test_a_suspended_process_is_not_dead(process):

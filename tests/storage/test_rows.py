@@ -1,7 +1,5 @@
 """Rows become the records that they were, one at a time and many at once; and what is looked for is found by an index."""
 
-from dataclasses import replace
-
 import pytest
 
 from storage.records import JobRecord
@@ -15,15 +13,15 @@ TEXTS = ["a lake", "\"quoted\" 'twice' \\ and %s ? {} :x", "ü \U0001f600\n\t", 
 @pytest.mark.parametrize("count", [1, 2, 501, 1201])
 def test_as_many_as_there_are_come_back_as_they_were_stored(storage, count):
     jobs = [
-        replace(
-            job, prompt=TEXTS[job.position % len(TEXTS)], metadata={"text": TEXTS[job.position % len(TEXTS)], "n": 2**60},
+        job._replace(
+            prompt=TEXTS[job.position % len(TEXTS)], metadata={"text": TEXTS[job.position % len(TEXTS)], "n": 2**60},
             created_at=NOON + 0.1 + job.position / 3, error={"code": "x", "detail": None}, started_at=None,
         )
         for job in some_jobs(count)
     ]  # fmt: skip
     put(storage, a_batch(total=count), jobs)
     assert storage.jobs.of_batch("nature") == jobs
-    changed = [replace(job, status=JobStatus.FAILED, error=None, progress=7) for job in jobs]
+    changed = [job._replace(status=JobStatus.FAILED, error=None, progress=7) for job in jobs]
     storage.jobs.save(changed)
     assert storage.jobs.of_batch("nature") == changed
 
