@@ -115,7 +115,7 @@ def test_the_guide_knows_how_long_an_unreachable_server_is_waited_for() -> None:
 
 def test_the_test_command_is_one_line_and_the_one_that_is_run() -> None:
     block = README.read_text().partition("<!-- test-command -->\n")[2]
-    assert re.match(r"```sh\n[^\n]+pytest --cov[^\n]*\n```\n", block)
+    assert re.match(r"```sh\n[^\n]+pytest -n 2 --cov[^\n]*\n```\n", block)
 
 
 def test_every_document_that_is_printed_from_the_code_is_named_with_what_prints_it() -> None:
