@@ -147,7 +147,7 @@ class BatchSupervisor(LoopActor):
             self._note_alive()
         self.course.report(self._step, report, time.monotonic())
         # As a rule a job's next state comes much later than these, so that each of them is recorded all the same.
-        self._go_on(may_wait=isinstance(report, Submitted | Progressed))
+        self._go_on(may_wait=isinstance(report, Submitted | Progressed | Fetching))
 
     def _note_alive(self) -> None:
         """The claim was no deadly one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import quote
@@ -318,22 +318,18 @@ class SoraClient:
         """
         return (await self._request("DELETE", f"/videos/{quote(remote_id, safe='')}"))[::2]
 
-    @asynccontextmanager
-    async def content(self, remote_id: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    def content(self, remote_id: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Open a video's file. `variant` is left out: some servers take it for something else.
 
         Raises:
             SoraError: it can't be had there.
         """
-        async with self._file(f"{self._base}/videos/{quote(remote_id, safe='')}/content", self._headers) as response:
-            yield response
+        return self._file(f"{self._base}/videos/{quote(remote_id, safe='')}/content", self._headers)
 
-    @asynccontextmanager
-    async def content_at(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    def content_at(self, url: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Open a file where the server said that it lies. The key goes to the server itself only."""
         own = URL(url).origin() == URL(self._base).origin()
-        async with self._file(url, self._headers if own else {}) as response:
-            yield response
+        return self._file(url, self._headers if own else {})
 
     @asynccontextmanager
     async def _file(self, url: str, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -153,7 +153,7 @@ _ROWS: list[tuple[Any, ...]] = [
     ("list", _R, "actors/sora/client.py:SoraClient.list_page", "a page of the server's listing", "it is matched to the open intents"),
     ("match", _C, "actors/sora/submission.py:Submitter._match", "a submission is adopted, or its absence noted", "its video is watched, or made"),
     ("look", _R, "actors/sora/client.py:SoraClient.retrieve", "a look at a video", "another look, or its file"),
-    ("content", _R, "actors/sora/client.py:SoraClient.content", "a video's file is asked for", "it comes in"),
+    ("content", _R, "actors/sora/client.py:SoraClient._file", "a video's file is asked for", "it comes in"),
     ("open", _F, "storage/videos.py:PartFile.open", "a file is made aside", "it is written"),
     ("write", _F, "storage/videos.py:PartFile.write", "bytes are written into it", "more of them, or the check"),
     ("flush", _F, "storage/videos.py:PartFile.flush", "its bytes are flushed to the disk", "it is renamed"),

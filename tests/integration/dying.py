@@ -34,6 +34,7 @@ LIMIT, COUNT = 2, 4
 _AT_ONCE = 6
 _FOR_EVER = 600.0
 _LATENCY = 0.15
+_STALL = 1.0
 
 Id, Order = str, dict[str, Any]
 
@@ -57,11 +58,15 @@ class Dying:
     def watch(self, batch_id: Id) -> dict[str, Any]:
         """Do it undisturbed: what it passed, and what had no name."""
         self._prepare([batch_id])
+        self._hold_up_a_file(batch_id)
         return dict(self._run({batch_id: {"watch": True}})[batch_id]["said"])
 
     def kill(self, cases: dict[Id, tuple[str, int]]) -> None:
         """Kill a process in each batch, another one that goes on with it, and finish them."""
         self._prepare(list(cases))
+        for batch_id, (label, _) in cases.items():
+            if label.endswith("fetching"):
+                self._hold_up_a_file(batch_id)
         for batch_id, end in self._run({i: {"label": label, "hit": hit} for i, (label, hit) in cases.items()}).items():
             if end["ended"] != -signal.SIGKILL:
                 self.wrong[batch_id] = f"it was not reached: {end}"
@@ -119,6 +124,10 @@ class Dying:
                 case Operation.PRUNE:
                     for batch_id in ids:
                         service.cancel_batch(batch_id)
+
+    def _hold_up_a_file(self, batch_id: Id) -> None:
+        """A file that comes at once may be recorded together with its job's `downloading`, which is no step then."""
+        self._provider.fault(on="content", do="stall", seconds=_STALL, match=f"{batch_id}: ")
 
     def _leave(self, ids: list[Id], label: str, hit: int) -> None:
         """Have owners killed."""
