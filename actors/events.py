@@ -101,29 +101,29 @@ def final_event(batch: BatchRecord, jobs: Iterable[JobRecord], sequence: int, at
 def _event(
     name: EventName, batch: BatchRecord, sequence: int, at: float, *, subject: str, more: dict[str, Any]
 ) -> EventRecord:
-    number = f"{sequence:010d}"
+    number, kind = f"{sequence:010d}", name.value
     document = {
         "specversion": "1.0",
         "id": f"{batch.id}:{number}",
         "source": f"/sora-batch/batches/{batch.id}",
-        "type": f"sora-batch.{name.value}.v1",
+        "type": f"sora-batch.{kind}.v1",
         "subject": subject,
         "time": moment(at),
         "datacontenttype": "application/json",
-        "dataschema": f"urn:sora-batch:{name.value}.v1",
+        "dataschema": f"urn:sora-batch:{kind}.v1",
         "sequence": number,
         "data": {
             "batch_id": batch.id,
-            "status": batch.status.value,
+            "status": batch.status,
             "progress": progress_document(batch),
             **more,
         },
     }
-    key = f"{name.value}.{batch.id}" + (f".{subject}" if subject != batch.id else "")
+    key = f"{kind}.{batch.id}" + (f".{subject}" if subject != batch.id else "")
     return EventRecord(
         batch_id=batch.id,
         sequence=sequence,
-        type=name.value,
+        type=kind,
         key=key,
         body=to_json(document).decode(),
         created_at=at,

@@ -145,11 +145,12 @@ def _cancel(storage: Storage, batch: BatchRecord, reason: str | None, at: float)
     for job in storage.jobs.of_batch(batch.id, open_only=True):
         step.move(job, JobMove.CANCEL, EventName.JOB_CANCELLED, error={**failure, "detail": None})
     tries, jobs = _tries(storage, batch.id, step.jobs)
-    told = [charge.model_dump() for charge in _charges(tries, step.jobs)]
+    charges = _charges(tries, jobs)
+    told = [charge.model_dump() for charge in charges if charge.job_id in step.jobs]
     step.close(BatchMove.CANCEL, reason=reason, may_be_charged=told)
     if not storage.apply(step.changes()):
         raise AssertionError("the batch is locked by this transaction")
-    return _summary(step.batch, _charges(tries, jobs))
+    return _summary(step.batch, charges)
 
 
 def tidy(storage: Storage, folder: VideoFolder, batch_id: str) -> None:

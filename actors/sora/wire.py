@@ -5,6 +5,7 @@ Only `id` and `status` of a video are reliable. An unknown status means "not fin
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Mapping
@@ -215,6 +216,7 @@ def _pause(seconds: float) -> float:
     return min(max(0.0, seconds), _LONGEST_PAUSE)
 
 
+@functools.lru_cache(maxsize=8)  # a server's answers within a second carry the same one
 def http_date(value: str | None) -> float | None:
     """An HTTP date as seconds since 1970; None if it is none."""
     try:
