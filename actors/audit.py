@@ -41,7 +41,7 @@ class Read(Protocol):
 
 
 class _Finding(BaseModel):
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
 
 class UnknownVideo(_Finding):

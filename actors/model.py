@@ -5,6 +5,7 @@ Snake case on the wire; on input the camelCase of field names is accepted too, n
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import secrets
@@ -85,7 +86,7 @@ class Input(BaseModel):
         loc_by_alias=False,
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
+        defer_build=True,
     )
 
 
@@ -207,7 +208,7 @@ def canonical_digest(document: Any) -> str:
 
 
 class _Output(BaseModel):
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class Progress(_Output):
@@ -367,8 +368,8 @@ def job_document(record: JobRecord) -> dict[str, Any]:
         "remote_id": record.remote_id,
         "progress": record.progress,
         "attempts": record.attempts,
-        "error": _in_order(record.error, JobError),
-        "video": _in_order(record.video, VideoFile),
+        "error": _in_order(record.error, _ERROR),
+        "video": _in_order(record.video, _VIDEO),
         "created_at": moment(record.created_at),
         "updated_at": moment(record.updated_at),
         "started_at": moment(record.started_at),
@@ -376,9 +377,12 @@ def job_document(record: JobRecord) -> dict[str, Any]:
     }
 
 
-def _in_order(document: dict[str, Any] | None, model: type[_Output]) -> dict[str, Any] | None:
+def _in_order(document: dict[str, Any] | None, names: tuple[str, ...]) -> dict[str, Any] | None:
     """Its fields as the model has them: a database need not keep the order."""
-    return {name: document.get(name) for name in model.model_fields} if document else None
+    return {name: document.get(name) for name in names} if document else None
+
+
+_ERROR, _VIDEO = tuple(JobError.model_fields), tuple(VideoFile.model_fields)
 
 
 class Charge(_Output):
@@ -403,6 +407,7 @@ class CancellationSummary(_Output):
     may_be_charged: list[Charge]
 
 
+@functools.lru_cache(maxsize=128)  # what is moved together has its times in common
 def moment(seconds: float | None) -> Any:
     """Seconds since 1970 as an aware datetime in UTC; None stays None."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

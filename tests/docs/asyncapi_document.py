@@ -4,8 +4,12 @@ The shapes are those of the models that requests are read with and that batches 
 them is said here, and every event that the tests hear is held against it.
 """
 
+import ast
 import copy
+import inspect
 import json
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +64,32 @@ def _definitions() -> dict[str, Schema]:
     for schema in told.values():
         if "properties" in schema:
             schema["required"] = list(schema["properties"])
+    for model in _models(BaseModel):
+        for field, text in _docstrings(model):
+            for schemas_of in (told, read):
+                if model.__name__ in schemas_of:
+                    schemas_of[model.__name__]["properties"][field]["description"] = text
     shortened = copy.deepcopy(told["Batch"])
     shortened["description"] = "A batch with as many of its jobs as the message may hold; `jobs_omitted` are left out."
     shortened["properties"]["jobs_omitted"] = _COUNT
     return {**read, **told, "ToldBatch": shortened, "FieldError": _FIELD_ERROR}
+
+
+def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for model in base.__subclasses__():
+        if model.__module__.startswith("actors."):
+            yield model
+            yield from _models(model)
+
+
+def _docstrings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """The sentences below a model's fields. (pydantic would read the module's source for them at each start.)"""
+    for each in model.__mro__:
+        if each.__module__.startswith("actors."):
+            (definition,) = ast.parse(inspect.getsource(each)).body
+            for field, text in pairwise(definition.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    yield field.target.id, inspect.cleandoc(text.value.value)
 
 
 def _events() -> dict[str, Schema]:
