@@ -86,7 +86,6 @@ class Input(BaseModel):
         loc_by_alias=False,
         extra="forbid",
         frozen=True,
-        defer_build=True,
     )
 
 
@@ -208,7 +207,7 @@ def canonical_digest(document: Any) -> str:
 
 
 class _Output(BaseModel):
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True)
 
 
 class Progress(_Output):
