@@ -225,6 +225,7 @@ class Production:
             try:
                 return await self._fetch_once(part, remote_id, video, tries)
             except SoraError as error:
+                self._no_room = None
                 part.discard()
                 if tries == _DOWNLOADS or _is_account(error):
                     raise _Ended(_undownloadable(error, remote_id)) from error
@@ -268,7 +269,6 @@ class Production:
         self._wait(reason, seconds)
         await asyncio.sleep(seconds)
         self._report(Waiting(self._job.id, self._run, None))
-        self._no_room = None
 
     async def _fetch_once(self, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
         if video.inline is not None:

@@ -126,7 +126,7 @@ def test_owners_that_were_suspended_beyond_their_leases_wake_up_without_harm(
         assert (end["ended"], end["said"]["status"]) == (0, "completed")
     summary = check_paid_once(provider)
     assert summary["accepted"] == 4 * len(requests)
-    assert set(summary["max_in_flight_per_group"].values()) == {LIMIT}
+    assert max(summary["max_in_flight_per_group"].values()) == LIMIT  # a slow machine may leave a batch below it
 
 
 def test_two_processes_that_are_told_to_make_the_same_batch_make_it_once(

@@ -221,7 +221,7 @@ def test_a_disk_that_stays_full_fails_the_video_and_a_retry_fetches_it(
     provider: Provider, start_service: Start, mocker: MockerFixture, tmp_path: Path
 ) -> None:
     disk = NoRoom(mocker)
-    service = start_service(sora_video_timeout=1000)
+    service = start_service(sora_video_timeout=3000)
     service.create_batch(videos(*numbered(2), id="b"))
     failed = service.process_batch("b").result(PATIENCE)
     assert failed.status == "failed"
