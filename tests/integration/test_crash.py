@@ -100,6 +100,8 @@ def test_owners_that_were_suspended_beyond_their_leases_wake_up_without_harm(
     On PostgreSQL, which ends the transaction that a zombie may have been stopped in. SQLite has nobody to do that:
     there the others wait until it is gone.
     """
+    # So long that the other videos of a batch are not all made while the outcome of one is found out.
+    provider.options(latency=2.0)
     url = postgresql.url(postgresql.create_database())
     changes = {"batch_lease": 5000, "sora_submit_timeout": 1000, "database_url": url}
     requests = {
@@ -126,7 +128,7 @@ def test_owners_that_were_suspended_beyond_their_leases_wake_up_without_harm(
         assert (end["ended"], end["said"]["status"]) == (0, "completed")
     summary = check_paid_once(provider)
     assert summary["accepted"] == 4 * len(requests)
-    assert max(summary["max_in_flight_per_group"].values()) == LIMIT  # a slow machine may leave a batch below it
+    assert set(summary["max_in_flight_per_group"].values()) == {LIMIT}
 
 
 def test_two_processes_that_are_told_to_make_the_same_batch_make_it_once(
