@@ -42,8 +42,9 @@ _NOTICES_A_LOST_HOST = {
 """What libpq is told, in seconds (the second one in milliseconds): a host that says nothing any more, not even that it
 is gone, is away. The system's own patience, 15 minutes or two hours, would hold up all that a process was handed."""
 MIGRATIONS = Path(__file__).parent / "migrations"
-_APPLIED = "schema_migration"
-"""The runner's table of what was applied."""
+HISTORIES = {"schema_migration": MIGRATIONS, "schema_addition": MIGRATIONS / "additions"}
+"""The runner's tables of what was applied, and the folder of each. Additions only add (tables, columns with a default,
+indexes): the version before opens and uses a database that has them, since it does not look into their table."""
 
 # What SQLite says while somebody else holds the lock or the disk is full: it passes, or a person makes it pass.
 _SQLITE_OUTAGES = ("locked", "busy", "full", "disk i/o error", "unable to open", "readonly", "read-only")
@@ -232,26 +233,34 @@ class Database:
     def _migrate(self) -> None:
         if self._is_up_to_date():
             return
+        for runner, status in self.migrations():
+            unknown = [migration.name for migration in status if migration.path is None]
+            if unknown:
+                raise DatabaseError(
+                    f"the database {self.place} is newer than this program: it has {', '.join(unknown)}; "
+                    "upgrade sora-batch or set DATABASE_URL to another database"
+                )
+            if any(migration.applied is None for migration in status):
+                runner.up()
+
+    def migrations(self) -> Iterator[tuple[Any, list[Any]]]:
+        """The runners of our migrations in their order, each with the status of its migrations."""
         # Imported here: as a rule nobody needs it.
         from playhouse.migrations import Runner
 
-        runner = Runner(self.peewee, str(MIGRATIONS))
-        status = runner.status()
-        unknown = [migration.name for migration in status if migration.path is None]
-        if unknown:
-            raise DatabaseError(
-                f"the database {self.place} is newer than this program: it has {', '.join(unknown)}; "
-                "upgrade sora-batch or set DATABASE_URL to another database"
-            )
-        if any(migration.applied is None for migration in status):
-            runner.up()
+        for history, folder in HISTORIES.items():
+            runner = Runner(self.peewee, str(folder), table_name=history)
+            yield runner, runner.status()
 
     def _is_up_to_date(self) -> bool:
-        """Whether exactly our migrations were applied, by what the runner notes of them."""
-        if not self.peewee.table_exists(_APPLIED):
-            return False
-        applied = {name for (name,) in self.execute(f"SELECT name FROM {_APPLIED}").fetchall()}
-        return applied == {path.stem for path in MIGRATIONS.glob("[0-9]*.py")}
+        """Whether exactly our migrations were applied, by what the runners note of them."""
+        for history, folder in HISTORIES.items():
+            if not self.peewee.table_exists(history):
+                return False
+            applied = {name for (name,) in self.execute(f"SELECT name FROM {history}").fetchall()}
+            if applied != {path.stem for path in folder.glob("[0-9]*.py")}:
+                return False
+        return True
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

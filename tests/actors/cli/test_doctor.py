@@ -66,7 +66,7 @@ def test_a_database_is_looked_at_and_not_made(home: Path) -> None:
     real.close()
     check = database(load_settings())
     assert check.ok
-    newest = max(path.stem for path in MIGRATIONS.glob("[0-9]*.py"))[:4]
+    newest = max(path.stem for path in MIGRATIONS.rglob("[0-9]*.py"))[:4]
     assert check.message.startswith(f"{home}/sora-batch.db: schema {newest}")
 
 

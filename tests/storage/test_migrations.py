@@ -1,0 +1,44 @@
+"""Additions to the schema: the version before opens, and uses, a database that has them."""
+
+from storage.database import HISTORIES, MIGRATIONS, Database
+
+
+def columns(database, table):
+    return {column.name for column in database.peewee.get_columns(table)}
+
+
+def test_the_history_that_the_version_before_looks_into_holds_what_it_knows(storage):
+    noted = storage.database.execute("SELECT name FROM schema_migration").fetchall()
+    assert {name for (name,) in noted} == {"0001_initial", "0002_publication", "0003_inbox", "0004_status"}
+    added = storage.database.execute("SELECT name FROM schema_addition").fetchall()
+    assert {name for (name,) in added} == {path.stem for path in HISTORIES["schema_addition"].glob("0*.py")}
+
+
+def test_additions_fill_in_what_older_rows_say(database_url):
+    database = Database(database_url)
+    with database.connection():
+        for history in ("schema_migration",):
+            (runner,) = [runner for runner, _ in database.migrations() if runner.table_name == history]
+            runner.up()
+        assert "server" not in columns(database, "batches")
+        database.execute(
+            "INSERT INTO batches (id, metadata, status, concurrency, timeout, digest, provider, total, completed, failed,"
+            " cancelled, processing, sequence, epoch, wanted, claims, spent, created_at, updated_at) VALUES"
+            " ('old', '{}', 'pending', 1, 0, 'd', 'http://user:***@Host:80/v1#0123456789ab', 1, 0, 0, 0, 0, 1, 1, FALSE, 0, 0, 0, 0)"
+        )
+        database.execute(
+            "INSERT INTO submissions (id, job_id, batch_id, attempt, digest, provider, sender, intended_at, state, adopted)"
+            " VALUES ('s', 'old-01', 'old', 1, 'd', 'simulator', 'me', 0, 'bound', FALSE)"
+        )
+    database.open()
+    with database.connection():
+        assert database.execute("SELECT server FROM batches").fetchall() == [("http://host/v1",)]
+        found = database.execute("SELECT server, key_fingerprint FROM submissions").fetchall()
+        assert found == [("simulator", "")]
+    database.close()
+
+
+def test_the_migrations_folder_holds_no_additions():
+    assert {path.name for path in MIGRATIONS.glob("0*.py")}.isdisjoint(
+        path.name for path in HISTORIES["schema_addition"].glob("0*.py")
+    )
