@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from actors.errors import SettingsError
 from actors.expectations import SIZE_PATTERN, expectation
+from storage.providers import server_of
 
 SIMULATOR = "simulator"
 """The provider of batches whose videos the built-in simulator makes."""
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     sora_max_requests_per_second: float | None = Field(default=None, gt=0)
     sora_submit_timeout: Positive = timedelta(seconds=60)
     sora_settle: Milliseconds = timedelta(seconds=5)
+    sora_listing: Literal["partial", "whole"] = "partial"
     sora_video_timeout: Positive = timedelta(hours=1)
     sora_paid_attempts: int = Field(default=1, ge=1)
     sora_unknown_submission: Literal["fail", "resubmit"] = "fail"
@@ -82,7 +84,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["text", "json"] = "text"
 
-    @field_validator("log_level", "log_format", "amqp_queue_type", mode="before")
+    @field_validator("log_level", "log_format", "amqp_queue_type", "sora_listing", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
@@ -108,14 +110,24 @@ class Settings(BaseSettings):
 
     @property
     def provider(self) -> str:
-        """Where videos are made: the base URL and the key's fingerprint, so that a batch stays with both.
+        """Where videos are made, and with which key: the base URL and the key's fingerprint in one text.
 
         It is recorded: a password in the URL counts as part of the key.
         """
         if self.openai_base_url is None:
             raise SettingsError(NO_SERVER)
-        secret = (self.api_key or "") + (password_of(self.openai_base_url) or "")
-        return f"{masked_url(self.openai_base_url)}#{hashlib.sha256(secret.encode()).hexdigest()[:12]}"
+        return f"{masked_url(self.openai_base_url)}#{self.key_fingerprint}"
+
+    @property
+    def server(self) -> str | None:
+        """The base URL as servers are told apart by it: without user, query and key; None where none is named."""
+        return None if self.openai_base_url is None else server_of(self.openai_base_url)
+
+    @property
+    def key_fingerprint(self) -> str:
+        """What tells two keys of one server apart, without telling either."""
+        secret = (self.api_key or "") + (password_of(self.openai_base_url or "") or "")
+        return hashlib.sha256(secret.encode()).hexdigest()[:12]
 
 
 NO_SERVER = (

@@ -92,6 +92,16 @@ class SubmissionRecord(NamedTuple):
     closed_at: float | None = None
     """When the POST's connection was known to be closed, by the database's clock."""
     note: str | None = None
+    server: str | None = None
+    """The normalised base URL. None: written by the version before, and not filled in yet."""
+    key_fingerprint: str | None = None
+    """Of the key that the POST was sent with: only that one tells what became of it."""
+    met: str | None = None
+    """What the POST met, where its answer told nothing."""
+    timed_out: bool | None = None
+    """The POST had no answer within its time: it may still be admitted."""
+    former_remote_id: str | None = None
+    """The id that it had, until the server gave that to another video."""
 
 
 class EventRecord(NamedTuple):
