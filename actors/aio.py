@@ -65,10 +65,11 @@ class AsyncBatchService:
         job_ids: Sequence[str] | None = None,
         changes: Mapping[str, Mapping[str, Any]] | None = None,
         pay_again: bool = False,  # noqa: FBT001, FBT002  (the published signature)
+        move_server: bool = False,  # noqa: FBT001, FBT002
     ) -> Batch:
         """As `BatchService.retry_batch`, and waits for the batch's end."""
         return await asyncio.wrap_future(
-            await asyncio.to_thread(self._service.retry_batch, batch_id, job_ids, changes, pay_again)
+            await asyncio.to_thread(self._service.retry_batch, batch_id, job_ids, changes, pay_again, move_server)
         )
 
     async def resume_batches(self, batch_ids: Sequence[str] | None = None) -> list[Batch]:

@@ -28,6 +28,7 @@ from actors.messages import (
     WorkerLost,
 )
 from actors.model import canonical_digest
+from storage.providers import key_of, server_of
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
@@ -170,6 +171,8 @@ class Course:
             sender=self._rules.owner_id,
             intended_at=step.at,
             state=SubmissionState.INTENDED,
+            server=server_of(self._rules.provider),
+            key_fingerprint=key_of(self._rules.provider),
         )
         self.jobs[job.id] = job = step.intend(job, intent)
         return self._assign(job, intent, fresh=True)

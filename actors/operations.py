@@ -16,10 +16,12 @@ from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFo
 from actors.events import EventName, batch_event
 from actors.lifecycle import BatchMove, JobMove, Step
 from actors.model import CancellationSummary, Charge
+from actors.settings import SIMULATOR
 from storage.changes import Storage
+from storage.providers import server_of
 from storage.recorder import Recorder
 from storage.records import BatchRecord, JobRecord, ReferenceRecord, SubmissionRecord
-from storage.states import FINAL_BATCH, BatchStatus, JobStatus, SubmissionState
+from storage.states import FINAL_BATCH, LIVE_SUBMISSION, BatchStatus, JobStatus, SubmissionState
 from storage.videos import VideoFolder
 
 logger = logging.getLogger(__name__)
@@ -78,12 +80,12 @@ def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None
 
     Raises:
         NotFound: there is no such batch.
-        Conflict: it was started at another provider.
+        Conflict: it was started at another server, which may have made something of it.
     """
     batch = existing(storage, batch_id)
     if batch.status in FINAL_BATCH:
         return batch.status
-    check_provider(batch, provider)
+    bring(storage, batch, provider)
     changes: dict[str, Any] = {"wanted": True, "claims": 0}
     if concurrency is not None and batch.owner is None:
         changes["concurrency"] = concurrency
@@ -91,36 +93,52 @@ def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None
     return batch.status
 
 
-def check_provider(batch: BatchRecord, provider: str) -> None:
-    """See that a batch's videos are made where they were begun.
+def bring(storage: Storage, batch: BatchRecord, provider: str) -> None:
+    """See that a batch's videos may be made at this server, with whatever key; bring it there if nothing was made.
 
     Raises:
-        Conflict: it was started elsewhere.
+        Conflict: it was started at another server, which may have made something of it.
     """
-    if batch.provider not in (None, provider):
-        here, there = (place.partition("#")[0] for place in (provider, batch.provider or ""))
-        key = ", with another key" if here == there else ""
-        raise Conflict(
-            f"batch {batch.id} was started at {there}, and this is {here}{key}: its videos are there; set "
-            "OPENAI_BASE_URL and OPENAI_API_KEY to that server's (--simulate for the simulator)"
+    if batch.provider is None or server_of(batch.provider) == server_of(provider):
+        return
+    here, there = server_of(provider), server_of(batch.provider)
+    simulated = SIMULATOR in (here, there)  # a batch that cost nothing does not begin to cost by itself
+    owned = batch.owner is not None and storage.owners.alive(batch.owner)
+    if simulated or owned or _may_be_elsewhere(storage, batch.id):
+        way_out = (
+            "use --simulate for simulated batches, and only for them"
+            if simulated
+            else f"set OPENAI_BASE_URL to {there}, or, if that server has moved here: sora-batch retry {batch.id} "
+            "--move-server (with --pay-again, if this is another one)"
         )
+        raise Conflict(f"batch {batch.id} was started at {there}, and this is {here}: {way_out}")
+    storage.batches.move(batch.id, provider)
 
 
-def rebind(storage: Storage, batch: BatchRecord, provider: str) -> None:
-    """See that a batch may be retried there; bind it to another key of its server, if nothing is left under its own.
+def _may_be_elsewhere(storage: Storage, batch_id: str) -> bool:
+    """Whether a job that isn't completed has a submission that may have made something."""
+    tries = {entry.job_id for entry in storage.submissions.of_batch(batch_id) if entry.state in _MAY_HAVE_MADE}
+    return any(job.status is not JobStatus.COMPLETED for job in storage.jobs.by_id(tries).values())
 
-    So a key that was wrong is mended. A completed batch has nothing to retry, and stays as it is.
+
+def move_server(storage: Storage, batch: BatchRecord, provider: str, *, pay_again: bool) -> None:
+    """Have an ended batch go on at another address, on a person's word.
+
+    `pay_again`: it is another server, and what the first may have made is let go; else the same one, with its videos.
 
     Raises:
-        Conflict: it was started elsewhere, or may have videos under its own key.
+        Conflict: one of the two is the simulator.
     """
-    here, there = (place.partition("#")[0] for place in (provider, batch.provider or ""))
-    live = storage.submissions.live_of_batch(batch.id)
-    left = any(job.status is not JobStatus.COMPLETED for job in storage.jobs.by_id(live).values())
-    if here != there or left or batch.status not in FINAL_BATCH - {BatchStatus.COMPLETED}:
-        check_provider(batch, provider)
-    elif batch.provider != provider:
-        storage.batches.update(batch.id, provider=provider)
+    if batch.provider is None or server_of(batch.provider) == server_of(provider):
+        return
+    if SIMULATOR in (batch.provider, provider):
+        raise Conflict(f"batch {batch.id}: a simulated batch and a server's are never exchanged; create it again there")
+    if pay_again:
+        jobs = storage.jobs.of_batch(batch.id)
+        storage.submissions.abandon(batch.id, [job.id for job in jobs if job.status is not JobStatus.COMPLETED])
+    else:
+        storage.submissions.move(batch.id, provider)
+    storage.batches.move(batch.id, provider)
 
 
 def cancel(storage: Storage, batch_id: str, reason: str | None, at: float) -> CancellationSummary:
@@ -180,6 +198,9 @@ def tidy_soon(recorder: Recorder, storage: Storage, folder: VideoFolder, batch_i
             logger.warning("a batch's files were not tidied", extra={"batch_id": batch_id, "error": text})
 
     recorder.read(lambda: tidy(storage, folder, batch_id)).add_done_callback(told)
+
+
+_MAY_HAVE_MADE = LIVE_SUBMISSION | {SubmissionState.SURPLUS}
 
 
 def _summary(batch: BatchRecord, charges: list[Charge]) -> CancellationSummary:
@@ -246,35 +267,44 @@ def _may_be_deleted(entry: SubmissionRecord, job: JobRecord) -> bool:
     return ours and job.status is JobStatus.CANCELLED
 
 
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The jobs of a batch that are tried again, and those that a blanket retry has left alone."""
+
+    job_ids: tuple[str, ...]
+    left_alone: tuple[str, ...] = ()
+
+
 def retry(
     storage: Storage,
     batch_id: str,
+    provider: str,
     *,
     job_ids: Sequence[str] | None,
     changes: dict[str, dict[str, Any]],
     changed_references: list[ReferenceRecord],
     pay_again: bool,
     at: float,
-) -> list[str]:
+    moves_server: bool = False,
+) -> Retried:
     """Put what failed or was cancelled back to work; what Sora may still have is attached to, never paid anew.
 
     Args:
         storage: where.
         batch_id: of a batch that has ended.
-        job_ids: only these; None: all that failed or was cancelled, but for those of which nobody knows.
+        provider: where its videos are made from now on.
+        job_ids: only these; None: all that failed or was cancelled, as far as trying again unchanged may help.
         changes: for a job id, the columns of its request that change; that is a new payment.
         changed_references: the bytes that the changes refer to.
         pay_again: the consent to pay for what may exist: an unknown outcome, a video that the server lost, and
             whatever is named.
         at: now.
-
-    Returns:
-        The ids of the jobs that are tried again.
+        moves_server: the server has moved to this address; with `pay_again`: this is another server.
 
     Raises:
         InvalidRequest: the list of jobs is empty.
         NotFound: there is no such batch, or no such job in it.
-        Conflict: the batch has not ended, or nothing of it can be tried again.
+        Conflict: the batch has not ended, nothing of it can be tried again, or it was started elsewhere.
     """
     if job_ids is not None and not job_ids:
         message = "job_ids: must name at least one job; leave it out for all that failed or were cancelled"
@@ -289,29 +319,54 @@ def retry(
             raise NotFound(f"batch {batch_id} has no job {job_id!r}; it has {', '.join(list(jobs)[:5])}, ...")
         if jobs[job_id].status is JobStatus.COMPLETED:
             raise Conflict(f"job {job_id} is completed: there is nothing to retry")
-    chosen = _chosen(batch, jobs, named, pay_again=pay_again)
+    chosen, left = _chosen(batch, jobs, named, pay_again=pay_again)
+    if moves_server:
+        move_server(storage, batch, provider, pay_again=pay_again)
+    else:
+        bring(storage, batch, provider)
     for reference in changed_references:
         storage.jobs.keep_reference(reference)
     consented = _consented(storage, batch_id, chosen, named, pay_again=pay_again)
     _put_back(storage, batch, chosen, changes, consented, at)
-    return [job.id for job in chosen]
+    return Retried(tuple(job.id for job in chosen), tuple(job.id for job in left))
 
 
-def _chosen(batch: BatchRecord, jobs: dict[str, JobRecord], named: list[str], *, pay_again: bool) -> list[JobRecord]:
+_WORTH_ANOTHER_TRY = frozenset({ErrorCode.PERMISSION, ErrorCode.NOT_FOUND})
+"""Not retryable by themselves, and yet what a person mends before a retry of all: rights, an address."""
+
+
+def _chosen(
+    batch: BatchRecord, jobs: dict[str, JobRecord], named: list[str], *, pay_again: bool
+) -> tuple[list[JobRecord], list[JobRecord]]:
+    """The jobs to try again, and those that are left alone."""
     if named:
-        return [job for job in jobs.values() if job.id in named]
+        return [job for job in jobs.values() if job.id in named], []
     ended = [job for job in jobs.values() if job.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
-    unknown_jobs = [job for job in ended if job.error and job.error["code"] == ErrorCode.SUBMISSION_UNKNOWN.value]
-    chosen = ended if pay_again else [job for job in ended if job not in unknown_jobs]
+    left = [job for job in ended if not _helps(job, pay_again=pay_again)]
+    chosen = [job for job in ended if job not in left]
     if not chosen:
-        left = ", ".join(job.id for job in unknown_jobs)
-        why = (
-            f"whether {left} was made is unknown; naming the job looks again, and allowing to pay again submits it anew"
-            if left
-            else "nothing failed or was cancelled"
-        )
+        unknown_ones = [job.id for job in left if _code(job) is ErrorCode.SUBMISSION_UNKNOWN]
+        why = "nothing failed or was cancelled"
+        if unknown_ones:
+            ids = ", ".join(unknown_ones)
+            why = f"whether {ids} was made is unknown; naming the job looks again, and consent to pay again submits it"
+        elif left:
+            ids = ", ".join(f"{job.id} ({_code(job)})" for job in left)
+            why = f"{ids} would fail again unchanged; change the request, or name the job to try it all the same"
         raise Conflict(f"batch {batch.id} is {batch.status}, and nothing of it can be retried: {why}")
-    return chosen
+    return chosen, left
+
+
+def _code(job: JobRecord) -> ErrorCode | None:
+    return ErrorCode(job.error["code"]) if job.error else None
+
+
+def _helps(job: JobRecord, *, pay_again: bool) -> bool:
+    """Whether a retry of all takes this job: trying it again unchanged may help, or a person consents to pay again."""
+    code = _code(job)
+    if code is ErrorCode.SUBMISSION_UNKNOWN:
+        return pay_again
+    return code is None or code.retryable or code in _WORTH_ANOTHER_TRY
 
 
 def _put_back(

@@ -38,7 +38,8 @@ from actors.messages import (
 )
 from actors.settings import Settings
 from actors.sora.client import SoraClient, VideoSpec
-from actors.sora.submission import Bound, NotPaid, Outcome, Submitter
+from actors.sora.outcomes import Bound, NotPaid, Outcome
+from actors.sora.submission import Submitter
 from actors.sora.watching import Watcher
 from actors.sora.wire import Phase, RemoteVideo
 from storage.changes import Storage
@@ -118,15 +119,15 @@ class Production:
         submission = self._submission
         if submission.state is SubmissionState.BOUND and submission.remote_id is not None:
             return Bound(submission.remote_id)
-        spec = await self._spec()
         if self._order.send_before is not None:
+            spec = await self._spec()
             outcome = await self._tools.submitter.submit(submission, spec, self._order.send_before)
             if isinstance(outcome, Bound | NotPaid):
                 return outcome
-            resolved = await self._tools.submitter.resolve(submission, spec, self._unknown_for)
+            resolved = await self._tools.submitter.resolve(submission, self._unknown_for)
             # What the server said tells more than that it made nothing.
             return replace(resolved, failure=outcome.failure) if isinstance(resolved, NotPaid) else resolved
-        return await self._tools.submitter.resolve(submission, spec, self._unknown_for)
+        return await self._tools.submitter.resolve(submission, self._unknown_for)
 
     async def _spec(self) -> VideoSpec:
         job, reference, file_id = self._job, None, None

@@ -60,9 +60,8 @@ class Runtime:
         ended: Callable[[str], None],
         released: Callable[[str, str | None], None],
     ) -> None:
-        if simulate and "sora_poll_interval" not in settings.model_fields_set:
-            # Asking it costs nothing, and nobody wants to wait for a demonstration.
-            settings = settings.model_copy(update={"sora_poll_interval": _SIMULATOR_POLL})
+        if simulate:
+            settings = _for_the_simulator(settings)
         self._settings, self._storage, self._recorder = settings, storage, recorder
         folder = VideoFolder(settings.video_dir)
         try:
@@ -239,6 +238,14 @@ class Runtime:
         await self._tools.client.__aexit__()
         if self._simulator is not None:
             await self._simulator.stop()
+
+
+def _for_the_simulator(settings: Settings) -> Settings:
+    """It has one store; asking it costs nothing, and nobody wants to wait for a demonstration."""
+    changes: dict[str, Any] = {"sora_listing": "whole"}
+    if "sora_poll_interval" not in settings.model_fields_set:
+        changes["sora_poll_interval"] = _SIMULATOR_POLL
+    return settings.model_copy(update=changes)
 
 
 def _only_drops_the_record(remote_id: str) -> bool:

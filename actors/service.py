@@ -41,6 +41,7 @@ from actors.waiting import RunningBatch, Waiting
 from actors.wishes import Granted, Receipt, Wish
 from storage.changes import Storage
 from storage.database import Database, DatabaseError
+from storage.providers import server_of
 from storage.recorder import Recorder
 from storage.records import EventRecord, SubmissionRecord
 from storage.states import BatchStatus
@@ -155,7 +156,7 @@ class BatchService:
 
         Raises:
             NotFound: there is no such batch.
-            Conflict: it was started at another provider.
+            Conflict: it was started at another server, which may have made something of it.
             SettingsError: no server is named.
         """
         if concurrency is not None and (isinstance(concurrency, bool) or not 1 <= concurrency <= _MOST):
@@ -228,50 +229,55 @@ class BatchService:
         job_ids: Sequence[str] | None = None,
         changes: Mapping[str, Mapping[str, Any]] | None = None,
         pay_again: bool = False,  # noqa: FBT001, FBT002  (the published signature)
+        move_server: bool = False,  # noqa: FBT001, FBT002
     ) -> RunningBatch:
         """Try what failed or was cancelled again, and have it made.
 
         What the server still has is attached to, not paid anew. A job whose submission is unknown is left alone
-        unless it is named (then the listing is asked again) or `pay_again` gives consent.
+        unless it is named (then the listing is asked again) or `pay_again` gives consent. What would fail again
+        unchanged (a blocked prompt, an invalid request) is left alone unless it is named or changed; the Future's
+        `left_alone` has the ids.
 
         Args:
             batch_id: of a batch that has ended.
             job_ids: only these jobs.
             changes: for a job id, the fields of its request that change: a new payment.
             pay_again: the consent to pay for what may exist: unknown outcomes, lost videos, and what is named.
+            move_server: the batch's server is at this service's address now; with `pay_again`: it is another server.
 
         Raises:
             NotFound: there is no such batch or job.
-            Conflict: the batch has not ended, or there is nothing to retry.
+            Conflict: the batch has not ended, there is nothing to retry, or it was started at another server.
             InvalidRequest: a change is wrong.
         """
         provider, _ = self.provider, self._started()
         columns, references = changed_columns(changes or {}, self.settings)
-        after: list[int] = []
+        done: dict[int, operations.Retried] = {}
 
-        def write() -> None:
+        def write() -> operations.Retried:
             batch = operations.existing(self._storage, batch_id)
-            if batch.epoch in after:
-                return  # its COMMIT had been carried out, and the answer was lost
-            after.append(batch.epoch + 1)
-            operations.rebind(self._storage, batch, provider)
-            operations.retry(
-                self._storage, batch_id, job_ids=job_ids, changes=columns, changed_references=references,
-                pay_again=pay_again, at=self.now(),
+            if batch.epoch in done:
+                return done[batch.epoch]  # its COMMIT had been carried out, and the answer was lost
+            done[batch.epoch + 1] = operations.retry(
+                self._storage, batch_id, provider, job_ids=job_ids, changes=columns, changed_references=references,
+                pay_again=pay_again, at=self.now(), moves_server=move_server,
             )  # fmt: skip
+            return done[batch.epoch + 1]
 
-        self._write(write)
-        return self._run([batch_id])[0]
+        retried = self._write(write)
+        (running,) = self._run([batch_id])
+        running.left_alone = retried.left_alone
+        return running
 
     def resume_batches(self, batch_ids: Sequence[str] | None = None) -> list[RunningBatch]:
         """Go on with batches that were started and have not ended: a Future of each one's end.
 
         Args:
-            batch_ids: only these; None: all of this provider.
+            batch_ids: only these; None: all of this server.
 
         Raises:
             NotFound: there is no such batch.
-            Conflict: it was started at another provider.
+            Conflict: it was started at another server, which may have made something of it.
         """
         provider, _ = self.provider, self._started()
 
@@ -557,7 +563,7 @@ class BatchService:
         if not self._simulate and self.settings.openai_base_url is None:
             return  # cancelling needs no server; then nobody can be asked
         batch = self._read(lambda: self._storage.batches.get(batch_id))
-        if batch is None or batch.provider != self.provider:
+        if batch is None or server_of(batch.provider or "") != server_of(self.provider):
             return
         try:
             self._started().delete_remote(batch_id)

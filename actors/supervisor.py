@@ -44,7 +44,7 @@ from actors.messages import (
 )
 from actors.places import Places
 from actors.production import Tools
-from actors.sora.submission import SEND_WINDOW
+from actors.sora.outcomes import SEND_WINDOW
 from actors.worker import VideoWorker
 from storage.clocks import awake_or_not
 from storage.states import SubmissionState

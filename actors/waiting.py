@@ -16,6 +16,8 @@ class RunningBatch(Future[Batch]):
     def __init__(self, batch_id: str) -> None:
         super().__init__()
         self.batch_id = batch_id
+        self.left_alone: tuple[str, ...] = ()
+        """After a retry: the ids of the jobs that failed and are not tried again."""
         self.set_running_or_notify_cancel()
 
 

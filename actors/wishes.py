@@ -50,6 +50,7 @@ class Retry:
     columns: dict[str, dict[str, Any]]
     references: list[ReferenceRecord]
     pay_again: bool
+    move_server: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +136,11 @@ def grant(storage: Storage, wish: Wish, provider: str, at: float) -> Granted:
         case Cancel(batch_id, reason):
             return Granted(batch_id, summary=operations.cancel(storage, batch_id, reason, at))
         case Retry(batch_id):
-            operations.rebind(storage, operations.existing(storage, batch_id), provider)
-            job_ids = operations.retry(
-                storage, batch_id, job_ids=wish.job_ids, changes=wish.columns, changed_references=wish.references,
-                pay_again=wish.pay_again, at=at,
+            retried = operations.retry(
+                storage, batch_id, provider, job_ids=wish.job_ids, changes=wish.columns,
+                changed_references=wish.references, pay_again=wish.pay_again, at=at, moves_server=wish.move_server,
             )  # fmt: skip
-            return Granted(batch_id, tuple(job_ids))
+            return Granted(batch_id, retried.job_ids)
     return Granted(wish.batch_id)
 
 

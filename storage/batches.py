@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from storage.database import Database
+from storage.providers import server_of
 from storage.records import BatchRecord
 from storage.rows import Insert, Rows, encode
 from storage.states import BatchStatus
@@ -20,6 +21,10 @@ _ADVANCE = (
     "concurrency=?, owner=?, wanted=?, claims=?, spent=?, epoch=?, updated_at=?, started_at=?, completed_at=? "
     "WHERE id=? AND epoch=? AND sequence=?"
 )
+
+
+# Without a server: not started yet, or by the version before, which knows only the provider's own text.
+_IS_AT = "({0}server=? OR ({0}server IS NULL AND ({0}provider IS NULL OR {0}provider=?)))"
 
 
 class BatchRepository:
@@ -76,9 +81,10 @@ class BatchRepository:
         """Ids of the batches that were started or are wanted, and have not ended, oldest first."""
         sql = (
             f"SELECT id FROM batches WHERE {_OPEN} AND (status='processing' OR wanted) "
-            "AND (provider IS NULL OR provider=?) ORDER BY created_at"
+            f"AND {_IS_AT.format('')} ORDER BY created_at"
         )
-        return [batch_id for (batch_id,) in self._database.execute(sql, (provider,)).fetchall()]
+        at = (server_of(provider), provider)
+        return [batch_id for (batch_id,) in self._database.execute(sql, at).fetchall()]
 
     def ended_before(self, moment: float) -> list[str]:
         """Ids of the batches that ended before a moment."""
@@ -113,6 +119,10 @@ class BatchRepository:
         )  # fmt: skip
         return bool(cursor.rowcount == 1)
 
+    def move(self, batch_id: str, provider: str) -> None:
+        """Put down that a batch's videos are made elsewhere from now on."""
+        self.update(batch_id, provider=provider, server=server_of(provider))
+
     def update(self, batch_id: str, **columns: Any) -> None:
         """Change columns that no owner decides about: `wanted`, `metadata`, and what nobody works by at this moment."""
         given = ", ".join(f"{name}=?" for name in columns)
@@ -123,11 +133,11 @@ class BatchRepository:
         """Ids of the batches that are wanted of a provider and that nobody alive owns, oldest first."""
         sql = (
             f"SELECT b.id FROM batches b WHERE b.wanted AND b.{_OPEN} "
-            "AND (b.provider IS NULL OR b.provider=?) AND (b.owner IS NULL OR NOT EXISTS "
+            f"AND {_IS_AT.format('b.')} AND (b.owner IS NULL OR NOT EXISTS "
             f"(SELECT 1 FROM owners o WHERE o.id=b.owner AND o.lease_until >= {self._database.clock})) "
             "ORDER BY b.created_at LIMIT ?"
         )
-        return [row[0] for row in self._database.execute(sql, [provider, limit]).fetchall()]
+        return [row[0] for row in self._database.execute(sql, [server_of(provider), provider, limit]).fetchall()]
 
     def claim(
         self, batch_ids: Iterable[str], *, owner: str, provider: str, limit: int, only_wanted: bool = False
@@ -139,7 +149,7 @@ class BatchRepository:
         Args:
             batch_ids: these.
             owner: the new owner.
-            provider: only batches of this provider, or that have none yet (they get this one).
+            provider: only batches of its server, whatever the key, or that have none yet (they get this one).
             limit: at most so many, oldest first.
             only_wanted: not those that nobody wants any more; else whoever asks for them by name wants them.
         """
@@ -150,14 +160,15 @@ class BatchRepository:
         lock = "FOR UPDATE OF b SKIP LOCKED" if self._database.postgresql else ""
         sql = (
             "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, claims=claims+1, "
-            "provider=COALESCE(provider, ?) "
+            "provider=COALESCE(provider, ?), server=? "
             f"WHERE id IN (SELECT b.id FROM batches b WHERE b.{_OPEN} "
-            f"AND (b.provider IS NULL OR b.provider=?) {chosen}"
+            f"AND {_IS_AT.format('b.')} {chosen}"
             "AND (b.owner=? OR NOT EXISTS (SELECT 1 FROM owners o WHERE o.id=b.owner "
             f"AND o.lease_until >= {self._database.clock})) "
             f"ORDER BY b.created_at LIMIT ? {lock}) RETURNING id"
         )
-        parameters = [owner, provider, provider, self._database.listed(ids), owner, limit]
+        server = server_of(provider)
+        parameters = [owner, provider, server, server, provider, self._database.listed(ids), owner, limit]
         # An unread RETURNING breaks the COMMIT on SQLite: read it here.
         return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
 

@@ -13,6 +13,7 @@ from storage.journal import Journal
 from storage.owners import Owners
 from storage.publications import Publications
 from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
+from storage.servers import Servers
 from storage.states import SubmissionState
 from storage.submissions import SubmissionRepository
 
@@ -53,6 +54,7 @@ class Storage:
         self.publications = Publications(database, self.journal)
         self.owners = Owners(database)
         self.inbox = Inbox(database)
+        self.servers = Servers(database)
 
     def apply(self, changes: Changes) -> bool:
         """Write a step, inside the caller's transaction. Doing it again after an unknown COMMIT changes nothing.

@@ -7,8 +7,10 @@ second intent can't even be recorded while the first one's outcome is unknown or
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from enum import Enum
 
 from storage.database import Database
+from storage.providers import key_of, server_of
 from storage.records import SubmissionRecord
 from storage.rows import Insert, Rows
 from storage.states import LIVE_SUBMISSION, UNRESOLVED, SubmissionState
@@ -22,6 +24,20 @@ def _in(states: Collection[SubmissionState]) -> str:
 
 
 _UNRESOLVED, _LIVE = _in(UNRESOLVED), _in(LIVE_SUBMISSION)
+_NOT_HELD = (
+    "NOT EXISTS (SELECT 1 FROM submissions o WHERE o.server=submissions.server AND o.remote_id=? "
+    "AND o.id<>submissions.id)"
+)
+
+
+class Bind(Enum):
+    """What came of writing down which video a submission made."""
+
+    BOUND = "bound"
+    RESOLVED = "resolved otherwise"
+    """Before: the video is kept as surplus."""
+    HELD = "held"
+    """Another submission at this server has that id: nothing was written."""
 
 
 class SubmissionRepository:
@@ -47,27 +63,52 @@ class SubmissionRepository:
         """
         return self._intend(intents) == len(intents)
 
-    def bind(self, submission_id: str, remote_id: str, *, adopted: bool = False) -> bool:
+    def bind(self, submission_id: str, remote_id: str, *, adopted: bool = False) -> Bind:
         """Write down which video a submission made, whoever owns the batch by now.
 
-        Returns:
-            False if the intent had been resolved otherwise by then: the video is kept as surplus.
+        `adopted`: found in the listing, not told by the create's own answer.
         """
         cursor = self._database.execute(
             "UPDATE submissions SET state=?, remote_id=?, adopted=?, "
             f"closed_at=COALESCE(closed_at, {self._database.clock}) "
-            f"WHERE id=? AND {_UNRESOLVED}",
-            (SubmissionState.BOUND.value, remote_id, adopted, submission_id),
+            f"WHERE id=? AND {_UNRESOLVED} AND {_NOT_HELD}",
+            (SubmissionState.BOUND.value, remote_id, adopted, submission_id, remote_id),
         )
         if cursor.rowcount == 1:
-            return True
+            return Bind.BOUND
+        before = self.get(submission_id)
+        if before.state is SubmissionState.BOUND and before.remote_id == remote_id:
+            # Written before: a COMMIT of unknown outcome is repeated; or found in the listing, and told now.
+            self._database.execute(
+                "UPDATE submissions SET adopted=? WHERE id=?", (before.adopted and adopted, submission_id)
+            )
+            return Bind.BOUND
+        if self.holder(before.server or "", remote_id) is not None:
+            return Bind.HELD
         self._database.execute(
             "UPDATE submissions SET state=?, remote_id=? WHERE id=? AND remote_id IS NULL",
             (SubmissionState.SURPLUS.value, remote_id, submission_id),
         )
-        # It may have been written before: a COMMIT of unknown outcome is repeated.
-        after = self.get(submission_id)
-        return after.state is SubmissionState.BOUND and after.remote_id == remote_id
+        return Bind.RESOLVED
+
+    def holder(self, server: str, remote_id: str) -> SubmissionRecord | None:
+        """The submission that has this id at a server."""
+        return self._rows.first("WHERE server=? AND remote_id=?", (server, remote_id))
+
+    def let_go_of_id(self, submission_id: str, state: SubmissionState) -> None:
+        """Take its id from a submission: it belongs to another video."""
+        self._database.execute(
+            "UPDATE submissions SET state=?, adopted=?, former_remote_id=remote_id, remote_id=NULL WHERE id=?",
+            (state.value, False, submission_id),
+        )
+
+    def unanswered(self, submission_id: str, met: str, *, timed_out: bool) -> None:
+        """Write down that a POST has ended without an answer that tells, and what it met."""
+        self._database.execute(
+            "UPDATE submissions SET state=?, met=?, timed_out=?, "
+            f"closed_at=COALESCE(closed_at, {self._database.clock}) WHERE id=? AND {_UNRESOLVED}",
+            (SubmissionState.UNKNOWN.value, met, timed_out, submission_id),
+        )
 
     def settle(self, submission_id: str, state: SubmissionState, note: str | None = None) -> None:
         """Write down that nothing was paid, that nobody can tell, or that the video is no more."""
@@ -98,32 +139,47 @@ class SubmissionRepository:
         """The one live submission of each job that has one, by job id."""
         return {live.job_id: live for live in self._rows.select(f"WHERE batch_id=? AND {_LIVE}", (batch_id,))}
 
-    def unresolved(self, provider: str, digest: str) -> list[SubmissionRecord]:
-        """The intents of one digest whose outcome is open, over all batches, in order of creation, locked."""
+    def unresolved(self, server: str) -> list[SubmissionRecord]:
+        """The intents at a server whose outcome is open, over all batches and keys, oldest first, locked."""
+        self.fill_in()
         lock = "FOR UPDATE" if self._database.postgresql else ""
-        same = f"WHERE provider=? AND digest=? AND {_UNRESOLVED} ORDER BY intended_at, id {lock}"
-        return self._rows.select(same, (provider, digest))
-
-    def unresolved_others(self, provider: str, digest: str) -> list[SubmissionRecord]:
-        """The intents of all other requests there whose outcome is open."""
         # The range says nothing; it makes SQLite take the index of open intents, not the one of all that was ever made.
-        others = f"WHERE provider=? AND digest>'' AND digest<>? AND {_UNRESOLVED}"
-        return self._rows.select(others, (provider, digest))
+        return self._rows.select(
+            f"WHERE server=? AND digest>'' AND {_UNRESOLVED} ORDER BY intended_at, id {lock}", (server,)
+        )
 
-    def held(self, provider: str, remote_ids: Iterable[str]) -> set[str]:
-        """Which of these videos a submission holds."""
-        sql = f"SELECT remote_id FROM submissions WHERE provider=? AND remote_id {self._database.among}"
-        found = self._database.execute(sql, (provider, self._database.listed(remote_ids))).fetchall()
-        return {remote_id for (remote_id,) in found}
+    def holders(self, server: str, remote_ids: Iterable[str]) -> dict[str, SubmissionRecord]:
+        """The submissions that have these ids at a server, by remote id."""
+        some = f"WHERE server=? AND remote_id {self._database.among}"
+        found = self._rows.select(some, (server, self._database.listed(remote_ids)))
+        return {held.remote_id: held for held in found if held.remote_id is not None}
 
-    def at_server(self, base_url: str) -> list[SubmissionRecord]:
+    def at_server(self, server: str) -> list[SubmissionRecord]:
         """All tries at one server, whatever the key was."""
-        return self._rows.select("WHERE SUBSTR(provider, 1, ?)=?", (len(base_url) + 1, f"{base_url}#"))
+        self.fill_in()
+        return self._rows.select("WHERE server=?", (server,))
 
-    def made_any(self, provider: str) -> bool:
+    def made_any(self, server: str) -> bool:
         """Whether we ever made a video there."""
-        sql = "SELECT 1 FROM submissions WHERE provider=? AND remote_id IS NOT NULL LIMIT 1"
-        return bool(self._database.execute(sql, (provider,)).fetchall())
+        sql = "SELECT 1 FROM submissions WHERE server=? AND remote_id IS NOT NULL LIMIT 1"
+        return bool(self._database.execute(sql, (server,)).fetchall())
+
+    def fill_in(self) -> None:
+        """Fill in what the version before, at work beside us, does not know of: the server, and the key."""
+        sql = "SELECT DISTINCT provider FROM submissions WHERE server IS NULL"
+        for (provider,) in self._database.execute(sql).fetchall():
+            self._database.execute(
+                "UPDATE submissions SET server=?, key_fingerprint=? WHERE server IS NULL AND provider=?",
+                (server_of(provider), key_of(provider), provider),
+            )
+
+    def move(self, batch_id: str, provider: str) -> None:
+        """Put down that a batch's videos are at another address now: the same server has moved."""
+        for entry in self.of_batch(batch_id):
+            moved = f"{provider.partition('#')[0]}#{key_of(entry.provider)}"
+            self._database.execute(
+                "UPDATE submissions SET provider=?, server=? WHERE id=?", (moved, server_of(provider), entry.id)
+            )
 
     def abandon(self, batch_id: str, job_ids: Iterable[str]) -> None:
         """Let go of what may exist for these jobs: a person gave consent to pay again, or deletes the batch."""

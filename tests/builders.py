@@ -4,6 +4,7 @@ from typing import Any
 
 from actors.course import request_digest
 from storage.changes import Storage
+from storage.providers import key_of, server_of
 from storage.records import BatchRecord, EventRecord, JobRecord, OwnerRecord, SubmissionRecord
 from storage.states import BatchStatus, JobStatus, SubmissionState
 
@@ -41,7 +42,9 @@ def an_intent(intent_id: str = "intent-1", job: JobRecord | None = None, **colum
         "id": intent_id, "job_id": job.id, "batch_id": job.batch_id, "attempt": 1, "digest": request_digest(job),
         "provider": PROVIDER, "sender": "us", "intended_at": NOON, "state": SubmissionState.INTENDED,
     }  # fmt: skip
-    return SubmissionRecord(**given | columns)
+    given |= columns
+    of_provider = {"server": server_of(given["provider"]), "key_fingerprint": key_of(given["provider"])}
+    return SubmissionRecord(**of_provider | given)
 
 
 def an_event(sequence: int = 1, batch_id: str = "nature", **columns: Any) -> EventRecord:

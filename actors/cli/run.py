@@ -121,6 +121,13 @@ def retry(
     pay_again: Annotated[
         bool, typer.Option("--pay-again", help="Pay even where an earlier video may exist on the server.")
     ] = False,
+    move_server: Annotated[
+        bool,
+        typer.Option(
+            "--move-server",
+            help="The batch's server is at OPENAI_BASE_URL now. With --pay-again: this is another server.",
+        ),
+    ] = False,
     output: Output = None,
     simulate: Simulate = False,
     json: Json = False,
@@ -141,7 +148,7 @@ def retry(
             raise InvalidRequest("--prompt needs exactly one --job: say whose prompt it is")
         changes.setdefault(jobs[0], {})["prompt"] = prompt
     session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
-    session.retry(batch_id, jobs or None, changes or None, pay_again=pay_again)
+    session.retry(batch_id, jobs or None, changes or None, pay_again=pay_again, move_server=move_server)
 
 
 def _session(output: Path | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool) -> Session:

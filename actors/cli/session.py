@@ -19,12 +19,12 @@ from actors.cli.outputs import OutputFolder
 from actors.cli.signals import Interrupted, Interruption
 from actors.cli.table import look_for_it, print_batch, print_json, print_paths, unknown_ones
 from actors.cli.text import count
-from actors.errors import InvalidRequest, SoraBatchError
+from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 from storage.states import BatchStatus
 
 if TYPE_CHECKING:
     from actors.cli.view import BatchView
-    from actors.model import Batch
+    from actors.model import Batch, Job
     from actors.service import BatchService
     from actors.waiting import RunningBatch
 
@@ -76,21 +76,37 @@ class Session:
             self._finish(service, running, [viewed(service, each.batch_id) for each in running], several=True)
 
     def retry(
-        self, batch_id: str, jobs: list[str] | None, changes: dict[str, dict[str, Any]] | None, *, pay_again: bool
+        self,
+        batch_id: str,
+        jobs: list[str] | None,
+        changes: dict[str, dict[str, Any]] | None,
+        *,
+        pay_again: bool,
+        move_server: bool,
     ) -> None:
         """Run a batch's ended videos again."""
         with self._service() as service:
             view = viewed(service, batch_id)
             if view.finished and not (jobs or changes or pay_again):
-                self._tell_what_is_left_alone(view)
-            running = service.retry_batch(batch_id, jobs, changes, pay_again)
+                self._tell_what_is_unknown(view)
+            running = service.retry_batch(batch_id, jobs, changes, pay_again, move_server)
+            self._tell_what_is_left_alone([view.jobs[job_id] for job_id in running.left_alone], view.id)
             self._finish(service, [running], [view])
 
-    def _tell_what_is_left_alone(self, view: BatchView) -> None:
-        options = " --simulate" if self._simulate else ""
+    def _tell_what_is_unknown(self, view: BatchView) -> None:
         for number in unknown_ones(view.jobs.values()):
-            way_out = look_for_it(view.id, number, options)
-            warn(f"video {number} is left alone, since whether it was made is unknown{way_out}")
+            way_out = look_for_it(view.id, number, self._options)
+            warn(f"video {number} is left alone: whether it was made is unknown{way_out}")
+
+    def _tell_what_is_left_alone(self, jobs: Sequence[Job], batch_id: str) -> None:
+        for job in jobs:
+            if job.error is not None and job.error.code != ErrorCode.SUBMISSION_UNKNOWN:
+                change = f"sora-batch retry {batch_id}{self._options} --job {job.index} --prompt 'ANOTHER PROMPT'"
+                warn(f"video {job.index} is left alone: {job.error.code} would come again; change it: {change}")
+
+    @property
+    def _options(self) -> str:
+        return " --simulate" if self._simulate else ""
 
     @contextmanager
     def _service(self) -> Iterator[BatchService]:

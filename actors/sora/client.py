@@ -75,6 +75,8 @@ class Unanswered:
     """It may have been made: a byte has left, and no answer tells."""
 
     failure: Failure
+    timed_out: bool = False
+    """It had no answer within SORA_SUBMIT_TIMEOUT."""
 
 
 CreateResult = Accepted | Refused | Unanswered
@@ -246,7 +248,8 @@ class SoraClient:
         return Refused(Failure(ErrorCode.NETWORK, text), sent=False)
 
     def _unanswered(self, error: Exception) -> Unanswered:
-        return Unanswered(Failure(ErrorCode.NETWORK, f"creating the video got no answer: {self.words(error)}"))
+        failure = Failure(ErrorCode.NETWORK, f"no answer: {self.words(error)}")
+        return Unanswered(failure, timed_out=isinstance(error, TimeoutError))
 
     async def _body(self, spec: VideoSpec, guard: Callable[[], None]) -> _Body:
         if self._settings.sora_request_format == "multipart":

@@ -1,65 +1,181 @@
-"""Which listed videos may be ours: the pure part of resolving a POST whose outcome is unknown.
+"""Which listed videos are ours, and whether a listing proves that nothing was made: the pure part of resolving.
 
 A field that a listed video doesn't tell is a wildcard, never a mismatch; and nobody may get somebody else's video.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 
 from actors.sora.client import VideoSpec
 from actors.sora.wire import RemoteVideo
 
+BEFORE = 600.0
+"""Seconds before an intent from which on no video of its prompt may be listed, if it made nothing: clocks differ."""
+ANSWERED_WITHIN = 5.0
+"""Seconds. A server that holds listings back may hold POSTs back, too."""
 _SHORTEST_CUT = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What the server listed, from the newest back to before the window."""
+    """What the server listed, the newest first. Times are in the database's clock, as far as the server's is known."""
 
     videos: tuple[RemoteVideo, ...]
+    since: float
+    """How far back it was to be read."""
     complete: bool
-    """It reached an entry older than the window, or a truthful end."""
-    window_start: float
-    """In the server's time."""
+    """It reached an entry older than that, or a truthful end."""
+    began_at: float
+    took: float
+    """Seconds."""
+    ahead: float = 0.0
+    """Seconds by which the server's clock is ahead."""
+    skew: float = 0.0
+    """Seconds by which that may be wrong."""
+
+    def made_at(self, video: RemoteVideo) -> float | None:
+        """When a video was made."""
+        return None if video.created_at is None else video.created_at - self.ahead
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a listing proves."""
+class OpenIntent:
+    """An intent whose outcome is open."""
 
-    adopted: tuple[str, ...]
-    """Remote ids for the open intents, in their order of creation; fewer than intents, or as many."""
-    absent: bool
-    """The intents that got none made nothing."""
+    id: str
+    spec: VideoSpec
+    intended_at: float
+    sent_until: float
+    """By when its POST has arrived, or never does, as a rule."""
+    in_flight: bool
+    """Its own answer may yet tell."""
 
 
-NOTHING_PROVED = Verdict((), absent=False)
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A listed id that a submission has."""
+
+    ours: bool
+    """It was made with the key that the listing was read with."""
+    bound_at: float | None
+    """When the create's answer told the id; None: found in a listing."""
+    ended: bool
+    """Its job has ended: where the id is given again, this listed video may be another one."""
 
 
-def judge(listing: Listing, spec: VideoSpec, *, open_intents: int, held: Collection[str], made_any: bool) -> Verdict:
-    """Match what is listed to the open intents of one request.
+_Candidates = dict[OpenIntent, set[int]]
+"""Open intents, oldest first, each with the numbers of the listed videos that may be its own."""
+
+
+def pair(listing: Listing, held: Collection[str], intents: Sequence[OpenIntent]) -> dict[str, str]:
+    """Which video each open intent of one key has made, by the intent's id, as far as the listing tells.
+
+    Intents and videos that it can't tell apart (twins) are paired oldest first; where there are more videos than
+    intents, some are somebody else's, and none is given away. Twins in flight are waited for: their answers tell.
+    """
+    listed: dict[str | None, list[int]] = defaultdict(list)
+    seen: set[str | None] = set(held)
+    for number, video in enumerate(listing.videos):
+        if video.id is None or video.id not in seen:  # pages shift while they are read: one may be listed twice
+            listed[video.prompt].append(number)
+            seen.add(video.id)
+    groups: dict[str, _Candidates] = defaultdict(dict)
+    for intent in sorted(intents, key=lambda each: each.intended_at):
+        numbers = listed.get(intent.spec.prompt, []) + listed.get(None, [])
+        found = {number for number in numbers if _may_be_of(listing, listing.videos[number], intent)}
+        if found:
+            groups[intent.spec.prompt][intent] = found
+    paired: dict[str, str] = {}
+    for candidates in groups.values():
+        while candidates:
+            twins = _twins(candidates)
+            paired |= _paired(listing, twins)
+            for twin in twins:
+                del candidates[twin]
+    return paired
+
+
+def _may_be_of(listing: Listing, video: RemoteVideo, intent: OpenIntent) -> bool:
+    made_at = listing.made_at(video)
+    return not contradicts(video, intent.spec) and (made_at is None or made_at >= intent.intended_at - listing.skew)
+
+
+def _twins(candidates: _Candidates) -> _Candidates:
+    """The first intent, and all that share a video with it, or with one that does."""
+    first = next(iter(candidates))
+    twins, videos = {first: candidates[first]}, set(candidates[first])
+    grown = True
+    while grown:
+        more = {
+            intent: found
+            for intent, found in candidates.items()
+            if intent not in twins and not videos.isdisjoint(found)
+        }
+        grown = bool(more)
+        twins |= more
+        videos.update(*more.values())
+    return {intent: found for intent, found in candidates.items() if intent in twins}
+
+
+def _paired(listing: Listing, twins: _Candidates) -> dict[str, str]:
+    numbers = set().union(*twins.values())
+    videos = [(listing.videos[number].created_at or 0.0, number, listing.videos[number]) for number in numbers]
+    if any(video.id is None or video.prompt is None for *_, video in videos) or any(twin.in_flight for twin in twins):
+        return {}
+    paired: dict[str, str] = {}
+    for _, number, video in sorted(videos, key=itemgetter(0, 1)):
+        free = [twin for twin, found in twins.items() if twin.id not in paired and number in found]
+        if not free:
+            return {}
+        made_at = listing.made_at(video)
+        # An old intent that nobody resolved does not take what a later one has made.
+        timely = [twin for twin in free if made_at is None or made_at <= twin.sent_until + listing.skew]
+        paired[(timely or free)[0].id] = str(video.id)
+    return paired
+
+
+def absence_disproved(listing: Listing, intent: OpenIntent, held: Mapping[str, Held], *, made_any: bool) -> str | None:
+    """Why a listing, read when the intent's POST must have arrived, does not prove that it made nothing; None: it does.
 
     Args:
-        listing: the server's.
-        spec: the request that all the intents have sent.
-        open_intents: how many there are, over the whole database, none of them in flight any more.
-        held: the listed ids that a submission holds.
-        made_any: whether we had ever made a video there when the listing was asked for.
+        listing: the server's, of which its operator says that it is whole.
+        intent: which one.
+        held: the listed ids that submissions have.
+        made_any: whether we ever made a video there.
     """
-    unheld = [video for video in listing.videos if video.id not in held and _in_window(video, listing.window_start)]
-    # Servers rename models and round sizes and lengths: a video of our prompt that differs there may yet be ours.
-    disguised = any(contradicts(video, spec) and _may_say(video.prompt, spec.prompt) for video in unheld)
-    candidates = [video for video in unheld if not contradicts(video, spec)]
-    if any(video.id is None or video.prompt != spec.prompt for video in candidates):
-        return NOTHING_PROVED
-    # Pages shift while they are read: a video may be listed twice.
-    ids = dict.fromkeys(video.id for video in sorted(candidates, key=lambda video: video.created_at or 0.0) if video.id)
-    if len(ids) > open_intents:
-        return NOTHING_PROVED
-    return Verdict(tuple(ids), absent=not disguised and _proves_absence(listing, held, made_any=made_any))
+    if not listing.complete or listing.since > intent.intended_at - BEFORE:
+        return "the server's listing does not reach back far enough"
+    if listing.took > ANSWERED_WITHIN:
+        return f"the server took {listing.took:.0f} s to list its videos: it may hold requests back"
+    if not any(each.ours for each in held.values()) and (made_any or listing.videos):
+        return "the server's listing shows no video that is known to be ours"
+    since = intent.intended_at - BEFORE
+    for video in listing.videos:
+        made_at = listing.made_at(video)
+        if made_at is not None and made_at < since:
+            continue
+        holder = held.get(video.id or "")
+        if holder is None and _may_say(video.prompt, intent.spec.prompt):
+            return "the server's listing shows a video that may be this one"
+        if holder is not None and holder.ended and made_at is None and video.prompt == intent.spec.prompt:
+            return f"the server may have given the id {video.id} again"
+    return None
+
+
+def reused(listing: Listing, held: Mapping[str, Held]) -> str | None:
+    """A listed id that a submission has, although the listed video was made after that one's answer had come."""
+    for video in listing.videos:
+        holder, made_at = held.get(video.id or ""), listing.made_at(video)
+        if holder is None or holder.bound_at is None or made_at is None:
+            continue
+        if made_at > holder.bound_at + listing.skew + ANSWERED_WITHIN:
+            return video.id
+    return None
 
 
 def _may_say(told: str | None, prompt: str) -> bool:
@@ -83,18 +199,7 @@ def contradicts(video: RemoteVideo, spec: VideoSpec) -> bool:
     return any(told is not None and asked is not None and told != asked for told, asked in pairs)
 
 
-def in_falling_order(videos: Sequence[RemoteVideo]) -> bool:
+def in_falling_order(videos: Iterable[RemoteVideo]) -> bool:
     """Whether a page is really sorted newest first: only then does an old entry end the search."""
     times = [video.created_at for video in videos if video.created_at is not None]
     return all(first >= second for first, second in pairwise(times))
-
-
-def _in_window(video: RemoteVideo, start: float) -> bool:
-    return video.created_at is None or video.created_at >= start
-
-
-def _proves_absence(listing: Listing, held: Collection[str], *, made_any: bool) -> bool:
-    if not listing.complete:
-        return False
-    # A server that lost its memory, or another one behind the same address, lists none of ours: it proves nothing.
-    return bool(held) or not (made_any or listing.videos)

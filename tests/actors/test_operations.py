@@ -12,9 +12,10 @@ from storage.changes import Storage
 from storage.database import Database
 from storage.records import ReferenceRecord
 from storage.states import FINAL_BATCH, LIVE_SUBMISSION, JobStatus, SubmissionState
-from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, put, some_jobs
+from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, an_owner, put, some_jobs
 
 J, S = JobStatus, SubmissionState
+SERVER, ELSEWHERE = "http://server/v1", "https://new:8443/v1"
 LATER = NOON + 60
 
 
@@ -36,11 +37,10 @@ def cancel(do):
 
 @pytest.fixture
 def retry(do):
-    def retry(job_ids=None, changes=None, *, pay_again=False, references=()):
-        return do(
-            operations.retry, "nature", job_ids=job_ids, changes=changes or {}, changed_references=list(references),
-            pay_again=pay_again, at=LATER,
-        )  # fmt: skip
+    def retry(job_ids=None, changes=None, *, references=(), provider=PROVIDER, **more):
+        given = {"job_ids": job_ids, "changes": changes or {}, "changed_references": list(references), "at": LATER}
+        retried = do(operations.retry, "nature", provider, **given | {"pay_again": False} | more)
+        return list(retried.job_ids)
 
     return retry
 
@@ -155,17 +155,19 @@ def test_an_ended_batch_is_not_wanted_again(do, storage):
     assert not storage.batches.get("nature").wanted
 
 
-@pytest.mark.parametrize(
-    ("there", "words"),
-    [("http://other/v1#key", "was started at http://other/v1, and this is http://server/v1:"),
-     ("http://server/v1#old", "and this is http://server/v1, with another key:")],
-)  # fmt: skip
-def test_a_batch_is_made_where_it_was_begun(do, storage, there, words):
-    put(storage, a_batch(provider=there))
-    with pytest.raises(Conflict) as caught:
+@pytest.mark.parametrize("key", ["key", "another"])
+def test_a_batch_is_made_where_it_was_begun_with_whatever_key(do, storage, key):
+    put(storage, a_batch(provider=PROVIDER))
+    assert do(operations.want, "nature", f"{SERVER}#{key}", None) == "pending"
+    assert storage.batches.get("nature").wanted
+
+
+def test_a_batch_that_may_have_videos_elsewhere_is_not_wanted_here(do, storage):
+    put(storage, a_batch(provider="http://other/v1#secret"))
+    bring(storage, a_job(), S.UNKNOWN)
+    with pytest.raises(Conflict, match=r"was started at http://other/v1, and this is http://server/v1") as caught:
         do(operations.want, "nature", PROVIDER, None)
-    assert words in str(caught.value)
-    assert "#" not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_a_batch_is_made_where_it_was_begun(do, storage, there, words):
         lambda storage: operations.cancel(storage, "nature", None, LATER),
         lambda storage: operations.delete(storage, "nature", LATER),
         lambda storage: operations.retry(
-            storage, "nature", job_ids=None, changes={}, changed_references=[], pay_again=False, at=LATER
+            storage, "nature", PROVIDER, job_ids=None, changes={}, changed_references=[], pay_again=False, at=LATER
         ),
     ],
     ids=["want", "cancel", "delete", "retry"],
@@ -286,47 +288,104 @@ def test_we_ask_to_delete_what_we_made_and_nobody_else_did(cancel, do, storage):
 # --- retry
 
 
-@pytest.mark.parametrize("state", [None, S.REFUSED, S.NOT_SENT, S.FAILED, S.ABSENT])
-def test_a_batch_whose_key_was_wrong_is_retried_with_another(do, ended, storage, state):
-    ended(ErrorCode.AUTHENTICATION, state, provider="http://h/v1#wrong")
-    do(operations.rebind, storage.batches.get("nature"), "http://h/v1#right")
-    assert storage.batches.get("nature").provider == "http://h/v1#right"
+@pytest.mark.parametrize("state", S)
+def test_any_key_of_the_same_address_goes_on_with_a_batch(ended, retry, storage, state):
+    ended(state=state, provider=f"{SERVER}/#another")
+    retry()
+    assert storage.batches.get("nature").provider == f"{SERVER}/#another"
+    assert storage.submissions.get("intent-1").key_fingerprint == "key"
+
+
+@pytest.mark.parametrize("state", [None, S.REFUSED, S.NOT_SENT, S.FAILED, S.ABSENT, S.DELETED, S.ABANDONED])
+def test_a_batch_of_which_nothing_can_have_been_made_goes_to_another_server(do, ended, retry, storage, state):
+    ended(state=state, provider=PROVIDER)
+    retry(provider=f"{ELSEWHERE}#key")
+    assert storage.batches.get("nature").provider == f"{ELSEWHERE}#key"
+    with storage.database.begin():
+        assert storage.batches.claim(["nature"], owner="us", provider=f"{ELSEWHERE}#other", limit=1) == ["nature"]
+
+
+@pytest.mark.parametrize("state", sorted({*LIVE_SUBMISSION, S.SURPLUS}))
+def test_what_another_server_may_have_made_keeps_a_batch_there(ended, retry, storage, state):
+    ended(state=state, provider=PROVIDER)
+    with pytest.raises(Conflict, match=r"set OPENAI_BASE_URL to http://server/v1, .* retry nature --move-server"):
+        retry(provider=f"{ELSEWHERE}#key")
+    assert storage.batches.get("nature").provider == PROVIDER
 
 
 @pytest.mark.parametrize("state", sorted(LIVE_SUBMISSION))
-def test_what_may_exist_is_looked_for_with_the_key_that_paid_for_it(do, ended, storage, state):
-    ended(ErrorCode.AUTHENTICATION, state, provider="http://h/v1#old")
-    with pytest.raises(Conflict, match="with another key"):
-        do(operations.rebind, storage.batches.get("nature"), "http://h/v1#new")
-    assert storage.batches.get("nature").provider == "http://h/v1#old"
+def test_a_server_that_has_moved_has_its_videos_at_the_new_address(ended, retry, storage, state):
+    ended(state=state, provider=PROVIDER)
+    retry(provider=f"{ELSEWHERE}#new", moves_server=True)
+    assert storage.batches.get("nature").provider == f"{ELSEWHERE}#new"
+    moved = storage.submissions.live_of_batch("nature")["nature-01"]
+    assert (moved.server, moved.key_fingerprint, moved.state) == (ELSEWHERE, "key", state)
+    assert job_of(storage).status is (J.GENERATING if state is S.BOUND else J.SUBMITTING)
 
 
-@pytest.mark.parametrize(
-    ("provider", "status"),
-    [
-        ("http://other/v1#new", "failed"),
-        ("simulator", "failed"),
-        ("http://h/v1#old", "processing"),
-        ("http://h/v1#old", "completed"),
-    ],
-)
-def test_a_batch_changes_neither_its_server_nor_its_key_otherwise(do, storage, provider, status):
-    put(storage, a_batch(provider=provider, status=status))
-    with pytest.raises(Conflict, match="was started at"):
-        do(operations.rebind, storage.batches.get("nature"), "http://h/v1#new")
-    assert storage.batches.get("nature").provider == provider
+def test_at_another_server_what_the_first_may_have_made_is_let_go_on_a_persons_word(ended, retry, storage):
+    ended(state=S.BOUND, provider=PROVIDER)
+    retry(provider=f"{ELSEWHERE}#new", moves_server=True, pay_again=True)
+    assert storage.submissions.get("intent-1").state is S.ABANDONED
+    assert storage.submissions.get("intent-1").server == SERVER
+    assert job_of(storage).status is J.PENDING
 
 
-def test_videos_that_are_finished_need_no_key(do, storage):
+@pytest.mark.parametrize(("here", "there"), [("simulator", PROVIDER), (PROVIDER, "simulator")])
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_simulated_batch_never_begins_to_cost(ended, retry, storage, here, there, moves):
+    ended(provider=there)
+    with pytest.raises(Conflict, match="simulat"):
+        retry(provider=here, moves_server=moves)
+    assert storage.batches.get("nature").provider == there
+
+
+def test_a_batch_that_somebody_works_on_stays_where_it_is(do, storage):
+    with storage.database.begin():
+        storage.owners.renew(an_owner("them"), 60)
+    put(storage, a_batch(status="processing", owner="them", provider=PROVIDER))
+    with pytest.raises(Conflict, match="was started at http://server/v1, and this is https://new:8443/v1"):
+        do(operations.want, "nature", f"{ELSEWHERE}#key", None)
+    with storage.database.begin():
+        storage.owners.expire("them")
+    do(operations.want, "nature", f"{ELSEWHERE}#key", None)
+    assert storage.batches.get("nature").provider == f"{ELSEWHERE}#key"
+
+
+def test_videos_that_are_finished_hinder_no_move(retry, storage):
     jobs = [
         a_job(1, status=J.COMPLETED),
         a_job(2, status=J.FAILED, error=Failure(ErrorCode.PERMISSION, "x").document()),
     ]
-    put(storage, a_batch(total=2, completed=1, failed=1, status="partial", provider="http://h/v1#old"), jobs)
+    put(storage, a_batch(total=2, completed=1, failed=1, status="partial", provider=PROVIDER), jobs)
     with storage.database.begin():
         bring(storage, jobs[0], S.BOUND)
-    do(operations.rebind, storage.batches.get("nature"), "http://h/v1#new")
-    assert storage.batches.get("nature").provider == "http://h/v1#new"
+    assert retry(provider=f"{ELSEWHERE}#key") == ["nature-02"]
+    assert storage.batches.get("nature").provider == f"{ELSEWHERE}#key"
+    assert storage.submissions.get("intent-1").server == SERVER
+
+
+def test_a_retry_of_all_takes_what_may_succeed_and_tells_what_it_leaves(do, storage):
+    jobs = [
+        a_job(position, status=J.FAILED, error=Failure(code, "x").document())
+        for position, code in enumerate(ErrorCode, 1)
+    ]
+    put(storage, a_batch(status="failed", total=len(jobs), failed=len(jobs)), jobs)
+    given = {"job_ids": None, "changes": {}, "changed_references": [], "pay_again": False, "at": LATER}
+    retried = do(operations.retry, "nature", PROVIDER, **given)
+    left = {ErrorCode(job.error["code"]) for job in jobs if job.id in retried.left_alone}
+    assert left == {
+        ErrorCode.INVALID_REQUEST, ErrorCode.MODERATION_BLOCKED, ErrorCode.CONFLICT, ErrorCode.SUBMISSION_UNKNOWN,
+    }  # fmt: skip
+    assert {*retried.job_ids, *retried.left_alone} == {job.id for job in jobs}
+    assert not {*retried.job_ids} & {*retried.left_alone}
+
+
+def test_what_would_fail_again_is_tried_where_it_is_named(ended, retry):
+    ended(code=ErrorCode.MODERATION_BLOCKED)
+    with pytest.raises(Conflict, match=r"nature-01 \(moderation_blocked\) would fail again unchanged"):
+        retry()
+    assert retry(["nature-01"]) == ["nature-01"]
 
 
 @pytest.mark.parametrize("state", [None, S.REFUSED, S.NOT_SENT, S.FAILED, S.DELETED])
@@ -471,7 +530,7 @@ def test_an_ended_batch_is_deleted_and_its_payments_are_remembered(do, storage, 
     do(operations.delete, "nature", LATER)
     assert storage.batches.get("nature") is None
     assert [(event.name, event.sequence) for event in events()] == [("batch.deleted", "0000000006")]
-    assert storage.submissions.held(PROVIDER, ["video_1"]) == {"video_1"}
+    assert storage.submissions.holders(SERVER, ["video_1"]).keys() == {"video_1"}
     assert storage.submissions.live_of_batch("nature") == {}
 
 

@@ -28,6 +28,7 @@ PATIENCE = 30.0
 QUICK: dict[str, Any] = {
     "sora_poll_interval": 20,
     "sora_settle": 200,
+    "sora_listing": "whole",
     "sora_submit_timeout": 5000,
     "progress_interval": 0,
 }

@@ -140,6 +140,18 @@ def test_a_batch_stays_with_its_provider(batches, claim):
     assert batches.get("nature").provider == ELSEWHERE
 
 
+def test_a_batch_is_claimed_with_any_key_of_its_server(batches, claim):
+    """By what was recorded at the first claim; by its provider's own text where the version before recorded it."""
+    batches.add(a_batch(wanted=True))
+    assert claim(provider="http://server/v1#one") == ["nature"]
+    batches.release("nature", epoch=1, spent=0.0, wanted=True)
+    assert batches.wanted("http://Server:80/v1/#two", limit=9) == ["nature"]
+    assert batches.wanted("http://server:81/v1#one", limit=9) == []
+    assert claim(provider="http://Server:80/v1/#two") == ["nature"]
+    assert batches.get("nature").provider == "http://server/v1#one"
+    assert batches.unfinished("http://Server:80/v1/#two") == ["nature"]
+
+
 def test_only_so_many_are_claimed_the_oldest_first(batches, claim):
     for batch_id, minutes in [("third", 3), ("first", 1), ("second", 2)]:
         batches.add(a_batch(batch_id, wanted=True, created_at=NOON + minutes))

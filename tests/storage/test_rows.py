@@ -5,7 +5,7 @@ import pytest
 from storage.records import JobRecord
 from storage.rows import Insert, Rows
 from storage.states import JobStatus, SubmissionState
-from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, put, some_jobs
+from tests.builders import NOON, a_batch, a_job, an_intent, put, some_jobs
 
 TEXTS = ["a lake", "\"quoted\" 'twice' \\ and %s ? {} :x", "ü \U0001f600\n\t", "null", "[1]", ""]
 
@@ -60,16 +60,17 @@ def test_a_row_that_is_there_is_left_alone_where_that_is_asked_for(storage):
 @pytest.mark.parametrize(
     ("read", "index"),
     [
-        (lambda storage: storage.submissions.unresolved(PROVIDER, "digest"), "submissions_unresolved"),
-        (lambda storage: storage.submissions.unresolved_others(PROVIDER, "digest"), "submissions_unresolved"),
-        (lambda storage: storage.submissions.made_any(PROVIDER), "submissions_remote"),
-        (lambda storage: storage.submissions.held(PROVIDER, ["v"]), "submissions_remote"),
+        (lambda storage: storage.submissions.unresolved("http://server/v1"), "submissions_open"),
+        (lambda storage: storage.submissions.fill_in(), "submissions_server"),
+        (lambda storage: storage.submissions.made_any("http://server/v1"), "submissions_server"),
+        (lambda storage: storage.submissions.holders("http://server/v1", ["v"]), "submissions_server"),
+        (lambda storage: storage.submissions.holder("http://server/v1", "v"), "submissions_server"),
         (lambda storage: storage.submissions.live_of_batch("nature"), "submissions_batch"),
         (lambda storage: storage.batches.find(status=JobStatus.FAILED), "batches_status"),
         (lambda storage: storage.batches.standings(["nature"]), "autoindex_batches"),
         (lambda storage: storage.jobs.of_batch("nature", open_only=True), "jobs_position"),
     ],
-    ids=["open tries", "those of others", "ever made", "held", "live", "by status", "standings", "jobs"],
+    ids=["open tries", "older ones", "ever made", "held", "holder", "live", "by status", "standings", "jobs"],
 )
 def test_sqlite_finds_by_an_index_what_is_often_looked_for(storage, monkeypatch, read, index):
     """PostgreSQL decides by what is in its tables: `tests.benchmarks.status` shows what it does with a million."""
@@ -80,5 +81,5 @@ def test_sqlite_finds_by_an_index_what_is_often_looked_for(storage, monkeypatch,
     noted = lambda sql, parameters=None: (asked.append((sql, parameters)), execute(sql, parameters))[1]  # noqa: E731
     monkeypatch.setattr(storage.database.peewee, "execute_sql", noted)
     read(storage)
-    sql, parameters = asked[0]
+    sql, parameters = asked[-1]
     assert index in " ".join(row[3] for row in execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall())

@@ -4,6 +4,7 @@ import peewee
 import pytest
 
 from storage.states import LIVE_SUBMISSION, UNRESOLVED, SubmissionState
+from storage.submissions import Bind
 from tests.builders import NOON, PROVIDER, a_job, an_intent
 
 S = SubmissionState
@@ -54,14 +55,14 @@ def test_a_job_whose_submission_is_settled_gets_another(submissions, standing_at
 def test_a_settled_submission_does_not_come_to_life_beside_a_new_one(submissions, standing_at):
     standing_at(S.ABSENT)
     submissions.intend([an_intent("intent-2", attempt=2)])
-    assert not submissions.bind("intent-1", "late")
+    assert submissions.bind("intent-1", "late") is Bind.RESOLVED
     assert (submissions.get("intent-1").state, submissions.get("intent-1").remote_id) == (S.SURPLUS, "late")
 
 
 @pytest.mark.parametrize("state", sorted(UNRESOLVED))
 def test_an_open_submission_is_bound(submissions, standing_at, state):
     standing_at(state)
-    assert submissions.bind("intent-1", "video_1")
+    assert submissions.bind("intent-1", "video_1") is Bind.BOUND
     bound = submissions.get("intent-1")
     assert (bound.state, bound.remote_id, bound.adopted) == (S.BOUND, "video_1", False)
     assert bound.closed_at is not None
@@ -70,21 +71,21 @@ def test_an_open_submission_is_bound(submissions, standing_at, state):
 @pytest.mark.parametrize("state", [S.NOT_SENT, S.REFUSED, S.ABSENT, S.ABANDONED])
 def test_an_answer_that_comes_late_is_kept_as_surplus(submissions, standing_at, state):
     standing_at(state)
-    assert not submissions.bind("intent-1", "video_1")
+    assert submissions.bind("intent-1", "video_1") is Bind.RESOLVED
     assert (submissions.get("intent-1").state, submissions.get("intent-1").remote_id) == (S.SURPLUS, "video_1")
 
 
 @pytest.mark.parametrize("state", [S.BOUND, S.FAILED, S.DELETED, S.SURPLUS])
 def test_a_video_that_is_known_is_never_replaced_by_another(submissions, standing_at, state):
     before = standing_at(state)
-    assert not submissions.bind("intent-1", "another")
+    assert submissions.bind("intent-1", "another") is Bind.RESOLVED
     assert submissions.get("intent-1") == before
 
 
 def test_binding_twice_is_binding_once(submissions):
     submissions.intend([an_intent()])
-    assert submissions.bind("intent-1", "video_1")
-    assert submissions.bind("intent-1", "video_1")
+    assert submissions.bind("intent-1", "video_1") is Bind.BOUND
+    assert submissions.bind("intent-1", "video_1") is Bind.BOUND
     assert submissions.get("intent-1").state is S.BOUND
 
 
@@ -94,13 +95,43 @@ def test_an_adopted_video_is_marked(submissions):
     assert submissions.get("intent-1").adopted
 
 
-def test_a_video_is_held_by_one_submission_of_its_provider(submissions, standing_at):
+def test_what_was_adopted_and_is_told_by_its_own_answer_is_ours(submissions):
+    submissions.intend([an_intent()])
+    submissions.bind("intent-1", "video_1", adopted=True)
+    assert submissions.bind("intent-1", "video_1") is Bind.BOUND
+    assert not submissions.get("intent-1").adopted
+
+
+@pytest.mark.parametrize("provider", [PROVIDER, "http://server/v1/#another"])
+def test_a_video_is_held_by_one_submission_of_its_server(submissions, standing_at, provider):
     standing_at(S.BOUND)
-    submissions.intend([an_intent("intent-2", a_job(2)), an_intent("intent-3", a_job(3), provider="other")])
-    with pytest.raises(peewee.IntegrityError):
-        submissions.bind("intent-2", "video-intent-1")
+    elsewhere = an_intent("intent-3", a_job(3), provider="http://other/v1#key")
+    submissions.intend([an_intent("intent-2", a_job(2), provider=provider), elsewhere])
+    assert submissions.bind("intent-2", "video-intent-1") is Bind.HELD
     assert submissions.get("intent-2").state is S.INTENDED
-    assert submissions.bind("intent-3", "video-intent-1")
+    assert submissions.bind("intent-3", "video-intent-1") is Bind.BOUND
+    standing_at(S.ABSENT, "intent-4", a_job(4))
+    assert submissions.bind("intent-4", "video-intent-1") is Bind.HELD
+
+
+def test_an_id_that_belongs_to_another_video_is_let_go_of(submissions, standing_at):
+    standing_at(S.BOUND)
+    submissions.let_go_of_id("intent-1", S.UNKNOWN)
+    found = submissions.get("intent-1")
+    assert (found.state, found.remote_id, found.former_remote_id) == (S.UNKNOWN, None, "video-intent-1")
+    assert submissions.holder(found.server, "video-intent-1") is None
+
+
+@pytest.mark.parametrize("state", S)
+def test_what_a_post_met_is_written_down_while_its_outcome_is_open(submissions, standing_at, state):
+    before = standing_at(state)
+    submissions.unanswered("intent-1", "no answer: reset", timed_out=True)
+    after = submissions.get("intent-1")
+    if state in UNRESOLVED:
+        assert (after.state, after.met, after.timed_out) == (S.UNKNOWN, "no answer: reset", True)
+        assert after.closed_at is not None
+    else:
+        assert after == before
 
 
 def _gives_way(before, after):
@@ -149,33 +180,59 @@ def test_live_submissions_are_told_by_job(submissions, standing_at):
     assert all(entry.job_id == job_id for job_id, entry in live.items())
 
 
-def test_open_intents_of_one_request_come_from_every_batch_in_order(storage, submissions, standing_at):
-    for number, batch_id in enumerate(["one", "two", "three"]):
-        standing_at(S.UNKNOWN, f"intent-{number}", a_job(batch_id=batch_id))
+def test_open_intents_of_a_server_come_from_every_batch_and_key_in_order(storage, submissions, standing_at):
+    keys = ["http://server/v1#one", "HTTP://Server:80/v1/#two", PROVIDER]
+    for number, (batch_id, provider) in enumerate(zip(["one", "two", "three"], keys, strict=True)):
+        standing_at(S.UNKNOWN, f"intent-{number}", a_job(batch_id=batch_id), provider=provider)
         table = storage.database.tables.submission
         table.update(intended_at=NOON - number).where(table.id == f"intent-{number}").execute()
     standing_at(S.BOUND, "bound", a_job(batch_id="four"))
-    standing_at(S.UNKNOWN, "elsewhere", a_job(batch_id="five"), provider="other")
-    standing_at(S.UNKNOWN, "different", a_job(2, "six"))
-    found = submissions.unresolved(PROVIDER, an_intent().digest)
+    standing_at(S.UNKNOWN, "elsewhere", a_job(batch_id="five"), provider="http://other/v1#key")
+    found = submissions.unresolved("http://server/v1")
     assert [entry.id for entry in found] == ["intent-2", "intent-1", "intent-0"]
+    assert [entry.key_fingerprint for entry in found] == ["key", "two", "one"]
 
 
-def test_held_are_the_videos_that_any_submission_of_the_provider_has(submissions, standing_at):
+@pytest.mark.parametrize("state", S)
+def test_open_are_intents_that_nobody_has_resolved(submissions, standing_at, state):
+    found = standing_at(state)
+    assert submissions.unresolved("http://server/v1") == ([found] if state in UNRESOLVED else [])
+
+
+def test_what_the_version_before_writes_beside_us_is_known_too(submissions, standing_at):
+    """It does not know of servers and fingerprints."""
+    standing_at(S.UNKNOWN, server=None, key_fingerprint=None)
+    standing_at(S.BOUND, "intent-2", a_job(2), server=None, key_fingerprint=None)
+    (found,) = submissions.unresolved("http://server/v1")
+    assert (found.server, found.key_fingerprint) == ("http://server/v1", "key")
+    assert submissions.holders("http://server/v1", ["video-intent-2"])["video-intent-2"].key_fingerprint == "key"
+
+
+def test_held_are_the_videos_that_any_submission_at_the_server_has(submissions, standing_at):
     standing_at(S.BOUND, "a")
-    standing_at(S.SURPLUS, "b", a_job(2))
-    standing_at(S.BOUND, "c", a_job(3), provider="other")
+    standing_at(S.SURPLUS, "b", a_job(2), provider="http://server/v1#another")
+    standing_at(S.BOUND, "c", a_job(3), provider="http://other/v1#key")
     asked = ["video-a", "video-b", "video-c", "video-d"]
-    assert submissions.held(PROVIDER, asked) == {"video-a", "video-b"}
-    assert submissions.held(PROVIDER, []) == set()
+    found = submissions.holders("http://server/v1", asked)
+    assert {remote_id: entry.id for remote_id, entry in found.items()} == {"video-a": "a", "video-b": "b"}
+    assert submissions.holders("http://server/v1", []) == {}
 
 
 def test_we_made_a_video_there_only_if_one_has_an_id(submissions, standing_at):
     standing_at(S.UNKNOWN)
-    assert not submissions.made_any(PROVIDER)
+    assert not submissions.made_any("http://server/v1")
     submissions.bind("intent-1", "video_1")
-    assert submissions.made_any(PROVIDER)
-    assert not submissions.made_any("other")
+    assert submissions.made_any("http://server/v1")
+    assert not submissions.made_any("http://other/v1")
+
+
+def test_the_tries_of_a_batch_move_with_its_server_and_keep_their_keys(submissions, standing_at):
+    standing_at(S.BOUND)
+    standing_at(S.BOUND, "other", a_job(1, "other"))
+    submissions.move("nature", "https://new/v1#fresh")
+    moved = submissions.get("intent-1")
+    assert (moved.provider, moved.server, moved.key_fingerprint) == ("https://new/v1#key", "https://new/v1", "key")
+    assert submissions.get("other").server == "http://server/v1"
 
 
 def test_consent_lets_go_of_what_lives_and_of_nothing_else(submissions, standing_at):
@@ -196,14 +253,4 @@ def test_an_abandoned_video_keeps_its_id(submissions, standing_at):
     standing_at(S.BOUND)
     submissions.abandon("nature", ["nature-01"])
     assert submissions.get("intent-1").remote_id == "video-intent-1"
-    assert submissions.held(PROVIDER, ["video-intent-1"])
-
-
-@pytest.mark.parametrize("state", S)
-def test_other_requests_that_are_open_at_the_same_place_are_noticed(submissions, standing_at, state):
-    ours = an_intent().digest
-    standing_at(state, "same")
-    standing_at(state, "elsewhere", a_job(2), provider="other")
-    assert submissions.unresolved_others(PROVIDER, ours) == []
-    different = standing_at(state, "different", a_job(3))
-    assert submissions.unresolved_others(PROVIDER, ours) == ([different] if state in UNRESOLVED else [])
+    assert submissions.holders("http://server/v1", ["video-intent-1"])

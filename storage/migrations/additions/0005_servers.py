@@ -18,9 +18,7 @@ CREATE TABLE servers (
     deletes_only_records BOOLEAN NOT NULL DEFAULT FALSE
 );
 CREATE INDEX submissions_server ON submissions (server, remote_id);
-CREATE INDEX submissions_open ON submissions (server, digest) WHERE state IN ('intended', 'unknown', 'clashed');
-CREATE INDEX batches_without_server ON batches (provider) WHERE server IS NULL AND provider IS NOT NULL;
-CREATE INDEX submissions_without_server ON submissions (provider) WHERE server IS NULL
+CREATE INDEX submissions_open ON submissions (server, digest) WHERE state IN ('intended', 'unknown', 'clashed')
 """
 
 

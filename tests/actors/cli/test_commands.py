@@ -114,7 +114,7 @@ def test_a_retry_says_what_it_leaves_alone(call: Call) -> None:
     failed_batch(LOST, BROKEN)
     result = call("retry", "nature")
     assert result.exit_code == 3
-    assert "video 1 is left alone, since whether it was made is unknown" in result.stderr
+    assert "video 1 is left alone: whether it was made is unknown" in result.stderr
     assert "retry nature --job 1 --pay-again" in result.stderr
 
 

@@ -73,8 +73,16 @@ def test_an_unknown_submission_is_for_a_person_to_say(make_job: Jobs, make_batch
 
 def test_a_lost_video_can_be_paid_for_again(make_job: Jobs, make_batch: Batches) -> None:
     error = {"code": "not_found", "message": "gone", "retryable": False}
-    text = summary(make_batch(make_job(1, "failed", error=error), status="failed"), simulated=True)
+    lost = make_job(1, "failed", error=error, remote_id="video_1")
+    text = summary(make_batch(lost, status="failed"), simulated=True)
     assert text.endswith("sora-batch retry nature --simulate --job 1 --pay-again")
+
+
+def test_an_address_without_the_api_is_to_be_corrected(make_job: Jobs, make_batch: Batches) -> None:
+    error = {"code": "not_found", "message": "http://h has no Videos API", "retryable": False}
+    text = summary(make_batch(make_job(1, "failed", error=error), status="failed"))
+    assert text.endswith("correct OPENAI_BASE_URL, then: sora-batch retry nature")
+    assert "--pay-again" not in text
 
 
 def test_a_simulated_batch_is_retried_as_one(make_job: Jobs, make_batch: Batches) -> None:

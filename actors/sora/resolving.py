@@ -1,0 +1,340 @@
+"""Resolving: what became of a POST whose outcome is unknown, as far as the server's listing tells.
+
+A video of ours that it shows is adopted, at once or later. That nothing was made is proved only where the operator says
+that the listing is whole, and only once the POST must have arrived. Readings of the listing are shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from actors.errors import ErrorCode, Failure, SoraError
+from actors.loop import IOLoop
+from actors.settings import Settings
+from actors.sora.client import SoraClient, VideoSpec
+from actors.sora.matching import (
+    ANSWERED_WITHIN,
+    BEFORE,
+    Held,
+    Listing,
+    OpenIntent,
+    absence_disproved,
+    in_falling_order,
+    pair,
+    reused,
+)
+from actors.sora.outcomes import SEND_WINDOW, Bound, NotPaid, Outcome, Unknown, known
+from actors.sora.wire import RemoteVideo
+from storage.changes import Storage
+from storage.clocks import awake_or_not
+from storage.owners import is_dead, this_host
+from storage.providers import key_of, server_of
+from storage.recorder import Recorder
+from storage.records import JobRecord, SubmissionRecord
+from storage.states import FINAL_JOB, UNRESOLVED, SubmissionState
+from storage.submissions import Bind
+
+_UNKNOWN_SKEW, _KNOWN_SKEW = 120.0, 2.0
+_PAGES = 50
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
+_PROOFS = 6
+"""So often is a proof of absence tried for: what is looked for beside it may be found meanwhile, and prove more."""
+_NO_WHOLE = (
+    "set SORA_LISTING=whole, if one store is behind this address, and a listing can prove that nothing was made "
+    "(replicas that each list their own videos: leave it)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a reading of the listing says of one intent: its outcome, or why there is none yet."""
+
+    outcome: Outcome | None
+    why: str = ""
+    tried: bool = False
+    """It might have proved something."""
+    final: bool = False
+    """No later reading will tell more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What a reading is to cover, asked of the database before it begins."""
+
+    since: float
+    began_at: float
+    asked_at: float
+    """By the clock that counts suspended time, before `began_at` was asked for: what passes between hides no video."""
+
+
+class Resolver:
+    """One a process: resolves for all of its batches. Lives on the I/O loop."""
+
+    def __init__(
+        self,
+        io: IOLoop,
+        client: SoraClient,
+        storage: Storage,
+        recorder: Recorder,
+        settings: Settings,
+        *,
+        provider: str,
+        is_sending: Callable[[SubmissionRecord], bool | None],
+    ) -> None:
+        """`is_sending`: whether this process is sending an intent's POST; None: another one recorded it."""
+        self._io, self._client, self._settings = io, client, settings
+        self._storage, self._recorder, self._is_sending = storage, recorder, is_sending
+        self._server, self._key = server_of(provider), key_of(provider)
+        self._asked: dict[str, SubmissionRecord] = {}
+        self._next: asyncio.Task[dict[str, Finding]] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._stalled_until = -math.inf
+        """When the server had last kept a listing waiting, or failed to give one: by the database's time."""
+
+    async def resolve(self, intent: SubmissionRecord, waiting: Callable[[float], None]) -> Outcome:
+        """Find out what became of a POST whose outcome is unknown.
+
+        Args:
+            intent: the submission.
+            waiting: told the seconds for which nothing can be proved yet.
+        """
+        pause, proofs = _FIRST_PAUSE, 0
+        while True:
+            current, ready_in = await self._standing(intent.id)
+            if current.state not in UNRESOLVED:
+                return known(current)
+            waiting(max(0.0, ready_in))
+            finding = await self._look(current, ready_in)
+            if finding.outcome is not None:
+                return finding.outcome
+            proofs += finding.tried
+            if finding.final or proofs >= _PROOFS:
+                return await self._leave_unknown(current, finding.why)
+            if finding.tried:
+                await asyncio.sleep(_FIRST_PAUSE * proofs)
+            else:
+                await asyncio.sleep(min(pause, ready_in) if ready_in > 0 else pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _look(self, current: SubmissionRecord, ready_in: float) -> Finding:
+        if current.key_fingerprint not in (None, self._key):
+            why = "it was sent with another key, and only the key that made a video tells of it"
+            return Finding(None, why, final=ready_in <= 0)
+        try:
+            return (await self._reading(current)).get(current.id, Finding(None, "its outcome was not looked for"))
+        except SoraError as error:
+            closed = current.closed_at is not None
+            patience = self._settings.sora_submit_timeout.total_seconds()
+            given_up = ready_in < -patience if error.retryable else closed
+            return Finding(None, f"the server's listing could not be read: {error}", final=given_up)
+
+    async def _leave_unknown(self, intent: SubmissionRecord, why: str) -> Outcome:
+        met = f" (the POST met: {intent.met})" if intent.met else ""
+        failure = Failure(
+            ErrorCode.SUBMISSION_UNKNOWN,
+            f"whether this video was made is unknown{met}, and paying twice is worse than not at all: {why}",
+            {"met": intent.met} if intent.met else {},
+        )
+        if self._settings.sora_unknown_submission == "resubmit":
+            give_up = partial(self._give_up, intent.id, failure)
+            return await self._io.outcome(self._recorder.write(give_up))
+        return Unknown(failure)
+
+    def _give_up(self, submission_id: str, failure: Failure) -> Outcome:
+        """In one transaction: its answer may have come in the meantime."""
+        current = self._storage.submissions.get(submission_id)
+        if current.state not in UNRESOLVED:
+            return known(current)
+        self._storage.submissions.settle(submission_id, SubmissionState.ABANDONED, failure.message)
+        return NotPaid(SubmissionState.ABANDONED, failure)
+
+    # --- when
+
+    async def _standing(self, submission_id: str) -> tuple[SubmissionRecord, float]:
+        """The submission, and the seconds until a reading may prove its absence."""
+
+        def look() -> tuple[SubmissionRecord, float]:
+            current = self._storage.submissions.get(submission_id)
+            if current.state is SubmissionState.INTENDED and not self._in_flight(current):
+                # Written down once: its own answer is not waited for any more.
+                self._storage.submissions.settle(current.id, SubmissionState.UNKNOWN, "its sender is dead")
+                current = self._storage.submissions.get(submission_id)
+            return current, self._ready_at(current) - self._storage.database.now()
+
+        return await self._io.outcome(self._recorder.write(look))
+
+    def _in_flight(self, submission: SubmissionRecord) -> bool:
+        """Whether its own answer may yet tell. Of a sender on another machine, until its time is up."""
+        if submission.closed_at is not None:
+            return False
+        sending = self._is_sending(submission)
+        if sending is None:
+            host, boot = this_host()
+            neighbours = {owner.id: owner for owner in self._storage.owners.neighbours(host, boot)}
+            sender = neighbours.get(submission.sender)
+            sending = not (sender is not None and is_dead(sender))
+        return sending and self._arrives_until(submission) > self._storage.database.now()
+
+    def _arrives_until(self, submission: SubmissionRecord) -> float:
+        """By when its POST has arrived and is listed, as a rule, by the database's clock."""
+        longest = self._settings.sora_submit_timeout.total_seconds()
+        return submission.intended_at + SEND_WINDOW + longest + self._settings.sora_settle.total_seconds()
+
+    def _ready_at(self, submission: SubmissionRecord) -> float:
+        """From when on a reading may prove its absence: what a server held back may come once it answers again."""
+        return max(self._arrives_until(submission), self._stalled_until + self._settings.sora_settle.total_seconds())
+
+    # --- the listing
+
+    async def _reading(self, intent: SubmissionRecord) -> dict[str, Finding]:
+        """What the next reading says of all that wait for it: one that has begun already serves nobody else."""
+        self._asked[intent.id] = intent
+        if self._next is None:
+            self._next = asyncio.create_task(self._read_and_match())
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may be left
+        return await asyncio.shield(self._next)
+
+    async def _read_and_match(self) -> dict[str, Finding]:
+        async with self._one_at_a_time:
+            asked, self._asked, self._next = self._asked, {}, None
+            window = await self._io.outcome(self._recorder.write(partial(self._window, asked)))
+            try:
+                listing = await self._listing(window)
+            except SoraError:
+                await self._stalled()
+                raise
+            if listing.took > ANSWERED_WITHIN:
+                await self._stalled()
+            return await self._io.outcome(self._recorder.write(partial(self._match, asked, listing)))
+
+    async def _stalled(self) -> None:
+        self._stalled_until = await self._io.outcome(self._recorder.read(self._storage.database.now))
+
+    def _window(self, asked: Mapping[str, SubmissionRecord]) -> _Window:
+        asked_at = awake_or_not()
+        database_now = self._storage.database.now()
+        intents = [intent for intent, _ in self._open(asked)]
+        first = min([intent.intended_at for intent in intents], default=database_now)
+        return _Window(first - BEFORE, database_now, asked_at)
+
+    def _open(self, asked: Mapping[str, SubmissionRecord]) -> list[tuple[SubmissionRecord, JobRecord]]:
+        """The open intents of the prompts that are asked about, of any key, oldest first, with their jobs."""
+        entries = self._storage.submissions.unresolved(self._server)
+        jobs = self._storage.jobs.by_id([entry.job_id for entry in entries])
+        prompts = {jobs[entry.job_id].prompt for entry in entries if entry.id in asked and entry.job_id in jobs}
+        found = [(entry, jobs[entry.job_id]) for entry in entries if entry.job_id in jobs]
+        return [(entry, job) for entry, job in found if job.prompt in prompts]
+
+    async def _listing(self, window: _Window) -> Listing:
+        if self._client.clock.offset is None:
+            await self._client.list_page(None)
+        offset = self._client.clock.offset
+        ahead = 0.0 if offset is None else offset + window.asked_at - window.began_at
+        skew = SEND_WINDOW + (_UNKNOWN_SKEW if offset is None else _KNOWN_SKEW)
+        began = awake_or_not()
+        videos, complete = await self._pages(window.since + ahead)
+        return Listing(
+            tuple(videos), since=window.since, complete=complete, began_at=window.began_at,
+            took=awake_or_not() - began, ahead=ahead, skew=skew,
+        )  # fmt: skip
+
+    async def _pages(self, since: float) -> tuple[list[RemoteVideo], bool]:
+        """What is listed back to a moment of the server's time, and whether that is all of it."""
+        found: list[RemoteVideo] = []
+        after: str | None = None
+        for _ in range(_PAGES):
+            page = await self._client.list_page(after)
+            found += page.videos
+            older = any(video.created_at is not None and video.created_at < since for video in page.videos)
+            if older and in_falling_order(page.videos):
+                return found, True
+            last = page.videos[-1].id if page.videos else None
+            if page.has_more is not True or last is None or last == after:
+                return found, page.has_more is False
+            after = last
+        return found, False
+
+    # --- what follows
+
+    def _match(self, asked: Mapping[str, SubmissionRecord], listing: Listing) -> dict[str, Finding]:
+        """In one transaction: adopt what is ours, and prove absent what can be."""
+        submissions, entries = self._storage.submissions, self._open(asked)
+        intents = {entry.id: self._as_intent(entry, job) for entry, job in entries}
+        held = self._held([video.id for video in listing.videos if video.id])
+        own = [intents[entry.id] for entry, _ in entries if entry.key_fingerprint == self._key]
+        adopted = {
+            intent_id: remote_id
+            for intent_id, remote_id in pair(listing, held, own).items()
+            if submissions.bind(intent_id, remote_id, adopted=True) is Bind.BOUND
+        }
+        if reused(listing, held) is not None:
+            self._storage.servers.note_reused_ids(self._server)
+        for remote_id in adopted.values():
+            held[remote_id] = Held(ours=True, bound_at=None, ended=False)
+        findings: dict[str, Finding] = {}
+        for entry, job in entries:
+            if entry.id in adopted:
+                findings[entry.id] = Finding(Bound(adopted[entry.id]))
+            elif entry.id in asked:
+                twins = [
+                    other for other, its_job in entries if its_job.prompt == job.prompt and other.id not in adopted
+                ]
+                findings[entry.id] = self._proof(entry, intents[entry.id], twins, listing, held)
+        resolved = [submissions.get(intent_id) for intent_id in asked if intent_id not in intents]
+        return {**findings, **{entry.id: Finding(known(entry)) for entry in resolved if entry.state not in UNRESOLVED}}
+
+    def _proof(
+        self,
+        entry: SubmissionRecord,
+        intent: OpenIntent,
+        twins: list[SubmissionRecord],
+        listing: Listing,
+        held: dict[str, Held],
+    ) -> Finding:
+        if max(self._ready_at(each) for each in (entry, *twins)) > listing.began_at:
+            late = self._ready_at(entry) + self._settings.sora_submit_timeout.total_seconds() < listing.began_at
+            return Finding(None, "another POST of the same prompt may have made what is listed", final=late)
+        why = self._why_no_proof(entry)
+        if why is not None:
+            return Finding(None, why, final=True)
+        made_any = self._storage.submissions.made_any(self._server)
+        why = absence_disproved(listing, intent, held, made_any=made_any)
+        if self._settings.sora_listing != "whole":
+            advice = f"the server's listing does not show it, and proves nothing: {_NO_WHOLE}"
+            return Finding(None, why or advice, final=True)
+        if why is not None:
+            return Finding(None, why, tried=True)
+        failure = Failure(ErrorCode.NETWORK, "the server's listing shows that nothing was made")
+        self._storage.submissions.settle(entry.id, SubmissionState.ABSENT, failure.message)
+        return Finding(NotPaid(SubmissionState.ABSENT, failure))
+
+    def _why_no_proof(self, entry: SubmissionRecord) -> str | None:
+        if entry.timed_out:
+            return "its POST timed out (SORA_SUBMIT_TIMEOUT), and the server may take it in later"
+        if entry.state is SubmissionState.CLASHED:
+            return entry.note or "its id is another video's"
+        if self._storage.servers.reuses_ids(self._server):
+            return "this server gives ids again: its listing proves nothing"
+        return None
+
+    def _as_intent(self, entry: SubmissionRecord, job: JobRecord) -> OpenIntent:
+        spec = VideoSpec(job.prompt, job.model, job.duration, job.size)
+        until = self._arrives_until(entry)
+        return OpenIntent(entry.id, spec, entry.intended_at, until, in_flight=self._in_flight(entry))
+
+    def _held(self, remote_ids: list[str]) -> dict[str, Held]:
+        holders = self._storage.submissions.holders(self._server, remote_ids)
+        jobs = self._storage.jobs.by_id({entry.job_id for entry in holders.values()})
+        held = {}
+        for remote_id, entry in holders.items():
+            job = jobs.get(entry.job_id)
+            held[remote_id] = Held(
+                ours=entry.key_fingerprint in (None, self._key),
+                bound_at=None if entry.adopted else entry.closed_at,
+                ended=job is None or job.status in FINAL_JOB,
+            )
+        return held

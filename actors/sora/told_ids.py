@@ -1,0 +1,77 @@
+"""The id that a create's own answer tells, where another submission has it: whose it is. Transactions.
+
+A create's own answer is right. What was adopted from a listing gives way to it; and an id whose job has ended was given
+again, as servers do that count from 1 after a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from storage.changes import Storage
+from storage.records import JobRecord, SubmissionRecord
+from storage.states import FINAL_JOB, LIVE_SUBMISSION, JobStatus, SubmissionState
+from storage.submissions import Bind
+
+logger = logging.getLogger(__name__)
+
+
+def bind_told(storage: Storage, submission_id: str, remote_id: str) -> Bind:
+    """Write down which video a create's own answer told."""
+    bind = storage.submissions.bind(submission_id, remote_id)
+    if bind is Bind.HELD and _freed(storage, submission_id, remote_id):
+        return storage.submissions.bind(submission_id, remote_id)
+    if bind is Bind.RESOLVED:
+        entry = storage.submissions.get(submission_id)
+        if entry.adopted and entry.remote_id is not None and _take_back(storage, entry, only_open=True):
+            return storage.submissions.bind(submission_id, remote_id)
+    return bind
+
+
+def _freed(storage: Storage, submission_id: str, remote_id: str) -> bool:
+    """Take the id from the submission that has it, unless that one was told it too and still makes its video."""
+    server = storage.submissions.get(submission_id).server
+    holder = storage.submissions.holder(server or "", remote_id)
+    if holder is None:
+        return True
+    if holder.adopted and holder.state is SubmissionState.BOUND:
+        return _take_back(storage, holder, only_open=False)
+    job = _job_of(storage, holder)
+    if holder.state in LIVE_SUBMISSION and job is not None and job.status not in FINAL_JOB:
+        return False
+    unknown = holder.state in LIVE_SUBMISSION and job is not None and job.status is not JobStatus.COMPLETED
+    storage.submissions.let_go_of_id(holder.id, SubmissionState.UNKNOWN if unknown else holder.state)
+    storage.servers.note_reused_ids(server or "")
+    _warn("the server gave an id again; its listing proves nothing from now on", holder, remote_id)
+    return True
+
+
+def _take_back(storage: Storage, entry: SubmissionRecord, *, only_open: bool) -> bool:
+    """Take an adopted video from a submission: its outcome is open again.
+
+    Returns:
+        False if it was to be done only to a job that is being made, and this one has ended.
+    """
+    job = _job_of(storage, entry)
+    is_open = job is not None and job.status not in FINAL_JOB
+    if only_open and not is_open:
+        return False
+    storage.submissions.let_go_of_id(entry.id, SubmissionState.UNKNOWN)
+    if job is not None and is_open:
+        # Whoever makes it watches the wrong video: its epoch has passed, and the next owner resolves it anew.
+        batch = storage.batches.locked(job.batch_id)
+        assert batch is not None
+        storage.batches.update(batch.id, epoch=batch.epoch + 1, owner=None, wanted=True)
+        anew = job._replace(status=JobStatus.SUBMITTING, remote_id=None, progress=0, started_at=None)
+        storage.jobs.save([anew])
+    _warn("an adopted video was told to be another POST's", entry, str(entry.remote_id))
+    return True
+
+
+def _job_of(storage: Storage, entry: SubmissionRecord) -> JobRecord | None:
+    return storage.jobs.by_id([entry.job_id]).get(entry.job_id)
+
+
+def _warn(what: str, entry: SubmissionRecord, remote_id: str) -> None:
+    ids = {"batch_id": entry.batch_id, "job_id": entry.job_id, "remote_id": remote_id}
+    logger.warning(what, extra={"action": "id_taken_back", **ids})

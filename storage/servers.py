@@ -1,0 +1,30 @@
+"""Servers: what was learned of one, and holds from then on for every process."""
+
+from __future__ import annotations
+
+from storage.database import Database
+
+
+class Servers:
+    """Facts as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def reuses_ids(self, server: str) -> bool:
+        """Whether it gave an id a second time: then what it lists by that id may be either video."""
+        return self._learned(server, "reuses_ids")
+
+    def note_reused_ids(self, server: str) -> None:
+        """Note that it gave an id a second time."""
+        self._note(server, "reuses_ids")
+
+    def _learned(self, server: str, fact: str) -> bool:
+        rows = self._database.execute(f"SELECT {fact} FROM servers WHERE server=?", (server,)).fetchall()
+        return bool(rows and rows[0][0])
+
+    def _note(self, server: str, fact: str) -> None:
+        self._database.execute(
+            f"INSERT INTO servers (server, {fact}) VALUES (?, TRUE) ON CONFLICT (server) DO UPDATE SET {fact}=TRUE",
+            (server,),
+        )
