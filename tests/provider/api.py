@@ -4,9 +4,11 @@ It keeps the ledger of what was asked; what is made is the studio's affair.
 """
 
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable
 from functools import partial
-from itertools import islice
+from itertools import count, islice
+from random import Random
 
 from aiohttp import web
 
@@ -27,6 +29,7 @@ class VideosApi:
         self._faults = faults
         self._misbehaviour = misbehaviour
         self._changed = changed
+        self._random, self._turns = Random(studio.options.seed), count()  # noqa: S311 - chance is to be repeatable
 
     @property
     def _ledger(self) -> Ledger:
@@ -63,7 +66,7 @@ class VideosApi:
         if refusal := self._stranger(request):
             return refusal.response()
         rule = self._faults.take("list")
-        call = Call(request, partial(self._page, request.query, rule.lag if rule else 0.0))
+        call = Call(request, partial(self._page, request, rule.lag if rule else 0.0))
         return await self._respond(rule, call)
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:
@@ -99,7 +102,7 @@ class VideosApi:
         rule = self._faults.take("create", post.prompt)
         if rule:
             post.fault = rule.do
-        return await self._respond(rule, Call(request, partial(self._accept, post, malformed)))
+        return await self._respond(rule, Call(request, partial(self._accept, request, post, malformed)))
 
     async def _on_video(
         self, route: str, request: web.Request, carry_out: Callable[[Video], Reply]
@@ -120,10 +123,10 @@ class VideosApi:
         self._changed()
         return await self._misbehaviour.perform(rule, call)
 
-    def _accept(self, post: Post, malformed: str | None) -> Reply:
+    def _accept(self, request: web.Request, post: Post, malformed: str | None) -> Reply:
         if malformed is not None:
             return replies.error(400, malformed, "invalid_request")
-        video = self._studio.accept(post)
+        video = self._studio.accept(post, self._replica(request))
         self._changed()
         return self._job(video)
 
@@ -134,7 +137,8 @@ class VideosApi:
         self._studio.delete(video)
         return Reply(replies.deleted(video))
 
-    def _page(self, query: Mapping[str, str], lag: float) -> Reply:
+    def _page(self, request: web.Request, lag: float) -> Reply:
+        query = request.query
         try:
             limit, order = int(query.get("limit", "20")), query.get("order", "desc")
         except ValueError:
@@ -142,12 +146,13 @@ class VideosApi:
         if not 0 <= limit <= 100 or order not in {"asc", "desc"}:
             return replies.error(400, "limit must be 0 to 100, order asc or desc", "invalid_request")
         latest = time.time() - lag
-        shown = [video for video in self._after(query.get("after"), order) if video.accepted_at <= latest]
+        listed = self._after(query.get("after"), order, self._replica(request))
+        shown = [video for video in listed if video.accepted_at <= latest]
         page = [replies.job(video, self._studio.options) for video in islice(shown, limit)]
         return Reply(replies.listing(page, has_more=len(shown) > limit))
 
-    def _after(self, video_id: str | None, order: str) -> list[Video]:
-        videos = [video for video in self._ledger.videos.values() if video.known]
+    def _after(self, video_id: str | None, order: str, replica: int) -> list[Video]:
+        videos = [video for video in self._ledger.videos.values() if video.known and video.replica == replica]
         if order == "desc":
             videos.reverse()
         if video_id is None:
@@ -157,7 +162,24 @@ class VideosApi:
 
     def _known(self, request: web.Request) -> Video | None:
         video = self._ledger.videos.get(request.match_info["id"])
-        return video if video and video.known else None
+        return video if video and video.known and video.replica == self._replica(request) else None
+
+    def _replica(self, request: web.Request) -> int:
+        """Which of the servers behind the address answers this request."""
+        if "replica" not in request:
+            request["replica"] = self._chosen(request) % self._studio.options.replicas
+        return int(request["replica"])
+
+    def _chosen(self, request: web.Request) -> int:
+        match self._studio.options.replica_choice:
+            case "random":
+                return self._random.randrange(self._studio.options.replicas)
+            case "round_robin":
+                return next(self._turns)
+            case _:
+                # The system gives out every other port: they are spread.
+                peer = request.transport and request.transport.get_extra_info("peername")
+                return zlib.crc32(repr(peer).encode())
 
     def _stranger(self, request: web.Request) -> Reply | None:
         key = self._studio.options.api_key

@@ -31,7 +31,7 @@ from tests.provider.api import VideosApi
 from tests.provider.connections import Gate
 from tests.provider.faults import Faults
 from tests.provider.misbehaviour import Misbehaviour
-from tests.provider.options import ID_STYLES, Options, latency
+from tests.provider.options import ID_STYLES, REPLICA_CHOICES, Options, latency
 from tests.provider.records import Elsewhere, Ledger
 from tests.provider.studio import Studio
 
@@ -128,6 +128,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--id-style", choices=ID_STYLES, default=default.id_style)
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--skew", type=float, default=default.skew)
+    parser.add_argument("--replicas", type=int, default=default.replicas)
+    parser.add_argument("--replica-choice", choices=REPLICA_CHOICES, default=default.replica_choice)
     parser.add_argument("--state", type=Path, help="where the ledger outlives POST /_/die")
     parser.add_argument("--forget", action="store_true", help="have lost the videos of that state")
     parser.add_argument("--tied", action="store_true", help="end when standard input does")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 ID_STYLES = ("openai", "uuid", "vllm")
+REPLICA_CHOICES = ("random", "round_robin", "sticky")
 
 SMALLEST_VIDEO = 32
 """Bytes: an ftyp box and the head of an mdat box."""
@@ -35,12 +36,19 @@ class Options:
     seed: int = 0
     skew: float = 0.0
     """Seconds that the server's clock (`Date`, `created_at`) is ahead of the machine's."""
+    replicas: int = 1
+    """Servers behind the address, each with the videos that it has accepted and no others."""
+    replica_choice: str = "random"
+    """Which of them a request gets to; `sticky`: all requests of a connection get to the same."""
 
     def __post_init__(self) -> None:
         low, high = self.latency
         _demand(0 <= low <= high, f"latency must be 0 <= least <= most, not {self.latency!r}")
         _demand(self.content_bytes >= SMALLEST_VIDEO, f"content_bytes must be at least {SMALLEST_VIDEO}")
         _demand(0 <= self.fail_rate <= 1, f"fail_rate must be from 0 to 1, not {self.fail_rate!r}")
+        _demand(self.replicas >= 1, f"replicas must be at least 1, not {self.replicas!r}")
+        known = self.replica_choice in REPLICA_CHOICES
+        _demand(known, f"replica_choice must be one of {REPLICA_CHOICES}, not {self.replica_choice!r}")
         _demand(self.id_style in ID_STYLES, f"id_style must be one of {ID_STYLES}, not {self.id_style!r}")
 
     def changed(self, changes: Mapping[str, Any]) -> Self:

@@ -52,6 +52,8 @@ class Video:
     latency: float
     bytes: int
     accepted_at: float
+    replica: int = 0
+    """The server that has it, of those behind the address."""
     doom: dict[str, Any] | None = None
     """The error that it will end with."""
     status: str = "queued"

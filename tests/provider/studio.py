@@ -31,7 +31,7 @@ class Studio:
         """Videos whose time came while all were held."""
         self._random = Random(options.seed)  # noqa: S311 - chance is to be repeatable here
 
-    def accept(self, post: Post) -> Video:
+    def accept(self, post: Post, replica: int = 0) -> Video:
         fields = post.fields
         video = Video(
             id=_NEW_ID[self.options.id_style](),
@@ -44,6 +44,7 @@ class Studio:
             latency=self._random.uniform(*self.options.latency),
             bytes=self.options.content_bytes,
             accepted_at=time.time(),
+            replica=replica,
             doom=self._doom(post.prompt),
         )
         self.ledger.accepted(post, video)

@@ -1,6 +1,7 @@
 """The provider itself: what it counts has to be right, since all else is judged by it."""
 
 import hashlib
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.provider.client import Provider, ProviderError
+from tests.provider.options import REPLICA_CHOICES
 
 pytestmark = pytest.mark.integration
 
@@ -258,6 +260,43 @@ def test_a_forgotten_video_is_unknown_and_still_paid(provider: Provider) -> None
 
     assert answered("GET", f"{provider.base_url}/videos/{video_id}")[0] == 404
     assert provider.wait(accepted=1, in_flight_at_most=0)
+
+
+@pytest.mark.parametrize("choice", REPLICA_CHOICES)
+def test_each_replica_has_its_own_videos(choice: str) -> None:
+    with Provider(replicas=2, replica_choice=choice, latency=60) as provider:
+        ids = [create(provider, f"video {number}")["id"] for number in range(24)]
+        replicas = {video["id"]: video["replica"] for video in provider.ledger()["videos"]}
+        listings = [json.loads(call("GET", f"{provider.base_url}/videos"))["data"] for _ in range(24)]
+        looks = [known(provider, ids[0]) for _ in range(24)]
+
+        assert set(replicas.values()) == {0, 1}
+        of_each = [{id_ for id_, at in replicas.items() if at == replica} for replica in (0, 1)]
+        assert {frozenset(video["id"] for video in page) for page in listings} == set(map(frozenset, of_each))
+        assert set(looks) == {True, False}
+        assert provider.summary()["accepted"] == 24
+
+
+def test_all_requests_of_a_connection_get_to_the_same_replica_if_they_stick() -> None:
+    with Provider(replicas=3, replica_choice="sticky", latency=60) as provider:
+        for _ in range(16):
+            connection = http.client.HTTPConnection("127.0.0.1", provider.port)
+            connection.request("POST", "/v1/videos", '{"prompt": "a"}', {"Content-Type": "application/json"})
+            made = json.load(connection.getresponse())
+            for _ in range(3):
+                connection.request("GET", f"/v1/videos/{made['id']}")
+                assert json.load(connection.getresponse())["id"] == made["id"]
+            connection.close()
+        assert len({video["replica"] for video in provider.ledger()["videos"]}) > 1
+
+
+def known(provider: Provider, video_id: str) -> bool:
+    try:
+        call("GET", f"{provider.base_url}/videos/{video_id}")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code != 404
+    return True
 
 
 def test_the_ledger_and_the_port_outlive_a_kill() -> None:
