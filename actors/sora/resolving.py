@@ -92,8 +92,9 @@ class Resolver:
         self._asked: dict[str, SubmissionRecord] = {}
         self._next: asyncio.Task[dict[str, Finding]] | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._failing = False
         self._stalled_until = -math.inf
-        """When the server had last kept a listing waiting, or failed to give one: by the database's time."""
+        """When the server was last seen to answer again after it had kept a listing waiting, or given none."""
 
     async def resolve(self, intent: SubmissionRecord, waiting: Callable[[float], None]) -> Outcome:
         """Find out what became of a POST whose outcome is unknown.
@@ -185,7 +186,7 @@ class Resolver:
         return submission.intended_at + SEND_WINDOW + longest + self._settings.sora_settle.total_seconds()
 
     def _ready_at(self, submission: SubmissionRecord) -> float:
-        """From when on a reading may prove its absence: what a server held back may come once it answers again."""
+        """From when on a reading may prove its absence: what a server has held back comes once it answers again."""
         return max(self._arrives_until(submission), self._stalled_until + self._settings.sora_settle.total_seconds())
 
     # --- the listing
@@ -205,14 +206,13 @@ class Resolver:
             try:
                 listing = await self._listing(window)
             except SoraError:
-                await self._stalled()
+                self._failing = True
                 raise
-            if listing.took > ANSWERED_WITHIN:
-                await self._stalled()
+            if self._failing or listing.took > ANSWERED_WITHIN:
+                # Whatever held listings back may have held POSTs back, and lets both go at this moment.
+                self._failing = False
+                self._stalled_until = await self._io.outcome(self._recorder.read(self._storage.database.now))
             return await self._io.outcome(self._recorder.write(partial(self._match, asked, listing)))
-
-    async def _stalled(self) -> None:
-        self._stalled_until = await self._io.outcome(self._recorder.read(self._storage.database.now))
 
     def _window(self, asked: Mapping[str, SubmissionRecord]) -> _Window:
         asked_at = awake_or_not()

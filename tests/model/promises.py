@@ -29,6 +29,7 @@ from actors.events import Event
 from actors.lifecycle import derived_counts
 from actors.messages import Release
 from storage.states import FINAL_BATCH, FINAL_JOB, LIVE_SUBMISSION, UNRESOLVED, BatchStatus, JobStatus, SubmissionState
+from tests.builders import PROVIDER
 from tests.model.provider import LAG, LATE, LISTINGS, REFUSING
 from tests.model.world import CLOCK, World, open_database
 
@@ -272,9 +273,9 @@ class Promises(RuleBasedStateMachine):
         try:
             with self.world.database.begin():
                 tried = operations.retry(
-                    self.world.storage, batch.id, job_ids=job_ids, changes={}, changed_references=[],
+                    self.world.storage, batch.id, PROVIDER, job_ids=job_ids, changes={}, changed_references=[],
                     pay_again=pay_again, at=CLOCK.now,
-                )  # fmt: skip
+                ).job_ids  # fmt: skip
         except Conflict:
             return
         if pay_again:
@@ -322,7 +323,8 @@ class Promises(RuleBasedStateMachine):
         assert max(live.values(), default=0) <= 1, "a job has two live submissions"
         for job in jobs:
             if job.status is JobStatus.COMPLETED:
-                assert job.remote_id in {row.remote_id for row in rows if row.job_id == job.id}
+                own = [row for row in rows if row.job_id == job.id]
+                assert job.remote_id in {each for row in own for each in (row.remote_id, row.former_remote_id)}
         self.check_journal(batch, jobs, rows)
 
     def check_journal(self, batch, jobs, rows):

@@ -204,7 +204,7 @@ class ModelClient:
         except TimeoutError:
             post.closed_at = provider.now
             if post.sent:
-                return Unanswered(Failure(ErrorCode.NETWORK, "no answer"))
+                return Unanswered(Failure(ErrorCode.NETWORK, "no answer"), timed_out=True)
             return Refused(Failure(ErrorCode.NETWORK, "no connection"), sent=False)
 
     async def list_page(self, after):

@@ -24,8 +24,9 @@ from actors.messages import ClaimAll, WorkerLost
 from actors.places import Places
 from actors.production import Tools
 from actors.settings import Settings
-from actors.sora import pace, submission, watching
-from actors.sora.submission import SEND_WINDOW, LeaseMargin, Submitter
+from actors.sora import pace, resolving, submission, watching
+from actors.sora.outcomes import SEND_WINDOW
+from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
 from storage.changes import Storage
 from storage.database import Database
@@ -198,7 +199,7 @@ class World:
         self.settings = Settings(
             _env_file=None, openai_base_url="http://server/v1", sora_settle=SETTLE * 1000,
             sora_submit_timeout=SUBMIT_TIMEOUT * 1000, batch_lease=LEASE * 1000, sora_poll_interval=timedelta(seconds=1),
-            sora_unknown_submission="fail", batch_parallel=50,
+            sora_unknown_submission="fail", sora_listing="whole", batch_parallel=50,
         )  # fmt: skip
         self.processes, self._numbers = [], count(1)
         self.current = None
@@ -210,11 +211,11 @@ class World:
         put = self._patches.setattr
         for module in (dispatcher, places, production, supervisor, pace, submission, watching, tenacity):
             put(module, "time", CLOCK)
-        for module in (dispatcher, supervisor, submission):
+        for module in (dispatcher, supervisor, submission, resolving):
             put(module, "awake_or_not", CLOCK.time)
-        for module in (dispatcher, submission):
+        for module in (dispatcher, resolving):
             put(module, "is_dead", lambda owner: any(each.dead for each in self.processes if each.owner.id == owner.id))
-        put(submission, "this_host", lambda: (self.current.owner.host, self.current.owner.boot))
+        put(resolving, "this_host", lambda: (self.current.owner.host, self.current.owner.boot))
         for module, name in ((dispatcher, "LOOK"), (supervisor, "TICK")):
             put(module, name, TICK)
         intents = count(1)
