@@ -2,8 +2,9 @@
 
 `python -m tests.integration.cuts --cuts 500 --seed 1` prints a report, and ends with 1 if a video was paid for twice,
 or is neither its job's nor honestly `submission_unknown`. A cut is a kill -9 of the process at a random point or moment
-of the window, or the loss of the request, of the connection or of the answer. The server's listing is one of four: it
-tells all, it lags, it tells no prompts, or there is none. Judged by the ledger of a server that shares no code with us.
+of the window, or the loss of the request, of the connection or of the answer. The server's listing is one of six: it
+tells all, it lags, it tells no prompts, there is none, or each of two or three replicas tells its own videos. Judged by
+the ledger of a server that shares no code with us.
 """
 
 from __future__ import annotations
@@ -36,7 +37,12 @@ LISTINGS: dict[str, dict[str, Any] | None] = {
     "lags": {"do": "answer", "lag": 0.25},
     "no prompts": {"do": "answer", "drop": ["prompt"]},
     "no listing": {"do": "answer", "status": 404},
+    "2 replicas": None,
+    "3 replicas": None,
 }
+REPLICAS = {"2 replicas": 2, "3 replicas": 3}
+"""Behind them SORA_LISTING is what it is by default; the others have one store, and say so."""
+CHOICES = ("random", "round_robin", "sticky")
 KILLS = [
     "after intent", "before recorded", "before assign", "before post", "before first byte", "after first byte",
     "after post", "before judge", "after judge", "before bind",
@@ -81,8 +87,14 @@ def _round(
     report: Report, chance: random.Random, listing: str, count: int, provider: Provider, drivers: Drivers, folder: Path
 ) -> None:
     provider.reset()
-    provider.options(**asdict(Options()) | {"latency": 0.05})
-    options = options_for(provider.base_url, folder, sora_settle=SETTLE, sora_submit_timeout=1500)
+    replicas = REPLICAS.get(listing, 1)
+    provider.options(
+        **asdict(Options()) | {"latency": 0.05, "replicas": replicas, "replica_choice": chance.choice(CHOICES)}
+    )
+    options = options_for(
+        provider.base_url, folder, sora_settle=SETTLE, sora_submit_timeout=1500,
+        sora_listing="whole" if replicas == 1 else "partial",
+    )  # fmt: skip
     how = {f"c{report.cuts + number}": chance.choice([*KILLS, *LOSSES, MOMENT]) for number in range(count)}
     _spoil_the_listing(provider, listing)
     with BatchService(settings_from(options)) as service:
