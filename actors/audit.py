@@ -113,8 +113,8 @@ def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) 
     """
     # Listed first: what is recorded afterwards knows of every video that was listed and is ours.
     videos, problem = _listed(settings)
-    base = settings.openai_base_url or ""
-    submissions = read(lambda: storage.submissions.at_server(base))
+    server = settings.server or ""
+    submissions = read(lambda: storage.submissions.at_server(server))
     jobs = read(lambda: storage.jobs.by_id({each.job_id for each in submissions}))
     known = {each.remote_id for each in submissions}
     listed = {video.id for video in videos}

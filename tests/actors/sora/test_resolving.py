@@ -1,0 +1,149 @@
+"""What a Resolver does where the right moment can't be had from a real server."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from actors.errors import ErrorCode, Failure, SoraError
+from actors.loop import IOLoop
+from actors.settings import Settings
+from actors.sora.client import Page
+from actors.sora.matching import BEFORE
+from actors.sora.outcomes import Bound
+from actors.sora.resolving import Resolver
+from storage.changes import Storage
+from storage.database import Database
+from storage.recorder import Recorder
+from storage.records import SubmissionRecord
+from storage.states import SubmissionState
+from tests.builders import PROVIDER, a_batch, an_intent, put
+
+
+@pytest.fixture
+def recorder(database: Database) -> Iterator[Recorder]:
+    recorder = Recorder(database)
+    yield recorder
+    recorder.close()
+
+
+@pytest.fixture
+def io() -> Iterator[IOLoop]:
+    io = IOLoop()
+    yield io
+    io.close()
+
+
+@pytest.fixture
+def intent(storage: Storage) -> SubmissionRecord:
+    """Of unknown outcome."""
+    intent = an_intent()
+    put(storage, a_batch())
+    with storage.database.begin():
+        storage.submissions.intend([intent])
+        storage.submissions.settle(intent.id, SubmissionState.UNKNOWN)
+    return storage.submissions.get(intent.id)
+
+
+def a_resolver(io: IOLoop, recorder: Recorder, storage: Storage, client: Mock) -> Resolver:
+    settings = Settings(_env_file=None, sora_settle=0, sora_unknown_submission="resubmit")  # type: ignore[call-arg]
+    return Resolver(io, client, storage, recorder, settings, provider=PROVIDER, is_sending=lambda _: False)
+
+
+def test_an_answer_that_comes_while_the_listing_fails_is_not_given_up(
+    io: IOLoop, recorder: Recorder, storage: Storage, intent: SubmissionRecord
+) -> None:
+    """Where nothing is paid, an unknown one is submitted anew; but this one is known by then."""
+
+    async def bind_and_fail(_after: str | None) -> Any:
+        await io.outcome(recorder.write(lambda: storage.submissions.bind(intent.id, "video_1")))
+        raise SoraError(Failure(ErrorCode.NOT_FOUND, "no such route"), status=404)
+
+    resolver = a_resolver(io, recorder, storage, Mock(list_page=bind_and_fail, clock=Mock(offset=0.0)))
+    outcome = io.submit(resolver.resolve(intent, Mock())).result(10)
+    assert outcome == Bound("video_1")
+    assert storage.submissions.get(intent.id).state is SubmissionState.BOUND
+
+
+def test_a_suspension_before_the_look_does_not_hide_what_was_made(
+    io: IOLoop, recorder: Recorder, storage: Storage, intent: SubmissionRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of the chaos paid twice: the window began late by as long as the database's time took to come."""
+    awake = 1000.0
+    monkeypatch.setattr("actors.sora.resolving.awake_or_not", lambda: awake)
+    now = storage.database.now
+    offset = now() - awake  # the server's clock and the database's are one
+
+    def suspended() -> float:
+        nonlocal awake
+        awake += 60.0
+        return now()
+
+    monkeypatch.setattr(storage.database, "now", suspended)
+
+    async def page(_after: str | None) -> Page:
+        return Page((), has_more=False)
+
+    resolver = a_resolver(io, recorder, storage, Mock(list_page=page, clock=Mock(offset=offset)))
+    listing = io.submit(resolver._listing(resolver._window({intent.id: intent}))).result(10)
+    assert listing.ahead < 1.0
+    assert listing.since <= intent.intended_at - BEFORE
+
+
+class Slow:
+    """A listing that begins when it is asked for, and ends when it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.first, self.going = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def page(self, _after: str | None) -> Page:
+        self.begun += 1
+        self.first.set()
+        await self.going.acquire()
+        return Page((), has_more=False)
+
+
+def test_one_reading_serves_all_that_waited_when_it_began(
+    io: IOLoop, recorder: Recorder, storage: Storage, intent: SubmissionRecord
+) -> None:
+    slow = Slow()
+    resolver = a_resolver(io, recorder, storage, Mock(list_page=slow.page, clock=Mock(offset=0.0)))
+
+    async def twenty() -> int:
+        first = asyncio.create_task(resolver._reading(intent))
+        await slow.first.wait()
+        late = [asyncio.create_task(resolver._reading(intent)) for _ in range(20)]
+        await asyncio.sleep(0)
+        slow.going.release()
+        await first
+        slow.going.release()
+        await asyncio.gather(*late)
+        return slow.begun
+
+    assert io.submit(twenty()).result(10) == 2
+
+
+def test_what_was_held_back_is_waited_for_once_the_server_answers_again(
+    io: IOLoop, recorder: Recorder, storage: Storage, intent: SubmissionRecord
+) -> None:
+    answers: list[Any] = [
+        SoraError(Failure(ErrorCode.SERVER_ERROR, "warming up"), status=503),
+        Page((), has_more=False),
+    ]
+
+    async def page(_after: str | None) -> Page:
+        answer = answers.pop(0)
+        if isinstance(answer, SoraError):
+            raise answer
+        return answer
+
+    resolver = a_resolver(io, recorder, storage, Mock(list_page=page, clock=Mock(offset=0.0)))
+    with pytest.raises(SoraError):
+        io.submit(resolver._reading(intent)).result(10)
+    before = storage.database.now()
+    finding = io.submit(resolver._reading(intent)).result(10)[intent.id]
+    assert (finding.outcome, finding.tried, finding.final) == (None, False, False)
+    assert resolver._ready_at(intent) >= before
