@@ -49,11 +49,11 @@ class Result:
 class Performer:
     """A peer's process."""
 
-    def __init__(self, peer: str, order: dict[str, Any]) -> None:
+    def __init__(self, peer: str, order: dict[str, Any], root: Path) -> None:
         module, *words = PEERS[peer]
         command = [sys.executable, "-m", f"tests.benchmarks.peers.{module}", json.dumps(order), *words]
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
         self._peer = peer
 
@@ -91,8 +91,10 @@ class Performer:
             pass
 
 
-def run(case: Case, peer: str, server: Serving, folder: Path, amqp_url: str | None = None) -> Result:
-    """Have a peer make a case's videos once.
+def run(
+    case: Case, peer: str, server: Serving, folder: Path, amqp_url: str | None = None, *, root: Path = ROOT
+) -> Result:
+    """Have a peer make a case's videos once, with the packages that lie in `root`.
 
     Raises:
         PeerError: it did not, or not all, or not right.
@@ -109,7 +111,7 @@ def run(case: Case, peer: str, server: Serving, folder: Path, amqp_url: str | No
             "poll": case.poll, "batches": case.batches, "look_first": case.queued_first,
             "amqp_url": amqp_url if peer in WITH_RABBITMQ else None,
         }  # fmt: skip
-        performer = Performer(peer, order)
+        performer = Performer(peer, order, root)
         try:
             wall, cpu, peak, told = _measure(performer, case)
         finally:

@@ -409,11 +409,25 @@ def test_a_future_can_not_be_cancelled(provider: Provider, service: BatchService
     assert running.result(PATIENCE).status == "completed"
 
 
-def test_a_batch_stays_with_its_provider(provider: Provider, start_service: Start) -> None:
+def test_a_batch_belongs_to_the_address_of_its_server_not_to_a_key(provider: Provider, start_service: Start) -> None:
     start_service(openai_api_key="one").create_batch(videos("a boat", id="b"))
-    assert start_service(openai_api_key="one").process_batch("b").result(PATIENCE).status == "completed"
-    with pytest.raises(SoraBatchError, match="another key"):
-        start_service(openai_api_key="other").retry_batch("b")
+    provider.fault(on="create", do="answer", status=401)
+    first = start_service(openai_api_key="one").process_batch("b").result(PATIENCE)
+    assert first.status == "failed"
+    assert start_service(openai_api_key="other").retry_batch("b").result(PATIENCE).status == "completed"
+    with pytest.raises(SoraBatchError, match="nothing failed"):
+        start_service(openai_api_key="one").retry_batch("b")
+
+
+def test_a_corrected_address_goes_on_where_nothing_was_sent(provider: Provider, start_service: Start) -> None:
+    wrong = start_service(openai_base_url=f"{provider.base_url}/wrong")
+    batch = wrong.process_batch(wrong.create_batch(videos("a boat", id="b")).id).result(PATIENCE)
+    assert batch.jobs[0].error is not None
+    assert batch.jobs[0].error.code == "not_found"
+    final = start_service().retry_batch("b").result(PATIENCE)
+    assert (final.status, final.jobs[0].attempts) == ("completed", 2)
+    check_files(final, provider)
+    check_paid_once(provider)
 
 
 def test_a_batch_that_is_let_go_is_not_wanted_any_more(provider: Provider, service: BatchService) -> None:

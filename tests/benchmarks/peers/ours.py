@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from itertools import count
 from typing import Any
+
+import peewee
 
 import actors.runtime  # noqa: F401  (what the first batch would import)
 from actors.service import BatchService
@@ -29,6 +32,7 @@ class Ours:
 
     def run(self) -> dict[str, Any]:
         order, running = self._order, []
+        statements = _counted_statements()
         each = order.videos // order.batches
         for start in range(0, order.videos, each):
             videos = [{"prompt": prompt} for prompt in order.prompts[start : start + each]]
@@ -37,7 +41,7 @@ class Ours:
         ended = [each.result(timeout=_LONGEST) for each in running]
         states = Counter(str(job.status) for batch in ended for job in batch.jobs)
         errors = Counter(str(job.error.code) for batch in ended for job in batch.jobs if job.error)
-        return {"states": states, "errors": errors}
+        return {"states": states, "errors": errors, "statements": next(statements)}
 
     def close(self) -> dict[str, Any]:
         """What is left behind: tasks when the last batch had ended, threads when the service was closed."""
@@ -47,6 +51,18 @@ class Ours:
         self._service.close()
         threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
         return {"tasks_left": tasks, "threads_left": threads}
+
+
+def _counted_statements() -> count[int]:
+    """Counts what the database is asked from now on."""
+    execute, statements = peewee.Database.execute_sql, count()
+
+    def counted(database: Any, sql: str, params: Any = None) -> Any:
+        next(statements)
+        return execute(database, sql, params)
+
+    peewee.Database.execute_sql = counted
+    return statements
 
 
 async def _tasks() -> list[str]:
