@@ -21,6 +21,9 @@ from pydantic import (
     Field,
     JsonValue,
     ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 
@@ -101,12 +104,29 @@ class VideoRequest(Input):
     prompt: Prompt
     duration: Whole | None = None
     """Seconds."""
+    seconds: Annotated[Whole | None, Field(exclude=True)] = None
+    """Another name of `duration`, the Videos API's own: a request may have either."""
     size: Annotated[str, Field(pattern=SIZE_PATTERN)] | None = None
     """`<width>x<height>` in pixels."""
     model: Annotated[Text, Field(min_length=1, max_length=256)] | None = None
     input_reference: Text | FileId | None = None
     """A path (library and command line only), a data URL, an https URL of an allowed host, or `{file_id}`."""
     metadata: Metadata = Field(default_factory=dict)
+
+    @field_validator("seconds")
+    @classmethod
+    def _one_of_both(cls, seconds: int | None, info: ValidationInfo) -> int | None:
+        if seconds is not None and info.data.get("duration") is not None:
+            raise ValueError("means the same as duration: give one of them")
+        return seconds
+
+    @model_validator(mode="after")
+    def _told_as_duration(self) -> Self:
+        """Whichever name was used, it is the same request."""
+        if self.seconds is not None:
+            self.__dict__.update(duration=self.seconds, seconds=None)  # frozen for others
+            self.__pydantic_fields_set__.add("duration")
+        return self
 
 
 class BatchVideoRequest(Input):

@@ -6,7 +6,7 @@ from typing import Any
 
 from actors.errors import InvalidRequest
 
-FIELDS = ("prompt", "duration", "size", "model", "input_reference")
+FIELDS = ("prompt", "duration", "seconds", "size", "model", "input_reference")
 
 
 def whole_job_id(batch_id: str, job: str) -> str:

@@ -71,7 +71,7 @@ def submit(
         try:
             created = client.create(request)
         except InvalidRequest as error:
-            raise located(error, file) from None
+            raise located(error, request) from None
         except KeyboardInterrupt:
             warn(f"the service may take it all the same; see: sora-batch watch {request['id']}")
             raise

@@ -71,7 +71,7 @@ def run(
     override(request, {"batch_name": name, "id": batch_id}, parse_metadata(metadata))
     session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     _check_concurrency(concurrency)
-    session.run_new(request, concurrency, source=file)
+    session.run_new(request, concurrency)
 
 
 def demo(output: Output = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
@@ -79,8 +79,10 @@ def demo(output: Output = None, json: Json = False, quiet: Quiet = False, verbos
 
     Nothing to set, nothing to pay: three videos, "Nature scenes", that say that they are simulated.
     """
+    from actors.cli.batch_files import Request
+
     session = _session(output, simulate=True, json=json, quiet=quiet, verbose=verbose)
-    session.run_new(DEMO, _CONCURRENCY)
+    session.run_new(Request(DEMO), _CONCURRENCY)
 
 
 def resume(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from actors.cli.batch_files import located
+from actors.cli.batch_files import Request, located
 from actors.cli.follow import Follower, show_for, viewed
 from actors.cli.options import opened, warn
 from actors.cli.outputs import OutputFolder
@@ -50,13 +50,13 @@ class Session:
         self._simulate, self._json, self._quiet, self._verbose = simulate, json, quiet, verbose
         self._interruption = Interruption()
 
-    def run_new(self, request: dict[str, Any], concurrency: int | None, source: str | None = None) -> None:
+    def run_new(self, request: Request, concurrency: int | None) -> None:
         """Create a batch and run it."""
         with self._service() as service:
             try:
                 batch = service.create_batch(request)
             except InvalidRequest as error:
-                raise located(error, source) from None
+                raise located(error, request) from None
             view = viewed(service, batch.id)
             self._announce(batch)
             running = service.process_batch(batch.id, concurrency)

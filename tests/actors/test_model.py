@@ -73,6 +73,14 @@ def test_field_names_may_be_camel_case_and_keys_of_metadata_stay():
     assert request.metadata == request.videos[0].metadata == metadata
 
 
+def test_seconds_is_another_name_of_duration():
+    named, usual = (parsed({"videos": [LAKE | fields]}) for fields in ({"seconds": 8}, {"duration": 8}))
+    assert named.videos[0].duration == 8
+    assert named.model_dump(mode="json") == usual.model_dump(mode="json")
+    assert named.model_dump(exclude_unset=True) == usual.model_dump(exclude_unset=True)
+    assert parsed({"videos": [LAKE | {"seconds": 8, "duration": None}]}).videos[0].duration == 8
+
+
 def test_a_request_that_is_one_already_is_taken():
     request = parsed({"videos": [LAKE]})
     assert parsed(request) is request
@@ -104,6 +112,9 @@ def test_the_longest_prompt_and_the_largest_batch_are_taken():
         ({"duration": 1.5}, "/videos/1/duration", "whole number"),
         ({"duration": True}, "/videos/1/duration", "whole number"),
         ({"duration": -3}, "/videos/1/duration", "1"),
+        ({"seconds": "ten"}, "/videos/1/seconds", "whole number"),
+        ({"seconds": 0}, "/videos/1/seconds", "1"),
+        ({"seconds": 8, "duration": 8}, "/videos/1/seconds", "means the same as duration"),
         ({"size": "large"}, "/videos/1/size", ""),
         ({"size": "1280x720\n"}, "/videos/1/size", ""),
         ({"size": "1280 x 720"}, "/videos/1/size", ""),

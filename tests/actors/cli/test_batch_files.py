@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from actors.cli.batch_files import read_request, sniff
+from actors.cli.batch_files import Request, complete, located, read_request, sniff
 from actors.errors import InvalidRequest
+from actors.model import BatchVideoRequest
 
 SEA = {"videos": [{"prompt": "Sea", "duration": 5}, {"prompt": "Sky"}], "batch_name": "Nature"}
 
@@ -39,8 +40,16 @@ def laughs(level: str) -> str:
          {"a": {"size": "1x1"}, "videos": [{"size": "1x1", "prompt": "Sea"}]}),
         ("a.txt", "# titles\n\n Sea \r\nSky\n", {"videos": [{"prompt": "Sea"}, {"prompt": "Sky"}]}),
         ("a.csv", "prompt,duration\nSea,5\n\nSky,\n", {"videos": [{"prompt": "Sea", "duration": "5"}, {"prompt": "Sky"}]}),
-        ("a.csv", 'Prompt;inputReference;scene\n"Sea; calm";a.png;1\n',
-         {"videos": [{"prompt": "Sea; calm", "input_reference": "a.png", "metadata": {"scene": "1"}}]}),
+        ("a.csv", 'Prompt;inputReference;metadata.Scene;;\n"Sea; calm";a.png;1;;\n',
+         {"videos": [{"prompt": "Sea; calm", "input_reference": "a.png", "metadata": {"Scene": "1"}}]}),
+        ("a.csv", "prompt,seconds\nSea,8\n", {"videos": [{"prompt": "Sea", "seconds": "8"}]}),
+        ("a.csv", 'prompt,size\r\n"A\rB"\r\nSea\u2028calm\x85\x0b\x1cgrey,1x1\r\n',
+         {"videos": [{"prompt": "A\rB"}, {"prompt": "Sea\u2028calm\x85\x0b\x1cgrey", "size": "1x1"}]}),
+        ("a.json", '{"a": {"prompt": 1}, "b": {"prompt": 2}, "videos": [{"prompt": "x: {\\"prompt\\":"}, {"prompt": "y"}]}',
+         {"a": {"prompt": 1}, "b": {"prompt": 2}, "videos": [{"prompt": 'x: {"prompt":'}, {"prompt": "y"}]}),
+        ("a.yaml", "- &a {prompt: Sea, size: 1x1}\n- &b {<<: *a, size: 2x2}\n- {<<: [*b], prompt: Sky}\n- *a\n",
+         {"videos": [{"prompt": "Sea", "size": "1x1"}, {"prompt": "Sea", "size": "2x2"},
+                     {"prompt": "Sky", "size": "2x2"}, {"prompt": "Sea", "size": "1x1"}]}),
         ("a.csv", '\ufeffprompt\n"two\nlines"\n', {"videos": [{"prompt": "two\nlines"}]}),
         ("a.dat", '{"videos": ["Sea"]}', {"videos": [{"prompt": "Sea"}]}),
     ],
@@ -76,6 +85,33 @@ def test_merges_of_merges_stand_for_no_more_than_they_hold(tmp_path: Path) -> No
         ("a.yaml", "- &a [*a]", "aliases stand for more than"),
         ("a.csv", "text,duration\nSea,5\n", "no `prompt` column.*'text', 'duration'"),
         ("a.csv", "prompt,size,size\nSea,1,2\n", "two `size` columns"),
+        ("a.csv", "prompt,metadata.a,Metadata.a\nSea,1,2\n", "two `metadata.a` columns"),
+        ("a.csv", "prompt,duration,seconds\nSea,1,\n", "line 1: the columns `duration` and `seconds` mean the same"),
+        ("a.csv", "\nprompt,fps\nSea,24\n", "line 2: unknown column 'fps'.*name it metadata.fps"),
+        ("a.csv", "prompt,Duration (s)\nSea,4\n", r"unknown column 'Duration \(s\)'"),
+        ("a.csv", "prompt,metadata.\nSea,4\n", r"unknown column 'metadata\.'"),
+        ("a.csv", "prompt,Seed\nSea,7\n", "the column 'Seed' is not supported yet"),
+        ("a.csv", "prompt,params.fps\nSea,7\n", "the column 'params.fps' is not supported yet"),
+        ("a.csv", "prompt,\nSea,\nSky,4\n", "line 3 has '4' in a column without a name"),
+        ("a.csv", "prompt\nA lake\rSky\n", "line 2 holds a carriage return"),
+        ("a.csv", '""\n', "it holds no columns"),
+        (
+            "a.json",
+            '{"videos": [\n{"prompt": "Sea",\n"prompt": "Sky"}]}',
+            "key 'prompt' .* in line 2 and again in line 3",
+        ),
+        (
+            "a.json",
+            '{"metadata": {"a": 1, "\\u0061": 2}, "videos": ["Sea"]}',
+            "key 'a' stands twice in one object, in line 1:",
+        ),
+        ("a.yaml", "- prompt: Sea\n  size: 1x1\n\n  prompt: Sky\n", "key 'prompt' .* in line 1 and again in line 4"),
+        ("a.yaml", "metadata: {1: a, 0x1: b}\nvideos: [Sea]\n", "key 1 stands twice"),
+        (
+            "a.yaml",
+            "a: &a {size: 1x1}\nvideos:\n- <<: *a\n  prompt: Sea\n  <<: *a\n",
+            "key '<<' .* in line 3 and again in line 5",
+        ),
         ("a.csv", "prompt,size\nSea, calm,5\n", "line 2 has 3 cells for 2 columns"),
         ("a.csv", 'prompt\n"Sea\n', r"not CSV \(line 2"),
         ("a.csv", "prompt\n", "holds no video"),
@@ -92,6 +128,62 @@ def test_a_bad_file_is_named_with_what_is_wrong(
     with pytest.raises(InvalidRequest, match=complaint) as caught:
         read_request(source)
     assert source in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "-"])
+def test_lf_and_crlf_end_a_line_and_nothing_else_does(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r"
+    prompts = [f"A lake{mark}calm, prompt by prompt" for mark in inside]
+    text = "\ufeff" + "\r\n".join(prompts[:5]) + "\n" + "\n".join(prompts[5:])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    request = read_request("-" if name == "-" else written(tmp_path, name, text))
+    assert [video["prompt"] for video in request["videos"]] == prompts
+
+
+def test_comments_are_counted_aloud_and_a_hashtag_can_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = written(tmp_path, "a.txt", "# titles\n\\#sunset at sea\n\n#old\nSky\n")
+    request = read_request(source)
+    assert request == {"videos": [{"prompt": "#sunset at sea"}, {"prompt": "Sky"}]}
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", f"sora-batch: {source}: 2 comment lines skipped\n")
+    read_request(written(tmp_path, "a.txt", "Sea\n#1\n"))
+    assert "1 comment line skipped" in capsys.readouterr().err
+    read_request(written(tmp_path, "a.yaml", "# a\n- Sea\n"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.csv", 'prompt,seconds\n"two\nlines",8\n\nSea,ten\n', "videos[1].seconds: must be a whole number (got 'ten') in line 5"),
+        ("a.txt", "# a\nSea\n" + "x" * 32_001, "videos[1].prompt: must have at most 32000 characters"),
+        ("a.json", '[{"prompt": "Sea", "seconds": 8, "duration": 8}]', "videos[0].seconds: means the same as duration"),
+        ("a.yaml", "- prompt: Sea\n  size: big\n", "videos[0].size: must be <width>x<height>"),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_wrong_is_named_with_the_file_and_its_line(
+    tmp_path: Path, name: str, content: str, complaint: str
+) -> None:
+    source = written(tmp_path, name, content)
+    request = read_request(source)
+    with pytest.raises(InvalidRequest) as caught:
+        BatchVideoRequest.parse(request, max_size=9)
+    told = located(caught.value, request)
+    assert str(told).startswith(f"{source}: {complaint}")
+    assert [entry.field for entry in told.errors] == [entry.field for entry in caught.value.errors]
+
+
+def test_a_duration_on_the_command_line_is_only_for_videos_that_name_none() -> None:
+    request = Request(videos=[{"prompt": "Sea", "seconds": 4}, {"prompt": "Sky"}])
+    complete(request, {"duration": 8, "size": "1x1"})
+    assert request["videos"] == [
+        {"prompt": "Sea", "seconds": 4, "size": "1x1"},
+        {"prompt": "Sky", "duration": 8, "size": "1x1"},
+    ]
 
 
 def test_a_file_that_is_not_there_or_a_folder_is_named(tmp_path: Path) -> None:
