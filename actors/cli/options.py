@@ -36,7 +36,7 @@ Output = Annotated[
     Path | None,
     typer.Option(
         "--output", "-o", metavar="DIR",
-        help="Put each finished file here too, as soon as it is done, under a readable name.",
+        help="Put a copy of each finished file here, as soon as it is done, under a readable name.",
     ),
 ]  # fmt: skip
 Simulate = Annotated[bool, typer.Option("--simulate", help="The built-in simulator makes the videos: nothing is paid.")]

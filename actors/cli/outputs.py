@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import filecmp
 import os
 import shutil
+import sys
 import tempfile
 from itertools import count
 from pathlib import Path
@@ -12,6 +14,9 @@ from pathlib import Path
 from actors.cli.text import clean, slug
 from actors.errors import InvalidRequest
 from actors.model import Job
+
+_FICLONE = 0x40049409
+"""Linux's `ioctl` for it: the module `fcntl` names it from Python 3.12 on."""
 
 
 def file_name(index: int, total: int, prompt: str, extension: str) -> str:
@@ -52,36 +57,54 @@ class OutputFolder:
         try:
             self.placed[job.id] = self._put(source, file_name(job.index, total, job.prompt, source.suffix))
             self.problems.pop(job.id, None)
-        except OSError as error:
-            self.problems[job.id] = f"{job.video.path} can't be put into {self._folder}: {error.strerror or error}"
+        except (OSError, ValueError) as error:  # a name that can't be written is a ValueError
+            reason = getattr(error, "strerror", None) or str(error)
+            self.problems[job.id] = f"{job.video.path} can't be put into {self._folder}: {reason}"
 
     def _put(self, source: Path, name: str) -> Path:
         stem, extension = Path(name).stem, Path(name).suffix
         for number in count(1):
             target = self._folder / (name if number == 1 else f"{stem}-{number}{extension}")
             if target.exists() and filecmp.cmp(source, target, shallow=False):
+                if target.samefile(source) and not target.is_symlink():
+                    _copy(source, target, over=True)  # a hard link, as earlier versions made them
                 return target
             try:
-                _link_or_copy(source, target)
+                _copy(source, target)
             except FileExistsError:
                 continue
             return target
         raise AssertionError
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    """A hard link; a copy where the file system has none (written aside, so that it is never there by half)."""
+def _copy(source: Path, target: Path, *, over: bool = False) -> None:
+    """A file of the user's own: what is done to it does nothing to ours. Written aside, so it is never there by half.
+
+    Raises:
+        FileExistsError: there is one already, and it is not to be written over.
+    """
+    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
+        if not _cloned(source, aside):
             shutil.copyfile(source, aside)
+        if over:
+            aside.replace(target)
+        else:
             _rename_new(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _cloned(source: Path, target: Path) -> bool:
+    """Whether the file system made a copy that shares its blocks until one of both is written to."""
+    if sys.platform != "linux":
+        return False
+    with source.open("rb") as reading, target.open("wb") as writing:
+        try:
+            fcntl.ioctl(writing.fileno(), _FICLONE, reading.fileno())
+        except OSError:  # this file system has no such copies, or the two are on different ones
+            return False
+    return True
 
 
 def _rename_new(aside: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from datetime import timedelta
@@ -30,12 +31,20 @@ def shorten(text: str, width: int) -> str:
 
 
 def slug(text: str) -> str:
-    """A file name's readable part: letters and digits of any script, joined by `-`."""
+    """A file name's readable part: letters and digits of any script that file names have here, joined by `-`."""
     kept = "".join(
-        character if unicodedata.category(character)[0] in "LMN" else "-"
+        character if unicodedata.category(character)[0] in "LMN" and _in_file_names(character) else "-"
         for character in unicodedata.normalize("NFC", text.lower())
     )
     return _cut(re.sub("-+", "-", kept).strip("-")) or "video"
+
+
+def _in_file_names(character: str) -> bool:
+    try:
+        os.fsencode(character)
+    except UnicodeEncodeError:  # the locale's encoding lacks it
+        return False
+    return True
 
 
 def _cut(name: str) -> str:
