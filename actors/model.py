@@ -334,6 +334,19 @@ class Batch(_Output):
         )
 
 
+def batch_status(name: BatchStatus | str | None) -> BatchStatus | None:
+    """The status of that name.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    try:
+        return None if name is None else BatchStatus(name)
+    except ValueError:
+        names = ", ".join(BatchStatus)
+        raise InvalidRequest(f"status: must be one of {names} (got {name!r})") from None
+
+
 def new_batch_id() -> str:
     """An id for a batch whose creator names none."""
     return f"batch-{secrets.token_hex(6)}"

@@ -34,6 +34,7 @@ from actors.model import (
     Batch,
     BatchVideoRequest,
     CancellationSummary,
+    batch_status,
     check_metadata,
 )
 from actors.settings import SIMULATOR, Settings, load_settings
@@ -212,11 +213,7 @@ class BatchService:
         Raises:
             InvalidRequest: the status is none.
         """
-        try:
-            wanted = None if status is None else BatchStatus(status)
-        except ValueError:
-            names = ", ".join(BatchStatus)
-            raise InvalidRequest(f"status: must be one of {names} (got {status!r})") from None
+        wanted = batch_status(status)
         if not 1 <= limit <= _MOST:
             raise InvalidRequest(f"limit: must be from 1 to {_MOST} (got {limit!r})")
         find = self._storage.batches.find

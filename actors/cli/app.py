@@ -7,6 +7,7 @@ Imports nothing heavy: `--help` is to come at once.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ParamSpec
@@ -14,11 +15,11 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from actors.cli import doctor, inspect, manage, remote, run, serve, simulator
-from actors.cli.options import Verbose, warn
-from actors.errors import Conflict, DatabaseUnusable, ErrorCode, InvalidRequest, NotFound, SoraBatchError
+from actors.cli.options import USAGE, Verbose, exit_code, warn
+from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 
 P = ParamSpec("P")
-USAGE, INTERRUPTED = 2, 130
+INTERRUPTED = 130
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -51,7 +52,7 @@ def report(error: Exception, *, verbose: bool, json: bool) -> int:
     warn(sentence)
     if json:
         _print_error(error, sentence)
-    return USAGE if missing or isinstance(error, InvalidRequest | NotFound | Conflict | DatabaseUnusable) else 1
+    return USAGE if missing else exit_code(error)
 
 
 def _print_error(error: Exception, sentence: str) -> None:
@@ -150,8 +151,19 @@ _add(
 _add(doctor.doctor, "doctor", "doctor --json", "doctor --declare")
 
 
+def _open_closed_streams() -> None:
+    """Let what is written to a stream that the caller has closed (`2>&-`) vanish.
+
+    The lowest descriptor is taken, which is its own: else the database would be opened in the place of the stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A prompt in any script must not end the program on a terminal that can't show it.
         if hasattr(stream, "reconfigure"):

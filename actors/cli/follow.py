@@ -12,7 +12,7 @@ from concurrent.futures import wait
 from typing import TYPE_CHECKING, Protocol, Self
 
 from actors.cli.view import BatchView, ended_by
-from actors.errors import StorageError
+from actors.errors import NotFound, SoraBatchError, StorageError
 
 if TYPE_CHECKING:
     from actors.cli.outputs import OutputFolder
@@ -87,15 +87,16 @@ class Follower:
     def __init__(self, service: BatchService, show: Show, output: OutputFolder | None) -> None:
         self._service, self._show, self._output = service, show, output
         self._refreshed = time.monotonic()
+        self.failures: dict[str, SoraBatchError] = {}
+        """Why batches could not be run to their end here, by their ids."""
 
     def follow(
         self, running: Sequence[RunningBatch], views: Sequence[BatchView], interruption: Interruption
     ) -> list[Batch]:
-        """Wait for the end of all.
+        """Wait for the end of all, and give those that were run to it; the others are in `failures`.
 
         Raises:
             Interrupted: a signal came.
-            SoraBatchError: a batch could not be run to its end here.
         """
         with self._show:
             open_ones = bool(running)
@@ -105,7 +106,12 @@ class Follower:
                     self._look(view)
                 if open_ones:
                     interruption.check()
-        batches = [future.result() for future in running]
+        batches = []
+        for future in running:
+            try:
+                batches.append(future.result())
+            except SoraBatchError as error:
+                self.failures[future.batch_id] = error
         for batch in batches:
             self._deliver(batch)
         return batches
@@ -117,6 +123,8 @@ class Follower:
                 view.refresh(self._service.get_batch_status(view.id).jobs)
         except StorageError:
             events = []  # the database is away: the batch waits it out, and so do we
+        except NotFound:
+            events = []  # somebody has deleted it: its Future says so, and others may still run
         for event in events:
             if view.apply(event):
                 self._show.tell(event, view)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import BatchId, Json, Metadata, Verbose, opened, parse_metadata
+from actors.cli.options import BatchId, Json, Metadata, Verbose, absent_database, opened, parse_metadata, prepare
 from storage.states import SubmissionState
 
 _PROMPT = 40
@@ -24,7 +24,7 @@ def status(batch_id: BatchId, json: Json = False, verbose: Verbose = False) -> N
     """Show a batch and its videos, whoever runs it."""
     from actors.cli.table import print_batch, print_json
 
-    with opened(verbose=verbose) as service:
+    with opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
         batch = service.get_batch_status(batch_id)
         simulated = service.is_simulated(batch_id)
     if json:
@@ -45,10 +45,17 @@ def list_(
 ) -> None:
     """List batches, the newest first."""
     from actors.cli.table import print_json, print_table
+    from actors.model import batch_status
 
-    with opened(verbose=verbose) as service:
-        batches = service.list_batches(status, parse_metadata(metadata) or None, limit, after)
-        place = service.database_place
+    wanted = parse_metadata(metadata) or None
+    place = absent_database(prepare(verbose=verbose))
+    if place is not None and after is None:  # nothing is in it, and looking creates none
+        batch_status(status)
+        batches = []
+    else:
+        with opened(verbose=verbose, looked_for=f"batch {after!r}") as service:
+            batches = service.list_batches(status, wanted, limit, after)
+            place = service.database_place
     if json:
         print_json([batch.model_dump(mode="json") for batch in batches])
     elif batches:
@@ -69,7 +76,7 @@ def history(
 
     Below them, unless with --json, what the server answered when it was asked to delete cancelled videos.
     """
-    with opened(verbose=verbose) as service:
+    with opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
         for event in service.history(batch_id, from_sequence):
             typer.echo(_document(event) if json else _line(event))
         if not json:
@@ -89,7 +96,7 @@ def audit(
     """
     from actors.cli.table import print_json
 
-    with opened(verbose=verbose) as service:
+    with opened(verbose=verbose, looked_for="record to compare") as service:
         report = service.audit(checksums=checksums)
         place = service.database_place
     if json:

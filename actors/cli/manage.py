@@ -3,41 +3,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import BatchId, Json, Verbose, opened
+from actors.cli.options import BatchIds, Json, Verbose, exit_code, opened, warn
+from actors.errors import SoraBatchError
 
 if TYPE_CHECKING:
     from actors.model import CancellationSummary
 
 
 def cancel(
-    batch_id: BatchId,
+    batch_ids: BatchIds,
     reason: Annotated[str | None, typer.Option("--reason", help="Recorded with it.")] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Cancel a batch, whoever runs it.
+    """Cancel batches, whoever runs them.
 
     Nothing new is started from then on. The answer says what may still be charged. Where AMQP_URL is set, DATABASE_URL
     is not, and the default database does not exist, the command goes to a `sora-batch serve` through RabbitMQ.
+    With several IDs --json prints a list, and the exit code is the worst.
     """
     from actors.cli.table import print_json
 
+    documents: list[dict[str, Any]] = []
+    codes = {0}
+    with _cancelling(batch_ids, reason, verbose=verbose) as cancel_one:
+        for batch_id in dict.fromkeys(batch_ids):
+            try:
+                summary = cancel_one(batch_id)
+            except SoraBatchError as error:
+                if len(batch_ids) == 1:
+                    raise
+                warn(f"batch {batch_id}: {error}")
+                codes.add(exit_code(error))
+                documents.append({"batch_id": batch_id, "error": {"code": error.code.value, "message": str(error)}})
+            else:
+                documents.append(summary.model_dump(mode="json"))
+                if not json:
+                    typer.echo(_sentences(summary))
+    if json:
+        print_json(documents if len(batch_ids) > 1 else documents[0])
+    raise typer.Exit(max(codes))
+
+
+@contextmanager
+def _cancelling(
+    batch_ids: Sequence[str], reason: str | None, *, verbose: bool
+) -> Iterator[Callable[[str], CancellationSummary]]:
+    """What cancels a batch: the service, or through RabbitMQ another one."""
     if _only_rabbitmq():
         from actors.cli.remote import cancel_there
 
-        summary = cancel_there(batch_id, reason, verbose=verbose)
-    else:
-        with opened(verbose=verbose) as service:
-            summary = service.cancel_batch(batch_id, reason)
-    if json:
-        print_json(summary.model_dump(mode="json"))
-    else:
-        typer.echo(_sentences(summary))
+        yield lambda batch_id: cancel_there(batch_id, reason, verbose=verbose)
+        return
+    with opened(verbose=verbose, looked_for=f"batch {batch_ids[0]!r}") as service:
+        yield lambda batch_id: service.cancel_batch(batch_id, reason)
 
 
 def prune(

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.errors import InvalidRequest
+from actors.errors import Conflict, DatabaseUnusable, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from actors.service import BatchService
     from actors.settings import Settings
+
+USAGE = 2
 
 
 def _verbose(context: typer.Context, value: bool) -> bool:  # noqa: FBT001  (Typer calls it so)
@@ -61,6 +63,8 @@ Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="For vid
 Duration = Annotated[int | None, typer.Option("--duration", metavar="SECONDS", help="For videos that name none.")]
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.", show_default=False)]
 
+BatchIds = Annotated[list[str], typer.Argument(metavar="ID", help="The ids of the batches.", show_default=False)]
+
 
 def prepare(*, verbose: bool, default_level: str = "warning") -> Settings:
     """Read the settings and start logging: at LOG_LEVEL where it is set."""
@@ -74,13 +78,40 @@ def prepare(*, verbose: bool, default_level: str = "warning") -> Settings:
 
 
 @contextmanager
-def opened(*, verbose: bool, simulate: bool = False, default_level: str = "warning") -> Iterator[BatchService]:
-    """The service, for as long as a command takes."""
+def opened(
+    *, verbose: bool, simulate: bool = False, default_level: str = "warning", looked_for: str | None = None
+) -> Iterator[BatchService]:
+    """The service, for as long as a command takes.
+
+    `looked_for`: what is to be in the database already, such as "batch 'nature'"; it is not created then.
+
+    Raises:
+        NotFound: there is no database that could have it.
+    """
     settings = prepare(verbose=verbose, default_level=default_level)
+    absent = absent_database(settings) if looked_for is not None else None
+    if absent is not None:
+        raise NotFound(f"there is no {looked_for} in the database {absent} (the database does not exist yet)")
     from actors.service import BatchService
 
     with BatchService(settings, simulate=simulate) as service:
         yield service
+
+
+def absent_database(settings: Settings) -> str | None:
+    """Where the database would be, if it is a file that does not exist."""
+    from storage.database import Database, DatabaseError
+
+    try:
+        path = Database(settings.database_url).path
+    except DatabaseError as error:
+        raise DatabaseUnusable(str(error)) from error
+    return str(path) if path is not None and not path.exists() else None
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of a command that ends with an error."""
+    return USAGE if isinstance(error, InvalidRequest | NotFound | Conflict | DatabaseUnusable) else 1
 
 
 def parse_metadata(pairs: list[str] | None) -> dict[str, str]:

@@ -28,7 +28,7 @@ class OutputFolder:
     """A folder of the user's. What others have put there is never overwritten."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.placed: dict[str, Path] = {}
         """Where the file of each job lies, by the job's id."""
         self.problems: dict[str, str] = {}
@@ -40,13 +40,13 @@ class OutputFolder:
             InvalidRequest: they can't.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InvalidRequest(
-                f"--output {clean(self._folder)!r} can't be written to: {reason}; name another folder"
+                f"--output {clean(self.folder)!r} can't be written to: {reason}; name another folder"
             ) from None
 
     def place(self, job: Job, total: int) -> None:
@@ -59,12 +59,12 @@ class OutputFolder:
             self.problems.pop(job.id, None)
         except (OSError, ValueError) as error:  # a name that can't be written is a ValueError
             reason = getattr(error, "strerror", None) or str(error)
-            self.problems[job.id] = f"{job.video.path} can't be put into {self._folder}: {reason}"
+            self.problems[job.id] = f"{job.video.path} can't be put into {self.folder}: {reason}"
 
     def _put(self, source: Path, name: str) -> Path:
         stem, extension = Path(name).stem, Path(name).suffix
         for number in count(1):
-            target = self._folder / (name if number == 1 else f"{stem}-{number}{extension}")
+            target = self.folder / (name if number == 1 else f"{stem}-{number}{extension}")
             if target.exists() and filecmp.cmp(source, target, shallow=False):
                 if target.samefile(source) and not target.is_symlink():
                     _copy(source, target, over=True)  # a hard link, as earlier versions made them

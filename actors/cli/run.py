@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors.cli.options import (
-    BatchId,
+    BatchIds,
     Concurrency,
     Duration,
     File,
@@ -98,14 +98,15 @@ def resume(
     """Go on with unfinished batches.
 
     With an ID: with that one. Videos that the server is making already are not paid for again.
-    With --json and without an ID the answer is a list of batches. Exit codes: as those of `sora-batch run`.
+    With --json and without an ID the answer is a list of batches. Exit codes: as those of `sora-batch run`; of several
+    batches, the worst.
     """
     session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     session.resume(batch_id)
 
 
 def retry(
-    batch_id: BatchId,
+    batch_ids: BatchIds,
     job: Annotated[
         list[str] | None,
         typer.Option("--job", "-j", metavar="JOB", help="Only this video: its job's id or its number. Repeatable."),
@@ -136,13 +137,16 @@ def retry(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Try again what failed or was cancelled in a batch.
+    """Try again what failed or was cancelled in batches.
 
     What the server still has is fetched, not paid for again. A video with another prompt is a new payment.
-    Exit codes: as those of `sora-batch run`.
+    With several IDs --json prints a list. Exit codes: as those of `sora-batch run`; of several batches, the worst.
     """
     from actors.cli.changes import parse_changes, whole_job_id
 
+    if len(batch_ids) > 1 and (job or change or prompt is not None):
+        raise InvalidRequest("--job, --set and --prompt are for a single batch: name one ID")
+    batch_id = batch_ids[0]
     jobs = [whole_job_id(batch_id, each) for each in job or []]
     changes = parse_changes(batch_id, change or [])
     if prompt is not None:
@@ -150,7 +154,9 @@ def retry(
             raise InvalidRequest("--prompt needs exactly one --job: say whose prompt it is")
         changes.setdefault(jobs[0], {})["prompt"] = prompt
     session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
-    session.retry(batch_id, jobs or None, changes or None, pay_again=pay_again, move_server=move_server)
+    session.retry(
+        list(dict.fromkeys(batch_ids)), jobs or None, changes or None, pay_again=pay_again, move_server=move_server
+    )
 
 
 def _session(output: Path | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool) -> Session:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from actors.cli.batch_files import Request, located
 from actors.cli.follow import Follower, show_for, viewed
-from actors.cli.options import opened, warn
+from actors.cli.options import USAGE, exit_code, opened, warn
 from actors.cli.outputs import OutputFolder
 from actors.cli.signals import Interrupted, Interruption
 from actors.cli.table import look_for_it, print_batch, print_json, print_paths, unknown_ones
@@ -34,6 +35,8 @@ EXIT_CODES = {
     BatchStatus.PARTIAL: 3,
     BatchStatus.CANCELLED: 4,
 }
+_WORST_FIRST = (1, USAGE, 3, 4)
+_MANY = 100_000
 _LET_GO_AT_ONCE = 8
 SIMULATED = (
     "These videos are simulated: no video model made them, and nothing was paid. To have real ones made, set "
@@ -65,33 +68,62 @@ class Session:
 
     def resume(self, batch_id: str | None) -> None:
         """Go on with one batch, or with all."""
-        with self._service() as service:
-            if batch_id is not None:
+        if batch_id is not None:
+            with self._service(batch_id) as service:
                 view = viewed(service, batch_id)
                 self._finish(service, service.resume_batches([batch_id]), [view])
-                return
+        with self._service() as service:
             running = service.resume_batches()
             if not running:
-                warn(f"there is nothing to resume in the database {service.database_place}")
+                self._tell_what_is_unfinished(service)
             self._finish(service, running, [viewed(service, each.batch_id) for each in running], several=True)
+
+    def _tell_what_is_unfinished(self, service: BatchService) -> None:
+        """There is nothing to resume here: perhaps there is with another server, or with the simulator."""
+        batches = service.list_batches(BatchStatus.PROCESSING, limit=_MANY)
+        simulated = sum(service.is_simulated(batch.id) for batch in batches)
+        others = len(batches) - simulated
+        if simulated and not self._simulate:
+            warn(f"{count(simulated, 'simulated batch')} {_are(simulated)} unfinished: sora-batch resume --simulate")
+        elif others and self._simulate:
+            warn(f"{count(others, 'batch')} of a server {_are(others)} unfinished: sora-batch resume")
+        elif others:
+            here = service.provider.partition("#")[0]
+            warn(
+                f"{count(others, 'batch')} of another server {_are(others)} unfinished, none of {here}; "
+                "see: sora-batch list --status processing"
+            )
+        else:
+            warn(f"there is nothing to resume in the database {service.database_place}")
 
     def retry(
         self,
-        batch_id: str,
+        batch_ids: Sequence[str],
         jobs: list[str] | None,
         changes: dict[str, dict[str, Any]] | None,
         *,
         pay_again: bool,
         move_server: bool,
     ) -> None:
-        """Run a batch's ended videos again."""
-        with self._service() as service:
-            view = viewed(service, batch_id)
-            if view.finished and not (jobs or changes or pay_again):
-                self._tell_what_is_unknown(view)
-            running = service.retry_batch(batch_id, jobs, changes, pay_again, move_server)
-            self._tell_what_is_left_alone([view.jobs[job_id] for job_id in running.left_alone], view.id)
-            self._finish(service, [running], [view])
+        """Run the ended videos of batches again."""
+        several = len(batch_ids) > 1
+        running, views, failures = [], [], {}
+        with self._service(*batch_ids) as service:
+            for batch_id in batch_ids:
+                try:
+                    view = viewed(service, batch_id)
+                    if view.finished and not (jobs or changes or pay_again):
+                        self._tell_what_is_unknown(view)
+                    retried = service.retry_batch(batch_id, jobs, changes, pay_again, move_server)
+                except SoraBatchError as error:
+                    if not several:
+                        raise
+                    failures[batch_id] = error
+                else:
+                    self._tell_what_is_left_alone([view.jobs[job_id] for job_id in retried.left_alone], view.id)
+                    running.append(retried)
+                    views.append(view)
+            self._finish(service, running, views, several=several, failures=failures)
 
     def _tell_what_is_unknown(self, view: BatchView) -> None:
         for number in unknown_ones(view.jobs.values()):
@@ -104,13 +136,12 @@ class Session:
                 change = f"sora-batch retry {batch_id}{self._options} --job {job.index} --prompt 'ANOTHER PROMPT'"
                 warn(f"video {job.index} is left alone: {job.error.code} would come again; change it: {change}")
 
-    @property
-    def _options(self) -> str:
-        return " --simulate" if self._simulate else ""
-
     @contextmanager
-    def _service(self) -> Iterator[BatchService]:
-        """The service, once everything is checked that can be before a batch is created."""
+    def _service(self, *batch_ids: str) -> Iterator[BatchService]:
+        """The service, once everything is checked that can be before a batch is created.
+
+        `batch_ids`: of batches that are to be in the database already.
+        """
         if self._output is not None:
             self._output.check()
         if self._simulate:
@@ -121,27 +152,43 @@ class Session:
         level = "info" if plain else "warning"
         with (
             self._interruption,
-            opened(verbose=self._verbose, simulate=self._simulate, default_level=level) as service,
-        ):
+            opened(
+                verbose=self._verbose, simulate=self._simulate, default_level=level,
+                looked_for=f"batch {batch_ids[0]!r}" if batch_ids else None,
+            ) as service,
+        ):  # fmt: skip
             if not self._verbose:  # what we make ourselves is told as progress
                 logging.getLogger("actors.sora.simulator").setLevel(logging.WARNING)
             _ = service.provider  # raises where no server is named
             yield service
 
     def _finish(
-        self, service: BatchService, running: list[RunningBatch], views: list[BatchView], *, several: bool = False
-    ) -> None:
-        show = show_for(quiet=self._quiet)
+        self,
+        service: BatchService,
+        running: list[RunningBatch],
+        views: list[BatchView],
+        *,
+        several: bool = False,
+        failures: Mapping[str, SoraBatchError] | None = None,
+    ) -> NoReturn:
+        """Follow batches to their end, tell what became of each, and exit.
+
+        `failures`: of batches that could not even be begun here.
+        """
+        follower = Follower(service, show_for(quiet=self._quiet), self._output)
         try:
-            batches = Follower(service, show, self._output).follow(running, views, self._interruption)
+            batches = follower.follow(running, views, self._interruption)
         except Interrupted as interrupted:
             self._let_go(service, [each.batch_id for each in running if not each.done()])
             if self._json:
                 ids = [each.batch_id for each in running]
                 self._print_documents([service.get_batch_status(each) for each in ids], several=several)
             raise typer.Exit(interrupted.exit_code) from None
-        self._conclude(batches, several=several)
-        raise typer.Exit(self._exit_code(batches))
+        failed = {**(failures or {}), **follower.failures}
+        if failed and not several:
+            raise next(iter(failed.values()))
+        self._conclude(batches, failed, several=several)
+        raise typer.Exit(self._exit_code(batches, failed))
 
     def _let_go(self, service: BatchService, batch_ids: Sequence[str]) -> None:
         if batch_ids:
@@ -150,22 +197,28 @@ class Session:
                 list(threads.map(lambda batch_id: self._let_one_go(service, batch_id), batch_ids))
 
     def _let_one_go(self, service: BatchService, batch_id: str) -> None:
+        go_on = f"sora-batch resume {batch_id}{self._options}"
         try:
             service.let_go(batch_id)
             progress = service.get_batch_status(batch_id).progress
         except (SoraBatchError, TimeoutError) as error:
-            warn(f"batch {batch_id} could not be let go: {error}; go on with: sora-batch resume {batch_id}")
+            warn(f"batch {batch_id} could not be let go: {error}; go on with: {go_on}")
             return
-        simulate = " --simulate" if self._simulate else ""
         server = f", {count(progress.processing, 'video')} with the server" if progress.processing else ""
         warn(
             f"batch {batch_id} is let go, not cancelled: {progress.completed} of {progress.total} done{server}. "
-            f"Go on: sora-batch resume {batch_id}{simulate}. Give up: sora-batch cancel {batch_id}"
+            f"Go on: {go_on}. Give up: sora-batch cancel {batch_id}"
         )
 
-    def _conclude(self, batches: list[Batch], *, several: bool) -> None:
+    @property
+    def _options(self) -> str:
+        """What was given with this command and is to be given again with the next."""
+        simulate = " --simulate" if self._simulate else ""
+        return simulate + (f" --output {shlex.quote(str(self._output.folder))}" if self._output else "")
+
+    def _conclude(self, batches: list[Batch], failed: Mapping[str, SoraBatchError], *, several: bool) -> None:
         if self._json:
-            self._print_documents(batches, several=several)
+            self._print_documents(batches, failed, several=several)
         elif self._quiet:
             for batch in batches:
                 print_paths(batch, self._placed)
@@ -176,9 +229,17 @@ class Session:
                 typer.echo(SIMULATED)
         for problem in self._output.problems.values() if self._output else ():
             warn(problem)
+        for batch_id, error in failed.items():
+            warn(f"batch {batch_id}: {error}")
 
-    def _print_documents(self, batches: list[Batch], *, several: bool) -> None:
+    def _print_documents(
+        self, batches: list[Batch], failed: Mapping[str, SoraBatchError] | None = None, *, several: bool
+    ) -> None:
         documents = [batch.model_dump(mode="json") for batch in batches]
+        documents += [
+            {"id": batch_id, "error": {"code": error.code.value, "message": str(error)}}
+            for batch_id, error in (failed or {}).items()
+        ]
         print_json(documents if several else documents[0])
 
     def _announce(self, batch: Batch) -> None:
@@ -191,8 +252,13 @@ class Session:
     def _placed(self) -> dict[str, Path]:
         return self._output.placed if self._output is not None else {}
 
-    def _exit_code(self, batches: list[Batch]) -> int:
-        codes = {EXIT_CODES[batch.status] for batch in batches} or {0}
-        code = codes.pop() if len(codes) == 1 else EXIT_CODES[BatchStatus.PARTIAL]
-        undelivered = self._output is not None and self._output.problems
-        return 1 if undelivered and code == 0 else code
+    def _exit_code(self, batches: list[Batch], failed: Mapping[str, SoraBatchError]) -> int:
+        """The worst of them."""
+        codes = {EXIT_CODES[batch.status] for batch in batches} | set(map(exit_code, failed.values()))
+        if self._output is not None and self._output.problems and codes <= {0}:
+            codes.add(1)
+        return next((code for code in _WORST_FIRST if code in codes), 0)
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"

@@ -13,6 +13,7 @@ import pytest
 
 from actors.cli import main
 from actors.service import BatchService
+from actors.sora.simulator import Simulator
 
 Call = Callable[..., Any]
 COMMANDS = (
@@ -57,7 +58,8 @@ def test_the_module_is_the_program(tmp_path: Path) -> None:
     result = program("status", "nope", "--json", DATABASE_URL=database)
     assert result.returncode == 2
     assert json.loads(result.stdout)["error"]["code"] == "not_found"
-    assert result.stderr == f"sora-batch: there is no batch 'nope' in the database {tmp_path}/a.db\n"
+    sentence = f"there is no batch 'nope' in the database {tmp_path}/a.db (the database does not exist yet)"
+    assert result.stderr == f"sora-batch: {sentence}\n"
 
 
 def test_main_exits_with_the_code(home: Path, quiet_logs: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,6 +67,32 @@ def test_main_exits_with_the_code(home: Path, quiet_logs: None, capsys: pytest.C
         main(["list"])
     assert left.value.code == 0
     assert capsys.readouterr().out.startswith("no batches in ")
+
+
+LOOKING = [
+    (("list",), 0), (("list", "--json"), 0), (("list", "--after", "x"), 2), (("status", "x"), 2), (("history", "x"), 2),
+    (("audit",), 2), (("cancel", "x", "y"), 2), (("retry", "x"), 2), (("resume", "x"), 2),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(("arguments", "code"), LOOKING)
+def test_looking_creates_no_database(call: Call, home: Path, arguments: tuple[str, ...], code: int) -> None:
+    result = call(*arguments)
+    assert result.exit_code == code
+    assert ("(the database does not exist yet)" in result.stderr) is (code == 2)
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "1>&-", "0<&-", "0<&- 1>&- 2>&-"])
+def test_a_stream_that_is_closed_is_done_without(tmp_path: Path, server: Simulator, closed: str) -> None:
+    command = f"exec {sys.executable} -m actors.cli run -p Sea --id nature {closed}"
+    result = subprocess.run(["sh", "-c", command], env=os.environ, capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert ("1 of 1 video" in result.stdout) is ("1>" not in closed)
+    assert ("nature-01 completed" in result.stderr) is ("2>" not in closed)
+    with BatchService() as service:  # its file was not opened in the place of a stream, and written over
+        assert service.get_batch_status("nature").status == "completed"
 
 
 def test_the_version_is_told(call: Call) -> None:
@@ -79,6 +107,7 @@ def test_what_nobody_expected_is_one_line_and_a_traceback_with_v(
     def fail(*_: Any) -> None:
         raise RuntimeError("a bug\x1b[31m")
 
+    BatchService().close()
     monkeypatch.setattr(BatchService, "get_batch_status", fail)
     result = call(*arguments)
     assert result.exit_code == 1
@@ -91,6 +120,7 @@ def test_an_interrupted_command_says_so_by_its_code(call: Call, monkeypatch: pyt
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    BatchService().close()
     monkeypatch.setattr(BatchService, "get_batch_status", interrupt)
     assert call("status", "x").exit_code == 130
 

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from actors.errors import BatchReleased
 from actors.service import BatchService
+from actors.settings import SIMULATOR
 from actors.sora.simulator import Simulator
+from actors.waiting import RunningBatch
 from storage.states import BatchStatus, JobStatus, SubmissionState
 from tests.builders import a_batch, a_job, an_intent, put
 
@@ -187,6 +190,64 @@ def test_resume_goes_on_with_what_was_started(call: Call, server: Simulator) -> 
     assert (result.exit_code, json.loads(result.stdout)) == (0, [])
     assert "nothing to resume" in result.stderr
     assert server.creates == 2
+
+
+def test_of_several_batches_each_is_told_and_the_worst_is_the_code(
+    call: Call, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    with BatchService() as service:
+        for batch_id, prompts in {"one": ["Sea"], "two": ["Sky", "blood"], "lost": ["Fog"]}.items():
+            service.create_batch({"id": batch_id, "videos": [{"prompt": prompt} for prompt in prompts]})
+    real = BatchService.resume_batches
+
+    def resume(service: BatchService, batch_ids: Any = None) -> list[RunningBatch]:
+        lost = RunningBatch("lost")
+        lost.set_exception(BatchReleased("lost"))
+        return [lost, *real(service, ["one", "two"])]
+
+    monkeypatch.setattr(BatchService, "resume_batches", resume)
+    result = call("resume", "--output", "films")
+    assert result.exit_code == 1
+    assert "batch lost: batch lost was let go before it ended" in result.stderr
+    assert "batch one completed: 1 of 1 video" in result.stdout
+    assert "batch two partial: 1 of 2 videos" in result.stdout
+    assert sorted(path.name for path in (home / "films").iterdir()) == ["01-sea.mp4", "01-sky.mp4"]
+    documents = json.loads(call("resume", "--json").stdout)
+    assert [document["id"] for document in documents] == ["one", "two", "lost"]
+    assert documents[2]["error"]["code"] == "unavailable"
+    monkeypatch.setattr(BatchService, "resume_batches", lambda service, _=None: real(service, ["one", "two"]))
+    assert call("resume", "-q").exit_code == 3
+
+
+def test_several_batches_are_cancelled_and_retried_at_once(call: Call) -> None:
+    with BatchService() as service:
+        for batch_id in ("one", "two"):
+            service.create_batch({"id": batch_id, "videos": [{"prompt": "Sea"}]})
+    result = call("cancel", "one", "nope", "two", "--json")
+    assert result.exit_code == 2
+    assert [each.get("cancelled") for each in json.loads(result.stdout)] == [1, None, 1]
+    assert json.loads(result.stdout)[1]["error"]["code"] == "not_found"
+    assert "batch nope: there is no batch 'nope'" in result.stderr
+    assert call("cancel", "one", "two").stdout.count("of 1 video 1 cancelled") == 2
+    assert "for a single batch" in call("retry", "one", "two", "--job", "1").stderr
+    result = call("retry", "one", "nope", "two", "--json")
+    assert result.exit_code == 2
+    assert [each.get("status") for each in json.loads(result.stdout)] == ["completed", "completed", None]
+    assert "batch nope: there is no batch 'nope'" in result.stderr
+
+
+def test_resume_says_what_is_unfinished_elsewhere(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        put(service._storage, a_batch("sim", status=BatchStatus.PROCESSING, provider=SIMULATOR))
+    result = call("resume")
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "sora-batch: 1 simulated batch is unfinished: sora-batch resume --simulate\n",
+    )
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        service._storage.batches.update("sim", provider="http://127.0.0.1:1/v1#0")
+    assert "1 batch of another server is unfinished, none of http" in call("resume").stderr
+    assert call("resume", "--simulate").stderr == "sora-batch: 1 batch of a server is unfinished: sora-batch resume\n"
 
 
 def test_prune_removes_history_and_batches(call: Call) -> None:

@@ -13,10 +13,11 @@ from actors.cli.follow import Follower
 from actors.cli.lines import LineShow
 from actors.cli.signals import Interruption
 from actors.cli.view import BatchView
-from actors.errors import StorageError
+from actors.errors import BatchReleased, NotFound, StorageError
 from actors.events import Event
 from actors.messages import Wait
 from actors.model import Batch, Job
+from actors.waiting import RunningBatch
 
 
 class EndedService:
@@ -57,6 +58,31 @@ def test_nothing_is_said_to_wait_once_the_batch_has_ended(
     going, ended = make_batch(make_job(1)), make_batch(make_job(1, "completed"), status="completed")
     assert followed(going, [make_event(1, "batch.started", going)])[1].startswith("nature waiting: rate limited")
     assert followed(going, [make_event(1, "batch.completed", ended)]) == ["nature completed 1 of 1 video"]
+
+
+def test_a_batch_that_fails_hides_no_other(make_job: Callable[..., Job], make_batch: Callable[..., Batch]) -> None:
+    lost, ended = RunningBatch("lost"), RunningBatch("nature")
+    lost.set_exception(BatchReleased("lost"))
+    ended.set_result(make_batch(make_job(1, "completed"), status="completed"))
+    views = [BatchView(make_batch(make_job(1), id="lost")), BatchView(ended.result())]
+    service: Any = EndedService([])
+    follower = Follower(service, LineShow(io.StringIO()), None)
+    assert follower.follow([lost, ended], views, Interruption()) == [ended.result()]
+    assert list(follower.failures) == ["lost"]
+
+
+def test_a_batch_that_was_deleted_hides_no_other(
+    make_job: Callable[..., Job], make_batch: Callable[..., Batch]
+) -> None:
+    class Deleted(EndedService):
+        def history(self, batch_id: str, from_sequence: int) -> list[Event]:
+            raise NotFound("it was deleted")
+
+    ended = RunningBatch("nature")
+    ended.set_result(make_batch(make_job(1, "completed"), status="completed"))
+    service: Any = Deleted([])
+    follower = Follower(service, LineShow(io.StringIO()), None)
+    assert follower.follow([ended], [BatchView(ended.result())], Interruption()) == [ended.result()]
 
 
 def test_why_it_waits_is_said_while_the_database_is_away(

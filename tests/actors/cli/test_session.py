@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_signal_lets_go_without_cancelling(
     result = call("run", "-p", "Sea", "-p", "Sky", "-c", "1", "--id", "nature", "--json")
     assert result.exit_code == code
     assert "let go, not cancelled: 0 of 2 done" in result.stderr
-    assert "sora-batch resume nature" in result.stderr
+    assert "Go on: sora-batch resume nature. " in result.stderr
     assert "sora-batch cancel nature" in result.stderr
     assert json.loads(result.stdout)["status"] == "processing"
     with BatchService() as service:
@@ -64,6 +65,12 @@ def test_a_signal_lets_go_without_cancelling(
         assert [job.status.value for job in batch.jobs] == ["generating", "pending"]
         assert not service._read(lambda: service._storage.batches.get("nature")).wanted  # type: ignore[union-attr]
     assert slow_server.creates == 1
+
+
+def test_what_goes_on_with_it_keeps_the_options(call: Call, signalled: Callable[[int], None], home: Path) -> None:
+    signalled(signal.SIGINT)
+    result = call("run", "-p", "Sea", "--id", "nature", "--output", "my films")
+    assert "Go on: sora-batch resume nature --output 'my films'. " in result.stderr
 
 
 def test_a_batch_that_can_not_be_let_go_is_named(
