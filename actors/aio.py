@@ -11,6 +11,7 @@ from actors.events import Event
 from actors.model import Batch, BatchVideoRequest, CancellationSummary
 from actors.service import BatchService, PruneReport
 from actors.settings import Settings
+from actors.waiting import RunningBatch
 from storage.records import SubmissionRecord
 from storage.states import BatchStatus
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 class AsyncBatchService:
     """The same methods as coroutines. Those that process a batch end with it, and give the final `Batch`.
 
-    Cancelling a task that waits for a batch leaves the batch alone: `cancel_batch` ends it.
+    `start_batch` starts one and waits for nothing. Cancelling a task that waits for a batch leaves the batch alone:
+    `cancel_batch` ends it.
     """
 
     def __init__(self, settings: Settings | None = None, *, simulate: bool = False) -> None:
@@ -40,6 +42,10 @@ class AsyncBatchService:
     async def process_batch(self, batch_id: str, concurrency: int | None = None) -> Batch:
         """As `BatchService.process_batch`, and waits for the batch's end."""
         return await asyncio.wrap_future(await asyncio.to_thread(self._service.process_batch, batch_id, concurrency))
+
+    async def start_batch(self, batch_id: str, concurrency: int | None = None) -> RunningBatch:
+        """As `BatchService.process_batch`, whose Future it gives: who wants its end awaits `asyncio.wrap_future`."""
+        return await asyncio.to_thread(self._service.process_batch, batch_id, concurrency)
 
     async def get_batch_status(self, batch_id: str) -> Batch:
         """As `BatchService.get_batch_status`."""

@@ -309,6 +309,19 @@ async def test_an_asyncio_program_awaits_its_batches(options: Callable[..., Any]
 
 
 @pytest.mark.asyncio
+async def test_an_asyncio_program_starts_a_batch_without_waiting(
+    options: Callable[..., Any], provider: Provider
+) -> None:
+    provider.hold()
+    async with AsyncBatchService(settings_from(options())) as service:
+        batch = await service.create_batch(videos(*numbered(2)))
+        running = await service.start_batch(batch.id, concurrency=1)
+        assert not running.done()
+        provider.release()
+        check_complete(await asyncio.wrap_future(running), provider, 2)
+
+
+@pytest.mark.asyncio
 async def test_cancelling_a_task_that_waits_leaves_the_batch_alone(
     options: Callable[..., Any], provider: Provider
 ) -> None:
