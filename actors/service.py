@@ -187,6 +187,11 @@ class BatchService:
         batch = self._read(lambda: self._storage.batches.get(batch_id))
         return batch is not None and batch.provider == SIMULATOR
 
+    def seconds_worked(self, batch_id: str) -> float:
+        """How long a batch was somebody's, since it was created or retried last: not while it waited for `resume`."""
+        batch = self._read(lambda: self._storage.batches.get(batch_id))
+        return 0.0 if batch is None else batch.spent
+
     def cancel_batch(self, batch_id: str, reason: str | None = None) -> CancellationSummary:
         """End a batch, whoever runs it. Cancelling it again gives the same summary.
 

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import BatchId, Json, Metadata, Verbose, absent_database, opened, parse_metadata, prepare
-from storage.states import SubmissionState
+from actors.cli.options import (
+    BatchId,
+    Json,
+    Metadata,
+    Verbose,
+    absent_database,
+    batch_ids,
+    opened,
+    parse_metadata,
+    prepare,
+)
+from storage.states import BatchStatus, SubmissionState
 
 _PROMPT = 40
 
@@ -26,25 +36,34 @@ def status(batch_id: BatchId, json: Json = False, verbose: Verbose = False) -> N
 
     with opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
         batch = service.get_batch_status(batch_id)
-        simulated = service.is_simulated(batch_id)
+        simulated, worked = service.is_simulated(batch_id), service.seconds_worked(batch_id)
     if json:
         print_json(batch.model_dump(mode="json"))
     else:
-        print_batch(batch, {}, simulated=simulated)
+        print_batch(batch, {}, simulated=simulated, worked=worked)
+
+
+def _statuses(incomplete: str) -> list[str]:
+    return [status.value for status in BatchStatus if status.value.startswith(incomplete)]
 
 
 def list_(
     status: Annotated[
-        str | None, typer.Option("--status", help="pending, processing, completed, partial, failed or cancelled.")
+        str | None,
+        typer.Option(
+            "--status", help="pending, processing, completed, partial, failed or cancelled.", autocompletion=_statuses
+        ),
     ] = None,
     metadata: Metadata = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many.")] = 50,
-    after: Annotated[str | None, typer.Option("--after", metavar="ID", help="Those behind this one.")] = None,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="ID", help="Those behind this one.", autocompletion=batch_ids)
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """List batches, the newest first."""
-    from actors.cli.table import print_json, print_table
+    from actors.cli.table import print_json, print_table, say
     from actors.model import batch_status
 
     wanted = parse_metadata(metadata) or None
@@ -59,11 +78,10 @@ def list_(
     if json:
         print_json([batch.model_dump(mode="json") for batch in batches])
     elif batches:
-        print_table(["batch", "name", "state", "done", "failed", "created"], [_row(batch) for batch in batches])
+        columns = ["batch", "name", "state", "done", "failed", "created"]
+        print_table(columns, [_row(batch) for batch in batches], cut=1, own_line=0)
     else:
-        typer.echo(
-            f"no such batches in the database {place}" if status or metadata or after else f"no batches in {place}"
-        )
+        say(f"no such batches in the database {place}" if status or metadata or after else f"no batches in {place}")
 
 
 def history(
@@ -76,12 +94,17 @@ def history(
 
     Below them, unless with --json, what the server answered when it was asked to delete cancelled videos.
     """
+    from actors.cli.table import say
+
     with opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
         for event in service.history(batch_id, from_sequence):
-            typer.echo(_document(event) if json else _line(event))
+            if json:
+                typer.echo(_document(event))
+            else:
+                say(_line(event))
         if not json:
             for line in _deletions(service.submissions(batch_id)):
-                typer.echo(line)
+                say(line)
 
 
 def audit(

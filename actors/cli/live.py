@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -23,16 +22,21 @@ if TYPE_CHECKING:
     from actors.model import Job
 
 ROWS = 12
-_BAR = 20
-_PROMPT = 32
+_BAR, _SHORT_BAR, _NARROW = 20, 10, 80
+_PROMPT, _LEAST_PROMPT = 32, 8
+_MARKS, _ASCII_MARKS = "━·", "#."
+"""Of a bar's full and of its empty part: told by their shape, since nobody knows on which colours they stand."""
+_MOVING = 4
+_STEPS = 8
+"""A moving bar's, in a second."""
 _NAME = 20
 _OTHER_LINES = 5
 """Of a batch, beside those of its videos, and of what stands above."""
 STYLES = {
     "completed": "green",
-    "partial": "yellow",
+    "partial": "magenta",
     "failed": "red",
-    "cancelled": "yellow",
+    "cancelled": "magenta",
     "pending": "dim",
 }
 
@@ -58,13 +62,17 @@ class LiveShow:
     def tick(self, view: BatchView, waits: Mapping[str, Wait]) -> None:
         """Some time passed."""
         self._views[view.id] = view, waits
-        rows = max(1, min(ROWS, self._live.console.height - _OTHER_LINES) // len(self._views))
+        console = self._live.console
+        rows = max(1, min(ROWS, console.height - _OTHER_LINES) // len(self._views))
         now = time.monotonic()
         parts = [
             part
             for each, its_waits in self._views.values()
-            for part in picture(each, its_waits, now=now, elapsed=now - self._started, rows=rows)
-        ]
+            for part in picture(
+                each, its_waits, now=now, elapsed=now - self._started, rows=rows,
+                width=console.width, marks=_ASCII_MARKS if console.options.ascii_only else _MARKS,
+            )
+        ]  # fmt: skip
         self._live.update(Group(*parts), refresh=True)
 
     def say(self, text: str) -> None:
@@ -73,28 +81,49 @@ class LiveShow:
 
 
 def picture(
-    view: BatchView, waits: Mapping[str, Wait], *, now: float, elapsed: float, rows: int = ROWS
+    view: BatchView,
+    waits: Mapping[str, Wait],
+    *,
+    now: float,
+    elapsed: float,
+    rows: int = ROWS,
+    width: int = 120,
+    marks: str = _MARKS,
 ) -> Iterator[Table | Text]:
     """What is to be seen of a batch."""
     jobs, more = view.rows(rows)
     grid = Table.grid(padding=(0, 1))
     for column in range(4):
         grid.add_column(no_wrap=True, overflow="ellipsis", justify="right" if column == 0 else "left")
-    for job in jobs:
-        grid.add_row(str(job.index), Text(shorten(job.prompt, _PROMPT)), _bar(job, now), _state(job, waits, now))
+    bar = _BAR if width >= _NARROW else _SHORT_BAR
+    states = [_state(job, waits, now) for job in jobs]
+    widest = max((state.cell_len for state in states), default=0)
+    number = len(str(jobs[-1].index)) if jobs else 0
+    prompt = min(_PROMPT, max(_LEAST_PROMPT, width - number - bar - widest - 4))  # and the gaps between the columns
+    for job, state in zip(jobs, states, strict=True):
+        grid.add_row(str(job.index), Text(shorten(job.prompt, prompt)), _bar_of(job, now, bar, marks), state)
     yield grid
     if more > 0:
         yield Text(f"{more} more waiting", style="dim")
-    yield _whole(view)
+    yield _whole(view, bar, marks)
     yield Text(_times(view, elapsed, waits.get(""), now))
 
 
-def _bar(job: Job, now: float) -> ProgressBar:
+def _bar_of(job: Job, now: float, width: int, marks: str) -> Text:
     moving = job.status in (JobStatus.SUBMITTING, JobStatus.DOWNLOADING) or (
         job.status is JobStatus.GENERATING and not job.progress
     )
-    done = 100 if job.status is JobStatus.COMPLETED else job.progress
-    return ProgressBar(total=100, completed=done, width=_BAR, pulse=moving, animation_time=now)
+    if not moving:
+        return _bar(100 if job.status is JobStatus.COMPLETED else job.progress, 100, width, marks)
+    at = int(now * _STEPS) % width
+    shape = marks[0] * _MOVING + marks[1] * (width - _MOVING)
+    return Text(shape[-at:] + shape[:-at], style="cyan")
+
+
+def _bar(done: float, total: int, width: int, marks: str) -> Text:
+    full = int(width * done / total) if total else 0
+    style = "green" if full >= width else "cyan"
+    return Text.assemble((marks[0] * full, style), (marks[1] * (width - full), "dim"))
 
 
 def _state(job: Job, waits: Mapping[str, Wait], now: float) -> Text:
@@ -110,7 +139,7 @@ def _state(job: Job, waits: Mapping[str, Wait], now: float) -> Text:
     return Text(text, style=STYLES.get(job.status.value, ""))
 
 
-def _whole(view: BatchView) -> Table:
+def _whole(view: BatchView, bar: int, marks: str) -> Table:
     progress = view.progress
     ended = f"{view.ended} of {count(progress.total, 'video')}"
     if progress.failed:
@@ -118,8 +147,8 @@ def _whole(view: BatchView) -> Table:
     grid = Table.grid(padding=(0, 1))
     for _ in range(3):
         grid.add_column(no_wrap=True, overflow="ellipsis")
-    bar = ProgressBar(total=progress.total, completed=view.done, width=_BAR)
-    grid.add_row(Text(shorten(view.name or view.id, _NAME), style="bold"), bar, Text(ended))
+    name = shorten(view.name, _NAME) if view.name else view.id  # an id is never cut
+    grid.add_row(Text(name, style="bold"), _bar(view.done, progress.total, bar, marks), Text(ended))
     return grid
 
 

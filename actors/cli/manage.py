@@ -29,7 +29,7 @@ def cancel(
     is not, and the default database does not exist, the command goes to a `sora-batch serve` through RabbitMQ.
     With several IDs --json prints a list, and the exit code is the worst.
     """
-    from actors.cli.table import print_json
+    from actors.cli.table import print_json, say
 
     documents: list[dict[str, Any]] = []
     codes = {0}
@@ -46,7 +46,7 @@ def cancel(
             else:
                 documents.append(summary.model_dump(mode="json"))
                 if not json:
-                    typer.echo(_sentences(summary))
+                    say(_sentences(summary))
     if json:
         print_json(documents if len(batch_ids) > 1 else documents[0])
     raise typer.Exit(max(codes))
@@ -75,7 +75,7 @@ def prune(
     verbose: Verbose = False,
 ) -> None:
     """Remove the history of batches that ended long ago. Video files stay."""
-    from actors.cli.table import print_json
+    from actors.cli.table import print_json, say
     from actors.cli.text import count, parse_span
 
     span = parse_span(older_than)
@@ -86,7 +86,7 @@ def prune(
         print_json({"events": report.events, "batches": report.batches})
     else:
         forgotten = f" and {count(report.batches, 'batch')}" if batches else ""
-        typer.echo(f"removed {count(report.events, 'event')}{forgotten} from {place}")
+        say(f"removed {count(report.events, 'event')}{forgotten} from {place}")
 
 
 def _only_rabbitmq() -> bool:

@@ -5,20 +5,22 @@ Light: importing it must not slow `--help` down.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.errors import Conflict, DatabaseUnusable, InvalidRequest, NotFound
+from actors.errors import Conflict, DatabaseUnusable, InvalidRequest, NotFound, SoraBatchError
 
 if TYPE_CHECKING:
     from actors.service import BatchService
     from actors.settings import Settings
 
 USAGE = 2
+_OFFERED = 1000
 
 
 def _verbose(context: typer.Context, value: bool) -> bool:  # noqa: FBT001  (Typer calls it so)
@@ -61,9 +63,32 @@ Name = Annotated[str | None, typer.Option("--name", help="The batch's name.")]
 Model = Annotated[str | None, typer.Option("--model", help="For videos that name none.")]
 Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="For videos that name none.")]
 Duration = Annotated[int | None, typer.Option("--duration", metavar="SECONDS", help="For videos that name none.")]
-BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.", show_default=False)]
 
-BatchIds = Annotated[list[str], typer.Argument(metavar="ID", help="The ids of the batches.", show_default=False)]
+
+def batch_ids(incomplete: str) -> list[tuple[str, str]]:
+    """For a shell that completes an id: those in the database that begin so, and what they are of."""
+    from actors.settings import load_settings
+    from storage.changes import Storage
+    from storage.database import Database, DatabaseError
+
+    try:
+        settings = load_settings()
+        if absent_database(settings) is not None:
+            return []
+        database = Database(settings.database_url)
+        try:
+            batches = database.read(lambda: Storage(database).batches.find(limit=_OFFERED))
+        finally:
+            database.close()
+    except (SoraBatchError, DatabaseError):
+        return []  # the command itself will say what is wrong
+    return [(each.id, f"{each.status.value} {each.name or ''}") for each in batches if each.id.startswith(incomplete)]
+
+
+_ID: dict[str, Any] = {"metavar": "ID", "show_default": False, "autocompletion": batch_ids}
+BatchId = Annotated[str, typer.Argument(help="The batch's id.", **_ID)]
+BatchIds = Annotated[list[str], typer.Argument(help="The ids of the batches.", **_ID)]
+AnyBatchId = Annotated[str | None, typer.Argument(help="The batch; without it, all unfinished.", **_ID)]
 
 
 def prepare(*, verbose: bool, default_level: str = "warning") -> Settings:
@@ -131,6 +156,7 @@ def parse_metadata(pairs: list[str] | None) -> dict[str, str]:
 
 def warn(text: str) -> None:
     """A sentence on standard error."""
-    from actors.cli.text import clean
+    from actors.cli.text import clean, fold, terminal_width
 
-    typer.echo(f"sora-batch: {clean(text)}", err=True)
+    sentence, width = f"sora-batch: {clean(text)}", terminal_width(sys.stderr)
+    typer.echo(sentence if width is None else fold(sentence, width), err=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors.cli.options import (
+    AnyBatchId,
     BatchIds,
     Concurrency,
     Duration,
@@ -86,9 +87,7 @@ def demo(output: Output = None, json: Json = False, quiet: Quiet = False, verbos
 
 
 def resume(
-    batch_id: Annotated[
-        str | None, typer.Argument(metavar="ID", show_default=False, help="The batch; without it, all unfinished.")
-    ] = None,
+    batch_id: AnyBatchId = None,
     output: Output = None,
     simulate: Simulate = False,
     json: Json = False,

@@ -18,9 +18,9 @@ from actors.cli.follow import Follower, show_for, viewed
 from actors.cli.options import USAGE, exit_code, opened, warn
 from actors.cli.outputs import OutputFolder
 from actors.cli.signals import Interrupted, Interruption
-from actors.cli.table import look_for_it, print_batch, print_json, print_paths, unknown_ones
+from actors.cli.table import look_for_it, print_batch, print_json, print_paths, say, unknown_ones
 from actors.cli.text import count
-from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
+from actors.errors import ErrorCode, InvalidRequest, SoraBatchError, StorageError
 from storage.states import BatchStatus
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Session:
         failed = {**(failures or {}), **follower.failures}
         if failed and not several:
             raise next(iter(failed.values()))
-        self._conclude(batches, failed, several=several)
+        self._conclude(service, batches, failed, several=several)
         raise typer.Exit(self._exit_code(batches, failed))
 
     def _let_go(self, service: BatchService, batch_ids: Sequence[str]) -> None:
@@ -216,7 +216,9 @@ class Session:
         simulate = " --simulate" if self._simulate else ""
         return simulate + (f" --output {shlex.quote(str(self._output.folder))}" if self._output else "")
 
-    def _conclude(self, batches: list[Batch], failed: Mapping[str, SoraBatchError], *, several: bool) -> None:
+    def _conclude(
+        self, service: BatchService, batches: list[Batch], failed: Mapping[str, SoraBatchError], *, several: bool
+    ) -> None:
         if self._json:
             self._print_documents(batches, failed, several=several)
         elif self._quiet:
@@ -224,9 +226,9 @@ class Session:
                 print_paths(batch, self._placed)
         else:
             for batch in batches:
-                print_batch(batch, self._placed, simulated=self._simulate)
+                print_batch(batch, self._placed, simulated=self._simulate, worked=_worked(service, batch.id))
             if batches and self._simulate:
-                typer.echo(SIMULATED)
+                say(SIMULATED)
         for problem in self._output.problems.values() if self._output else ():
             warn(problem)
         for batch_id, error in failed.items():
@@ -258,6 +260,13 @@ class Session:
         if self._output is not None and self._output.problems and codes <= {0}:
             codes.add(1)
         return next((code for code in _WORST_FIRST if code in codes), 0)
+
+
+def _worked(service: BatchService, batch_id: str) -> float | None:
+    try:
+        return service.seconds_worked(batch_id)
+    except StorageError:  # the batch has ended all the same
+        return None
 
 
 def _are(number: int) -> str:

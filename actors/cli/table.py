@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from actors.cli.options import warn
-from actors.cli.text import clean, count, reason, shorten, shown_path, span
+from actors.cli.text import cells, clean, count, fold, reason, shorten, shown_path, span, terminal_width
 from actors.errors import ErrorCode
 from actors.logs import UNSAFE
 from storage.states import FINAL_JOB, BatchStatus, JobStatus
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from actors.model import Batch, Job
 
 _PROMPT = 40
-_NO_TERMINAL_WIDTH = 10_000
-"""Columns: lines in a file or a pipe are not folded."""
+_LEAST, _LEAST_BESIDE = 8, 4
+"""To so many columns a cell is cut: so that a row stays one line, and at all."""
+_GAP, _INDENT = "  ", "   "
 _UNSAFE = {code: f"\\u{code:04x}" for code in UNSAFE if code >= 0x7F}  # json has escaped the others
 
 
@@ -37,38 +38,95 @@ def json_text(document: Any, indent: int | None = 2) -> str:
     return json.dumps(document, indent=indent, separators=separators, ensure_ascii=not utf8).translate(_UNSAFE)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns on a terminal that fold; plain, aligned and whole elsewhere. A row's last cell may be long."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+class Whole(str):
+    """A cell that is to be copied, and so is never broken, not even at its spaces."""
 
-    terminal = Console(highlight=False)
-    console = terminal if terminal.is_terminal else Console(highlight=False, width=_NO_TERMINAL_WIDTH)
-    table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(columns))
-    for number in range(len(rows[0]) if rows else len(columns)):
-        # Folded, never cut: a path that lacks its end is worth nothing.
-        table.add_column(columns[number] if columns else "", overflow="fold", no_wrap=not terminal.is_terminal)
-    for row in rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        typer.echo(line.rstrip())
+    __slots__ = ()
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, cut: int | None = None, own_line: int | None = None
+) -> None:
+    """Columns that are aligned, and whole where no terminal folds lines.
+
+    On a terminal that is too narrow, the column `cut` is shortened; then the long cells of the column `own_line` (else
+    the widest) stand on lines of their own. They are never broken within an id, a path or a command.
+    """
+    table = [[Whole(clean(cell)) if isinstance(cell, Whole) else clean(cell) for cell in row] for row in rows]
+    head = [list(columns)] if columns else []
+    lines = _lines([*head, *table], terminal_width(sys.stdout), cut, own_line) if table or head else []
+    for number, line in enumerate(lines):
+        bold = bool(columns) and number == 0 and sys.stdout.isatty()
+        typer.echo(typer.style(line, bold=True) if bold else line)
+
+
+def say(text: str) -> None:
+    """Sentences on standard output."""
+    width = terminal_width(sys.stdout)
+    typer.echo(text if width is None else fold(text, width))
+
+
+def _lines(table: list[list[str]], width: int | None, cut: int | None, own_line: int | None) -> Iterator[str]:
+    widths = [max(map(cells, column)) for column in zip(*table, strict=True)]
+    over = sum(widths) + len(_GAP) * (len(widths) - 1) - (width or sys.maxsize)
+    if over > 0 and cut is not None and widths[cut] - over >= _LEAST:
+        widths[cut], over = widths[cut] - over, 0
+    if over > 0:
+        others = [number for number in range(len(widths)) if number != cut]
+        own = max(others, key=widths.__getitem__) if own_line is None else own_line
+        room = widths[own] - over
+        if room < cells(table[0][own]) and cut is not None:  # not even its head
+            widths[cut], room = max(_LEAST_BESIDE, min(widths[cut], widths[cut] + room - len(_INDENT))), 0
+        widths[own] = max(0, room)
+    for row in table:
+        yield from _row(row, widths, width or sys.maxsize, cut)
+
+
+def _row(row: Sequence[str], widths: Sequence[int], width: int, cut: int | None) -> Iterator[str]:
+    """A row as lines: cells that are wider than their column get lines of their own."""
+    shown = [shorten(cell, widths[number]) if number == cut else cell for number, cell in enumerate(row)]
+    long = [number for number, cell in enumerate(shown) if cells(cell) > widths[number]]
+    kept = ["" if number in long else cell + " " * (widths[number] - cells(cell)) for number, cell in enumerate(shown)]
+    rest = _GAP.join(cell or " " * widths[number] for number, cell in enumerate(kept)).rstrip()
+    if 0 in long:  # what names the row comes first
+        yield from _own_lines(row[0], width, "")
+        rest = _INDENT + rest.lstrip()
+    if rest.strip():
+        yield rest
+    for number in long:
+        if number:
+            yield from _own_lines(row[number], width, _INDENT)
+
+
+def _own_lines(cell: str, width: int, indent: str) -> list[str]:
+    indent = indent if cells(indent + cell) <= width or not isinstance(cell, Whole) else ""
+    return [indent + cell] if isinstance(cell, Whole) else fold(indent + cell, width, indent).split("\n")
 
 
 def print_batch(
-    batch: Batch, placed: Mapping[str, Path], *, simulated: bool = False, elsewhere: bool = False
-) -> None:  # fmt: skip
+    batch: Batch,
+    placed: Mapping[str, Path],
+    *,
+    simulated: bool = False,
+    elsewhere: bool = False,
+    worked: float | None = None,
+) -> None:
     """The closing table: for each video its file, or the reason why there is none.
 
-    `elsewhere`: its database is another one, where no command of ours would find it.
+    Args:
+        batch: with its jobs.
+        placed: where else files lie, by the job's id.
+        simulated: the simulator makes its videos.
+        elsewhere: its database is another one, where no command of ours would find it.
+        worked: the seconds in which somebody worked on it.
     """
     print_table(
         ["#", "video", "state", "file or reason"],
         [[str(job.index), shorten(job.prompt, _PROMPT), job.status.value, outcome(job, placed)] for job in batch.jobs],
+        cut=1,
+        own_line=3,
     )
-    typer.echo(summary(batch, simulated=simulated, elsewhere=elsewhere))
+    say(summary(batch, simulated=simulated, elsewhere=elsewhere, worked=worked))
 
 
 def print_paths(batch: Batch, placed: Mapping[str, Path]) -> None:
@@ -83,15 +141,17 @@ def print_paths(batch: Batch, placed: Mapping[str, Path]) -> None:
 def outcome(job: Job, placed: Mapping[str, Path]) -> str:
     """Where the file lies, or why there is none."""
     if job.id in placed:
-        return shown_path(placed[job.id].absolute())
+        return Whole(shown_path(placed[job.id].absolute()))
     if job.video is not None:
-        return shown_path(job.video.path)
+        return Whole(shown_path(job.video.path))
     if job.error is not None:
         return reason(job.error.code, job.error.message)
     return "" if job.status in FINAL_JOB or not job.progress else f"{job.progress} %"
 
 
-def summary(batch: Batch, *, simulated: bool = False, elsewhere: bool = False) -> str:
+def summary(
+    batch: Batch, *, simulated: bool = False, elsewhere: bool = False, worked: float | None = None
+) -> str:  # fmt: skip
     """`batch nature completed: 3 of 3 videos in 0:12`, and what failed."""
     progress = batch.progress
     name = f" ({clean(batch.name)})" if batch.name else ""
@@ -100,7 +160,8 @@ def summary(batch: Batch, *, simulated: bool = False, elsewhere: bool = False) -
         if number and batch.status.value != word:
             text += f", {number} {word}"
     if batch.started_at and batch.completed_at:
-        text += f" in {span((batch.completed_at - batch.started_at).total_seconds())}"
+        whole = (batch.completed_at - batch.started_at).total_seconds()
+        text += f" in {span(whole if worked is None else min(worked, whole))}"
     if batch.error is not None and not any(job.error for job in batch.jobs):
         text += f"; {clean(batch.error.code)}: {clean(batch.error.message)}"
     return text if elsewhere else "\n".join([text, *_ways_out(batch, " --simulate" if simulated else "")])

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from datetime import timedelta
 from pathlib import Path
+from typing import TextIO
 
 from actors.errors import ErrorCode, InvalidRequest
 from actors.logs import UNSAFE
@@ -16,6 +17,9 @@ SLUG_BYTES = 180
 """File systems take 255 bytes a name; the number and the extension need some."""
 
 _CONTROLS = re.compile(f"[{re.escape(''.join(map(chr, UNSAFE)))}]+")
+_PIECE = re.compile(r"(\s*)(sora-batch [a-z](?:(?![.;,`](?: |$)| \().)*[.;,]?|\S+)")
+"""A command with its options, or a word; and the space before it."""
+_USUAL_WIDTH = 80
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -24,10 +28,55 @@ def clean(text: object) -> str:
     return _CONTROLS.sub(" ", str(text)).strip()
 
 
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes: a Chinese character takes two, an accent of its own none."""
+    return sum(map(_cells, text))
+
+
+def _cells(character: str) -> int:
+    if character < "\u0300":  # quick for most
+        return 1
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
 def shorten(text: str, width: int) -> str:
-    """At most `width` characters of a cleaned line."""
+    """At most `width` columns of a cleaned line."""
     line = clean(text)
-    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+    if cells(line) <= width:
+        return line
+    kept, left = "", width - 1
+    for character in line:
+        left -= _cells(character)
+        if left < 0:
+            break
+        kept += character
+    return kept.rstrip() + "…"
+
+
+def fold(text: str, width: int, indent: str = "  ") -> str:
+    """Lines of at most `width` columns, broken between words: never within a path, an id or a command to be copied."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        lines.append("")
+        for space, piece in _PIECE.findall(line):
+            if lines[-1].strip() and cells(lines[-1] + space + piece) > width:
+                lines.append(piece if cells(indent + piece) > width else indent + piece)
+            else:
+                lines[-1] += space + piece
+    return "\n".join(lines)
+
+
+def terminal_width(stream: TextIO) -> int | None:
+    """Its columns; None: it is no terminal, and its lines are not folded."""
+    if not stream.isatty():
+        return None
+    try:
+        columns = int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size(stream.fileno()).columns
+    except (ValueError, OSError):
+        columns = 0
+    return columns or _USUAL_WIDTH
 
 
 def slug(text: str) -> str:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import pty
+import re
+import subprocess
+import sys
+import termios
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -111,6 +117,28 @@ def call(home: Path, quiet_logs: None) -> Callable[..., Any]:
 
     def called(*arguments: str, stdin: bytes | None = None) -> Any:
         return CliRunner().invoke(app, list(arguments), input=stdin)
+
+    return called
+
+
+@pytest.fixture
+def on_terminal(home: Path) -> Callable[..., list[str]]:
+    """Call `sora-batch` on a terminal of its own with so many columns; the lines as they came, without their colours."""
+
+    def called(columns: int, *arguments: str) -> list[str]:
+        master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (50, columns))
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment.pop("COLUMNS", None)
+        command = [sys.executable, "-m", "actors.cli", *arguments]
+        with subprocess.Popen(command, env=environment, stdin=slave, stdout=slave, stderr=slave):
+            os.close(slave)
+            shown = b""
+            with suppress(OSError):  # Linux's way to say that nobody has it open any more
+                while piece := os.read(master, 65536):
+                    shown += piece
+        os.close(master)
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).split("\r\n")
 
     return called
 

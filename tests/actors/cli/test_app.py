@@ -95,6 +95,29 @@ def test_a_stream_that_is_closed_is_done_without(tmp_path: Path, server: Simulat
         assert service.get_batch_status("nature").status == "completed"
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("status na", ["nature"]), ("retry one na", ["nature"]), ("resume ", ["one", "nature"]), ("cancel no", [""]),
+        ("list --status pa", ["partial"]), ("list --after o", ["one"]),
+    ],
+)  # fmt: skip
+def test_a_shell_completes_ids_and_statuses(home: Path, words: str, offered: list[str]) -> None:
+    with BatchService() as service:
+        for batch_id in ("nature", "one"):
+            service.create_batch({"id": batch_id, "videos": [{"prompt": "Sea"}]})
+    line = f"sora-batch {words}"
+    number = str(len(line.split(" ")) - 1)
+    result = program(_SORA_BATCH_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=number)
+    assert sorted(result.stdout.strip().split("\n")) == sorted(offered)
+
+
+def test_a_shell_that_completes_an_id_creates_no_database(home: Path) -> None:
+    result = program(_SORA_BATCH_COMPLETE="complete_bash", COMP_WORDS="sora-batch status ", COMP_CWORD="2")
+    assert (result.stdout.strip(), result.stderr) == ("", "")
+    assert list(home.iterdir()) == []
+
+
 def test_the_version_is_told(call: Call) -> None:
     result = call("--version")
     assert (result.exit_code, result.stdout.split()[0]) == (0, "sora-batch")

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from actors.cli.live import LiveShow, picture
+from actors.cli.text import cells
 from actors.cli.view import BatchView
 from actors.events import Event
 from actors.messages import Wait
@@ -62,6 +63,31 @@ def test_of_many_videos_those_in_hand_are_shown(batch: Batch) -> None:
     assert "Prompt 3" in text
     assert "Prompt 5" not in text
     assert "1 more waiting" in text
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_shows_each_video_on_one_line(make_job: Jobs, make_batch: Batches, columns: int) -> None:
+    jobs = [
+        make_job(1, "generating", progress=45, prompt="富士山の上に昇る朝日と桜の花びらが風に舞う"),
+        make_job(2, "completed"),
+    ]
+    console = Console(file=io.StringIO(), width=columns, color_system=None)
+    view = BatchView(make_batch(*jobs, id="batch-651a31340edf", name=None))
+    for part in picture(view, {}, now=100, elapsed=10, width=columns):
+        console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(cells, lines)) <= columns
+    assert "generating 45 %" in lines[0]
+    assert lines[2].startswith("batch-651a31340edf ")
+
+
+def test_an_empty_bar_looks_empty_without_any_colour(make_job: Jobs, make_batch: Batches) -> None:
+    lines = seen(BatchView(make_batch(make_job(1), make_job(2, "completed")))).splitlines()
+    assert "·" * 20 in lines[0]
+    assert "━" not in lines[0]
+    assert "━" * 20 in lines[1]
+    assert "━" * 10 + "·" * 10 in lines[2]
 
 
 def test_a_prompt_is_no_markup_and_steers_nothing(make_job: Jobs, make_batch: Batches) -> None:

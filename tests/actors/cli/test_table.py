@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from actors.cli.table import json_text, print_batch, print_table, summary
+from actors.cli.text import cells, shown_path
 from actors.model import Batch, Job
+from actors.service import BatchService
+from actors.settings import SIMULATOR
+from storage.states import BatchStatus, JobStatus
+from tests.builders import NOON, a_batch, a_job, put
 
 Jobs = Callable[..., Job]
 Batches = Callable[..., Batch]
@@ -39,6 +44,72 @@ def test_a_long_path_is_not_cut_where_nobody_folds_lines(capsys: pytest.CaptureF
     assert "x" * 500 in out
     assert "[bold]" in out
     assert "\x1b" not in out
+
+
+JAPANESE = "富士山の上に昇る朝日と桜の花びらが風に舞う静かな湖のほとりの風景を描く"
+FAILED = {"code": "server_error", "message": "the server could not make it: " + "why " * 20 + "ever", "retryable": True}
+UNKNOWN = {"code": "submission_unknown", "message": "no answer", "retryable": False, "detail": None}
+
+
+@pytest.fixture
+def recorded(home: Path) -> list[str]:
+    """A batch of each kind in the database; what is to be copied from a table of them."""
+    stored = [str(home / "videos" / "batch-651a31340edf" / f"batch-651a31340edf-0{number}.mp4") for number in (1, 2)]
+    prompts = ["A sunset over the ocean with many boats that come home", JAPANESE, "Short", "Sea"]
+    states = [JobStatus.COMPLETED, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.FAILED]
+    jobs = [
+        a_job(
+            number, "batch-651a31340edf", status=state, prompt=prompt,
+            video={"path": stored[number - 1], "bytes": 1, "sha256": "0", "content_type": "video/mp4"} if number < 3 else None,
+            error=[None, None, FAILED, UNKNOWN][number - 1],
+        )
+        for number, (prompt, state) in enumerate(zip(prompts, states, strict=True), 1)
+    ]  # fmt: skip
+    batch = a_batch(
+        "batch-651a31340edf", name="Nature scenes 日本の風景", status=BatchStatus.PARTIAL, total=4, completed=2, failed=2,
+        provider=SIMULATOR, spent=12.0, started_at=NOON, completed_at=NOON + 86_400,
+    )  # fmt: skip
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        put(service._storage, batch, jobs)
+    return [
+        *(shown_path(path) for path in stored),
+        "sora-batch retry batch-651a31340edf --simulate --job 4 --pay-again",
+    ]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_what_is_to_be_copied_is_never_broken_on_a_terminal(
+    on_terminal: Callable[..., list[str]], recorded: list[str], columns: int
+) -> None:
+    lines = on_terminal(columns, "status", "batch-651a31340edf")
+    for copied in recorded:
+        assert any(copied in line for line in lines), (copied, lines)
+    own_lines = {line for line in lines if line.strip() in recorded}  # longer than any terminal, perhaps
+    assert max(cells(line) for line in lines if line not in own_lines) <= columns
+    assert any("A sunset" in line for line in lines)
+    assert "why ever" in " ".join(line.strip() for line in lines)  # folded, and whole
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_list_fits_a_narrow_terminal_with_its_ids_whole(on_terminal: Callable[..., list[str]], columns: int) -> None:
+    lines = on_terminal(columns, "list")
+    assert any(line.split()[:1] == ["batch-651a31340edf"] for line in lines)
+    assert max(map(cells, lines)) <= columns
+    assert any("partial" in line and "2 of 4" in line and "Natur" in line for line in lines)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_wide_prompt_takes_no_room_of_the_others(on_terminal: Callable[..., list[str]]) -> None:
+    lines = on_terminal(120, "status", "batch-651a31340edf")
+    rows = [line for line in lines if line[:2] in ("1 ", "2 ", "3 ", "4 ")]
+    starts = {cells(line[: max(line.find("completed"), line.find("failed"))]) for line in rows}
+    assert (len(rows), len(starts)) == (4, 1)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_the_time_in_which_nobody_worked_on_it_is_not_counted(call: Callable[..., Any]) -> None:
+    assert "2 of 4 videos, 2 failed in 0:12\n" in call("status", "batch-651a31340edf").stdout
 
 
 @pytest.mark.parametrize(

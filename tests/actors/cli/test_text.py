@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.cli.text import SLUG_BYTES, SLUG_CHARACTERS, clean, count, parse_span, shorten, shown_path, slug, span
+from actors.cli.text import (
+    SLUG_BYTES,
+    SLUG_CHARACTERS,
+    cells,
+    clean,
+    count,
+    fold,
+    parse_span,
+    shorten,
+    shown_path,
+    slug,
+    span,
+)
 from actors.errors import InvalidRequest
 
 
@@ -50,6 +62,27 @@ def test_control_sequences_and_turned_writing_are_taken_out() -> None:
 
 def test_a_shortened_line_says_that_it_goes_on() -> None:
     assert shorten("A sunset over the ocean", 10) == "A sunset…"
+
+
+def test_a_wide_character_takes_two_columns() -> None:
+    assert [cells(text) for text in ("Sea", "富士山", "é", "e\u0301", "🎬")] == [3, 6, 1, 1, 2]
+    assert shorten("富士山と湖", 7) == "富士山…"
+    assert shorten("富士山と湖", 8) == "富士山…"
+
+
+@given(st.text(), st.integers(min_value=8, max_value=80))
+def test_a_shortened_line_fits(text: str, width: int) -> None:
+    assert cells(shorten(text, width)) <= width
+
+
+def test_a_sentence_is_folded_between_words_and_never_within_a_command() -> None:
+    text = "let go: 0 of 2 done. Go on: sora-batch resume nature --output 'my films'. Give up: sora-batch cancel nature"
+    assert fold(text, 40).split("\n") == [
+        "let go: 0 of 2 done. Go on:",
+        "sora-batch resume nature --output 'my films'.",
+        "  Give up: sora-batch cancel nature",
+    ]
+    assert fold("  ab  cd", 8) == "  ab  cd"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.9, "0:00"), (67, "1:07"), (3723, "1:02:03")])
