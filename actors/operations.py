@@ -86,7 +86,10 @@ def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None
     if batch.status in FINAL_BATCH:
         return batch.status
     bring(storage, batch, provider)
+    here = batch.provider is not None and server_of(batch.provider) == server_of(provider)
     changes: dict[str, Any] = {"wanted": True, "claims": 0}
+    if not here:  # a simulated one that nobody claimed in time does not begin to cost
+        changes |= {"provider": provider, "server": server_of(provider)}
     if concurrency is not None and batch.owner is None:
         changes["concurrency"] = concurrency
     storage.batches.update(batch_id, **changes)

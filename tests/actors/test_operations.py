@@ -140,7 +140,7 @@ def test_a_batch_that_is_made_again_under_an_old_id_goes_on_counting(do, storage
 def test_a_wanted_batch_is_marked(do, storage):
     put(storage, a_batch(claims=3))
     assert do(operations.want, "nature", PROVIDER, 7) == "pending"
-    assert storage.batches.get("nature") == a_batch(claims=0, wanted=True, concurrency=7)
+    assert storage.batches.get("nature") == a_batch(claims=0, wanted=True, concurrency=7, provider=PROVIDER)
 
 
 def test_the_concurrency_of_a_batch_that_runs_stays(do, storage):
@@ -160,6 +160,14 @@ def test_a_batch_is_made_where_it_was_begun_with_whatever_key(do, storage, key):
     put(storage, a_batch(provider=PROVIDER))
     assert do(operations.want, "nature", f"{SERVER}#{key}", None) == "pending"
     assert storage.batches.get("nature").wanted
+
+
+def test_a_batch_that_is_wanted_of_the_simulator_never_begins_to_cost(do, storage):
+    put(storage, a_batch())
+    do(operations.want, "nature", "simulator", None)
+    assert storage.batches.get("nature").provider == "simulator"
+    with pytest.raises(Conflict, match="use --simulate for simulated batches"):
+        do(operations.want, "nature", PROVIDER, None)
 
 
 def test_a_batch_that_may_have_videos_elsewhere_is_not_wanted_here(do, storage):
