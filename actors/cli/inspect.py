@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import BatchId, Json, Metadata, Verbose, opened, parse_metadata
+from actors.cli.options import BatchId, Json, Metadata, Remote, Verbose, opened, parse_metadata
 from storage.states import SubmissionState
 
 _PROMPT = 40
@@ -20,17 +20,22 @@ if TYPE_CHECKING:
     from storage.records import SubmissionRecord
 
 
-def status(batch_id: BatchId, json: Json = False, verbose: Verbose = False) -> None:
+def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbose: Verbose = False) -> None:
     """Show a batch and its videos, whoever runs it."""
+    from actors.cli.remote import or_remote, status_there
     from actors.cli.table import print_batch, print_json
 
-    with opened(verbose=verbose) as service:
-        batch = service.get_batch_status(batch_id)
-        simulated = service.is_simulated(batch_id)
+    simulated = False
+    if remote:
+        batch = status_there(batch_id, verbose=verbose)
+    else:
+        with or_remote("status", batch_id), opened(verbose=verbose) as service:
+            batch = service.get_batch_status(batch_id)
+            simulated = service.is_simulated(batch_id)
     if json:
         print_json(batch.model_dump(mode="json"))
     else:
-        print_batch(batch, {}, simulated=simulated)
+        print_batch(batch, {}, simulated=simulated, elsewhere=remote)
 
 
 def list_(

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import BatchId, Json, Verbose, opened
+from actors.cli.options import BatchId, Json, Remote, Verbose, opened
 
 if TYPE_CHECKING:
     from actors.model import CancellationSummary
@@ -17,22 +16,21 @@ if TYPE_CHECKING:
 def cancel(
     batch_id: BatchId,
     reason: Annotated[str | None, typer.Option("--reason", help="Recorded with it.")] = None,
+    remote: Remote = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Cancel a batch, whoever runs it.
 
-    Nothing new is started from then on. The answer says what may still be charged. Where AMQP_URL is set, DATABASE_URL
-    is not, and the default database does not exist, the command goes to a `sora-batch serve` through RabbitMQ.
+    Nothing new is started from then on. The answer says what may still be charged.
     """
+    from actors.cli.remote import cancel_there, or_remote
     from actors.cli.table import print_json
 
-    if _only_rabbitmq():
-        from actors.cli.remote import cancel_there
-
+    if remote:
         summary = cancel_there(batch_id, reason, verbose=verbose)
     else:
-        with opened(verbose=verbose) as service:
+        with or_remote("cancel", batch_id), opened(verbose=verbose) as service:
             summary = service.cancel_batch(batch_id, reason)
     if json:
         print_json(summary.model_dump(mode="json"))
@@ -61,16 +59,6 @@ def prune(
     else:
         forgotten = f" and {count(report.batches, 'batch')}" if batches else ""
         typer.echo(f"removed {count(report.events, 'event')}{forgotten} from {place}")
-
-
-def _only_rabbitmq() -> bool:
-    """Whether there is no database that could know the batch."""
-    from actors.settings import load_settings
-
-    settings = load_settings()
-    if settings.amqp_url is None or "database_url" in settings.model_fields_set:
-        return False
-    return not Path(settings.database_url.removeprefix("sqlite:///")).exists()
 
 
 def _sentences(summary: CancellationSummary) -> str:

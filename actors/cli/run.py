@@ -20,6 +20,7 @@ from actors.cli.options import (
     Output,
     Prompts,
     Quiet,
+    Remote,
     Simulate,
     Size,
     Verbose,
@@ -129,6 +130,7 @@ def retry(
         ),
     ] = False,
     output: Output = None,
+    remote: Remote = False,
     simulate: Simulate = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -137,9 +139,11 @@ def retry(
     """Try again what failed or was cancelled in a batch.
 
     What the server still has is fetched, not paid for again. A video with another prompt is a new payment.
-    Exit codes: as those of `sora-batch run`.
+    Exit codes: as those of `sora-batch run`. With --remote a service does it: the id is printed once it has agreed, and
+    `sora-batch watch` follows the batch.
     """
     from actors.cli.changes import parse_changes, whole_job_id
+    from actors.cli.remote import or_remote, retry_there
 
     jobs = [whole_job_id(batch_id, each) for each in job or []]
     changes = parse_changes(batch_id, change or [])
@@ -147,8 +151,14 @@ def retry(
         if len(jobs) != 1:
             raise InvalidRequest("--prompt needs exactly one --job: say whose prompt it is")
         changes.setdefault(jobs[0], {})["prompt"] = prompt
+    if remote:
+        if output is not None or simulate:
+            raise InvalidRequest("--output and --simulate are for videos made here: leave them out with --remote")
+        retry_there(batch_id, jobs or None, changes or None, pay_again=pay_again, json=json, verbose=verbose)
+        return
     session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
-    session.retry(batch_id, jobs or None, changes or None, pay_again=pay_again, move_server=move_server)
+    with or_remote("retry", batch_id):
+        session.retry(batch_id, jobs or None, changes or None, pay_again=pay_again, move_server=move_server)
 
 
 def _session(output: Path | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool) -> Session:
