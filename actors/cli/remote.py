@@ -160,11 +160,11 @@ def status_there(batch_id: str, *, verbose: bool) -> Batch:
 
 def retry_there(
     batch_id: str, jobs: list[str] | None, changes: dict[str, dict[str, Any]] | None, *, pay_again: bool,
-    json: bool, verbose: bool,
+    move_server: bool, json: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Have a service try a batch again, and print its id, or the batch as it is then."""
     with _client(verbose=verbose) as client:
-        client.retry(batch_id, jobs, changes, pay_again=pay_again)
+        client.retry(batch_id, jobs, changes, pay_again=pay_again, move_server=move_server)
         if json:
             from actors.cli.table import print_json
 

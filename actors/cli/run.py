@@ -142,23 +142,33 @@ def retry(
     Exit codes: as those of `sora-batch run`. With --remote a service does it: the id is printed once it has agreed, and
     `sora-batch watch` follows the batch.
     """
-    from actors.cli.changes import parse_changes, whole_job_id
     from actors.cli.remote import or_remote, retry_there
 
-    jobs = [whole_job_id(batch_id, each) for each in job or []]
-    changes = parse_changes(batch_id, change or [])
+    jobs, changes = _what(batch_id, job or [], change or [], prompt)
+    if remote:
+        if output is not None or simulate:
+            raise InvalidRequest("--output and --simulate are for videos made here: leave them out with --remote")
+        consents = {"pay_again": pay_again, "move_server": move_server}
+        retry_there(batch_id, jobs, changes, **consents, json=json, verbose=verbose)
+        return
+    session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    with or_remote("retry", batch_id):
+        session.retry(batch_id, jobs, changes, pay_again=pay_again, move_server=move_server)
+
+
+def _what(
+    batch_id: str, job: list[str], change: list[str], prompt: str | None
+) -> tuple[list[str] | None, dict[str, dict[str, Any]] | None]:
+    """The jobs that are named, and what is to change about them."""
+    from actors.cli.changes import parse_changes, whole_job_id
+
+    jobs = [whole_job_id(batch_id, each) for each in job]
+    changes = parse_changes(batch_id, change)
     if prompt is not None:
         if len(jobs) != 1:
             raise InvalidRequest("--prompt needs exactly one --job: say whose prompt it is")
         changes.setdefault(jobs[0], {})["prompt"] = prompt
-    if remote:
-        if output is not None or simulate:
-            raise InvalidRequest("--output and --simulate are for videos made here: leave them out with --remote")
-        retry_there(batch_id, jobs or None, changes or None, pay_again=pay_again, json=json, verbose=verbose)
-        return
-    session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
-    with or_remote("retry", batch_id):
-        session.retry(batch_id, jobs or None, changes or None, pay_again=pay_again, move_server=move_server)
+    return jobs or None, changes or None
 
 
 def _session(output: Path | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool) -> Session:

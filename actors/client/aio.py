@@ -66,9 +66,11 @@ class AsyncBatchClient:
         changes: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         pay_again: bool = False,
+        move_server: bool = False,
     ) -> None:
         """As `BatchClient.retry`."""
-        await self._do(lambda: self._client.retry(batch_id, job_ids, changes, pay_again=pay_again))
+        consents = {"pay_again": pay_again, "move_server": move_server}
+        await self._do(lambda: self._client.retry(batch_id, job_ids, changes, **consents))
 
     async def report(self, batch_id: str) -> Batch:
         """As `BatchClient.report`."""

@@ -143,10 +143,15 @@ class BatchClient:
         changes: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         pay_again: bool = False,
+        move_server: bool = False,
     ) -> None:
-        """Try again what failed or was cancelled. `changes`: for a job's id, the fields of its request that change."""
+        """Try again what failed or was cancelled. `changes`: for a job's id, the fields of its request that change.
+
+        `pay_again`, `move_server`: as of `BatchService.retry_batch`.
+        """
         listed = None if job_ids is None else list(job_ids)
-        self._ask("retry", _given(batch_id=batch_id, job_ids=listed, changes=changes, pay_again=pay_again))
+        consents = {"pay_again": pay_again} | ({"move_server": True} if move_server else {})
+        self._ask("retry", _given(batch_id=batch_id, job_ids=listed, changes=changes, **consents))
 
     def report(self, batch_id: str) -> Batch:
         """A batch as it is, with as many of its jobs as 8 MiB hold."""

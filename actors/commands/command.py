@@ -139,6 +139,7 @@ class RetryData(Input):
     job_ids: list[Annotated[Text, Field(max_length=80)]] | None = None
     changes: dict[Annotated[Text, Field(max_length=80)], dict[str, JsonValue]] | None = None
     pay_again: StrictBool = False
+    move_server: StrictBool = False
 
 
 class ReportData(Input):

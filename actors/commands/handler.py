@@ -181,7 +181,7 @@ class CommandHandler:
             case RetryData():
                 columns, references = changed_columns(data.changes or {}, settings, paths=False)
                 job_ids = None if data.job_ids is None else tuple(data.job_ids)
-                return Retry(data.batch_id, job_ids, columns, references, data.pay_again)
+                return Retry(data.batch_id, job_ids, columns, references, data.pay_again, data.move_server)
             case ReportData():
                 return Show(data.batch_id)
             case ReplayData():

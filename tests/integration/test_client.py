@@ -77,7 +77,7 @@ def test_a_batch_that_goes_on_is_followed_over_its_first_end(
     provider.fault(on="create", do="answer", status=400)
     batch_id = client.create(videos("A lake"))
     until(lambda: serving.get_batch_status(batch_id).status == "failed")
-    client.retry(batch_id)
+    client.retry(batch_id, [f"{batch_id}-01"])
     until(lambda: serving.get_batch_status(batch_id).status == "completed")
     names = [event.name for event in client.events(batch_id)]
     assert names.count("batch.failed") == 1

@@ -163,7 +163,7 @@ def test_a_batch_of_a_service_is_reached_with_remote(person: Person, serving: Ba
         database.unlink()  # `cancel` and `retry` use one, and make it
     code, said, _ = person.run("status", batch_id, "--remote", "--json")
     assert (code, json.loads(said)["status"]) == (0, "failed")
-    code, said, _ = person.run("retry", batch_id, "--remote", "--set", "1.prompt=A calm lake")
+    code, said, _ = person.run("retry", batch_id, "--remote", "--move-server", "--set", "1.prompt=A calm lake")
     assert (code, said.strip()) == (0, batch_id)
     until(lambda: serving.get_batch_status(batch_id).status == "completed")
     code, said, _ = person.run("status", batch_id, "--remote")

@@ -261,6 +261,14 @@ def test_a_long_replay_goes_page_by_page(handler, broker, service, monkeypatch):
     assert len(broker.published) == 1 + len(service.history("nature")) + 1
 
 
+def test_a_retry_hands_its_consents_on(handler, service, mocker):
+    grant = mocker.spy(service, "grant")
+    for number, consents in enumerate([{}, {"pay_again": True}, {"move_server": True}]):
+        handler.handle(message("retry", {"batch_id": "nature", **consents}, str(number)), since=0.0)
+    wishes = [call.args[0] for call in grant.call_args_list]
+    assert [(wish.pay_again, wish.move_server) for wish in wishes] == [(False, False), (True, False), (False, True)]
+
+
 def test_the_events_of_a_deleted_batch_are_replayed(handler, broker, service):
     handler.handle(message("create", LAKE))
     service.cancel_batch("nature")
