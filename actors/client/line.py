@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pika
-from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled, UnroutableError
 
 from actors.broker import topology
 from actors.broker.quiet import hush
@@ -168,6 +168,8 @@ class Line:
         parameters = topology.connection_parameters(broker.url)
         parameters.blocked_connection_timeout = _BLOCKED_SECONDS
         self._connection = pika.BlockingConnection(parameters)
+        self._undeclared: ChannelClosedByBroker | None = None
+        """Why nothing was declared: what is missing then, is missing for this."""
         try:
             self._channel = self._open(broker.queue_type)
             self._queue = self._channel.queue_declare("", exclusive=True).method.queue
@@ -186,8 +188,8 @@ class Line:
         try:
             topology.declare(channel, queue_type)
         except ChannelClosedByBroker as error:
-            # Its operators have declared it in their way, or this user must not: what is missing, `bind` will tell.
-            logger.debug("the topology is not ours to declare: %s", error.reply_text)
+            # Its operators have declared it in their way, or this user must not: it may be there all the same.
+            self._undeclared = error
             channel = self._connection.channel()
         channel.confirm_delivery()
         return channel
@@ -209,7 +211,10 @@ class Line:
             content_type="application/cloudevents+json", delivery_mode=2, message_id=order.id,
             type=f"sora-batch.{order.name}.v1", timestamp=int(time.time()), app_id="sora-batch",
         )  # fmt: skip
-        self._channel.basic_publish(topology.COMMANDS, order.name, order.body, properties, mandatory=True)
+        try:
+            self._channel.basic_publish(topology.COMMANDS, order.name, order.body, properties, mandatory=True)
+        except UnroutableError as error:
+            raise self._undeclared or error from None
 
     @hush()
     def consumers(self, command: str) -> int:

@@ -224,7 +224,10 @@ def test_a_client_is_told_at_once_what_the_broker_refuses(house: House) -> None:
         with pytest.raises(Unanswered, match="no queue for a message") as unroutable:
             client.create(videos("A lake"))
         assert not unroutable.value.sent
-    assert channel.queue_declare(topology.UNREADABLE, passive=True).method.message_count == 0
+        channel.queue_declare(topology.COMMANDS, durable=True)  # in another way, and bound to nothing
+    with BatchClient(house.url) as client, pytest.raises(Unanswered, match="PRECONDITION_FAILED") as undeclared:
+        client.create(videos("A lake"))
+    assert not undeclared.value.sent
 
 
 def test_a_stream_whose_user_is_shut_out_goes_on_when_he_is_let_in(
