@@ -21,11 +21,12 @@ import pika
 from pika.exceptions import AMQPError
 
 from actors.broker import topology
+from actors.broker.quiet import hush
+from actors.broker.refusals import ACCESS_REFUSED, Attempts, Standing
 
 logger = logging.getLogger(__name__)
 WINDOW = 200
 """Unconfirmed messages."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 _CLOSE_SECONDS = 3.0
 _BLOCKED_SECONDS = 0.2
 
@@ -87,11 +88,16 @@ class _SelectConnection(pika.SelectConnection):  # type: ignore[misc]
 
 
 class Connection:
-    """See the module. Starts with the first use; publishing never waits for the broker."""
+    """See the module. Starts with the first use; publishing never waits for the broker.
+
+    Attributes:
+        standing: what it has logged of the broker; for others in this process who would log the same.
+    """
 
     def __init__(self, url: str, queue_type: str = topology.QUORUM) -> None:
         self._queue_type = queue_type
         self._parameters = topology.connection_parameters(url)
+        self.standing = Standing()
         self.state = State.CONNECTING
         self.on_open: list[Callable[[], object]] = []
         """Called in the thread whenever it is open, before anything is published over it."""
@@ -103,12 +109,13 @@ class Connection:
         self._connection: Any = None
         self._channel: Any = None
         self._closing = threading.Event()
-        self._pause = _FIRST_PAUSE
+        self._attempts = Attempts("publisher", self._parameters.credentials.username, self.standing)
+        self._pause = 0.0
+        self._why: Any = None
+        """Why the broker has closed our channel: the connection's own end does not say it."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._blocked = self._pumping = False
-        # Its lines are ours, told once: each try to connect would be a dozen of them.
-        logging.getLogger("pika").setLevel(logging.CRITICAL)
 
     @property
     def started(self) -> bool:
@@ -188,6 +195,10 @@ class Connection:
             empty.set()
 
     def _run(self) -> None:
+        with hush():
+            self._stay_connected()
+
+    def _stay_connected(self) -> None:
         while not self._closing.is_set():
             self._connection = _SelectConnection(
                 self._parameters,
@@ -209,15 +220,32 @@ class Connection:
             finally:
                 self._connection.ioloop.close()
             self._closing.wait(self._pause)
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _on_channel(self, channel: Any) -> None:
-        channel.add_on_close_callback(lambda *_: self._close_connection())
+        channel.add_on_close_callback(self._on_declaration_refused)
         topology.declare(channel, self._queue_type)
-        channel.confirm_delivery(self._on_confirm)
-        self._channel, self._tag, self._pause = channel, 0, _FIRST_PAUSE
-        if self.state is State.AWAY:
-            self._say("open", "RabbitMQ is back")
+        channel.confirm_delivery(self._on_confirm, partial(self._on_declared, channel))
+
+    def _on_declaration_refused(self, channel: Any, why: Any) -> None:
+        if channel is self._channel or getattr(why, "reply_code", None) != ACCESS_REFUSED:
+            self._on_channel_closed(channel, why)
+            return
+        # This user must not declare: what is published to may be there all the same.
+        self._connection.channel(on_open_callback=self._on_plain_channel)
+
+    def _on_plain_channel(self, channel: Any) -> None:
+        channel.add_on_close_callback(self._on_channel_closed)
+        topology.expect(channel, (topology.EVENTS, topology.REPLAYS))
+        channel.confirm_delivery(self._on_confirm, partial(self._on_declared, channel))
+
+    def _on_channel_closed(self, _: Any, why: Any) -> None:
+        self._why = why
+        self._close_connection()
+
+    def _on_declared(self, channel: Any, _: Any) -> None:
+        """The broker has answered, so all before it is as it should be."""
+        self._channel, self._tag = channel, 0
+        self._attempts.opened()
         self.state = State.OPEN
         for tell in self.on_open:
             tell()
@@ -235,9 +263,10 @@ class Connection:
         self._channel, self._blocked = None, False
         for tell in self.on_lost:
             tell()
-        if self.state is not State.AWAY and not self._closing.is_set():
+        why, self._why = self._why or why, None
+        if not self._closing.is_set():
             self.state = State.AWAY
-            self._say("away", "RabbitMQ is away; trying again", error=repr(why))
+            self._pause = self._attempts.lost(why)
         self._todo.extendleft(reversed(self._flying.values()))
         self._flying = {}
         self._fail(ConnectionGone("the connection to RabbitMQ was lost"), lasting=False)
@@ -255,6 +284,7 @@ class Connection:
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
+        self._attempts.lasts()
         tags = [tag for tag in self._flying if tag <= method.delivery_tag] if method.multiple else [method.delivery_tag]
         error = None if isinstance(method, pika.spec.Basic.Ack) else NotTaken("a full queue refused it")
         for tag in tags:
@@ -281,9 +311,9 @@ class Connection:
         if not (self._connection.is_closing or self._connection.is_closed):
             self._connection.close()
 
-    def _say(self, state: str, text: str, **more: Any) -> None:
+    def _say(self, state: str, text: str) -> None:
         level = logging.WARNING if state != "open" else logging.INFO
-        logger.log(level, text, extra={"action": f"broker_{state}", **more})
+        logger.log(level, text, extra={"action": f"broker_{state}"})
 
 
 def _settle(done: Future[None], error: Exception | None) -> None:

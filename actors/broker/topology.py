@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pika
@@ -13,8 +14,11 @@ OTHER_COMMANDS = ("create", "process", "retry", "report", "replay")
 COMMANDS = "sora.batch.commands"
 """The topic exchange for commands, and the queue for all of them but cancellations."""
 CANCELS = "sora.batch.cancels"
+UNREADABLE = "sora.batch.commands.unreadable"
+"""Messages that could not be read as a command, as they came: the newest 10,000, until somebody looks at them."""
 DEAD = "sora.batch.commands.dead"
-"""Messages that could not be obeyed, as they came, until somebody looks at them."""
+"""What earlier versions put aside. The command queues name it in their arguments, which can't change; what they would
+send there is put aside before. It is declared no more: who has it may delete it once it is empty."""
 MISSPELT = "sora.batch.commands.misspelt"
 """Takes what no binding of the commands' exchange takes, so that it is answered too."""
 WAITING = "sora.batch.commands.waiting"
@@ -26,8 +30,9 @@ WAIT_MILLISECONDS = 250
 _CONNECT_SECONDS = 5.0
 DELIVERY_LIMIT = 50
 """Each return to the queue counts, also of what was only prefetched when its consumer stopped."""
+UNREADABLE_MESSAGES, UNREADABLE_BYTES = 10_000, 256 * 1024 * 1024
 QUORUM, CLASSIC = "quorum", "classic"
-_KIND = {
+_KIND: dict[str, dict[str, Any]] = {
     QUORUM: {
         "x-queue-type": QUORUM,
         "x-dead-letter-strategy": "at-least-once",
@@ -41,29 +46,51 @@ _COMMAND_QUEUE = {
     QUORUM: {**_KIND[QUORUM], **_TO_THE_DEAD, "x-delivery-limit": DELIVERY_LIMIT},
     CLASSIC: {**_KIND[CLASSIC], **_TO_THE_DEAD},
 }
+EXCHANGES: dict[str, tuple[str, dict[str, Any] | None]] = {
+    EVENTS: ("topic", None),
+    REPLAYS: ("topic", None),
+    MISSPELT: ("fanout", None),
+    WAITING: ("fanout", None),
+    COMMANDS: ("topic", {"alternate-exchange": MISSPELT}),
+}
+
+
+def queues(queue_type: str) -> dict[str, dict[str, Any]]:
+    """The queues and their arguments, where they are `quorum` or `classic`."""
+    back = {"x-message-ttl": WAIT_MILLISECONDS, "x-dead-letter-exchange": COMMANDS}
+    # The oldest go first: whoever sends rubbish without end keeps nobody's command from being put aside.
+    limits = {"x-max-length": UNREADABLE_MESSAGES, "x-max-length-bytes": UNREADABLE_BYTES, "x-overflow": "drop-head"}
+    return {
+        UNREADABLE: {"x-queue-type": queue_type, **limits},
+        COMMANDS: _COMMAND_QUEUE[queue_type],
+        CANCELS: _COMMAND_QUEUE[queue_type],
+        WAITING: {**_KIND[queue_type], **back},
+    }
 
 
 def declare(channel: Any, queue_type: str = QUORUM) -> None:
     """Declare everything, on a channel of either of pika's kinds of connection.
 
-    `queue_type`: of the commands' queues, `quorum` or `classic`; the latter have no delivery limit, and one that waits
-    for its batch may be lost when the node crashes.
+    `queue_type`: of the queues, `quorum` or `classic`; the latter have no delivery limit, and one that waits for its
+    batch may be lost when the node crashes.
     """
-    for name in (EVENTS, REPLAYS):
-        channel.exchange_declare(name, "topic", durable=True)
-    channel.exchange_declare(MISSPELT, "fanout", durable=True)
-    channel.exchange_declare(WAITING, "fanout", durable=True)
-    channel.exchange_declare(COMMANDS, "topic", durable=True, arguments={"alternate-exchange": MISSPELT})
-    channel.queue_declare(DEAD, durable=True)
-    for name in (COMMANDS, CANCELS):
-        channel.queue_declare(name, durable=True, arguments=_COMMAND_QUEUE[queue_type])
-    back = {"x-message-ttl": WAIT_MILLISECONDS, "x-dead-letter-exchange": COMMANDS}
-    channel.queue_declare(WAITING, durable=True, arguments={**_KIND[queue_type], **back})
+    for name, (kind, arguments) in EXCHANGES.items():
+        channel.exchange_declare(name, kind, durable=True, arguments=arguments)
+    for name, arguments in queues(queue_type).items():
+        channel.queue_declare(name, durable=True, arguments=arguments)
     channel.queue_bind(CANCELS, COMMANDS, "cancel")
     for command in OTHER_COMMANDS:
         channel.queue_bind(COMMANDS, COMMANDS, command)
     channel.queue_bind(COMMANDS, MISSPELT, "")
     channel.queue_bind(WAITING, WAITING, "")
+
+
+def expect(channel: Any, exchanges: Iterable[str] = (), queues: Iterable[str] = ()) -> None:
+    """Have the broker close the channel unless these are there: anybody may ask that, whatever his permissions."""
+    for name in exchanges:
+        channel.exchange_declare(name, passive=True)
+    for name in queues:
+        channel.queue_declare(name, passive=True)
 
 
 def connection_parameters(url: str) -> Any:

@@ -120,9 +120,9 @@ _add(
     "run - --quiet < prompts.txt",
 )
 _add(run.demo, "demo", "demo --output films")
-_add(inspect.status, "status nature", "status nature --json")
+_add(inspect.status, "status nature", "status nature --json", "status nature --remote")
 _add(inspect.list_, "list", "list --status failed --metadata team=blue")
-_add(manage.cancel, "cancel nature", "cancel nature --reason 'wrong prompts'")
+_add(manage.cancel, "cancel nature", "cancel nature --reason 'wrong prompts'", "cancel nature --remote")
 _add(
     run.retry,
     "retry nature",
@@ -138,6 +138,7 @@ _add(
     remote.submit,
     "submit prompts.txt",
     "submit batch.yaml --watch",
+    "submit batch.yaml --id nature --require-service",
     "submit -p 'A sunset over the ocean' --duration 8 --json",
 )
 _add(remote.watch, "watch nature", "watch --bind 'batch.completed.#' --json", "watch nature --json | jq .type")

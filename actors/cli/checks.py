@@ -22,7 +22,6 @@ from storage.database import Database, DatabaseError
 
 _TIMEOUT = 5.0
 _LONGEST_ANSWER = 1 << 20
-_NOT_FOUND = 404
 _REFUSED = {401: "the key (OPENAI_API_KEY) is wrong or missing", 403: "the key (OPENAI_API_KEY) may not do this"}
 _NO_ROUTE = "no Videos API here, or one without a listing: then a POST whose answer is lost can't be looked up"
 
@@ -178,7 +177,7 @@ def simulator() -> Check:
 
 
 def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:
-    """See whether it is reachable and what of ours is there. `declare`: make what is not."""
+    """See whether it is reachable, what of ours is there, and who listens. `declare`: make what is not there."""
     if settings.amqp_url is None:
         return Check(
             "RabbitMQ",
@@ -188,35 +187,14 @@ def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:
     import pika
 
     from actors.broker import topology
+    from actors.broker.quiet import hush
+    from actors.cli.broker_checks import look
     from actors.client.line import LOST, Broker, unreachable
 
     url = settings.amqp_url.get_secret_value()
     try:
-        with pika.BlockingConnection(topology.connection_parameters(url)) as connection:
-            if declare:
-                topology.declare(connection.channel(), settings.amqp_queue_type)
-            message = _topology(connection)
-    except pika.exceptions.ChannelClosedByBroker as error:
-        return Check("RabbitMQ", ok=False, message=f"{masked_url(url)}: {error.reply_text}")
+        with hush(), pika.BlockingConnection(topology.connection_parameters(url)) as connection:
+            ok, message = look(connection, settings.amqp_queue_type, declare=declare)
     except LOST as error:
         return Check("RabbitMQ", ok=False, message=str(unreachable(Broker(url), error)))
-    return Check("RabbitMQ", ok=True, message=f"{masked_url(url)}: {message}")
-
-
-def _topology(connection: Any) -> str:
-    """What of ours is there, and how it is used."""
-    import pika
-
-    from actors.broker.topology import COMMANDS, DEAD
-
-    channel = connection.channel()
-    try:
-        commands, dead = (channel.queue_declare(name, passive=True).method for name in (COMMANDS, DEAD))
-    except pika.exceptions.ChannelClosedByBroker as error:
-        if error.reply_code != _NOT_FOUND:
-            raise
-        return "reachable; its exchanges and queues are made by whoever needs them first, or by doctor --declare"
-    return (
-        f"reachable; consumers of {COMMANDS}: {commands.consumer_count}, waiting there: {commands.message_count}, "
-        f"put aside in {DEAD}: {dead.message_count}"
-    )
+    return Check("RabbitMQ", ok=ok, message=f"{masked_url(url)}: {message}")

@@ -12,6 +12,7 @@ from actors.cli.options import (
     BatchId,
     Json,
     Metadata,
+    Remote,
     Verbose,
     absent_database,
     batch_ids,
@@ -30,17 +31,22 @@ if TYPE_CHECKING:
     from storage.records import SubmissionRecord
 
 
-def status(batch_id: BatchId, json: Json = False, verbose: Verbose = False) -> None:
+def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbose: Verbose = False) -> None:
     """Show a batch and its videos, whoever runs it."""
+    from actors.cli.remote import or_remote, status_there
     from actors.cli.table import print_batch, print_json
 
-    with opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
-        batch = service.get_batch_status(batch_id)
-        simulated, worked = service.is_simulated(batch_id), service.seconds_worked(batch_id)
+    simulated, worked = False, None
+    if remote:
+        batch = status_there(batch_id, verbose=verbose)
+    else:
+        with or_remote("status", batch_id), opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
+            batch = service.get_batch_status(batch_id)
+            simulated, worked = service.is_simulated(batch_id), service.seconds_worked(batch_id)
     if json:
         print_json(batch.model_dump(mode="json"))
     else:
-        print_batch(batch, {}, simulated=simulated, worked=worked)
+        print_batch(batch, {}, simulated=simulated, worked=worked, elsewhere=remote)
 
 
 def _statuses(incomplete: str) -> list[str]:

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import BatchIds, Json, Verbose, exit_code, opened, warn
+from actors.cli.options import BatchIds, Json, Remote, Verbose, exit_code, opened, warn
 from actors.errors import SoraBatchError
 
 if TYPE_CHECKING:
@@ -20,20 +19,20 @@ if TYPE_CHECKING:
 def cancel(
     batch_ids: BatchIds,
     reason: Annotated[str | None, typer.Option("--reason", help="Recorded with it.")] = None,
+    remote: Remote = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Cancel batches, whoever runs them.
 
-    Nothing new is started from then on. The answer says what may still be charged. Where AMQP_URL is set, DATABASE_URL
-    is not, and the default database does not exist, the command goes to a `sora-batch serve` through RabbitMQ.
+    Nothing new is started from then on. The answer says what may still be charged.
     With several IDs --json prints a list, and the exit code is the worst.
     """
     from actors.cli.table import print_json, say
 
     documents: list[dict[str, Any]] = []
     codes = {0}
-    with _cancelling(batch_ids, reason, verbose=verbose) as cancel_one:
+    with _cancelling(batch_ids, reason, remote=remote, verbose=verbose) as cancel_one:
         for batch_id in dict.fromkeys(batch_ids):
             try:
                 summary = cancel_one(batch_id)
@@ -54,16 +53,23 @@ def cancel(
 
 @contextmanager
 def _cancelling(
-    batch_ids: Sequence[str], reason: str | None, *, verbose: bool
+    batch_ids: Sequence[str], reason: str | None, *, remote: bool, verbose: bool
 ) -> Iterator[Callable[[str], CancellationSummary]]:
     """What cancels a batch: the service, or through RabbitMQ another one."""
-    if _only_rabbitmq():
-        from actors.cli.remote import cancel_there
+    from actors.cli.remote import cancel_there, or_remote
 
+    if remote:
         yield lambda batch_id: cancel_there(batch_id, reason, verbose=verbose)
         return
-    with opened(verbose=verbose, looked_for=f"batch {batch_ids[0]!r}") as service:
-        yield lambda batch_id: service.cancel_batch(batch_id, reason)
+
+    def cancel_here(batch_id: str) -> CancellationSummary:
+        with or_remote("cancel", batch_id):
+            return service.cancel_batch(batch_id, reason)
+
+    with ExitStack() as stack:
+        with or_remote("cancel", batch_ids[0]):
+            service = stack.enter_context(opened(verbose=verbose, looked_for=f"batch {batch_ids[0]!r}"))
+        yield cancel_here
 
 
 def prune(
@@ -87,16 +93,6 @@ def prune(
     else:
         forgotten = f" and {count(report.batches, 'batch')}" if batches else ""
         say(f"removed {count(report.events, 'event')}{forgotten} from {place}")
-
-
-def _only_rabbitmq() -> bool:
-    """Whether there is no database that could know the batch."""
-    from actors.settings import load_settings
-
-    settings = load_settings()
-    if settings.amqp_url is None or "database_url" in settings.model_fields_set:
-        return False
-    return not Path(settings.database_url.removeprefix("sqlite:///")).exists()
 
 
 def _sentences(summary: CancellationSummary) -> str:

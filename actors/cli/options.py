@@ -63,6 +63,9 @@ Name = Annotated[str | None, typer.Option("--name", help="The batch's name.")]
 Model = Annotated[str | None, typer.Option("--model", help="For videos that name none.")]
 Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="For videos that name none.")]
 Duration = Annotated[int | None, typer.Option("--duration", metavar="SECONDS", help="For videos that name none.")]
+Remote = Annotated[
+    bool, typer.Option("--remote", help="Through RabbitMQ (AMQP_URL), of a running service; no database is used.")
+]
 
 
 def batch_ids(incomplete: str) -> list[tuple[str, str]]:

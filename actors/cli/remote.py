@@ -1,10 +1,13 @@
-"""The commands that need RabbitMQ alone, and no database: submit, watch; and cancel, where there is nothing else."""
+"""The commands that need RabbitMQ alone, and no database: submit, watch, and the remote forms of others."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
 
 import base64
 import mimetypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,14 +29,15 @@ from actors.cli.options import (
     prepare,
     warn,
 )
-from actors.errors import InvalidRequest, NotFound
+from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, SoraBatchError
 
 if TYPE_CHECKING:
     from actors.cli.view import BatchView
     from actors.client.batches import BatchClient
-    from actors.model import CancellationSummary
+    from actors.model import Batch, CancellationSummary
 
 _TICK = 0.15
+QUEUED = "queued: no service is listening; it starts when one does"
 _EVERYTHING = "#"
 
 
@@ -48,6 +52,9 @@ def submit(
     size: Size = None,
     duration: Duration = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the batch to its end.")] = False,
+    require_service: Annotated[
+        bool, typer.Option("--require-service", help="Send nothing unless a service is listening.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -55,8 +62,8 @@ def submit(
     """Send a batch to the service, through RabbitMQ.
 
     Prints the batch's id. Needs AMQP_URL, and no database. Input references that are files here travel
-    within the command. With --watch the exit codes are those of `sora-batch run`; Ctrl-C ends the watching, not
-    the batch.
+    within the command. Where no service is listening, the batch is queued and the exit code is 0; with --watch it is
+    waited for. With --watch the exit codes are those of `sora-batch run`; Ctrl-C ends the watching, not the batch.
     """
     from actors.cli.batch_files import complete, located, override, read_request
     from actors.model import new_batch_id
@@ -68,8 +75,10 @@ def submit(
     if request.get("id") is None:
         request["id"] = new_batch_id()
     with _client(verbose=verbose) as client:
+        if require_service:
+            _require_service(client)
         try:
-            created = client.create(request)
+            created = client.create(request, queued=partial(_queued, watch=watch, json=json))
         except InvalidRequest as error:
             raise located(error, request) from None
         except KeyboardInterrupt:
@@ -84,6 +93,29 @@ def submit(
             print_json(client.report(created).model_dump(mode="json"))
         else:
             typer.echo(created)
+
+
+def _require_service(client: BatchClient) -> None:
+    if not client.listening():
+        text = (
+            "nothing was sent: no service is listening; start `sora-batch serve`, or omit --require-service to queue it"
+        )
+        raise SoraBatchError(text, code=ErrorCode.UNAVAILABLE)
+
+
+def _queued(batch_id: str, *, watch: bool, json: bool) -> None:
+    """The command waits for a service: so do we, if the batch is to be watched."""
+    if watch:
+        warn(QUEUED)
+        return
+    if json:
+        from actors.cli.table import print_json
+
+        print_json({"id": batch_id, "queued": True})
+    else:
+        warn(QUEUED)
+        typer.echo(batch_id)
+    raise typer.Exit(0)
 
 
 def watch(
@@ -118,6 +150,41 @@ def cancel_there(batch_id: str, reason: str | None, *, verbose: bool) -> Cancell
     """Cancel a batch through RabbitMQ."""
     with _client(verbose=verbose) as client:
         return client.cancel(batch_id, reason)
+
+
+def status_there(batch_id: str, *, verbose: bool) -> Batch:
+    """Have a service say through RabbitMQ how a batch is."""
+    with _client(verbose=verbose) as client:
+        return client.report(batch_id)
+
+
+def retry_there(
+    batch_id: str, jobs: list[str] | None, changes: dict[str, dict[str, Any]] | None, *, pay_again: bool,
+    move_server: bool, verbose: bool,
+) -> Batch:  # fmt: skip
+    """Have a service try a batch again; the batch as it is then."""
+    with _client(verbose=verbose) as client:
+        client.retry(batch_id, jobs, changes, pay_again=pay_again, move_server=move_server)
+        return client.report(batch_id)
+
+
+@contextmanager
+def or_remote(command: str, batch_id: str) -> Iterator[None]:
+    """Where the database does not know the batch, or no server is named to make it, a service may do it.
+
+    Raises:
+        NotFound, SettingsError: the same, and the sentence says how to ask a service.
+    """
+    from actors.settings import load_settings
+
+    try:
+        yield
+    except (NotFound, SettingsError) as error:
+        unknown = isinstance(error, SettingsError) or "no batch" in str(error)
+        if not unknown or load_settings().amqp_url is None:
+            raise
+        way_out = f"a batch of a service is reached through RabbitMQ: sora-batch {command} {batch_id} --remote"
+        raise type(error)(f"{error}; {way_out}") from None
 
 
 def _client(*, verbose: bool) -> BatchClient:

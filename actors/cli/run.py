@@ -21,6 +21,7 @@ from actors.cli.options import (
     Output,
     Prompts,
     Quiet,
+    Remote,
     Simulate,
     Size,
     Verbose,
@@ -30,6 +31,7 @@ from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from actors.cli.session import Session
+    from actors.model import Batch
 
 DEMO: dict[str, Any] = {
     "batch_name": "Nature scenes",
@@ -131,6 +133,7 @@ def retry(
         ),
     ] = False,
     output: Output = None,
+    remote: Remote = False,
     simulate: Simulate = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -140,22 +143,52 @@ def retry(
 
     What the server still has is fetched, not paid for again. A video with another prompt is a new payment.
     With several IDs --json prints a list. Exit codes: as those of `sora-batch run`; of several batches, the worst.
+    With --remote a service does it: the id is printed once it has agreed, and `sora-batch watch` follows the batch.
     """
-    from actors.cli.changes import parse_changes, whole_job_id
+    from actors.cli.remote import or_remote, retry_there
 
     if len(batch_ids) > 1 and (job or change or prompt is not None):
         raise InvalidRequest("--job, --set and --prompt are for a single batch: name one ID")
-    batch_id = batch_ids[0]
-    jobs = [whole_job_id(batch_id, each) for each in job or []]
-    changes = parse_changes(batch_id, change or [])
+    ids = list(dict.fromkeys(batch_ids))
+    jobs, changes = _what(ids[0], job or [], change or [], prompt)
+    consents = {"pay_again": pay_again, "move_server": move_server}
+    if remote:
+        if output is not None or simulate:
+            raise InvalidRequest("--output and --simulate are for videos made here: leave them out with --remote")
+        _print_agreed(
+            [retry_there(batch_id, jobs, changes, **consents, verbose=verbose) for batch_id in ids], json=json
+        )
+        return
+    session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    with or_remote("retry", " ".join(ids)):
+        session.retry(ids, jobs, changes, **consents)
+
+
+def _print_agreed(batches: list[Batch], *, json: bool) -> None:
+    """What a service has agreed to try again: the ids, or the batches as they are then."""
+    from actors.cli.table import print_json
+
+    if json:
+        documents = [batch.model_dump(mode="json") for batch in batches]
+        print_json(documents if len(documents) > 1 else documents[0])
+    else:
+        for batch in batches:
+            typer.echo(batch.id)
+
+
+def _what(
+    batch_id: str, job: list[str], change: list[str], prompt: str | None
+) -> tuple[list[str] | None, dict[str, dict[str, Any]] | None]:
+    """The jobs that are named, and what is to change about them."""
+    from actors.cli.changes import parse_changes, whole_job_id
+
+    jobs = [whole_job_id(batch_id, each) for each in job]
+    changes = parse_changes(batch_id, change)
     if prompt is not None:
         if len(jobs) != 1:
             raise InvalidRequest("--prompt needs exactly one --job: say whose prompt it is")
         changes.setdefault(jobs[0], {})["prompt"] = prompt
-    session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
-    session.retry(
-        list(dict.fromkeys(batch_ids)), jobs or None, changes or None, pay_again=pay_again, move_server=move_server
-    )
+    return jobs or None, changes or None
 
 
 def _session(output: Path | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool) -> Session:

@@ -59,13 +59,13 @@ def _commands(service: BatchService) -> Iterator[None]:
     if connection is None or service.settings.amqp_url is None:
         yield
         return
-    from actors.commands.consumer import CommandConsumers
+    from actors.commands.consumer import CommandConsumers, own_process
     from actors.commands.handler import CommandHandler
 
+    own_process()
     url, stopping = service.settings.amqp_url.get_secret_value(), threading.Event()
-    consumers = CommandConsumers(
-        url, CommandHandler(service, connection.publish, stopping).handle, service.settings.amqp_queue_type
-    )
+    handle = CommandHandler(service, connection.publish, stopping).handle
+    consumers = CommandConsumers(url, handle, service.settings.amqp_queue_type, connection.standing)
     consumers.start()
     try:
         yield

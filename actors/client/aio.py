@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self, TypeVar
 
 from actors.client.batches import TIMEOUT, BatchClient
 from actors.client.line import SOURCE
@@ -12,7 +13,24 @@ from actors.client.stream import EventFeed, EventStream
 from actors.events import Event
 from actors.model import Batch, BatchVideoRequest, CancellationSummary
 
+T = TypeVar("T")
 _TICK = 0.5
+
+
+class _Thread:
+    """A thread of our own: those of the program's executor are for others, and we wait for long."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, "sora-client")
+
+    async def do(self, work: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._executor.submit(work))
+
+    def end(self, last: Callable[[], object]) -> asyncio.Future[object]:
+        """Do this, once it has done what was begun; then it ends, whether somebody waits for that or not."""
+        done = self._executor.submit(last)
+        self._executor.shutdown(wait=False)
+        return asyncio.shield(asyncio.wrap_future(done))
 
 
 class AsyncBatchClient:
@@ -21,6 +39,7 @@ class AsyncBatchClient:
     def __init__(self, url: str | None = None, *, source: str = SOURCE, timeout: float = TIMEOUT) -> None:
         """As `BatchClient`."""
         self._client = BatchClient(url, source=source, timeout=timeout)
+        self._thread: _Thread | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -30,15 +49,15 @@ class AsyncBatchClient:
 
     async def create(self, request: BatchVideoRequest | Mapping[str, Any], *, process: bool = True) -> str:
         """As `BatchClient.create`."""
-        return await asyncio.to_thread(lambda: self._client.create(request, process=process))
+        return await self._do(lambda: self._client.create(request, process=process))
 
     async def process(self, batch_id: str, concurrency: int | None = None) -> None:
         """As `BatchClient.process`."""
-        await asyncio.to_thread(self._client.process, batch_id, concurrency)
+        await self._do(lambda: self._client.process(batch_id, concurrency))
 
     async def cancel(self, batch_id: str, reason: str | None = None) -> CancellationSummary:
         """As `BatchClient.cancel`."""
-        return await asyncio.to_thread(self._client.cancel, batch_id, reason)
+        return await self._do(lambda: self._client.cancel(batch_id, reason))
 
     async def retry(
         self,
@@ -47,41 +66,50 @@ class AsyncBatchClient:
         changes: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         pay_again: bool = False,
+        move_server: bool = False,
     ) -> None:
         """As `BatchClient.retry`."""
-        await asyncio.to_thread(lambda: self._client.retry(batch_id, job_ids, changes, pay_again=pay_again))
+        consents = {"pay_again": pay_again, "move_server": move_server}
+        await self._do(lambda: self._client.retry(batch_id, job_ids, changes, **consents))
 
     async def report(self, batch_id: str) -> Batch:
         """As `BatchClient.report`."""
-        return await asyncio.to_thread(self._client.report, batch_id)
+        return await self._do(lambda: self._client.report(batch_id))
 
-    async def events(self, batch_id: str, from_sequence: int | None = 1) -> AsyncIterator[Event]:
+    async def listening(self) -> bool:
+        """As `BatchClient.listening`."""
+        return await self._do(self._client.listening)
+
+    def events(self, batch_id: str, from_sequence: int | None = 1) -> AsyncIterator[Event]:
         """As `BatchClient.events`."""
-        stream = await asyncio.to_thread(self._client.events, batch_id, from_sequence)
-        try:
-            while not stream.ended:
-                event = await asyncio.to_thread(stream.next, _TICK)
-                if event is not None:
-                    yield event
-        finally:
-            await _close(stream)
+        return _each(lambda: self._client.events(batch_id, from_sequence))
 
-    async def subscribe(self, *keys: str) -> AsyncIterator[dict[str, Any]]:
+    def subscribe(self, *keys: str) -> AsyncIterator[dict[str, Any]]:
         """As `BatchClient.subscribe`."""
-        feed = await asyncio.to_thread(self._client.subscribe, *keys)
-        try:
-            while True:
-                document = await asyncio.to_thread(feed.next, _TICK)
-                if document is not None:
-                    yield document
-        finally:
-            await _close(feed)
+        return _each(lambda: self._client.subscribe(*keys))
 
     async def close(self) -> None:
         """As `BatchClient.close`."""
-        await asyncio.to_thread(self._client.close)
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            await thread.end(self._client.close)
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        if self._thread is None:
+            self._thread = _Thread()
+        return await self._thread.do(work)
 
 
-async def _close(source: EventStream | EventFeed) -> None:
-    """Also when the task was cancelled: the thread that waits lets go within half a second."""
-    await asyncio.shield(asyncio.to_thread(source.close))
+async def _each(join: Callable[[], EventStream | EventFeed]) -> AsyncIterator[Any]:
+    thread, joined = _Thread(), list[EventStream | EventFeed]()
+    try:
+        await thread.do(lambda: joined.append(join()))
+        (source,) = joined
+        while not source.ended:
+            item = await thread.do(lambda: source.next(_TICK))
+            if item is not None:
+                yield item
+    finally:
+        closed = thread.end(lambda: [each.close() for each in joined])
+        if joined:  # within half a second; else it is still joining, and nobody shall wait for that
+            await closed

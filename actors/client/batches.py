@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,7 +32,36 @@ from actors.model import Batch, BatchVideoRequest, CancellationSummary, new_batc
 
 TIMEOUT = 30.0
 """Seconds to wait for an answer."""
-_PAUSE = 0.2
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
+_LOOK = 1.0
+"""Seconds without an answer after which it is looked whether anybody listens at all."""
+
+
+class _Stopped(Exception):
+    """Its cause is what whoever was told raised."""
+
+
+@dataclass(slots=True)
+class _Patience:
+    """How long an answer is waited for."""
+
+    deadline: float
+    queued: Callable[[str], object] | None = None
+    """Told once that the command is queued and nobody listens. If it returns, the wait has no end."""
+
+    @property
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def tell(self, batch_id: str) -> None:
+        """Raises `_Stopped`: whoever was told wants no more."""
+        if self.queued is not None:
+            tell, self.queued = self.queued, None
+            try:
+                tell(batch_id)
+            except Exception as error:
+                raise _Stopped from error  # it may be one that a lost connection raises too
+            self.deadline = float("inf")
 
 
 class BatchClient:
@@ -68,19 +99,32 @@ class BatchClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def create(self, request: BatchVideoRequest | Mapping[str, Any], *, process: bool = True) -> str:
-        """Create a batch, have it made, and return its id. `process`: False leaves it pending."""
+    def create(
+        self,
+        request: BatchVideoRequest | Mapping[str, Any],
+        *,
+        process: bool = True,
+        queued: Callable[[str], object] | None = None,
+    ) -> str:
+        """Create a batch, have it made, and return its id.
+
+        Args:
+            request: as of `BatchService.create_batch`.
+            process: False leaves it pending.
+            queued: called with the batch's id once the command is in its queue and no service listens there. If it
+                returns, the answer is waited for however long it takes; without it, `Unanswered` is raised in time.
+        """
         given = request.model_dump(mode="json", exclude_unset=True) if isinstance(request, BaseModel) else request
         data = {**given, "process": process}
         if data.get("id") is None:  # chosen here, so that its answer can be listened for
             data["id"] = new_batch_id()
         try:
-            return str(self._ask("create", data, data["id"])["batch_id"])
+            return str(self._ask("create", data, data["id"], queued)["batch_id"])
         except Unanswered as error:
             if not error.sent:
                 raise
             way_out = f"Another one would be paid for too: with the id {data['id']} the same request is the same batch"
-            raise Unanswered(f"{error}. {way_out}", sent=True) from error
+            raise Unanswered(f"{error}. {way_out}", sent=True, queued=error.queued) from error
 
     def process(self, batch_id: str, concurrency: int | None = None) -> None:
         """Have a batch made."""
@@ -99,10 +143,15 @@ class BatchClient:
         changes: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         pay_again: bool = False,
+        move_server: bool = False,
     ) -> None:
-        """Try again what failed or was cancelled. `changes`: for a job's id, the fields of its request that change."""
+        """Try again what failed or was cancelled. `changes`: for a job's id, the fields of its request that change.
+
+        `pay_again`, `move_server`: as of `BatchService.retry_batch`.
+        """
         listed = None if job_ids is None else list(job_ids)
-        self._ask("retry", _given(batch_id=batch_id, job_ids=listed, changes=changes, pay_again=pay_again))
+        consents = {"pay_again": pay_again} | ({"move_server": True} if move_server else {})
+        self._ask("retry", _given(batch_id=batch_id, job_ids=listed, changes=changes, **consents))
 
     def report(self, batch_id: str) -> Batch:
         """A batch as it is, with as many of its jobs as 8 MiB hold."""
@@ -124,31 +173,61 @@ class BatchClient:
         with self._lock:
             self._drop()
 
-    def _ask(self, name: str, data: dict[str, Any], new_id: Any = None) -> dict[str, Any]:
+    def listening(self) -> bool:
+        """Whether a service takes commands there at the moment.
+
+        Raises:
+            Unanswered: RabbitMQ is away, or refuses us.
+        """
+        with self._lock:
+            try:
+                with suppress(*LOST):
+                    return self._consumed("create")
+                self._drop()  # it may have been lost long ago: a new one tells
+                return self._consumed("create")
+            except LOST as error:
+                self._drop()
+                raise unreachable(self.broker, error) from error
+
+    def _consumed(self, command: str) -> bool:
+        return self._connected().consumers(command) > 0
+
+    def _ask(
+        self, name: str, data: dict[str, Any], new_id: Any = None, queued: Callable[[str], object] | None = None
+    ) -> dict[str, Any]:
         order = Order(name, data, self.source)
         batch_id = checked_id(data["batch_id"]) if new_id is None else str(new_id)
         with self._lock:
-            return result(self._answered(order, batch_id))
+            try:
+                told = self._answered(order, batch_id, _Patience(time.monotonic() + self.timeout, queued))
+            except _Stopped as stopped:
+                raise stopped.__cause__ or stopped from None
+        return result(told)
 
-    def _answered(self, order: Order, batch_id: str) -> Told:
-        deadline, sent = time.monotonic() + self.timeout, False
+    def _answered(self, order: Order, batch_id: str, patience: _Patience) -> Told:
+        sent, pause = False, _FIRST_PAUSE
         while True:
+            line = None
             try:
                 line = self._connected()
-                sent = True
-                told = _exchange(line, order, batch_id, deadline)
+                told = _exchange(line, order, batch_id, patience)
+                if told is not None:
+                    return told
+                queued = not self._consumed(order.name)
             except LOST as error:
                 self._drop()
-                if not self._was_connected or time.monotonic() > deadline:
+                refused = self.broker.refusal(error) is not None
+                sent = sent or not (line is None or refused)
+                if refused or not self._was_connected or patience.left < 0:
                     raise unreachable(self.broker, error, sent=sent) from error
-                time.sleep(_PAUSE)  # it is away: do not run against the door
-                continue
+                time.sleep(pause)  # it is away: do not run against the door
+                pause = min(2 * pause, _LONGEST_PAUSE)
             except BaseException:
                 self._drop()  # an answer that is still to come would wait there
                 raise
-            if told is None:
-                raise unanswered(self.broker, f"the command {order.name!r} about the batch {batch_id}", self.timeout)
-            return told
+            else:
+                what = f"the command {order.name!r} about the batch {batch_id}"
+                raise unanswered(self.broker, what, self.timeout, queued=queued)
 
     def _connected(self) -> Line:
         if self._line is None:
@@ -163,7 +242,7 @@ class BatchClient:
             self._line = None
 
 
-def _exchange(line: Line, order: Order, batch_id: str, deadline: float) -> Told | None:
+def _exchange(line: Line, order: Order, batch_id: str, patience: _Patience) -> Told | None:
     """Send a command and wait for what it brings: a report for `report`, else the answer. None: nothing came."""
     wanted = "batch.reported" if order.name == "report" else ACCEPTED
     bindings = []
@@ -171,16 +250,17 @@ def _exchange(line: Line, order: Order, batch_id: str, deadline: float) -> Told 
         bindings = [(EVENTS, f"command.*.{batch_id}.#"), (REPLAYS, f"batch.reported.{batch_id}.#")]
     for binding in bindings:
         line.bind(*binding)
-    try:
-        line.send(order)
-        while (left := deadline - time.monotonic()) > 0:
-            told = line.receive(left)
-            if told is not None and told.answers == order.id and told.name in (wanted, REJECTED):
-                return told
-    finally:
-        for binding in bindings:
-            line.unbind(*binding)
-    return None
+    line.send(order)
+    answer = None
+    while answer is None and (left := patience.left) > 0:
+        told = line.receive(min(left, _LOOK))
+        if told is None and patience.queued is not None and not line.consumers(order.name):
+            patience.tell(batch_id)
+        if told is not None and told.answers == order.id and told.name in (wanted, REJECTED):
+            answer = told
+    for binding in bindings:  # where it fails, the line is of no more use
+        line.unbind(*binding)
+    return answer
 
 
 def _given(**data: Any) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pika
-from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled, UnroutableError
 
 from actors.broker import topology
+from actors.broker.quiet import hush
+from actors.broker.refusals import NOT_FOUND, innermost, refusal
 from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, SoraBatchError
 from actors.expectations import ID_PATTERN
 from actors.settings import load_settings, masked_url
@@ -30,13 +32,18 @@ _BLOCKED_SECONDS = 10.0
 
 
 class Unanswered(SoraBatchError):
-    """RabbitMQ could not be reached, or no service answered in time. `sent`: the command may still be obeyed."""
+    """RabbitMQ could not be reached or refused the command, or no service answered in time.
+
+    Attributes:
+        sent: the command may still be obeyed.
+        queued: the command is in its queue, and no service listened there: it is obeyed when one starts.
+    """
 
     code = ErrorCode.UNAVAILABLE
 
-    def __init__(self, message: str, *, sent: bool = False) -> None:
+    def __init__(self, message: str, *, sent: bool = False, queued: bool = False) -> None:
         super().__init__(message)
-        self.sent = sent
+        self.sent, self.queued = sent, queued
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,10 @@ class Broker:
 
     url: str
     queue_type: str = topology.QUORUM
+
+    def refusal(self, error: BaseException) -> str | None:
+        """What the broker refused, if it is there and refused something."""
+        return refusal(error, topology.connection_parameters(self.url).credentials.username)
 
 
 def broker_of(url: str | None) -> Broker:
@@ -81,26 +92,31 @@ def checked_id(batch_id: str) -> str:
 
 
 def unreachable(broker: Broker, error: BaseException, *, sent: bool = False) -> Unanswered:
-    """That RabbitMQ is not there, and what to do."""
-    place, reason = masked_url(broker.url), _reason(error)
+    """That RabbitMQ is not there or refused something, and what to do."""
+    refused = broker.refusal(error)
+    if refused is not None:
+        return Unanswered(refused, sent=sent)
+    inner = innermost(error)
+    reason = str(inner) or type(inner).__name__
+    place = masked_url(broker.url)
     return Unanswered(f"RabbitMQ at {place} can't be reached: {reason}; see that it runs, and AMQP_URL", sent=sent)
 
 
-def unanswered(broker: Broker, what: str, seconds: float) -> Unanswered:
+def unanswered(broker: Broker, what: str, seconds: float, *, queued: bool = False) -> Unanswered:
     """That nobody answered, and what to do."""
+    place = masked_url(broker.url)
+    if queued:
+        return Unanswered(
+            f"no service is listening at the RabbitMQ at {place}: {what} is queued, and obeyed when `sora-batch serve` "
+            "starts there",
+            sent=True,
+            queued=True,
+        )
     return Unanswered(
-        f"no answer within {seconds:g} s to {what}: is `sora-batch serve` running with the RabbitMQ at "
-        f"{masked_url(broker.url)}? The command waits there until a service takes it",
+        f"no answer within {seconds:g} s to {what}: is `sora-batch serve` running with the RabbitMQ at {place}? "
+        "The command waits there until a service takes it",
         sent=True,
     )
-
-
-def _reason(error: BaseException) -> str:
-    """What is the matter: pika nests it, and often says nothing itself."""
-    inner = next((each for each in error.args if isinstance(each, BaseException)), None)
-    if inner is None:
-        inner = getattr(error, "exception", None) or error.__cause__
-    return _reason(inner) if inner is not None else str(error) or type(error).__name__
 
 
 class Order:
@@ -146,11 +162,14 @@ class Told:
 class Line:
     """Not for two threads at a time. Any method may raise one of `LOST`; then it is of no more use."""
 
+    @hush()
     def __init__(self, broker: Broker, *bindings: tuple[str, str]) -> None:
         """Connect; `bindings`: pairs of an exchange and a key, of what to receive."""
         parameters = topology.connection_parameters(broker.url)
         parameters.blocked_connection_timeout = _BLOCKED_SECONDS
         self._connection = pika.BlockingConnection(parameters)
+        self._undeclared: ChannelClosedByBroker | None = None
+        """Why nothing was declared: what is missing then, is missing for this."""
         try:
             self._channel = self._open(broker.queue_type)
             self._queue = self._channel.queue_declare("", exclusive=True).method.queue
@@ -169,28 +188,50 @@ class Line:
         try:
             topology.declare(channel, queue_type)
         except ChannelClosedByBroker as error:
-            # Its operators have declared it in their way, or this user must not: what is missing, `bind` will tell.
-            logger.debug("the topology is not ours to declare: %s", error.reply_text)
+            # Its operators have declared it in their way, or this user must not: it may be there all the same.
+            self._undeclared = error
             channel = self._connection.channel()
         channel.confirm_delivery()
         return channel
 
+    @hush()
     def bind(self, exchange: str, key: str) -> None:
         """Receive what is published there with this key."""
         self._channel.queue_bind(self._queue, exchange, key)
 
+    @hush()
     def unbind(self, exchange: str, key: str) -> None:
         """Receive it no more."""
         self._channel.queue_unbind(self._queue, exchange, key)
 
+    @hush()
     def send(self, order: Order) -> None:
-        """Send a command, and wait until the broker has it."""
+        """Send a command, and wait until the broker has it in a queue."""
         properties = pika.BasicProperties(
             content_type="application/cloudevents+json", delivery_mode=2, message_id=order.id,
             type=f"sora-batch.{order.name}.v1", timestamp=int(time.time()), app_id="sora-batch",
         )  # fmt: skip
-        self._channel.basic_publish(topology.COMMANDS, order.name, order.body, properties)
+        try:
+            self._channel.basic_publish(topology.COMMANDS, order.name, order.body, properties, mandatory=True)
+        except UnroutableError as error:
+            raise self._undeclared or error from None
 
+    @hush()
+    def consumers(self, command: str) -> int:
+        """How many consumers such commands have: none where they have no queue."""
+        channel = self._connection.channel()
+        try:
+            queue = topology.CANCELS if command == "cancel" else topology.COMMANDS
+            return int(channel.queue_declare(queue, passive=True).method.consumer_count)
+        except ChannelClosedByBroker as error:
+            if error.reply_code != NOT_FOUND:
+                raise
+            return 0
+        finally:
+            if channel.is_open:
+                channel.close()
+
+    @hush()
     def receive(self, seconds: float) -> Told | None:
         """The next message; None: none came for so long."""
         deadline = time.monotonic() + seconds
@@ -206,6 +247,7 @@ class Line:
             if left <= 0 and not self._received:
                 return None
 
+    @hush()
     def close(self) -> None:
         """Let go of the connection; what its queue still holds is dropped."""
         if self._connection.is_open:

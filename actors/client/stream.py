@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from actors.broker.topology import EVENTS, REPLAYS
+from actors.broker.refusals import Attempts, Standing
+from actors.broker.topology import EVENTS, REPLAYS, connection_parameters
 from actors.client.answers import ACCEPTED, REJECTED, result
 from actors.client.line import LOST, SOURCE, Broker, Line, Order, Told, checked_id, unanswered, unreachable
 from actors.client.order import InOrder
@@ -21,7 +22,6 @@ from actors.model import Batch
 logger = logging.getLogger(__name__)
 _ENDING = {*FINAL_EVENTS.values(), "batch.deleted"}
 _TICK = 0.5
-_PAUSE = 0.5
 _REMEMBERED = 10_000
 
 
@@ -33,7 +33,8 @@ class _Source:
         self._line: Line | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._away = False
+        user = connection_parameters(broker.url).credentials.username
+        self._attempts, self._next_try = Attempts("stream", user, Standing()), 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -46,6 +47,11 @@ class _Source:
         self._closed.set()
         with self._lock:
             self._drop()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to come."""
+        return self._closed.is_set()
 
     def _drop(self) -> None:
         if self._line is not None:
@@ -66,6 +72,7 @@ class _Source:
     def _open(self) -> Line:
         if self._line is None:
             self._line = Line(self._broker, *self._bindings)
+            self._attempts.opened()
             self._connected(self._line)
         return self._line
 
@@ -74,16 +81,15 @@ class _Source:
 
     def _receive(self, seconds: float) -> Told | None:
         """The next message; None: none came for so long, or the broker is away."""
+        pause = self._next_try - time.monotonic()
+        if pause > 0:
+            self._closed.wait(min(seconds, pause))
+            return None
         try:
-            line = self._open()
-            self._away = False
-            return line.receive(seconds)
+            return self._open().receive(seconds)
         except LOST as error:
-            if not self._away:
-                logger.warning("RabbitMQ is away (%s); trying again", type(error).__name__)
-            self._away = True
+            self._next_try = time.monotonic() + self._attempts.lost(error)
             self._drop()
-            self._closed.wait(min(seconds, _PAUSE))
             return None
 
 

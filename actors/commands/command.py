@@ -139,6 +139,7 @@ class RetryData(Input):
     job_ids: list[Annotated[Text, Field(max_length=80)]] | None = None
     changes: dict[Annotated[Text, Field(max_length=80)], dict[str, JsonValue]] | None = None
     pay_again: StrictBool = False
+    move_server: StrictBool = False
 
 
 class ReportData(Input):
@@ -190,13 +191,15 @@ class CommandRefused(Exception):
     Attributes:
         errors: what is wrong, field by field.
         source, id, name: of the command, as far as they could be read.
+        well_formed: whether it is a command, and only its `data` is wrong.
     """
 
     def __init__(
-        self, errors: Iterable[FieldError], *, source: str = "", id: str | None = None, name: str | None = None  # noqa: A002
+        self, errors: Iterable[FieldError], *, source: str = "", id: str | None = None, name: str | None = None,  # noqa: A002
+        well_formed: bool = False,
     ) -> None:  # fmt: skip
         self.errors = tuple(errors)
-        self.source, self.id, self.name = source, id, name
+        self.source, self.id, self.name, self.well_formed = source, id, name, well_formed
         super().__init__(sentence(self.errors))
 
 
@@ -239,7 +242,7 @@ def parse(message: Message, *, max_bytes: int, max_size: int) -> Command:
     except _Wrong as wrong:
         raise CommandRefused([wrong.error], **known) from None
     except InvalidRequest as error:
-        raise CommandRefused(within_data(error), **known) from None
+        raise CommandRefused(within_data(error), **known, well_formed=True) from None
     return Command(name, envelope.source, envelope.id, message.digest, data)
 
 

@@ -2,7 +2,7 @@
 
 No message is in dramatiq's format, and nothing in a message decides where it goes: the broker and its consumer below
 take the bytes as they are, and give them to the task of the queue that they came from. A message is acknowledged
-when it is answered; what can't be obeyed is put aside, confirmed, before that. Nothing that arrives ends a thread.
+when it is answered; what can't be read is put aside, confirmed, before that. Nothing that arrives ends a thread.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import dramatiq.worker
 import pika
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.errors import ConnectionClosed
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from actors.broker import topology
+from actors.broker.refusals import ACCESS_REFUSED, Attempts, Standing
 from actors.commands.command import Message
-from actors.commands.handler import Later, NotYet, Refused
+from actors.commands.handler import Later, NotYet, Unreadable
 
 logger = logging.getLogger(__name__)
 Handle = Callable[[Message, float | None], None]
@@ -39,8 +40,12 @@ _RESTART_SECONDS = 1.0
 _STOP_MILLISECONDS = 1000
 _CLOSE_SECONDS = 2.0
 _ERROR_MAX = 1000
+_GIVEN_UP = (
+    f"it went back to its queue {topology.DELIVERY_LIMIT} times: its service ended each time, or could not obey it"
+)
+_RETURNS = "x-delivery-count"
 _OF_THE_BROKER = (
-    "x-delivery-count",
+    _RETURNS,
     "x-death",
     "x-first-death-exchange",
     "x-first-death-queue",
@@ -67,6 +72,16 @@ class Properties(pika.BasicProperties):  # type: ignore[misc]
             return self
 
 
+def own_process() -> None:
+    """Set what pika and dramatiq have for the whole process: for a program that does nothing but serve."""
+    dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = _RESTART_SECONDS
+    # Their lines are ours, told once: each try to connect would be a dozen of pika's and one of dramatiq's criticals.
+    logging.getLogger("dramatiq").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    # pika looks the class up here for whatever a frame brings.
+    pika.spec.props[pika.BasicProperties.INDEX] = Properties
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A message on its way through a task, and what is needed to settle it."""
@@ -88,6 +103,12 @@ class Delivery:
         )  # fmt: skip
 
     @property
+    def returns(self) -> int:
+        """How often it went back to its queue."""
+        count = (self.properties.headers or {}).get(_RETURNS)
+        return count if isinstance(count, int) else 0
+
+    @property
     def since(self) -> float | None:
         """Since when it waits for its batch."""
         since = (self.properties.headers or {}).get(SINCE_HEADER)
@@ -101,37 +122,36 @@ def _text(value: Any) -> str | None:
 class CommandBroker(RabbitmqBroker):
     """dramatiq's broker with our consumer, our topology, and no way to send a message in dramatiq's format."""
 
-    def __init__(self, url: str, queue_type: str) -> None:
+    def __init__(self, url: str, queue_type: str, standing: Standing) -> None:
         super().__init__(middleware=[Verdict()], parameters=[])
-        self.parameters = topology.connection_parameters(url)
-        self._queue_type = queue_type
-        self._away: set[str] = set()
-        # pika looks the class up here for whatever a frame brings.
-        pika.spec.props[pika.BasicProperties.INDEX] = Properties
+        parameters = topology.connection_parameters(url)
+        self.parameters, self._queue_type = parameters, queue_type
+        user = parameters.credentials.username
+        self._attempts = {name: Attempts(name, user, standing) for name in THREADS}
+        self._pauses = dict.fromkeys(THREADS, 0.0)
+        self.stopping = threading.Event()
+        """Set when nobody shall wait for the broker any more."""
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
-        """A consumer on a connection of its own, which has declared what it needs.
+        """A consumer on a connection of its own, which has declared what it needs; once the broker is there.
 
         Raises:
-            ConnectionClosed: the broker is away, or has it otherwise.
+            ConnectionClosed: we are to stop.
         """
-        try:
-            consumer = CommandConsumer(self.parameters, self._queue_type, queue_name, prefetch, timeout)
-        except Exception as error:
-            self._note_away(queue_name, error)
-            raise _lost(error) from error
-        if queue_name in self._away:
-            self._away.discard(queue_name)
-            logger.info("RabbitMQ is back", extra={"action": "broker_back", "queue": queue_name})
-        return consumer
+        while not self.stopping.wait(self._pauses[queue_name]):
+            lost = partial(self._lost, queue_name)
+            try:
+                consumer = CommandConsumer(self.parameters, self._queue_type, queue_name, prefetch, timeout, lost)
+            except Exception as error:  # noqa: BLE001  (it has many faces)
+                lost(error)
+            else:
+                self._pauses[queue_name] = 0.0
+                self._attempts[queue_name].opened()
+                return consumer
+        raise _lost(ConnectionError("the service stops"))
 
-    def _note_away(self, queue_name: str, error: Exception) -> None:
-        if queue_name not in self._away:
-            self._away.add(queue_name)
-            logger.warning(
-                "RabbitMQ is away; trying again",
-                extra={"action": "broker_away", "queue": queue_name, "error": f"{type(error).__name__}: {error}"},
-            )
+    def _lost(self, queue_name: str, error: Exception) -> None:
+        self._pauses[queue_name] = self._attempts[queue_name].lost(error)
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:  # noqa: ARG002  (dramatiq's signature)
         """Have the queue consumed. What is declared at the broker is the topology's business."""
@@ -148,12 +168,14 @@ class CommandBroker(RabbitmqBroker):
 class CommandConsumer(dramatiq.Consumer):
     """Takes messages off one queue, on a connection of its own, and settles them there."""
 
-    def __init__(self, parameters: Any, queue_type: str, queue_name: str, prefetch: int, timeout: int) -> None:
-        self._queue_name = queue_name
+    def __init__(
+        self, parameters: Any, queue_type: str, queue_name: str, prefetch: int, timeout: int,
+        on_lost: Callable[[Exception], None],
+    ) -> None:  # fmt: skip
+        self._queue_name, self._on_lost = queue_name, on_lost
         self._connection = pika.BlockingConnection(parameters)
         try:
-            self._aside = self._connection.channel()
-            topology.declare(self._aside, queue_type)
+            self._aside = self._declared(queue_type)
             self._aside.confirm_delivery()
             self._channel = self._connection.channel()
             self._channel.basic_qos(prefetch_count=prefetch)
@@ -162,6 +184,18 @@ class CommandConsumer(dramatiq.Consumer):
             with suppress(Exception):
                 self._connection.close()
             raise
+
+    def _declared(self, queue_type: str) -> Any:
+        """A channel, once all that is needed is there."""
+        channel = self._connection.channel()
+        try:
+            topology.declare(channel, queue_type)
+        except ChannelClosedByBroker as error:
+            if error.reply_code != ACCESS_REFUSED:
+                raise
+            channel = self._connection.channel()  # this user must not declare: it may be there all the same
+            topology.expect(channel, (topology.COMMANDS, topology.WAITING), topology.queues(queue_type))
+        return channel
 
     def __next__(self) -> dramatiq.MessageProxy | None:
         """The next message, or None if none came for a while.
@@ -173,14 +207,7 @@ class CommandConsumer(dramatiq.Consumer):
         try:
             method, properties, body = next(self._deliveries)
         except Exception as error:  # noqa: BLE001  (a lost connection has many faces)
-            logger.warning(
-                "the connection of a consumer was lost; what was not settled comes again",
-                extra={
-                    "action": "consumer_lost",
-                    "queue": self._queue_name,
-                    "error": f"{type(error).__name__}: {error}",
-                },
-            )
+            self._on_lost(error)
             raise _lost(error) from None
         if method is None:
             return None
@@ -190,7 +217,12 @@ class CommandConsumer(dramatiq.Consumer):
         )  # fmt: skip
         given = {"delivery": delivery}
         message: dramatiq.Message[Any] = dramatiq.Message(self._queue_name, self._queue_name, (), given, {})
-        return dramatiq.MessageProxy(message)
+        proxy = dramatiq.MessageProxy(message)
+        if method.redelivered and delivery.returns >= topology.DELIVERY_LIMIT:  # the broker would not bring it again
+            proxy.verdict = Unreadable(_GIVEN_UP)  # type: ignore[attr-defined]
+            self.nack(proxy)
+            return None
+        return proxy
 
     def ack(self, message: dramatiq.MessageProxy) -> None:
         """Acknowledge it: it was answered."""
@@ -207,7 +239,7 @@ class CommandConsumer(dramatiq.Consumer):
             self._settle(message, partial(self._move, delivery, topology.WAITING, delivery.routing_key, headers))
         else:
             headers = {ERROR_HEADER: _reason(verdict)}
-            self._settle(message, partial(self._move, delivery, "", topology.DEAD, headers))
+            self._settle(message, partial(self._move, delivery, "", topology.UNREADABLE, headers))
 
     def _settle(self, message: dramatiq.MessageProxy, settle: Callable[[Any, int], None]) -> None:
         delivery: Delivery = message.kwargs["delivery"]
@@ -250,7 +282,9 @@ def _lost(error: Exception) -> ConnectionClosed:
 
 
 def _reason(verdict: BaseException | None) -> str:
-    text = str(verdict) if isinstance(verdict, Refused) else f"the service failed: {type(verdict).__name__}: {verdict}"
+    text = (
+        str(verdict) if isinstance(verdict, Unreadable) else f"the service failed: {type(verdict).__name__}: {verdict}"
+    )
     return text.encode("utf-8", "backslashreplace").decode()[:_ERROR_MAX]
 
 
@@ -268,7 +302,7 @@ class Verdict(dramatiq.Middleware):
     ) -> None:  # fmt: skip
         """Note it."""
         if exception is not None:
-            if not isinstance(exception, Refused | Later | NotYet):
+            if not isinstance(exception, Unreadable | Later | NotYet):
                 logger.error("a command's task failed", exc_info=exception, extra={"action": "task_failed"})
             message.verdict = exception  # type: ignore[attr-defined]
             message.fail()
@@ -281,14 +315,13 @@ class CommandConsumers:
         url: of the broker.
         handle: obeys one command; called from several threads.
         queue_type: of the queues, `quorum` or `classic`.
+        standing: what this process has logged of the broker.
     """
 
-    def __init__(self, url: str, handle: Handle, queue_type: str = topology.QUORUM) -> None:
-        dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = _RESTART_SECONDS
-        # Its lines are ours, told once: each try to connect would be one of its criticals.
-        logging.getLogger("dramatiq").setLevel(logging.CRITICAL + 1)
-        logging.getLogger("pika").setLevel(logging.CRITICAL)
-        self._broker = CommandBroker(url, queue_type)
+    def __init__(
+        self, url: str, handle: Handle, queue_type: str = topology.QUORUM, standing: Standing | None = None
+    ) -> None:
+        self._broker = CommandBroker(url, queue_type, standing or Standing())
         for queue_name in THREADS:
             self._declare(queue_name, handle)
         self._workers = [
@@ -303,7 +336,7 @@ class CommandConsumers:
             handle(delivery.message, delivery.since)
 
         declared = dramatiq.actor(
-            broker=self._broker, actor_name=queue_name, queue_name=queue_name, throws=(Refused, Later, NotYet)
+            broker=self._broker, actor_name=queue_name, queue_name=queue_name, throws=(Unreadable, Later, NotYet)
         )
         declared(task)
 
@@ -314,6 +347,7 @@ class CommandConsumers:
 
     def stop(self) -> None:
         """Take nothing new, finish what is in hand; what takes too long goes back to the broker."""
+        self._broker.stopping.set()
         stopping = [
             threading.Thread(target=worker.stop, kwargs={"timeout": _STOP_MILLISECONDS}, daemon=True)
             for worker in self._workers

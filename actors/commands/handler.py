@@ -1,6 +1,7 @@
 """CommandHandler: obeys one command after the other through BatchService, and answers each.
 
-Knows nothing of queues: what is to become of the message, it says by returning (done) or by one of three exceptions.
+Knows nothing of queues: what is to become of the message, it says by returning (answered) or by one of three
+exceptions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 import pika
 
@@ -55,8 +56,8 @@ _PAGE = 200
 _MAY_PRECEDE = {CommandName.PROCESS, CommandName.CANCEL, CommandName.RETRY}
 
 
-class Refused(Exception):
-    """The command can't be obeyed; whoever sent it was told. The message is to be kept for inspection."""
+class Unreadable(Exception):
+    """The message is no command. It is to be kept for inspection, answered or not."""
 
 
 class Later(Exception):
@@ -95,14 +96,16 @@ class CommandHandler:
             since: when its batch was first looked for, if it comes again.
 
         Raises:
-            Refused, NotYet, Later: see there.
+            Unreadable, NotYet, Later: see there.
         """
         settings = self._service.settings
         try:
             command = parse(message, max_bytes=settings.command_max_bytes, max_size=settings.batch_max_size)
         except CommandRefused as refused:
             self._refuse_unread(message, refused)
-            raise Refused(str(refused)) from None
+            if refused.well_formed:
+                return
+            raise Unreadable(str(refused)) from None
         answer = publication(self._obey(command, since))
         if answer.refused is None:
             self._show(command)
@@ -116,8 +119,6 @@ class CommandHandler:
                 "refused": answer.refused,
             },
         )
-        if answer.refused is not None:
-            raise Refused(answer.refused)
 
     def _refuse_unread(self, message: Message, refused: CommandRefused) -> None:
         logger.warning("a message was refused", extra={"action": "command_refused", "error": str(refused)})
@@ -180,11 +181,13 @@ class CommandHandler:
             case RetryData():
                 columns, references = changed_columns(data.changes or {}, settings, paths=False)
                 job_ids = None if data.job_ids is None else tuple(data.job_ids)
-                return Retry(data.batch_id, job_ids, columns, references, data.pay_again)
+                return Retry(data.batch_id, job_ids, columns, references, data.pay_again, data.move_server)
             case ReportData():
                 return Show(data.batch_id)
             case ReplayData():
                 return Replay(data.batch_id)
+            case _ as unreachable:
+                assert_never(unreachable)
 
     def _wait_out(self, act: Callable[[], T]) -> T:
         """Do it, and again while the database is away.
@@ -222,6 +225,10 @@ class CommandHandler:
                 while page := self._wait_out(partial(self._service.recorded, batch_id, sequence, _PAGE)):
                     sequence = page[-1].sequence + 1
                     self._confirmed([self._replay(record, command.id) for record in page])
+            case CreateData() | ProcessData() | CancelData() | RetryData():
+                pass
+            case _ as unreachable:
+                assert_never(unreachable)
 
     def _replay(self, record: EventRecord, correlation: str) -> Future[Any]:
         identity = f"{record.batch_id}:{record.sequence:010d}"

@@ -17,9 +17,9 @@ from tests.chaos.house import House
 
 Row = dict[str, Any]
 _ERROR = re.compile(r"\S+ \S+ (error|critical) ")
-_DEAD = "sora.batch.commands.dead"
+_UNREADABLE = "sora.batch.commands.unreadable"
 QUEUES = {
-    QUEUE, _DEAD, "sora.batch.commands", "sora.batch.cancels", "sora.batch.commands.waiting",
+    QUEUE, _UNREADABLE, "sora.batch.commands", "sora.batch.cancels", "sora.batch.commands.waiting",
 }  # fmt: skip
 """All that may be there, by name."""
 _OTHERS = (
@@ -55,7 +55,7 @@ class Evidence:
     """Of each file in the folder of videos: its bytes and its SHA-256."""
     queues: dict[str, int]
     """Of each queue, how many messages are in it."""
-    dead: list[str]
+    aside: list[str]
     """The bodies of what was put aside."""
     sessions: list[Row]
     locks: list[Row]
@@ -93,7 +93,7 @@ def gather(
         created=created,
         files={str(path): _file(path) for path in house.videos.rglob("*") if path.is_file()},
         queues={name: int(count) for name, count in map(str.split, queues.splitlines())},
-        dead=_dead(house),
+        aside=_aside(house),
         sessions=house.rows(_OTHERS),
         locks=house.rows(_LOCKS),
         exits=exits,
@@ -119,12 +119,12 @@ def _file(path: Path) -> tuple[int, str]:
     return len(content), hashlib.sha256(content).hexdigest()
 
 
-def _dead(house: House) -> list[str]:
+def _aside(house: House) -> list[str]:
     bodies = []
     connection = pika.BlockingConnection(pika.URLParameters(house.rabbitmq.url))
     try:
         channel = connection.channel()
-        while (got := channel.basic_get(_DEAD, auto_ack=True))[0] is not None:
+        while (got := channel.basic_get(_UNREADABLE, auto_ack=True))[0] is not None:
             bodies.append(got[2].decode(errors="replace"))
     finally:
         connection.close()

@@ -199,10 +199,9 @@ def _commands_are_answered(seen: Evidence) -> Iterator[str]:
             codes = {error["code"] for error in answer["data"].get("errors", [])}
             if codes - _REFUSABLE and "7" not in command.body.decode().partition('"videos":')[2][:3]:
                 yield f"the command {command.id} for {command.batch_id} was refused: {answer['data']}"
-    refused = {each for each, told in seen.answers.items() if any("command.rejected" in body for body in told)}
-    for body in seen.dead:
-        if (command_id := json.loads(body)["id"]) not in refused:
-            yield f"the command {command_id} ({names.get(command_id)}) was put aside, and not refused"
+    for body in seen.aside:  # all can be read
+        command_id = json.loads(body)["id"]
+        yield f"the command {command_id} ({names.get(command_id)}) was put aside"
 
 
 def _nothing_is_left_lying(seen: Evidence) -> Iterator[str]:
@@ -215,7 +214,7 @@ def _nothing_is_left_lying(seen: Evidence) -> Iterator[str]:
     for name, count in seen.queues.items():
         if name not in QUEUES:
             yield f"an orphan queue: {name}"
-        elif count and not name.endswith(".dead"):
+        elif count and not name.endswith(".unreadable"):
             yield f"{count} messages are left in {name}"
     for what, rows in (("session", seen.sessions), ("lock", seen.locks)):
         for row in rows:

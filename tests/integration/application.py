@@ -40,7 +40,7 @@ class Application:
         self.queue = f"application-{uuid.uuid4()}"
         self._heard: dict[str, Received] = {}
         self._connect()
-        for name in (topology.COMMANDS, topology.CANCELS, topology.WAITING, topology.DEAD):
+        for name in (topology.COMMANDS, topology.CANCELS, topology.WAITING, topology.UNREADABLE):
             self._empty(name)
 
     def _empty(self, name: str) -> None:
@@ -108,11 +108,11 @@ class Application:
     def ask(self, name: str, data: dict[str, Any], **more: Any) -> Received:
         return self.answer(self.send(name, data, **more))
 
-    def dead(self) -> list[tuple[Any, bytes]]:
+    def aside(self) -> list[tuple[Any, bytes]]:
         """Properties and bodies of what was put aside so far."""
         letters = []
         while True:
-            method, properties, body = self.channel.basic_get(topology.DEAD, auto_ack=True)
+            method, properties, body = self.channel.basic_get(topology.UNREADABLE, auto_ack=True)
             if method is None:
                 return letters
             letters.append((properties, body))

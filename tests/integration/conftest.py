@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.broker.connection import Connection
-from actors.commands.consumer import CommandConsumers
+from actors.commands.consumer import CommandConsumers, own_process
 from actors.commands.handler import CommandHandler
 from actors.service import BatchService
 from tests.integration.application import Application
@@ -88,6 +88,7 @@ def application(rabbitmq: RabbitMQ) -> Iterator[Application]:
 @pytest.fixture
 def consume(rabbitmq: RabbitMQ) -> Iterator[Callable[..., None]]:
     """Consume commands for a service; `around` gets between."""
+    own_process()  # as `serve` does
     started: list[tuple[threading.Event, CommandConsumers, Connection]] = []
 
     def start(service: BatchService, around: Callable[[Any], Any] = lambda handle: handle) -> None:

@@ -217,7 +217,7 @@ _PASSED_BY: dict[Operation, str] = {
     Operation.COMMAND_RETRY: f"{_ANSWERED}, mark",
     Operation.COMMAND_REPORT: _ANSWERED,
     Operation.COMMAND_REPLAY: _ANSWERED,
-    Operation.COMMAND_REFUSED: "declare, command, publish, confirm, put elsewhere, moved",
+    Operation.COMMAND_REFUSED: _ANSWERED,
     Operation.COMMAND_MALFORMED: "declare, publish, confirm, put elsewhere, moved",
     Operation.COMMAND_EARLY: "declare, put elsewhere, moved",
 }

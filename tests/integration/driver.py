@@ -34,7 +34,7 @@ if not __package__:
 from actors.broker.publisher import EventPublisher  # noqa: F401  (what is imported before the fork, no child has to)
 from actors.commands import handler as handling
 from actors.commands.command import Message
-from actors.commands.consumer import CommandConsumers
+from actors.commands.consumer import CommandConsumers, own_process
 from actors.commands.handler import CommandHandler
 from actors.errors import BatchReleased
 from actors.messages import LetGo, Lost
@@ -262,6 +262,7 @@ def _obey(order: Order) -> None:
             finally:
                 handled.set()
 
+        own_process()
         consumers = CommandConsumers(order["options"]["amqp_url"], handle)
         consumers.start()
         handled.wait()

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from actors.broker.connection import Connection
-from actors.commands.consumer import CommandConsumers
+from actors.commands.consumer import CommandConsumers, own_process
 from actors.commands.handler import CommandHandler
 from actors.service import BatchService
 from tests.integration.application import Application, Received
@@ -65,11 +65,13 @@ class DyingOfCommands:
         about = {"batch_id": batch_id}
         name, data = {
             Operation.COMMAND_CREATE: ("create", videos("A lake", id=batch_id, process=False)),
-            Operation.COMMAND_MALFORMED: ("create", {"id": batch_id, "videos": []}),
             Operation.COMMAND_REFUSED: ("retry", about),
             Operation.COMMAND_EARLY: ("process", about),
         }.get(self._operation, (self._operation.removeprefix("command "), about))
-        self._sent[batch_id] = self._application.send(name, data)
+        if self._operation is Operation.COMMAND_MALFORMED:
+            self._sent[batch_id] = self._application.send("create", about, specversion="2.0")
+        else:
+            self._sent[batch_id] = self._application.send(name, data)
 
     def finish(self) -> None:
         """Have one process obey what is left, and see that each command was done once and answered alike."""
@@ -79,6 +81,7 @@ class DyingOfCommands:
                 service.create_batch(videos("A lake", id=batch_id))
         stopping, publisher = threading.Event(), Connection(self._application.url)
         handler = CommandHandler(service, publisher.publish, stopping)
+        own_process()
         consumers = CommandConsumers(self._application.url, handler.handle)
         assert service.broker is not None
         service.broker.start()

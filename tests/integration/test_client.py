@@ -1,16 +1,24 @@
 """The client for applications against a real broker and a service."""
 
 import asyncio
+import contextlib
+import logging
 import re
+import signal
+import threading
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import dramatiq.worker
 import pika
 import pytest
 
 from actors import AsyncBatchClient, BatchClient, Conflict, InvalidRequest, NotFound, SettingsError, Unanswered
+from actors.broker import topology
 from actors.client.line import Line, Order
 from actors.events import Event
 from actors.service import BatchService
@@ -69,7 +77,7 @@ def test_a_batch_that_goes_on_is_followed_over_its_first_end(
     provider.fault(on="create", do="answer", status=400)
     batch_id = client.create(videos("A lake"))
     until(lambda: serving.get_batch_status(batch_id).status == "failed")
-    client.retry(batch_id)
+    client.retry(batch_id, [f"{batch_id}-01"])
     until(lambda: serving.get_batch_status(batch_id).status == "completed")
     names = [event.name for event in client.events(batch_id)]
     assert names.count("batch.failed") == 1
@@ -233,3 +241,103 @@ def test_an_asyncio_feed(rabbitmq: RabbitMQ) -> None:
             return await first
 
     assert asyncio.run(program())["specversion"] == "1.0"
+
+
+class Nobody(ThreadPoolExecutor):
+    """The executor of a program whose threads are all busy."""
+
+    def submit(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("a thread of the program's was taken")
+
+
+def test_streams_take_no_thread_of_the_program(serving: BatchService, rabbitmq: RabbitMQ, provider: Provider) -> None:
+    """And their own ends with each of them, also of one whose task is cancelled."""
+    provider.options(latency=1.0)
+
+    async def names(client: AsyncBatchClient, batch_id: str) -> list[str]:
+        return [event.name async for event in client.events(batch_id)]
+
+    async def first(client: AsyncBatchClient) -> dict[str, Any]:
+        async for document in client.subscribe():
+            return document
+        raise AssertionError
+
+    async def program() -> list[list[str]]:
+        asyncio.get_running_loop().set_default_executor(Nobody())
+        async with AsyncBatchClient(rabbitmq.url) as client:
+            assert await client.listening()
+            told = asyncio.ensure_future(first(client))
+            waiting = asyncio.ensure_future(names(client, await client.create(videos("A sea"), process=False)))
+            batch_id = await client.create(videos("A lake"))
+            streams = [asyncio.ensure_future(names(client, batch_id)) for _ in range(10)]
+            seen = await asyncio.gather(*streams)
+            assert (await client.report(batch_id)).status == "completed"
+            await told
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            asyncio.get_running_loop()._default_executor = None  # type: ignore[attr-defined]
+            return seen
+
+    seen = asyncio.run(program())
+    assert {each[-1] for each in seen} == {"batch.completed"}
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("sora-client")])
+
+
+def test_nobody_listens_is_told_and_the_command_waits(client: BatchClient, application: Application) -> None:
+    client.timeout = 0.5
+    assert not client.listening()
+    with pytest.raises(Unanswered, match="no service is listening") as unanswered:
+        client.create(videos("A lake", id="nature"))
+    assert (unanswered.value.sent, unanswered.value.queued) == (True, True)
+    assert "with the id nature the same request is the same batch" in str(unanswered.value)
+    assert application.count(topology.COMMANDS) == 1
+    queued: list[str] = []
+
+    def enough(batch_id: str) -> None:
+        queued.append(batch_id)
+        raise InterruptedError
+
+    client.timeout = 30.0
+    with pytest.raises(InterruptedError):
+        client.create(videos("A lake", id="nature"), queued=enough)
+    assert queued == ["nature"]
+    assert application.count(topology.COMMANDS) == 2
+
+
+def _global_state() -> list[Any]:
+    names = ["", "pika", "dramatiq", "actors", *(name for name in logging.Logger.manager.loggerDict if "pika" in name)]
+    loggers = [logging.getLogger(name) for name in sorted(names)]
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    levels = [(each.name, each.level, each.propagate, list(each.handlers)) for each in loggers]
+    return [
+        levels,
+        handlers,
+        list(warnings.filters),
+        dramatiq.worker.CONSUMER_RESTART_DELAY_SECS,
+        dict(pika.spec.props),
+    ]
+
+
+def test_the_library_leaves_the_state_of_its_program_alone_and_is_silent(
+    rabbitmq: RabbitMQ, start_service: Callable[..., BatchService], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", "pika")  # the command line, tested beside it, has set it
+    caplog.set_level("INFO")
+    before = _global_state()
+    port = Port()
+    with contextlib.ExitStack() as stack:
+        stack.callback(port.release)
+        away = f"amqp://guest:guest@{HOST}:{port.number}/"
+        service = start_service(amqp_url=away)
+        service.create_batch(videos("A lake"))
+        until(lambda: "RabbitMQ is away; trying again" in caplog.messages)
+        with pytest.raises(Unanswered):
+            BatchClient(away).create(videos("A lake"))
+        with BatchClient(rabbitmq.url, timeout=0.5) as client, pytest.raises(Unanswered):
+            client.report("nature")
+        assert not [record for record in caplog.records if record.name.startswith("pika")]
+        with pytest.raises(pika.exceptions.AMQPConnectionError):
+            pika.BlockingConnection(pika.URLParameters(away))
+    assert [record for record in caplog.records if record.name.startswith("pika")]  # of its own connections it is told
+    assert _global_state() == before

@@ -14,7 +14,7 @@ import pytest
 
 from actors.broker import topology
 from actors.commands.command import Message
-from actors.commands.handler import Refused
+from actors.commands.handler import Unreadable
 from actors.service import BatchService
 from tests.integration.application import Application
 from tests.integration.support import PATIENCE, check_journal, check_paid_once, numbered, until, videos
@@ -68,22 +68,56 @@ def test_a_command_that_is_delivered_twice_is_done_once(
     assert check_journal(service, "nature") == ["batch.created"]
 
 
-def test_a_refused_command_is_answered_and_kept_as_it_came(
+def test_a_refused_command_has_its_answer_and_is_kept_nowhere(
     application: Application, service: BatchService, consume: Callable[..., None]
 ) -> None:
     consume(service)
-    body = json.dumps({"specversion": "1.0", "id": "7", "source": "/a", "type": "sora-batch.create.v1", "data": {}})
+    application.channel.queue_declare(topology.DEAD, durable=True)  # as an earlier version left it
+    answers = [
+        application.ask("create", {"videos": [{"prompt": "A lake", "duration": 0}]}),
+        application.ask("cancel", {"batch_id": "no.id"}),
+        application.ask("report", {"batch_id": "nowhere"}),
+        application.ask("create", {"videos": 7 * ["no object"], "metadata": 1}),
+    ]
+    assert {answer.name for answer in answers} == {"command.rejected"}
+    assert [answer.data["errors"][0]["field"] for answer in answers] == [
+        "/data/videos/0/duration", "/data/batch_id", "/data/batch_id", "/data/videos/0",
+    ]  # fmt: skip
+    queues = (topology.COMMANDS, topology.CANCELS, topology.WAITING, topology.UNREADABLE, topology.DEAD)
+    until(lambda: not any(map(application.count, queues)))
+    application.channel.queue_delete(topology.DEAD)
+
+
+def test_what_can_not_be_read_is_answered_and_kept_as_it_came(
+    application: Application, service: BatchService, consume: Callable[..., None]
+) -> None:
+    consume(service)
+    body = json.dumps({"specversion": "1.0", "id": "7", "source": "/a", "type": "sora-batch.creat.v1", "data": {}})
     headers = {"traceparent": "00-abc", "count": 3}
     sent = pika.BasicProperties(content_type="application/json", headers=headers, app_id="shop", message_id="m")
     application.publish(body.encode(), "create", sent)
     answer = application.answer("7")
     assert answer.key == "command.rejected._"
-    assert {error["field"] for error in answer.data["errors"]} == {"/data/videos"}
-    ((properties, kept),) = until(application.dead)
+    assert {error["field"] for error in answer.data["errors"]} == {"/type"}
+    ((properties, kept),) = until(application.aside)
     reason = properties.headers.pop("x-sora-batch-error")
-    assert "videos" in reason
+    assert "'sora-batch.creat.v1' is no command" in reason
+    del properties.headers["x-delivery-count"]  # the broker's
     assert (kept, properties.headers) == (body.encode(), headers)
     assert (properties.content_type, properties.app_id, properties.message_id) == ("application/json", "shop", "m")
+
+
+def test_a_command_that_ends_every_service_is_put_aside_before_the_broker_gives_it_up(
+    application: Application, service: BatchService, consume: Callable[..., None]
+) -> None:
+    application.send("report", {"batch_id": "nature"})
+    for _ in range(topology.DELIVERY_LIMIT):
+        until(lambda: application.count(topology.COMMANDS) == 1)
+        method, _, _ = application.channel.basic_get(topology.COMMANDS)
+        application.channel.basic_nack(method.delivery_tag, requeue=True)
+    consume(service)
+    ((properties, _),) = until(application.aside)
+    assert "it went back to its queue 50 times" in properties.headers["x-sora-batch-error"]
 
 
 def test_a_misspelt_routing_key_is_answered(
@@ -135,7 +169,7 @@ def test_headers_that_can_not_be_read_end_no_consumer(
     for key in ("create", "cancel"):
         application.publish(b"poison", key, Raw(POISONS[poison]))
     letters: list[tuple[Any, bytes]] = []
-    until(lambda: letters.extend(application.dead()) or len(letters) == 2)
+    until(lambda: letters.extend(application.aside()) or len(letters) == 2)
     assert {body for _, body in letters} == {b"poison"}
     assert all(properties.headers["x-sora-batch-error"] for properties, _ in letters)
     application.ask("create", videos("A lake", id="nature", process=False))
@@ -160,7 +194,7 @@ def test_hostile_messages_are_put_aside_and_the_consuming_goes_on(
         for key in ("create", "cancel", "nonsense"):
             application.publish(body, key)
     letters: list[tuple[Any, bytes]] = []
-    until(lambda: letters.extend(application.dead()) or len(letters) == 3 * len(HOSTILE))
+    until(lambda: letters.extend(application.aside()) or len(letters) == 3 * len(HOSTILE))
     assert {body for _, body in letters} == set(HOSTILE)
     assert all(properties.headers["x-sora-batch-error"] for properties, _ in letters)
     assert application.ask("create", videos("A lake", id="nature", process=False)).name == "command.accepted"
@@ -201,7 +235,7 @@ def test_ten_thousand_mutated_commands_are_each_answered_or_put_aside(
         def watch(message: Message, since: float | None) -> None:
             try:
                 handle(message, since)
-            except Refused:
+            except Unreadable:
                 refused.add(message.body)
                 raise
             handled.add(message.body)
@@ -218,7 +252,7 @@ def test_ten_thousand_mutated_commands_are_each_answered_or_put_aside(
     # Each at least once: what a consumer had in hand when its connection was lost comes again.
     bodies = {body for _, body in sent}
     until(lambda: bodies <= handled | refused, seconds=180)
-    until(lambda: application.count(topology.DEAD) >= len(refused))
+    until(lambda: application.count(topology.UNREADABLE) >= len(refused))
     until(lambda: application.count(topology.COMMANDS) + application.count(topology.WAITING) == 0)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     application.channel.queue_purge(application.queue)
@@ -276,7 +310,7 @@ def test_a_command_may_come_before_the_creation_of_its_batch(
     assert looked.wait(PATIENCE)
     application.ask("create", videos("A lake", id="nature", process=False))
     assert application.answer(early).key == "command.accepted.nature"
-    assert not application.dead()
+    assert not application.aside()
 
 
 def test_a_restart_of_the_broker_loses_no_command_and_acknowledges_no_other(
@@ -305,7 +339,7 @@ def test_a_restart_of_the_broker_loses_no_command_and_acknowledges_no_other(
     for number in range(30):
         assert check_journal(service, f"b-{number}") == ["batch.created"]
     until(lambda: application.count(topology.COMMANDS) == 0)
-    assert not application.dead()
+    assert not application.aside()
 
 
 def test_commands_that_come_while_the_broker_was_away_at_the_start_are_taken(

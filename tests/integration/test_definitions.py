@@ -34,7 +34,7 @@ def test_a_broker_that_was_given_the_definitions_suits_the_program(rabbitmq: Rab
         topology.declare(channel)  # it closes the channel where something differs
         counts = {
             name: channel.queue_declare(name, passive=True).method.message_count
-            for name in (topology.COMMANDS, topology.CANCELS, topology.DEAD, topology.WAITING)
+            for name in (topology.COMMANDS, topology.CANCELS, topology.UNREADABLE, topology.WAITING)
         }
         cancellation = channel.basic_get(topology.CANCELS, auto_ack=True)[2]
     assert list(counts.values()) == [len(topology.OTHER_COMMANDS) + 1, 1, 0, 0]
@@ -46,21 +46,26 @@ def test_the_doctor_declares_and_counts(rabbitmq: RabbitMQ) -> None:
     assert "doctor --declare" in look(settings).message
     found = look(settings, declare=True)
     assert found == look(settings)
-    assert found.ok
-    assert "consumers of sora.batch.commands: 0, waiting there: 0" in found.message
-
-
-def test_the_doctor_says_what_is_in_the_way(rabbitmq: RabbitMQ) -> None:
-    settings = Settings(_env_file=None, amqp_url=rabbitmq.fresh_url())  # type: ignore[call-arg]
-    assert settings.amqp_url is not None
-    with pika.BlockingConnection(pika.URLParameters(settings.amqp_url.get_secret_value())) as connection:
-        connection.channel().queue_declare(topology.COMMANDS)
-    found = look(settings, declare=True)
     assert not found.ok
-    assert "inequivalent arg" in found.message
-    nowhere = look(Settings(_env_file=None, amqp_url=rabbitmq.url + "nowhere"))  # type: ignore[call-arg]
-    assert not nowhere.ok
-    assert "nowhere" in nowhere.message
+    assert "no consumer on sora.batch.commands and sora.batch.cancels" in found.message
+    assert "consumers of sora.batch.commands: 0, waiting there: 0" in found.message
+    assert f"put aside in {topology.UNREADABLE}: 0" in found.message
+    assert topology.DEAD not in found.message
+
+
+def test_the_doctor_says_when_the_old_queue_may_go(rabbitmq: RabbitMQ) -> None:
+    url = rabbitmq.fresh_url()
+    settings = Settings(_env_file=None, amqp_url=url)  # type: ignore[call-arg]
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare(topology.DEAD, durable=True)
+        channel.basic_publish("", topology.DEAD, b"as it came", mandatory=True)
+        assert f"{topology.DEAD} holds 1 messages" in look(settings, declare=True).message
+        channel.queue_purge(topology.DEAD)
+        assert f"{topology.DEAD} is empty and no longer used: it may be deleted" in look(settings).message
+        channel.queue_delete(topology.DEAD)
+        assert topology.DEAD not in look(settings, declare=True).message  # nobody makes it again
 
 
 def test_commands_go_through_classic_queues_too(rabbitmq: RabbitMQ, start_service: Callable[..., BatchService]) -> None:

@@ -6,16 +6,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.broker import topology
+from actors.cli.remote import QUEUED
 from actors.service import BatchService
 from tests.integration.application import Application
-from tests.integration.support import PATIENCE, ROOT, numbered, until, videos
+from tests.integration.support import PATIENCE, ROOT, check_paid_once, numbered, until, videos
 from tests.provider.client import Provider
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -90,7 +91,7 @@ def test_the_id_is_all_that_is_printed(person: Person, serving: BatchService, pr
     until(lambda: serving.get_batch_status(batch.id).progress.processing)
     watching = person.start("watch", batch.id)
     assert watching.stderr is not None
-    code, said, _ = person.run("cancel", batch.id, "--reason", "enough")
+    code, said, _ = person.run("cancel", batch.id, "--reason", "enough", "--remote")
     assert code == 0
     assert f"batch {batch.id} cancelled: of 1 video 1 cancelled" in said
     said, _ = watching.communicate(timeout=PATIENCE)
@@ -107,8 +108,71 @@ def test_json_is_the_batch(person: Person, serving: BatchService) -> None:
     assert (code, document["id"], document["progress"]["total"]) == (0, "again", 1)
 
 
+def test_a_batch_is_queued_where_no_service_is_listening(
+    person: Person, application: Application, start_service: Callable[..., BatchService],
+    consume: Callable[..., None], provider: Provider,
+) -> None:  # fmt: skip
+    code, said, told = person.run("submit", "-p", "A lake", "--id", "nature")
+    assert (code, said, told) == (0, "nature\n", f"sora-batch: {QUEUED}\n")
+    code, said, told = person.run("submit", "-p", "A lake", "--id", "nature", "--json")  # a script that tries again
+    assert (code, json.loads(said), told) == (0, {"id": "nature", "queued": True}, "")
+    assert application.count(topology.COMMANDS) == 2
+    service = start_service(amqp_url=application.url)
+    consume(service)
+    service.serve()
+    until(lambda: [batch.status for batch in service.list_batches()] == ["completed"])
+    until(lambda: not application.count(topology.COMMANDS))
+    code, said, _ = person.run("submit", "-p", "A lake", "--id", "nature", "--json", "--require-service")
+    assert (code, json.loads(said)["status"]) == (0, "completed")
+    assert check_paid_once(provider)["paid_per_prompt"] == {"A lake": 1}
+
+
+def test_nothing_is_sent_where_a_service_is_required(person: Person, application: Application) -> None:
+    code, said, told = person.run("submit", "-p", "A lake", "--require-service")
+    assert (code, said) == (1, "")
+    assert "nothing was sent: no service is listening" in told
+    code, said, _ = person.run("submit", "-p", "A lake", "--require-service", "--json")
+    assert (code, json.loads(said)["error"]["code"]) == (1, "unavailable")
+    assert application.count(topology.COMMANDS) == 0
+
+
+def test_who_watches_waits_for_the_service(
+    person: Person, application: Application, start_service: Callable[..., BatchService],
+    consume: Callable[..., None], provider: Provider,
+) -> None:  # fmt: skip
+    watching = person.start("submit", "-p", "A lake", "--id", "nature", "--watch", "--json")
+    assert watching.stderr is not None
+    assert watching.stderr.readline() == f"sora-batch: {QUEUED}\n"
+    service = start_service(amqp_url=application.url)
+    consume(service)
+    service.serve()
+    said, _ = watching.communicate(timeout=PATIENCE)
+    assert (watching.returncode, json.loads(said)["status"]) == (0, "completed")
+    check_paid_once(provider)
+
+
+def test_a_batch_of_a_service_is_reached_with_remote(person: Person, serving: BatchService, provider: Provider) -> None:
+    provider.fault(on="create", do="answer", status=400)
+    batch_id = person.run("submit", "-p", "A lake")[1].strip()
+    until(lambda: serving.get_batch_status(batch_id).status == "failed")
+    for words in (["status", batch_id], ["cancel", batch_id], ["retry", batch_id, "--pay-again"]):
+        code, said, told = person.run(*words)
+        assert (code, said) == (2, ""), told
+        assert f"sora-batch {words[0]} {batch_id} --remote" in told
+    for database in person.folder.glob("*.db*"):
+        database.unlink()  # `cancel` and `retry` use one, and make it
+    code, said, _ = person.run("status", batch_id, "--remote", "--json")
+    assert (code, json.loads(said)["status"]) == (0, "failed")
+    code, said, _ = person.run("retry", batch_id, "--remote", "--move-server", "--set", "1.prompt=A calm lake")
+    assert (code, said.strip()) == (0, batch_id)
+    until(lambda: serving.get_batch_status(batch_id).status == "completed")
+    code, said, _ = person.run("status", batch_id, "--remote")
+    assert (code, "A calm lake" in said, "completed" in said) == (0, True, True)
+    assert not list(person.folder.glob("*.db"))
+
+
 def test_ctrl_c_before_the_answer_tells_the_id(person: Person, application: Application) -> None:
-    submitting = person.start("submit", "-p", "A lake")
+    submitting = person.start("submit", "-p", "A lake", "--watch")
     until(lambda: application.count(topology.COMMANDS) == 1)
     submitting.send_signal(signal.SIGINT)
     _, told = submitting.communicate(timeout=PATIENCE)
@@ -144,7 +208,10 @@ def test_what_is_wrong_is_said_in_a_sentence(person: Person) -> None:
     for words, sentence in (
         (["submit", "batch.json"], "batch.json: videos[0].duration: must be 1 or more (got 0)"),
         (["watch", "nowhere"], "nowhere"),
-        (["cancel", "nowhere"], "nowhere"),
+        (["cancel", "nowhere", "--remote"], "nowhere"),
+        (["status", "nowhere", "--remote"], "nowhere"),
+        (["retry", "nowhere", "--remote"], "nowhere"),
+        (["retry", "nowhere", "--remote", "--simulate"], "leave them out with --remote"),
         (["watch", "nature", "--bind", "#"], "--bind is for watching without an ID"),
     ):
         code, said, told = person.run(*words)

@@ -1,0 +1,104 @@
+"""What `doctor` looks at in RabbitMQ: what is declared there, as what, and whether anybody takes commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pika.exceptions import ChannelClosedByBroker
+
+from actors.broker import topology
+from actors.broker.refusals import ACCESS_REFUSED, NOT_FOUND
+from actors.broker.topology import CANCELS, COMMANDS, DEAD, UNREADABLE
+
+_TO_BE_MADE = "reachable; its exchanges and queues are made by whoever needs them first, or by doctor --declare"
+
+_MAY_GO = f"{DEAD} is empty and no longer used: it may be deleted, once no earlier version runs"
+
+
+def look(connection: Any, queue_type: str, *, declare: bool) -> tuple[bool, str]:
+    """Whether all is as it should be, and what is there. Changes nothing, unless it is to `declare`.
+
+    Raises:
+        ChannelClosedByBroker: something is declared otherwise there, or is missing and this user may not declare it.
+    """
+    missing = _missing(connection, queue_type)
+    if missing and declare:
+        topology.declare(connection.channel(), queue_type)
+        missing = []
+    elif declare:
+        refused = _refused(connection, lambda channel: topology.declare(channel, queue_type))  # bindings may be missing
+        if refused is not None and refused.reply_code != ACCESS_REFUSED:
+            raise refused
+    if COMMANDS in missing or CANCELS in missing:
+        return True, _TO_BE_MADE
+    return _traffic(connection, missing)
+
+
+def _missing(connection: Any, queue_type: str) -> list[str]:
+    """What is not there. What is there is compared by declaring it once more, which changes nothing."""
+    missing = []
+    for name, (kind, arguments) in topology.EXCHANGES.items():
+        given = {"exchange_type": kind, "durable": True, "arguments": arguments}
+        if not _is_there(connection, "exchange_declare", name, given, {"alternate-exchange": 0}):
+            missing.append(name)
+    for name, arguments in topology.queues(queue_type).items():
+        given = {"durable": True, "arguments": arguments}
+        if not _is_there(connection, "queue_declare", name, given, {"x-max-length": -1}):
+            missing.append(name)
+    return missing
+
+
+def _is_there(connection: Any, method: str, name: str, given: dict[str, Any], wrong: dict[str, Any]) -> bool:
+    """Whether it is there, as it should be.
+
+    `wrong`: arguments that a broker refuses, after it has looked whether this user may declare it.
+    """
+
+    def refused(**how: Any) -> ChannelClosedByBroker | None:
+        return _refused(connection, lambda channel: getattr(channel, method)(name, **how))
+
+    absent = refused(passive=True)
+    if absent is not None and absent.reply_code != NOT_FOUND:
+        raise absent
+    if absent is None:
+        differs = refused(**given)
+        if differs is not None and differs.reply_code != ACCESS_REFUSED:
+            raise differs
+    else:
+        not_made = refused(**given | {"arguments": wrong})
+        if not_made is not None and not_made.reply_code == ACCESS_REFUSED:
+            raise not_made
+    return absent is None
+
+
+def _refused(connection: Any, act: Any) -> ChannelClosedByBroker | None:
+    channel = connection.channel()
+    try:
+        act(channel)
+    except ChannelClosedByBroker as error:
+        return error
+    channel.close()
+    return None
+
+
+def _traffic(connection: Any, missing: list[str]) -> tuple[bool, str]:
+    """Who takes commands, and what was put aside."""
+    channel = connection.channel()
+    commands, cancels = (channel.queue_declare(name, passive=True).method for name in (COMMANDS, CANCELS))
+    said = [f"reachable; consumers of {COMMANDS}: {commands.consumer_count}, waiting there: {commands.message_count}"]
+    idle = [each.queue for each in (commands, cancels) if not each.consumer_count]
+    if idle:
+        said.append(f"no consumer on {' and '.join(idle)}: commands wait until a `sora-batch serve` starts")
+    if missing:
+        said.append(f"not there yet: {', '.join(missing)}; doctor --declare makes it")
+    else:
+        aside = channel.queue_declare(UNREADABLE, passive=True).method.message_count
+        said.append(f"put aside in {UNREADABLE}: {aside}")
+    try:
+        left = channel.queue_declare(DEAD, passive=True).method.message_count
+    except ChannelClosedByBroker as error:
+        if error.reply_code != NOT_FOUND:
+            raise
+    else:
+        said.append(f"{DEAD} holds {left} messages of an earlier version: look at them" if left else _MAY_GO)
+    return not idle, "; ".join(said)
