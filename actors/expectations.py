@@ -5,7 +5,9 @@ pydantic's own sentences speak of inputs and of Python's types.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -35,6 +37,18 @@ _SENTENCES = {
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
 }
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_SPAN = re.compile(r"(\d{1,12})(ms|[smhdw])", re.ASCII | re.IGNORECASE)
+
+
+def span_of(text: str) -> timedelta | None:
+    """Read `500ms`, `90s`, `5m`, `12h`, `30d` or `2w`; None: it is none of them, or longer than a timedelta takes."""
+    match = _SPAN.fullmatch(text.strip())
+    try:
+        return timedelta(seconds=int(match[1]) * _UNITS[match[2].lower()]) if match else None
+    except OverflowError:
+        return None
 
 
 def expectation(entry: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Settings: one frozen object, read from the environment and `.env`, validated at once, passed down.
 
-Nothing else in the project reads the environment. A bare number is milliseconds here, and only here.
+Nothing else in the project reads the environment. A bare number is milliseconds here, and only here; a span has a unit.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from actors.errors import SettingsError
-from actors.expectations import SIZE_PATTERN, expectation
+from actors.expectations import SIZE_PATTERN, expectation, span_of
 from storage.providers import server_of
 
 SIMULATOR = "simulator"
 """The provider of batches whose videos the built-in simulator makes."""
 
 
-def _from_milliseconds(value: Any) -> Any:
-    if isinstance(value, timedelta):
-        return value
+def _duration(value: Any) -> Any:
+    length = span_of(value) if isinstance(value, str) else value
+    if isinstance(length, timedelta):
+        return length
     try:
         length = timedelta(milliseconds=float(value))
     except (OverflowError, TypeError, ValueError):
-        raise ValueError("must be a number of milliseconds") from None
+        raise ValueError("must be a span of time (500ms, 90s, 5m, 12h, 30d) or a number of milliseconds") from None
     if length < timedelta(0):
         raise ValueError("must not be negative")
     return length
@@ -37,7 +38,7 @@ def _words(value: Any) -> Any:
     return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
 
 
-Milliseconds = Annotated[timedelta, BeforeValidator(_from_milliseconds)]
+Milliseconds = Annotated[timedelta, BeforeValidator(_duration)]
 Positive = Annotated[Milliseconds, Field(gt=timedelta(0))]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
@@ -100,7 +101,7 @@ class Settings(BaseSettings):
     @classmethod
     def _longer_than_its_margin(cls, value: timedelta) -> timedelta:
         if value < timedelta(seconds=5):
-            raise ValueError("must be at least 5000: an owner stops trusting its lease 3 s before it ends")
+            raise ValueError("must be 5s or more: an owner stops trusting its lease 3 s before it ends")
         return value
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from actors.errors import ErrorCode, InvalidRequest
+from actors.expectations import span_of
 from actors.logs import UNSAFE
 
 SLUG_CHARACTERS = 60
@@ -20,7 +21,6 @@ _CONTROLS = re.compile(f"[{re.escape(''.join(map(chr, UNSAFE)))}]+")
 _PIECE = re.compile(r"(\s*)(sora-batch [a-z](?:(?![.;,`](?: |$)| \().)*[.;,]?|\S+)")
 """A command with its options, or a word; and the space before it."""
 _USUAL_WIDTH = 80
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def clean(text: object) -> str:
@@ -116,13 +116,10 @@ def parse_span(text: str) -> timedelta:
     Raises:
         InvalidRequest: it is none of them.
     """
-    match = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip().lower())
-    if match is None:
-        raise InvalidRequest(f"{text!r} is no span of time: write a number and s, m, h, d or w, such as 30d")
-    try:
-        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-    except OverflowError:
-        raise InvalidRequest(f"{text!r} is too long a span of time") from None
+    found = span_of(text)
+    if found is None:
+        raise InvalidRequest(f"{text!r} is not a span of time: write a number and s, m, h, d or w, such as 30d")
+    return found
 
 
 def count(number: int, noun: str) -> str:

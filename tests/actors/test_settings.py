@@ -116,7 +116,9 @@ def test_a_setting_is_read_from_a_file_and_the_environment_goes_first(given, tmp
         ("SORA_POLL_INTERVAL", "0"),
         ("SORA_POLL_INTERVAL", "-1"),
         ("SORA_POLL_INTERVAL", "soon"),
-        ("SORA_POLL_INTERVAL", "2s"),
+        ("SORA_POLL_INTERVAL", "0s"),
+        ("SORA_POLL_INTERVAL", "2 s"),
+        ("SORA_POLL_INTERVAL", "1.5h"),
         ("SORA_SETTLE", "nan"),
         ("SORA_SETTLE", "inf"),
         ("SORA_VIDEO_TIMEOUT", "1e300"),
@@ -131,6 +133,8 @@ def test_a_setting_is_read_from_a_file_and_the_environment_goes_first(given, tmp
         ("BATCH_CONCURRENCY", "1.5"),
         ("BATCH_TIMEOUT", "-5"),
         ("BATCH_LEASE", "4999"),
+        ("BATCH_LEASE", "4s"),
+        ("COMMAND_KEEP", "999999999999w"),
         ("COMMAND_MAX_BYTES", "1"),
         ("COMMAND_KEEP", "0"),
         ("LOG_LEVEL", "loud"),
@@ -169,9 +173,31 @@ def test_a_file_that_is_not_utf_8_is_named(tmp_path):
         load_settings()
 
 
-@pytest.mark.parametrize("text", ["x", "nan", "1e300", "2s"])
-def test_a_time_that_is_none_is_said_to_be_one_in_milliseconds(given, text):
-    with pytest.raises(SettingsError, match="must be a number of milliseconds"):
+DURATIONS = [name for name, default in DEFAULTS.items() if isinstance(default, timedelta)]
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("12h", timedelta(hours=12)),
+        ("30d", timedelta(days=30)),
+        ("5M", timedelta(minutes=5)),
+        ("9500ms", timedelta(milliseconds=9500)),
+        ("9500", timedelta(milliseconds=9500)),
+        ("2w", timedelta(weeks=2)),
+    ],
+)
+def test_every_duration_takes_a_span_and_a_bare_number_is_milliseconds(given, name, text, length):
+    assert getattr(given(**{name: text}), name.lower()) == length
+
+
+@pytest.mark.parametrize("text", ["x", "nan", "1e300", "2 s", "1.5h", "s", "5y"])
+def test_a_time_that_is_none_is_refused_with_what_is_one(given, text):
+    with pytest.raises(
+        SettingsError, match=r"must be a span of time \(500ms, 90s, 5m, 12h, 30d\) or a number of milli"
+    ):
         given(SORA_SETTLE=text)
 
 
