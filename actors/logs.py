@@ -9,23 +9,14 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import unquote
+import threading
+from typing import Any, TextIO
 
-from actors.settings import password_of
-
-if TYPE_CHECKING:
-    from actors.settings import Settings
+from storage.secrets import Secrets
 
 OURS = ("actors", "storage")
 """The loggers whose level is set; of others (aiohttp, peewee's SQL) only warnings are shown."""
 
-# What looks like a secret is hidden, whoever logs it: a bearer token, a key, a password in a URL.
-_SECRETS = re.compile(
-    r"(?P<before>\bBearer\s+)[^\s\"']+|(?P<user>://[^\s/:@]*:)[^\s/\"'@]+(?=@)|\bsk-[\w-]{8,}", re.IGNORECASE
-)
-_SHORTEST_SECRET = 4
 UNSAFE = (
     *range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF,
 )  # fmt: skip
@@ -34,12 +25,12 @@ _CONTROLS = {code: f"\\u{code:04x}" for code in UNSAFE if chr(code) not in "\n\t
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "action"}
 
 
-def configure(level: str, style: str, secrets: Iterable[str] = ()) -> None:
+def configure(level: str, style: str, secrets: Secrets | None = None) -> None:
     """Log from `level` on (`debug`, `info`, ...) as `text` or `json`. Calling it again replaces what was."""
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler, _StderrHandler)]:
         root.removeHandler(old)
-    handler = _StderrHandler(frozenset(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET))
+    handler = _StderrHandler(secrets or Secrets())
     handler.setFormatter(_json_formatter() if style == "json" else _TextFormatter())
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
@@ -47,28 +38,37 @@ def configure(level: str, style: str, secrets: Iterable[str] = ()) -> None:
         logging.getLogger(name).setLevel(level.upper())
     # Its lines are ours, told once: each try to connect would be a dozen of them.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
+    threading.excepthook = _log_thread
+
+
+def _log_thread(died: threading.ExceptHookArgs) -> None:
+    """Python would print the traceback itself, with whatever its error quotes."""
+    error = died.exc_value or died.exc_type()
+    name = died.thread.name if died.thread else None
+    logging.getLogger(__name__).error("a thread has died", exc_info=error, extra={"action": "thread_died", "of": name})
+
+
+def masked(text: str) -> str:
+    """A text that does not go through the log, without secrets."""
+    return _handler().secrets.mask(text)
 
 
 def harmless(text: str) -> str:
-    """A text that does not go through the log, without secrets and control characters, as a line of it would be."""
+    """The same without control characters too, as a line of the log would be."""
+    return _handler().harmless(text)
+
+
+def _handler() -> _StderrHandler:
     handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, _StderrHandler)]
-    return (handlers or [_StderrHandler(frozenset())])[0].harmless(text)
-
-
-def secrets_of(settings: Settings) -> set[str]:
-    """The key and the passwords in URLs, as they are written and as they are meant."""
-    amqp = settings.amqp_url.get_secret_value() if settings.amqp_url else ""
-    urls = (settings.openai_base_url or "", settings.database_url, amqp)
-    passwords = {password for url in urls if (password := password_of(url))}
-    return {settings.api_key or "", *passwords, *map(unquote, passwords)} - {""}
+    return (handlers or [_StderrHandler(Secrets())])[0]
 
 
 class _StderrHandler(logging.StreamHandler[Any]):
     """Looks standard error up at each line, so that a live view that stands in for it prints lines above itself."""
 
-    def __init__(self, secrets: frozenset[str]) -> None:
+    def __init__(self, secrets: Secrets) -> None:
         super().__init__()
-        self._secrets = sorted(secrets, key=len, reverse=True)
+        self.secrets = secrets
 
     @property
     def stream(self) -> TextIO:
@@ -83,9 +83,7 @@ class _StderrHandler(logging.StreamHandler[Any]):
 
     def harmless(self, text: str) -> str:
         """Without secrets, and without what could steer a terminal: an error may quote what came from outside."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return _SECRETS.sub(lambda match: f"{match['before'] or match['user'] or ''}***", text).translate(_CONTROLS)
+        return self.secrets.mask(text).translate(_CONTROLS)
 
 
 class _TextFormatter(logging.Formatter):

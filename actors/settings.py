@@ -6,16 +6,29 @@ Nothing else in the project reads the environment. A bare number is milliseconds
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from actors.errors import SettingsError
 from actors.expectations import SIZE_PATTERN, expectation, span_of
 from storage.providers import server_of
+from storage.secrets import HIDDEN, Secrets, key_in, masked_url, read_url
 
 SIMULATOR = "simulator"
 """The provider of batches whose videos the built-in simulator makes."""
@@ -38,17 +51,35 @@ def _words(value: Any) -> Any:
     return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
 
 
+def _at_home(path: str) -> str:
+    """A path with its `~` expanded: in `.env` and in containers no shell has done it."""
+    if path.startswith("$"):
+        raise ValueError("$ is not expanded here: write ~ for the home folder, ${NAME} in .env, or the whole path")
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        raise ValueError(f"there is no home folder for {path.partition('/')[0]}: write the whole path") from None
+
+
+def _without_control_characters(value: str) -> str:
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise ValueError("has a line break or another control character in it: remove it")
+    return value
+
+
 Milliseconds = Annotated[timedelta, BeforeValidator(_duration)]
 Positive = Annotated[Milliseconds, Field(gt=timedelta(0))]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+_ESCAPED = "in a user and a password write @ as %40, # as %23, / as %2F, ? as %3F"
 
 
 class Settings(BaseSettings):
     """What `README.md` lists, each under the name of its environment variable in lower case."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, frozen=True, extra="ignore", enable_decoding=False
-    )
+        env_file=".env", env_file_encoding="utf-8-sig", env_ignore_empty=True, frozen=True, extra="ignore",
+        enable_decoding=False, hide_input_in_errors=True,
+    )  # fmt: skip
 
     openai_base_url: str | None = Field(default=None, repr=False)
     """The server that speaks the Videos API, up to and with its `/v1`. Not shown: it may hold a password."""
@@ -90,12 +121,63 @@ class Settings(BaseSettings):
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _stripped(cls, given: Any) -> Any:
+        """Without the white space around a value: many a file ends with a line break. What is nothing else is unset."""
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
+        return {name: value for name, value in stripped.items() if value != "" or given[name] == ""}
+
     @field_validator("openai_base_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
+        if value is None:
+            return value
+        if not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
-        return value.rstrip("/") if value else value
+        if any(character.isspace() for character in _without_control_characters(value)):
+            raise ValueError("must not have white space in it")
+        if "#" in value:
+            raise ValueError(f"must not have a # in it (a server is never sent a fragment); {_ESCAPED}")
+        try:
+            parts = urlsplit(value)
+            host = parts.hostname if parts.port != 0 else None
+        except ValueError:
+            host = None
+        meant = read_url(value)
+        if host is None or not {"/", "?"}.isdisjoint((meant.user or "") + (meant.password or "")):
+            raise ValueError(f"is not a URL such as http://localhost:8000/v1; {_ESCAPED}")
+        return value.rstrip("/")
+
+    @field_validator("openai_api_key", "amqp_url")
+    @classmethod
+    def _one_line(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None:
+            return value
+        # Handed over as a SecretStr, it was not stripped.
+        value = SecretStr(_without_control_characters(value.get_secret_value().strip()))
+        if info.field_name == "openai_api_key" and read_url(info.data.get("openai_base_url") or "").user is not None:
+            raise ValueError(
+                "can't be sent beside the user in OPENAI_BASE_URL, since a request has one header for both: "
+                "unset it, or take the user out of the URL"
+            )
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _kept(cls, value: str) -> str:
+        path = _without_control_characters(value).removeprefix("sqlite:///")
+        if path in {":memory:", "", "sqlite://"}:
+            raise ValueError("is a database that ends with its process: name a file, such as sqlite:///sora-batch.db")
+        if path == value or not path.startswith(("~", "$")):
+            return value
+        home, slash, rest = path.partition("/")
+        return f"sqlite:///{quote(_at_home(home))}{slash}{rest}"
+
+    @field_validator("video_dir", "sora_reference_dirs")
+    @classmethod
+    def _paths(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return _at_home(value) if isinstance(value, str) else tuple(map(_at_home, value))
 
     @field_validator("batch_lease")
     @classmethod
@@ -108,6 +190,16 @@ class Settings(BaseSettings):
     def api_key(self) -> str | None:
         """The key in plain text, for the one header that carries it."""
         return self.openai_api_key.get_secret_value() if self.openai_api_key else None
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """All that must not be shown, and its mask."""
+        amqp = self.amqp_url.get_secret_value() if self.amqp_url else ""
+        return Secrets([self.api_key or ""], [self.openai_base_url or "", self.database_url, amqp])
+
+    @field_serializer("openai_base_url", "database_url")
+    def _masked(self, value: str | None) -> str | None:
+        return masked_url(value) if value else value
 
     @property
     def provider(self) -> str:
@@ -127,7 +219,7 @@ class Settings(BaseSettings):
     @property
     def key_fingerprint(self) -> str:
         """What tells two keys of one server apart, without telling either."""
-        secret = (self.api_key or "") + (password_of(self.openai_base_url or "") or "")
+        secret = (self.api_key or "") + key_in(self.openai_base_url or "")
         return hashlib.sha256(secret.encode()).hexdigest()[:12]
 
 
@@ -138,27 +230,9 @@ NO_SERVER = (
 )
 
 
-def masked_url(url: str) -> str:
-    """The URL with `***` for its password; for all before its host where it is no URL that could be read."""
-    password = password_of(url)
-    if password:
-        return url.replace(f":{password}@", ":***@")
-    return url if _has_host(url) or "@" not in url else f"***@{url.rpartition('@')[2]}"
-
-
-def _has_host(url: str) -> bool:
-    try:
-        return bool(urlsplit(url).netloc)
-    except ValueError:
-        return False
-
-
-def password_of(url: str) -> str | None:
-    """The password in a URL, as it is written; None if it has none, or is none."""
-    try:
-        return urlsplit(url).password
-    except ValueError:
-        return None
+SECRET = frozenset({"OPENAI_API_KEY"})
+URLS = frozenset({"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL"})
+"""The settings that are shown masked, and those that are shown without what is secret in them."""
 
 
 def load_settings(**changes: Any) -> Settings:
@@ -174,7 +248,8 @@ def load_settings(**changes: Any) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]).upper()
-        given = repr(first["input"])
-        secret = name in {"OPENAI_API_KEY", "AMQP_URL", "DATABASE_URL"} or (name == "OPENAI_BASE_URL" and "@" in given)
+        given = first["input"]
+        secret = name in SECRET | {"AMQP_URL"} or (name in URLS and masked_url(str(given)) != given)
         # Without its cause: pydantic shows what was given.
-        raise SettingsError(f"{name}={'***' if secret else given}: {expectation(first)}") from None
+        shown = HIDDEN if secret else Secrets().mask(repr(given))
+        raise SettingsError(f"{name}={shown}: {expectation(first)}") from None

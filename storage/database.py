@@ -11,6 +11,7 @@ import functools
 import json
 import logging
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -23,6 +24,7 @@ import peewee
 from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
 
 from storage.clocks import awake_or_not
+from storage.secrets import Secrets, place_of, read_url
 
 if TYPE_CHECKING:
     from storage.tables import Tables
@@ -73,7 +75,7 @@ class Database:
         self._local = threading.local()
         self.postgresql = url.startswith(("postgresql://", "postgres://"))
         self.path: Path | None = None
-        self._password: str | None = None
+        self._secrets = Secrets(urls=[url])
         self._ahead: float | None = None
         self.peewee: Any = self._postgresql(url) if self.postgresql else self._sqlite(url)
         clock = "date_part('epoch', clock_timestamp())" if self.postgresql else "(julianday('now')-2440587.5)*86400.0"
@@ -85,7 +87,7 @@ class Database:
     def _sqlite(self, url: str) -> Any:
         if not url.startswith("sqlite:///"):
             raise DatabaseError(
-                f"DATABASE_URL={_without_password(url)!r}: expected sqlite:///FILE (four slashes for an absolute path) "
+                f"DATABASE_URL={place_of(url)!r}: expected sqlite:///FILE (four slashes for an absolute path) "
                 f"or {_POSTGRESQL_URL}"
             )
         self.path = Path(unquote(url.removeprefix("sqlite:///"))).absolute()
@@ -100,10 +102,15 @@ class Database:
         try:
             parts = urlsplit(url)
         except ValueError as error:
-            raise DatabaseError(f"DATABASE_URL can't be used: {error}; expected {_POSTGRESQL_URL}") from None
-        if parts.netloc.count("@") > 1:  # libpq would take the password's end for the host, and show it
-            raise DatabaseError(f"DATABASE_URL can't be used: in a password write @ as %40; expected {_POSTGRESQL_URL}")
-        self._password = parts.password
+            why = self._secrets.mask(str(error))
+            raise DatabaseError(f"DATABASE_URL can't be used: {why}; expected {_POSTGRESQL_URL}") from None
+        meant = read_url(url)
+        # libpq would take the password's end for the host, and show it.
+        if parts.netloc.count("@") > 1 or "/" in f"{meant.user}{meant.password}":
+            raise DatabaseError(
+                "DATABASE_URL can't be used: in a user and a password write @ as %40 and / as %2F; "
+                f"expected {_POSTGRESQL_URL}"
+            )
         return PooledPostgresqlDatabase(
             # libpq reads the whole URL itself: options such as sslmode stay the user's.
             url.replace("postgres://", "postgresql://", 1),
@@ -131,9 +138,8 @@ class Database:
         """Where it is, for a person: the absolute path, or the URL without its password."""
         if self.path is not None:
             return str(self.path)
-        parts = urlsplit(self.url)
-        host = parts.netloc.rpartition("@")[2]
-        return parts._replace(netloc=host if ":" in host else f"{host}:5432", query="").geturl()
+        place = place_of(self.url)
+        return place if re.search(r"://[^/]*:|:///", place) else re.sub(r"(://[^/]*)", r"\1:5432", place)
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[None]:
@@ -174,7 +180,7 @@ class Database:
                 with self.connection():
                     return query()
         except peewee.DatabaseError as error:
-            raise self.explained(error) from error
+            raise self.explained(error) from self._shown(error)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """Run ready SQL (`?` marks a parameter). For the hot statements: building them costs more than running them."""
@@ -213,7 +219,7 @@ class Database:
                 self._migrate()
                 self.now()
         except (peewee.DatabaseError, peewee.ImproperlyConfigured, OSError) as error:
-            raise self.explained(error) from error
+            raise self.explained(error) from self._shown(error)
 
     def _check_writable(self) -> None:
         """SQLite opens a file that it may not write all the same, and fails at the first write.
@@ -287,9 +293,7 @@ class Database:
 
     def explained(self, error: Exception) -> DatabaseError:
         """One sentence that names the database, what is wrong and the way out."""
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if self._password:
-            text = text.replace(self._password, "***")
+        text = next(iter(self._secrets.mask(str(error)).strip().splitlines()), type(error).__name__)
         lower = text.lower()
         if "locked" in lower or "busy" in lower:
             advice = "another program holds it; wait or end that program"
@@ -305,16 +309,17 @@ class Database:
 
     def told(self, error: BaseException | None) -> str:
         """What went wrong, for a person: a sentence as `explained` has it, where it is the database's fault."""
-        return str(self.explained(error)) if isinstance(error, peewee.DatabaseError) else repr(error)
+        return (
+            str(self.explained(error)) if isinstance(error, peewee.DatabaseError) else self._secrets.mask(repr(error))
+        )
+
+    def _shown(self, error: Exception) -> Exception | None:
+        """The cause of what is raised; None: it quotes a secret, which a traceback would show."""
+        return error if self._secrets.mask(str(error)) == str(error) else None
 
     def close(self) -> None:
         """Close every connection."""
         self.peewee.close_all()
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 _POSTGRESQL_URL = "postgresql://USER:PASSWORD@HOST/NAME"

@@ -57,12 +57,13 @@ def report(error: Exception, *, verbose: bool, json: bool) -> int:
 
 def _print_error(error: Exception, sentence: str) -> None:
     from actors.cli.table import print_json
+    from actors.logs import masked
 
     code = error.code if isinstance(error, SoraBatchError) else ErrorCode.INTERNAL
-    document: dict[str, Any] = {"code": code.value, "message": sentence}
+    document: dict[str, Any] = {"code": code.value, "message": masked(sentence)}
     if isinstance(error, InvalidRequest):
         document["errors"] = [
-            {"field": entry.field, "message": entry.message, "expected": entry.expected, "code": entry.code}
+            {"field": entry.field, "message": masked(entry.message), "expected": entry.expected, "code": entry.code}
             for entry in error.errors
         ]
     print_json({"error": document})

@@ -44,14 +44,19 @@ def doctor(
 
     Exit codes: 0 all works, 1 something that is needed does not.
     """
+    from dataclasses import replace
+
     from actors.cli.checks import Check, all_checks
-    from actors.cli.settings_table import settings_table
+    from actors.cli.settings_table import known_secrets, misspelt, settings_table
 
     try:
         settings = prepare(verbose=verbose)
         checks = list(all_checks(settings, declare=declare))
     except SettingsError as error:
         settings, checks = None, [Check("settings", ok=False, message=str(error))]
+    checks[:0] = [Check("settings", ok=True, message=sentence) for sentence in misspelt()]
+    secrets = known_secrets(settings)
+    checks = [replace(check, message=secrets.mask(check.message)) for check in checks]
     table, versions = settings_table(settings), _versions()
     ok = all(check.ok for check in checks)
     if json:

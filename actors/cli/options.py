@@ -95,13 +95,16 @@ AnyBatchId = Annotated[str | None, typer.Argument(help="The batch; without it, a
 
 
 def prepare(*, verbose: bool, default_level: str = "warning") -> Settings:
-    """Read the settings and start logging: at LOG_LEVEL where it is set."""
-    from actors.logs import configure, secrets_of
+    """Read the settings, start logging (at LOG_LEVEL where it is set), and warn of misspelt names."""
+    from actors.cli.settings_table import misspelt
+    from actors.logs import configure
     from actors.settings import load_settings
 
     settings = load_settings()
     level = settings.log_level if "log_level" in settings.model_fields_set else default_level
-    configure("debug" if verbose else level, settings.log_format, secrets_of(settings))
+    configure("debug" if verbose else level, settings.log_format, settings.secrets)
+    for sentence in misspelt():
+        warn(sentence)
     return settings
 
 
@@ -158,8 +161,9 @@ def parse_metadata(pairs: list[str] | None) -> dict[str, str]:
 
 
 def warn(text: str) -> None:
-    """A sentence on standard error."""
+    """A sentence on standard error, without secrets: it may quote an error."""
     from actors.cli.text import clean, fold, terminal_width
+    from actors.logs import masked
 
-    sentence, width = f"sora-batch: {clean(text)}", terminal_width(sys.stderr)
+    sentence, width = f"sora-batch: {clean(masked(text))}", terminal_width(sys.stderr)
     typer.echo(sentence if width is None else fold(sentence, width), err=True)

@@ -75,7 +75,7 @@ def _commands(service: BatchService) -> Iterator[None]:
 
 
 def _announce(service: BatchService) -> None:
-    from actors.settings import masked_url
+    from storage.secrets import masked_url
 
     settings = service.settings
     commands = (

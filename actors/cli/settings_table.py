@@ -1,20 +1,23 @@
-"""Which settings hold, and where each came from. Secrets are masked."""
+"""Which settings hold, where each came from, and which names are misspelt. Secrets are masked."""
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from actors.settings import Settings, masked_url
+from actors.settings import SECRET, URLS, Settings
+from storage.secrets import HIDDEN, Secrets, masked_url
 
-_URLS = {"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL"}
-_KEY = "OPENAI_API_KEY"
+_ENV = Path(".env")
+_MOST_EDITS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +33,68 @@ class Setting:
 
 def settings_table(settings: Settings | None) -> list[Setting]:
     """All settings; with None (they can't be used) as they were written."""
-    environment = _known(os.environ)
-    file = _known(dotenv_values(".env") if os.path.isfile(".env") else {})  # noqa: PTH113
-    return [_setting(field, settings, environment, file) for field in Settings.model_fields]
+    environment, file = _known(os.environ), _known(_file())
+    secrets = known_secrets(settings)
+    return [_setting(field, settings, environment, file, secrets) for field in Settings.model_fields]
+
+
+def known_secrets(settings: Settings | None) -> Secrets:
+    """What must not be shown; with None, of the settings as they were written."""
+    if settings is not None:
+        return settings.secrets
+    written = [given for values in (_known(os.environ), _known(_file())) for given in values.items()]
+    return Secrets(
+        [value for name, value in written if name in SECRET], [value for name, value in written if name in URLS]
+    )
+
+
+def misspelt() -> Iterator[str]:
+    """A sentence for each name that is almost one of ours: in `.env`, and in the environment if it begins like ours."""
+    known = [field.upper() for field in Settings.model_fields]
+    ours = tuple({f"{name.partition('_')[0]}_" for name in known})
+    given = {name.upper() for name in os.environ if name.upper().startswith(ours)}
+    for name in sorted(given.union(map(str.upper, _file())).difference(known)):
+        nearest = min(known, key=lambda each: _edits(name, each))
+        if _edits(name, nearest) <= _MOST_EDITS:
+            yield f"{name} is unknown; did you mean {nearest}?"
+
+
+def _edits(one: str, other: str) -> int:
+    """How many letters to change, add or leave out make one of the other; more than enough where it is too many."""
+    if abs(len(one) - len(other)) > _MOST_EDITS:
+        return _MOST_EDITS + 1
+    row = list(range(len(other) + 1))
+    for number, letter in enumerate(one, 1):
+        last, row = row, [number]
+        for column, each in enumerate(other):
+            row.append(min(last[column] + (letter != each), last[column + 1] + 1, row[column] + 1))
+        if min(row) > _MOST_EDITS:
+            break
+    return min(row) if min(row) > _MOST_EDITS else row[-1]
+
+
+def _file() -> Mapping[str, str | None]:
+    """What stands in `.env`; what is no UTF-8 there is refused elsewhere."""
+    if not _ENV.is_file():
+        return {}
+    return dotenv_values(stream=io.StringIO(_ENV.read_text("utf-8-sig", "replace")))
 
 
 def _known(values: Mapping[str, str | None]) -> dict[str, str]:
     """By upper-case name, as the settings find them; an empty one counts as unset."""
-    return {name.upper(): value for name, value in values.items() if value}
+    return {name.upper(): value.strip() for name, value in values.items() if value and value.strip()}
 
 
-def _setting(field: str, settings: Settings | None, environment: dict[str, str], file: dict[str, str]) -> Setting:
+def _setting(
+    field: str, settings: Settings | None, environment: dict[str, str], file: dict[str, str], secrets: Secrets
+) -> Setting:
     name = field.upper()
     source = "environment" if name in environment else ".env" if name in file else "default"
     if settings is not None:
         value = _shown(getattr(settings, field))
     else:
         value = environment.get(name) or file.get(name) or _shown(Settings.model_fields[field].default)
-    return Setting(name, _masked(name, value), source)
+    return Setting(name, _masked(name, value, secrets), source)
 
 
 def _shown(value: Any) -> str | None:
@@ -60,7 +107,7 @@ def _shown(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _masked(name: str, value: str | None) -> str | None:
+def _masked(name: str, value: str | None, secrets: Secrets) -> str | None:
     if value is None:
         return None
-    return "***" if name == _KEY else masked_url(value) if name in _URLS else value
+    return HIDDEN if name in SECRET else masked_url(value) if name in URLS else secrets.mask(value)

@@ -21,7 +21,8 @@ from actors.broker.quiet import hush
 from actors.broker.refusals import NOT_FOUND, innermost, refusal
 from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, SoraBatchError
 from actors.expectations import ID_PATTERN
-from actors.settings import load_settings, masked_url
+from actors.settings import load_settings
+from storage.secrets import Secrets, masked_url
 
 logger = logging.getLogger(__name__)
 SOURCE = "/sora-batch/client"
@@ -97,7 +98,7 @@ def unreachable(broker: Broker, error: BaseException, *, sent: bool = False) -> 
     if refused is not None:
         return Unanswered(refused, sent=sent)
     inner = innermost(error)
-    reason = str(inner) or type(inner).__name__
+    reason = Secrets(urls=[broker.url]).mask(str(inner)) or type(inner).__name__
     place = masked_url(broker.url)
     return Unanswered(f"RabbitMQ at {place} can't be reached: {reason}; see that it runs, and AMQP_URL", sent=sent)
 

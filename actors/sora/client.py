@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -18,17 +18,17 @@ import aiohttp
 from yarl import URL
 
 from actors.errors import ErrorCode, Failure, SoraError
-from actors.settings import Settings, masked_url, password_of
+from actors.settings import Settings
 from actors.sora import wire
 from actors.sora.pace import Pace
 from actors.sora.wire import RemoteVideo
 from storage.clocks import awake_or_not
 from storage.records import ReferenceRecord
+from storage.secrets import basic_auth, masked_url, without_user
 
 PAGE = 100
 _READINGS = 8
 _PIECE = 65_536
-_SHORTEST_SECRET = 4
 _LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of JSON: some servers put a whole film into it."""
 _LOOK_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
@@ -165,14 +165,15 @@ class SoraClient:
     """Two sessions on the I/O loop: one for creates, one for everything that may be repeated."""
 
     def __init__(self, settings: Settings, base_url: str, pace: Pace) -> None:
-        self._base, self._place = base_url, masked_url(base_url)
+        self._base, self._place = without_user(base_url), masked_url(base_url)
         self._settings = settings
         self.pace = pace
         self.clock = ServerClock()
-        key = settings.api_key
-        given = (key, password_of(base_url))
-        self._secrets = [secret for secret in given if secret and len(secret) >= _SHORTEST_SECRET]
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        key, user = settings.api_key, basic_auth(base_url)
+        self._secrets = settings.secrets
+        # One header for both: the settings have only one of them, but the simulator's address has no user.
+        given = f"Basic {user}" if user else f"Bearer {key}" if key else None
+        self._headers = {"Authorization": given} if given else {}
         self._creates: aiohttp.ClientSession | None = None
         self._rest: aiohttp.ClientSession | None = None
 
@@ -380,19 +381,35 @@ class SoraClient:
             self.pace.answered()
         return response.status, response.headers, body
 
+    async def look(self, seconds: float) -> tuple[int, Mapping[str, str], bytes]:
+        """`(status, headers, body)` of the listing's first entry, as a create would meet the server: following nothing.
+
+        Raises:
+            SoraError: there was no answer; its cause says why.
+        """
+        assert self._rest is not None
+        try:
+            async with self._rest.get(
+                f"{self._base}/videos?limit=1",
+                headers={**self._headers, "Accept": "application/json"},
+                timeout=aiohttp.ClientTimeout(total=seconds),
+                allow_redirects=False,
+            ) as response:
+                return response.status, response.headers, bytes(await _body_of(response))
+        except TimeoutError as error:
+            raise _network(f"no answer within {seconds:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _network(self.words(error)) from error
+
     def words(self, error: BaseException) -> str:
         """What an error says. It may quote what the server sent, and that the key."""
         text = str(error).strip() or type(error).__name__
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return wire.short(text)
+        return wire.short(self._secrets.mask(text))
 
     def _read(self, text: bytes | bytearray) -> Any:
         """The body of an answer. A server may quote the key that it refuses: what it says is recorded and told."""
         body = wire.parse_json(text)
-        for secret in self._secrets:
-            body = wire.without(secret, body)
-        return body
+        return wire.masked(body, self._secrets.mask) if self._secrets else body
 
     def _error(self, status: int, headers: Any, body: Any, what: str) -> SoraError:
         pause = wire.retry_after(headers)

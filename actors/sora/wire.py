@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -136,23 +136,23 @@ def _too_deep(document: Any) -> bool:
     return True
 
 
-def without(secret: str, body: Any) -> Any:
-    """A body in whose words of an error a secret is hidden; what it says of a video stays as it is."""
+def masked(body: Any, mask: Callable[[str], str]) -> Any:
+    """A body in whose words of an error secrets are hidden; what it says of a video stays as it is."""
     if not isinstance(body, dict):
-        return _hidden(secret, body)
-    told = {key: _hidden(secret, value) for key, value in body.items() if key in _WORDS}
+        return _hidden(body, mask)
+    told = {key: _hidden(value, mask) for key, value in body.items() if key in _WORDS}
     listed = body.get("data")
     if isinstance(listed, list):
-        told["data"] = [without(secret, entry) if isinstance(entry, dict) else entry for entry in listed]
+        told["data"] = [masked(entry, mask) if isinstance(entry, dict) else entry for entry in listed]
     return {**body, **told}
 
 
-def _hidden(secret: str, value: Any) -> Any:
+def _hidden(value: Any, mask: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return value.replace(secret, "***")
+        return mask(value)
     if isinstance(value, dict):
-        return {_hidden(secret, key): _hidden(secret, entry) for key, entry in value.items()}
-    return [_hidden(secret, entry) for entry in value] if isinstance(value, list) else value
+        return {mask(key): _hidden(entry, mask) for key, entry in value.items()}
+    return [_hidden(entry, mask) for entry in value] if isinstance(value, list) else value
 
 
 def error_words(body: Any) -> tuple[str | None, str]:

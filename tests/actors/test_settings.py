@@ -1,5 +1,6 @@
 """Every setting: its name, its default, what it takes, and what it says to what it does not take."""
 
+import pwd
 import traceback
 from datetime import timedelta
 
@@ -225,6 +226,94 @@ def test_secrets_are_masked_wherever_settings_are_shown(given):
         assert SECRET not in shown
     assert settings.api_key == SECRET
     assert isinstance(settings.amqp_url, SecretStr)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("OPENAI_BASE_URL", "http://host/v1"), ("OPENAI_API_KEY", "the-key"), ("SORA_MODEL", "sora-2"),
+        ("SORA_SECONDS", "8"), ("SORA_SETTLE", "9s"), ("SORA_REQUEST_FORMAT", "json"), ("SORA_LISTING", "whole"),
+        ("DATABASE_URL", "sqlite:///x.db"), ("AMQP_URL", "amqp://host/"), ("VIDEO_DIR", "films"), ("LOG_LEVEL", "debug"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("around", [" {}", "{} ", "{}\n", "\t{}\r\n", "\u00a0{}\u2028"])
+def test_white_space_around_a_value_is_removed(given, name, text, around):
+    field = name.lower()
+    assert getattr(given(**{name: around.format(text)}), field) == getattr(given(**{name: text}), field)
+
+
+def test_a_value_of_white_space_is_an_unset_one(given):
+    settings = given(OPENAI_BASE_URL=" ", BATCH_CONCURRENCY="\n", DATABASE_URL="\t")
+    assert (settings.openai_base_url, settings.batch_concurrency) == (None, 3)
+    assert settings.database_url == DEFAULTS["DATABASE_URL"]
+
+
+def test_a_file_with_a_mark_of_its_encoding_is_read(tmp_path):
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfSORA_MODEL=m\nVIDEO_DIR='films '\n")
+    assert (load_settings().sora_model, load_settings().video_dir) == ("m", "films")
+
+
+def test_the_home_folder_is_found_where_no_shell_has_done_it(given, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me 50%")
+    (tmp_path / ".env").write_text("VIDEO_DIR=~/films\n")
+    settings = given(DATABASE_URL="sqlite:///~/b%20c.db", SORA_REFERENCE_DIRS="~/a, /b,~")
+    assert settings.video_dir == "/home/me 50%/films"
+    assert settings.database_url == "sqlite:////home/me%2050%25/b%20c.db"
+    assert settings.sora_reference_dirs == ("/home/me 50%/a", "/b", "/home/me 50%")
+    root = pwd.getpwuid(0)
+    assert given(VIDEO_DIR=f"~{root.pw_name}/x").video_dir == f"{root.pw_dir}/x"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "VIDEO_DIR",
+            "~nobody-of-this-name/x",
+            "there is no home folder for ~nobody-of-this-name: write the whole path",
+        ),
+        ("VIDEO_DIR", "$HOME/x", "$ is not expanded here: write ~"),
+        ("DATABASE_URL", "sqlite:///$HOME/x.db", "$ is not expanded here: write ~"),
+        ("DATABASE_URL", "sqlite:///~nobody-of-this-name/x.db", "there is no home folder for ~nobody-of-this-name"),
+        ("SORA_REFERENCE_DIRS", "/a,~nobody-of-this-name", "there is no home folder for ~nobody-of-this-name"),
+        ("DATABASE_URL", "sqlite:///:memory:", "is a database that ends with its process: name a file, such as sqlite"),
+        ("DATABASE_URL", "sqlite://", "is a database that ends with its process"),
+        ("OPENAI_BASE_URL", "http://host /v1", "must not have white space in it"),
+        ("OPENAI_BASE_URL", "http://host/v1\x07", "has a line break or another control character in it"),
+        ("OPENAI_BASE_URL", "http://", "is not a URL such as http://localhost:8000/v1"),
+        ("OPENAI_BASE_URL", "http://[", "is not a URL such as http://localhost:8000/v1"),
+    ],
+)
+def test_what_would_lead_elsewhere_is_refused(given, name, text, expected):
+    with pytest.raises(SettingsError) as caught:
+        given(**{name: text})
+    assert str(caught.value).startswith(f"{name}={text!r}: {expected}")
+
+
+@pytest.mark.parametrize("url", ["http://host/v1#x", "http://me:p#w@host/v1"])
+def test_a_server_has_no_fragment(given, url):
+    with pytest.raises(SettingsError, match=r"OPENAI_BASE_URL=\*\*\*: must not have a # in it .* # as %23"):
+        given(OPENAI_BASE_URL=url)
+
+
+@pytest.mark.parametrize("url", ["http://me:p/w@host/v1", "http://me:1/w@host/v1", "http://to?ken@host/v1"])
+def test_a_password_that_would_lead_to_another_host_is_refused(given, url):
+    with pytest.raises(
+        SettingsError, match=r"OPENAI_BASE_URL=\*\*\*: is not a URL .* write @ as %40, # as %23, / as %2F"
+    ):
+        given(OPENAI_BASE_URL=url)
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "AMQP_URL"])
+def test_a_line_break_in_a_secret_is_refused_without_showing_it(given, name):
+    with pytest.raises(SettingsError, match=rf"{name}=\*\*\*: has a line break or another control character in it"):
+        given(**{name: f"amqp://{SECRET}\n{SECRET}"})
+
+
+def test_a_token_for_a_user_tells_keys_apart(given):
+    settings = given(OPENAI_BASE_URL="http://one@host/v1")
+    assert settings.provider.startswith("http://***@host/v1#")
+    assert given(OPENAI_BASE_URL="http://other@host/v1").provider != settings.provider
 
 
 def test_settings_do_not_change(given):

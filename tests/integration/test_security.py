@@ -11,8 +11,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+import psycopg
 import pytest
 
 from actors import references
@@ -55,6 +56,7 @@ class Shell:
 
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
         self.folder, self.said, self.started = folder, list[str](), list[subprocess.Popen[str]]()
+        self.options = options
         kept = {name: value for name, value in os.environ.items() if name == "PATH"}
         settings = {name.upper(): str(value) for name, value in options.items()}
         self._environment = kept | {"PYTHONPATH": str(ROOT), "LOG_LEVEL": "debug", **settings}
@@ -208,6 +210,48 @@ def test_the_password_of_the_database_is_shown_nowhere(
             assert ask(*words, "-v", DATABASE_URL=url) != 0
     assert "password authentication failed" in ask.everything()
     assert WORD not in ask.everything()
+
+
+HOSTILE_WORD = "Puffin8231#'?\"/\\\u540d %Heron9342"
+
+
+def test_a_database_whose_password_only_libpq_can_read_is_used_and_not_shown(
+    shell: Callable[..., Shell], postgresql: PostgreSQL
+) -> None:
+    ask, name = shell(), postgresql.create_database()
+    with psycopg.connect(postgresql.url("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE ROLE hostile SUPERUSER LOGIN PASSWORD 'Puffin8231#Heron9342'")
+    url = f"postgresql://hostile:Puffin8231#Heron9342@127.0.0.1:{postgresql.port}/{name}"
+    assert ask("list", "-v", DATABASE_URL=url) == 0
+    assert ask("status", "nope", "-v", DATABASE_URL=url) == 2
+    ask("doctor", "-v", DATABASE_URL=url)
+    assert f"postgresql://hostile:***@127.0.0.1:{postgresql.port}/{name}" in ask.everything()
+    assert "no batch 'nope' in the database postgresql://127.0.0.1" in ask.everything()
+    assert not [word for word in ("Puffin8231", "Heron9342") if word in ask.everything()]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_service_shows_no_secret_however_it_is_spelled(
+    provider: Provider, shell: Callable[..., Shell], tmp_path: Path, nobody: str, log_format: str
+) -> None:
+    """At DEBUG, with a server that refuses the key and quotes it."""
+    said = [HOSTILE_WORD, repr(HOSTILE_WORD), json.dumps(HOSTILE_WORD), quote(HOSTILE_WORD)]
+    provider.fault(on="create", do="answer", status=401, body={"error": {"message": " ".join(said)}}, times=-1)
+    ask = shell(openai_api_key=HOSTILE_WORD, amqp_url=f"amqp://me:{quote(HOSTILE_WORD, safe='')}@{nobody}/")
+    serving = ask.start("serve", "-v", LOG_FORMAT=log_format)
+    assert serving.stderr is not None
+    while "serving:" not in (line := serving.stderr.readline()):
+        ask.said.append(line)
+    with BatchService(settings_from(ask.options)) as service:
+        service.create_batch(videos("a cat", id="b"))
+        assert service.process_batch("b").result(PATIENCE).status == "failed"  # whoever made it
+    serving.terminate()
+    assert ask.end(serving) == 0
+    ask.said.append(line)
+    assert "amqp://me:***@" in ask.everything()
+    assert ask("status", "b") == 0
+    assert not [word for word in ("Puffin8231", "Heron9342") if word in ask.everything()]
+    assert not [word for word in (b"Puffin8231", b"Heron9342") if word in kept_in(tmp_path)]
 
 
 # --- where the key goes

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -104,8 +105,9 @@ def quiet_logs() -> Iterator[None]:
     """Whatever a command logs to, the next test does not."""
     names = ("", "actors", "storage", "actors.sora.simulator")
     levels = {name: logging.getLogger(name).level for name in names}
-    handlers = list(logging.getLogger().handlers)
+    handlers, of_threads = list(logging.getLogger().handlers), threading.excepthook
     yield
+    threading.excepthook = of_threads
     logging.getLogger().handlers[:] = handlers
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)

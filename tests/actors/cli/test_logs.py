@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 
 import pytest
 
-from actors.logs import configure, harmless, secrets_of
-from actors.settings import Settings, masked_url
+from actors.logs import configure, harmless, masked
+from storage.secrets import Secrets
 
 logger = logging.getLogger("actors.test")
 pytestmark = pytest.mark.usefixtures("quiet_logs")
@@ -44,7 +45,7 @@ def test_configuring_again_replaces_what_was(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_no_secret_is_logged_whoever_logs_it(capsys: pytest.CaptureFixture[str], style: str) -> None:
-    configure("info", style, ["the-key", "p"])
+    configure("info", style, Secrets(["the-key", "p"]))
     logger.info("the-key Authorization: Bearer abc.def postgresql://u:p%40w@h/db sk-abcdefghijk http://h:80/v1")
     try:
         raise ValueError("the-key")
@@ -75,26 +76,21 @@ def test_an_error_that_quotes_what_came_from_outside_steers_no_terminal(
 
 def test_a_text_beside_the_log_is_as_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
     assert harmless("Bearer abc \x1b[2J the-key") == "Bearer *** \\u001b[2J the-key"
-    configure("info", "text", ["the-key"])
+    configure("info", "text", Secrets(["the-key"]))
     assert harmless("the-key\n") == "***\n"
+    assert masked("the-key\x1b") == "***\x1b"
 
 
-def test_the_secrets_are_the_key_and_the_passwords() -> None:
-    settings = Settings(
-        openai_api_key="k", openai_base_url="http://u:w@h/v1", database_url="postgresql://u:a%40b@h/d",
-        amqp_url="amqp://u:pw@h",
-    )  # fmt: skip
-    assert secrets_of(settings) == {"k", "w", "a%40b", "a@b", "pw"}
+def test_what_ends_a_thread_is_logged_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "text", Secrets(["the-key"]))
 
+    def die() -> None:
+        raise ValueError("'the-key'")
 
-@pytest.mark.parametrize(
-    ("url", "masked"),
-    [
-        ("amqp://u:pw@h:5672/", "amqp://u:***@h:5672/"), ("http://h:80/v1", "http://h:80/v1"),
-        ("sqlite:///a.db", "sqlite:///a.db"), ("http://[", "http://["), ("amqp://u@h/v@2", "amqp://u@h/v@2"),
-        ("u:pw@h/d", "***@h/d"), ("postgres//u:pw@h/d", "***@h/d"), ("amqp://u:p@w@h/", "amqp://u:***@h/"),
-        ("http://u:pw@[h", "***@[h"),
-    ],
-)  # fmt: skip
-def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
-    assert masked_url(url) == masked
+    thread = threading.Thread(target=die, name="worker")
+    thread.start()
+    thread.join()
+    text = capsys.readouterr().err
+    assert "the-key" not in text
+    assert "thread_died of=worker" in text
+    assert "ValueError: '***'" in text

@@ -12,13 +12,14 @@ from actors.sora.wire import (
     error_words,
     http_date,
     http_failure,
+    masked,
     parse_json,
     parse_video,
     phase_of,
     poll_hint,
     retry_after,
-    without,
 )
+from storage.secrets import Secrets
 
 OPENAI = {
     "id": "video_68d7", "object": "video", "created_at": 1758941485, "status": "queued", "model": "sora-2-pro",
@@ -346,12 +347,12 @@ def test_a_secret_that_is_quoted_is_taken_out_of_the_words_and_of_nothing_else()
         "prompt": "k3y!",
         "data": [{"b64_json": "k3y!", "message": "k3y!"}],
     }
-    hidden = without("k3y!", {**video, **said})
+    hidden = masked({**video, **said}, Secrets(["k3y!"]).mask)
     assert hidden == {
         **video,
         "error": {"code": "bad ***", "message": "not ***", "param": [{"***": 1}]},
         "detail": ["***"],
         "data": [{"b64_json": "k3y!", "message": "***"}],
     }
-    assert without("k3y!", "k3y! is wrong") == "*** is wrong"
-    assert without("k3y!", None) is None
+    assert masked("k3y! is wrong", Secrets(["k3y!"]).mask) == "*** is wrong"
+    assert masked(None, Secrets(["k3y!"]).mask) is None

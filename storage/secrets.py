@@ -1,0 +1,263 @@
+"""What is secret in a URL or a key, and a mask for it in a text, however it is spelled there. The one place that knows.
+
+A secret of four characters or more is masked wherever it stands as a whole word, and one that can't be part of another
+word anywhere; a shorter one only where it stands as the secret: in its URL.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+from urllib.parse import unquote, unquote_plus
+
+HIDDEN = "***"
+_SHORTEST = 4
+"""Characters: what is shorter would be found in half of all words."""
+_ANYWHERE = 8
+_SEPARATORS = re.compile(r"[@#/?:\[\]\s]")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_WITHOUT_A_HOST = re.compile(r"[^/:\[]+:(?!\d*(?:/|$))[^/]*")
+"""A user and a password where a host and a port should be: the `@` and what comes after it were forgotten."""
+_PARAMETER = re.compile(r"[\w.-]+=.*", re.DOTALL)
+_PLAIN_NAME = re.compile(r"[a-z_]+\d{0,3}")
+
+
+def _names(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
+_AMQP = _names(
+    "heartbeat connection_attempts retry_delay socket_timeout stack_timeout blocked_connection_timeout channel_max "
+    "frame_max locale"
+)
+_LIBPQ = _names(
+    "host hostaddr port dbname user sslmode sslcert sslrootcert sslcrl sslcrldir sslsni sslnegotiation connect_timeout "
+    "application_name fallback_application_name client_encoding keepalives keepalives_idle keepalives_interval "
+    "keepalives_count tcp_user_timeout target_session_attrs load_balance_hosts channel_binding gssencmode gsslib "
+    "krbsrvname require_auth ssl_min_protocol_version ssl_max_protocol_version replication"
+)
+_TELLING = _names("password sslpassword passfile sslkey options service")
+"""The other parameters that libpq knows."""
+_HARMLESS = {
+    "http": frozenset({"api-version"}), "https": frozenset({"api-version"}), "amqp": _AMQP, "amqps": _AMQP,
+    "postgresql": _LIBPQ, "postgres": _LIBPQ,
+}  # fmt: skip
+"""By scheme, the parameters whose values are shown: those of all others count as secrets."""
+
+# What looks like a secret is hidden, whosever it is: a bearer token, a key, a password in a URL or for libpq.
+_GENERIC = re.compile(
+    r"(?P<before>\bBearer\s+|\b(?:ssl)?password=)(?:'[^']*'|[^\s\"'&]+)"
+    # Not in the examples of our own sentences, amqp://guest:guest@... and postgresql://USER:PASSWORD@...
+    r"|(?P<user>://(?P<name>[^\s/:@]*):)(?!(?P=name)@|PASSWORD@)[^\s/\"'@]+(?=@)|\bsk-[\w-]{8,}",
+    re.IGNORECASE,
+)
+
+
+class Url(NamedTuple):
+    """A URL as whoever wrote it may have meant it: `@`, `#`, `/` and `?` may stand in its user and password unescaped.
+
+    Libraries disagree about those; what any of them could take for a part of the password is kept here as one.
+    """
+
+    scheme: str
+    user: str | None
+    password: str | None
+    address: str
+    """The host, the port and the path."""
+    query: str
+    fragment: str
+
+
+def read_url(url: str) -> Url:
+    """Take a URL apart. Never fails: what is no URL is an address."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or not _SCHEME.fullmatch(scheme):
+        scheme, rest = "", url
+    if scheme.lower() == "sqlite" and rest.startswith("/"):
+        return Url(scheme, None, None, rest, "", "")
+    end = _end_of_user(scheme.lower(), rest)
+    user = rest[:end] if end >= 0 else None
+    address, _, fragment = rest[end + 1 :].partition("#")
+    address, _, query = address.partition("?")
+    if user is None and scheme and (alone := _WITHOUT_A_HOST.match(address)):
+        user, address = alone[0], address[alone.end() :]
+    name, colon, password = (user or "").partition(":")
+    return Url(scheme, None if user is None else name, password if colon else None, address, query, fragment)
+
+
+def _end_of_user(scheme: str, rest: str) -> int:
+    """Where the `@` is that ends the user and the password; -1: there are none."""
+    last, question = rest.rfind("@"), rest.find("?")
+    if 0 <= question < last and "#" not in rest[:question]:
+        parameters, before = rest[question + 1 :].split("&"), rest[:question]
+        names = _HARMLESS.get(scheme, frozenset()) | _TELLING
+        known = "=" in parameters[0] and parameters[0].partition("=")[0] in names
+        a_host = re.fullmatch(r"[^:@/]*(:\d+)?(/[^@]*)?", before)
+        if known or (a_host and all(map(_PARAMETER.fullmatch, parameters))):
+            return before.rfind("@")  # the last one is part of a parameter
+    return last
+
+
+def masked_url(url: str) -> str:
+    """The URL without its secrets: the password, a token for a user, the values of its query, its fragment."""
+    parts = read_url(url)
+    if not parts.scheme and parts.user is None and not re.search(r"[./:]", parts.address):
+        return HIDDEN  # perhaps a key that was set in the wrong place
+    shown = f"{parts.scheme}://" if parts.scheme else ""
+    if parts.user is not None:
+        named = parts.scheme and parts.password and not _is_token(parts) and not _SEPARATORS.search(parts.user)
+        shown += f"{parts.user}:{HIDDEN}" if named else HIDDEN
+        shown += "" if not parts.address or parts.address.startswith("/") else "@"
+    return f"{shown}{parts.address}{_masked_query(parts)}{f'#{HIDDEN}' if parts.fragment else ''}"
+
+
+def _is_token(parts: Url) -> bool:
+    """Whether the user of a URL is the secret itself: a server of videos takes a token without a real password."""
+    return not parts.password or (parts.scheme.lower() in {"http", "https"} and len(parts.password) < _SHORTEST)
+
+
+def _masked_query(parts: Url) -> str:
+    shown = [
+        parameter if not secret or not parameter else f"{parameter.partition('=')[0]}={HIDDEN}" if "=" in parameter
+        else HIDDEN
+        for parameter, secret in _parameters(parts)
+    ]  # fmt: skip
+    return f"?{'&'.join(shown)}" if parts.query else ""
+
+
+def _parameters(parts: Url) -> Iterator[tuple[str, bool]]:
+    harmless = _HARMLESS.get(parts.scheme.lower(), frozenset())
+    for parameter in parts.query.split("&"):
+        yield parameter, parameter.partition("=")[0] not in harmless
+
+
+def place_of(url: str) -> str:
+    """Where a URL leads, for a person: without user, query and fragment; masked, where the query names the host."""
+    parts = read_url(url)
+    host = re.match(r"[^/]*", parts.address)
+    if not parts.scheme or not host or not host[0]:
+        return masked_url(url)
+    return f"{parts.scheme}://{parts.address}"
+
+
+def key_in(url: str) -> str:
+    """What a URL holds instead of a key, as it is written: its password, or a token for a user; `` if nothing."""
+    parts = read_url(url)
+    return parts.password or parts.user or ""
+
+
+def basic_auth(url: str) -> str | None:
+    """The user and the password of a URL as HTTP sends them, in base64; None: it has none."""
+    parts = read_url(url)
+    if parts.user is None:
+        return None
+    return base64.b64encode(f"{unquote(parts.user)}:{unquote(parts.password or '')}".encode()).decode()
+
+
+def without_user(url: str) -> str:
+    """The URL without its user and password."""
+    parts = read_url(url)
+    if parts.user is None:
+        return url
+    query, fragment = f"?{parts.query}" if parts.query else "", f"#{parts.fragment}" if parts.fragment else ""
+    return f"{parts.scheme}://{parts.address}{query}{fragment}"
+
+
+class Secrets:
+    """The secrets of one set of settings.
+
+    Args:
+        words: secrets as they are, such as a key.
+        urls: URLs with secrets in them.
+    """
+
+    def __init__(self, words: Iterable[str] = (), urls: Iterable[str] = ()) -> None:
+        hidden, shown = set(words), {url: masked_url(url) for url in urls}
+        for url in shown:
+            hidden.update(_secrets_in(url))
+        found = {word: HIDDEN for word in hidden if len(word) >= _SHORTEST and any(map(str.isalnum, word))}
+        found |= {url: masked for url, masked in shown.items() if masked != url and len(url) >= _SHORTEST}
+        # The longest first: another may be a part of it.
+        self._found = [_Spelling(word, found[word]) for word in sorted(found, key=len, reverse=True)]
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._found)
+
+    def mask(self, text: str) -> str:
+        """A text with `***` for each secret in it, and for whatever else looks like one."""
+        lower = text.lower()
+        for spelling in self._found:
+            if spelling.anchor in lower:
+                text = spelling.pattern.sub(spelling.instead, text)
+        return _GENERIC.sub(lambda match: f"{match['before'] or match['user'] or ''}{HIDDEN}", text)
+
+
+def _secrets_in(url: str) -> Iterator[str]:
+    """What is secret in a URL, as it is written and as it is meant, in the parts in which a library may quote it."""
+    parts = read_url(url)
+    values = {parameter.partition("=")[2] or parameter for parameter, secret in _parameters(parts) if secret}
+    values |= {parts.fragment, parts.password or ""} - {parts.user}  # who is called as his password is shown by name
+    token = parts.user if parts.user is not None and _is_token(parts) else ""
+    if token and (parts.scheme.lower() in {"http", "https"} or not _PLAIN_NAME.fullmatch(token)):
+        values.add(token)
+    for value in values:
+        for word in (value, *_SEPARATORS.split(value)):
+            yield from (word, unquote(word), unquote_plus(word))
+    if parts.user is None:
+        return
+    user, password = parts.user, parts.password or ""
+    for pair in {f"{user}:{password}", f"{unquote(user)}:{unquote(password)}"}:
+        yield from (_base64(pair.encode(encoding, "replace")) for encoding in ("utf-8", "latin-1"))
+    host = re.split(r"[:/?#]", parts.address)[0]
+    for separator in _SEPARATORS.finditer(password):  # where a library takes it for the end of the user, or of the port
+        before, behind = password[: separator.start()], password[separator.end() :]
+        yield from ([f"{user}:{before}"] if before else []) + ([f"{behind}@{host}"] if behind else [])
+
+
+def _base64(text: bytes) -> str:
+    return base64.b64encode(text).decode()
+
+
+class _Spelling:
+    """One secret, and a pattern that finds it in whatever spelling."""
+
+    def __init__(self, word: str, instead: str) -> None:
+        self._word = word
+        self.instead = instead.replace("\\", r"\\")
+        self.anchor = max(re.findall("[a-z0-9]+", word.lower()), key=len, default="")
+        """What all its spellings have: where it is not, the pattern need not be tried, nor made."""
+
+    @functools.cached_property
+    def pattern(self) -> re.Pattern[str]:
+        body = "".join(map(_spelled, self._word))
+        if len(self._word) < _ANYWHERE or self._word.isalpha():
+            body = (_BEGIN if self._word[0].isalnum() else "") + body + (_END if self._word[-1].isalnum() else "")
+        return re.compile(body, re.IGNORECASE)
+
+
+_BEGIN = r"(?:(?<![^\W_])|(?<=\\[abfnrtv0])|(?<=\\x[0-9a-f]{2})|(?<=\\u[0-9a-f]{4})|(?<=%[0-9a-f]{2}))"
+"""Of a word. An escape before it, such as `\\n`, is no part of it."""
+_END = r"(?![^\W_])"
+_ESCAPES = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f", "\a": "a", "\v": "v", "\0": "0"}
+
+
+@functools.lru_cache(maxsize=512)
+def _spelled(character: str) -> str:
+    """A pattern of the ways in which a character is written: plain, escaped (repr, JSON, also twice), encoded."""
+    if character.isascii() and character.isalnum():
+        return character
+    utf8, utf16 = (character.encode(encoding, "surrogatepass") for encoding in ("utf-8", "utf-16-be"))
+    units = [utf16[start : start + 2].hex() for start in range(0, len(utf16), 2)]
+    forms = [
+        re.escape(character), re.escape(html.escape(character)), "".join(f"%{byte:02x}" for byte in utf8),
+        "".join(rf"\\+x{byte:02x}" for byte in utf8), "".join(rf"\\+u{unit}" for unit in units),
+        rf"\\+U{ord(character):08x}", rf"\\+x{ord(character):02x}" if ord(character) < 256 else "",
+        re.escape(utf8.decode("latin-1")), rf"\\+{re.escape(character)}" if character in "'\"\\/" else "",
+        rf"\\+{_ESCAPES[character]}" if character in _ESCAPES else "", r"\+" if character == " " else "",
+    ]  # fmt: skip
+    return f"(?:{'|'.join(dict.fromkeys(form for form in forms if form))})"
