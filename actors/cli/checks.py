@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
 import importlib.util
 import json
 import os
-import ssl
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urljoin, urlsplit
 
-from actors.settings import Settings, masked_url
+from actors.errors import SoraError
+from actors.settings import Settings
 from storage.database import Database, DatabaseError
+from storage.secrets import masked_url, without_user
 
-_TIMEOUT = 5.0
-_LONGEST_ANSWER = 1 << 20
+_TIMEOUT = 10.0
+_LONGEST_CHECK = 30.0
+_LISTING = "/videos"
 _REFUSED = {401: "the key (OPENAI_API_KEY) is wrong or missing", 403: "the key (OPENAI_API_KEY) may not do this"}
 _NO_ROUTE = "no Videos API here, or one without a listing: then a POST whose answer is lost can't be looked up"
+_NOT_WHOLE = (
+    "; SORA_LISTING is partial, so that a POST without an answer is never proved to have made nothing: set "
+    "SORA_LISTING=whole if one store is behind this address"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,35 @@ class Check:
 
 def all_checks(settings: Settings, *, declare: bool = False) -> Iterator[Check]:
     """Look at everything, one after the other. `declare`: make the exchanges and queues at RabbitMQ."""
-    yield database(settings)
-    yield video_dir(settings)
-    yield server(settings)
-    yield simulator()
-    yield rabbitmq(settings, declare=declare)
+    looks: dict[str, Callable[[], Check]] = {
+        "database": lambda: database(settings),
+        "VIDEO_DIR": lambda: video_dir(settings),
+        "server": lambda: server(settings),
+        "simulator": simulator,
+        "RabbitMQ": lambda: rabbitmq(settings, declare=declare),
+    }
+    for name, look in looks.items():
+        yield _bounded(name, look)
+
+
+def _bounded(name: str, look: Callable[[], Check]) -> Check:
+    """What a look finds; a problem, if it takes too long: a host or a disk may take a request and never answer."""
+    found: list[Check | BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(look())
+        except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
+            found.append(error)
+
+    thread = threading.Thread(target=run, name=f"doctor-{name}", daemon=True)
+    thread.start()
+    thread.join(_LONGEST_CHECK)
+    if not found:
+        return Check(name, ok=False, message=f"no answer within {_LONGEST_CHECK:g} s")
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]
 
 
 def database(settings: Settings) -> Check:
@@ -91,62 +118,53 @@ def _writable(folder: Path) -> tuple[bool, str]:
         return False, f"{there} can't be written to ({error.strerror})"
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The key goes to nobody else."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 def server(settings: Settings) -> Check:
     """See whether OPENAI_BASE_URL speaks the Videos API and takes the key. One GET: nothing is made."""
-    if settings.openai_base_url is None:
+    base = settings.openai_base_url
+    if base is None:
         way_out = "set it to a server that speaks the Videos API; without it only --simulate and demo work"
         return Check("server", ok=False, message=f"OPENAI_BASE_URL is not set: {way_out}")
-    place = masked_url(settings.openai_base_url)
+    place = masked_url(base)
     try:
-        status, headers, body = _get(f"{settings.openai_base_url}/videos?limit=1", settings.api_key)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        return Check(
-            "server", ok=False, message=f"{place} is unreachable ({reason}): start it, or mend OPENAI_BASE_URL"
-        )
+        status, headers, body = _asked(settings, base)
+    except SoraError as error:
+        return Check("server", ok=False, message=f"{place} {_no_answer(error)}")
+    if "Location" in headers:
+        headers = {**headers, "Location": urljoin(f"{without_user(base)}{_LISTING}", headers["Location"])}
     ok, message = verdict(status, headers, body)
+    if settings.sora_listing == "partial" and status == 200 and ok and _shows_prompts(body):
+        message += _NOT_WHOLE
     return Check("server", ok=ok, message=f"{place}: {message}")
 
 
-def _get(url: str, key: str | None) -> tuple[int, Any, bytes]:
-    # No proxies from the environment: the client uses none either.
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}),
-        urllib.request.HTTPSHandler(context=ssl.create_default_context()),
-        _NoRedirect(),
-    )
-    headers = {"Accept": "application/json", "User-Agent": "sora-batch doctor"}
-    url, password = _without_user(url)
-    if password:
-        headers["Authorization"] = f"Basic {password}"
-    elif key:
-        headers["Authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310  (settings allow http and https only)
+def _asked(settings: Settings, base_url: str) -> tuple[int, Mapping[str, str], bytes]:
+    """What the server answers to the client that `run` uses: what that can't send, is not sent here."""
+    from actors.loop import IOLoop
+    from actors.sora.client import SoraClient
+    from actors.sora.pace import Pace
+
+    async def look() -> tuple[int, Mapping[str, str], bytes]:
+        async with SoraClient(settings, base_url, Pace()) as client:
+            return await client.look(_TIMEOUT)
+
+    io = IOLoop("sora-doctor")
     try:
-        with opener.open(request, timeout=_TIMEOUT) as answer:
-            return answer.status, answer.headers, answer.read(_LONGEST_ANSWER)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.headers, error.read(_LONGEST_ANSWER)
+        return io.submit(look()).result()
+    finally:
+        io.close()
 
 
-def _without_user(url: str) -> tuple[str, str]:
-    """A URL as urllib takes it, and its user as HTTP tells one: that goes before the key, as in the client."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    name, _, password = user.partition(":")
-    said = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode() if at else ""
-    return parts._replace(netloc=host).geturl(), said
+def _no_answer(error: SoraError) -> str:
+    import aiohttp
+
+    if isinstance(error.__cause__, aiohttp.ClientConnectorCertificateError):
+        wrong = error.__cause__.certificate_error
+        why = getattr(wrong, "verify_message", "") or wrong
+        return f"has a certificate that can't be verified ({why}): set SSL_CERT_FILE to the file of its CA"
+    return f"is unreachable ({error}): start it, or mend OPENAI_BASE_URL"
 
 
-def verdict(status: int, headers: Any, body: bytes) -> tuple[bool, str]:  # noqa: PLR0911  (one a kind of answer)
+def verdict(status: int, headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:  # noqa: PLR0911  (one a kind of answer)
     """What an answer to GET /videos tells."""
     if status in _REFUSED:
         return False, f"{_REFUSED[status]} (HTTP {status})"
@@ -155,18 +173,42 @@ def verdict(status: int, headers: Any, body: bytes) -> tuple[bool, str]:  # noqa
     if status == 405:
         return True, "has the Videos API, without a listing: a POST whose answer is lost can't be looked up (HTTP 405)"
     if 300 <= status < 400:
-        return False, f"redirects to {headers.get('Location')}: set OPENAI_BASE_URL to that place"
+        return False, _redirect(headers.get("Location") or "")
     if status == 404:
         return False, f"{_NO_ROUTE} (HTTP 404; does OPENAI_BASE_URL end with /v1?)"
     if status != 200:
         return False, f"answers HTTP {status}: look at the server's log"
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+    document = _json(body)
+    if document is None:
         return False, "no Videos API: it answers with something that is not JSON"
     if isinstance(document, dict) and isinstance(document.get("data"), list):
         return True, "has the Videos API, with a listing"
     return False, "no Videos API: its answer to GET /videos is no list"
+
+
+def _redirect(location: str) -> str:
+    """No POST follows one: it might lead to another server."""
+    path = urlsplit(location).path
+    told = f"redirects to {masked_url(location)}"
+    if path.endswith(_LISTING):
+        base = urlsplit(location)._replace(path=path.removesuffix(_LISTING), query="", fragment="").geturl()
+        return f"{told}, and no POST follows that: set OPENAI_BASE_URL={masked_url(base)}"
+    if path.endswith(f"{_LISTING}/"):
+        return f"{told}, and no POST follows that: have the server, or the proxy before it, take {_LISTING} as it is"
+    return f"{told}: set OPENAI_BASE_URL to the server itself, up to and with its /v1"
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _shows_prompts(body: bytes) -> bool:
+    """Whether the listing could tell a video of ours."""
+    document = _json(body)
+    return any(isinstance(entry, dict) and entry.get("prompt") for entry in document["data"])
 
 
 def simulator() -> Check:

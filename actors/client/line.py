@@ -94,12 +94,11 @@ def checked_id(batch_id: str) -> str:
 
 def unreachable(broker: Broker, error: BaseException, *, sent: bool = False) -> Unanswered:
     """That RabbitMQ is not there or refused something, and what to do."""
-    refused = broker.refusal(error)
+    mask, refused = Secrets(urls=[broker.url]).mask, broker.refusal(error)
     if refused is not None:
-        return Unanswered(refused, sent=sent)
-    inner = innermost(error)
-    reason = Secrets(urls=[broker.url]).mask(str(inner)) or type(inner).__name__
-    place = masked_url(broker.url)
+        return Unanswered(mask(refused), sent=sent)
+    inner, place = innermost(error), masked_url(broker.url)
+    reason = mask(str(inner)) or type(inner).__name__
     return Unanswered(f"RabbitMQ at {place} can't be reached: {reason}; see that it runs, and AMQP_URL", sent=sent)
 
 

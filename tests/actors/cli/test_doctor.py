@@ -1,17 +1,30 @@
 from __future__ import annotations
 
+import base64
+import http.server
 import json
-from collections.abc import Callable
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from actors.cli import checks
 from actors.cli.checks import database, rabbitmq, server, verdict, video_dir
 from actors.cli.settings_table import settings_table
 from actors.settings import Settings, load_settings
 from storage.database import MIGRATIONS, Database
 from tests.servers.port import Port
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_each_setting_says_where_it_came_from(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +150,159 @@ def test_doctor_finds_a_wrong_key(call: Callable[..., Any], server: Any, monkeyp
     assert result.exit_code == 1
     assert "PROBLEM" in result.stdout
     assert "is wrong or missing" in result.stdout
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    """Answers as its class says."""
+
+    status, location, body = 200, "", b"{}"
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body)))
+        if self.location:
+            self.send_header("Location", self.location.format(host=self.headers["Host"]))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: Any) -> None:
+        """It would go to standard error."""
+
+
+@contextmanager
+def answering(tls: ssl.SSLContext | None = None, **answer: Any) -> Iterator[str]:
+    kind = type("Kind", (Answering,), answer)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("https://videos.example/api/v1/videos?limit=1", "set OPENAI_BASE_URL=https://videos.example/api/v1"),
+        ("/api/v1/videos?limit=1", "set OPENAI_BASE_URL=http://{host}/api/v1"),
+        ("http://{host}/v1/videos/?limit=1", "have the server, or the proxy before it, take /videos as it is"),
+        ("https://login.example/?next=/v1", "set OPENAI_BASE_URL to the server itself"),
+    ],
+)
+def test_a_redirect_that_a_run_would_meet_is_a_problem_with_its_way_out(home: Path, location: str, words: str) -> None:
+    with answering(status=307, location=location) as host:
+        check = server(Settings(openai_base_url=f"http://{host}/v1"))
+    assert not check.ok
+    assert words.format(host=host) in check.message
+
+
+def test_a_server_that_never_answers_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        check = server(Settings(openai_base_url=f"http://127.0.0.1:{listening.getsockname()[1]}/v1"))
+    assert not check.ok
+    assert "no answer within 0.2 s" in check.message
+
+
+def test_no_look_holds_doctor_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for_ever = threading.Event()
+    monkeypatch.setattr(checks, "_LONGEST_CHECK", 0.1)
+    monkeypatch.setattr(checks, "video_dir", lambda _: for_ever.wait())
+    found = {check.name: check for check in checks.all_checks(load_settings())}
+    for_ever.set()
+    assert not found["VIDEO_DIR"].ok
+    assert found["VIDEO_DIR"].message == "no answer within 0.1 s"
+    assert {"database", "server", "simulator", "RabbitMQ"} <= set(found)
+
+
+def test_a_certificate_that_can_not_be_verified_is_named_with_the_way_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl makes the certificate")
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain("cert.pem", "key.pem")
+    with answering(tls, body=b'{"data": []}') as host:
+        look = [sys.executable, "-m", "actors.cli", "doctor", "--json"]
+        environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "OPENAI_BASE_URL": f"https://{host}/v1"}
+        found = [
+            json.loads(subprocess.run(look, env=environment | more, capture_output=True, check=False).stdout)
+            for more in ({}, {"SSL_CERT_FILE": str(home / "cert.pem")})
+        ]
+    refused, trusted = [{each["name"]: each for each in document["checks"]}["server"] for document in found]
+    assert "has a certificate that can't be verified (self" in refused["message"]
+    assert "set SSL_CERT_FILE to the file of its CA" in refused["message"]
+    assert (refused["ok"], trusted["ok"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("listing", "body", "told"),
+    [
+        ("partial", b'{"data": [{"id": "a", "prompt": "a cat"}]}', True),
+        ("whole", b'{"data": [{"id": "a", "prompt": "a cat"}]}', False),
+        ("partial", b'{"data": [{"id": "a"}, 1]}', False),
+        ("partial", b'{"data": []}', False),
+    ],
+)
+def test_what_a_whole_listing_would_help_is_explained(home: Path, listing: str, body: bytes, told: bool) -> None:
+    with answering(body=body) as host:
+        check = server(Settings(openai_base_url=f"http://{host}/v1", sora_listing=listing))  # type: ignore[arg-type]
+    assert check.ok
+    assert ("set SORA_LISTING=whole if one store is behind this address" in check.message) is told
+
+
+def test_a_user_in_the_url_is_asked_as_run_asks(home: Path) -> None:
+    class Kept(Answering):
+        body = b'{"data": []}'
+        said: ClassVar[list[str | None]] = []
+
+        def do_GET(self) -> None:
+            self.said.append(self.headers["Authorization"])
+            super().do_GET()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Kept) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{listening.server_address[1]}"
+        assert server(Settings(openai_base_url=f"http://m%65:p%40ss-%E5%90%8D@{host}/v1")).ok
+        listening.shutdown()
+    assert Kept.said == [f"Basic {base64.b64encode('me:p@ss-名'.encode()).decode()}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("SORA_SUBMIT_TIMOUT", "SORA_SUBMIT_TIMEOUT"), ("BATCH_CONCURENCY", "BATCH_CONCURRENCY"),
+        ("OPENAI_BASE_URI", "OPENAI_BASE_URL"), ("openai_api_keys", "OPENAI_API_KEY"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_misspelt_setting_is_told_once_and_not_shown(
+    call: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch, name: str, known: str, in_file: bool
+) -> None:
+    if in_file:
+        (home / ".env").write_text(f"{name}=hidden\n")
+    else:
+        monkeypatch.setenv(name, "hidden")
+    sentence = f"{name.upper()} is unknown; did you mean {known}?"
+    listed, looked = call("list"), call("doctor")
+    assert (listed.exit_code, listed.stderr) == (0, f"sora-batch: {sentence}\n")
+    assert looked.stdout.count(sentence) == 1
+    assert "hidden" not in listed.output + looked.output
+
+
+def test_a_name_that_is_nothing_like_ours_is_nobodys_business(
+    call: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / ".env").write_text("SORA_MODEL_OF_THE_YEAR=x\nPATH_TO_IT=x\nORA_MODEL=x\n")
+    for name in ("APP_URL", "ORA_SIZE", "SORA_REFERENCE", "sora_size"):
+        monkeypatch.setenv(name, "1280x720")
+    assert call("list").stderr == "sora-batch: ORA_MODEL is unknown; did you mean SORA_MODEL?\n"
 
 
 def test_doctor_lists_the_settings_when_one_is_wrong(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
