@@ -62,7 +62,8 @@ def _at_home(path: str) -> str:
 
 
 def _without_control_characters(value: str) -> str:
-    if any(unicodedata.category(character) == "Cc" for character in value):
+    # A lone surrogate stands for a byte that is no UTF-8.
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         raise ValueError("has a line break or another control character in it: remove it")
     return value
 
