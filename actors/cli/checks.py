@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from actors.errors import SoraError
 from actors.settings import Settings
@@ -188,12 +188,12 @@ def verdict(status: int, headers: Mapping[str, str], body: bytes) -> tuple[bool,
 
 def _redirect(location: str) -> str:
     """No POST follows one: it might lead to another server."""
-    path = urlsplit(location).path
-    told = f"redirects to {masked_url(location)}"
-    if path.endswith(_LISTING):
-        base = urlsplit(location)._replace(path=path.removesuffix(_LISTING), query="", fragment="").geturl()
-        return f"{told}, and no POST follows that: set OPENAI_BASE_URL={masked_url(base)}"
-    if path.endswith(f"{_LISTING}/"):
+    place = location.partition("#")[0].partition("?")[0]
+    told = f"redirects to {masked_url(place)}"
+    if place.endswith(_LISTING):
+        right = masked_url(place.removesuffix(_LISTING))
+        return f"{told}, and no POST follows that: set OPENAI_BASE_URL={right}"
+    if place.endswith(f"{_LISTING}/"):
         return f"{told}, and no POST follows that: have the server, or the proxy before it, take {_LISTING} as it is"
     return f"{told}: set OPENAI_BASE_URL to the server itself, up to and with its /v1"
 
