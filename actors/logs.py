@@ -43,6 +43,8 @@ def configure(level: str, style: str, secrets: Secrets | None = None) -> None:
 
 def _log_thread(died: threading.ExceptHookArgs) -> None:
     """Python would print the traceback itself, with whatever its error quotes."""
+    if issubclass(died.exc_type, SystemExit):
+        return
     error = died.exc_value or died.exc_type()
     name = died.thread.name if died.thread else None
     logging.getLogger(__name__).error("a thread has died", exc_info=error, extra={"action": "thread_died", "of": name})
