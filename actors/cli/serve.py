@@ -75,6 +75,7 @@ def _commands(service: BatchService) -> Iterator[None]:
 
 
 def _announce(service: BatchService) -> None:
+    from storage.providers import server_of
     from storage.secrets import masked_url
 
     settings = service.settings
@@ -83,7 +84,7 @@ def _announce(service: BatchService) -> None:
         if settings.amqp_url is None
         else f"commands and events at {masked_url(settings.amqp_url.get_secret_value())}"
     )
-    videos = service.provider.partition("#")[0]
+    videos = server_of(service.provider)
     warn(f"serving: {commands}; batches of the database {service.database_place}; videos from {videos}")
 
 
