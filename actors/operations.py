@@ -86,10 +86,10 @@ def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None
     if batch.status in FINAL_BATCH:
         return batch.status
     bring(storage, batch, provider)
-    here = batch.provider is not None and server_of(batch.provider) == server_of(provider)
-    changes: dict[str, Any] = {"wanted": True, "claims": 0}
-    if not here:  # a simulated one that nobody claimed in time does not begin to cost
-        changes |= {"provider": provider, "server": server_of(provider)}
+    # Its server from now on: a simulated one that nobody claimed in time does not begin to cost.
+    changes: dict[str, Any] = {"wanted": True, "claims": 0, "server": server_of(provider)}
+    if batch.provider is None:
+        changes["provider"] = provider
     if concurrency is not None and batch.owner is None:
         changes["concurrency"] = concurrency
     storage.batches.update(batch_id, **changes)
@@ -115,7 +115,7 @@ def bring(storage: Storage, batch: BatchRecord, provider: str) -> None:
             "--move-server (with --pay-again, if this is another one)"
         )
         raise Conflict(f"batch {batch.id} was started at {there}, and this is {here}: {way_out}")
-    storage.batches.move(batch.id, provider)
+    storage.batches.move(batch, provider)
 
 
 def _may_be_elsewhere(storage: Storage, batch_id: str) -> bool:
@@ -139,9 +139,14 @@ def move_server(storage: Storage, batch: BatchRecord, provider: str, *, pay_agai
     if pay_again:
         jobs = storage.jobs.of_batch(batch.id)
         storage.submissions.abandon(batch.id, [job.id for job in jobs if job.status is not JobStatus.COMPLETED])
-    else:
-        storage.submissions.move(batch.id, provider)
-    storage.batches.move(batch.id, provider)
+    elif not storage.submissions.move(batch.id, provider):
+        raise Conflict(
+            f"batch {batch.id}: other videos with the ids of this batch's are known at {server_of(provider)}, so it is "
+            f"not the server of {server_of(batch.provider)}: use --move-server --pay-again for another one"
+        )
+    elif storage.servers.reuses_ids(server_of(batch.provider)):
+        storage.servers.note_reused_ids(server_of(provider))
+    storage.batches.move(batch, provider)
 
 
 def cancel(storage: Storage, batch_id: str, reason: str | None, at: float) -> CancellationSummary:
@@ -327,6 +332,7 @@ def retry(
         move_server(storage, batch, provider, pay_again=pay_again)
     else:
         bring(storage, batch, provider)
+    batch = existing(storage, batch_id)
     for reference in changed_references:
         storage.jobs.keep_reference(reference)
     consented = _consented(storage, batch_id, chosen, named, pay_again=pay_again)

@@ -260,11 +260,12 @@ class BatchService:
             batch = operations.existing(self._storage, batch_id)
             if batch.epoch in done:
                 return done[batch.epoch]  # its COMMIT had been carried out, and the answer was lost
-            done[batch.epoch + 1] = operations.retry(
+            retried = operations.retry(
                 self._storage, batch_id, provider, job_ids=job_ids, changes=columns, changed_references=references,
                 pay_again=pay_again, at=self.now(), moves_server=move_server,
             )  # fmt: skip
-            return done[batch.epoch + 1]
+            done[operations.existing(self._storage, batch_id).epoch] = retried
+            return retried
 
         retried = self._write(write)
         (running,) = self._run([batch_id])

@@ -79,6 +79,7 @@ class BatchRepository:
 
     def unfinished(self, provider: str) -> list[str]:
         """Ids of the batches that were started or are wanted, and have not ended, oldest first."""
+        self.fill_in()
         sql = (
             f"SELECT id FROM batches WHERE {_OPEN} AND (status='processing' OR wanted) "
             f"AND {_IS_AT.format('')} ORDER BY created_at"
@@ -119,9 +120,16 @@ class BatchRepository:
         )  # fmt: skip
         return bool(cursor.rowcount == 1)
 
-    def move(self, batch_id: str, provider: str) -> None:
-        """Put down that a batch's videos are made elsewhere from now on."""
-        self.update(batch_id, provider=provider, server=server_of(provider))
+    def move(self, batch: BatchRecord, provider: str) -> None:
+        """Put down that a batch's videos are made elsewhere from now on. Whoever owned it is fenced."""
+        self.update(batch.id, provider=provider, server=server_of(provider), epoch=batch.epoch + 1, owner=None)
+
+    def fill_in(self) -> None:
+        """Fill in the servers of open batches that the version before, at work beside us, has started."""
+        started = f"{_OPEN} AND server IS NULL AND provider IS NOT NULL"
+        for (provider,) in self._database.execute(f"SELECT DISTINCT provider FROM batches WHERE {started}").fetchall():
+            sql = f"UPDATE batches SET server=? WHERE {started} AND provider=?"
+            self._database.execute(sql, (server_of(provider), provider))
 
     def update(self, batch_id: str, **columns: Any) -> None:
         """Change columns that no owner decides about: `wanted`, `metadata`, and what nobody works by at this moment."""

@@ -122,6 +122,14 @@ class SubmissionRepository:
             (state.value, note, submission_id),
         )
 
+    def give_up(self, submission_id: str, note: str) -> bool:
+        """Let go of an open outcome, on the operator's word; False: it is not open any more."""
+        cursor = self._database.execute(
+            f"UPDATE submissions SET state=?, note=? WHERE id=? AND {_UNRESOLVED}",
+            (SubmissionState.ABANDONED.value, note, submission_id),
+        )
+        return bool(cursor.rowcount == 1)
+
     def annotate(self, submission_id: str, note: str) -> None:
         """Add what happened to a submission's video without changing its state."""
         self._database.execute("UPDATE submissions SET note=? WHERE id=?", (note, submission_id))
@@ -139,14 +147,17 @@ class SubmissionRepository:
         """The one live submission of each job that has one, by job id."""
         return {live.job_id: live for live in self._rows.select(f"WHERE batch_id=? AND {_LIVE}", (batch_id,))}
 
-    def unresolved(self, server: str) -> list[SubmissionRecord]:
-        """The intents at a server whose outcome is open, over all batches and keys, oldest first, locked."""
+    def unresolved(self, server: str, since: float, submission_ids: Iterable[str]) -> list[SubmissionRecord]:
+        """The intents at a server whose outcome is open, of any key, oldest first, locked.
+
+        As far as they were recorded since a moment, or are named: what nobody resolved long ago does not grow.
+        """
         self.fill_in()
         lock = "FOR UPDATE" if self._database.postgresql else ""
-        # The range says nothing; it makes SQLite take the index of open intents, not the one of all that was ever made.
-        return self._rows.select(
-            f"WHERE server=? AND digest>'' AND {_UNRESOLVED} ORDER BY intended_at, id {lock}", (server,)
-        )
+        # The range of digests says nothing; it makes SQLite take the index of open intents.
+        open_ones = f"WHERE server=? AND digest>'' AND {_UNRESOLVED} AND (intended_at>=? OR id {self._database.among})"
+        parameters = (server, since, self._database.listed(submission_ids))
+        return self._rows.select(f"{open_ones} ORDER BY intended_at, id {lock}", parameters)
 
     def holders(self, server: str, remote_ids: Iterable[str]) -> dict[str, SubmissionRecord]:
         """The submissions that have these ids at a server, by remote id."""
@@ -173,13 +184,19 @@ class SubmissionRepository:
                 (server_of(provider), key_of(provider), provider),
             )
 
-    def move(self, batch_id: str, provider: str) -> None:
-        """Put down that a batch's videos are at another address now: the same server has moved."""
-        for entry in self.of_batch(batch_id):
+    def move(self, batch_id: str, provider: str) -> bool:
+        """Put down that a batch's videos are at another address now: the same server has moved.
+
+        Returns:
+            False if videos with these ids are known there already: nothing was written.
+        """
+        server, entries = server_of(provider), self.of_batch(batch_id)
+        if self.holders(server, [entry.remote_id for entry in entries if entry.remote_id is not None]):
+            return False
+        for entry in entries:
             moved = f"{provider.partition('#')[0]}#{key_of(entry.provider)}"
-            self._database.execute(
-                "UPDATE submissions SET provider=?, server=? WHERE id=?", (moved, server_of(provider), entry.id)
-            )
+            self._database.execute("UPDATE submissions SET provider=?, server=? WHERE id=?", (moved, server, entry.id))
+        return True
 
     def abandon(self, batch_id: str, job_ids: Iterable[str]) -> None:
         """Let go of what may exist for these jobs: a person gave consent to pay again, or deletes the batch."""

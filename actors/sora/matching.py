@@ -62,10 +62,14 @@ class Held:
 
     ours: bool
     """It was made with the key that the listing was read with."""
-    bound_at: float | None
-    """When the create's answer told the id; None: found in a listing."""
+    made_until: float
+    """By when its video was made: its answer had told the id, or its POST had arrived."""
+    prompt: str | None
+    """What it asked for; None: that is not known any more."""
     ended: bool
     """Its job has ended: where the id is given again, this listed video may be another one."""
+    doubtful: bool = False
+    """It was adopted by a submission whose POST may yet be admitted: the video may be a twin's."""
 
 
 _Candidates = dict[OpenIntent, set[int]]
@@ -157,23 +161,28 @@ def absence_disproved(listing: Listing, intent: OpenIntent, held: Mapping[str, H
     since = intent.intended_at - BEFORE
     for video in listing.videos:
         made_at = listing.made_at(video)
-        if made_at is not None and made_at < since:
+        if (made_at is not None and made_at < since) or not _may_say(video.prompt, intent.spec.prompt):
             continue
         holder = held.get(video.id or "")
-        if holder is None and _may_say(video.prompt, intent.spec.prompt):
+        if holder is None or holder.doubtful:
             return "the server's listing shows a video that may be this one"
-        if holder is not None and holder.ended and made_at is None and video.prompt == intent.spec.prompt:
+        # Else it is known to be another one only if its answer came when the intent was there already.
+        again = made_at is None or (
+            made_at >= intent.intended_at - listing.skew and holder.made_until < intent.intended_at
+        )
+        if holder.ended and again:
             return f"the server may have given the id {video.id} again"
     return None
 
 
 def reused(listing: Listing, held: Mapping[str, Held]) -> str | None:
-    """A listed id that a submission has, although the listed video was made after that one's answer had come."""
+    """A listed id that a submission has, although the listed video was made later, or of another prompt."""
     for video in listing.videos:
         holder, made_at = held.get(video.id or ""), listing.made_at(video)
-        if holder is None or holder.bound_at is None or made_at is None:
+        if holder is None:
             continue
-        if made_at > holder.bound_at + listing.skew + ANSWERED_WITHIN:
+        later = made_at is not None and made_at > holder.made_until + listing.skew
+        if later or (holder.prompt is not None and not _may_say(video.prompt, holder.prompt)):
             return video.id
     return None
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from actors.course import request_digest
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.loop import IOLoop
 from actors.settings import Settings
@@ -63,12 +64,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """What a reading is to cover, asked of the database before it begins."""
+    """What a reading is to cover, and when it begins."""
 
     since: float
     began_at: float
     asked_at: float
     """By the clock that counts suspended time, before `began_at` was asked for: what passes between hides no video."""
+
+
+_Open = list[tuple[SubmissionRecord, JobRecord]]
+_SENDER_DEAD = "its sender is dead"
+_OTHER_KEY = "it was sent with another key, and only the key that made a video tells of it"
 
 
 class Resolver:
@@ -122,9 +128,8 @@ class Resolver:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _look(self, current: SubmissionRecord, ready_in: float) -> Finding:
-        if current.key_fingerprint not in (None, self._key):
-            why = "it was sent with another key, and only the key that made a video tells of it"
-            return Finding(None, why, final=ready_in <= 0)
+        if current.key_fingerprint != self._key:
+            return Finding(None, _OTHER_KEY, final=ready_in <= 0)
         try:
             return (await self._reading(current)).get(current.id, Finding(None, "its outcome was not looked for"))
         except SoraError as error:
@@ -146,12 +151,10 @@ class Resolver:
         return Unknown(failure)
 
     def _give_up(self, submission_id: str, failure: Failure) -> Outcome:
-        """In one transaction: its answer may have come in the meantime."""
-        current = self._storage.submissions.get(submission_id)
-        if current.state not in UNRESOLVED:
-            return known(current)
-        self._storage.submissions.settle(submission_id, SubmissionState.ABANDONED, failure.message)
-        return NotPaid(SubmissionState.ABANDONED, failure)
+        """In one statement: its answer may come in the meantime."""
+        if self._storage.submissions.give_up(submission_id, failure.message):
+            return NotPaid(SubmissionState.ABANDONED, failure)
+        return known(self._storage.submissions.get(submission_id))
 
     # --- when
 
@@ -160,9 +163,12 @@ class Resolver:
 
         def look() -> tuple[SubmissionRecord, float]:
             current = self._storage.submissions.get(submission_id)
+            if current.server is None:
+                self._storage.submissions.fill_in()
+                current = self._storage.submissions.get(submission_id)
             if current.state is SubmissionState.INTENDED and not self._in_flight(current):
                 # Written down once: its own answer is not waited for any more.
-                self._storage.submissions.settle(current.id, SubmissionState.UNKNOWN, "its sender is dead")
+                self._storage.submissions.settle(current.id, SubmissionState.UNKNOWN, _SENDER_DEAD)
                 current = self._storage.submissions.get(submission_id)
             return current, self._ready_at(current) - self._storage.database.now()
 
@@ -202,7 +208,7 @@ class Resolver:
     async def _read_and_match(self) -> dict[str, Finding]:
         async with self._one_at_a_time:
             asked, self._asked, self._next = self._asked, {}, None
-            window = await self._io.outcome(self._recorder.write(partial(self._window, asked)))
+            window = await self._io.outcome(self._recorder.read(partial(self._window, asked)))
             try:
                 listing = await self._listing(window)
             except SoraError:
@@ -216,18 +222,18 @@ class Resolver:
 
     def _window(self, asked: Mapping[str, SubmissionRecord]) -> _Window:
         asked_at = awake_or_not()
-        database_now = self._storage.database.now()
-        intents = [intent for intent, _ in self._open(asked)]
-        first = min([intent.intended_at for intent in intents], default=database_now)
-        return _Window(first - BEFORE, database_now, asked_at)
+        began_at = self._storage.database.now()
+        return _Window(min(intent.intended_at for intent in asked.values()) - BEFORE, began_at, asked_at)
 
-    def _open(self, asked: Mapping[str, SubmissionRecord]) -> list[tuple[SubmissionRecord, JobRecord]]:
-        """The open intents of the prompts that are asked about, of any key, oldest first, with their jobs."""
-        entries = self._storage.submissions.unresolved(self._server)
+    def _open(self, asked: Mapping[str, SubmissionRecord], since: float) -> dict[str, _Open]:
+        """The open intents of the prompts that are asked about, by prompt: of any key, with jobs, oldest first."""
+        entries = self._storage.submissions.unresolved(self._server, since, asked)
         jobs = self._storage.jobs.by_id([entry.job_id for entry in entries])
-        prompts = {jobs[entry.job_id].prompt for entry in entries if entry.id in asked and entry.job_id in jobs}
-        found = [(entry, jobs[entry.job_id]) for entry in entries if entry.job_id in jobs]
-        return [(entry, job) for entry, job in found if job.prompt in prompts]
+        by_prompt: dict[str, _Open] = {}
+        for entry in entries:
+            if (job := jobs.get(entry.job_id)) is not None:
+                by_prompt.setdefault(job.prompt, []).append((entry, job))
+        return {prompt: found for prompt, found in by_prompt.items() if any(entry.id in asked for entry, _ in found)}
 
     async def _listing(self, window: _Window) -> Listing:
         if self._client.clock.offset is None:
@@ -262,50 +268,76 @@ class Resolver:
 
     def _match(self, asked: Mapping[str, SubmissionRecord], listing: Listing) -> dict[str, Finding]:
         """In one transaction: adopt what is ours, and prove absent what can be."""
-        submissions, entries = self._storage.submissions, self._open(asked)
-        intents = {entry.id: self._as_intent(entry, job) for entry, job in entries}
+        by_prompt = self._open(asked, listing.since)
         held = self._held([video.id for video in listing.videos if video.id])
-        own = [intents[entry.id] for entry, _ in entries if entry.key_fingerprint == self._key]
+        again = reused(listing, held)
+        findings: dict[str, Finding] = {}
+        for found in by_prompt.values():
+            adopted = self._adopt(found, listing, held)
+            open_ones = [entry for entry, _ in found if entry.id not in adopted]
+            ready_at = max(map(self._ready_at, open_ones), default=-math.inf)
+            for entry, job in found:
+                if entry.id in adopted:
+                    findings[entry.id] = Finding(Bound(adopted[entry.id]))
+                elif entry.id in asked:
+                    findings[entry.id] = self._proof(entry, job, ready_at, listing, held, again)
+        return {
+            **{intent_id: self._elsewhere(intent_id) for intent_id in asked if intent_id not in findings},
+            **findings,
+        }
+
+    def _elsewhere(self, intent_id: str) -> Finding:
+        """Of an intent that is not among the open ones here."""
+        entry = self._storage.submissions.get(intent_id)
+        if entry.state not in UNRESOLVED:
+            return Finding(known(entry))
+        return Finding(None, f"it was sent to {entry.server}, and only that server tells of it", final=True)
+
+    def _adopt(self, found: _Open, listing: Listing, held: dict[str, Held]) -> dict[str, str]:
+        """Bind the listed videos that are ours; those of another key are looked for by its own processes."""
+        intents = [self._as_intent(entry, job) for entry, job in found]
+        entries = {entry.id: (entry, job) for entry, job in found}
+        for intent in intents:
+            if not intent.in_flight and entries[intent.id][0].state is SubmissionState.INTENDED:
+                self._storage.submissions.settle(intent.id, SubmissionState.UNKNOWN, _SENDER_DEAD)
+        possible = [each for each in intents if each.in_flight or entries[each.id][0].key_fingerprint == self._key]
         adopted = {
             intent_id: remote_id
-            for intent_id, remote_id in pair(listing, held, own).items()
-            if submissions.bind(intent_id, remote_id, adopted=True) is Bind.BOUND
+            for intent_id, remote_id in pair(listing, held, possible).items()
+            if self._storage.submissions.bind(intent_id, remote_id, adopted=True) is Bind.BOUND
         }
-        if reused(listing, held) is not None:
-            self._storage.servers.note_reused_ids(self._server)
-        for remote_id in adopted.values():
-            held[remote_id] = Held(ours=True, bound_at=None, ended=False)
-        findings: dict[str, Finding] = {}
-        for entry, job in entries:
-            if entry.id in adopted:
-                findings[entry.id] = Finding(Bound(adopted[entry.id]))
-            elif entry.id in asked:
-                twins = [
-                    other for other, its_job in entries if its_job.prompt == job.prompt and other.id not in adopted
-                ]
-                findings[entry.id] = self._proof(entry, intents[entry.id], twins, listing, held)
-        resolved = [submissions.get(intent_id) for intent_id in asked if intent_id not in intents]
-        return {**findings, **{entry.id: Finding(known(entry)) for entry in resolved if entry.state not in UNRESOLVED}}
+        for intent_id, remote_id in adopted.items():
+            held[remote_id] = self._as_held(self._storage.submissions.get(intent_id), entries[intent_id][1])
+        return adopted
 
     def _proof(
         self,
         entry: SubmissionRecord,
-        intent: OpenIntent,
-        twins: list[SubmissionRecord],
+        job: JobRecord,
+        ready_at: float,
         listing: Listing,
         held: dict[str, Held],
+        again: str | None,
     ) -> Finding:
-        if max(self._ready_at(each) for each in (entry, *twins)) > listing.began_at:
-            late = self._ready_at(entry) + self._settings.sora_submit_timeout.total_seconds() < listing.began_at
+        """What a listing proves of an intent.
+
+        `ready_at`: when the POSTs of all open intents of its prompt must have arrived; `again`: a listed id that was
+        given a second time.
+        """
+        if ready_at > listing.began_at:
+            late = self._arrives_until(entry) + self._settings.sora_submit_timeout.total_seconds() < listing.began_at
             return Finding(None, "another POST of the same prompt may have made what is listed", final=late)
         why = self._why_no_proof(entry)
         if why is not None:
             return Finding(None, why, final=True)
-        made_any = self._storage.submissions.made_any(self._server)
-        why = absence_disproved(listing, intent, held, made_any=made_any)
+        if again is not None:
+            why = f"the server seems to have given the id {again} again"
+        else:
+            made_any = self._storage.submissions.made_any(self._server)
+            why = absence_disproved(listing, self._as_intent(entry, job), held, made_any=made_any)
         if self._settings.sora_listing != "whole":
             advice = f"the server's listing does not show it, and proves nothing: {_NO_WHOLE}"
-            return Finding(None, why or advice, final=True)
+            return Finding(None, why or advice, tried=True)
         if why is not None:
             return Finding(None, why, tried=True)
         failure = Failure(ErrorCode.NETWORK, "the server's listing shows that nothing was made")
@@ -313,7 +345,9 @@ class Resolver:
         return Finding(NotPaid(SubmissionState.ABSENT, failure))
 
     def _why_no_proof(self, entry: SubmissionRecord) -> str | None:
-        if entry.timed_out:
+        if entry.key_fingerprint != self._key:
+            return _OTHER_KEY
+        if _may_be_admitted(entry):
             return "its POST timed out (SORA_SUBMIT_TIMEOUT), and the server may take it in later"
         if entry.state is SubmissionState.CLASHED:
             return entry.note or "its id is another video's"
@@ -329,12 +363,24 @@ class Resolver:
     def _held(self, remote_ids: list[str]) -> dict[str, Held]:
         holders = self._storage.submissions.holders(self._server, remote_ids)
         jobs = self._storage.jobs.by_id({entry.job_id for entry in holders.values()})
-        held = {}
-        for remote_id, entry in holders.items():
-            job = jobs.get(entry.job_id)
-            held[remote_id] = Held(
-                ours=entry.key_fingerprint in (None, self._key),
-                bound_at=None if entry.adopted else entry.closed_at,
-                ended=job is None or job.status in FINAL_JOB,
-            )
-        return held
+        return {remote_id: self._as_held(entry, jobs.get(entry.job_id)) for remote_id, entry in holders.items()}
+
+    def _as_held(self, entry: SubmissionRecord, job: JobRecord | None) -> Held:
+        told_at = None if entry.adopted else entry.closed_at
+        ended = job is None or job.status in FINAL_JOB
+        return Held(
+            ours=entry.key_fingerprint == self._key,
+            made_until=self._arrives_until(entry) if told_at is None else told_at,
+            # A retry may have changed what its job asks for.
+            prompt=job.prompt if job is not None and request_digest(job) == entry.digest else None,
+            ended=ended,
+            doubtful=entry.adopted and _may_be_admitted(entry),
+        )
+
+
+def _may_be_admitted(entry: SubmissionRecord) -> bool:
+    """Whether its POST may be taken in at any time: it timed out, for all that is known."""
+    if entry.timed_out is not None or entry.state is SubmissionState.INTENDED:
+        return bool(entry.timed_out)
+    # The version before does not say. What has a note of a dead sender was closed by its death.
+    return entry.closed_at is not None and entry.note != _SENDER_DEAD

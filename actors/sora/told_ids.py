@@ -23,26 +23,31 @@ def bind_told(storage: Storage, submission_id: str, remote_id: str) -> Bind:
         return storage.submissions.bind(submission_id, remote_id)
     if bind is Bind.RESOLVED:
         entry = storage.submissions.get(submission_id)
-        if entry.adopted and entry.remote_id is not None and _take_back(storage, entry, only_open=True):
+        adopted = entry.adopted and entry.state is SubmissionState.BOUND
+        if adopted and _take_back(storage, entry, only_open=True):
             return storage.submissions.bind(submission_id, remote_id)
+        if entry.remote_id != remote_id:
+            _warn("a video that nobody needs was told", entry, remote_id)
     return bind
 
 
 def _freed(storage: Storage, submission_id: str, remote_id: str) -> bool:
     """Take the id from the submission that has it, unless that one was told it too and still makes its video."""
-    server = storage.submissions.get(submission_id).server
-    holder = storage.submissions.holder(server or "", remote_id)
+    server = storage.submissions.get(submission_id).server or ""
+    holder = storage.submissions.holder(server, remote_id)
     if holder is None:
         return True
     if holder.adopted and holder.state is SubmissionState.BOUND:
         return _take_back(storage, holder, only_open=False)
+    storage.batches.locked(holder.batch_id)  # before its job is looked at: its owner may just be ending it
     job = _job_of(storage, holder)
+    if not holder.adopted:
+        storage.servers.note_reused_ids(server)
+        _warn("the server gave an id again; its listing proves nothing from now on", holder, remote_id)
     if holder.state in LIVE_SUBMISSION and job is not None and job.status not in FINAL_JOB:
         return False
     unknown = holder.state in LIVE_SUBMISSION and job is not None and job.status is not JobStatus.COMPLETED
     storage.submissions.let_go_of_id(holder.id, SubmissionState.UNKNOWN if unknown else holder.state)
-    storage.servers.note_reused_ids(server or "")
-    _warn("the server gave an id again; its listing proves nothing from now on", holder, remote_id)
     return True
 
 
@@ -52,16 +57,15 @@ def _take_back(storage: Storage, entry: SubmissionRecord, *, only_open: bool) ->
     Returns:
         False if it was to be done only to a job that is being made, and this one has ended.
     """
+    batch = storage.batches.locked(entry.batch_id)  # before its job is looked at: its owner may just be ending it
     job = _job_of(storage, entry)
     is_open = job is not None and job.status not in FINAL_JOB
     if only_open and not is_open:
         return False
     storage.submissions.let_go_of_id(entry.id, SubmissionState.UNKNOWN)
-    if job is not None and is_open:
+    if batch is not None and job is not None and is_open:
         # Whoever makes it watches the wrong video: its epoch has passed, and the next owner resolves it anew.
-        batch = storage.batches.locked(job.batch_id)
-        assert batch is not None
-        storage.batches.update(batch.id, epoch=batch.epoch + 1, owner=None, wanted=True)
+        storage.batches.update(batch.id, epoch=batch.epoch + 1, owner=None)
         anew = job._replace(status=JobStatus.SUBMITTING, remote_id=None, progress=0, started_at=None)
         storage.jobs.save([anew])
     _warn("an adopted video was told to be another POST's", entry, str(entry.remote_id))

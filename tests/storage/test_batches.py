@@ -152,6 +152,22 @@ def test_a_batch_is_claimed_with_any_key_of_its_server(batches, claim):
     assert batches.unfinished("http://Server:80/v1/#two") == ["nature"]
 
 
+def test_a_batch_that_the_version_before_has_started_is_claimed_with_any_key(batches, claim):
+    batches.add(a_batch("open", wanted=True, provider="http://server/v1#old"))
+    batches.add(a_batch("ended", status=BatchStatus.FAILED, provider="http://server/v1#old"))
+    assert batches.wanted("http://server/v1#new", limit=9) == []
+    batches.fill_in()
+    assert batches.wanted("http://server/v1#new", limit=9) == ["open"]
+
+
+def test_who_owns_a_batch_that_is_moved_is_fenced(batches, claim):
+    batches.add(a_batch(wanted=True))
+    claim()
+    batches.move(batches.get("nature"), "https://new/v1#key")
+    moved = batches.get("nature")
+    assert (moved.provider, moved.owner, moved.epoch) == ("https://new/v1#key", None, 2)
+
+
 def test_only_so_many_are_claimed_the_oldest_first(batches, claim):
     for batch_id, minutes in [("third", 3), ("first", 1), ("second", 2)]:
         batches.add(a_batch(batch_id, wanted=True, created_at=NOON + minutes))

@@ -60,7 +60,7 @@ def test_a_row_that_is_there_is_left_alone_where_that_is_asked_for(storage):
 @pytest.mark.parametrize(
     ("read", "index"),
     [
-        (lambda storage: storage.submissions.unresolved("http://server/v1"), "submissions_open"),
+        (lambda storage: storage.submissions.unresolved("http://server/v1", 0.0, ["x"]), "submissions_open"),
         (lambda storage: storage.submissions.fill_in(), "submissions_server"),
         (lambda storage: storage.submissions.made_any("http://server/v1"), "submissions_server"),
         (lambda storage: storage.submissions.holders("http://server/v1", ["v"]), "submissions_server"),

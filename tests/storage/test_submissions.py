@@ -188,22 +188,24 @@ def test_open_intents_of_a_server_come_from_every_batch_and_key_in_order(storage
         table.update(intended_at=NOON - number).where(table.id == f"intent-{number}").execute()
     standing_at(S.BOUND, "bound", a_job(batch_id="four"))
     standing_at(S.UNKNOWN, "elsewhere", a_job(batch_id="five"), provider="http://other/v1#key")
-    found = submissions.unresolved("http://server/v1")
+    found = submissions.unresolved("http://server/v1", 0.0, [])
     assert [entry.id for entry in found] == ["intent-2", "intent-1", "intent-0"]
     assert [entry.key_fingerprint for entry in found] == ["key", "two", "one"]
+    found = submissions.unresolved("http://server/v1", NOON - 0.5, ["intent-2"])
+    assert [entry.id for entry in found] == ["intent-2", "intent-0"]
 
 
 @pytest.mark.parametrize("state", S)
 def test_open_are_intents_that_nobody_has_resolved(submissions, standing_at, state):
     found = standing_at(state)
-    assert submissions.unresolved("http://server/v1") == ([found] if state in UNRESOLVED else [])
+    assert submissions.unresolved("http://server/v1", 0.0, []) == ([found] if state in UNRESOLVED else [])
 
 
 def test_what_the_version_before_writes_beside_us_is_known_too(submissions, standing_at):
     """It does not know of servers and fingerprints."""
     standing_at(S.UNKNOWN, server=None, key_fingerprint=None)
     standing_at(S.BOUND, "intent-2", a_job(2), server=None, key_fingerprint=None)
-    (found,) = submissions.unresolved("http://server/v1")
+    (found,) = submissions.unresolved("http://server/v1", 0.0, [])
     assert (found.server, found.key_fingerprint) == ("http://server/v1", "key")
     assert submissions.holders("http://server/v1", ["video-intent-2"])["video-intent-2"].key_fingerprint == "key"
 
@@ -229,10 +231,26 @@ def test_we_made_a_video_there_only_if_one_has_an_id(submissions, standing_at):
 def test_the_tries_of_a_batch_move_with_its_server_and_keep_their_keys(submissions, standing_at):
     standing_at(S.BOUND)
     standing_at(S.BOUND, "other", a_job(1, "other"))
-    submissions.move("nature", "https://new/v1#fresh")
+    assert submissions.move("nature", "https://new/v1#fresh")
     moved = submissions.get("intent-1")
     assert (moved.provider, moved.server, moved.key_fingerprint) == ("https://new/v1#key", "https://new/v1", "key")
     assert submissions.get("other").server == "http://server/v1"
+
+
+def test_an_address_that_has_these_ids_already_is_another_server(submissions, standing_at):
+    standing_at(S.BOUND)
+    submissions.intend([an_intent("there", a_job(1, "other"), provider="https://new/v1#key")])
+    submissions.bind("there", "video-intent-1")
+    assert not submissions.move("nature", "https://new/v1#fresh")
+    assert submissions.get("intent-1").server == "http://server/v1"
+
+
+@pytest.mark.parametrize("state", S)
+def test_only_an_open_outcome_is_given_up(submissions, standing_at, state):
+    before = standing_at(state)
+    assert submissions.give_up("intent-1", "nobody knows") is (state in UNRESOLVED)
+    after = submissions.get("intent-1")
+    assert after.state is (S.ABANDONED if state in UNRESOLVED else before.state)
 
 
 def test_consent_lets_go_of_what_lives_and_of_nothing_else(submissions, standing_at):

@@ -1,5 +1,7 @@
 """Whose a listed video is, and what a listing proves."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,8 @@ from actors.sora.wire import parse_video
 SPEC = VideoSpec("a lake", "sora-2", 8, "1280x720")
 START = 10_000.0
 OURS = {"prompt": "a lake", "model": "sora-2", "seconds": "8", "size": "1280x720"}
-HELD = Held(ours=True, bound_at=START - 100, ended=True)
+HELD = Held(ours=True, made_until=START + 10, prompt=None, ended=True)
+OLD = replace(HELD, made_until=START - 100)
 
 
 def listed(remote_id, at=START + 5, **fields):
@@ -191,7 +194,7 @@ def test_a_listing_that_shows_none_of_the_videos_we_made_proves_nothing():
 
 
 def test_a_video_that_another_key_made_does_not_show_that_ours_are_listed():
-    theirs = Held(ours=False, bound_at=START - 100, ended=True)
+    theirs = replace(HELD, ours=False)
     assert disproved(listed("x"), held={"x": theirs})
 
 
@@ -210,15 +213,37 @@ def test_our_own_old_video_shows_that_it_is_the_server_we_know():
 
 def test_an_id_whose_job_has_ended_may_have_been_given_again():
     """A server that counts from 1 after a restart, and does not tell when a video was made."""
-    assert "given the id" in disproved(listed("1", None), listed("2", None, prompt="a dog"), held=["1", "2"])
+    assert "may have given the id 1 again" in disproved(listed("1", None), listed("2"), held=["1", "2"])
+    assert disproved(listed("1", None, prompt="a dog"), listed("2"), held=["1", "2"]) is None
+
+
+@pytest.mark.parametrize(("told", "doubtful"), [(START - 1, True), (START + 1, False)])
+def test_a_video_of_this_prompt_that_was_told_before_the_intent_may_be_a_younger_one(told, doubtful):
+    """The same prompt, twice within the seconds that clocks differ by, and a restart between."""
+    held = {"1": replace(HELD, made_until=told)}
+    why = disproved(listed("1", START - 3), held=held, skew=4.0)
+    assert (why is not None) is doubtful
+    assert disproved(listed("1", START - 5), held=held, skew=4.0) is None
+
+
+def test_an_adopted_video_may_be_that_of_a_twin_whose_post_is_yet_to_be_admitted():
+    held = {"twin": replace(HELD, doubtful=True), "ours": HELD}
+    assert "may be this one" in disproved(listed("twin"), listed("ours"), held=held)
+    assert disproved(listed("twin"), listed("ours"), held=["twin", "ours"]) is None
 
 
 def test_an_id_is_given_again_if_its_video_is_younger_than_the_answer_that_told_it():
-    assert reused(listing_of(listed("1", START)), {"1": HELD}) == "1"
-    assert reused(listing_of(listed("1", START - 99)), {"1": HELD}) is None
-    assert reused(listing_of(listed("1", None)), {"1": HELD}) is None
-    found_in_a_listing = Held(ours=True, bound_at=None, ended=True)
-    assert reused(listing_of(listed("1", START)), {"1": found_in_a_listing}) is None
+    assert reused(listing_of(listed("1", START)), {"1": OLD}) == "1"
+    assert reused(listing_of(listed("1", START - 100)), {"1": OLD}) is None
+    assert reused(listing_of(listed("1", START - 97), skew=4.0), {"1": OLD}) is None
+    assert reused(listing_of(listed("1", None)), {"1": OLD}) is None
+
+
+def test_an_id_is_given_again_if_its_video_has_another_prompt():
+    asked = replace(HELD, prompt="a lake")
+    assert reused(listing_of(listed("1", None, prompt="a dog")), {"1": asked}) == "1"
+    assert reused(listing_of(listed("1", None, prompt="A  lake")), {"1": asked}) is None
+    assert reused(listing_of(listed("1", None, prompt=None)), {"1": asked}) is None
 
 
 videos = st.builds(
