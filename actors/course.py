@@ -32,7 +32,7 @@ from storage.providers import key_of, server_of
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
-POISON_CLAIMS = 3
+POISON_DEATHS = 3
 RESTARTS, RESTART_PERIOD = 3, 60.0
 ABSENCES = 3
 """How often the outcome of a video's POST may be unknown and nothing be made, before the video is given up."""
@@ -136,8 +136,8 @@ class Course:
         if step.batch.status is BatchStatus.PENDING:
             step.move_batch(BatchMove.START, started_at=step.batch.started_at or step.at)
             step.tell(EventName.BATCH_STARTED)
-        if step.batch.claims > POISON_CLAIMS:
-            text = f"{step.batch.claims - 1} owners in a row died of this batch before they recorded anything"
+        if step.batch.deaths >= POISON_DEATHS:
+            text = f"{step.batch.deaths} processes in a row died when they began this batch; retry it to try once more"
             self._fail_all(step, Failure(ErrorCode.INTERNAL, text))
         self._settle(step)
 

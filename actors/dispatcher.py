@@ -254,7 +254,7 @@ class Dispatcher(LoopActor):
         for batch_id in seen.lost:
             if batch_id in self._supervisors:
                 tell(self._supervisors[batch_id], Lost())
-        for loaded in seen.claimed:
+        for loaded in sorted(seen.claimed, key=lambda each: each.batch.deaths):
             self._start(loaded)
         for batch_id in seen.left:
             self._left(batch_id)

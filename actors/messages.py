@@ -142,7 +142,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class PlaceFree:
-    """The process has room for another video."""
+    """The process has room for another video, or the batch may be begun now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,8 +159,9 @@ class BatchRepository:
         chosen = f"AND b.id {self._database.among} {'AND b.wanted ' if only_wanted else ''}"
         lock = "FOR UPDATE OF b SKIP LOCKED" if self._database.postgresql else ""
         sql = (
-            "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, claims=claims+1, "
-            "provider=COALESCE(provider, ?), server=? "
+            "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, "
+            # Its supervisor has died of an error of ours, and the process lives: that is no death.
+            "claims=CASE WHEN owner=? THEN 0 ELSE claims END, provider=COALESCE(provider, ?), server=? "
             f"WHERE id IN (SELECT b.id FROM batches b WHERE b.{_OPEN} "
             f"AND {_IS_AT.format('b.')} {chosen}"
             "AND (b.owner=? OR NOT EXISTS (SELECT 1 FROM owners o WHERE o.id=b.owner "
@@ -168,15 +169,15 @@ class BatchRepository:
             f"ORDER BY b.created_at LIMIT ? {lock}) RETURNING id"
         )
         server = server_of(provider)
-        parameters = [owner, provider, server, server, provider, self._database.listed(ids), owner, limit]
+        parameters = [owner, owner, provider, server, server, provider, self._database.listed(ids), owner, limit]
         # An unread RETURNING breaks the COMMIT on SQLite: read it here.
         return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
 
-    def release(self, batch_id: str, *, epoch: int, spent: float, wanted: bool) -> None:
-        """Let go of a batch, if it is still held at `epoch`. A claim that was let go in order counts for nothing."""
+    def release(self, batch_id: str, *, epoch: int, spent: float, wanted: bool, claims: int = 0) -> None:
+        """Let go of a batch, if it is still held at `epoch`; `claims`: as it was found, if it was not begun."""
         self._database.execute(
-            "UPDATE batches SET owner=NULL, epoch=epoch+1, claims=0, spent=?, wanted=? WHERE id=? AND epoch=?",
-            (spent, wanted, batch_id, epoch),
+            "UPDATE batches SET owner=NULL, epoch=epoch+1, claims=?, spent=?, wanted=? WHERE id=? AND epoch=?",
+            (claims, spent, wanted, batch_id, epoch),
         )
 
     def leave(self, batch_id: str, *, owner: str, wanted: bool) -> None:
@@ -185,10 +186,6 @@ class BatchRepository:
             "UPDATE batches SET owner=NULL, epoch=epoch+1, wanted=? WHERE id=? AND (owner IS NULL OR owner=?)",
             (wanted, batch_id, owner),
         )
-
-    def alive(self, batch_id: str, *, epoch: int) -> None:
-        """Note that its owner got to work: the claim was no deadly one."""
-        self._database.execute("UPDATE batches SET claims=0 WHERE id=? AND epoch=?", (batch_id, epoch))
 
     def remove(self, batch_id: str) -> None:
         """Forget a batch and its jobs."""

@@ -253,7 +253,7 @@ def test_a_supervisor_that_always_dies_is_given_up_loudly(
 def test_a_poison_batch_ends_with_its_remote_ids_kept(
     provider: Provider, service: BatchService, drivers: Drivers, options: Callable[..., Any]
 ) -> None:
-    """Three owners in a row die of it before they record anything: the fourth ends it."""
+    """Three owners in a row die when they have recorded that they begin on it: the fourth ends it."""
     provider.hold()
     request = videos(*numbered(4), id="b", concurrency=2)
     drivers.run(options=options(), request=request, label="after look", hit=3)
