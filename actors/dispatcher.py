@@ -88,7 +88,7 @@ class _Question:
     others: bool
     """Whether to claim what was not asked for here, too."""
     spared: frozenset[str]
-    """But not these: their supervisors died too often of late, or they are being let go."""
+    """But not these: their supervisors died too often of late, or they were let go."""
 
 
 class Dispatcher(LoopActor):
@@ -109,6 +109,8 @@ class Dispatcher(LoopActor):
         self._asked: set[str] = set()
         self._leaving: dict[str, Leave] = {}
         self._all = False
+        self._dropped: set[str] = set()
+        """What was let go here is not claimed again before it is asked for here."""
         self._supervisors: dict[str, Ref] = {}
         self._epochs: dict[str, int] = {}
         self._deaths: dict[str, list[float]] = {}
@@ -123,6 +125,7 @@ class Dispatcher(LoopActor):
         match message:
             case Process(batch_ids):
                 self._asked.update(batch_ids)
+                self._dropped.difference_update(batch_ids)
                 self._look()
             case ClaimAll():
                 self._all = True
@@ -138,6 +141,7 @@ class Dispatcher(LoopActor):
             case SupervisorLost(batch_id, error):
                 self._supervisor_lost(batch_id, error)
             case Release(batch_id, wanted):
+                self._dropped.add(batch_id)
                 self._release(batch_id, Leave(wanted))
             case Close():
                 self._close()
@@ -180,7 +184,7 @@ class Dispatcher(LoopActor):
             leaving={batch_id: leave.wanted for batch_id, leave in self._leaving.items() if batch_id not in running},
             room=0 if self._closing else self._tools.settings.batch_parallel - len(running),
             others=self._all,
-            spared=frozenset(dying | set(self._leaving)),
+            spared=frozenset(dying | self._dropped | set(self._leaving)),
         )
 
     def _looked(self, future: Future[Seen]) -> None:

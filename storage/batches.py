@@ -183,7 +183,8 @@ class BatchRepository:
     def leave(self, batch_id: str, *, owner: str, wanted: bool) -> None:
         """Let go of a batch that nobody works on here: unless another owner has it."""
         self._database.execute(
-            "UPDATE batches SET owner=NULL, epoch=epoch+1, wanted=? WHERE id=? AND (owner IS NULL OR owner=?)",
+            "UPDATE batches SET owner=NULL, epoch=epoch+1, wanted=(wanted AND ?) "
+            "WHERE id=? AND (owner IS NULL OR owner=?)",
             (wanted, batch_id, owner),
         )
 

@@ -13,7 +13,7 @@ from actors.errors import BatchReleased, SettingsError, SoraBatchError
 from actors.model import Batch
 from actors.service import BatchService
 from actors.supervisor import BatchSupervisor
-from tests.integration.support import PATIENCE, check_journal, check_paid_once, numbered, rows, until, videos
+from tests.integration.support import PATIENCE, Drivers, check_journal, check_paid_once, numbered, rows, until, videos
 from tests.provider.client import Provider
 
 pytestmark = pytest.mark.integration
@@ -73,6 +73,67 @@ def test_a_batch_that_waits_for_room_is_let_go(provider: Provider, start_service
     with pytest.raises(BatchReleased):
         running.result(PATIENCE)
     assert rows(tmp_path, "SELECT id FROM batches WHERE wanted") == [("a",)]
+
+
+@pytest.mark.parametrize("how", ["resume", "process", "resume one that has not started"])
+def test_what_others_asked_for_stays_wanted(
+    how: str, provider: Provider, start_service: Start, drivers: Drivers, options: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Ctrl-C on `resume`, or another one's `let_go`: a serve makes it afterwards."""
+    provider.hold()
+    request = videos(*numbered(2), id="b", concurrency=1)
+    service = start_service()
+    if how == "resume one that has not started":
+        service.create_batch(request)
+        service._write(lambda: service._storage.batches.update("b", wanted=True))
+    else:  # its owner died
+        drivers.run(options=options(), request=request, label="after look")
+    running = service.process_batch("b") if how == "process" else service.resume_batches()[0]
+    provider.wait(accepted=1)
+    service.let_go("b")
+    with pytest.raises(BatchReleased):
+        running.result(PATIENCE)
+    assert ownership(tmp_path) == (None, True)
+    provider.release("videos")
+    other = start_service()
+    other.serve()
+    until(lambda: other.get_batch_status("b").finished)
+    assert other.get_batch_status("b").status == "completed"
+    check_paid_once(provider, limit=1)
+
+
+def test_what_was_let_go_is_not_claimed_again_by_the_same_service(
+    provider: Provider, service: BatchService, tmp_path: Path
+) -> None:
+    provider.hold()
+    service.create_batch(videos(*numbered(2), id="b", concurrency=1))
+    service._write(lambda: service._storage.batches.update("b", wanted=True))
+    service.serve()
+    provider.wait(accepted=1)
+    service.let_go("b")
+    assert ownership(tmp_path) == (None, True)
+    service._started().look()
+    service.create_batch(videos("another", id="c"))
+    provider.release("videos")
+    assert service.process_batch("c").result(PATIENCE).status == "completed"
+    assert rows(tmp_path, "SELECT owner, wanted FROM batches WHERE id='b'") == [(None, 1)]
+    assert service.process_batch("b").result(PATIENCE).status == "completed"
+
+
+@pytest.mark.parametrize("how", ["process", "retry"])
+def test_what_this_service_asked_for_is_not_wanted_any_more(
+    how: str, provider: Provider, service: BatchService, tmp_path: Path
+) -> None:
+    service.create_batch(videos(*numbered(2), id="b", concurrency=1))
+    if how == "retry":
+        service.cancel_batch("b")
+    provider.hold()
+    running = service.process_batch("b") if how == "process" else service.retry_batch("b")
+    provider.wait(accepted=1)
+    service.let_go("b")
+    with pytest.raises(BatchReleased):
+        running.result(PATIENCE)
+    assert ownership(tmp_path) == (None, False)
 
 
 def test_letting_go_of_what_runs_elsewhere_leaves_it_running(
