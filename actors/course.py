@@ -11,6 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.events import EventName
@@ -202,6 +203,8 @@ class Course:
                 self._withdrawn(step, job, report, now)
             case Failed():
                 self._failed(step, job, report, now)
+            case _:
+                assert_never(report)
 
     def worker_lost(self, step: Step, lost: WorkerLost, now: float) -> None:
         """A worker died: its job goes to another, unless it has killed too many."""

@@ -11,9 +11,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 from actors.course import RESTART_PERIOD, Rules, restart_allowed
 from actors.loop import LoopActor, tell
@@ -62,6 +62,8 @@ class Doors:
     """Called on the loop with the id of a batch that was let go, and what went wrong, if anything did."""
     closed: Future[None]
     """Done when every batch has been let go after `Close`."""
+    died: Callable[[Agenda, str], None]
+    """Called on the loop when an error of ours has ended the Dispatcher: with what it leaves, and what went wrong."""
     waits: dict[str, dict[str, Wait]]
     """Why videos are waiting: by batch id, then job id."""
 
@@ -73,6 +75,22 @@ class Leave:
     wanted: bool
     """Whether somebody else is to go on with it."""
     error: str | None = None
+
+
+@dataclass(slots=True)
+class Agenda:
+    """What a Dispatcher is to do, and leaves to the next one if it dies."""
+
+    asked: set[str] = field(default_factory=set)
+    """The batches that are looked after: asked for here, or claimed before."""
+    leaving: dict[str, Leave] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
+    """What was let go here is not claimed again before it is asked for here."""
+    deaths: dict[str, list[float]] = field(default_factory=dict)
+    """When supervisors died, by their batches."""
+    everything: bool = False
+    """Whether to claim what was not asked for here, too."""
+    unread: list[DispatcherMessage] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,25 +120,23 @@ class Dispatcher(LoopActor):
         owner: OwnerRecord,
         lease: LeaseMargin,
         doors: Doors,
+        agenda: Agenda | None = None,
     ) -> None:
         super().__init__(tools.io)
         self._tools, self._places, self._rules, self._owner, self._lease = tools, places, rules, owner, lease
         self._doors = doors
-        self._asked: set[str] = set()
-        self._leaving: dict[str, Leave] = {}
-        self._all = False
-        self._dropped: set[str] = set()
-        """What was let go here is not claimed again before it is asked for here."""
+        self._agenda = agenda = agenda or Agenda()
+        self._asked, self._leaving, self._dropped = agenda.asked, agenda.leaving, agenda.dropped
+        self._deaths = agenda.deaths
         self._supervisors: dict[str, Ref] = {}
         self._epochs: dict[str, int] = {}
-        self._deaths: dict[str, list[float]] = {}
         self._failures: list[float] = []
         self._looking = self._look_again = False
         self._next_look: asyncio.TimerHandle | None = None
         self._renewed_at = -1e9
         self._closing = False
 
-    def on_receive(self, message: DispatcherMessage) -> None:
+    def on_receive(self, message: DispatcherMessage) -> None:  # noqa: C901  (a table)
         """One line a message."""
         match message:
             case Process(batch_ids):
@@ -128,7 +144,7 @@ class Dispatcher(LoopActor):
                 self._dropped.difference_update(batch_ids)
                 self._look()
             case ClaimAll():
-                self._all = True
+                self._agenda.everything = True
                 self._look()
             case Look():
                 self._look()
@@ -136,31 +152,34 @@ class Dispatcher(LoopActor):
                 self._seen(message)
             case LookFailed(error):
                 self._look_failed(error)
-            case SupervisorEnded(batch_id, released):
-                self._supervisor_ended(batch_id, released=released)
-            case SupervisorLost(batch_id, error):
-                self._supervisor_lost(batch_id, error)
+            case SupervisorEnded(batch_id, epoch, released):
+                if self._epochs.get(batch_id) == epoch:
+                    self._supervisor_ended(batch_id, released=released)
+            case SupervisorLost(batch_id, epoch, error):
+                if self._epochs.get(batch_id) == epoch:
+                    self._supervisor_lost(batch_id, error)
             case Release(batch_id, wanted):
                 self._dropped.add(batch_id)
                 self._release(batch_id, Leave(wanted))
             case Close():
                 self._close()
+            case _:
+                assert_never(message)
 
     def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
-        """Nobody supervises the Dispatcher: whoever waits for a batch hears of it."""
-        why = self._tools.storage.database.told(error)
-        for ref in self._supervisors.values():
+        """Stop the supervisors, and leave all to the next Dispatcher: it starts from what is recorded."""
+        agenda = self._agenda
+        agenda.asked.update(self._supervisors)
+        for batch_id, ref in self._supervisors.items():
+            self._doors.waits.pop(batch_id, None)
             tell(ref, Lost())
         while not self.actor_inbox.empty():
-            unread = self.actor_inbox.get().message
-            if isinstance(unread, Process):
-                self._asked.update(unread.batch_ids)
-            elif isinstance(unread, Release):
-                self._asked.add(unread.batch_id)
-        for batch_id in self._asked | set(self._supervisors):
-            self._doors.released(batch_id, f"the dispatcher died: {why}")
-        if not self._doors.closed.done():
-            self._doors.closed.set_result(None)
+            message = self.actor_inbox.get().message
+            if isinstance(message, Process | ClaimAll | Release | Close):  # the rest was said by what is over now
+                agenda.unread.append(message)
+        if self._closing:
+            agenda.unread.append(Close())
+        self._doors.died(agenda, self._tools.storage.database.told(error))
 
     def _look(self) -> None:
         """Look at the database, beside the loop; one look at a time, and one timer for the next."""
@@ -183,7 +202,7 @@ class Dispatcher(LoopActor):
             epochs=dict(self._epochs),
             leaving={batch_id: leave.wanted for batch_id, leave in self._leaving.items() if batch_id not in running},
             room=0 if self._closing else self._tools.settings.batch_parallel - len(running),
-            others=self._all,
+            others=self._agenda.everything,
             spared=frozenset(dying | self._dropped | set(self._leaving)),
         )
 
@@ -217,7 +236,7 @@ class Dispatcher(LoopActor):
         for owner in storage.owners.neighbours(self._owner.host, self._owner.boot):
             self._bury_if_dead(owner)
         besides = question.running | question.spared | set(free)
-        wanted = storage.batches.wanted(self._rules.provider, limit=question.room + len(besides))
+        wanted = storage.batches.wanted(self._rules.provider, owner=self._owner.id, limit=question.room + len(besides))
         return [batch_id for batch_id in wanted if batch_id not in besides][: question.room]
 
     def _claimable(self, batch_ids: Iterable[str], owners: dict[str, str | None]) -> list[str]:
@@ -291,7 +310,7 @@ class Dispatcher(LoopActor):
             self._look()
         elif self._asked or self._supervisors:
             self._next_look = self.io.loop.call_later(seconds, tell, self.actor_ref, Look())
-        elif self._all:
+        elif self._agenda.everything:
             self._next_look = self.io.loop.call_later(max(seconds, IDLE_LOOK), tell, self.actor_ref, Look())
 
     def _start(self, loaded: Loaded) -> None:

@@ -245,9 +245,13 @@ class LookFailed:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorEnded:
-    """A BatchSupervisor has done its work, lost its batch, or (`released`) let it go."""
+    """A BatchSupervisor has done its work, lost its batch, or (`released`) let it go. It says so once.
+
+    `epoch`: under which it had the batch. By now another supervisor may have it, under another one.
+    """
 
     batch_id: str
+    epoch: int
     released: bool
 
 
@@ -256,6 +260,7 @@ class SupervisorLost:
     """A BatchSupervisor died of an error of ours."""
 
     batch_id: str
+    epoch: int
     error: str
 
 

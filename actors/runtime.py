@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import timedelta
@@ -15,13 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pykka
-
-from actors.course import Rules
-from actors.dispatcher import Dispatcher, Doors
-from actors.errors import SettingsError, SoraBatchError, SoraError
+from actors.course import Rules, restart_allowed
+from actors.dispatcher import Agenda, Dispatcher, Doors
+from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Gathered, IOLoop, tell
-from actors.messages import ClaimAll, Close, Look, Process, Release, Wait
+from actors.messages import ClaimAll, Close, DispatcherMessage, Look, Process, Release, Wait
 from actors.operations import still_to_delete, tidy_soon, to_delete
 from actors.places import Places
 from actors.production import Tools, finish
@@ -91,10 +90,13 @@ class Runtime:
         self._tools.submitter.on_left = places.left
         self._waits: dict[str, dict[str, Wait]] = {}
         self._closed: Future[None] = Future()
-        self._dispatcher = Dispatcher.start(
-            self._tools, places, rules, self._owner, lease,
-            Doors(ended=ended, released=released, closed=self._closed, waits=self._waits),
-        )  # fmt: skip
+        self._released = released
+        doors = Doors(ended=ended, released=released, closed=self._closed, died=self._died, waits=self._waits)
+        self._dispatch = partial(Dispatcher.start, self._tools, places, rules, self._owner, lease, doors)
+        self._dispatcher = self._dispatch()
+        self._deaths: list[float] = []
+        self._given_up: str | None = None
+        """What the last Dispatcher died of, when no other one was started."""
 
     async def _open(self, provider: str, lease: LeaseMargin, folder: VideoFolder, *, simulate: bool) -> Tools:
         base_url = await self._start_simulator() if simulate else self._settings.openai_base_url
@@ -151,15 +153,47 @@ class Runtime:
         """Let a batch go."""
         self._order(Release(batch_id, wanted))
 
-    def _order(self, message: Process | ClaimAll | Release) -> None:
-        with suppress(pykka.ActorDeadError):
-            self._dispatcher.tell(message)
-        if not self._dispatcher.is_alive():
+    def _order(self, message: DispatcherMessage) -> None:
+        if self._given_up is not None:
             raise SoraBatchError("the dispatcher of this process has died (its log says of what): start a new one")
+        if self._closed.done():
+            raise ServiceClosed
+        self._tell(message)
+
+    def _tell(self, message: DispatcherMessage) -> None:
+        """By way of the loop: the Dispatcher is replaced there, and so no message is lost between two of them."""
+        self.io.call(self._tell_now, message)
+
+    def _tell_now(self, message: DispatcherMessage) -> None:
+        tell(self._dispatcher, message)
+        if self._given_up is not None:
+            self._give_up([message])
+
+    def _died(self, agenda: Agenda, why: str) -> None:
+        """On the loop: start another Dispatcher, unless they die too often; then whoever waits is told."""
+        now = time.monotonic()
+        if restart_allowed(self._deaths, now):
+            self._deaths.append(now)
+            logger.error("the dispatcher died; another one goes on", extra={"action": "dispatcher_died", "error": why})
+            unread, agenda.unread = agenda.unread, []
+            self._dispatcher = self._dispatch(agenda)
+            for message in (Look(), *unread):
+                tell(self._dispatcher, message)
+            return
+        self._given_up = why
+        self._give_up([Process(tuple(agenda.asked)), *agenda.unread])
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def _give_up(self, messages: Sequence[DispatcherMessage]) -> None:
+        for message in messages:
+            named = (message.batch_id,) if isinstance(message, Release) else ()
+            for batch_id in message.batch_ids if isinstance(message, Process) else named:
+                self._released(batch_id, f"the dispatcher died: {self._given_up}")
 
     def look(self) -> None:
         """Look at the database now: something was changed."""
-        tell(self._dispatcher, Look())
+        self._tell(Look())
 
     def waits(self, batch_id: str) -> dict[str, Wait]:
         """Why videos of a batch are waiting: by job id, or "" for all."""
@@ -225,7 +259,7 @@ class Runtime:
     def close(self) -> None:
         """Let the batches go, see POSTs in flight bound, end the threads."""
         wait(list(self._background), _DELETE_SECONDS)
-        tell(self._dispatcher, Close())
+        self._tell(Close())
         with suppress(TimeoutError):
             self._closed.result(timeout=_CLOSE_SECONDS)
         forget, owner_id = self._storage.owners.forget, self._owner.id

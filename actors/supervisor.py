@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, assert_never
 
 from actors.course import Assignment, Course, Rules
 from actors.errors import ErrorCode, Failure
@@ -132,6 +132,8 @@ class BatchSupervisor(LoopActor):
                 self._end(lost=not self._given_back)
             case Submitted() | Progressed() | Fetching() | Waiting() | Completed() | Failed() | Withdrawn():
                 self._report(message)
+            case _:
+                assert_never(message)
 
     def on_stop(self) -> None:
         """Stop the pool and give back the places; what is recorded as intended and was not sent is put down so."""
@@ -146,7 +148,7 @@ class BatchSupervisor(LoopActor):
     def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
         """Leave the batch to a new supervisor, which starts from what is recorded."""
         self.on_stop()
-        tell(self._dispatcher, SupervisorLost(self._id, self._tools.storage.database.told(error)))
+        tell(self._dispatcher, SupervisorLost(self._id, self._epoch, self._tools.storage.database.told(error)))
 
     def _begin(self) -> None:
         size = len(self.course.idle)
@@ -333,8 +335,12 @@ class BatchSupervisor(LoopActor):
             lambda: release(batch_id, epoch=epoch, spent=spent, wanted=wanted, claims=claims)
         )
 
-        def told(_: Future[None]) -> None:
-            tell(dispatcher, SupervisorEnded(batch_id, released=True))
+        def told(future: Future[None]) -> None:
+            error = future.exception()
+            if error is None:
+                tell(dispatcher, SupervisorEnded(batch_id, epoch, released=True))
+            else:  # it is still ours, as far as anybody knows
+                tell(dispatcher, SupervisorLost(batch_id, epoch, repr(error)))
             tell(ref, Lost())
 
         released.add_done_callback(told)
@@ -342,5 +348,6 @@ class BatchSupervisor(LoopActor):
     def _end(self, *, lost: bool) -> None:
         # Leave no file behind that nobody knows: of an earlier owner, or of a video that came when it was over.
         self._untidy = lost or (self.course.over and bool(self._epoch > 1 or self.course.batch.failed))
-        tell(self._dispatcher, SupervisorEnded(self._id, released=False))
+        if not self._given_back:  # else that is told when it is recorded
+            tell(self._dispatcher, SupervisorEnded(self._id, self._epoch, released=False))
         self.stop()

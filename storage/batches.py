@@ -129,15 +129,19 @@ class BatchRepository:
         values = [encode(value) if isinstance(value, dict) else value for value in columns.values()]
         self._database.execute(f"UPDATE batches SET {given} WHERE id=?", [*values, batch_id])
 
-    def wanted(self, provider: str, *, limit: int) -> list[str]:
-        """Ids of the batches that are wanted of a provider and that nobody alive owns, oldest first."""
+    def wanted(self, provider: str, *, owner: str, limit: int) -> list[str]:
+        """Ids of the batches that are wanted of a provider and that nobody else who is alive owns, oldest first.
+
+        Among the owner's own is what it claimed without hearing of it.
+        """
         sql = (
             f"SELECT b.id FROM batches b WHERE b.wanted AND b.{_OPEN} "
-            f"AND {_IS_AT.format('b.')} AND (b.owner IS NULL OR NOT EXISTS "
+            f"AND {_IS_AT.format('b.')} AND (b.owner IS NULL OR b.owner=? OR NOT EXISTS "
             f"(SELECT 1 FROM owners o WHERE o.id=b.owner AND o.lease_until >= {self._database.clock})) "
             "ORDER BY b.created_at LIMIT ?"
         )
-        return [row[0] for row in self._database.execute(sql, [server_of(provider), provider, limit]).fetchall()]
+        parameters = [server_of(provider), provider, owner, limit]
+        return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
 
     def claim(
         self, batch_ids: Iterable[str], *, owner: str, provider: str, limit: int, only_wanted: bool = False

@@ -122,7 +122,7 @@ class Process:
             self.io, self.client, submitter, watcher, world.storage, self.recorder, world.settings, files, files, tidy
         )  # fmt: skip
         doors = Doors(
-            ended=lambda _: None, released=lambda *_: None, closed=Future(), waits={}
+            ended=lambda _: None, released=lambda *_: None, closed=Future(), waits={}, died=world.dispatcher_died
         )  # fmt: skip
         places = Places(None, self.client.pace, self.io.loop)
         submitter.on_left = places.left
@@ -239,6 +239,9 @@ class World:
 
         put(worker, "tell", overheard)
         put(Dispatcher, "_load", forgetful)
+
+    def dispatcher_died(self, _, why):
+        self.broken.append(f"a dispatcher died: {why}")
 
     def close(self):
         for process in self.processes:
