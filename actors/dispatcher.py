@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, assert_never
 
+from actors.agenda import Agenda, Doors, Leave, Question
 from actors.course import RESTART_PERIOD, Rules, restart_allowed
 from actors.loop import LoopActor, tell
+from actors.mending import fail_unreadable
 from actors.messages import (
     Begin,
     ClaimAll,
@@ -33,7 +34,6 @@ from actors.messages import (
     Seen,
     SupervisorEnded,
     SupervisorLost,
-    Wait,
 )
 from actors.operations import tidy
 from actors.places import Places
@@ -41,72 +41,16 @@ from actors.production import Tools
 from actors.sora.submission import LeaseMargin
 from actors.supervisor import BatchSupervisor
 from storage.clocks import awake_or_not
+from storage.mending import check
 from storage.owners import is_dead
 from storage.records import OwnerRecord
-from storage.states import FINAL_BATCH
+from storage.states import FINAL_BATCH, BatchStatus
 
 logger = logging.getLogger(__name__)
 LOOK = 0.25
 IDLE_LOOK = 1.0
 """How long a batch that another process asks for may wait for one that has nothing to do."""
 LEASE_MARGIN = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Doors:
-    """What the world outside the actors hears and sees of them."""
-
-    ended: Callable[[str], None]
-    """Called on the loop with the id of a batch that has ended."""
-    released: Callable[[str, str | None], None]
-    """Called on the loop with the id of a batch that was let go, and what went wrong, if anything did."""
-    closed: Future[None]
-    """Done when every batch has been let go after `Close`."""
-    died: Callable[[Agenda, str], None]
-    """Called on the loop when an error of ours has ended the Dispatcher: with what it leaves, and what went wrong."""
-    waits: dict[str, dict[str, Wait]]
-    """Why videos are waiting: by batch id, then job id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """How a batch is let go."""
-
-    wanted: bool
-    """Whether somebody else is to go on with it."""
-    error: str | None = None
-
-
-@dataclass(slots=True)
-class Agenda:
-    """What a Dispatcher is to do, and leaves to the next one if it dies."""
-
-    asked: set[str] = field(default_factory=set)
-    """The batches that are looked after: asked for here, or claimed before."""
-    leaving: dict[str, Leave] = field(default_factory=dict)
-    dropped: set[str] = field(default_factory=set)
-    """What was let go here is not claimed again before it is asked for here."""
-    deaths: dict[str, list[float]] = field(default_factory=dict)
-    """When supervisors died, by their batches."""
-    everything: bool = False
-    """Whether to claim what was not asked for here, too."""
-    unread: list[DispatcherMessage] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
-    """What a look at the database is to find out: the Dispatcher's state, for another thread."""
-
-    asked: frozenset[str]
-    running: frozenset[str]
-    epochs: dict[str, int]
-    leaving: dict[str, bool]
-    """Batches without a supervisor that are to be left, and whether they stay wanted."""
-    room: int
-    others: bool
-    """Whether to claim what was not asked for here, too."""
-    spared: frozenset[str]
-    """But not these: their supervisors died too often of late, or they were let go."""
 
 
 class Dispatcher(LoopActor):
@@ -193,10 +137,10 @@ class Dispatcher(LoopActor):
         self._looking, self._look_again = True, False
         self._tools.recorder.read(partial(self._look_at_database, self._question())).add_done_callback(self._looked)
 
-    def _question(self) -> _Question:
+    def _question(self) -> Question:
         running, now = frozenset(self._supervisors), time.monotonic()
         dying = {batch_id for batch_id, deaths in self._deaths.items() if not restart_allowed(deaths, now)}
-        return _Question(
+        return Question(
             asked=frozenset(self._asked),
             running=running,
             epochs=dict(self._epochs),
@@ -210,7 +154,7 @@ class Dispatcher(LoopActor):
         error = future.exception()
         tell(self.actor_ref, LookFailed(error) if error is not None else future.result())
 
-    def _look_at_database(self, question: _Question) -> Seen:
+    def _look_at_database(self, question: Question) -> Seen:
         """In the recorder's thread, outside a transaction."""
         batches, asked, leaving = self._tools.storage.batches, question.asked, question.leaving
         standings = batches.standings(asked | question.running)
@@ -219,6 +163,7 @@ class Dispatcher(LoopActor):
         left = [batch_id for batch_id in leaving if batch_id not in ended]
         free = self._claimable(asked - question.running - ended - set(left), {i: s[2] for i, s in standings.items()})
         others = self._wanted_by_others(question, free) if question.others and question.room > 0 else []
+        broken = {each: "its status is unknown" for each in free if standings[each][0] not in set(BatchStatus)}
         claimed: list[Loaded] = []
         if left or ((free or others) and question.room > 0):
             claim = partial(batches.claim, owner=self._owner.id, provider=self._rules.provider)
@@ -227,10 +172,17 @@ class Dispatcher(LoopActor):
                     batches.leave(batch_id, owner=self._owner.id, wanted=leaving[batch_id])
                 ids = claim(free, limit=question.room)
                 ids += claim(others, limit=question.room - len(ids), only_wanted=True)
-                claimed = [self._load(batch_id) for batch_id in ids]
+                claimed = [loaded for batch_id in ids if (loaded := self._load_or_note(batch_id, broken)) is not None]
+        for batch_id, error in broken.items():
+            logger.error(
+                "a batch can't be loaded, and is failed",
+                extra={"action": "unreadable_batch", "batch_id": batch_id, "error": error},
+            )
+            with self._tools.storage.database.begin():
+                fail_unreadable(self._tools.storage, batch_id, error, self._tools.storage.database.time())
         return Seen(tuple(claimed), tuple(lost), tuple(ended), tuple(left))
 
-    def _wanted_by_others(self, question: _Question, free: list[str]) -> list[str]:
+    def _wanted_by_others(self, question: Question, free: list[str]) -> list[str]:
         """Batches that somebody wants and nobody alive owns, oldest first, as many as there is room for."""
         storage = self._tools.storage
         for owner in storage.owners.neighbours(self._owner.host, self._owner.boot):
@@ -264,6 +216,17 @@ class Dispatcher(LoopActor):
         for batch_id in storage.batches.ended_badly_since(owner.lease_until - 2 * lease):
             tidy(storage, self._tools.folder, batch_id)
         storage.owners.expire(owner.id)
+
+    def _load_or_note(self, batch_id: str, broken: dict[str, str]) -> Loaded | None:
+        """One that can't be loaded must not keep the others from being made."""
+        try:
+            loaded = self._load(batch_id)
+            for record in (loaded.batch, *loaded.open_jobs, *loaded.live.values()):
+                check(record)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            broken[batch_id] = repr(error)
+            return None
+        return loaded
 
     def _load(self, batch_id: str) -> Loaded:
         storage = self._tools.storage
@@ -316,7 +279,11 @@ class Dispatcher(LoopActor):
     def _start(self, loaded: Loaded) -> None:
         batch_id = loaded.batch.id
         waits = self._doors.waits.setdefault(batch_id, {})
-        ref = BatchSupervisor.start(self._tools, self._places, self.actor_ref, self._rules, loaded, waits)
+        try:
+            ref = BatchSupervisor.start(self._tools, self._places, self.actor_ref, self._rules, loaded, waits)
+        except Exception as error:  # noqa: BLE001  (as if it had died in its first message)
+            self._supervisor_lost(batch_id, repr(error))
+            return
         self._supervisors[batch_id], self._epochs[batch_id] = ref, loaded.batch.epoch
         tell(ref, Begin())
         if batch_id in self._leaving:  # it was claimed when this was asked for

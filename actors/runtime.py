@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from actors.agenda import Agenda, Doors
 from actors.course import Rules, restart_allowed
-from actors.dispatcher import Agenda, Dispatcher, Doors
+from actors.dispatcher import Dispatcher
 from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Gathered, IOLoop, tell
 from actors.messages import ClaimAll, Close, DispatcherMessage, Look, Process, Release, Wait

@@ -96,11 +96,11 @@ class BatchRepository:
         sql = "SELECT id FROM batches WHERE completed_at >= ? AND status <> 'completed'"
         return [batch_id for (batch_id,) in self._database.execute(sql, (moment,)).fetchall()]
 
-    def standings(self, batch_ids: Iterable[str]) -> dict[str, tuple[BatchStatus, int, str | None]]:
-        """`(status, epoch, owner)` of each batch that exists."""
+    def standings(self, batch_ids: Iterable[str]) -> dict[str, tuple[str, int, str | None]]:
+        """`(status, epoch, owner)` of each batch that exists; the status as it is written, be it none."""
         sql = f"SELECT id, status, epoch, owner FROM batches WHERE id {self._database.among}"
         rows = self._database.execute(sql, (self._database.listed(batch_ids),)).fetchall()
-        return {batch_id: (BatchStatus(status), epoch, owner) for batch_id, status, epoch, owner in rows}
+        return {batch_id: (status, epoch, owner) for batch_id, status, epoch, owner in rows}
 
     def advance(self, batch: BatchRecord, *, epoch: int, sequence: int) -> bool:
         """Write everything of a batch that may change, if it still stands at `epoch` and `sequence`.

@@ -324,6 +324,52 @@ def test_a_dispatcher_that_dies_is_replaced_and_its_batches_go_on(
         check_journal(service, name)
 
 
+BROKEN = {
+    "a job's metadata": "UPDATE jobs SET metadata='{\"a' WHERE id='bad-02'",
+    "a job's state": "UPDATE jobs SET status='dancing' WHERE id='bad-01'",
+    "a number of a job": "UPDATE jobs SET attempts='many' WHERE id='bad-02'",
+    "the batch's metadata": "UPDATE batches SET metadata='' WHERE id='bad'",
+    "a number of the batch": "UPDATE batches SET concurrency='few' WHERE id='bad'",
+}
+
+
+@pytest.mark.parametrize("sql", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("serves", [False, True], ids=["asked for", "served"])
+def test_a_batch_that_can_not_be_loaded_is_failed_alone(
+    sql: str, serves: bool, provider: Provider, service: BatchService
+) -> None:
+    for name in ("bad", "good"):
+        service.create_batch(videos(*numbered(2, name), id=name))
+        service._write(lambda each=name: service._storage.batches.update(each, wanted=True))
+    service._write(lambda: service._database.execute(sql))
+    if serves:
+        service.serve()
+    else:
+        running = [service._run([name])[0] for name in ("bad", "good")]
+        assert [each.result(PATIENCE).status for each in running] == ["failed", "completed"]
+    until(lambda: service.get_batch_status("good").finished)
+    until(lambda: rows_of(service, "SELECT status FROM batches WHERE id='bad'") == [("failed",)])
+    bad = service.get_batch_status("bad")
+    assert [job.error.code if job.error else None for job in bad.jobs] == ["internal"] * 2
+    assert bad.error is not None
+    assert "could not be loaded from the database" in bad.error.message
+    assert service.get_batch_status("good").status == "completed"
+    check_journal(service, "bad")
+    check_paid_once(provider)
+    assert provider.summary()["posts"] == 2
+    assert service.retry_batch("bad").result(PATIENCE).status == "completed"
+
+
+def test_a_batch_of_an_unknown_status_is_failed_where_it_is_asked_for(
+    provider: Provider, service: BatchService
+) -> None:
+    service.create_batch(videos(*numbered(2), id="bad"))
+    service._write(lambda: service._database.execute("UPDATE batches SET status='dancing'"))
+    (running,) = service._run(["bad"])
+    assert running.result(PATIENCE).status == "failed"
+    assert "batches.status of bad: 'dancing'" in str(running.result().error)
+
+
 def test_what_a_look_claimed_whose_answer_was_lost_is_claimed_again(
     provider: Provider, service: BatchService, mocker: MockerFixture
 ) -> None:
@@ -361,12 +407,11 @@ def test_a_supervisor_that_was_replaced_is_not_taken_for_its_successor(
     provider.release("videos")
     assert running.result(PATIENCE).status == "completed"
     check_paid_once(provider, limit=1)
-    assert rows_of_epochs(service) == [1]
+    assert rows_of(service, "SELECT epoch FROM batches") == [(1,)]
 
 
-def rows_of_epochs(service: BatchService) -> list[int]:
-    """The epochs under which a service's batches ended: each claim is one more."""
-    return service._read(lambda: [row[0] for row in service._database.execute("SELECT epoch FROM batches").fetchall()])
+def rows_of(service: BatchService, sql: str) -> list[tuple[Any, ...]]:
+    return service._read(lambda: [tuple(row) for row in service._database.execute(sql).fetchall()])
 
 
 @pytest.mark.parametrize("actor", [Dispatcher, BatchSupervisor, VideoWorker])

@@ -18,8 +18,9 @@ import pytest
 import tenacity
 
 from actors import course, dispatcher, operations, places, production, supervisor, worker
+from actors.agenda import Doors
 from actors.course import Rules, request_digest
-from actors.dispatcher import LEASE_MARGIN, Dispatcher, Doors
+from actors.dispatcher import LEASE_MARGIN, Dispatcher
 from actors.messages import ClaimAll, WorkerLost
 from actors.places import Places
 from actors.production import Tools
