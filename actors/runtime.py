@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
@@ -89,6 +90,7 @@ class Runtime:
             raise
         places = Places(settings.sora_max_in_flight, self._tools.client.pace, self.io.loop)
         self._tools.submitter.on_left = places.left
+        self._be_patient(settings.sora_connect_timeout)
         self._waits: dict[str, dict[str, Wait]] = {}
         self._closed: Future[None] = Future()
         self._released = released
@@ -147,8 +149,13 @@ class Runtime:
         Returns:
             Done when that has an end: the runtime was closed, or its Dispatcher died.
         """
+        if "sora_connect_timeout" not in self._settings.model_fields_set:
+            self._be_patient(timedelta(0))  # nobody waits in front of it, and batches are wanted still
         self._order(ClaimAll())
         return self._closed
+
+    def _be_patient(self, connect_timeout: timedelta) -> None:
+        self._tools.client.pace.patience = connect_timeout.total_seconds() or math.inf
 
     def release(self, batch_id: str, *, wanted: bool) -> None:
         """Let a batch go."""

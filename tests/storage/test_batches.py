@@ -151,8 +151,8 @@ def test_a_batch_is_claimed_with_any_key_of_its_server(batches, claim):
     batches.add(a_batch(wanted=True))
     assert claim(provider="http://server/v1#one") == ["nature"]
     batches.release("nature", epoch=1, spent=0.0, wanted=True)
-    assert batches.wanted("http://Server:80/v1/#two", limit=9) == ["nature"]
-    assert batches.wanted("http://server:81/v1#one", limit=9) == []
+    assert batches.wanted("http://Server:80/v1/#two", owner="us", limit=9) == ["nature"]
+    assert batches.wanted("http://server:81/v1#one", owner="us", limit=9) == []
     assert claim(provider="http://Server:80/v1/#two") == ["nature"]
     assert batches.get("nature").provider == "http://server/v1#one"
     assert batches.unfinished("http://Server:80/v1/#two") == ["nature"]
