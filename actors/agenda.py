@@ -40,6 +40,8 @@ class Agenda:
 
     asked: set[str] = field(default_factory=set)
     """The batches that are looked after: asked for here, or claimed before."""
+    own: set[str] = field(default_factory=set)
+    """Those of them that were asked for here: they fail here, too, where the key is refused."""
     leaving: dict[str, Leave] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
     """What was let go here is not claimed again before it is asked for here."""

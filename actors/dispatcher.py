@@ -23,6 +23,7 @@ from actors.messages import (
     ClaimAll,
     Close,
     DispatcherMessage,
+    KeyRefused,
     LetGo,
     Loaded,
     Look,
@@ -71,20 +72,22 @@ class Dispatcher(LoopActor):
         self._doors = doors
         self._agenda = agenda = agenda or Agenda()
         self._asked, self._leaving, self._dropped = agenda.asked, agenda.leaving, agenda.dropped
-        self._deaths = agenda.deaths
+        self._deaths, self._own = agenda.deaths, agenda.own
         self._supervisors: dict[str, Ref] = {}
         self._epochs: dict[str, int] = {}
+        self._key = tools.client.pace.key
         self._failures: list[float] = []
         self._looking = self._look_again = False
         self._next_look: asyncio.TimerHandle | None = None
         self._renewed_at = -1e9
         self._closing = False
 
-    def on_receive(self, message: DispatcherMessage) -> None:  # noqa: C901  (a table)
+    def on_receive(self, message: DispatcherMessage) -> None:  # noqa: C901, PLR0912  (a table)
         """One line a message."""
         match message:
             case Process(batch_ids):
                 self._asked.update(batch_ids)
+                self._own.update(batch_ids)
                 self._dropped.difference_update(batch_ids)
                 self._look()
             case ClaimAll():
@@ -105,6 +108,8 @@ class Dispatcher(LoopActor):
             case Release(batch_id, wanted):
                 self._dropped.add(batch_id)
                 self._release(batch_id, Leave(wanted))
+            case KeyRefused():
+                self._leave_to_others()
             case Close():
                 self._close()
             case _:
@@ -146,7 +151,7 @@ class Dispatcher(LoopActor):
             epochs=dict(self._epochs),
             leaving={batch_id: leave.wanted for batch_id, leave in self._leaving.items() if batch_id not in running},
             room=0 if self._closing else self._tools.settings.batch_parallel - len(running),
-            others=self._agenda.everything,
+            others=self._agenda.everything and not self._key.refused,
             spared=frozenset(dying | self._dropped | set(self._leaving)),
         )
 
@@ -249,6 +254,7 @@ class Dispatcher(LoopActor):
                 self._asked.discard(batch_id)
                 self._leaving.pop(batch_id, None)
                 self._deaths.pop(batch_id, None)
+                self._own.discard(batch_id)
                 self._doors.ended(batch_id)
         self._look_on(LOOK)
 
@@ -277,10 +283,12 @@ class Dispatcher(LoopActor):
             self._next_look = self.io.loop.call_later(max(seconds, IDLE_LOOK), tell, self.actor_ref, Look())
 
     def _start(self, loaded: Loaded) -> None:
-        batch_id = loaded.batch.id
+        batch_id, own = loaded.batch.id, loaded.batch.id in self._own
+        if self._key.refused and not own:
+            self._leaving.setdefault(batch_id, Leave(wanted=True))
         waits = self._doors.waits.setdefault(batch_id, {})
         try:
-            ref = BatchSupervisor.start(self._tools, self._places, self.actor_ref, self._rules, loaded, waits)
+            ref = BatchSupervisor.start(self._tools, self._places, self.actor_ref, self._rules, loaded, waits, own=own)
         except Exception as error:  # noqa: BLE001  (as if it had died in its first message)
             self._supervisor_lost(batch_id, repr(error))
             return
@@ -340,9 +348,21 @@ class Dispatcher(LoopActor):
         else:
             self._look()
 
+    def _leave_to_others(self) -> None:
+        """The key is refused: let go of what was not asked for here, so that a process with another one makes it."""
+        if self._agenda.everything:
+            logger.error(
+                "the server refused the key (HTTP 401): this process releases its batches and claims none; "
+                "set OPENAI_API_KEY to a key of this server and start it again",
+                extra={"action": "key_refused"},
+            )
+        for batch_id in (self._asked | set(self._supervisors)) - self._own:
+            self._release(batch_id, Leave(wanted=True))
+
     def _left(self, batch_id: str) -> None:
         """It is no longer ours, and recorded so."""
         self._asked.discard(batch_id)
+        self._own.discard(batch_id)
         leave = self._leaving.pop(batch_id, None)
         self._doors.released(batch_id, leave.error if leave else None)
 

@@ -264,4 +264,11 @@ class SupervisorLost:
     error: str
 
 
-DispatcherMessage = Process | ClaimAll | Release | Close | Look | Seen | LookFailed | SupervisorEnded | SupervisorLost
+@dataclass(frozen=True, slots=True)
+class KeyRefused:
+    """The server refused the key of this process, and has never accepted it."""
+
+
+DispatcherMessage = (
+    KeyRefused | Process | ClaimAll | Release | Close | Look | Seen | LookFailed | SupervisorEnded | SupervisorLost
+)

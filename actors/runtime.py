@@ -22,7 +22,7 @@ from actors.course import Rules, restart_allowed
 from actors.dispatcher import Dispatcher
 from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Gathered, IOLoop, tell
-from actors.messages import ClaimAll, Close, DispatcherMessage, Look, Process, Release, Wait
+from actors.messages import ClaimAll, Close, DispatcherMessage, KeyRefused, Look, Process, Release, Wait
 from actors.operations import still_to_delete, tidy_soon, to_delete
 from actors.places import Places
 from actors.production import Tools, finish
@@ -41,6 +41,8 @@ from storage.videos import VideoFolder
 
 logger = logging.getLogger(__name__)
 _CLOSE_SECONDS = 9.0
+_ASK_AGAIN = 60.0
+"""Seconds between looks whether the server accepts a key that it had refused."""
 _DELETE_SECONDS, _DELETES = 2.0, 10
 """How long the end of a program waits for DELETEs, and how many go out at a time."""
 _SIMULATOR_STATE = ".simulator"
@@ -91,6 +93,9 @@ class Runtime:
         places = Places(settings.sora_max_in_flight, self._tools.client.pace, self.io.loop)
         self._tools.submitter.on_left = places.left
         self._be_patient(settings.sora_connect_timeout)
+        self._key = self._tools.client.pace.key
+        self._key.on_refused = self._key_refused
+        self._asking: asyncio.Task[None] | None = None
         self._waits: dict[str, dict[str, Wait]] = {}
         self._closed: Future[None] = Future()
         self._released = released
@@ -198,6 +203,24 @@ class Runtime:
             named = (message.batch_id,) if isinstance(message, Release) else ()
             for batch_id in message.batch_ids if isinstance(message, Process) else named:
                 self._released(batch_id, f"the dispatcher died: {self._given_up}")
+
+    @property
+    def key_refused(self) -> bool:
+        """Whether the server refused the key, and has never accepted it: then nothing is claimed for others."""
+        return self._key.refused
+
+    def _key_refused(self) -> None:
+        self._tell_now(KeyRefused())
+        self._asking = self.io.loop.create_task(self._ask_until_accepted())
+
+    async def _ask_until_accepted(self) -> None:
+        """A key may be entered at the server later."""
+        while self._key.refused:
+            await asyncio.sleep(_ASK_AGAIN)
+            with suppress(SoraError):
+                await self._tools.client.list_page(None)
+        logger.info("the server accepts the key now; claiming again", extra={"action": "key_accepted"})
+        self.look()
 
     def look(self) -> None:
         """Look at the database now: something was changed."""

@@ -121,6 +121,11 @@ class BatchService:
         """Whether `close` was called."""
         return self._closed
 
+    @property
+    def key_refused(self) -> bool:
+        """Whether the server refused the key, and has never accepted it: then nothing is claimed for others."""
+        return self._runtime is not None and self._runtime.key_refused
+
     def now(self) -> float:
         """The time of whatever is recorded: the database's, in seconds since 1970."""
         return self._database.time()

@@ -89,8 +89,12 @@ class BatchSupervisor(LoopActor):
         rules: Rules,
         loaded: Loaded,
         waits: dict[str, Wait],
+        *,
+        own: bool = True,
     ) -> None:
         super().__init__(tools.io)
+        self._own = own
+        """Whether it was asked for in this process, and fails with it where the key is refused."""
         self._tools, self._places, self._dispatcher = tools, places, dispatcher
         self.course = Course(loaded.batch, loaded.open_jobs, loaded.live, rules, waits)
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
@@ -157,7 +161,19 @@ class BatchSupervisor(LoopActor):
         self._go_on()
         self._tick_later()
 
+    @property
+    def _is_left_to_others(self) -> bool:
+        """Where the key is refused, what this process learns says nothing of a batch that others can make."""
+        return not self._own and self._tools.client.pace.key.refused
+
     def _report(self, report: Report) -> None:
+        if self._is_left_to_others and isinstance(report, Failed):
+            if report.outcome is not SubmissionState.REFUSED:
+                return
+            job_id, run, failure, submission_id, outcome = (
+                report.job_id, report.run, report.failure, report.submission_id, report.outcome,
+            )  # fmt: skip
+            report = Withdrawn(job_id, run, failure, submission_id, outcome)
         self._alive = True
         self.course.report(self._step, report, time.monotonic())
         # As a rule a job's next state comes much later than these, so that each of them is recorded all the same.
@@ -185,7 +201,7 @@ class BatchSupervisor(LoopActor):
         if not self.course.over:
             self._attach()
             # Without the lease nothing would be sent: the next tick looks again.
-            may_send = self._tools.submitter.may_send
+            may_send = self._tools.submitter.may_send and not self._is_left_to_others
             while may_send and self.course.wants_to_start and self._may_start():
                 self._begins()
                 self._to_start.append(self.course.start_next(self._step))

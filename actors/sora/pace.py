@@ -14,6 +14,24 @@ _LONGEST_TRY_AGAIN, _LONG = 8.0, 600.0
 """Seconds between tries to reach a server; after a long time they are longer."""
 
 
+class Key:
+    """Whether the server takes the key of this process, as far as its answers have told."""
+
+    def __init__(self) -> None:
+        self._accepted = False
+        self.refused = False
+        """It was refused, and never accepted."""
+        self.on_refused: Callable[[], object] = lambda: None
+
+    def learn(self, status: int) -> None:
+        """Read an answer's status."""
+        if 200 <= status < 300:
+            self._accepted, self.refused = True, False
+        elif status == 401 and not (self._accepted or self.refused):
+            self.refused = True
+            self.on_refused()
+
+
 class Pace:
     """One a process and key. Lives on the I/O loop."""
 
@@ -22,6 +40,7 @@ class Pace:
         self._next = 0.0
         self._refusals = 0
         self._unreachable_since: float | None = None
+        self.key = Key()
         self.ever_answered = False
         self.patience = math.inf
         """Seconds for which a server may be unreachable that never answered."""

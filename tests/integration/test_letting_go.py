@@ -26,6 +26,11 @@ def ownership(folder: Path) -> tuple[str | None, bool]:
     return owner, bool(wanted)
 
 
+def want(service: BatchService, batch_id: str) -> None:
+    """As a `process` from RabbitMQ does."""
+    service._write(lambda: service._storage.batches.update(batch_id, wanted=True))
+
+
 @pytest.fixture
 def slow_looks(mocker: MockerFixture) -> tuple[threading.Event, threading.Event]:
     """From the first event on, a Dispatcher's look that has claimed something is held until the second one."""
@@ -279,3 +284,79 @@ def test_a_batch_that_can_not_be_made_here_is_not_wanted(start_service: Start, t
         service.process_batch("b")
     assert ownership(tmp_path) == (None, False)
     assert service._waiting.take("b") == []
+
+
+# --- a key that is refused
+
+
+def test_a_serve_whose_key_is_refused_leaves_the_batches_to_others(
+    provider: Provider, start_service: Start, tmp_path: Path, caplog: Any
+) -> None:
+    provider.options(api_key="sk-right")
+    serving = start_service(openai_api_key="sk-wrong")
+    names = ["a", "b", "c"]
+    for name in names:
+        serving.create_batch(videos(*numbered(3, name), id=name))
+        want(serving, name)
+    serving.serve()
+    until(lambda: serving.key_refused)
+    until(lambda: rows(tmp_path, "SELECT DISTINCT owner, wanted FROM batches") == [(None, 1)])
+    assert [record.levelname for record in caplog.records if "refused the key" in record.getMessage()] == ["ERROR"]
+    serving.create_batch(videos("a boat", id="later"))
+    want(serving, "later")
+    serving._started().look()
+    serving._started().look()
+    serving._recorder.read(lambda: None).result(PATIENCE)
+    assert rows(tmp_path, "SELECT owner, wanted FROM batches WHERE id='later'") == [(None, 1)]
+    heir = start_service(openai_api_key="sk-right")
+    heir.serve()
+    for name in [*names, "later"]:
+        until(lambda each=name: heir.get_batch_status(each).finished)
+        assert (heir.get_batch_status(name).status, heir.get_batch_status(name).error) == ("completed", None)
+    assert not heir.key_refused
+    check_paid_once(provider)
+
+
+def test_a_serve_whose_key_is_refused_leaves_what_the_server_is_making(
+    provider: Provider, start_service: Start, drivers: Drivers, options: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The looks at its videos fail, and so does the listing: that says nothing of them."""
+    provider.options(api_key="sk-right")
+    provider.hold()
+    right = {"openai_api_key": "sk-right"}
+    drivers.run(options=options(**right), request=videos(*numbered(4), id="b", concurrency=2), label="after look")
+    serving = start_service(openai_api_key="sk-wrong")
+    serving.serve()
+    until(lambda: serving.key_refused)
+    until(lambda: ownership(tmp_path) == (None, True))
+    assert {job.status for job in serving.get_batch_status("b").jobs} <= {"generating", "submitting", "pending"}
+    provider.release("videos")
+    (running,) = start_service(**right).resume_batches()
+    assert running.result(PATIENCE).status == "completed"
+    check_paid_once(provider)
+
+
+def test_what_was_asked_for_here_fails_where_the_key_is_refused(provider: Provider, start_service: Start) -> None:
+    provider.options(api_key="sk-right")
+    service = start_service(openai_api_key="sk-wrong")
+    service.serve()
+    service.create_batch(videos(*numbered(2), id="own"))
+    final = service.process_batch("own").result(PATIENCE)
+    assert [job.error.code for job in final.jobs if job.error] == ["authentication"] * 2
+    assert service.key_refused
+
+
+def test_a_serve_goes_on_when_its_key_is_accepted_later(
+    provider: Provider, start_service: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.runtime._ASK_AGAIN", 0.05)
+    provider.options(api_key="sk-right")
+    service = start_service(openai_api_key="sk-early")
+    service.create_batch(videos("a boat", id="b"))
+    want(service, "b")
+    service.serve()
+    until(lambda: service.key_refused)
+    provider.options(api_key="sk-early")
+    until(lambda: service.get_batch_status("b").finished)
+    assert service.get_batch_status("b").status == "completed"
+    assert not service.key_refused
