@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
@@ -40,7 +41,7 @@ from storage.states import SubmissionState
 from storage.videos import VideoFolder
 
 logger = logging.getLogger(__name__)
-_CLOSE_SECONDS = 9.0
+_CLOSE_SECONDS, _SHUT_SECONDS = 9.0, 5.0
 _ASK_AGAIN = 60.0
 """Seconds between looks whether the server accepts a key that it had refused."""
 _DELETE_SECONDS, _DELETES = 2.0, 10
@@ -157,7 +158,16 @@ class Runtime:
         if "sora_connect_timeout" not in self._settings.model_fields_set:
             self._be_patient(timedelta(0))  # nobody waits in front of it, and batches are wanted still
         self._order(ClaimAll())
-        return self._closed
+        ended: Future[None] = Future()
+
+        def tell() -> None:
+            wait([self._closed])
+            ended.set_result(None)
+
+        # In a thread of its own, not on the loop: whoever hears of it may close the service. And now: at the
+        # interpreter's exit none can be started any more.
+        threading.Thread(target=tell, name="sora-ended", daemon=True).start()
+        return ended
 
     def _be_patient(self, connect_timeout: timedelta) -> None:
         self._tools.client.pace.patience = connect_timeout.total_seconds() or math.inf
@@ -296,13 +306,18 @@ class Runtime:
         forget, owner_id = self._storage.owners.forget, self._owner.id
         with suppress(TimeoutError, DatabaseError):
             self._recorder.write(lambda: forget(owner_id)).result(timeout=1)
-        self.io.submit(self._shut()).result(timeout=10)
+        try:
+            self.io.submit(self._shut()).result(_SHUT_SECONDS)
+        except Exception:  # the threads are to end all the same
+            logger.exception("the connections to the server could not be closed in order", extra={"action": "close"})
         self.io.close()
 
     async def _shut(self) -> None:
-        await self._tools.client.__aexit__()
-        if self._simulator is not None:
-            await self._simulator.stop()
+        try:
+            await self._tools.client.__aexit__()
+        finally:
+            if self._simulator is not None:
+                await self._simulator.stop()
 
 
 def _for_the_simulator(settings: Settings) -> Settings:

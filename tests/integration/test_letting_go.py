@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from actors.dispatcher import Dispatcher
 from actors.errors import BatchReleased, SettingsError, SoraBatchError
 from actors.model import Batch
 from actors.service import BatchService
+from actors.sora.client import SoraClient
 from actors.supervisor import BatchSupervisor
 from tests.integration.support import PATIENCE, Drivers, check_journal, check_paid_once, numbered, rows, until, videos
 from tests.provider.client import Provider
@@ -284,6 +286,74 @@ def test_a_batch_that_can_not_be_made_here_is_not_wanted(start_service: Start, t
         service.process_batch("b")
     assert ownership(tmp_path) == (None, False)
     assert service._waiting.take("b") == []
+
+
+# --- closing
+
+
+def test_whoever_hears_of_the_end_of_serving_may_close_the_service(
+    provider: Provider, start_service: Start, mocker: MockerFixture, caplog: Any
+) -> None:
+    caplog.set_level("CRITICAL")
+    service, closed = start_service(), threading.Event()
+    mocker.patch.object(Dispatcher, "_seen", side_effect=RuntimeError("a bug of ours"))
+    service.serve().add_done_callback(lambda _: (service.close(), closed.set()))
+    assert closed.wait(PATIENCE)
+    assert service._runtime is not None
+    assert service._runtime.io.loop.is_closed()
+
+
+def test_closing_goes_on_where_a_part_of_it_fails(
+    provider: Provider, start_service: Start, mocker: MockerFixture, caplog: Any
+) -> None:
+    service = start_service()
+    service.create_batch(videos("a boat", id="b"))
+    provider.hold()
+    running = service.process_batch("b")
+    provider.wait(accepted=1)
+    leave = SoraClient.__aexit__
+
+    async def failing(client: SoraClient, *_: object) -> None:
+        await leave(client)
+        raise OSError("no")
+
+    mocker.patch.object(SoraClient, "__aexit__", failing)
+    service.close()
+    with pytest.raises(BatchReleased):
+        running.result(PATIENCE)
+    assert service._runtime is not None
+    assert service._runtime.io.loop.is_closed()
+    assert "could not be closed in order" in caplog.text
+    mocker.stopall()
+
+
+def test_closing_while_other_threads_process_cancel_and_let_go(provider: Provider, start_service: Start) -> None:
+    """Whatever comes too late is told so, and everybody who waits is answered."""
+    service, others = start_service(), ThreadPoolExecutor(8)
+    provider.hold()
+    begun = threading.Barrier(9)
+
+    def use(number: int) -> list[BaseException]:
+        met: list[BaseException] = []
+        begun.wait(PATIENCE)
+        for each in range(20):
+            batch_id = f"b-{number}-{each}"
+            try:
+                service.create_batch(videos("a boat", id=batch_id))
+                running = service.process_batch(batch_id)
+                (service.let_go, service.cancel_batch, lambda _: None)[each % 3](batch_id)
+                running.result(PATIENCE)
+            except (SoraBatchError, TimeoutError) as error:
+                met.append(error)
+        return met
+
+    using = [others.submit(use, number) for number in range(8)]
+    begun.wait(PATIENCE)
+    provider.wait(accepted=1)
+    service.close()
+    for each in using:
+        assert not [error for error in each.result(PATIENCE) if isinstance(error, TimeoutError)]
+    others.shutdown()
 
 
 # --- a key that is refused
