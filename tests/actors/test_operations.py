@@ -163,7 +163,7 @@ def test_an_ended_batch_is_not_wanted_again(do, storage):
 @pytest.mark.parametrize("key", ["key", "another"])
 def test_a_batch_is_made_where_it_was_begun_with_whatever_key(do, storage, key):
     put(storage, a_batch(provider=PROVIDER))
-    assert do(operations.want, "nature", f"{SERVER}#{key}", None) == "pending"
+    assert do(operations.want, "nature", f"{SERVER}#{key}", None) is True
     assert storage.batches.get("nature").wanted
 
 
