@@ -84,9 +84,9 @@ class Pace:
         now = time.monotonic()
         self._unreachable_since = self._unreachable_since or now
         since = now - self._unreachable_since
-        self._pause(
-            "the server can't be reached", min(max(0.5, since), _LONGEST_PAUSE if since > _LONG else _LONGEST_TRY_AGAIN)
-        )
+        left = math.inf if self.ever_answered else self.patience - since
+        longest = _LONGEST_PAUSE if since > _LONG else _LONGEST_TRY_AGAIN
+        self._pause("the server can't be reached", max(0.5, min(since, longest, left)))
         return since
 
     @property
@@ -96,7 +96,7 @@ class Pace:
 
     def given_up(self, seconds: float) -> bool:
         """Whether a server that can't be connected to for so long is given up: never one that has answered before."""
-        return not self.ever_answered and seconds > self.patience
+        return not self.ever_answered and seconds >= self.patience
 
     def answered(self) -> None:
         """The server answered, and not with 429."""

@@ -17,7 +17,7 @@ def storage(tmp_path):
     with database.connection(), database.begin():
         storage.batches.add(a_batch(total=2))
         storage.jobs.add(some_jobs(2))
-        storage.submissions.intend([an_intent()])
+        storage.submissions.intend([an_intent(timed_out=True)])
     yield storage
     database.close()
 
