@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         FieldError,
         InvalidRequest,
         NotFound,
+        ServiceClosed,
         SettingsError,
         SoraBatchError,
         SoraError,
@@ -61,7 +62,7 @@ _HOMES = {
     "actors.client.stream": ("EventFeed", "EventStream"),
     "actors.errors": (
         "BatchReleased", "Conflict", "DatabaseUnusable", "ErrorCode", "Failure", "FieldError", "InvalidRequest",
-        "NotFound", "SettingsError", "SoraBatchError", "SoraError", "StorageError",
+        "NotFound", "ServiceClosed", "SettingsError", "SoraBatchError", "SoraError", "StorageError",
     ),
     "actors.events": ("Event", "EventName"),
     "actors.messages": ("Wait",),
@@ -85,10 +86,10 @@ __all__ = [
     "BatchService", "BatchStatus", "BatchVideoRequest", "CancellationSummary", "Charge", "Conflict", "Connection",
     "DatabaseUnusable", "ErrorCode", "Event", "EventFeed", "EventName", "EventRecord", "EventStream", "Failure",
     "FieldError", "FileId", "Granted", "InvalidRequest", "Job", "JobError", "JobStatus", "MissingFile",
-    "MissingVideo", "NotFound", "Progress", "PruneReport", "Receipt", "RunningBatch", "Settings", "SettingsError",
-    "SoraBatchError", "SoraError", "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo",
-    "Unanswered", "UnknownVideo", "VideoFile", "VideoRequest", "Wait", "Wish", "__version__", "get_batch_service",
-    "load_settings",
+    "MissingVideo", "NotFound", "Progress", "PruneReport", "Receipt", "RunningBatch", "ServiceClosed", "Settings",
+    "SettingsError", "SoraBatchError", "SoraError", "StorageError", "SubmissionRecord", "SubmissionState",
+    "SurplusVideo", "Unanswered", "UnknownVideo", "VideoFile", "VideoRequest", "Wait", "Wish", "__version__",
+    "get_batch_service", "load_settings",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.events import EventName
@@ -32,7 +33,7 @@ from storage.providers import key_of, server_of
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
-POISON_CLAIMS = 3
+POISON_DEATHS = 3
 RESTARTS, RESTART_PERIOD = 3, 60.0
 ABSENCES = 3
 """How often the outcome of a video's POST may be unknown and nothing be made, before the video is given up."""
@@ -136,8 +137,8 @@ class Course:
         if step.batch.status is BatchStatus.PENDING:
             step.move_batch(BatchMove.START, started_at=step.batch.started_at or step.at)
             step.tell(EventName.BATCH_STARTED)
-        if step.batch.claims > POISON_CLAIMS:
-            text = f"{step.batch.claims - 1} owners in a row died of this batch before they recorded anything"
+        if step.batch.deaths >= POISON_DEATHS:
+            text = f"{step.batch.deaths} processes in a row died when they began this batch; retry it to try once more"
             self._fail_all(step, Failure(ErrorCode.INTERNAL, text))
         self._settle(step)
 
@@ -202,6 +203,8 @@ class Course:
                 self._withdrawn(step, job, report, now)
             case Failed():
                 self._failed(step, job, report, now)
+            case _:
+                assert_never(report)
 
     def worker_lost(self, step: Step, lost: WorkerLost, now: float) -> None:
         """A worker died: its job goes to another, unless it has killed too many."""

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
+from actors.agenda import Agenda, Doors, Leave, Question
 from actors.course import RESTART_PERIOD, Rules, restart_allowed
 from actors.loop import LoopActor, tell
+from actors.mending import fail_unreadable
 from actors.messages import (
     Begin,
     ClaimAll,
     Close,
     DispatcherMessage,
+    KeyRefused,
     LetGo,
     Loaded,
     Look,
@@ -33,7 +35,6 @@ from actors.messages import (
     Seen,
     SupervisorEnded,
     SupervisorLost,
-    Wait,
 )
 from actors.operations import tidy
 from actors.places import Places
@@ -41,54 +42,16 @@ from actors.production import Tools
 from actors.sora.submission import LeaseMargin
 from actors.supervisor import BatchSupervisor
 from storage.clocks import awake_or_not
+from storage.mending import check
 from storage.owners import is_dead
 from storage.records import OwnerRecord
-from storage.states import FINAL_BATCH
+from storage.states import FINAL_BATCH, BatchStatus
 
 logger = logging.getLogger(__name__)
 LOOK = 0.25
 IDLE_LOOK = 1.0
 """How long a batch that another process asks for may wait for one that has nothing to do."""
 LEASE_MARGIN = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Doors:
-    """What the world outside the actors hears and sees of them."""
-
-    ended: Callable[[str], None]
-    """Called on the loop with the id of a batch that has ended."""
-    released: Callable[[str, str | None], None]
-    """Called on the loop with the id of a batch that was let go, and what went wrong, if anything did."""
-    closed: Future[None]
-    """Done when every batch has been let go after `Close`."""
-    waits: dict[str, dict[str, Wait]]
-    """Why videos are waiting: by batch id, then job id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """How a batch is let go."""
-
-    wanted: bool
-    """Whether somebody else is to go on with it."""
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
-    """What a look at the database is to find out: the Dispatcher's state, for another thread."""
-
-    asked: frozenset[str]
-    running: frozenset[str]
-    epochs: dict[str, int]
-    leaving: dict[str, bool]
-    """Batches without a supervisor that are to be left, and whether they stay wanted."""
-    room: int
-    others: bool
-    """Whether to claim what was not asked for here, too."""
-    spared: frozenset[str]
-    """But not these: their supervisors died too often of late, or they are being let go."""
 
 
 class Dispatcher(LoopActor):
@@ -102,30 +65,33 @@ class Dispatcher(LoopActor):
         owner: OwnerRecord,
         lease: LeaseMargin,
         doors: Doors,
+        agenda: Agenda | None = None,
     ) -> None:
         super().__init__(tools.io)
         self._tools, self._places, self._rules, self._owner, self._lease = tools, places, rules, owner, lease
         self._doors = doors
-        self._asked: set[str] = set()
-        self._leaving: dict[str, Leave] = {}
-        self._all = False
+        self._agenda = agenda = agenda or Agenda()
+        self._asked, self._leaving, self._dropped = agenda.asked, agenda.leaving, agenda.dropped
+        self._deaths, self._own = agenda.deaths, agenda.own
         self._supervisors: dict[str, Ref] = {}
         self._epochs: dict[str, int] = {}
-        self._deaths: dict[str, list[float]] = {}
+        self._key = tools.client.pace.key
         self._failures: list[float] = []
         self._looking = self._look_again = False
         self._next_look: asyncio.TimerHandle | None = None
         self._renewed_at = -1e9
         self._closing = False
 
-    def on_receive(self, message: DispatcherMessage) -> None:
+    def on_receive(self, message: DispatcherMessage) -> None:  # noqa: C901, PLR0912  (a table)
         """One line a message."""
         match message:
             case Process(batch_ids):
                 self._asked.update(batch_ids)
+                self._own.update(batch_ids)
+                self._dropped.difference_update(batch_ids)
                 self._look()
             case ClaimAll():
-                self._all = True
+                self._agenda.everything = True
                 self._look()
             case Look():
                 self._look()
@@ -133,30 +99,36 @@ class Dispatcher(LoopActor):
                 self._seen(message)
             case LookFailed(error):
                 self._look_failed(error)
-            case SupervisorEnded(batch_id, released):
-                self._supervisor_ended(batch_id, released=released)
-            case SupervisorLost(batch_id, error):
-                self._supervisor_lost(batch_id, error)
+            case SupervisorEnded(batch_id, epoch, released):
+                if self._epochs.get(batch_id) == epoch:
+                    self._supervisor_ended(batch_id, released=released)
+            case SupervisorLost(batch_id, epoch, error):
+                if self._epochs.get(batch_id) == epoch:
+                    self._supervisor_lost(batch_id, error)
             case Release(batch_id, wanted):
+                self._dropped.add(batch_id)
                 self._release(batch_id, Leave(wanted))
+            case KeyRefused():
+                self._leave_to_others()
             case Close():
                 self._close()
+            case _:
+                assert_never(message)
 
     def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
-        """Nobody supervises the Dispatcher: whoever waits for a batch hears of it."""
-        why = self._tools.storage.database.told(error)
-        for ref in self._supervisors.values():
+        """Stop the supervisors, and leave all to the next Dispatcher: it starts from what is recorded."""
+        agenda = self._agenda
+        agenda.asked.update(self._supervisors)
+        for batch_id, ref in self._supervisors.items():
+            self._doors.waits.pop(batch_id, None)
             tell(ref, Lost())
         while not self.actor_inbox.empty():
-            unread = self.actor_inbox.get().message
-            if isinstance(unread, Process):
-                self._asked.update(unread.batch_ids)
-            elif isinstance(unread, Release):
-                self._asked.add(unread.batch_id)
-        for batch_id in self._asked | set(self._supervisors):
-            self._doors.released(batch_id, f"the dispatcher died: {why}")
-        if not self._doors.closed.done():
-            self._doors.closed.set_result(None)
+            message = self.actor_inbox.get().message
+            if isinstance(message, Process | ClaimAll | Release | Close):  # the rest was said by what is over now
+                agenda.unread.append(message)
+        if self._closing:
+            agenda.unread.append(Close())
+        self._doors.died(agenda, self._tools.storage.database.told(error))
 
     def _look(self) -> None:
         """Look at the database, beside the loop; one look at a time, and one timer for the next."""
@@ -170,24 +142,24 @@ class Dispatcher(LoopActor):
         self._looking, self._look_again = True, False
         self._tools.recorder.read(partial(self._look_at_database, self._question())).add_done_callback(self._looked)
 
-    def _question(self) -> _Question:
+    def _question(self) -> Question:
         running, now = frozenset(self._supervisors), time.monotonic()
         dying = {batch_id for batch_id, deaths in self._deaths.items() if not restart_allowed(deaths, now)}
-        return _Question(
+        return Question(
             asked=frozenset(self._asked),
             running=running,
             epochs=dict(self._epochs),
             leaving={batch_id: leave.wanted for batch_id, leave in self._leaving.items() if batch_id not in running},
             room=0 if self._closing else self._tools.settings.batch_parallel - len(running),
-            others=self._all,
-            spared=frozenset(dying | set(self._leaving)),
+            others=self._agenda.everything and not self._key.refused,
+            spared=frozenset(dying | self._dropped | set(self._leaving)),
         )
 
     def _looked(self, future: Future[Seen]) -> None:
         error = future.exception()
         tell(self.actor_ref, LookFailed(error) if error is not None else future.result())
 
-    def _look_at_database(self, question: _Question) -> Seen:
+    def _look_at_database(self, question: Question) -> Seen:
         """In the recorder's thread, outside a transaction."""
         batches, asked, leaving = self._tools.storage.batches, question.asked, question.leaving
         standings = batches.standings(asked | question.running)
@@ -196,6 +168,7 @@ class Dispatcher(LoopActor):
         left = [batch_id for batch_id in leaving if batch_id not in ended]
         free = self._claimable(asked - question.running - ended - set(left), {i: s[2] for i, s in standings.items()})
         others = self._wanted_by_others(question, free) if question.others and question.room > 0 else []
+        broken = {each: "its status is unknown" for each in free if standings[each][0] not in set(BatchStatus)}
         claimed: list[Loaded] = []
         if left or ((free or others) and question.room > 0):
             claim = partial(batches.claim, owner=self._owner.id, provider=self._rules.provider)
@@ -204,16 +177,23 @@ class Dispatcher(LoopActor):
                     batches.leave(batch_id, owner=self._owner.id, wanted=leaving[batch_id])
                 ids = claim(free, limit=question.room)
                 ids += claim(others, limit=question.room - len(ids), only_wanted=True)
-                claimed = [self._load(batch_id) for batch_id in ids]
+                claimed = [loaded for batch_id in ids if (loaded := self._load_or_note(batch_id, broken)) is not None]
+        for batch_id, error in broken.items():
+            logger.error(
+                "a batch can't be loaded, and is failed",
+                extra={"action": "unreadable_batch", "batch_id": batch_id, "error": error},
+            )
+            with self._tools.storage.database.begin():
+                fail_unreadable(self._tools.storage, batch_id, error, self._tools.storage.database.time())
         return Seen(tuple(claimed), tuple(lost), tuple(ended), tuple(left))
 
-    def _wanted_by_others(self, question: _Question, free: list[str]) -> list[str]:
+    def _wanted_by_others(self, question: Question, free: list[str]) -> list[str]:
         """Batches that somebody wants and nobody alive owns, oldest first, as many as there is room for."""
         storage = self._tools.storage
         for owner in storage.owners.neighbours(self._owner.host, self._owner.boot):
             self._bury_if_dead(owner)
         besides = question.running | question.spared | set(free)
-        wanted = storage.batches.wanted(self._rules.provider, limit=question.room + len(besides))
+        wanted = storage.batches.wanted(self._rules.provider, owner=self._owner.id, limit=question.room + len(besides))
         return [batch_id for batch_id in wanted if batch_id not in besides][: question.room]
 
     def _claimable(self, batch_ids: Iterable[str], owners: dict[str, str | None]) -> list[str]:
@@ -242,6 +222,17 @@ class Dispatcher(LoopActor):
             tidy(storage, self._tools.folder, batch_id)
         storage.owners.expire(owner.id)
 
+    def _load_or_note(self, batch_id: str, broken: dict[str, str]) -> Loaded | None:
+        """One that can't be loaded must not keep the others from being made."""
+        try:
+            loaded = self._load(batch_id)
+            for record in (loaded.batch, *loaded.open_jobs, *loaded.live.values()):
+                check(record)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            broken[batch_id] = repr(error)
+            return None
+        return loaded
+
     def _load(self, batch_id: str) -> Loaded:
         storage = self._tools.storage
         batch = storage.batches.get(batch_id)
@@ -254,7 +245,7 @@ class Dispatcher(LoopActor):
         for batch_id in seen.lost:
             if batch_id in self._supervisors:
                 tell(self._supervisors[batch_id], Lost())
-        for loaded in seen.claimed:
+        for loaded in sorted(seen.claimed, key=lambda each: each.batch.deaths):
             self._start(loaded)
         for batch_id in seen.left:
             self._left(batch_id)
@@ -263,6 +254,7 @@ class Dispatcher(LoopActor):
                 self._asked.discard(batch_id)
                 self._leaving.pop(batch_id, None)
                 self._deaths.pop(batch_id, None)
+                self._own.discard(batch_id)
                 self._doors.ended(batch_id)
         self._look_on(LOOK)
 
@@ -287,13 +279,19 @@ class Dispatcher(LoopActor):
             self._look()
         elif self._asked or self._supervisors:
             self._next_look = self.io.loop.call_later(seconds, tell, self.actor_ref, Look())
-        elif self._all:
+        elif self._agenda.everything:
             self._next_look = self.io.loop.call_later(max(seconds, IDLE_LOOK), tell, self.actor_ref, Look())
 
     def _start(self, loaded: Loaded) -> None:
-        batch_id = loaded.batch.id
+        batch_id, own = loaded.batch.id, loaded.batch.id in self._own
+        if self._key.refused and not own:
+            self._leaving.setdefault(batch_id, Leave(wanted=True))
         waits = self._doors.waits.setdefault(batch_id, {})
-        ref = BatchSupervisor.start(self._tools, self._places, self.actor_ref, self._rules, loaded, waits)
+        try:
+            ref = BatchSupervisor.start(self._tools, self._places, self.actor_ref, self._rules, loaded, waits, own=own)
+        except Exception as error:  # noqa: BLE001  (as if it had died in its first message)
+            self._supervisor_lost(batch_id, repr(error))
+            return
         self._supervisors[batch_id], self._epochs[batch_id] = ref, loaded.batch.epoch
         tell(ref, Begin())
         if batch_id in self._leaving:  # it was claimed when this was asked for
@@ -306,8 +304,13 @@ class Dispatcher(LoopActor):
         if asked_at - self._renewed_at < lease / 5:
             return
         self._renewed_at = asked_at
-        owner, renew = self._owner, self._tools.storage.owners.renew
-        renewed = self._tools.recorder.write(lambda: renew(owner, lease))
+        owner, storage = self._owner, self._tools.storage
+
+        def renew() -> float:
+            storage.batches.fill_in()
+            return storage.owners.renew(owner, lease)
+
+        renewed = self._tools.recorder.write(renew)
 
         def trust(future: Future[float]) -> None:
             if future.exception() is None:
@@ -350,9 +353,21 @@ class Dispatcher(LoopActor):
         else:
             self._look()
 
+    def _leave_to_others(self) -> None:
+        """The key is refused: let go of what was not asked for here, so that a process with another one makes it."""
+        if self._agenda.everything:
+            logger.error(
+                "the server refused the key (HTTP 401): this process releases its batches and claims none; "
+                "set OPENAI_API_KEY to a key of this server and start it again",
+                extra={"action": "key_refused"},
+            )
+        for batch_id in (self._asked | set(self._supervisors)) - self._own:
+            self._release(batch_id, Leave(wanted=True))
+
     def _left(self, batch_id: str) -> None:
         """It is no longer ours, and recorded so."""
         self._asked.discard(batch_id)
+        self._own.discard(batch_id)
         leave = self._leaving.pop(batch_id, None)
         self._doors.released(batch_id, leave.error if leave else None)
 

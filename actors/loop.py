@@ -11,15 +11,19 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import pykka
 
+from actors.errors import ServiceClosed
+
 T = TypeVar("T")
 A = TypeVar("A")
 THREADS = 4
 """For what blocks."""
+CLOSE_SECONDS = 5.0
 
 
 class DaemonThreads(ThreadPoolExecutor):
@@ -77,8 +81,18 @@ class IOLoop:
         self.loop.run_forever()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine on the loop, from any other thread."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        """Run a coroutine on the loop, from any other thread.
+
+        Raises:
+            ServiceClosed: the loop has ended.
+        """
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except RuntimeError:
+            coroutine.close()
+            if self.loop.is_closed():
+                raise ServiceClosed from None
+            raise
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function on the loop soon, from any thread. After the loop has ended, nothing happens."""
@@ -112,15 +126,18 @@ class IOLoop:
         """Run what blocks beside the loop."""
         return await self.loop.run_in_executor(self._threads, function, *arguments)
 
-    def close(self) -> None:
-        """End every task, the loop and its threads."""
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """End every task, the loop and its threads. What does not end in time is left: its thread is a daemon."""
         if self.loop.is_closed():
             return
-        self.submit(_cancel_all()).result(timeout=10)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(timeout=10)
-        self._threads.shutdown()
-        self.loop.close()
+        if self._thread.is_alive():
+            with suppress(TimeoutError):
+                self.submit(_cancel_all()).result(timeout)
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(timeout)
+            self._threads.shutdown()
+        if not self._thread.is_alive():
+            self.loop.close()
 
 
 def _set(answered: asyncio.Future[None]) -> None:

@@ -142,7 +142,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class PlaceFree:
-    """The process has room for another video."""
+    """The process has room for another video, or the batch may be begun now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +245,13 @@ class LookFailed:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorEnded:
-    """A BatchSupervisor has done its work, lost its batch, or (`released`) let it go."""
+    """A BatchSupervisor has done its work, lost its batch, or (`released`) let it go. It says so once.
+
+    `epoch`: under which it had the batch. By now another supervisor may have it, under another one.
+    """
 
     batch_id: str
+    epoch: int
     released: bool
 
 
@@ -256,7 +260,15 @@ class SupervisorLost:
     """A BatchSupervisor died of an error of ours."""
 
     batch_id: str
+    epoch: int
     error: str
 
 
-DispatcherMessage = Process | ClaimAll | Release | Close | Look | Seen | LookFailed | SupervisorEnded | SupervisorLost
+@dataclass(frozen=True, slots=True)
+class KeyRefused:
+    """The server refused the key of this process, and has never accepted it."""
+
+
+DispatcherMessage = (
+    KeyRefused | Process | ClaimAll | Release | Close | Look | Seen | LookFailed | SupervisorEnded | SupervisorLost
+)

@@ -75,8 +75,11 @@ def unknown(storage: Storage, batch_id: str) -> NotFound:
     return NotFound(f"there is no batch {batch_id!r} in the database {storage.database.place}")
 
 
-def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None) -> BatchStatus:
+def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None) -> bool:
     """Mark a batch as wanted: whoever has room may claim it.
+
+    Returns:
+        Whether nobody had wanted it before.
 
     Raises:
         NotFound: there is no such batch.
@@ -84,7 +87,7 @@ def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None
     """
     batch = existing(storage, batch_id)
     if batch.status in FINAL_BATCH:
-        return batch.status
+        return False
     bring(storage, batch, provider)
     # Its server from now on: a simulated one that nobody claimed in time does not begin to cost.
     changes: dict[str, Any] = {"wanted": True, "claims": 0, "server": server_of(provider)}
@@ -93,7 +96,7 @@ def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None
     if concurrency is not None and batch.owner is None:
         changes["concurrency"] = concurrency
     storage.batches.update(batch_id, **changes)
-    return batch.status
+    return not batch.wanted
 
 
 def bring(storage: Storage, batch: BatchRecord, provider: str) -> None:

@@ -13,6 +13,39 @@ STARTS = 50
 """How many intents of a process may be recorded whose POST has not left: each has to leave within its send window."""
 
 
+class Beginnings:
+    """Which batches of the process are begun, with nothing further recorded of them yet: a death counts against them.
+
+    One that such a death counts against is begun alone: neither is it blamed for a neighbour's crash, nor a neighbour
+    for its own.
+    """
+
+    def __init__(self) -> None:
+        self._fresh: dict[str, bool] = {}
+        self._waiting: dict[str, tuple[Ref, bool]] = {}
+
+    def may_begin(self, batch_id: str, supervisor: Ref, *, alone: bool) -> bool:
+        """Whether a batch may be begun now; if not, its supervisor is told when it may."""
+        others_alone = any(self._fresh.values()) or any(each for _, each in self._waiting.values())
+        if bool(self._fresh) if alone else others_alone:
+            self._waiting[batch_id] = supervisor, alone
+            return False
+        self._waiting.pop(batch_id, None)
+        return True
+
+    def begins(self, batch_id: str, *, alone: bool) -> None:
+        """Note that a batch is begun now."""
+        self._fresh[batch_id] = alone
+
+    def over(self, batch_id: str) -> None:
+        """Note that something further was recorded of a batch, or that it is left. Saying so twice does no harm."""
+        self._waiting.pop(batch_id, None)
+        if self._fresh.pop(batch_id, None) is not None and self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            for supervisor, _ in sorted(waiting.values(), key=lambda each: not each[1]):
+                tell(supervisor, PlaceFree())
+
+
 class Places:
     """Free places go to the waiting batch that has the fewest videos in flight; none while the server said to wait."""
 
@@ -24,6 +57,7 @@ class Places:
         self._starts = 0
         self._offering = False
         self._turn: float | None = None
+        self.beginnings = Beginnings()
         pace.on_pause = self._offer_in
 
     def may_start(self, batch_id: str, supervisor: Ref) -> bool:
@@ -65,6 +99,7 @@ class Places:
     def leave(self, batch_id: str) -> None:
         """Forget a batch."""
         self._waiting.pop(batch_id, None)
+        self.beginnings.over(batch_id)
         self._starts -= len(self._starting.pop(batch_id, ()))
         self.taken(batch_id, 0)
         self._offer_soon()
@@ -81,7 +116,7 @@ class Places:
         return True
 
     def _room(self) -> int:
-        starts = STARTS - self._starts
+        starts = (1 if self._pace.away else STARTS) - self._starts
         return starts if self._limit is None else max(0, min(starts, self._limit - sum(self._taken.values())))
 
     def _somebody_has_fewer(self, batch_id: str) -> bool:

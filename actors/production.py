@@ -48,8 +48,6 @@ from storage.states import SubmissionState
 from storage.videos import EXTENSIONS, PartFile, VideoFolder, flush_folder
 
 logger = logging.getLogger(__name__)
-_AWAY, _NEVER_THERE = 60.0, 8.0
-"""Seconds of patience with a server that can't be connected to: it may be restarting, or its address is wrong."""
 _LOOKS_AT_A_LOST_VIDEO = 3
 _DOWNLOADS = 5
 _LONGEST_BACKOFF = 30.0
@@ -145,9 +143,16 @@ class Production:
         failure, client = outcome.failure, self._tools.client
         if outcome.state is SubmissionState.REFUSED and failure.code is not ErrorCode.RATE_LIMITED:
             return self._failed(failure, outcome.state)
-        unreachable = failure.code is ErrorCode.NETWORK and outcome.state is SubmissionState.NOT_SENT
-        if unreachable and client.pace.unreachable() > (_AWAY if client.pace.ever_answered else _NEVER_THERE):
-            return self._failed(failure, outcome.state)
+        if failure.code is ErrorCode.NETWORK and outcome.state is SubmissionState.NOT_SENT:
+            seconds = client.pace.unreachable()
+            if client.pace.given_up(seconds):
+                text = f"{failure.message}; tried for {seconds:.0f} s (SORA_CONNECT_TIMEOUT)"
+                return self._failed(replace(failure, message=text), outcome.state)
+            if seconds == 0.0:  # said once, and not at every try
+                logger.warning(
+                    "the server can't be reached; trying again until it can",
+                    extra={"action": "server_unreachable", "error": failure.message},
+                )
         return Withdrawn(self._job.id, self._run, failure, self._submission.id, outcome.state)
 
     def _failed(self, failure: Failure, outcome: SubmissionState | None = None) -> Failed:

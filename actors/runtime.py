@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+import math
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import timedelta
@@ -15,13 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pykka
-
-from actors.course import Rules
-from actors.dispatcher import Dispatcher, Doors
-from actors.errors import SettingsError, SoraBatchError, SoraError
+from actors.agenda import Agenda, Doors
+from actors.course import Rules, restart_allowed
+from actors.dispatcher import Dispatcher
+from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Gathered, IOLoop, tell
-from actors.messages import ClaimAll, Close, Look, Process, Release, Wait
+from actors.messages import ClaimAll, Close, DispatcherMessage, KeyRefused, Look, Process, Release, Wait
 from actors.operations import still_to_delete, tidy_soon, to_delete
 from actors.places import Places
 from actors.production import Tools, finish
@@ -39,7 +41,9 @@ from storage.states import SubmissionState
 from storage.videos import VideoFolder
 
 logger = logging.getLogger(__name__)
-_CLOSE_SECONDS = 9.0
+_CLOSE_SECONDS, _SHUT_SECONDS = 9.0, 5.0
+_ASK_AGAIN = 60.0
+"""Seconds between looks whether the server accepts a key that it had refused."""
 _DELETE_SECONDS, _DELETES = 2.0, 10
 """How long the end of a program waits for DELETEs, and how many go out at a time."""
 _SIMULATOR_STATE = ".simulator"
@@ -89,12 +93,19 @@ class Runtime:
             raise
         places = Places(settings.sora_max_in_flight, self._tools.client.pace, self.io.loop)
         self._tools.submitter.on_left = places.left
+        self._be_patient(settings.sora_connect_timeout)
+        self._key = self._tools.client.pace.key
+        self._key.on_refused = self._key_refused
+        self._asking: asyncio.Task[None] | None = None
         self._waits: dict[str, dict[str, Wait]] = {}
         self._closed: Future[None] = Future()
-        self._dispatcher = Dispatcher.start(
-            self._tools, places, rules, self._owner, lease,
-            Doors(ended=ended, released=released, closed=self._closed, waits=self._waits),
-        )  # fmt: skip
+        self._released = released
+        doors = Doors(ended=ended, released=released, closed=self._closed, died=self._died, waits=self._waits)
+        self._dispatch = partial(Dispatcher.start, self._tools, places, rules, self._owner, lease, doors)
+        self._dispatcher = self._dispatch()
+        self._deaths: list[float] = []
+        self._given_up: str | None = None
+        """What the last Dispatcher died of, when no other one was started."""
 
     async def _open(self, provider: str, lease: LeaseMargin, folder: VideoFolder, *, simulate: bool) -> Tools:
         base_url = await self._start_simulator() if simulate else self._settings.openai_base_url
@@ -144,22 +155,86 @@ class Runtime:
         Returns:
             Done when that has an end: the runtime was closed, or its Dispatcher died.
         """
+        if "sora_connect_timeout" not in self._settings.model_fields_set:
+            self._be_patient(timedelta(0))  # nobody waits in front of it, and batches are wanted still
         self._order(ClaimAll())
-        return self._closed
+        ended: Future[None] = Future()
+
+        def tell() -> None:
+            wait([self._closed])
+            ended.set_result(None)
+
+        # In a thread of its own, not on the loop: whoever hears of it may close the service. And now: at the
+        # interpreter's exit none can be started any more.
+        threading.Thread(target=tell, name="sora-ended", daemon=True).start()
+        return ended
+
+    def _be_patient(self, connect_timeout: timedelta) -> None:
+        self._tools.client.pace.patience = connect_timeout.total_seconds() or math.inf
 
     def release(self, batch_id: str, *, wanted: bool) -> None:
         """Let a batch go."""
         self._order(Release(batch_id, wanted))
 
-    def _order(self, message: Process | ClaimAll | Release) -> None:
-        with suppress(pykka.ActorDeadError):
-            self._dispatcher.tell(message)
-        if not self._dispatcher.is_alive():
+    def _order(self, message: DispatcherMessage) -> None:
+        if self._given_up is not None:
             raise SoraBatchError("the dispatcher of this process has died (its log says of what): start a new one")
+        if self._closed.done():
+            raise ServiceClosed
+        self._tell(message)
+
+    def _tell(self, message: DispatcherMessage) -> None:
+        """By way of the loop: the Dispatcher is replaced there, and so no message is lost between two of them."""
+        self.io.call(self._tell_now, message)
+
+    def _tell_now(self, message: DispatcherMessage) -> None:
+        tell(self._dispatcher, message)
+        if self._given_up is not None:
+            self._give_up([message])
+
+    def _died(self, agenda: Agenda, why: str) -> None:
+        """On the loop: start another Dispatcher, unless they die too often; then whoever waits is told."""
+        now = time.monotonic()
+        if restart_allowed(self._deaths, now):
+            self._deaths.append(now)
+            logger.error("the dispatcher died; another one goes on", extra={"action": "dispatcher_died", "error": why})
+            unread, agenda.unread = agenda.unread, []
+            self._dispatcher = self._dispatch(agenda)
+            for message in (Look(), *unread):
+                tell(self._dispatcher, message)
+            return
+        self._given_up = why
+        self._give_up([Process(tuple(agenda.asked)), *agenda.unread])
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def _give_up(self, messages: Sequence[DispatcherMessage]) -> None:
+        for message in messages:
+            named = (message.batch_id,) if isinstance(message, Release) else ()
+            for batch_id in message.batch_ids if isinstance(message, Process) else named:
+                self._released(batch_id, f"the dispatcher died: {self._given_up}")
+
+    @property
+    def key_refused(self) -> bool:
+        """Whether the server refused the key, and has never accepted it: then nothing is claimed for others."""
+        return self._key.refused
+
+    def _key_refused(self) -> None:
+        self._tell_now(KeyRefused())
+        self._asking = self.io.loop.create_task(self._ask_until_accepted())
+
+    async def _ask_until_accepted(self) -> None:
+        """A key may be entered at the server later."""
+        while self._key.refused:
+            await asyncio.sleep(_ASK_AGAIN)
+            with suppress(SoraError):
+                await self._tools.client.list_page(None)
+        logger.info("the server accepts the key now; claiming again", extra={"action": "key_accepted"})
+        self.look()
 
     def look(self) -> None:
         """Look at the database now: something was changed."""
-        tell(self._dispatcher, Look())
+        self._tell(Look())
 
     def waits(self, batch_id: str) -> dict[str, Wait]:
         """Why videos of a batch are waiting: by job id, or "" for all."""
@@ -225,19 +300,24 @@ class Runtime:
     def close(self) -> None:
         """Let the batches go, see POSTs in flight bound, end the threads."""
         wait(list(self._background), _DELETE_SECONDS)
-        tell(self._dispatcher, Close())
+        self._tell(Close())
         with suppress(TimeoutError):
             self._closed.result(timeout=_CLOSE_SECONDS)
         forget, owner_id = self._storage.owners.forget, self._owner.id
         with suppress(TimeoutError, DatabaseError):
             self._recorder.write(lambda: forget(owner_id)).result(timeout=1)
-        self.io.submit(self._shut()).result(timeout=10)
+        try:
+            self.io.submit(self._shut()).result(_SHUT_SECONDS)
+        except Exception:  # the threads are to end all the same
+            logger.exception("the connections to the server could not be closed in order", extra={"action": "close"})
         self.io.close()
 
     async def _shut(self) -> None:
-        await self._tools.client.__aexit__()
-        if self._simulator is not None:
-            await self._simulator.stop()
+        try:
+            await self._tools.client.__aexit__()
+        finally:
+            if self._simulator is not None:
+                await self._simulator.stop()
 
 
 def _for_the_simulator(settings: Settings) -> Settings:

@@ -93,6 +93,8 @@ class BatchService:
         self._recorder = Recorder(self._database)
         self._runtime: Runtime | None = None
         self._waiting = Waiting()
+        self._queued: set[str] = set()
+        """The batches that nobody had wanted before we did: letting one go takes the wish back."""
         try:
             self._connection, self._publisher = self._to_rabbitmq()
         except BaseException:
@@ -118,6 +120,11 @@ class BatchService:
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
+
+    @property
+    def key_refused(self) -> bool:
+        """Whether the server refused the key, and has never accepted it: then nothing is claimed for others."""
+        return self._runtime is not None and self._runtime.key_refused
 
     def now(self) -> float:
         """The time of whatever is recorded: the database's, in seconds since 1970."""
@@ -163,7 +170,7 @@ class BatchService:
         if concurrency is not None and (isinstance(concurrency, bool) or not 1 <= concurrency <= _MOST):
             raise InvalidRequest(f"concurrency: must be a whole number of 1 or more (got {concurrency!r})")
         provider, _ = self.provider, self._started()
-        self._write(lambda: operations.want(self._storage, batch_id, provider, concurrency))
+        self._write(lambda: self._want(batch_id, provider, concurrency))
         return self._run([batch_id])[0]
 
     def get_batch_status(self, batch_id: str) -> Batch:
@@ -268,6 +275,7 @@ class BatchService:
             return retried
 
         retried = self._write(write)
+        self._queued.add(batch_id)
         (running,) = self._run([batch_id])
         running.left_alone = retried.left_alone
         return running
@@ -287,7 +295,7 @@ class BatchService:
         def write() -> list[str]:
             chosen = list(batch_ids) if batch_ids is not None else self._storage.batches.unfinished(provider)
             for batch_id in chosen:
-                operations.want(self._storage, batch_id, provider, None)
+                self._want(batch_id, provider, None)
             return chosen
 
         return self._run(self._write(write))
@@ -461,14 +469,14 @@ class BatchService:
         return audit(self.settings, self._storage, self._read, checksums=checksums)
 
     def let_go(self, batch_id: str) -> None:
-        """Stop starting videos of a batch here, and take back that it is wanted; nothing is cancelled.
+        """Stop starting videos of a batch here, and take back that we want it; nothing is cancelled.
 
-        Waits for POSTs in flight, so that their videos are found again.
+        What others had asked for before stays wanted. Waits for POSTs in flight, so that their videos are found again.
         """
         if self._runtime is None:
             return
         (future,) = self._waiting.add([batch_id])
-        self._runtime.release(batch_id, wanted=False)
+        self._runtime.release(batch_id, wanted=batch_id not in self._queued)
         try:
             future.result(timeout=_ANSWER_SECONDS)
         except BatchReleased:
@@ -511,6 +519,11 @@ class BatchService:
             self._write(lambda: self._storage.publications.begin(backlog=False))
         return connection, EventPublisher(connection, self._storage, self._recorder)
 
+    def _want(self, batch_id: str, provider: str, concurrency: int | None) -> None:
+        """In a transaction, perhaps once more after a COMMIT whose answer was lost: the first answer counts."""
+        if operations.want(self._storage, batch_id, provider, concurrency):
+            self._queued.add(batch_id)
+
     def _run(self, batch_ids: Sequence[str]) -> list[RunningBatch]:
         if not batch_ids:
             return []
@@ -538,6 +551,7 @@ class BatchService:
 
     def _ended(self, batch_id: str) -> None:
         """On the loop: a batch has ended; read it beside the loop and answer who waits."""
+        self._queued.discard(batch_id)
         futures = self._waiting.take(batch_id)
 
         def read() -> Batch:
@@ -552,6 +566,7 @@ class BatchService:
             )
 
     def _released(self, batch_id: str, error: str | None) -> None:
+        self._queued.discard(batch_id)
         why = SoraBatchError(f"batch {batch_id}: {error}") if error else BatchReleased(batch_id)
         self._waiting.answer(self._waiting.take(batch_id), why)
 

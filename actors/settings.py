@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     sora_poll_interval: Positive = timedelta(seconds=2)
     sora_max_in_flight: int | None = Field(default=None, ge=1)
     sora_max_requests_per_second: float | None = Field(default=None, gt=0)
+    sora_connect_timeout: Milliseconds = timedelta(seconds=10)
+    """`serve` waits for ever where it is not set."""
     sora_submit_timeout: Positive = timedelta(seconds=60)
     sora_settle: Milliseconds = timedelta(seconds=5)
     sora_listing: Literal["partial", "whole"] = "partial"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from enum import IntEnum
+from typing import Any, assert_never
 
 from actors.course import Assignment, Course, Rules
 from actors.errors import ErrorCode, Failure
@@ -54,6 +55,19 @@ LINGER = 0.02
 DRAIN = 5.0
 
 
+class _Phase(IntEnum):
+    """How far a batch has come here: work on it starts when its beginning is recorded."""
+
+    WAITING = 0
+    BEGINS = 1
+    """With the next step."""
+    BEGINNING = 2
+    """The recorder has that step. If the process dies from now on, and records nothing further, it counts."""
+    BEGUN = 3
+    WORKING = 4
+    """Something further is recorded."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Drained:
     """The POSTs in flight are bound, or had their time."""
@@ -75,8 +89,12 @@ class BatchSupervisor(LoopActor):
         rules: Rules,
         loaded: Loaded,
         waits: dict[str, Wait],
+        *,
+        own: bool = True,
     ) -> None:
         super().__init__(tools.io)
+        self._own = own
+        """Whether it was asked for in this process, and fails with it where the key is refused."""
         self._tools, self._places, self._dispatcher = tools, places, dispatcher
         self.course = Course(loaded.batch, loaded.open_jobs, loaded.live, rules, waits)
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
@@ -85,6 +103,7 @@ class BatchSupervisor(LoopActor):
         self._step = Step(loaded.batch, tools.storage.database.time())
         self._to_start: list[Assignment] = []
         self._recording: list[Assignment] | None = None
+        self._phase, self._deaths = _Phase.WAITING, loaded.batch.deaths
         self._alive = self._lingering = False
         self._release: LetGo | None = None
         self._drained = self._given_back = self._untidy = False
@@ -117,6 +136,8 @@ class BatchSupervisor(LoopActor):
                 self._end(lost=not self._given_back)
             case Submitted() | Progressed() | Fetching() | Waiting() | Completed() | Failed() | Withdrawn():
                 self._report(message)
+            case _:
+                assert_never(message)
 
     def on_stop(self) -> None:
         """Stop the pool and give back the places; what is recorded as intended and was not sent is put down so."""
@@ -131,30 +152,32 @@ class BatchSupervisor(LoopActor):
     def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
         """Leave the batch to a new supervisor, which starts from what is recorded."""
         self.on_stop()
-        tell(self._dispatcher, SupervisorLost(self._id, self._tools.storage.database.told(error)))
+        tell(self._dispatcher, SupervisorLost(self._id, self._epoch, self._tools.storage.database.told(error)))
 
     def _begin(self) -> None:
-        if self._epoch > 1:
-            self._tools.folder.sweep(self._id, self._epoch)
         size = len(self.course.idle)
         self._workers = [VideoWorker.start(self._tools, self.actor_ref, number) for number in range(size)]
         self.course.begin(self._step)
         self._go_on()
         self._tick_later()
 
+    @property
+    def _is_left_to_others(self) -> bool:
+        """Where the key is refused, what this process learns says nothing of a batch that others can make."""
+        return not self._own and self._tools.client.pace.key.refused
+
     def _report(self, report: Report) -> None:
-        if not self._alive:
-            self._note_alive()
+        if self._is_left_to_others and isinstance(report, Failed):
+            if report.outcome is not SubmissionState.REFUSED:
+                return
+            job_id, run, failure, submission_id, outcome = (
+                report.job_id, report.run, report.failure, report.submission_id, report.outcome,
+            )  # fmt: skip
+            report = Withdrawn(job_id, run, failure, submission_id, outcome)
+        self._alive = True
         self.course.report(self._step, report, time.monotonic())
         # As a rule a job's next state comes much later than these, so that each of them is recorded all the same.
         self._go_on(may_wait=isinstance(report, Submitted | Progressed | Fetching))
-
-    def _note_alive(self) -> None:
-        """The claim was no deadly one."""
-        self._alive = True
-        self._step.batch = self._step.batch._replace(claims=0)
-        alive, batch_id, epoch = self._tools.storage.batches.alive, self._id, self._epoch
-        self._tools.recorder.write(lambda: alive(batch_id, epoch=epoch))
 
     def _tick(self) -> None:
         self.course.tick(self._step, self._spent(), time.monotonic())
@@ -176,11 +199,11 @@ class BatchSupervisor(LoopActor):
         """Start what can be started, and have recorded what happened; an attached job needs no record first."""
         self.course.batch = self._step.batch
         if not self.course.over:
-            for assignment in self.course.attach():
-                self._assign(assignment, None)
+            self._attach()
             # Without the lease nothing would be sent: the next tick looks again.
-            may_send = self._tools.submitter.may_send
-            while may_send and self.course.wants_to_start and self._places.may_start(self._id, self.actor_ref):
+            may_send = self._tools.submitter.may_send and not self._is_left_to_others
+            while may_send and self.course.wants_to_start and self._may_start():
+                self._begins()
                 self._to_start.append(self.course.start_next(self._step))
                 self._places.starting(self._id, self._to_start[-1].submission.id)
                 self._places.taken(self._id, self.course.in_flight)
@@ -190,16 +213,45 @@ class BatchSupervisor(LoopActor):
         self.course.batch = self._step.batch
         if not may_wait or self._to_start or self.course.over or self._release is not None:
             self._hand_over()
-        elif self._step.changed and not self._lingering:
+        elif self._to_record and not self._lingering:
             # A moment's reports share a commit: the recorder stays free for what is waited for.
             self._lingering = True
             self.io.loop.call_later(LINGER, tell, self.actor_ref, _Lingered())
 
+    def _attach(self) -> None:
+        """Give the jobs in flight to workers: when it is recorded that the batch is begun."""
+        if self._phase >= _Phase.BEGUN:
+            for assignment in self.course.attach():
+                self._assign(assignment, None)
+        elif self.course.in_flight and not self.course.stopping and self._may_begin():
+            self._begins()
+
+    def _may_start(self) -> bool:
+        if self._may_begin():
+            return self._places.may_start(self._id, self.actor_ref)
+        self._places.has_enough(self._id)  # a place that it was offered is for others
+        return False
+
+    def _may_begin(self) -> bool:
+        begun = self._phase is not _Phase.WAITING
+        return begun or self._places.beginnings.may_begin(self._id, self.actor_ref, alone=bool(self._deaths))
+
+    def _begins(self) -> None:
+        if self._phase is _Phase.WAITING:
+            self._phase = _Phase.BEGINS
+            self._places.beginnings.begins(self._id, alone=bool(self._deaths))
+
+    @property
+    def _to_record(self) -> bool:
+        """Also the first sign of life since the batch was begun."""
+        sign = self._phase is _Phase.BEGINS or (self._alive and self._phase is _Phase.BEGUN)
+        return self._step.changed or (sign and not self.course.over)
+
     def _hand_over(self) -> None:
         """Give the recorder all that has happened since it was last given something; one step at a time."""
-        if self._recording is not None or self._given_back or not self._step.changed:
+        if self._recording is not None or self._given_back or not self._to_record:
             return
-        self._step.batch = self._step.batch._replace(spent=self._spent())
+        self._step.batch = self._step.batch._replace(spent=self._spent(), claims=self._next_claims())
         changes, self._step = self._step.changes(), Step(self._step.batch, self._step.at)
         self._recording, self._to_start = self._to_start, []
         ref, apply = self.actor_ref, self._tools.storage.apply
@@ -219,12 +271,20 @@ class BatchSupervisor(LoopActor):
 
         self._tools.recorder.write(write).add_done_callback(answer)
 
+    def _next_claims(self) -> int:
+        """What the step that is handed over now says: this process begins, or it got further."""
+        if self._phase is _Phase.BEGINS and not self.course.over:
+            self._phase = _Phase.BEGINNING
+            return -self._deaths - 1
+        return 0 if self._phase >= _Phase.BEGUN or self.course.over else self._step.batch.claims
+
     def _recorded(self, stamp: float, *, refused: bool) -> None:
         """Act on what is recorded now."""
         released, self._recording = self._recording or [], None
         if refused:
             self._end(lost=True)
             return
+        begun = self._note_phase()
         for assignment in released:
             if self.course.over:
                 self._not_sent(assignment)
@@ -232,11 +292,25 @@ class BatchSupervisor(LoopActor):
                 self._take_back(assignment)
             else:
                 self._assign(assignment, stamp + SEND_WINDOW)
+        if begun and not self.course.over:
+            self._go_on()
         self._hand_over()
         if self.course.over and self._recording is None:
             self._end(lost=False)
         elif not self.course.over:
             self._release_if_done()
+
+    def _note_phase(self) -> bool:
+        """A step is recorded: it began the batch (then True), or it was something further."""
+        if self._phase is _Phase.BEGINNING:
+            self._phase = _Phase.BEGUN
+            if self._epoch > 1:
+                self._tools.folder.sweep(self._id, self._epoch)
+            return True
+        if self._phase is _Phase.BEGUN:
+            self._phase = _Phase.WORKING
+            self._places.beginnings.over(self._id)
+        return False
 
     def _assign(self, assignment: Assignment, send_before: float | None) -> None:
         order = Generate(assignment.run, assignment.job, assignment.submission, self._epoch, send_before)
@@ -271,11 +345,18 @@ class BatchSupervisor(LoopActor):
         for worker in self._workers:
             tell(worker, Stop())
         release, spent, wanted = self._tools.storage.batches.release, self._spent(), self._release.wanted
+        claims = self._step.batch.claims if self._phase is _Phase.WAITING else 0
         batch_id, epoch, ref, dispatcher = self._id, self._epoch, self.actor_ref, self._dispatcher
-        released = self._tools.recorder.write(lambda: release(batch_id, epoch=epoch, spent=spent, wanted=wanted))
+        released = self._tools.recorder.write(
+            lambda: release(batch_id, epoch=epoch, spent=spent, wanted=wanted, claims=claims)
+        )
 
-        def told(_: Future[None]) -> None:
-            tell(dispatcher, SupervisorEnded(batch_id, released=True))
+        def told(future: Future[None]) -> None:
+            error = future.exception()
+            if error is None:
+                tell(dispatcher, SupervisorEnded(batch_id, epoch, released=True))
+            else:  # it is still ours, as far as anybody knows
+                tell(dispatcher, SupervisorLost(batch_id, epoch, repr(error)))
             tell(ref, Lost())
 
         released.add_done_callback(told)
@@ -283,5 +364,6 @@ class BatchSupervisor(LoopActor):
     def _end(self, *, lost: bool) -> None:
         # Leave no file behind that nobody knows: of an earlier owner, or of a video that came when it was over.
         self._untidy = lost or (self.course.over and bool(self._epoch > 1 or self.course.batch.failed))
-        tell(self._dispatcher, SupervisorEnded(self._id, released=False))
+        if not self._given_back:  # else that is told when it is recorded
+            tell(self._dispatcher, SupervisorEnded(self._id, self._epoch, released=False))
         self.stop()

@@ -44,10 +44,12 @@ class Waiting:
         return added
 
     def drop(self, futures: Iterable[RunningBatch]) -> None:
-        """Forget Futures that nobody was given."""
+        """Forget Futures that nobody was given. Somebody may have taken them meanwhile, to answer them."""
         with self._lock:
             for future in futures:
-                self._futures[future.batch_id].remove(future)
+                left = [each for each in self._futures.pop(future.batch_id, []) if each is not future]
+                if left:
+                    self._futures[future.batch_id] = left
 
     def take(self, batch_id: str) -> list[RunningBatch]:
         """The Futures of a batch: whoever takes them, answers them."""

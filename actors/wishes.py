@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from actors import operations
 from actors.errors import FieldError, InvalidRequest, NotFound
@@ -141,6 +141,10 @@ def grant(storage: Storage, wish: Wish, provider: str, at: float) -> Granted:
                 changed_references=wish.references, pay_again=wish.pay_again, at=at, moves_server=wish.move_server,
             )  # fmt: skip
             return Granted(batch_id, retried.job_ids)
+        case Show() | Replay():
+            pass  # nothing is changed
+        case _:
+            assert_never(wish)
     return Granted(wish.batch_id)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from actors.loop import LoopActor, tell
 from actors.messages import Completed, Failed, Generate, Ref, Report, Stop, Withdrawn, WorkerLost, WorkerMessage
@@ -41,6 +41,8 @@ class VideoWorker(LoopActor):
                     self._report(task.result())
             case Stop():
                 self.stop()
+            case _:
+                assert_never(message)
 
     def on_stop(self) -> None:
         """Stop polling and downloading. A POST that is out goes on by itself."""

@@ -97,11 +97,11 @@ class BatchRepository:
         sql = "SELECT id FROM batches WHERE completed_at >= ? AND status <> 'completed'"
         return [batch_id for (batch_id,) in self._database.execute(sql, (moment,)).fetchall()]
 
-    def standings(self, batch_ids: Iterable[str]) -> dict[str, tuple[BatchStatus, int, str | None]]:
-        """`(status, epoch, owner)` of each batch that exists."""
+    def standings(self, batch_ids: Iterable[str]) -> dict[str, tuple[str, int, str | None]]:
+        """`(status, epoch, owner)` of each batch that exists; the status as it is written, be it none."""
         sql = f"SELECT id, status, epoch, owner FROM batches WHERE id {self._database.among}"
         rows = self._database.execute(sql, (self._database.listed(batch_ids),)).fetchall()
-        return {batch_id: (BatchStatus(status), epoch, owner) for batch_id, status, epoch, owner in rows}
+        return {batch_id: (status, epoch, owner) for batch_id, status, epoch, owner in rows}
 
     def advance(self, batch: BatchRecord, *, epoch: int, sequence: int) -> bool:
         """Write everything of a batch that may change, if it still stands at `epoch` and `sequence`.
@@ -137,15 +137,19 @@ class BatchRepository:
         values = [encode(value) if isinstance(value, dict) else value for value in columns.values()]
         self._database.execute(f"UPDATE batches SET {given} WHERE id=?", [*values, batch_id])
 
-    def wanted(self, provider: str, *, limit: int) -> list[str]:
-        """Ids of the batches that are wanted of a provider and that nobody alive owns, oldest first."""
+    def wanted(self, provider: str, *, owner: str, limit: int) -> list[str]:
+        """Ids of the batches that are wanted of a provider and that nobody else who is alive owns, oldest first.
+
+        Among the owner's own is what it claimed without hearing of it.
+        """
         sql = (
             f"SELECT b.id FROM batches b WHERE b.wanted AND b.{_OPEN} "
-            f"AND {_IS_AT.format('b.')} AND (b.owner IS NULL OR NOT EXISTS "
+            f"AND {_IS_AT.format('b.')} AND (b.owner IS NULL OR b.owner=? OR NOT EXISTS "
             f"(SELECT 1 FROM owners o WHERE o.id=b.owner AND o.lease_until >= {self._database.clock})) "
             "ORDER BY b.created_at LIMIT ?"
         )
-        return [row[0] for row in self._database.execute(sql, [server_of(provider), provider, limit]).fetchall()]
+        parameters = [server_of(provider), provider, owner, limit]
+        return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
 
     def claim(
         self, batch_ids: Iterable[str], *, owner: str, provider: str, limit: int, only_wanted: bool = False
@@ -167,8 +171,9 @@ class BatchRepository:
         chosen = f"AND b.id {self._database.among} {'AND b.wanted ' if only_wanted else ''}"
         lock = "FOR UPDATE OF b SKIP LOCKED" if self._database.postgresql else ""
         sql = (
-            "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, claims=claims+1, "
-            "provider=COALESCE(provider, ?), server=? "
+            "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, "
+            # Its supervisor has died of an error of ours, and the process lives: that is no death.
+            "claims=CASE WHEN owner=? THEN 0 ELSE claims END, provider=COALESCE(provider, ?), server=? "
             f"WHERE id IN (SELECT b.id FROM batches b WHERE b.{_OPEN} "
             f"AND {_IS_AT.format('b.')} {chosen}"
             "AND (b.owner=? OR NOT EXISTS (SELECT 1 FROM owners o WHERE o.id=b.owner "
@@ -176,27 +181,24 @@ class BatchRepository:
             f"ORDER BY b.created_at LIMIT ? {lock}) RETURNING id"
         )
         server = server_of(provider)
-        parameters = [owner, provider, server, server, provider, self._database.listed(ids), owner, limit]
+        parameters = [owner, owner, provider, server, server, provider, self._database.listed(ids), owner, limit]
         # An unread RETURNING breaks the COMMIT on SQLite: read it here.
         return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
 
-    def release(self, batch_id: str, *, epoch: int, spent: float, wanted: bool) -> None:
-        """Let go of a batch, if it is still held at `epoch`. A claim that was let go in order counts for nothing."""
+    def release(self, batch_id: str, *, epoch: int, spent: float, wanted: bool, claims: int = 0) -> None:
+        """Let go of a batch, if it is still held at `epoch`; `claims`: as it was found, if it was not begun."""
         self._database.execute(
-            "UPDATE batches SET owner=NULL, epoch=epoch+1, claims=0, spent=?, wanted=? WHERE id=? AND epoch=?",
-            (spent, wanted, batch_id, epoch),
+            "UPDATE batches SET owner=NULL, epoch=epoch+1, claims=?, spent=?, wanted=? WHERE id=? AND epoch=?",
+            (claims, spent, wanted, batch_id, epoch),
         )
 
     def leave(self, batch_id: str, *, owner: str, wanted: bool) -> None:
         """Let go of a batch that nobody works on here: unless another owner has it."""
         self._database.execute(
-            "UPDATE batches SET owner=NULL, epoch=epoch+1, wanted=? WHERE id=? AND (owner IS NULL OR owner=?)",
+            "UPDATE batches SET owner=NULL, epoch=epoch+1, wanted=(wanted AND ?) "
+            "WHERE id=? AND (owner IS NULL OR owner=?)",
             (wanted, batch_id, owner),
         )
-
-    def alive(self, batch_id: str, *, epoch: int) -> None:
-        """Note that its owner got to work: the claim was no deadly one."""
-        self._database.execute("UPDATE batches SET claims=0 WHERE id=? AND epoch=?", (batch_id, epoch))
 
     def remove(self, batch_id: str) -> None:
         """Forget a batch and its jobs."""

@@ -36,13 +36,18 @@ class BatchRecord(NamedTuple):
     owner: str | None
     wanted: bool
     claims: int
-    """Claims in a row that recorded nothing: a batch that kills its owners is noticed by it."""
+    """Minus the `deaths`. Above 0: claims of the version before, which counted those, too, that only waited."""
     spent: float
     """Seconds for which it has been owned, since it was last started or retried."""
     created_at: float
     updated_at: float
     started_at: float | None
     completed_at: float | None
+
+    @property
+    def deaths(self) -> int:
+        """How many processes in a row died after they had recorded that they begin on it, and nothing further."""
+        return max(0, -self.claims)
 
 
 class JobRecord(NamedTuple):

@@ -117,6 +117,11 @@ def names_of(record: type[Any]) -> tuple[str, ...]:
     return tuple(record._fields)
 
 
+def reader_of(record: type[Any], name: str) -> Callable[[Any], Any] | None:
+    """What makes a field of a record from its column's value; None: they are the same."""
+    return _reader(get_type_hints(record)[name])
+
+
 def _reader(kind: Any) -> Callable[[Any], Any] | None:
     """What makes a field of this type of a column's value; None: they are the same."""
     if isinstance(kind, type) and issubclass(kind, StrEnum):

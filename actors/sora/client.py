@@ -226,6 +226,7 @@ class SoraClient:
 
     def _judge(self, response: aiohttp.ClientResponse, body: Any) -> CreateResult:
         self.clock.learn(response.headers.get("Date"))
+        self.pace.key.learn(response.status)
         if 200 <= response.status < 300 and isinstance(body, dict):
             body = {"status": "queued", **body}  # with an id and no word on its status, it has been taken in
         video = wire.parse_video(body)
@@ -377,6 +378,7 @@ class SoraClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _network(f"{method} {path} got no answer: {self.words(error)}") from error
         self.clock.learn(response.headers.get("Date"))
+        self.pace.key.learn(response.status)
         if response.status != 429:
             self.pace.answered()
         return response.status, response.headers, body

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
 from actors.messages import Wait
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _DOUBLINGS = 1.0, 30.0, 6
+_LONGEST_TRY_AGAIN, _LONG = 8.0, 600.0
+"""Seconds between tries to reach a server; after a long time they are longer."""
+
+
+class Key:
+    """Whether the server takes the key of this process, as far as its answers have told."""
+
+    def __init__(self) -> None:
+        self._accepted = False
+        self.refused = False
+        """It was refused, and never accepted."""
+        self.on_refused: Callable[[], object] = lambda: None
+
+    def learn(self, status: int) -> None:
+        """Read an answer's status."""
+        if 200 <= status < 300:
+            self._accepted, self.refused = True, False
+        elif status == 401 and not (self._accepted or self.refused):
+            self.refused = True
+            self.on_refused()
 
 
 class Pace:
@@ -19,7 +40,10 @@ class Pace:
         self._next = 0.0
         self._refusals = 0
         self._unreachable_since: float | None = None
+        self.key = Key()
         self.ever_answered = False
+        self.patience = math.inf
+        """Seconds for which a server may be unreachable that never answered."""
         self.wait: Wait | None = None
         self.on_pause: Callable[[float], None] = lambda _seconds: None
         """Called with the length of each pause."""
@@ -45,6 +69,7 @@ class Pace:
 
     def rate_limited(self, retry_after: float | None) -> None:
         """The server said 429: obey its hint, or back off by ourselves."""
+        self.ever_answered, self._unreachable_since = True, None
         if not self.paused:  # many requests meet the same refusal
             self._refusals = min(self._refusals + 1, _DOUBLINGS)
         backoff = min(_FIRST_PAUSE * 2 ** (self._refusals - 1), _LONGEST_PAUSE)
@@ -54,13 +79,24 @@ class Pace:
         """The server could not be connected to.
 
         Returns:
-            For how long it has been so, in seconds.
+            For how long it has been so, in seconds: 0.0 the first time.
         """
         now = time.monotonic()
         self._unreachable_since = self._unreachable_since or now
         since = now - self._unreachable_since
-        self._pause("the server can't be reached", min(max(0.5, since), 8.0))
+        left = math.inf if self.ever_answered else self.patience - since
+        longest = _LONGEST_PAUSE if since > _LONG else _LONGEST_TRY_AGAIN
+        self._pause("the server can't be reached", max(0.5, min(since, longest, left)))
         return since
+
+    @property
+    def away(self) -> bool:
+        """Whether the server can't be connected to: one try at a time shows when it can."""
+        return self._unreachable_since is not None
+
+    def given_up(self, seconds: float) -> bool:
+        """Whether a server that can't be connected to for so long is given up: never one that has answered before."""
+        return not self.ever_answered and seconds >= self.patience
 
     def answered(self) -> None:
         """The server answered, and not with 429."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from actors.course import (
     ABSENCES,
-    POISON_CLAIMS,
+    POISON_DEATHS,
     RESTART_PERIOD,
     RESTARTS,
     Course,
@@ -39,7 +39,7 @@ class Ride:
     """A Course and what it recorded, driven as its supervisor drives it."""
 
     def __init__(self, total=1, jobs=None, live=None, *, paid_attempts=1, interval=0.0, **columns):
-        columns = {"total": total, "status": BatchStatus.PROCESSING, "owner": "us", "claims": 1, "epoch": 1} | columns
+        columns = {"total": total, "status": BatchStatus.PROCESSING, "owner": "us", "epoch": 1} | columns
         jobs = some_jobs(total) if jobs is None else jobs
         columns.setdefault("processing", sum(job.status in IN_FLIGHT_JOB for job in jobs))
         rules = Rules(provider=PROVIDER, owner_id="us", paid_attempts=paid_attempts, progress_interval=interval)
@@ -454,7 +454,7 @@ def test_a_deadline_leaves_what_is_finished():
 
 def test_a_batch_that_killed_its_owners_is_ended_with_its_remote_ids_kept():
     job, submission = in_hand(1)
-    ride = Ride(2, [job, a_job(2)], {job.id: submission}, claims=POISON_CLAIMS + 1).begin()
+    ride = Ride(2, [job, a_job(2)], {job.id: submission}, claims=-POISON_DEATHS).begin()
     assert ride.given == []
     assert ride.course.batch.status is BatchStatus.FAILED
     assert ride.course.batch.error["code"] == "internal"
@@ -463,8 +463,11 @@ def test_a_batch_that_killed_its_owners_is_ended_with_its_remote_ids_kept():
     assert ride.outcomes == []
 
 
-def test_a_batch_whose_last_claims_recorded_nothing_may_try_once_more():
-    assert Ride(claims=POISON_CLAIMS).begin().statuses == ["submitting"]
+@pytest.mark.parametrize(
+    "claims", [1 - POISON_DEATHS, POISON_DEATHS + 1], ids=["deaths", "claims of the version before"]
+)
+def test_a_batch_whose_owners_died_less_often_is_tried_once_more(claims):
+    assert Ride(claims=claims).begin().statuses == ["submitting"]
 
 
 def test_a_job_whose_worker_died_goes_on_from_what_is_bound():

@@ -1,16 +1,19 @@
 """Pykka actors on the I/O loop."""
 
 import asyncio
+import gc
 import logging
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 
 import pykka
 import pytest
 
+from actors.errors import ServiceClosed
 from actors.loop import Gathered, IOLoop, LoopActor, tell
 
 PATIENCE = 10
@@ -257,6 +260,35 @@ def test_closing_twice_is_closing_once_and_calls_after_it_are_nothing(io):
     io.close()
     io.close()
     io.call(pytest.fail, "called after the end")
+
+
+def test_what_comes_to_an_ended_loop_is_told_that_the_service_is_closed(io):
+    io.close()
+    with pytest.raises(ServiceClosed):
+        io.submit(asyncio.sleep(0))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of what is left
+@pytest.mark.parametrize("blocks", [False, True], ids=["a task that does not end", "a call that blocks the loop"])
+def test_closing_a_loop_that_does_not_end_leaves_it(io, blocks):
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def stubborn():
+        begun.set()
+        if blocks:
+            go_on.wait(PATIENCE)
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    io.submit(stubborn())
+    assert begun.wait(PATIENCE)
+    io.close(timeout=0.2)
+    go_on.set()
+    io._thread.join(PATIENCE)
+    io.close()
+    assert io.loop.is_closed()
+    gc.collect()
 
 
 def test_calls_from_another_thread_come_in_their_order(io):

@@ -139,8 +139,13 @@ def test_a_batch_that_is_made_again_under_an_old_id_goes_on_counting(do, storage
 
 def test_a_wanted_batch_is_marked(do, storage):
     put(storage, a_batch(claims=3))
-    assert do(operations.want, "nature", PROVIDER, 7) == "pending"
+    assert do(operations.want, "nature", PROVIDER, 7) is True
     assert storage.batches.get("nature") == a_batch(claims=0, wanted=True, concurrency=7, provider=PROVIDER)
+
+
+def test_a_batch_that_others_want_is_not_newly_wanted(do, storage):
+    put(storage, a_batch(wanted=True, owner="them", status="processing"))
+    assert do(operations.want, "nature", PROVIDER, None) is False
 
 
 def test_the_concurrency_of_a_batch_that_runs_stays(do, storage):
@@ -151,14 +156,14 @@ def test_the_concurrency_of_a_batch_that_runs_stays(do, storage):
 
 def test_an_ended_batch_is_not_wanted_again(do, storage):
     put(storage, a_batch(status="completed", provider="elsewhere#k"))
-    assert do(operations.want, "nature", PROVIDER, None) == "completed"
+    assert do(operations.want, "nature", PROVIDER, None) is False
     assert not storage.batches.get("nature").wanted
 
 
 @pytest.mark.parametrize("key", ["key", "another"])
 def test_a_batch_is_made_where_it_was_begun_with_whatever_key(do, storage, key):
     put(storage, a_batch(provider=PROVIDER))
-    assert do(operations.want, "nature", f"{SERVER}#{key}", None) == "pending"
+    assert do(operations.want, "nature", f"{SERVER}#{key}", None) is True
     assert storage.batches.get("nature").wanted
 
 

@@ -1,11 +1,13 @@
 """Places: how many videos a process has in flight, and whose turn is next."""
 
 import time
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from actors.messages import PlaceFree
-from actors.places import STARTS, Places
+from actors.places import STARTS, Beginnings, Places
 from actors.sora.pace import Pace
 
 
@@ -238,3 +240,71 @@ def test_a_small_batch_does_not_wait_behind_the_intents_of_a_large_one():
     assert not begin(office, "large", 1)
     office.settle()
     assert small.has == 2
+
+
+# --- beginnings
+
+
+class Batches:
+    """Supervisors that begin as soon as they may."""
+
+    def __init__(self):
+        self.beginnings, self.begun = Beginnings(), []
+
+    def ask(self, batch_id, *, alone=False):
+        ask = partial(self.ask, batch_id, alone=alone)
+        supervisor = SimpleNamespace(tell=lambda message: ask())
+        if self.beginnings.may_begin(batch_id, supervisor, alone=alone):
+            self.beginnings.begins(batch_id, alone=alone)
+            self.begun.append(batch_id)
+
+
+def test_a_batch_without_deaths_waits_for_no_other():
+    batches = Batches()
+    batches.ask("a")
+    batches.ask("b")
+    assert batches.begun == ["a", "b"]
+
+
+def test_a_batch_with_deaths_is_begun_when_all_others_have_recorded_something():
+    batches = Batches()
+    for batch_id in ("a", "b"):
+        batches.ask(batch_id)
+    batches.ask("suspect", alone=True)
+    batches.beginnings.over("a")
+    assert batches.begun == ["a", "b"]
+    batches.beginnings.over("b")
+    assert batches.begun == ["a", "b", "suspect"]
+
+
+def test_nothing_else_is_begun_beside_it():
+    batches = Batches()
+    for batch_id in ("first suspect", "second suspect"):
+        batches.ask(batch_id, alone=True)
+    batches.ask("a")
+    assert batches.begun == ["first suspect"]
+    batches.beginnings.over("first suspect")
+    assert batches.begun == ["first suspect", "second suspect"]
+    batches.beginnings.over("second suspect")
+    assert batches.begun == ["first suspect", "second suspect", "a"]
+
+
+def test_batches_that_keep_coming_do_not_put_it_off():
+    batches = Batches()
+    batches.ask("a")
+    batches.ask("suspect", alone=True)
+    batches.ask("b")
+    batches.beginnings.over("a")
+    assert batches.begun == ["a", "suspect"]
+
+
+def test_a_batch_that_is_left_keeps_nobody_waiting():
+    office = Office(limit=None)
+    batches = Batches()
+    batches.beginnings = office.places.beginnings
+    batches.ask("suspect", alone=True)
+    batches.ask("a")
+    office.places.leave("suspect")
+    assert batches.begun == ["suspect", "a"]
+    office.places.leave("a")
+    assert not office.places.beginnings._waiting

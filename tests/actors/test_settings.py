@@ -21,6 +21,7 @@ DEFAULTS = {
     "SORA_MAX_IN_FLIGHT": None,
     "SORA_MAX_REQUESTS_PER_SECOND": None,
     "SORA_SUBMIT_TIMEOUT": timedelta(milliseconds=60_000),
+    "SORA_CONNECT_TIMEOUT": timedelta(milliseconds=10000),
     "SORA_SETTLE": timedelta(milliseconds=5000),
     "SORA_LISTING": "partial",
     "SORA_VIDEO_TIMEOUT": timedelta(milliseconds=3_600_000),

@@ -50,6 +50,14 @@ def test_what_nobody_was_given_is_forgotten(waiting):
     assert waiting.take("a") == []
 
 
+def test_what_somebody_took_meanwhile_is_forgotten_all_the_same(waiting):
+    kept, dropped = waiting.add(["a", "b"])
+    waiting.take("b")
+    waiting.drop([dropped])
+    assert waiting.take("a") == [kept]
+    assert waiting._futures == {}
+
+
 def test_closing_without_anybody_waiting_is_nothing():
     waiting = Waiting()
     waiting.close(BatchReleased)

@@ -42,7 +42,7 @@ def looks(storage: Storage, ids: list[str]) -> dict[str, Callable[[], object]]:
     page = ids[len(ids) // 2]
     return {
         "standings of 50": lambda: batches.standings(some),
-        "wanted": lambda: batches.wanted(PROVIDER, limit=10),
+        "wanted": lambda: batches.wanted(PROVIDER, owner="us", limit=10),
         "unfinished": lambda: batches.unfinished(PROVIDER),
         "list": batches.find,
         "list, a page within": lambda: batches.find(after=page),

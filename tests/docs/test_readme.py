@@ -15,7 +15,6 @@ from actors.cli.app import INTERRUPTED, USAGE, app
 from actors.cli.session import EXIT_CODES
 from actors.cli.settings_table import settings_table
 from actors.errors import ErrorCode
-from actors.production import _AWAY, _NEVER_THERE
 from actors.settings import Settings
 from actors.sora.simulator import SimulatorOptions
 from actors.sora.simulator.threads import simulator_in_thread
@@ -107,10 +106,6 @@ def test_the_table_of_errors_names_every_code() -> None:
 def test_the_guide_names_the_codes_that_no_retry_mends() -> None:
     sentence = GUIDE.read_text().partition("for all but ")[2].partition(".")[0]
     assert set(re.findall(r"`(\w+)`", sentence)) == {code for code in ErrorCode if not code.retryable}
-
-
-def test_the_guide_knows_how_long_an_unreachable_server_is_waited_for() -> None:
-    assert f"for {_NEVER_THERE:g} s if it never answered, for {_AWAY:g} s if it did" in GUIDE.read_text()
 
 
 def test_the_test_command_is_one_line_and_the_one_that_is_run() -> None:

@@ -132,10 +132,10 @@ _ROWS: list[tuple[Any, ...]] = [
     ("renew", _C, "storage/owners.py:Owners.renew", "the process's lease is renewed", "it is trusted for a while"),
     ("expire", _C, "storage/owners.py:Owners.expire", "an owner is noted as dead", "its batches are claimed"),
     ("claim", _C, "storage/batches.py:BatchRepository.claim", "a batch is claimed: owner, epoch + 1", "its supervisor starts"),
-    ("sweep", _F, "storage/videos.py:VideoFolder.sweep", "what earlier owners left half written is removed", "the workers start"),
-    ("alive", _C, "storage/batches.py:BatchRepository.alive", "it is noted that the claim was no deadly one", "the batch goes on"),
+    ("sweep", _F, "storage/videos.py:VideoFolder.sweep", "what earlier owners left half written is removed", "the workers get their jobs"),
     # a step of a batch
     ("start", _C, _APPLY, "`batch.started`", "videos are started", _of_changes(lambda changes: sum(event.type == "batch.started" for event in changes.events))),
+    ("beginning", _C, _APPLY, "that this process begins on the batch: if it dies before it records anything further, it counts", "work on the batch starts", _of_changes(lambda changes: int(changes.batch.claims < 0))),
     ("intent", _C, _APPLY, "an intent, and its job as `submitting`", "a worker gets the job", _of_changes(lambda changes: len(changes.intents))),
     ("acceptance", _C, _APPLY, "a job as `generating`, with its remote id", "the video is watched", _moves_jobs_to(JobStatus.GENERATING)),
     ("fetching", _C, _APPLY, "a job as `downloading`", "its file comes in", _moves_jobs_to(JobStatus.DOWNLOADING)),
@@ -190,7 +190,7 @@ _ROWS: list[tuple[Any, ...]] = [
 ]  # fmt: skip
 
 _MADE = (
-    "prepare, renew, claim, alive, intent, acceptance, fetching, completion, closing, recorded, assign, post, "
+    "prepare, renew, claim, beginning, intent, acceptance, fetching, completion, closing, recorded, assign, post, "
     "first byte, judge, bind, look, content, open, write, flush, rename, flush folder, forget"
 )
 """What making videos passes."""
@@ -203,7 +203,7 @@ _PASSED_BY: dict[Operation, str] = {
     Operation.PROCESS_BADLY: f"want, start, sweep, not sent, settle, list, match, discard, {_MADE}",
     Operation.TAKE_OVER: f"want, expire, sweep, sender dead, list, match, {_MADE}",
     Operation.LET_GO: "release, forget",
-    Operation.LET_GO_EARLY: "withdraw, alive, release, recorded, forget",
+    Operation.LET_GO_EARLY: "withdraw, release, recorded, forget",
     Operation.LEAVE: "prepare, renew, leave, forget",
     Operation.CANCEL: "prepare, renew, cancel, DELETE, deleted, forget",
     Operation.RETRY: f"retry, sweep, start, {_MADE}",

@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 
+from actors.course import POISON_DEATHS
 from actors.service import BatchService
 from storage.changes import Storage
 from storage.database import Database
@@ -22,6 +23,7 @@ from tests.integration.support import (
     check_journal,
     check_paid_once,
     numbered,
+    rows,
     until,
     videos,
 )
@@ -37,13 +39,13 @@ END_SECONDS = 10.0
 class Serving:
     """A `serve` process, and what it says."""
 
-    def __init__(self, options: dict[str, Any], folder: Path) -> None:
+    def __init__(self, options: dict[str, Any], folder: Path, program: Sequence[str] = ("-m", "actors.cli")) -> None:
         environment = {name: value for name, value in os.environ.items() if name == "PATH"}
         environment |= {name.upper(): str(value) for name, value in options.items()}
         self._said = folder / f"serve-{os.urandom(4).hex()}"
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "actors.cli", "serve"],
+                [sys.executable, *program, "serve"],
                 env=environment | {"PYTHONPATH": str(ROOT)},
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
@@ -54,6 +56,10 @@ class Serving:
     @property
     def said(self) -> str:
         return self._said.read_text()
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     @property
     def pid(self) -> int:
@@ -77,8 +83,8 @@ Start = Callable[..., Serving]
 def start_serving(options: Callable[..., dict[str, Any]], tmp_path: Path) -> Iterator[Start]:
     started: list[Serving] = []
 
-    def start(**changes: Any) -> Serving:
-        started.append(Serving(options(**changes), tmp_path))
+    def start(*program: str, **changes: Any) -> Serving:
+        started.append(Serving(options(**changes), tmp_path, *([program] if program else [])))
         return started[-1]
 
     yield start
@@ -165,3 +171,73 @@ def test_the_commands_settings_are_checked_before_anything_is_taken(start_servin
     assert serving.end() == 2
     assert "AMQP_URL" in serving.said
     assert "secret" not in serving.said
+
+
+def want(service: BatchService, *batch_ids: str) -> None:
+    """As a `process` from RabbitMQ does."""
+    for batch_id in batch_ids:
+        service._write(lambda each=batch_id: service._storage.batches.update(each, wanted=True))
+
+
+def test_a_batch_that_waited_for_a_place_in_processes_that_died_is_made(
+    start_serving: Start, start_service: Callable[..., BatchService], provider: Provider, tmp_path: Path
+) -> None:
+    """Five crashes (out of memory, deploys), none of which it had a part in."""
+    provider.hold()
+    other, names = start_service(), ["first", *(f"waiting-{number}" for number in range(6))]
+    for name in names:
+        other.create_batch(videos(*numbered(2, name), id=name))
+    want(other, *names)
+    for _ in range(5):
+        serving = start_serving(sora_max_in_flight=1)
+        until(lambda pid=serving.pid: {owner_of(other.settings.database_url, name) for name in names} == {pid})
+        until(lambda: other.get_batch_status("first").jobs[0].remote_id)
+        until(lambda: rows(tmp_path, "SELECT claims FROM batches WHERE id='first'") == [(0,)])
+        serving.end(signal.SIGKILL)
+    provider.release("videos")
+    start_serving(sora_max_in_flight=1)
+    for name in names:
+        until(lambda each=name: other.get_batch_status(each).finished)
+        assert (other.get_batch_status(name).status, other.get_batch_status(name).error) == ("completed", None)
+    check_paid_once(provider, limit=1)
+
+
+DEADLY = """
+import os, signal
+from actors.cli.app import main
+from actors.production import Production
+run = Production.run
+
+def dying(self):
+    if self._job.batch_id == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run(self)
+
+Production.run = dying
+main()
+"""
+
+
+def test_a_batch_that_kills_whoever_begins_it_is_failed_alone(
+    start_serving: Start, start_service: Callable[..., BatchService], provider: Provider
+) -> None:
+    other, names = start_service(), ["one", "two", "deadly", "three", "four"]
+    for name in names:
+        other.create_batch(videos(*numbered(2, name), id=name, concurrency=1))
+    want(other, *names)
+    deaths = 0
+    while (serving := start_serving("-c", DEADLY)) and until(
+        lambda serving=serving: serving.has_ended or other.get_batch_status("deadly").finished
+    ):
+        if not serving.has_ended:
+            break
+        deaths += 1
+        assert serving.end() == -signal.SIGKILL
+    assert deaths == POISON_DEATHS
+    deadly = other.get_batch_status("deadly")
+    assert (deadly.status, deadly.error.code if deadly.error else None) == ("failed", "internal")
+    assert "3 processes in a row died when they began this batch" in deadly.jobs[0].error.message  # type: ignore[union-attr]
+    for name in names:
+        until(lambda each=name: other.get_batch_status(each).finished)
+    assert [other.get_batch_status(name).status for name in names if name != "deadly"] == ["completed"] * 4
+    check_paid_once(provider)

@@ -1,6 +1,7 @@
 """Every way that a create can end: no video is paid for twice, and none is lost that can be found."""
 
 import json
+import math
 import urllib.request
 from collections.abc import Callable
 from email.utils import formatdate
@@ -510,10 +511,10 @@ def test_many_refusals_in_a_row_lose_no_video(provider: Provider, service: Batch
 # --- no connection
 
 
-def test_a_server_that_is_not_there_fails_the_batch(start_service: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.production._NEVER_THERE", 0.5)
+def test_a_server_that_is_not_there_fails_the_batch(start_service: Start) -> None:
     port = Port()
-    batch = make(start_service(openai_base_url=f"http://127.0.0.1:{port.number}/v1"), *numbered(5))
+    service = start_service(openai_base_url=f"http://127.0.0.1:{port.number}/v1", sora_connect_timeout=500)
+    batch = make(service, *numbered(5))
     port.release()
     assert batch.status == "failed"
     assert codes(batch) == ["network"] * 5
@@ -521,6 +522,51 @@ def test_a_server_that_is_not_there_fails_the_batch(start_service: Start, monkey
     assert error is not None
     assert error.retryable
     assert f":{port.number}" in error.message
+    assert "(SORA_CONNECT_TIMEOUT)" in error.message
+
+
+@pytest.mark.parametrize(
+    ("serves", "changes", "patience"),
+    [(False, {}, 10.0), (True, {}, math.inf), (True, {"sora_connect_timeout": 700}, 0.7),
+     (False, {"sora_connect_timeout": 0}, math.inf)],
+)  # fmt: skip
+def test_how_long_a_server_is_tried_that_never_answered(
+    serves: bool, changes: dict[str, Any], patience: float, start_service: Start
+) -> None:
+    service = start_service(**changes)
+    runtime = service._started()
+    if serves:
+        service.serve()
+    pace = runtime._tools.client.pace
+    assert pace.patience == patience
+    assert pace.given_up(1e9) is (patience < math.inf)
+    pace.answered()
+    assert not pace.given_up(1e9)
+
+
+def test_a_serve_waits_for_a_server_that_was_never_there(
+    provider: Provider, start_service: Start, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Ever less often, one video at a time, and it says so once."""
+    provider.kill()
+    service = start_service()
+    service._started()._tools.client.pace.patience = 0.1  # what a `run` would give it
+    service.serve()
+    names = ["a", "b", "c"]
+    for name in names:
+        service.create_batch(videos(*numbered(3, name), id=name))
+        service._write(lambda each=name: service._storage.batches.update(each, wanted=True))
+    until(lambda: service.waits("a").get(""))
+    assert "can't be reached" in service.waits("a")[""].reason
+    not_sent = "SELECT count(*) FROM submissions WHERE state='not_sent'"
+    until(lambda: rows(tmp_path, not_sent)[0][0] >= 12)  # the first group, and some tries one by one
+    said = [record for record in caplog.records if "can't be reached" in record.getMessage()]
+    assert [record.levelname for record in said] == ["WARNING"]
+    provider.restart()
+    for name in names:
+        until(lambda each=name: service.get_batch_status(each).finished)
+        assert service.get_batch_status(name).status == "completed"
+    check_paid_once(provider)
 
 
 def test_a_server_that_comes_back_in_time_makes_the_videos(provider: Provider, service: BatchService) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pykka
 import pytest
 from pytest_mock import MockerFixture
 
@@ -10,10 +11,11 @@ from actors import places
 from actors.course import Course
 from actors.dispatcher import Dispatcher
 from actors.errors import SoraBatchError
-from actors.messages import Completed, Failed, Withdrawn
+from actors.messages import Completed, Failed, SupervisorEnded, SupervisorLost, Withdrawn
 from actors.production import Production
 from actors.service import BatchService
 from actors.supervisor import BatchSupervisor
+from actors.worker import VideoWorker
 from storage.changes import Changes, Storage
 from storage.videos import PartFile
 from tests.integration.support import (
@@ -253,7 +255,7 @@ def test_a_supervisor_that_always_dies_is_given_up_loudly(
 def test_a_poison_batch_ends_with_its_remote_ids_kept(
     provider: Provider, service: BatchService, drivers: Drivers, options: Callable[..., Any]
 ) -> None:
-    """Three owners in a row die of it before they record anything: the fourth ends it."""
+    """Three owners in a row die when they have recorded that they begin on it: the fourth ends it."""
     provider.hold()
     request = videos(*numbered(4), id="b", concurrency=2)
     drivers.run(options=options(), request=request, label="after look", hit=3)
@@ -291,6 +293,141 @@ def test_a_dispatcher_whose_look_fails_looks_again(
     provider.release("videos")
     assert running.result(PATIENCE).status == "completed"
     check_paid_once(provider)
+
+
+@pytest.mark.parametrize(
+    ("method", "hit"), [("_seen", 1), ("_seen", 3), ("_start", 1), ("_start", 2), ("_supervisor_ended", 1)]
+)
+def test_a_dispatcher_that_dies_is_replaced_and_its_batches_go_on(
+    method: str, hit: int, provider: Provider, service: BatchService, mocker: MockerFixture, tmp_path: Any
+) -> None:
+    provider.options(latency=0.3)
+    hits = [0]
+
+    def the_one(*_: Any) -> bool:
+        hits[0] += 1
+        return hits[0] == hit
+
+    deaths = dies(mocker, Dispatcher, method, the_one)
+    names = ["a", "b", "c"]
+    for name in names:
+        service.create_batch(videos(*numbered(2, name), id=name, concurrency=1))
+    running = [service.process_batch(name) for name in names[:2]]
+    service._write(lambda: service._storage.batches.update("c", wanted=True))
+    service.serve()
+    assert [each.result(PATIENCE).status for each in running] == ["completed"] * 2
+    until(lambda: service.get_batch_status("c").finished)
+    assert service.get_batch_status("c").status == "completed"
+    assert deaths == [1]
+    check_paid_once(provider)
+    for name in names:
+        check_journal(service, name)
+
+
+BROKEN = {
+    "a job's metadata": "UPDATE jobs SET metadata='{\"a' WHERE id='bad-02'",
+    "a job's state": "UPDATE jobs SET status='dancing' WHERE id='bad-01'",
+    "a number of a job": "UPDATE jobs SET attempts='many' WHERE id='bad-02'",
+    "the batch's metadata": "UPDATE batches SET metadata='' WHERE id='bad'",
+    "a number of the batch": "UPDATE batches SET concurrency='few' WHERE id='bad'",
+}
+
+
+@pytest.mark.parametrize("sql", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("serves", [False, True], ids=["asked for", "served"])
+def test_a_batch_that_can_not_be_loaded_is_failed_alone(
+    sql: str, serves: bool, provider: Provider, service: BatchService
+) -> None:
+    for name in ("bad", "good"):
+        service.create_batch(videos(*numbered(2, name), id=name))
+        service._write(lambda each=name: service._storage.batches.update(each, wanted=True))
+    service._write(lambda: service._database.execute(sql))
+    if serves:
+        service.serve()
+    else:
+        running = [service._run([name])[0] for name in ("bad", "good")]
+        assert [each.result(PATIENCE).status for each in running] == ["failed", "completed"]
+    until(lambda: service.get_batch_status("good").finished)
+    until(lambda: rows_of(service, "SELECT status FROM batches WHERE id='bad'") == [("failed",)])
+    bad = service.get_batch_status("bad")
+    assert [job.error.code if job.error else None for job in bad.jobs] == ["internal"] * 2
+    assert bad.error is not None
+    assert "could not be loaded from the database" in bad.error.message
+    assert service.get_batch_status("good").status == "completed"
+    check_journal(service, "bad")
+    check_paid_once(provider)
+    assert provider.summary()["posts"] == 2
+    assert service.retry_batch("bad").result(PATIENCE).status == "completed"
+
+
+def test_a_batch_of_an_unknown_status_is_failed_where_it_is_asked_for(
+    provider: Provider, service: BatchService
+) -> None:
+    service.create_batch(videos(*numbered(2), id="bad"))
+    service._write(lambda: service._database.execute("UPDATE batches SET status='dancing'"))
+    (running,) = service._run(["bad"])
+    assert running.result(PATIENCE).status == "failed"
+    assert "batches.status of bad: 'dancing'" in str(running.result().error)
+
+
+def test_what_a_look_claimed_whose_answer_was_lost_is_claimed_again(
+    provider: Provider, service: BatchService, mocker: MockerFixture
+) -> None:
+    original, lost = Dispatcher._look_at_database, []
+
+    def look(dispatcher: Dispatcher, question: Any) -> Any:
+        seen = original(dispatcher, question)
+        if seen.claimed and not lost:
+            lost.append(seen)
+            raise BUG
+        return seen
+
+    mocker.patch.object(Dispatcher, "_look_at_database", look)
+    service.create_batch(videos("a lake", id="b"))
+    service._write(lambda: service._storage.batches.update("b", wanted=True))
+    service.serve()
+    until(lambda: service.get_batch_status("b").finished)
+    assert lost
+    check_paid_once(provider)
+
+
+def test_a_supervisor_that_was_replaced_is_not_taken_for_its_successor(
+    provider: Provider, service: BatchService
+) -> None:
+    """Its last message may come when another one has the batch."""
+    provider.hold()
+    service.create_batch(videos(*numbered(2), id="b", concurrency=1))
+    running = service.process_batch("b")
+    provider.wait(accepted=1)
+    runtime = service._started()
+    for stale in (SupervisorEnded("b", 0, released=True), SupervisorLost("b", 0, "an old one")):
+        runtime._tell(stale)
+    runtime.look()
+    assert not running.done()
+    provider.release("videos")
+    assert running.result(PATIENCE).status == "completed"
+    check_paid_once(provider, limit=1)
+    assert rows_of(service, "SELECT epoch FROM batches") == [(1,)]
+
+
+def rows_of(service: BatchService, sql: str) -> list[tuple[Any, ...]]:
+    return service._read(lambda: [tuple(row) for row in service._database.execute(sql).fetchall()])
+
+
+@pytest.mark.parametrize("actor", [Dispatcher, BatchSupervisor, VideoWorker])
+def test_an_actor_that_is_told_what_it_does_not_know_dies_loudly(
+    actor: Any, provider: Provider, service: BatchService, mocker: MockerFixture
+) -> None:
+    provider.hold()
+    service.create_batch(videos("a lake", id="b"))
+    running = service.process_batch("b")
+    provider.wait(accepted=1)
+    died = mocker.spy(actor, "on_failure")
+    pykka.ActorRegistry.broadcast("what is this?", actor)
+    until(lambda: died.called)
+    provider.release("videos")
+    assert running.result(PATIENCE).status == "completed"
+    check_paid_once(provider, limit=1)
 
 
 def test_looks_that_fail_now_and_then_are_not_made_ever_more_seldom(

@@ -18,8 +18,9 @@ import pytest
 import tenacity
 
 from actors import course, dispatcher, operations, places, production, supervisor, worker
+from actors.agenda import Doors
 from actors.course import Rules, request_digest
-from actors.dispatcher import LEASE_MARGIN, Dispatcher, Doors
+from actors.dispatcher import LEASE_MARGIN, Dispatcher
 from actors.messages import ClaimAll, WorkerLost
 from actors.places import Places
 from actors.production import Tools
@@ -122,7 +123,7 @@ class Process:
             self.io, self.client, submitter, watcher, world.storage, self.recorder, world.settings, files, files, tidy
         )  # fmt: skip
         doors = Doors(
-            ended=lambda _: None, released=lambda *_: None, closed=Future(), waits={}
+            ended=lambda _: None, released=lambda *_: None, closed=Future(), waits={}, died=world.dispatcher_died
         )  # fmt: skip
         places = Places(None, self.client.pace, self.io.loop)
         submitter.on_left = places.left
@@ -239,6 +240,9 @@ class World:
 
         put(worker, "tell", overheard)
         put(Dispatcher, "_load", forgetful)
+
+    def dispatcher_died(self, _, why):
+        self.broken.append(f"a dispatcher died: {why}")
 
     def close(self):
         for process in self.processes:

@@ -61,23 +61,22 @@ def test_a_batch_that_has_moved_on_is_left_alone(batches, epoch, sequence):
     assert batches.get("nature") == a_batch(epoch=2, sequence=5)
 
 
-def test_an_owner_that_was_fenced_off_can_neither_let_go_nor_report_life(batches):
-    batches.add(a_batch(epoch=3, owner="new", wanted=True, claims=2))
+def test_an_owner_that_was_fenced_off_can_not_let_go(batches):
+    batches.add(a_batch(epoch=3, owner="new", wanted=True, claims=-2))
     batches.release("nature", epoch=2, spent=1.0, wanted=False)
-    batches.alive("nature", epoch=2)
-    assert batches.get("nature") == a_batch(epoch=3, owner="new", wanted=True, claims=2)
+    assert batches.get("nature") == a_batch(epoch=3, owner="new", wanted=True, claims=-2)
 
 
-def test_a_batch_that_is_let_go_has_no_owner_and_no_deadly_claims(batches):
-    batches.add(a_batch(epoch=3, owner="us", wanted=True, claims=2))
+def test_a_batch_that_is_let_go_has_no_owner_and_killed_nobody(batches):
+    batches.add(a_batch(epoch=3, owner="us", wanted=True, claims=-2))
     batches.release("nature", epoch=3, spent=1.5, wanted=True)
     assert batches.get("nature") == a_batch(epoch=4, owner=None, wanted=True, claims=0, spent=1.5)
 
 
-def test_a_sign_of_life_clears_the_claims(batches):
-    batches.add(a_batch(epoch=3, owner="us", claims=2))
-    batches.alive("nature", epoch=3)
-    assert batches.get("nature").claims == 0
+def test_a_batch_that_is_let_go_before_it_was_begun_keeps_its_deaths(batches):
+    batches.add(a_batch(epoch=3, owner="us", wanted=True, claims=-2))
+    batches.release("nature", epoch=3, spent=1.5, wanted=True, claims=-2)
+    assert batches.get("nature").deaths == 2
 
 
 def test_standings_tell_whose_a_batch_is(batches):
@@ -94,7 +93,7 @@ def test_standings_tell_whose_a_batch_is(batches):
 def test_a_free_batch_is_claimed_under_a_new_epoch(batches, claim):
     batches.add(a_batch(wanted=True, epoch=4))
     assert claim() == ["nature"]
-    assert batches.get("nature") == a_batch(wanted=True, epoch=5, owner="us", claims=1, provider=PROVIDER)
+    assert batches.get("nature") == a_batch(wanted=True, epoch=5, owner="us", provider=PROVIDER)
 
 
 def test_a_batch_whose_owners_lease_lasts_is_not_claimed(storage, batches, claim):
@@ -106,9 +105,16 @@ def test_a_batch_whose_owners_lease_lasts_is_not_claimed(storage, batches, claim
 
 def test_a_batch_whose_owners_lease_ran_out_is_claimed(storage, batches, claim):
     storage.owners.renew(an_owner("them"), -1)
-    batches.add(a_batch(wanted=True, owner="them", claims=1))
+    batches.add(a_batch(wanted=True, owner="them", claims=-1))
     assert claim() == ["nature"]
-    assert (batches.get("nature").owner, batches.get("nature").claims) == ("us", 2)
+    assert (batches.get("nature").owner, batches.get("nature").deaths) == ("us", 1)
+
+
+def test_claims_of_the_version_before_are_no_deaths(batches, claim):
+    """It counted each claim until it recorded something, also of a batch that only waited for a place."""
+    batches.add(a_batch(wanted=True, owner="forgotten", claims=4))
+    assert claim() == ["nature"]
+    assert batches.get("nature").deaths == 0
 
 
 def test_a_batch_whose_owner_nobody_knows_is_claimed(batches, claim):
@@ -118,9 +124,9 @@ def test_a_batch_whose_owner_nobody_knows_is_claimed(batches, claim):
 
 def test_a_batch_of_ones_own_is_claimed_again(storage, batches, claim):
     storage.owners.renew(an_owner("us"), 60)
-    batches.add(a_batch(wanted=True, owner="us", epoch=1))
+    batches.add(a_batch(wanted=True, owner="us", epoch=1, claims=-1))
     assert claim() == ["nature"]
-    assert batches.get("nature").epoch == 2
+    assert (batches.get("nature").epoch, batches.get("nature").deaths) == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +151,8 @@ def test_a_batch_is_claimed_with_any_key_of_its_server(batches, claim):
     batches.add(a_batch(wanted=True))
     assert claim(provider="http://server/v1#one") == ["nature"]
     batches.release("nature", epoch=1, spent=0.0, wanted=True)
-    assert batches.wanted("http://Server:80/v1/#two", limit=9) == ["nature"]
-    assert batches.wanted("http://server:81/v1#one", limit=9) == []
+    assert batches.wanted("http://Server:80/v1/#two", owner="us", limit=9) == ["nature"]
+    assert batches.wanted("http://server:81/v1#one", owner="us", limit=9) == []
     assert claim(provider="http://Server:80/v1/#two") == ["nature"]
     assert batches.get("nature").provider == "http://server/v1#one"
     assert batches.unfinished("http://Server:80/v1/#two") == ["nature"]
@@ -155,9 +161,9 @@ def test_a_batch_is_claimed_with_any_key_of_its_server(batches, claim):
 def test_a_batch_that_the_version_before_has_started_is_claimed_with_any_key(batches, claim):
     batches.add(a_batch("open", wanted=True, provider="http://server/v1#old"))
     batches.add(a_batch("ended", status=BatchStatus.FAILED, provider="http://server/v1#old"))
-    assert batches.wanted("http://server/v1#new", limit=9) == []
+    assert batches.wanted("http://server/v1#new", owner="us", limit=9) == []
     batches.fill_in()
-    assert batches.wanted("http://server/v1#new", limit=9) == ["open"]
+    assert batches.wanted("http://server/v1#new", owner="us", limit=9) == ["open"]
 
 
 def test_who_owns_a_batch_that_is_moved_is_fenced(batches, claim):

@@ -74,6 +74,20 @@ def test_a_server_that_is_away_is_waited_for_and_its_absence_is_measured(pace, p
     assert pace.unreachable() == 0
 
 
+def test_a_server_that_never_answered_is_tried_last_when_patience_ends(monkeypatch):
+    now, pauses, pace = 100.0, [], Pace()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace.patience, pace.on_pause = 10.0, pauses.append
+    assert not pace.given_up(pace.unreachable())
+    now = 104.0
+    assert not pace.given_up(pace.unreachable())
+    now = 108.0
+    assert not pace.given_up(pace.unreachable())
+    assert pauses == [0.5, 4.0, 2.0]
+    now = 110.0
+    assert pace.given_up(pace.unreachable())
+
+
 def test_a_turn_waits_for_the_end_of_the_pause(pace):
     pace.rate_limited(0.05)
     before = time.monotonic()
