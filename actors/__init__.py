@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         FieldError,
         InvalidRequest,
         NotFound,
+        ServiceClosed,
         SettingsError,
         SoraBatchError,
         SoraError,
@@ -61,7 +62,7 @@ _HOMES = {
     "actors.client.stream": ("EventFeed", "EventStream"),
     "actors.errors": (
         "BatchReleased", "Conflict", "DatabaseUnusable", "ErrorCode", "Failure", "FieldError", "InvalidRequest",
-        "NotFound", "SettingsError", "SoraBatchError", "SoraError", "StorageError",
+        "NotFound", "ServiceClosed", "SettingsError", "SoraBatchError", "SoraError", "StorageError",
     ),
     "actors.events": ("Event", "EventName"),
     "actors.messages": ("Wait",),

@@ -7,6 +7,7 @@
     |-- Conflict              it exists already, or its state does not allow it
     |-- StorageError          the database or the disk
     |-- BatchReleased         the batch was let go before it ended
+    |-- ServiceClosed         the service was closed before, or while, it was asked
     `-- SoraError             what the Videos API answered, or that it did not
 
 A failed job does not raise: its error is recorded as the same code, sentence and detail (`Failure`).
@@ -154,6 +155,15 @@ class BatchReleased(SoraBatchError):
     def __init__(self, batch_id: str) -> None:
         super().__init__(f"batch {batch_id} was let go before it ended; resume_batches() goes on with it")
         self.batch_id = batch_id
+
+
+class ServiceClosed(SoraBatchError):
+    """The service was closed: it does nothing more. Batches that had not ended are resumed by the next one."""
+
+    code = ErrorCode.UNAVAILABLE
+
+    def __init__(self, message: str = "the service is closed; create a new BatchService") -> None:
+        super().__init__(message)
 
 
 class SoraError(SoraBatchError):
