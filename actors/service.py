@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -20,10 +22,10 @@ import peewee
 from actors import operations, wishes
 from actors.errors import (
     BatchReleased,
-    Conflict,
     DatabaseUnusable,
     InvalidRequest,
     NotFound,
+    ServiceClosed,
     SoraBatchError,
     StorageError,
 )
@@ -41,7 +43,7 @@ from actors.settings import SIMULATOR, Settings, load_settings
 from actors.waiting import RunningBatch, Waiting
 from actors.wishes import Granted, Receipt, Wish
 from storage.changes import Storage
-from storage.database import Database, DatabaseError
+from storage.database import Database, DatabaseClosed, DatabaseError
 from storage.providers import server_of
 from storage.recorder import Recorder
 from storage.records import EventRecord, SubmissionRecord
@@ -84,6 +86,8 @@ class BatchService:
     def __init__(self, settings: Settings | None = None, *, simulate: bool = False) -> None:
         self.settings = settings or load_settings()
         self._simulate = simulate
+        self._lock = threading.RLock()
+        self._closed, self._process = False, os.getpid()
         try:
             self._database = Database(self.settings.database_url)
             self._database.open()
@@ -99,8 +103,6 @@ class BatchService:
             self._recorder.close()
             self._database.close()
             raise
-        self._lock = threading.RLock()
-        self._closed = False
         # A program that forgets to close us still lets its batches go in order.
         _forgotten.add(self)
 
@@ -116,8 +118,8 @@ class BatchService:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
+        """Whether `close` was called, or the process was forked since: its threads are the other process's."""
+        return self._closed or self._process != os.getpid()
 
     def now(self) -> float:
         """The time of whatever is recorded: the database's, in seconds since 1970."""
@@ -139,6 +141,7 @@ class BatchService:
             InvalidRequest: the request is wrong; `errors` names each field.
             Conflict: its id exists with another request.
         """
+        self._check_open()
         parsed = BatchVideoRequest.parse(request, max_size=self.settings.batch_max_size)
         new = new_batch(parsed, self.settings, self.now())
         if self._write(lambda: operations.create(self._storage, new)):
@@ -433,6 +436,7 @@ class BatchService:
 
     def waits(self, batch_id: str) -> dict[str, Wait]:
         """Why videos of a batch that runs here are waiting: by job id, or "" for the whole batch."""
+        self._check_open()
         return self._runtime.waits(batch_id) if self._runtime is not None else {}
 
     def prune(self, older_than: timedelta, *, delete_batches: bool = False) -> PruneReport:
@@ -455,6 +459,7 @@ class BatchService:
 
         `checksums`: read every file whole, too.
         """
+        self._check_open()
         from actors.audit import audit
 
         return audit(self.settings, self._storage, self._read, checksums=checksums)
@@ -464,6 +469,7 @@ class BatchService:
 
         Waits for POSTs in flight, so that their videos are found again.
         """
+        self._check_open()
         if self._runtime is None:
             return
         (future,) = self._waiting.add([batch_id])
@@ -474,20 +480,34 @@ class BatchService:
             return
 
     def close(self) -> None:
-        """Let go of running batches (their Futures raise `BatchReleased`) and end the threads. Twice is once."""
+        """Let go of running batches (their Futures raise `BatchReleased`) and end the threads. Twice is once.
+
+        What other threads have asked for ends with its answer, or with `ServiceClosed`; a write that takes longer than
+        5 s is broken off and rolled back. Does nothing in a process that was forked since.
+        """
+        if self._process != os.getpid():
+            return
         with self._lock:
             if self._closed:
                 return
             self._closed = True
         _forgotten.discard(self)
-        if self._runtime is not None:
-            self._runtime.close()
-        if self._connection is not None and self._publisher is not None:
-            self._publisher.close(_PUBLISH_SECONDS)
-            self._connection.close()
-        self._recorder.close()
-        self._waiting.close(BatchReleased)
-        self._database.close()
+        with ExitStack() as last_first:  # each of them, whatever becomes of the others
+            last_first.callback(self._close_database)
+            last_first.callback(self._waiting.close, BatchReleased)
+            last_first.callback(self._recorder.close)
+            if self._connection is not None and self._publisher is not None:
+                last_first.callback(self._connection.close)
+                last_first.callback(self._publisher.close, _PUBLISH_SECONDS)
+            if self._runtime is not None:
+                last_first.callback(self._runtime.close)
+
+    def _close_database(self) -> None:
+        if not self._database.close():
+            logger.warning(
+                "closed, but another thread still uses the database; its connection ends when it is done",
+                extra={"action": "close", "database": self._database.place},
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -518,13 +538,13 @@ class BatchService:
             runtime.process(tuple(batch_ids))
         except SoraBatchError:
             self._waiting.drop(running)
+            self._check_open()  # its dispatcher may have ended in order
             raise
         return running
 
     def _started(self) -> Runtime:
         with self._lock:
-            if self._closed:
-                raise Conflict("this BatchService is closed; make another one")
+            self._check_open()
             if self._runtime is None:
                 # aiohttp and the actors: a program that only asks for a status is quick without them.
                 from actors.runtime import Runtime
@@ -546,9 +566,12 @@ class BatchService:
             return Batch.of(batch, self._storage.jobs.of_batch(batch_id))
 
         if futures:
-            self._recorder.read(read).add_done_callback(
-                lambda done: self._waiting.answer(futures, done.exception() or done.result())
-            )
+            self._recorder.read(read).add_done_callback(lambda done: self._answer(futures, done))
+
+    def _answer(self, futures: Sequence[RunningBatch], read: Future[Batch]) -> None:
+        error = read.exception()
+        outcome = ServiceClosed() if isinstance(error, DatabaseClosed) else error
+        self._waiting.answer(futures, outcome or read.result())
 
     def _released(self, batch_id: str, error: str | None) -> None:
         why = SoraBatchError(f"batch {batch_id}: {error}") if error else BatchReleased(batch_id)
@@ -575,26 +598,38 @@ class BatchService:
                 extra={"action": "delete_remote", "batch_id": batch_id, "error": str(error)},
             )
 
+    def _check_open(self) -> None:
+        if self._process != os.getpid():
+            raise ServiceClosed("this service was made before a fork; make one in each process")
+        if self._closed:
+            raise ServiceClosed
+
     def _write(self, run: Callable[[], T]) -> T:
+        self._check_open()
         answer = self._recorder.write(run, patience=_ANSWER_SECONDS)
         try:
             return answer.result(timeout=_ANSWER_SECONDS + _GRACE_SECONDS)
         except TimeoutError:
             undone, away = answer.cancel(), self._recorder.away
+            if undone:
+                self._check_open()
             why = away.reason if away else f"the database {self._database.place} does not answer"
             raise StorageError(
                 f"{why} (it was tried for {_ANSWER_SECONDS:g} s); "
                 + ("nothing was changed" if undone else "look whether it was done before you try again")
             ) from None
-        except DatabaseError as error:
-            raise StorageError(str(error)) from error
-        except peewee.DatabaseError as error:
-            raise StorageError(str(self._database.explained(error))) from error
+        except (DatabaseError, peewee.DatabaseError) as error:
+            self._check_open()
+            raise StorageError(
+                str(error if isinstance(error, DatabaseError) else self._database.explained(error))
+            ) from error
 
     def _read(self, run: Callable[[], T]) -> T:
+        self._check_open()
         try:
             return self._database.read(run)
         except DatabaseError as error:
+            self._check_open()
             raise StorageError(str(error)) from error
 
 
@@ -613,9 +648,22 @@ def get_batch_service() -> BatchService:
 
 # Weak: a service that nobody holds any more has no batches to let go.
 _forgotten: weakref.WeakSet[BatchService] = weakref.WeakSet()
+_inherited: list[BatchService] = []
+"""Another process's: what they hold must not be ended here, not even by the garbage collector."""
 
 
 @atexit.register
 def _close_forgotten() -> None:
     for service in list(_forgotten):
         service.close()
+
+
+def _after_fork_in_child() -> None:
+    global _shared, _shared_lock
+    _inherited.extend(_forgotten)
+    _forgotten.clear()
+    _shared, _shared_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
