@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -40,13 +39,14 @@ from actors.model import (
     check_metadata,
 )
 from actors.settings import SIMULATOR, Settings, load_settings
+from actors.upkeep import PruneReport, Upkeep
 from actors.waiting import RunningBatch, Waiting
 from actors.wishes import Granted, Receipt, Wish
 from storage.changes import Storage
 from storage.database import Database, DatabaseClosed, DatabaseError
 from storage.providers import server_of
 from storage.recorder import Recorder
-from storage.records import EventRecord, SubmissionRecord
+from storage.records import BatchRecord, EventRecord, SubmissionRecord
 from storage.states import BatchStatus
 from storage.videos import VideoFolder
 
@@ -61,14 +61,6 @@ logger = logging.getLogger(__name__)
 _ANSWER_SECONDS, _GRACE_SECONDS = 10.0, 1.0
 _MOST = 1_000_000
 _PUBLISH_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class PruneReport:
-    """What was pruned."""
-
-    events: int
-    batches: int
 
 
 class BatchService:
@@ -220,13 +212,19 @@ class BatchService:
 
         Raises:
             InvalidRequest: the status is none.
+            NotFound: there is no batch `after`.
         """
         wanted = batch_status(status)
         if not 1 <= limit <= _MOST:
             raise InvalidRequest(f"limit: must be from 1 to {_MOST} (got {limit!r})")
-        find = self._storage.batches.find
-        records = self._read(lambda: find(status=wanted, metadata=metadata, limit=limit, after=after))
-        return [Batch.of(record, []) for record in records]
+
+        def read() -> list[BatchRecord]:
+            batches = self._storage.batches
+            if after is not None and batches.get(after) is None:
+                raise operations.unknown(self._storage, after)
+            return batches.find(status=wanted, metadata=metadata, limit=limit, after=after)
+
+        return [Batch.of(record, []) for record in self._read(read)]
 
     def retry_batch(
         self,
@@ -319,7 +317,10 @@ class BatchService:
         """
         folder = VideoFolder(self.settings.video_dir)
         try:
-            self._write(lambda: operations.delete(self._storage, batch_id, self.now()))
+            digests = self._read(lambda: self._storage.jobs.digests_of(batch_id))
+            self._upkeep().delete(batch_id, self.now())
+            if digests:
+                self._upkeep().drop_references(digests)
         except NotFound:
             if keep_files or not (folder.batch(batch_id).exists() and self._was_deleted(batch_id)):
                 raise
@@ -347,6 +348,22 @@ class BatchService:
         if events is None:
             raise operations.unknown(self._storage, batch_id)
         return events
+
+    def pruned(self, batch_id: str) -> int:
+        """The number of the last event of a batch that was pruned: `history` begins behind it. 0: none was.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+
+        def read() -> int | None:
+            batch, first = self._storage.batches.get(batch_id), self._storage.journal.first_sequence(batch_id)
+            return None if batch is None else (batch.sequence if first is None else first - 1)
+
+        last = self._read(read)
+        if last is None:
+            raise operations.unknown(self._storage, batch_id)
+        return last
 
     def submissions(self, batch_id: str) -> list[SubmissionRecord]:
         """Every try at paying for a video of a batch, in order, and what became of it; also of a deleted batch.
@@ -412,8 +429,7 @@ class BatchService:
 
     def forget_commands(self, older_than: timedelta) -> int:
         """Remove what the inbox has kept for longer: such a command would be new again. Returns how many went."""
-        before = self.now() - older_than.total_seconds()
-        return self._write(lambda: self._storage.inbox.prune(before))
+        return self._upkeep().forget_commands(self.now() - older_than.total_seconds())
 
     def serve(self, *, publish_backlog: bool = False) -> Future[None]:
         """From now on make every batch that is wanted of this provider, whoever asked for it, and publish all events.
@@ -439,20 +455,21 @@ class BatchService:
         self._check_open()
         return self._runtime.waits(batch_id) if self._runtime is not None else {}
 
-    def prune(self, older_than: timedelta, *, delete_batches: bool = False) -> PruneReport:
-        """Remove the journals of batches that ended long ago, and with `delete_batches` those batches too."""
-        before = self.now() - older_than.total_seconds()
+    def prune(
+        self,
+        older_than: timedelta,
+        *,
+        delete_batches: bool = False,
+        progress: Callable[[PruneReport], object] | None = None,
+    ) -> PruneReport:
+        """Remove the journals of batches that ended long ago, and with `delete_batches` those batches too.
 
-        def write() -> PruneReport:
-            ended = self._storage.batches.ended_before(before) if delete_batches else []
-            for batch_id in ended:
-                operations.delete(self._storage, batch_id, self.now())
-            self._storage.owners.prune()
-            events = self._storage.journal.prune(before)
-            self._storage.publications.prune()
-            return PruneReport(events, len(ended))
-
-        return self._write(write)
+        In many small transactions: others write in between, and what was broken off is gone on with by the next call.
+        `progress` is told how much has gone so far.
+        """
+        at = self.now()
+        before = at - older_than.total_seconds()
+        return self._upkeep(progress).prune(before, at, delete_batches=delete_batches)
 
     def audit(self, *, checksums: bool = False) -> AuditReport:
         """Compare what is recorded with the server's listing and with the files in VIDEO_DIR. Changes nothing.
@@ -529,6 +546,9 @@ class BatchService:
         if not self._read(self._storage.publications.begun):
             self._write(lambda: self._storage.publications.begin(backlog=False))
         return connection, EventPublisher(connection, self._storage, self._recorder)
+
+    def _upkeep(self, progress: Callable[[PruneReport], object] | None = None) -> Upkeep:
+        return Upkeep(self._storage, self._read, self._write, progress)
 
     def _run(self, batch_ids: Sequence[str]) -> list[RunningBatch]:
         if not batch_ids:

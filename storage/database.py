@@ -65,6 +65,13 @@ class Database:
         self.among = "= ANY(?)" if self.postgresql else "IN (SELECT value FROM json_each(?))"
         """Behind a column: it has one of the texts that `listed` gives for the parameter. One text for any number."""
 
+        self.pairs = (
+            "SELECT value ->> 0, (value ->> 1)::integer FROM json_array_elements(?::json)"
+            if self.postgresql
+            else "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+        )
+        """Rows of a text and a number, from a JSON list of such pairs."""
+
     def _sqlite(self, url: str) -> Any:
         if not url.startswith("sqlite:///"):
             raise DatabaseError(

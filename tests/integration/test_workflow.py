@@ -1,6 +1,7 @@
 """The complete way of batches: from the request to the files on disk."""
 
 import asyncio
+import base64
 import gc
 import json
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -29,6 +31,7 @@ from tests.integration.support import (
     check_journal,
     check_paid_once,
     numbered,
+    rows,
     settings_from,
     until,
     videos,
@@ -538,3 +541,31 @@ def test_files_of_another_databases_batch_are_not_deleted(service: BatchService,
     with pytest.raises(NotFound):
         service.delete_batch("b")
     assert (tmp_path / "videos" / "b").exists()
+
+
+PICTURE = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(1000)).decode()
+
+
+def test_a_reference_goes_with_the_last_batch_that_uses_it(service: BatchService, tmp_path: Path) -> None:
+    for batch_id in ("a", "b", "c"):
+        service.create_batch({"id": batch_id, "videos": [{"prompt": "x", "input_reference": PICTURE}]})
+        service.cancel_batch(batch_id)
+    for batch_id, left in (("a", 1), ("b", 1), ("c", 0)):
+        service.delete_batch(batch_id)
+        assert len(rows(tmp_path, "SELECT digest FROM input_references")) == left
+
+
+def test_a_reference_goes_when_the_batches_that_use_it_are_pruned(service: BatchService, tmp_path: Path) -> None:
+    service.create_batch({"id": "a", "videos": [{"prompt": "x", "input_reference": PICTURE}]})
+    service.cancel_batch("a")
+    service.prune(timedelta(0))
+    assert len(rows(tmp_path, "SELECT digest FROM input_references")) == 1
+    assert service.prune(timedelta(0), delete_batches=True).batches == 1
+    assert rows(tmp_path, "SELECT digest FROM input_references") == []
+
+
+def test_a_list_behind_an_unknown_batch_is_not_found(service: BatchService) -> None:
+    service.create_batch({"id": "a", "videos": [{"prompt": "x"}]})
+    assert service.list_batches(after="a") == []
+    with pytest.raises(NotFound, match="there is no batch 'b'"):
+        service.list_batches(after="b")
