@@ -88,8 +88,8 @@ __all__ = [
     "BatchService", "BatchStatus", "BatchVideoRequest", "CancellationSummary", "Charge", "Conflict", "Connection",
     "DatabaseUnusable", "ErrorCode", "Event", "EventFeed", "EventName", "EventRecord", "EventStream", "Failure",
     "FieldError", "FileId", "Granted", "InvalidRequest", "Job", "JobError", "JobStatus", "MissingFile",
-    "MissingVideo", "NotFound", "Progress", "PruneReport", "Receipt", "RunningBatch", "Settings", "SettingsError",
-    "SoraBatchError", "SoraError", "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo",
+    "MissingVideo", "NotFound", "Progress", "PruneReport", "Receipt", "RunningBatch", "ServiceClosed", "Settings",
+    "SettingsError", "SoraBatchError", "SoraError", "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo",
     "Unanswered", "UnknownVideo", "VideoFile", "VideoRequest", "Wait", "Wish", "__version__", "get_batch_service",
     "load_settings",
 ]  # fmt: skip

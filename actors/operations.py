@@ -6,7 +6,7 @@ The functions run in the recorder's thread, inside its transaction; what they de
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from operator import itemgetter
@@ -318,7 +318,7 @@ def retry(
     if batch.status not in FINAL_BATCH:
         raise Conflict(f"batch {batch_id} is {batch.status}: wait until it has ended, or cancel it")
     jobs = {job.id: job for job in storage.jobs.of_batch(batch_id)}
-    named = [*(job_ids or []), *(job_id for job_id in changes if job_id not in (job_ids or []))]
+    named = dict.fromkeys([*(job_ids or []), *changes])
     for job_id in named:
         if job_id not in jobs:
             raise NotFound(f"batch {batch_id} has no job {job_id!r}; it has {', '.join(list(jobs)[:5])}, ...")
@@ -341,14 +341,15 @@ _WORTH_ANOTHER_TRY = frozenset({ErrorCode.PERMISSION, ErrorCode.NOT_FOUND})
 
 
 def _chosen(
-    batch: BatchRecord, jobs: dict[str, JobRecord], named: list[str], *, pay_again: bool
+    batch: BatchRecord, jobs: dict[str, JobRecord], named: Collection[str], *, pay_again: bool
 ) -> tuple[list[JobRecord], list[JobRecord]]:
     """The jobs to try again, and those that are left alone."""
     if named:
         return [job for job in jobs.values() if job.id in named], []
     ended = [job for job in jobs.values() if job.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
-    left = [job for job in ended if not _helps(job, pay_again=pay_again)]
-    chosen = [job for job in ended if job not in left]
+    chosen, left = [], []
+    for job in ended:
+        (chosen if _helps(job, pay_again=pay_again) else left).append(job)
     if not chosen:
         unknown_ones = [job.id for job in left if _code(job) is ErrorCode.SUBMISSION_UNKNOWN]
         why = "nothing failed or was cancelled"
@@ -406,7 +407,7 @@ def _put_back(
 
 
 def _consented(
-    storage: Storage, batch_id: str, chosen: list[JobRecord], named: list[str], *, pay_again: bool
+    storage: Storage, batch_id: str, chosen: list[JobRecord], named: Collection[str], *, pay_again: bool
 ) -> set[str]:
     """For which jobs a person said that what may exist shall not keep us from paying again."""
     if not pay_again:
