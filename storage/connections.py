@@ -25,8 +25,16 @@ class DatabaseError(Exception):
     """The database can't be used: the text names it, what is wrong and the way out."""
 
 
-class DatabaseClosed(DatabaseError):
+class _NotTheDrivers:
+    """peewee takes an error for the driver's by its name, or by that of its first base."""
+
+
+class DatabaseClosed(_NotTheDrivers, DatabaseError):
     """This process has closed it."""
+
+
+class DatabaseRefused(_NotTheDrivers, DatabaseError):
+    """It must not be used, from here or at all."""
 
 
 class Pool(peewee.Database):
@@ -180,7 +188,7 @@ class PooledSqlite(Pool, peewee.SqliteDatabase):
 
     def _connect(self) -> Any:
         if self.database in _unusable:
-            raise DatabaseError(
+            raise DatabaseRefused(
                 f"the database {self.database} can't be used in this process: another thread was using it at the "
                 "moment of the fork; fork before the service has work, or start a new process (spawn)"
             )

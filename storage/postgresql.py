@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import peewee
 
-from storage.connections import DatabaseError, Pool
+from storage.connections import DatabaseRefused, Pool
 
 IDLE_IN_TRANSACTION_MILLISECONDS = 5000
 EXPECTED = "postgresql://USER:PASSWORD@HOST/NAME"
@@ -66,14 +66,14 @@ class PooledPostgresql(Pool, peewee.PostgresqlDatabase):
         """A session has one process of the server, and nobody else has it meanwhile.
 
         Raises:
-            DatabaseError: this is none.
+            DatabaseRefused: this is none.
         """
         pids = [conn.execute("SELECT pg_backend_pid()").fetchone()[0]]
         other = self._adapter.connect(self, **self.connect_params)
         try:
             other.pgconn.send_query(b"BEGIN; SELECT pg_backend_pid()")
             if not select.select([other.pgconn.socket], [], [], _ANSWER_SECONDS)[0]:
-                raise DatabaseError(_NO_SECOND)
+                raise DatabaseRefused(_NO_SECOND)
             results = []
             while (result := other.pgconn.get_result()) is not None:
                 results.append(result.get_value(0, 0) if result.ntuples else None)
@@ -82,7 +82,7 @@ class PooledPostgresql(Pool, peewee.PostgresqlDatabase):
             other.close()
         another = int(results[-1] or 0)
         if another in (0, pid) or set(pids) != {pid}:
-            raise DatabaseError(_NO_SESSION)
+            raise DatabaseRefused(_NO_SESSION)
 
     def _is_dead(self, conn: Any) -> bool:
         return bool(conn.closed or self._adapter.is_connection_closed(conn))

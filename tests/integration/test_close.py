@@ -298,3 +298,30 @@ with BatchClient(options["amqp_url"], timeout=1) as client:
 def test_a_client_connects_anew_in_a_child(provider: Provider, tmp_path: Path, rabbitmq: RabbitMQ) -> None:
     options = options_for(provider.base_url, tmp_path, amqp_url=rabbitmq.url)
     assert told_by(CLIENT, options) == {"status": 0, "same": True, "stderr": ""}
+
+
+IN_USE = """
+service = service_of()
+begun, go_on = threading.Event(), threading.Event()
+held = service._recorder.read(lambda: (begun.set(), go_on.wait(60)))
+begun.wait()
+import storage.connections
+storage.connections.FORK_SECONDS = 0.1
+child = os.fork()
+if child == 0:
+    try:
+        service_of()
+    except StorageError as error:
+        report(error=str(error))
+    os._exit(0)
+os.waitpid(child, 0)
+go_on.set()
+service.create_batch({"id": "later", "videos": [{"prompt": "x"}]})
+service.close()
+"""
+
+
+def test_a_child_does_not_open_a_file_that_another_thread_was_using(provider: Provider, tmp_path: Path) -> None:
+    told = told_by(IN_USE, options_for(provider.base_url, tmp_path))
+    assert told["error"].endswith("fork before the service has work, or start a new process (spawn)")
+    assert told["error"].startswith(f"the database {tmp_path}/batches.db can't be used in this process")

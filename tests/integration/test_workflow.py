@@ -23,6 +23,7 @@ from actors.aio import AsyncBatchService
 from actors.errors import BatchReleased, Conflict, InvalidRequest, NotFound, SoraBatchError
 from actors.model import Batch
 from actors.service import BatchService
+from actors.upkeep import PruneReport
 from tests.integration.support import (
     PATIENCE,
     ROOT,
@@ -569,3 +570,20 @@ def test_a_list_behind_an_unknown_batch_is_not_found(service: BatchService) -> N
     assert service.list_batches(after="a") == []
     with pytest.raises(NotFound, match="there is no batch 'b'"):
         service.list_batches(after="b")
+
+
+def test_while_it_is_pruned_others_write(start_service: Callable[..., BatchService]) -> None:
+    service, other = start_service(batch_max_size=1000), start_service()
+    for batch_id in ("a", "b", "other"):
+        service.create_batch({"id": batch_id, "videos": [{"prompt": "x"}] * 600})
+        service.cancel_batch(batch_id)
+    written = []
+
+    def write(report: PruneReport) -> None:
+        written.append(report)
+        other.update_metadata("other", {"written": len(written)})
+
+    other.retry_batch("other")  # it has not ended any more
+    assert service.prune(timedelta(0), delete_batches=True, progress=write).batches == 2
+    assert len(written) >= 4
+    assert [(batch.id, batch.metadata) for batch in service.list_batches()] == [("other", {"written": len(written)})]
