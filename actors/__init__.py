@@ -89,9 +89,9 @@ __all__ = [
     "DatabaseUnusable", "ErrorCode", "Event", "EventFeed", "EventName", "EventRecord", "EventStream", "Failure",
     "FieldError", "FileId", "Granted", "InvalidRequest", "Job", "JobError", "JobStatus", "MissingFile",
     "MissingVideo", "NotFound", "Progress", "PruneReport", "Receipt", "RunningBatch", "ServiceClosed", "Settings",
-    "SettingsError", "SoraBatchError", "SoraError", "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo",
-    "Unanswered", "UnknownVideo", "VideoFile", "VideoRequest", "Wait", "Wish", "__version__", "get_batch_service",
-    "load_settings",
+    "SettingsError", "SoraBatchError", "SoraError", "StorageError", "SubmissionRecord", "SubmissionState",
+    "SurplusVideo", "Unanswered", "UnknownVideo", "VideoFile", "VideoRequest", "Wait", "Wish", "__version__",
+    "get_batch_service", "load_settings",
 ]  # fmt: skip
 
 

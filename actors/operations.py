@@ -347,7 +347,8 @@ def _chosen(
     if named:
         return [job for job in jobs.values() if job.id in named], []
     ended = [job for job in jobs.values() if job.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
-    chosen, left = [], []
+    chosen: list[JobRecord] = []
+    left: list[JobRecord] = []
     for job in ended:
         (chosen if _helps(job, pay_again=pay_again) else left).append(job)
     if not chosen:
