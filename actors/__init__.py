@@ -45,8 +45,9 @@ if TYPE_CHECKING:
         VideoFile,
         VideoRequest,
     )
-    from actors.service import BatchService, PruneReport, get_batch_service
+    from actors.service import BatchService, get_batch_service
     from actors.settings import Settings, load_settings
+    from actors.upkeep import PruneReport
     from actors.waiting import RunningBatch
     from actors.wishes import Granted, Receipt, Wish
     from storage.records import EventRecord, SubmissionRecord
@@ -70,8 +71,9 @@ _HOMES = {
         "Batch", "BatchVideoRequest", "CancellationSummary", "Charge", "FileId", "Job", "JobError", "Progress",
         "VideoFile", "VideoRequest",
     ),
-    "actors.service": ("BatchService", "PruneReport", "get_batch_service"),
+    "actors.service": ("BatchService", "get_batch_service"),
     "actors.settings": ("Settings", "load_settings"),
+    "actors.upkeep": ("PruneReport",),
     "actors.waiting": ("RunningBatch",),
     "actors.wishes": ("Granted", "Receipt", "Wish"),
     "storage.records": ("EventRecord", "SubmissionRecord"),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from actors.events import Event
 from actors.model import Batch, BatchVideoRequest, CancellationSummary
-from actors.service import BatchService, PruneReport
+from actors.service import BatchService
 from actors.settings import Settings
+from actors.upkeep import PruneReport
 from actors.waiting import RunningBatch
 from storage.records import SubmissionRecord
 from storage.states import BatchStatus
@@ -94,6 +95,10 @@ class AsyncBatchService:
     async def history(self, batch_id: str, from_sequence: int = 1) -> list[Event]:
         """As `BatchService.history`."""
         return await asyncio.to_thread(self._service.history, batch_id, from_sequence)
+
+    async def pruned(self, batch_id: str) -> int:
+        """As `BatchService.pruned`."""
+        return await asyncio.to_thread(self._service.pruned, batch_id)
 
     async def submissions(self, batch_id: str) -> list[SubmissionRecord]:
         """As `BatchService.submissions`."""

@@ -6,7 +6,7 @@ The functions run in the recorder's thread, inside its transaction; what they de
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from operator import itemgetter
@@ -20,7 +20,7 @@ from actors.settings import SIMULATOR
 from storage.changes import Storage
 from storage.providers import server_of
 from storage.recorder import Recorder
-from storage.records import BatchRecord, JobRecord, ReferenceRecord, SubmissionRecord
+from storage.records import BatchRecord, EventRecord, JobRecord, ReferenceRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, LIVE_SUBMISSION, BatchStatus, JobStatus, SubmissionState
 from storage.videos import VideoFolder
 
@@ -48,6 +48,8 @@ def create(storage: Storage, new: NewBatch) -> bool:
     sequence = storage.journal.last_sequence(new.batch.id) + 1
     batch = new.batch._replace(sequence=sequence)
     if not storage.batches.add(batch):
+        if storage.batches.hidden(batch.id):
+            raise Conflict(f"batch {batch.id} is being deleted; try again when it is gone, or choose another id")
         if existing(storage, batch.id).digest != batch.digest:
             raise Conflict(f"batch {batch.id} exists already, with another request; choose another id")
         return False
@@ -324,7 +326,7 @@ def retry(
     if batch.status not in FINAL_BATCH:
         raise Conflict(f"batch {batch_id} is {batch.status}: wait until it has ended, or cancel it")
     jobs = {job.id: job for job in storage.jobs.of_batch(batch_id)}
-    named = [*(job_ids or []), *(job_id for job_id in changes if job_id not in (job_ids or []))]
+    named = dict.fromkeys([*(job_ids or []), *changes])
     for job_id in named:
         if job_id not in jobs:
             raise NotFound(f"batch {batch_id} has no job {job_id!r}; it has {', '.join(list(jobs)[:5])}, ...")
@@ -348,14 +350,16 @@ _WORTH_ANOTHER_TRY = frozenset({ErrorCode.PERMISSION, ErrorCode.NOT_FOUND})
 
 
 def _chosen(
-    batch: BatchRecord, jobs: dict[str, JobRecord], named: list[str], *, pay_again: bool
+    batch: BatchRecord, jobs: dict[str, JobRecord], named: Collection[str], *, pay_again: bool
 ) -> tuple[list[JobRecord], list[JobRecord]]:
     """The jobs to try again, and those that are left alone."""
     if named:
         return [job for job in jobs.values() if job.id in named], []
     ended = [job for job in jobs.values() if job.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
-    left = [job for job in ended if not _helps(job, pay_again=pay_again)]
-    chosen = [job for job in ended if job not in left]
+    chosen: list[JobRecord] = []
+    left: list[JobRecord] = []
+    for job in ended:
+        (chosen if _helps(job, pay_again=pay_again) else left).append(job)
     if not chosen:
         unknown_ones = [job.id for job in left if _code(job) is ErrorCode.SUBMISSION_UNKNOWN]
         why = "nothing failed or was cancelled"
@@ -413,7 +417,7 @@ def _put_back(
 
 
 def _consented(
-    storage: Storage, batch_id: str, chosen: list[JobRecord], named: list[str], *, pay_again: bool
+    storage: Storage, batch_id: str, chosen: list[JobRecord], named: Collection[str], *, pay_again: bool
 ) -> set[str]:
     """For which jobs a person said that what may exist shall not keep us from paying again."""
     if not pay_again:
@@ -430,17 +434,59 @@ def _way_back(submission: SubmissionRecord | None) -> JobMove:
     return JobMove.RECHECK if submission.remote_id is None else JobMove.REATTACH
 
 
-def delete(storage: Storage, batch_id: str, at: float) -> None:
-    """Forget an ended batch; its journal stays until it is pruned.
+def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000) -> bool:
+    """Forget an ended batch, or as much of it as this transaction may remove; its journal stays until it is pruned.
+
+    Args:
+        storage: where.
+        batch_id: of a batch that has ended, or whose deletion was begun.
+        at: now.
+        rows: at most so many.
+
+    Returns:
+        Whether all of it is gone. Nobody sees it any more in any case.
 
     Raises:
         NotFound: there is no such batch.
         Conflict: it has not ended.
     """
-    batch = existing(storage, batch_id)
-    if batch.status not in FINAL_BATCH:
-        raise Conflict(f"batch {batch_id} is {batch.status}: only what has ended can be deleted; cancel it first")
-    storage.submissions.abandon(batch_id, [job.id for job in storage.jobs.of_batch(batch_id)])
-    storage.journal.append([batch_event(EventName.BATCH_DELETED, batch, batch.sequence + 1, at)])
-    storage.publications.delete(batch_id, batch.sequence + 1)
+    if not storage.batches.hidden(batch_id):
+        batch = existing(storage, batch_id)
+        if batch.status not in FINAL_BATCH:
+            raise Conflict(f"batch {batch_id} is {batch.status}: only what has ended can be deleted; cancel it first")
+        storage.journal.append([batch_event(EventName.BATCH_DELETED, batch, batch.sequence + 1, at)])
+        storage.publications.delete({batch_id: batch.sequence + 1})
+        storage.batches.hide(batch_id, at)
+    most = max(1, (rows - DELETED_ROWS) // 2)  # each job has at most one live submission
+    job_ids = storage.jobs.some_of(batch_id, most)
+    storage.submissions.abandon(batch_id, job_ids)
+    storage.jobs.remove(job_ids)
+    if len(job_ids) == most:
+        return False
     storage.batches.remove(batch_id)
+    return True
+
+
+DELETED_ROWS = 4
+"""What the deletion of a batch writes besides its jobs and their submissions."""
+
+
+def delete_ended(storage: Storage, batches: list[BatchRecord], events: list[EventRecord]) -> int:
+    """Forget these batches, but for those that have changed since they were read.
+
+    Args:
+        storage: where.
+        batches: that have ended.
+        events: of each, that it is deleted.
+
+    Returns:
+        How many went.
+    """
+    batch_ids = set(storage.batches.unchanged(batches))
+    told = [event for event in events if event.batch_id in batch_ids]
+    if told:
+        storage.submissions.abandon_all(batch_ids)
+        storage.journal.append(told)
+        storage.publications.delete({event.batch_id: event.sequence for event in told})
+        storage.batches.remove(*batch_ids)
+    return len(told)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -20,10 +21,10 @@ import peewee
 from actors import operations, wishes
 from actors.errors import (
     BatchReleased,
-    Conflict,
     DatabaseUnusable,
     InvalidRequest,
     NotFound,
+    ServiceClosed,
     SoraBatchError,
     StorageError,
 )
@@ -38,13 +39,14 @@ from actors.model import (
     check_metadata,
 )
 from actors.settings import SIMULATOR, Settings, load_settings
+from actors.upkeep import PruneReport, Upkeep
 from actors.waiting import RunningBatch, Waiting
 from actors.wishes import Granted, Receipt, Wish
 from storage.changes import Storage
-from storage.database import Database, DatabaseError
+from storage.database import Database, DatabaseClosed, DatabaseError
 from storage.providers import server_of
 from storage.recorder import Recorder
-from storage.records import EventRecord, SubmissionRecord
+from storage.records import BatchRecord, EventRecord, SubmissionRecord
 from storage.states import BatchStatus
 from storage.videos import VideoFolder
 
@@ -59,14 +61,6 @@ logger = logging.getLogger(__name__)
 _ANSWER_SECONDS, _GRACE_SECONDS = 10.0, 1.0
 _MOST = 1_000_000
 _PUBLISH_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class PruneReport:
-    """What was pruned."""
-
-    events: int
-    batches: int
 
 
 class BatchService:
@@ -84,6 +78,8 @@ class BatchService:
     def __init__(self, settings: Settings | None = None, *, simulate: bool = False) -> None:
         self.settings = settings or load_settings()
         self._simulate = simulate
+        self._lock = threading.RLock()
+        self._closed, self._process = False, os.getpid()
         try:
             self._database = Database(self.settings.database_url)
             self._database.open()
@@ -101,8 +97,6 @@ class BatchService:
             self._recorder.close()
             self._database.close()
             raise
-        self._lock = threading.RLock()
-        self._closed = False
         # A program that forgets to close us still lets its batches go in order.
         _forgotten.add(self)
 
@@ -118,8 +112,8 @@ class BatchService:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
+        """Whether `close` was called, or the process was forked since: its threads are the other process's."""
+        return self._closed or self._process != os.getpid()
 
     @property
     def key_refused(self) -> bool:
@@ -146,6 +140,7 @@ class BatchService:
             InvalidRequest: the request is wrong; `errors` names each field.
             Conflict: its id exists with another request.
         """
+        self._check_open()
         parsed = BatchVideoRequest.parse(request, max_size=self.settings.batch_max_size)
         new = new_batch(parsed, self.settings, self.now())
         if self._write(lambda: operations.create(self._storage, new)):
@@ -224,13 +219,19 @@ class BatchService:
 
         Raises:
             InvalidRequest: the status is none.
+            NotFound: there is no batch `after`.
         """
         wanted = batch_status(status)
         if not 1 <= limit <= _MOST:
             raise InvalidRequest(f"limit: must be from 1 to {_MOST} (got {limit!r})")
-        find = self._storage.batches.find
-        records = self._read(lambda: find(status=wanted, metadata=metadata, limit=limit, after=after))
-        return [Batch.of(record, []) for record in records]
+
+        def read() -> list[BatchRecord]:
+            batches = self._storage.batches
+            if after is not None and batches.get(after) is None:
+                raise operations.unknown(self._storage, after)
+            return batches.find(status=wanted, metadata=metadata, limit=limit, after=after)
+
+        return [Batch.of(record, []) for record in self._read(read)]
 
     def retry_batch(
         self,
@@ -325,7 +326,10 @@ class BatchService:
         """
         folder = VideoFolder(self.settings.video_dir)
         try:
-            self._write(lambda: operations.delete(self._storage, batch_id, self.now()))
+            digests = self._read(lambda: self._storage.jobs.digests_of(batch_id))
+            self._upkeep().delete(batch_id, self.now())
+            if digests:
+                self._upkeep().drop_references(digests)
         except NotFound:
             if keep_files or not (folder.batch(batch_id).exists() and self._was_deleted(batch_id)):
                 raise
@@ -353,6 +357,22 @@ class BatchService:
         if events is None:
             raise operations.unknown(self._storage, batch_id)
         return events
+
+    def pruned(self, batch_id: str) -> int:
+        """The number of the last event of a batch that was pruned: `history` begins behind it. 0: none was.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+
+        def read() -> int | None:
+            batch, first = self._storage.batches.get(batch_id), self._storage.journal.first_sequence(batch_id)
+            return None if batch is None else (batch.sequence if first is None else first - 1)
+
+        last = self._read(read)
+        if last is None:
+            raise operations.unknown(self._storage, batch_id)
+        return last
 
     def submissions(self, batch_id: str) -> list[SubmissionRecord]:
         """Every try at paying for a video of a batch, in order, and what became of it; also of a deleted batch.
@@ -418,8 +438,7 @@ class BatchService:
 
     def forget_commands(self, older_than: timedelta) -> int:
         """Remove what the inbox has kept for longer: such a command would be new again. Returns how many went."""
-        before = self.now() - older_than.total_seconds()
-        return self._write(lambda: self._storage.inbox.prune(before))
+        return self._upkeep().forget_commands(self.now() - older_than.total_seconds())
 
     def serve(self, *, publish_backlog: bool = False) -> Future[None]:
         """From now on make every batch that is wanted of this provider, whoever asked for it, and publish all events.
@@ -442,28 +461,31 @@ class BatchService:
 
     def waits(self, batch_id: str) -> dict[str, Wait]:
         """Why videos of a batch that runs here are waiting: by job id, or "" for the whole batch."""
+        self._check_open()
         return self._runtime.waits(batch_id) if self._runtime is not None else {}
 
-    def prune(self, older_than: timedelta, *, delete_batches: bool = False) -> PruneReport:
-        """Remove the journals of batches that ended long ago, and with `delete_batches` those batches too."""
-        before = self.now() - older_than.total_seconds()
+    def prune(
+        self,
+        older_than: timedelta,
+        *,
+        delete_batches: bool = False,
+        progress: Callable[[PruneReport], object] | None = None,
+    ) -> PruneReport:
+        """Remove the journals of batches that ended long ago, and with `delete_batches` those batches too.
 
-        def write() -> PruneReport:
-            ended = self._storage.batches.ended_before(before) if delete_batches else []
-            for batch_id in ended:
-                operations.delete(self._storage, batch_id, self.now())
-            self._storage.owners.prune()
-            events = self._storage.journal.prune(before)
-            self._storage.publications.prune()
-            return PruneReport(events, len(ended))
-
-        return self._write(write)
+        In many small transactions: others write in between, and what was broken off is gone on with by the next call.
+        `progress` is told how much has gone so far.
+        """
+        at = self.now()
+        before = at - older_than.total_seconds()
+        return self._upkeep(progress).prune(before, at, delete_batches=delete_batches)
 
     def audit(self, *, checksums: bool = False) -> AuditReport:
         """Compare what is recorded with the server's listing and with the files in VIDEO_DIR. Changes nothing.
 
         `checksums`: read every file whole, too.
         """
+        self._check_open()
         from actors.audit import audit
 
         return audit(self.settings, self._storage, self._read, checksums=checksums)
@@ -473,6 +495,7 @@ class BatchService:
 
         What others had asked for before stays wanted. Waits for POSTs in flight, so that their videos are found again.
         """
+        self._check_open()
         if self._runtime is None:
             return
         (future,) = self._waiting.add([batch_id])
@@ -483,20 +506,34 @@ class BatchService:
             return
 
     def close(self) -> None:
-        """Let go of running batches (their Futures raise `BatchReleased`) and end the threads. Twice is once."""
+        """Let go of running batches (their Futures raise `BatchReleased`) and end the threads. Twice is once.
+
+        What other threads have asked for ends with its answer, or with `ServiceClosed`; a write that takes longer than
+        5 s is broken off and rolled back. Does nothing in a process that was forked since.
+        """
+        if self._process != os.getpid():
+            return
         with self._lock:
             if self._closed:
                 return
             self._closed = True
         _forgotten.discard(self)
-        if self._runtime is not None:
-            self._runtime.close()
-        if self._connection is not None and self._publisher is not None:
-            self._publisher.close(_PUBLISH_SECONDS)
-            self._connection.close()
-        self._recorder.close()
-        self._waiting.close(BatchReleased)
-        self._database.close()
+        with ExitStack() as last_first:  # each of them, whatever becomes of the others
+            last_first.callback(self._close_database)
+            last_first.callback(self._waiting.close, BatchReleased)
+            last_first.callback(self._recorder.close)
+            if self._connection is not None and self._publisher is not None:
+                last_first.callback(self._connection.close)
+                last_first.callback(self._publisher.close, _PUBLISH_SECONDS)
+            if self._runtime is not None:
+                last_first.callback(self._runtime.close)
+
+    def _close_database(self) -> None:
+        if not self._database.close():
+            logger.warning(
+                "closed, but another thread still uses the database; its connection ends when it is done",
+                extra={"action": "close", "database": self._database.place},
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -524,6 +561,9 @@ class BatchService:
         if operations.want(self._storage, batch_id, provider, concurrency):
             self._queued.add(batch_id)
 
+    def _upkeep(self, progress: Callable[[PruneReport], object] | None = None) -> Upkeep:
+        return Upkeep(self._storage, self._read, self._write, progress)
+
     def _run(self, batch_ids: Sequence[str]) -> list[RunningBatch]:
         if not batch_ids:
             return []
@@ -532,13 +572,13 @@ class BatchService:
             runtime.process(tuple(batch_ids))
         except SoraBatchError:
             self._waiting.drop(running)
+            self._check_open()  # its dispatcher may have ended in order
             raise
         return running
 
     def _started(self) -> Runtime:
         with self._lock:
-            if self._closed:
-                raise Conflict("this BatchService is closed; make another one")
+            self._check_open()
             if self._runtime is None:
                 # aiohttp and the actors: a program that only asks for a status is quick without them.
                 from actors.runtime import Runtime
@@ -561,9 +601,12 @@ class BatchService:
             return Batch.of(batch, self._storage.jobs.of_batch(batch_id))
 
         if futures:
-            self._recorder.read(read).add_done_callback(
-                lambda done: self._waiting.answer(futures, done.exception() or done.result())
-            )
+            self._recorder.read(read).add_done_callback(lambda done: self._answer(futures, done))
+
+    def _answer(self, futures: Sequence[RunningBatch], read: Future[Batch]) -> None:
+        error = read.exception()
+        outcome = ServiceClosed() if isinstance(error, DatabaseClosed) else error
+        self._waiting.answer(futures, outcome or read.result())
 
     def _released(self, batch_id: str, error: str | None) -> None:
         self._queued.discard(batch_id)
@@ -591,26 +634,38 @@ class BatchService:
                 extra={"action": "delete_remote", "batch_id": batch_id, "error": str(error)},
             )
 
+    def _check_open(self) -> None:
+        if self._process != os.getpid():
+            raise ServiceClosed("this service was made before a fork; make one in each process")
+        if self._closed:
+            raise ServiceClosed
+
     def _write(self, run: Callable[[], T]) -> T:
+        self._check_open()
         answer = self._recorder.write(run, patience=_ANSWER_SECONDS)
         try:
             return answer.result(timeout=_ANSWER_SECONDS + _GRACE_SECONDS)
         except TimeoutError:
             undone, away = answer.cancel(), self._recorder.away
+            if undone:
+                self._check_open()
             why = away.reason if away else f"the database {self._database.place} does not answer"
             raise StorageError(
                 f"{why} (it was tried for {_ANSWER_SECONDS:g} s); "
                 + ("nothing was changed" if undone else "look whether it was done before you try again")
             ) from None
-        except DatabaseError as error:
-            raise StorageError(str(error)) from error
-        except peewee.DatabaseError as error:
-            raise StorageError(str(self._database.explained(error))) from error
+        except (DatabaseError, peewee.DatabaseError) as error:
+            self._check_open()
+            raise StorageError(
+                str(error if isinstance(error, DatabaseError) else self._database.explained(error))
+            ) from error
 
     def _read(self, run: Callable[[], T]) -> T:
+        self._check_open()
         try:
             return self._database.read(run)
         except DatabaseError as error:
+            self._check_open()
             raise StorageError(str(error)) from error
 
 
@@ -629,9 +684,22 @@ def get_batch_service() -> BatchService:
 
 # Weak: a service that nobody holds any more has no batches to let go.
 _forgotten: weakref.WeakSet[BatchService] = weakref.WeakSet()
+_inherited: list[BatchService] = []
+"""Another process's: what they hold must not be ended here, not even by the garbage collector."""
 
 
 @atexit.register
 def _close_forgotten() -> None:
     for service in list(_forgotten):
         service.close()
+
+
+def _after_fork_in_child() -> None:
+    global _shared, _shared_lock
+    _inherited.extend(_forgotten)
+    _forgotten.clear()
+    _shared, _shared_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

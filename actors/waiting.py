@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 
+from actors.errors import ServiceClosed
 from actors.model import Batch
 
 
@@ -30,11 +31,18 @@ class Waiting:
         self._answers: queue.SimpleQueue[tuple[Sequence[RunningBatch], Batch | BaseException] | None]
         self._answers = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def add(self, batch_ids: Iterable[str]) -> list[RunningBatch]:
-        """A Future for each of these batches."""
+        """A Future for each of these batches.
+
+        Raises:
+            ServiceClosed: nobody would complete them any more.
+        """
         added = [RunningBatch(batch_id) for batch_id in batch_ids]
         with self._lock:
+            if self._closed:
+                raise ServiceClosed
             for future in added:
                 self._futures.setdefault(future.batch_id, []).append(future)
             if self._thread is None:
@@ -58,24 +66,31 @@ class Waiting:
 
     def answer(self, futures: Sequence[RunningBatch], outcome: Batch | BaseException) -> None:
         """Complete Futures soon, from any thread."""
-        if futures:
-            self._answers.put((futures, outcome))
+        with self._lock:
+            if futures and not self._closed:
+                self._answers.put((futures, outcome))
+                return
+        _complete(futures, outcome)
 
     def close(self, error_of: type[BaseException], timeout: float = 1.0) -> None:
         """Answer whoever still waits with an error made of the batch's id, and end the thread."""
         with self._lock:
-            batch_ids, thread = list(self._futures), self._thread
-        for batch_id in batch_ids:
-            self.answer(self.take(batch_id), error_of(batch_id))
-        self._answers.put(None)
+            self._closed = True
+            left, self._futures, thread = self._futures, {}, self._thread
+            for batch_id, futures in left.items():
+                self._answers.put((futures, error_of(batch_id)))
+            self._answers.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
     def _run(self) -> None:
         while (answer := self._answers.get()) is not None:
-            futures, outcome = answer
-            for future in futures:
-                if isinstance(outcome, BaseException):
-                    future.set_exception(outcome)
-                else:
-                    future.set_result(outcome)
+            _complete(*answer)
+
+
+def _complete(futures: Iterable[RunningBatch], outcome: Batch | BaseException) -> None:
+    for future in futures:
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from peewee import SQL
+
 from storage.database import Database
 from storage.providers import server_of
 from storage.records import BatchRecord
@@ -13,6 +15,8 @@ from storage.states import BatchStatus
 
 # Written out: SQLite finds a partial index by the very words that it was made with, in their order.
 _OPEN = "status IN ('pending', 'processing')"
+_KEPT = "deleted_at IS NULL"
+"""It is not being deleted: what is, nobody sees any more."""
 
 # The row's lock, the sequence numbers and the fence in one statement: nothing is written for an owner that lost
 # its batch, nor a second time after a COMMIT whose outcome was unknown (the sequence has moved on by then).
@@ -45,11 +49,12 @@ class BatchRepository:
 
     def get(self, batch_id: str) -> BatchRecord | None:
         """The batch, or None."""
-        return self._rows.first("WHERE id=?", (batch_id,))
+        return self._rows.first(f"WHERE id=? AND {_KEPT}", (batch_id,))
 
     def locked(self, batch_id: str) -> BatchRecord | None:
         """The batch, and nobody else changes it before this transaction ends."""
-        return self._rows.first(f"WHERE id=? {'FOR UPDATE' if self._database.postgresql else ''}", (batch_id,))
+        lock = "FOR UPDATE" if self._database.postgresql else ""
+        return self._rows.first(f"WHERE id=? AND {_KEPT} {lock}", (batch_id,))
 
     def find(
         self,
@@ -61,13 +66,11 @@ class BatchRepository:
     ) -> list[BatchRecord]:
         """Batches, newest first, from the one behind `after` on; `metadata` must match in each key given."""
         table = self._database.tables.batch
-        query = table.select().order_by(table.created_at.desc(), table.id.desc()).limit(limit)
+        query = table.select().where(SQL(_KEPT)).order_by(table.created_at.desc(), table.id.desc()).limit(limit)
         if status is not None:
             query = query.where(table.status == status.value)
         for key, value in (metadata or {}).items():
-            # peewee writes the key into the SQL itself; there psycopg takes % for a parameter.
-            written = key.replace("%", "%%") if self._database.postgresql else key
-            query = query.where(table.metadata[written] == value)
+            query = query.where(self._has(key, value))
         if after is not None:
             last = table.select(table.created_at).where(table.id == after)
             # The first condition is where the index is entered; without it all newer ones would be passed.
@@ -76,6 +79,15 @@ class BatchRepository:
                 (table.created_at < last) | ((table.created_at == last) & (table.id < after)),
             )
         return [self._rows.read(row) for row in query.tuples()]
+
+    def _has(self, key: str, value: Any) -> SQL:
+        """Whether a batch has this in its metadata; None: or nothing. Not by a path: on SQLite none names every key."""
+        if self._database.postgresql:
+            return SQL("COALESCE(metadata -> %s::text, 'null') = %s::jsonb", (key, encode(value)))
+        if value is None:
+            return SQL("NOT EXISTS (SELECT 1 FROM json_each(metadata) WHERE key=? AND type<>'null')", (key,))
+        same = "key=? AND type=json_type(?) AND value=json_extract(?, '$')"
+        return SQL(f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE {same})", (key, encode(value), encode(value)))
 
     def unfinished(self, provider: str) -> list[str]:
         """Ids of the batches that were started or are wanted, and have not ended, oldest first."""
@@ -87,10 +99,9 @@ class BatchRepository:
         at = (server_of(provider), provider)
         return [batch_id for (batch_id,) in self._database.execute(sql, at).fetchall()]
 
-    def ended_before(self, moment: float) -> list[str]:
-        """Ids of the batches that ended before a moment."""
-        rows = self._database.execute("SELECT id FROM batches WHERE completed_at < ?", (moment,)).fetchall()
-        return [batch_id for (batch_id,) in rows]
+    def ended_before(self, moment: float, limit: int) -> list[BatchRecord]:
+        """Some of the batches that ended before a moment, the oldest."""
+        return self._rows.select(f"WHERE completed_at < ? AND {_KEPT} ORDER BY completed_at LIMIT ?", (moment, limit))
 
     def ended_badly_since(self, moment: float) -> list[str]:
         """Ids of the batches that ended since a moment, and not all of whose videos were made."""
@@ -200,6 +211,25 @@ class BatchRepository:
             (wanted, batch_id, owner),
         )
 
-    def remove(self, batch_id: str) -> None:
-        """Forget a batch and its jobs."""
-        self._database.execute("DELETE FROM batches WHERE id=?", (batch_id,))
+    def unchanged(self, batches: Iterable[BatchRecord]) -> list[str]:
+        """Ids of those that still stand as they were read; nobody changes them before this transaction ends."""
+        stood = {batch.id: (batch.epoch, batch.sequence) for batch in batches}
+        lock = "FOR UPDATE" if self._database.postgresql else ""
+        sql = f"SELECT id, epoch, sequence FROM batches WHERE id {self._database.among} AND {_KEPT} {lock}"
+        rows = self._database.execute(sql, (self._database.listed(stood),)).fetchall()
+        return [batch_id for batch_id, *stands in rows if stood[batch_id] == tuple(stands)]
+
+    def hide(self, batch_id: str, at: float) -> None:
+        """Begin to delete a batch: from now on nobody sees it."""
+        self._database.execute("UPDATE batches SET deleted_at=? WHERE id=?", (at, batch_id))
+
+    def hidden(self, batch_id: str | None = None) -> list[str]:
+        """Ids of the batches, or this one, whose deletion was begun."""
+        one, parameters = ("AND id=?", [batch_id]) if batch_id is not None else ("", [])
+        sql = f"SELECT id FROM batches WHERE deleted_at IS NOT NULL {one}"
+        return [each for (each,) in self._database.execute(sql, parameters).fetchall()]
+
+    def remove(self, *batch_ids: str) -> None:
+        """Forget batches and their jobs."""
+        listed = self._database.listed(batch_ids)
+        self._database.execute(f"DELETE FROM batches WHERE id {self._database.among}", (listed,))

@@ -18,13 +18,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import peewee
-from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
 
 from storage.clocks import awake_or_not
+from storage.connections import DatabaseClosed, DatabaseError, PooledSqlite
 from storage.secrets import Secrets, place_of, read_url
+
+__all__ = ["Database", "DatabaseClosed", "DatabaseError", "is_outage"]
 
 if TYPE_CHECKING:
     from storage.tables import Tables
@@ -33,16 +35,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 BUSY_SECONDS = 5.0
-IDLE_IN_TRANSACTION_MILLISECONDS = 5000
-_NOTICES_A_LOST_HOST = {
-    "connect_timeout": 10,
-    "tcp_user_timeout": 20_000,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-}
-"""What libpq is told, in seconds (the second one in milliseconds): a host that says nothing any more, not even that it
-is gone, is away. The system's own patience, 15 minutes or two hours, would hold up all that a process was handed."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 HISTORIES = {"schema_migration": MIGRATIONS, "schema_addition": MIGRATIONS / "additions"}
 """The runner's tables of what was applied, and the folder of each. Additions only add (tables, columns with a default,
@@ -52,19 +44,6 @@ indexes): the version before opens and uses a database that has them, since it d
 _SQLITE_OUTAGES = ("locked", "busy", "full", "disk i/o error", "unable to open", "readonly", "read-only")
 # PostgreSQL's classes: connection (08), resources (53), operator intervention (57), deadlock and serialization (40).
 _POSTGRESQL_OUTAGES = ("08", "53", "57", "40")
-
-
-class DatabaseError(Exception):
-    """The database can't be used: the text names it, what is wrong and the way out."""
-
-
-class _Sqlite(PooledSqliteDatabase):
-    """After some failures, a full disk for one, SQLite has rolled back by itself."""
-
-    def rollback(self) -> None:
-        """Roll back what there is: a second time would be an error of its own, and hide the first."""
-        if self.connection().in_transaction:
-            super().rollback()
 
 
 class Database:
@@ -77,12 +56,21 @@ class Database:
         self.path: Path | None = None
         self._secrets = Secrets(urls=[url])
         self._ahead: float | None = None
+        self.broken_off = False
+        """Writes that go on when it is closed end here."""
         self.peewee: Any = self._postgresql(url) if self.postgresql else self._sqlite(url)
         clock = "date_part('epoch', clock_timestamp())" if self.postgresql else "(julianday('now')-2440587.5)*86400.0"
         self.clock = clock
         """The database's time in seconds since 1970, as SQL. (SQLite's unixepoch('subsec') needs 3.42.)"""
         self.among = "= ANY(?)" if self.postgresql else "IN (SELECT value FROM json_each(?))"
         """Behind a column: it has one of the texts that `listed` gives for the parameter. One text for any number."""
+
+        self.pairs = (
+            "SELECT value ->> 0, (value ->> 1)::integer FROM json_array_elements(?::json)"
+            if self.postgresql
+            else "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+        )
+        """Rows of a text and a number, from a JSON list of such pairs."""
 
     def _sqlite(self, url: str) -> Any:
         if not url.startswith("sqlite:///"):
@@ -91,12 +79,9 @@ class Database:
                 f"or {_POSTGRESQL_URL}"
             )
         self.path = Path(unquote(url.removeprefix("sqlite:///"))).absolute()
-        busy = int(BUSY_SECONDS * 1000)  # peewee's own `timeout` goes to the pool here
+        busy = int(BUSY_SECONDS * 1000)
         pragmas = {"busy_timeout": busy, "journal_mode": "wal", "synchronous": "full", "foreign_keys": 1}
-        return _Sqlite(
-            str(self.path), pragmas=pragmas, max_connections=None, autoconnect=False,
-            check_same_thread=False,
-        )  # fmt: skip
+        return PooledSqlite(str(self.path), pragmas=pragmas, autoconnect=False, check_same_thread=False)
 
     def _postgresql(self, url: str) -> Any:
         try:
@@ -111,16 +96,16 @@ class Database:
                 "DATABASE_URL can't be used: in a user and a password write @ as %40 and / as %2F; "
                 f"expected {_POSTGRESQL_URL}"
             )
-        return PooledPostgresqlDatabase(
-            # libpq reads the whole URL itself: options such as sslmode stay the user's.
-            url.replace("postgres://", "postgresql://", 1),
-            max_connections=None,
-            autoconnect=False,
-            prefer_psycopg3=True,
-            **{name: value for name, value in _NOTICES_A_LOST_HOST.items() if name not in parse_qs(parts.query)},
-            # A process that is suspended in a transaction would hold a batch's row, and nobody could take it over.
-            options=f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MILLISECONDS}",
-        )
+        try:
+            import psycopg  # noqa: F401  (peewee says nothing of what is the matter with it)
+        except ImportError as error:
+            raise DatabaseError(
+                f"DATABASE_URL={place_of(url)!r} needs the PostgreSQL driver ({error}); "
+                "install it: pip install 'sora-batch[postgresql]'"
+            ) from error
+        from storage.postgresql import PooledPostgresql
+
+        return PooledPostgresql(url)
 
     @functools.cached_property
     def tables(self) -> Tables:
@@ -167,6 +152,7 @@ class Database:
         """Run a query outside a transaction; once more if the pool's connection had died.
 
         Raises:
+            DatabaseClosed: it was closed before, or meanwhile.
             DatabaseError: the database is away, locked, corrupt or newer than the program.
         """
         try:
@@ -176,14 +162,22 @@ class Database:
             except peewee.DatabaseError as error:
                 if not (self.postgresql and is_outage(error)):
                     raise
-                self.peewee.close_idle()
+                self.peewee.end_idle()
                 with self.connection():
                     return query()
         except peewee.DatabaseError as error:
+            if self.peewee.ended:  # it was broken off
+                raise DatabaseClosed(f"the database {self.place} is closed") from self._shown(error)
             raise self.explained(error) from self._shown(error)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """Run ready SQL (`?` marks a parameter). For the hot statements: building them costs more than running them."""
+        """Run ready SQL (`?` marks a parameter). For the hot statements: building them costs more than running them.
+
+        Raises:
+            DatabaseClosed: it was closed, and this would have gone on for too long.
+        """
+        if self.broken_off:
+            raise DatabaseClosed(f"the database {self.place} is closed")
         return self.peewee.execute_sql(sql.replace("?", "%s") if self.postgresql else sql, parameters)
 
     def now(self) -> float:
@@ -218,7 +212,7 @@ class Database:
             with self._alone():
                 self._migrate()
                 self.now()
-        except (peewee.DatabaseError, peewee.ImproperlyConfigured, OSError) as error:
+        except (peewee.DatabaseError, OSError) as error:
             raise self.explained(error) from self._shown(error)
 
     def _check_writable(self) -> None:
@@ -301,8 +295,11 @@ class Database:
             advice = "make room on its disk"
         elif "not a database" in lower or "malformed" in lower:
             advice = "the file is damaged or no SQLite database: restore it, or set DATABASE_URL to another file"
-        elif isinstance(error, peewee.ImproperlyConfigured):
-            advice = "pip install 'sora-batch[postgresql]'"
+        elif "unsupported startup parameter: options" in lower:
+            advice = (
+                "the pooler takes no `options` (DATABASE_URL, PGOPTIONS): set them by ALTER ROLE ... SET, or name "
+                "PostgreSQL itself"
+            )
         else:
             advice = "check DATABASE_URL and that it may be written"
         return DatabaseError(f"the database {self.place} can't be used: {text}; {advice}")
@@ -317,9 +314,22 @@ class Database:
         """The cause of what is raised; None: it quotes a secret, which a traceback would show."""
         return error if self._secrets.mask(str(error)) == str(error) else None
 
-    def close(self) -> None:
-        """Close every connection."""
-        self.peewee.close_all()
+    def break_off(self) -> None:
+        """End what other threads do with it: their statements fail, and what they began is rolled back."""
+        self.broken_off = True
+        self.peewee.interrupt()
+
+    def close(self, seconds: float = 2.0) -> bool:
+        """End every connection, each in the thread that uses it; what takes longer than `seconds` is broken off.
+
+        Returns:
+            Whether all have ended. Those that a thread is still busy with end when it gives them back.
+        """
+        self.peewee.end()
+        if self.peewee.unused(seconds):
+            return True
+        self.break_off()
+        return bool(self.peewee.unused(seconds))
 
 
 _POSTGRESQL_URL = "postgresql://USER:PASSWORD@HOST/NAME"

@@ -39,10 +39,15 @@ class Inbox:
         """Keep how a command was answered."""
         self._database.execute("UPDATE inbox SET answer=? WHERE source=? AND id=?", (answer, source, command_id))
 
-    def prune(self, before: float) -> int:
-        """Forget the commands that were taken before a moment.
+    def prune(self, before: float, limit: int = 1000) -> int:
+        """Forget some of the commands that were taken before a moment.
 
         Returns:
             How many went.
         """
-        return int(self._database.execute("DELETE FROM inbox WHERE received_at < ?", (before,)).rowcount)
+        cursor = self._database.execute(
+            "DELETE FROM inbox WHERE (source, id) IN "
+            "(SELECT source, id FROM inbox WHERE received_at < ? ORDER BY received_at LIMIT ?)",
+            (before, limit),
+        )
+        return int(cursor.rowcount)

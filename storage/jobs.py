@@ -12,6 +12,7 @@ from storage.states import FINAL_JOB, JobStatus
 _FIXED = {"id", "batch_id", "position", "metadata", "created_at"}
 _CHANGED = ", ".join(f"{name}=excluded.{name}" for name in names_of(JobRecord) if name not in _FIXED)
 _OPEN = f"AND status NOT IN ({', '.join(repr(status.value) for status in sorted(FINAL_JOB))})"
+_AS_IT_IS = "ON CONFLICT DO NOTHING"
 _CHUNK = 500
 
 
@@ -24,7 +25,13 @@ class JobRepository:
         self._add = Insert(database, "jobs", JobRecord)
         self._save = Insert(database, "jobs", JobRecord, f"ON CONFLICT (id) DO UPDATE SET {_CHANGED}")
         self._references = Rows(database, "input_references", ReferenceRecord)
-        self._keep = Insert(database, "input_references", ReferenceRecord, "ON CONFLICT DO NOTHING")
+        # PostgreSQL: what is there is locked, so that nobody removes it before the jobs that use it can be seen.
+        kept = "ON CONFLICT (digest) DO UPDATE SET digest=excluded.digest" if database.postgresql else _AS_IT_IS
+        self._keep = Insert(database, "input_references", ReferenceRecord, kept)
+        digest = "j.reference ->> 'digest'" if database.postgresql else "json_extract(j.reference, '$.digest')"
+        self._unused = (
+            f"NOT EXISTS (SELECT 1 FROM jobs j WHERE j.reference IS NOT NULL AND {digest}=input_references.digest)"
+        )
 
     def add(self, jobs: list[JobRecord]) -> None:
         """Store new jobs."""
@@ -72,3 +79,43 @@ class JobRepository:
         if reference is None:
             raise LookupError(f"no input reference with the digest {digest} is stored")
         return reference
+
+    def digests_of(self, batch_id: str) -> list[str]:
+        """The input references that a batch's jobs use."""
+        some = "WHERE batch_id=? AND reference IS NOT NULL"
+        jobs = self._rows.select(some, (batch_id,))
+        return sorted({job.reference["digest"] for job in jobs if job.reference and "digest" in job.reference})
+
+    def unused_references(self, after: str, limit: int, size: int, among: list[str] | None = None) -> list[str]:
+        """Some references behind `after`, or of these, that no job uses: as many as have `size` bytes, at least one."""
+        listed, parameters = "", [after]
+        if among is not None:
+            listed, parameters = f"AND digest {self._database.among}", [after, self._database.listed(among)]
+        sql = f"SELECT digest, length(data) FROM input_references WHERE digest > ? {listed} AND {self._unused} "
+        rows = self._database.execute(f"{sql} ORDER BY digest LIMIT ?", [*parameters, limit]).fetchall()
+        chosen: list[str] = []
+        for digest, length in rows:
+            size -= length
+            if chosen and size < 0:
+                break
+            chosen.append(digest)
+        return chosen
+
+    def drop_references(self, digests: list[str]) -> int:
+        """Remove those of these references that no job uses. Returns how many went."""
+        listed = self._database.listed(digests)
+        if self._database.postgresql:  # a statement of its own: the next one sees the jobs of whoever had the lock
+            sql = f"SELECT digest FROM input_references WHERE digest {self._database.among} ORDER BY digest FOR UPDATE"
+            self._database.execute(sql, (listed,))
+        sql = f"DELETE FROM input_references WHERE digest {self._database.among} AND {self._unused}"
+        return int(self._database.execute(sql, (listed,)).rowcount)
+
+    def some_of(self, batch_id: str, limit: int) -> list[str]:
+        """Ids of some of a batch's jobs."""
+        sql = "SELECT id FROM jobs WHERE batch_id=? ORDER BY position LIMIT ?"
+        return [job_id for (job_id,) in self._database.execute(sql, (batch_id, limit)).fetchall()]
+
+    def remove(self, job_ids: list[str]) -> None:
+        """Forget jobs of a batch that is being deleted."""
+        listed = self._database.listed(job_ids)
+        self._database.execute(f"DELETE FROM jobs WHERE id {self._database.among}", (listed,))

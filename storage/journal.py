@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -39,15 +40,29 @@ class Journal:
         newest = self._database.execute("SELECT MAX(sequence) FROM journal WHERE batch_id=?", (batch_id,)).fetchone()
         return int(newest[0] or 0)
 
-    def prune(self, before: float) -> int:
-        """Remove the journals of batches that ended before a moment, and of deleted ones.
+    def first_sequence(self, batch_id: str) -> int | None:
+        """The oldest number that was not pruned, None without any."""
+        oldest = self._database.execute("SELECT MIN(sequence) FROM journal WHERE batch_id=?", (batch_id,)).fetchone()
+        return None if oldest[0] is None else int(oldest[0])
+
+    def old(self, before: float, after: tuple[str, int], limit: int) -> list[tuple[str, int]]:
+        """Some events behind `after` of batches that ended before a moment, and of deleted ones: batch and number."""
+        sql = (
+            "SELECT j.batch_id, j.sequence FROM journal j LEFT JOIN batches b ON b.id=j.batch_id "
+            "WHERE (j.batch_id, j.sequence) > (?, ?) AND j.created_at < ? AND (b.id IS NULL OR b.completed_at < ?) "
+            "ORDER BY j.batch_id, j.sequence LIMIT ?"
+        )
+        return list(map(tuple, self._database.execute(sql, (*after, before, before, limit)).fetchall()))
+
+    def prune(self, events: list[tuple[str, int]], before: float) -> int:
+        """Remove these, but for those of a batch that runs again.
 
         Returns:
             How many events went.
         """
         cursor = self._database.execute(
-            "DELETE FROM journal WHERE created_at < ? AND batch_id NOT IN "
-            "(SELECT id FROM batches WHERE completed_at IS NULL OR completed_at >= ?)",
-            (before, before),
+            f"DELETE FROM journal WHERE (batch_id, sequence) IN ({self._database.pairs}) AND NOT EXISTS "
+            "(SELECT 1 FROM batches b WHERE b.id=batch_id AND (b.completed_at IS NULL OR b.completed_at >= ?))",
+            (json.dumps(events), before),
         )
         return int(cursor.rowcount)

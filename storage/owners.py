@@ -55,9 +55,14 @@ class Owners:
         """Note that an owner is dead: its batches are free at once."""
         self._database.execute("UPDATE owners SET lease_until=0 WHERE id=?", (owner_id,))
 
-    def prune(self) -> None:
-        """Forget owners whose lease ran out a day ago."""
-        self._database.execute(f"DELETE FROM owners WHERE lease_until < {self._database.clock} - 86400")
+    def prune(self, limit: int = 1000) -> int:
+        """Forget some owners whose lease ran out a day ago. Returns how many went."""
+        cursor = self._database.execute(
+            "DELETE FROM owners WHERE id IN "
+            f"(SELECT id FROM owners WHERE lease_until < {self._database.clock} - 86400 LIMIT ?)",
+            (limit,),
+        )
+        return int(cursor.rowcount)
 
 
 def this_process() -> OwnerRecord:

@@ -15,6 +15,10 @@ from storage.records import EventRecord
 _BEGUN = ""
 """No batch has this id: its row says that events are published from this database."""
 _MARKS = 500
+_ORPHAN = (
+    "NOT EXISTS (SELECT 1 FROM journal j WHERE j.batch_id=publications.batch_id) "
+    "AND NOT EXISTS (SELECT 1 FROM batches b WHERE b.id=publications.batch_id)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +73,13 @@ class Publications:
                 [value for mark in chunk for value in mark],
             )
 
-    def delete(self, batch_id: str, last: int) -> None:
-        """Note that a batch is no more, whose last event is this one: nobody else would find its journal."""
+    def delete(self, lasts: Mapping[str, int]) -> None:
+        """Note that batches are no more, and the last event of each: nobody else would find their journals."""
+        rows = ", ".join(["(?, 0, FALSE, ?)"] * len(lasts))
         self._database.execute(
-            "INSERT INTO publications (batch_id, published, skipped, deleted) VALUES (?, 0, FALSE, ?) "
+            f"INSERT INTO publications (batch_id, published, skipped, deleted) VALUES {rows} "
             "ON CONFLICT (batch_id) DO UPDATE SET deleted=excluded.deleted",
-            (batch_id, last),
+            [value for last in sorted(lasts.items()) for value in last],
         )
 
     def behind(self, *, recorded_before: float, ended_after: float) -> dict[str, int]:
@@ -112,12 +117,15 @@ class Publications:
             found.append(Unpublished(batch_id, watermark, events[:limit], more=len(events) > limit))
         return found
 
-    def prune(self) -> int:
-        """Forget the watermarks of batches that have no journal any more. Returns how many went."""
+    def orphans(self, after: str, limit: int) -> list[str]:
+        """Some batches behind `after` that have a watermark, and no journal any more."""
+        sql = f"SELECT batch_id FROM publications WHERE batch_id > ? AND {_ORPHAN} ORDER BY batch_id LIMIT ?"
+        return [batch_id for (batch_id,) in self._database.execute(sql, (max(after, _BEGUN), limit)).fetchall()]
+
+    def prune(self, batch_ids: list[str]) -> int:
+        """Forget the watermarks of those that still have no journal. Returns how many went."""
         cursor = self._database.execute(
-            "DELETE FROM publications WHERE batch_id <> ? AND NOT EXISTS "
-            "(SELECT 1 FROM journal j WHERE j.batch_id=publications.batch_id) "
-            "AND NOT EXISTS (SELECT 1 FROM batches b WHERE b.id=publications.batch_id)",
-            (_BEGUN,),
+            f"DELETE FROM publications WHERE batch_id {self._database.among} AND {_ORPHAN}",
+            (self._database.listed(batch_ids),),
         )
         return int(cursor.rowcount)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from storage.database import Database, DatabaseError, is_outage
+from storage.database import Database, DatabaseClosed, is_outage
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -70,13 +70,27 @@ class Recorder:
         """Have `run` called outside a transaction, after everything that was handed over before."""
         return self._put(run, writes=False)
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Work off what was handed over, then stop. What a database that is away still holds up fails."""
+    def close(self, timeout: float = 5.0) -> bool:
+        """Work off what was handed over, then stop. What a database that is away still holds up fails.
+
+        A write that takes longer is broken off: it is rolled back, and fails.
+
+        Returns:
+            Whether the thread has ended. One that is busy with something else ends after it.
+        """
         if not self._closing.is_set():
             self._tasks.put(None)
             self._thread.join(timeout / 2)
             self._closing.set()
             self._thread.join(timeout / 2)
+            if self._thread.is_alive():
+                logger.warning(
+                    "closing: a write takes longer than %g s; it is broken off and rolled back", timeout,
+                    extra={"action": "close", "database": self._database.place},
+                )  # fmt: skip
+                self._database.break_off()
+                self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _put(self, run: Callable[[], T], *, writes: bool, patience: float = math.inf) -> Future[T]:
         answer: Future[T] = Future()
@@ -87,17 +101,27 @@ class Recorder:
 
     def _run(self) -> None:
         stopping = False
-        while not stopping:
-            group, stopping = self._gather()
-            try:
-                self._handle(group)
-            except BaseException as error:  # noqa: BLE001  (whoever waits must hear of it)
-                for task in group:
-                    if not task.answer.done():
-                        task.answer.set_exception(error)
-        self._over.set()
-        self._database.peewee.close()
-        self._refuse_the_rest()
+        try:
+            while not stopping:
+                group, stopping = self._gather()
+                try:
+                    self._handle(group)
+                except BaseException as error:  # noqa: BLE001  (whoever waits must hear of it)
+                    for task in group:
+                        self._fail(task, error)
+                if self._database.path is not None:
+                    self._database.peewee.close()  # a fork may come (see storage.connections)
+        finally:
+            self._over.set()
+            self._database.peewee.discard()
+            self._refuse_the_rest()
+
+    def _fail(self, task: _Task, error: BaseException) -> None:
+        if not task.answer.done():
+            task.answer.set_exception(self._closed() if self._database.broken_off else error)
+
+    def _closed(self) -> DatabaseClosed:
+        return DatabaseClosed(f"the database {self._database.place} is closed")
 
     def _refuse_the_rest(self) -> None:
         """After the end, in any thread: what comes late is answered all the same."""
@@ -105,7 +129,7 @@ class Recorder:
             while True:
                 late = self._tasks.get_nowait()
                 if late is not None and late.answer.set_running_or_notify_cancel():
-                    late.answer.set_exception(DatabaseError(f"the database {self._database.place} is closed"))
+                    late.answer.set_exception(self._closed())
 
     def _gather(self) -> tuple[list[_Task], bool]:
         """Wait for one task, then take what else has arrived; a None says that it was the last."""
@@ -129,7 +153,7 @@ class Recorder:
                 self._commit([task for task in group if task.writes])
                 group = [task for task in group if not task.answer.done()]
                 for task in group:
-                    _answer(task)
+                    self._answer(task)
                 group = []
                 self.away = None
             except Exception as error:
@@ -145,7 +169,7 @@ class Recorder:
                         "error": str(error).strip(),
                     },
                 )
-                self._database.peewee.manual_close()
+                self._database.peewee.discard()
                 self._closing.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 for task in group:
@@ -163,7 +187,7 @@ class Recorder:
             if is_outage(error):
                 raise
             if len(group) == 1:
-                group[0].answer.set_exception(error)
+                self._fail(group[0], error)
                 return
             # Somebody's write is wrong; nobody else shall suffer for it.
             for task in group:
@@ -172,13 +196,12 @@ class Recorder:
         for task, value in zip(group, values, strict=True):
             task.answer.set_result(value)
 
-
-def _answer(task: _Task) -> None:
-    try:
-        value = task.run()
-    except Exception as error:
-        if is_outage(error):
-            raise
-        task.answer.set_exception(error)
-    else:
-        task.answer.set_result(value)
+    def _answer(self, task: _Task) -> None:
+        try:
+            value = task.run()
+        except Exception as error:
+            if is_outage(error):
+                raise
+            self._fail(task, error)
+        else:
+            task.answer.set_result(value)

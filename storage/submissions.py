@@ -205,3 +205,11 @@ class SubmissionRepository:
             f"WHERE batch_id=? AND {_LIVE} AND job_id {self._database.among}",
             (batch_id, self._database.listed(job_ids)),
         )
+
+    def abandon_all(self, batch_ids: Iterable[str]) -> None:
+        """The same, for all jobs of batches that are deleted."""
+        self._database.execute(
+            f"UPDATE submissions SET state='{SubmissionState.ABANDONED}' "
+            f"WHERE batch_id {self._database.among} AND {_LIVE}",
+            (self._database.listed(batch_ids),),
+        )

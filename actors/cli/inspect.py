@@ -19,6 +19,7 @@ from actors.cli.options import (
     opened,
     parse_metadata,
     prepare,
+    warn,
 )
 from storage.states import BatchStatus, SubmissionState
 
@@ -98,11 +99,15 @@ def history(
 ) -> None:
     """Show what happened to a batch, one event a line.
 
-    Below them, unless with --json, what the server answered when it was asked to delete cancelled videos.
+    Below them, unless with --json, what the server answered when it was asked to delete cancelled videos. What was
+    pruned is said on standard error.
     """
     from actors.cli.table import say
 
     with opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
+        pruned = service.pruned(batch_id)
+        if pruned >= from_sequence:
+            warn("event 1 was pruned" if pruned == 1 else f"events 1 to {pruned} were pruned")
         for event in service.history(batch_id, from_sequence):
             if json:
                 typer.echo(_document(event))

@@ -14,6 +14,7 @@ from actors.errors import SoraBatchError
 
 if TYPE_CHECKING:
     from actors.model import CancellationSummary
+    from actors.upkeep import PruneReport
 
 
 def cancel(
@@ -78,21 +79,55 @@ def prune(
     ] = "30d",
     batches: Annotated[bool, typer.Option("--batches", help="Forget the batches too, not only their history.")] = False,
     json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Remove the history of batches that ended long ago. Video files stay."""
+    """Remove the history of batches that ended long ago. Video files stay.
+
+    It may take a while, and be interrupted: others write in between, and the next one goes on.
+    """
     from actors.cli.table import print_json, say
-    from actors.cli.text import count, parse_span
+    from actors.cli.text import parse_span
 
     span = parse_span(older_than)
-    with opened(verbose=verbose) as service:
-        report = service.prune(span, delete_batches=batches)
+    with opened(verbose=verbose) as service, _counting(shown=not (json or quiet)) as told:
+        report = service.prune(span, delete_batches=batches, progress=told)
         place = service.database_place
     if json:
         print_json({"events": report.events, "batches": report.batches})
     else:
-        forgotten = f" and {count(report.batches, 'batch')}" if batches else ""
-        say(f"removed {count(report.events, 'event')}{forgotten} from {place}")
+        say(f"removed {_removed(report)} from {place}")
+
+
+@contextmanager
+def _counting(*, shown: bool) -> Iterator[Callable[[PruneReport], object]]:
+    """Count on a terminal what is gone; say so where it is interrupted."""
+    import sys
+
+    last: list[PruneReport] = []
+    try:
+        if not (shown and sys.stderr.isatty()):
+            yield last.append
+            return
+        from rich.console import Console
+
+        with Console(stderr=True).status("removing ...") as status:
+
+            def tell(report: PruneReport) -> None:
+                last[:] = [report]
+                status.update(f"removed {_removed(report)} ...")
+
+            yield tell
+    except KeyboardInterrupt:
+        warn(f"interrupted: removed {_removed(last[-1]) if last else 'nothing'}; the next prune goes on")
+        raise
+
+
+def _removed(report: PruneReport) -> str:
+    from actors.cli.text import count
+
+    forgotten = f" and {count(report.batches, 'batch')}" if report.batches else ""
+    return f"{count(report.events, 'event')}{forgotten}"
 
 
 def _sentences(summary: CancellationSummary) -> str:

@@ -230,7 +230,7 @@ class BatchClient:
                 raise unanswered(self.broker, what, self.timeout, queued=queued)
 
     def _connected(self) -> Line:
-        if self._line is None:
+        if self._line is None or self._line.inherited:
             # What could not be read as a command is answered without a batch's id.
             self._line = Line(self.broker, (EVENTS, f"{REJECTED}._"))
             self._was_connected = True

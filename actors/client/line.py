@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
 import uuid
@@ -165,6 +166,7 @@ class Line:
     @hush()
     def __init__(self, broker: Broker, *bindings: tuple[str, str]) -> None:
         """Connect; `bindings`: pairs of an exchange and a key, of what to receive."""
+        self._process = os.getpid()
         parameters = topology.connection_parameters(broker.url)
         parameters.blocked_connection_timeout = _BLOCKED_SECONDS
         self._connection = pika.BlockingConnection(parameters)
@@ -250,9 +252,14 @@ class Line:
     @hush()
     def close(self) -> None:
         """Let go of the connection; what its queue still holds is dropped."""
-        if self._connection.is_open:
+        if self._connection.is_open and not self.inherited:
             with suppress(*LOST):
                 self._connection.close()
+
+    @property
+    def inherited(self) -> bool:
+        """Whether the process was forked since: the connection is the other process's."""
+        return self._process != os.getpid()
 
     def _take(self, _: Any, method: Any, __: Any, body: bytes) -> None:
         self._received.append((method.routing_key, body))

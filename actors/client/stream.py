@@ -70,7 +70,7 @@ class _Source:
             raise unreachable(self._broker, error) from error
 
     def _open(self) -> Line:
-        if self._line is None:
+        if self._line is None or self._line.inherited:
             self._line = Line(self._broker, *self._bindings)
             self._attempts.opened()
             self._connected(self._line)

@@ -34,7 +34,7 @@ from actors.commands.command import (
     parse,
     within_data,
 )
-from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, StorageError
+from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, ServiceClosed, StorageError
 from actors.intake import changed_columns, new_batch
 from actors.service import BatchService
 from actors.wishes import Cancel, Create, OtherBody, Process, Receipt, Replay, Retry, Show, UnknownBatch, Wish
@@ -193,12 +193,14 @@ class CommandHandler:
         """Do it, and again while the database is away.
 
         Raises:
-            Later: it is away for too long, or we are to stop.
+            Later: it is away for too long, or we are to stop, or the service is closed.
         """
         pause, deadline = _FIRST_PAUSE, time.monotonic() + OUTAGE_PATIENCE
         while True:
             try:
                 return act()
+            except ServiceClosed as error:
+                raise Later(str(error)) from error
             except StorageError as error:
                 if not _passes(error):
                     raise

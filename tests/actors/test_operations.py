@@ -533,6 +533,38 @@ def test_a_retry_of_nothing_is_refused(retry, storage, job_ids, error, words):
     assert storage.journal.read("nature") == []
 
 
+class Counted(str):  # noqa: SLOT000
+    """An id that counts how often one is compared with another."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_a_retry_that_names_many_jobs_and_changes_takes_no_more_time_for_each(retry, storage):
+    """The only thread that writes does it."""
+    count = 400
+    failure = Failure(ErrorCode.TIMEOUT, "x").document()
+    jobs = some_jobs(count, status=J.FAILED, error=failure)
+    put(storage, a_batch(status="failed", failed=count, total=count), jobs)
+    names = [Counted(job.id) for job in jobs]
+    changes = {Counted(job.id): {"prompt": "anew"} for job in jobs}
+    Counted.compared = 0
+    assert retry(names * 5, changes) == [job.id for job in jobs]
+    assert Counted.compared < 20 * count
+
+
+def test_a_blanket_retry_that_leaves_many_jobs_alone_takes_no_more_time_for_each(retry, storage):
+    codes = [ErrorCode.SUBMISSION_UNKNOWN, ErrorCode.TIMEOUT] * 100
+    error = {code: Failure(code, "x").document() for code in codes}
+    jobs = [a_job(number, status=J.FAILED, error=error[code]) for number, code in enumerate(codes, 1)]
+    put(storage, a_batch(status="failed", failed=200, total=200), jobs)
+    assert retry() == [job.id for job in jobs[1::2]]
+
+
 # --- delete
 
 

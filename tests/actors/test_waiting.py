@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from actors.errors import BatchReleased, StorageError
+from actors.errors import BatchReleased, ServiceClosed, StorageError
 from actors.waiting import Waiting
 
 PATIENCE = 20
@@ -62,3 +62,13 @@ def test_closing_without_anybody_waiting_is_nothing():
     waiting = Waiting()
     waiting.close(BatchReleased)
     waiting.answer([], "nobody")
+
+
+def test_after_its_end_nobody_is_let_wait_for_ever(waiting):
+    (early,) = waiting.add(["a"])
+    taken = waiting.take("a")
+    waiting.close(BatchReleased)
+    with pytest.raises(ServiceClosed):
+        waiting.add(["b"])
+    waiting.answer(taken, "the batch")
+    assert early.result(0) == "the batch"

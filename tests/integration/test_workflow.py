@@ -1,6 +1,7 @@
 """The complete way of batches: from the request to the files on disk."""
 
 import asyncio
+import base64
 import gc
 import json
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -21,6 +23,7 @@ from actors.aio import AsyncBatchService
 from actors.errors import BatchReleased, Conflict, InvalidRequest, NotFound, SoraBatchError
 from actors.model import Batch
 from actors.service import BatchService
+from actors.upkeep import PruneReport
 from tests.integration.support import (
     PATIENCE,
     ROOT,
@@ -29,6 +32,7 @@ from tests.integration.support import (
     check_journal,
     check_paid_once,
     numbered,
+    rows,
     settings_from,
     until,
     videos,
@@ -538,3 +542,48 @@ def test_files_of_another_databases_batch_are_not_deleted(service: BatchService,
     with pytest.raises(NotFound):
         service.delete_batch("b")
     assert (tmp_path / "videos" / "b").exists()
+
+
+PICTURE = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(1000)).decode()
+
+
+def test_a_reference_goes_with_the_last_batch_that_uses_it(service: BatchService, tmp_path: Path) -> None:
+    for batch_id in ("a", "b", "c"):
+        service.create_batch({"id": batch_id, "videos": [{"prompt": "x", "input_reference": PICTURE}]})
+        service.cancel_batch(batch_id)
+    for batch_id, left in (("a", 1), ("b", 1), ("c", 0)):
+        service.delete_batch(batch_id)
+        assert len(rows(tmp_path, "SELECT digest FROM input_references")) == left
+
+
+def test_a_reference_goes_when_the_batches_that_use_it_are_pruned(service: BatchService, tmp_path: Path) -> None:
+    service.create_batch({"id": "a", "videos": [{"prompt": "x", "input_reference": PICTURE}]})
+    service.cancel_batch("a")
+    service.prune(timedelta(0))
+    assert len(rows(tmp_path, "SELECT digest FROM input_references")) == 1
+    assert service.prune(timedelta(0), delete_batches=True).batches == 1
+    assert rows(tmp_path, "SELECT digest FROM input_references") == []
+
+
+def test_a_list_behind_an_unknown_batch_is_not_found(service: BatchService) -> None:
+    service.create_batch({"id": "a", "videos": [{"prompt": "x"}]})
+    assert service.list_batches(after="a") == []
+    with pytest.raises(NotFound, match="there is no batch 'b'"):
+        service.list_batches(after="b")
+
+
+def test_while_it_is_pruned_others_write(start_service: Callable[..., BatchService]) -> None:
+    service, other = start_service(batch_max_size=1000), start_service()
+    for batch_id in ("a", "b", "other"):
+        service.create_batch({"id": batch_id, "videos": [{"prompt": "x"}] * 600})
+        service.cancel_batch(batch_id)
+    written = []
+
+    def write(report: PruneReport) -> None:
+        written.append(report)
+        other.update_metadata("other", {"written": len(written)})
+
+    other.retry_batch("other")  # it has not ended any more
+    assert service.prune(timedelta(0), delete_batches=True, progress=write).batches == 2
+    assert len(written) >= 4
+    assert [(batch.id, batch.metadata) for batch in service.list_batches()] == [("other", {"written": len(written)})]

@@ -58,7 +58,7 @@ def find_or_install() -> Programs:
 
 
 def find() -> Programs | None:
-    run_as = _unprivileged()
+    run_as = unprivileged()
     return next((programs for folder in _folders() if (programs := _programs_in(folder, run_as))), None)
 
 
@@ -103,7 +103,8 @@ def _version(program: Path, run_as: RunAs) -> str | None:
     return version[0] if version else None
 
 
-def _unprivileged() -> RunAs:
+def unprivileged() -> RunAs:
+    """As whom such a program runs: root is refused."""
     if os.geteuid() != 0:
         return {}
     for name in ("postgres", "nobody"):

@@ -293,7 +293,58 @@ def test_what_ended_long_ago_is_found(batches):
     batches.add(a_batch("old", completed_at=NOON))
     batches.add(a_batch("young", completed_at=NOON + 9))
     batches.add(a_batch("open"))
-    assert batches.ended_before(NOON + 1) == ["old"]
+    batches.add(a_batch("older", completed_at=NOON - 1))
+    assert [batch.id for batch in batches.ended_before(NOON + 1, 9)] == ["older", "old"]
+    assert [batch.id for batch in batches.ended_before(NOON + 1, 1)] == ["older"]
+
+
+def test_a_batch_that_is_being_deleted_is_seen_by_nobody(batches):
+    for name in ("kept", "going"):
+        batches.add(a_batch(name, status=BatchStatus.FAILED, completed_at=NOON))
+    batches.hide("going", NOON)
+    assert (batches.hidden(), batches.hidden("kept"), batches.hidden("going")) == (["going"], [], ["going"])
+    assert batches.get("going") is batches.locked("going") is None
+    assert (
+        [batch.id for batch in batches.find()] == [batch.id for batch in batches.ended_before(NOON + 1, 9)] == ["kept"]
+    )
+
+
+def test_what_has_changed_since_it_was_read_is_told(batches):
+    read = [a_batch("same", epoch=3), a_batch("other", epoch=3), a_batch("gone")]
+    batches.add(read[0])
+    batches.add(a_batch("other", epoch=4))
+    assert batches.unchanged(read) == ["same"]
+
+
+HOSTILE = ["it's", 'q"t', "a.b", "", "0", "$", '$."a"', "{a}", "a,b", "%s", "%", "?", "\\", "\n", "ü", "x') OR 1=1 --"]
+
+
+@pytest.mark.parametrize("key", HOSTILE)
+def test_every_key_of_metadata_can_be_asked_for(batches, key):
+    batches.add(a_batch("has", metadata={key: "y", "other": 1}))
+    batches.add(a_batch("has not", metadata={f"{key}x": "y", "y": key}))
+    assert [batch.id for batch in batches.find(metadata={key: "y"})] == ["has"]
+    assert batches.find(metadata={key: "z"}) == []
+    assert [batch.id for batch in batches.find(metadata={key: "y", "other": 1})] == ["has"]
+
+
+VALUES = ["1", 1, True, False, 0, 1.5, [1, {"x": 2}], {"x": [1, "é"]}, "true", "null", "é", "", 12345678901234567890]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_metadata_are_compared_as_json(batches, value):
+    for number, each in enumerate(VALUES):
+        batches.add(a_batch(f"b{number}", metadata={"k": each}))
+    found = [batch.metadata["k"] for batch in batches.find(metadata={"k": value})]
+    assert found == [value]
+    assert type(found[0]) is type(value)
+
+
+def test_none_is_also_what_is_not_there(batches):
+    batches.add(a_batch("null", metadata={"k": None}))
+    batches.add(a_batch("none", metadata={}))
+    batches.add(a_batch("some", metadata={"k": 0}))
+    assert {batch.id for batch in batches.find(metadata={"k": None})} == {"null", "none"}
 
 
 def test_what_ended_badly_of_late_is_found(batches):

@@ -1,5 +1,6 @@
 """Opening a database: by its URL, migrated once, and with a sentence for whatever is wrong with it."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -14,9 +15,12 @@ from storage.clocks import awake_or_not
 from storage.database import MIGRATIONS, Database, DatabaseError, is_outage
 from storage.states import LIVE_SUBMISSION
 from tests.builders import a_batch
+from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgresql import PostgreSQL
 
 MIGRATED = [(path.stem,) for path in sorted(MIGRATIONS.glob("0*.py"))]
+ROOT = MIGRATIONS.parents[1]
+LIMIT = "idle_in_transaction_session_timeout"
 OPEN = "import sys; from storage.database import Database; d = Database(sys.argv[1]); d.open(); d.close()"
 
 
@@ -275,3 +279,117 @@ def test_what_a_url_says_of_that_holds():
     given = Database("postgresql://user:secret@host/name?connect_timeout=3&sslmode=prefer").peewee.connect_params
     assert "connect_timeout" not in given
     assert given["tcp_user_timeout"] == 20_000
+
+
+# --- PostgreSQL's options, and poolers
+
+
+@pytest.fixture
+def shown(postgresql):
+    """What a session of ours has set, by a URL with this at its end."""
+    name = postgresql.create_database()
+
+    def shown(setting, query=""):
+        database = Database(postgresql.url(name) + query)
+        found = database.read(lambda: database.execute(f"SHOW {setting}").fetchone()[0])
+        database.close()
+        return found
+
+    yield shown
+    postgresql.drop_database(name)
+
+
+@pytest.mark.integration
+def test_the_options_of_a_url_hold_and_ours_are_added(shown):
+    query = "?options=-csearch_path%3Dsora%20-cstatement_timeout%3D7s"
+    assert [shown(each, query) for each in ("search_path", "statement_timeout", LIMIT)] == ["sora", "7s", "5s"]
+    assert shown(LIMIT, f"?options=-c{LIMIT}%3D9s") == "9s"
+
+
+@pytest.mark.integration
+def test_the_options_of_the_environment_hold_too(shown, monkeypatch):
+    monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=8s")
+    assert [shown(each) for each in ("statement_timeout", LIMIT)] == ["8s", "5s"]
+    monkeypatch.setenv("PGOPTIONS", f"-c {LIMIT}=9s")
+    assert shown(LIMIT) == "9s"
+
+
+@pytest.mark.integration
+def test_the_tables_are_made_in_the_schema_that_the_url_names(postgresql):
+    url = postgresql.url(postgresql.create_database())
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA sora")
+        for _ in range(2):  # the second one finds them
+            database = Database(f"{url}?options=-csearch_path%3Dsora")
+            database.open()
+            database.close()
+        found = connection.execute("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename IN ('batches', 'jobs')")
+        assert found.fetchall() == [("sora",)]
+
+
+@pytest.mark.integration
+def test_a_pooler_of_sessions_is_supported(postgresql):
+    url = postgresql.url(postgresql.create_database())
+    with PgBouncer(url, pool_mode="session", default_pool_size="3") as pooler:
+        for _ in range(3):  # psycopg prepares a statement that comes often; the next session knows nothing of it
+            database = Database(pooler.url)
+            database.open()
+            for _ in range(10):
+                with database.connection(), database.begin():
+                    assert database.execute(f"SHOW {LIMIT}").fetchone()[0] == "5s"
+                    assert database.execute("SELECT id FROM batches WHERE id=?", ("x",)).fetchall() == []
+            assert database.close()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("settings", [{}, {"server_round_robin": "1"}], ids=["", "round robin"])
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+def test_a_pooler_that_keeps_no_session_is_refused_by_name(postgresql, mode, settings):
+    url = postgresql.url(postgresql.create_database())
+    with PgBouncer(url, pool_mode=mode, **settings) as pooler:
+        text = refused(Database(pooler.url))
+    assert text.startswith("DATABASE_URL leads to a connection pooler in transaction or statement mode")
+    assert text.endswith("set pool_mode = session for this database, or name PostgreSQL itself")
+
+
+@pytest.mark.integration
+def test_a_pooler_that_takes_no_options_is_told_with_the_way_out(postgresql):
+    with PgBouncer(postgresql.url(postgresql.create_database()), pool_mode="session") as pooler:
+        text = refused(Database(f"{pooler.url}?options=-csearch_path%3Dsora"))
+    assert "ALTER ROLE ... SET" in text
+
+
+@pytest.mark.integration
+def test_a_pooler_with_a_single_connection_is_refused_soon(postgresql, monkeypatch):
+    monkeypatch.setattr("storage.postgresql._ANSWER_SECONDS", 0.2)
+    url = postgresql.url(postgresql.create_database())
+    with PgBouncer(url, pool_mode="session", default_pool_size="1") as pooler:
+        text = refused(Database(pooler.url))
+    assert text.startswith("DATABASE_URL leads to a connection pooler that gave no second connection")
+    assert "raise its pool size" in text
+
+
+WITHOUT_DRIVER = """
+import sys
+sys.modules["psycopg"] = None
+from actors.cli.app import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("command", "code"), [("list", 2), ("doctor", 1)])
+def test_without_the_driver_of_postgresql_one_sentence_says_what_to_install(tmp_path, command, code):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DRIVER, command],
+        env={"PATH": os.defpath, "DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db", "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "DATABASE_URL='postgresql://127.0.0.1:1/db' needs the PostgreSQL driver" in said
+    assert "pip install 'sora-batch[postgresql]'" in said
+    assert "unexpected" not in said
+    assert "secret" not in said
+    if command == "doctor":
+        assert "VIDEO_DIR" in said
+        assert "RabbitMQ" in said

@@ -69,6 +69,6 @@ def test_old_commands_are_forgotten(storage, inbox):
     with storage.database.begin():
         for number in range(4):
             inbox.take("/shop", str(number), "digest", NOON + number)
-        assert inbox.prune(NOON + 3) == 3
+        assert [inbox.prune(NOON + 3, 2), inbox.prune(NOON + 3, 2)] == [2, 1]
         assert inbox.take("/shop", "0", "another", NOON + 9) is None
         assert inbox.take("/shop", "3", "another", NOON + 9) is not None

@@ -38,6 +38,15 @@ def test_pruning_removes_what_ended_long_ago_and_what_was_deleted(storage):
     storage.batches.add(a_batch("open"))
     storage.journal.append([an_event(1, batch_id) for batch_id in ("old", "young", "open", "deleted")])
     storage.journal.append([an_event(2, "deleted", created_at=NOON + 9)])
-    assert storage.journal.prune(NOON + 5) == 2
+    old = storage.journal.old(NOON + 5, ("", 0), 9)
+    assert old == [("deleted", 1), ("old", 1)]
+    assert storage.journal.old(NOON + 5, ("deleted", 1), 9) == storage.journal.old(NOON + 5, ("e", 0), 1) == old[1:]
+    assert storage.journal.prune([*old, ("young", 1), ("open", 1)], NOON + 5) == 2
     left = {batch_id: len(storage.journal.read(batch_id)) for batch_id in ("old", "young", "open", "deleted")}
     assert left == {"old": 0, "young": 1, "open": 1, "deleted": 1}
+
+
+def test_the_first_number_is_none_where_all_was_pruned(storage):
+    assert storage.journal.first_sequence("nature") is None
+    storage.journal.append([an_event(3), an_event(4)])
+    assert storage.journal.first_sequence("nature") == 3

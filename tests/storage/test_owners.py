@@ -70,7 +70,7 @@ def test_neighbours_share_the_host_and_its_boot(owners):
 def test_owners_of_yesterday_are_forgotten(owners):
     owners.renew(an_owner("old"), -86_401)
     owners.renew(an_owner("young"), -86_000)
-    owners.prune()
+    assert owners.prune() == 1
     assert [owner.id for owner in owners.neighbours("here", "today")] == ["young"]
 
 

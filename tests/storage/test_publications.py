@@ -90,7 +90,7 @@ def test_of_the_ended_only_those_that_did_so_lately_are_looked_at(storage):
 def test_a_deleted_batch_is_published_to_its_end(storage):
     record(storage, "a", 2, status=BatchStatus.COMPLETED, completed_at=NOON)
     storage.journal.append([an_event(3, "a")])
-    storage.publications.delete("a", 3)
+    storage.publications.delete({"a": 3})
     storage.batches.remove("a")
     assert behind(storage) == {"a": 3}
     storage.publications.mark({"a": 3})
@@ -114,7 +114,8 @@ def test_the_watermark_of_what_is_no_more_is_forgotten_with_its_journal(storage)
     storage.publications.begin(backlog=False)
     record(storage, "kept", 1)
     storage.publications.mark({"kept": 1, "gone": 7})
-    assert storage.publications.prune() == 1
+    assert storage.publications.orphans("", 9) == ["gone"]
+    assert storage.publications.prune(["gone", "kept"]) == 1
     assert storage.publications.next_of({"gone": -1}, 1)[0].published == 0
     assert storage.publications.begun()
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +260,54 @@ def test_prune_removes_history_and_batches(call: Call) -> None:
     report = json.loads(call("prune", "--older-than", "0s", "--batches", "--json").stdout)
     assert report["batches"] == 1
     assert call("status", "nature").exit_code == 2
+
+
+def test_history_says_what_was_pruned(call: Call) -> None:
+    call("run", "-p", "Sea", "--id", "nature")
+    assert "pruned" not in call("history", "nature").stderr
+    with BatchService() as service:
+        last = int(service.history("nature")[-1].sequence)
+        service.prune(timedelta(0))
+        assert (service.pruned("nature"), service.history("nature")) == (last, [])
+    for options in ([], ["--json"], ["--from", str(last)]):
+        result = call("history", "nature", *options)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == f"sora-batch: events 1 to {last} were pruned\n"
+    assert call("history", "nature", "--from", str(last + 1)).stderr == ""
+
+
+def test_prune_counts_on_a_terminal_only(call: Call, tmp_path: Path) -> None:
+    call("run", "-p", "Sea", "--id", "nature")
+    words, here = [sys.executable, "-m", "actors.cli", "prune", "--older-than", "0s"], str(Path(__file__).parents[3])
+    for options, shown in (["--json"], False), (["--quiet"], False), ([], True):
+        terminal, other_end = os.openpty()
+        done = subprocess.run(
+            [*words, *options], stderr=other_end, stdout=subprocess.PIPE, check=False, timeout=60, cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": here, "TERM": "xterm"},
+        )  # fmt: skip
+        os.close(other_end)
+        try:
+            told = os.read(terminal, 1 << 16)
+        except OSError:  # nothing, and nobody at the other end
+            told = b""
+        os.close(terminal)
+        assert (done.returncode, b"remov" in told) == (0, shown), told
+
+
+def test_an_interrupted_prune_says_what_is_gone_and_that_the_next_one_goes_on(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("run", "-p", "Sea", "--id", "nature")
+    prune = BatchService.prune
+
+    def interrupted(service: BatchService, older_than: timedelta, **options: Any) -> None:
+        prune(service, older_than, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BatchService, "prune", interrupted)
+    result = call("prune", "--older-than", "0s", "--batches")
+    assert result.exit_code == 130
+    assert "and 1 batch; the next prune goes on" in result.stderr
 
 
 def test_simulated_videos_are_said_to_be(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -373,6 +373,13 @@ def test_who_is_to_stop_waits_for_no_database(service, broker, stopping):
     assert not broker.published
 
 
+def test_a_service_that_is_closed_meanwhile_leaves_the_command_to_others(service, broker, handler):
+    service.close()
+    with pytest.raises(Later):
+        handler.handle(message("create", LAKE))
+    assert not broker.published
+
+
 def test_a_failure_that_waiting_can_not_mend_is_answered(service, broker, stopping):
     error = StorageError("the value is too long")
     error.__cause__ = ValueError()

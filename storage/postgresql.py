@@ -1,0 +1,94 @@
+"""PostgreSQL: what its connections are told, and whether a pooler stands between that keeps no session."""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import peewee
+
+from storage.connections import DatabaseRefused, Pool
+
+IDLE_IN_TRANSACTION_MILLISECONDS = 5000
+EXPECTED = "postgresql://USER:PASSWORD@HOST/NAME"
+_NOTICES_A_LOST_HOST = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 20_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+"""What libpq is told, in seconds (the second one in milliseconds): a host that says nothing any more, not even that it
+is gone, is away. The system's own patience, 15 minutes or two hours, would hold up all that a process was handed."""
+_IDLE = "idle_in_transaction_session_timeout"
+_CANCEL_SECONDS, _ANSWER_SECONDS = 2.0, 10.0
+_NO_SESSION = (
+    "DATABASE_URL leads to a connection pooler in transaction or statement mode, which keeps no session (locks, "
+    "settings, prepared statements); set pool_mode = session for this database, or name PostgreSQL itself"
+)
+_NO_SECOND = (
+    f"DATABASE_URL leads to a connection pooler that gave no second connection within {_ANSWER_SECONDS:g} s; raise its "
+    "pool size (each process of sora-batch needs some 5 connections), or name PostgreSQL itself"
+)
+
+
+class PooledPostgresql(Pool, peewee.PostgresqlDatabase):
+    """PostgreSQL by psycopg. Migrations know it by the beginning of its name."""
+
+    _adapter: Any
+
+    def __init__(self, url: str) -> None:
+        self._checked = False
+        given = parse_qs(urlsplit(url).query)
+        # What is set there holds. (After connecting: a pooler may refuse any `options`.)
+        said = " ".join([*given.get("options", []), os.environ.get("PGOPTIONS", "")])
+        self._limit = "" if _IDLE in said else str(IDLE_IN_TRANSACTION_MILLISECONDS)
+        super().__init__(
+            # libpq reads the whole URL itself: options such as sslmode stay the user's.
+            url.replace("postgres://", "postgresql://", 1),
+            autoconnect=False,
+            prefer_psycopg3=True,
+            **{name: value for name, value in _NOTICES_A_LOST_HOST.items() if name not in given},
+        )
+
+    def _begin_session(self, conn: Any) -> None:
+        # A process that is suspended in a transaction would hold a batch's row, and nobody could take it over.
+        set_limit = f", set_config('{_IDLE}', '{self._limit}', FALSE)" if self._limit else ""
+        (pid, *_) = conn.execute(f"SELECT pg_backend_pid(){set_limit}").fetchone()
+        # A pooler tells a process id of its own.
+        if not self._checked and pid != conn.pgconn.backend_pid:
+            self._refuse_without_session(conn, pid)
+        self._checked = True
+
+    def _refuse_without_session(self, conn: Any, pid: int) -> None:
+        """A session has one process of the server, and nobody else has it meanwhile.
+
+        Raises:
+            DatabaseRefused: this is none.
+        """
+        pids = [conn.execute("SELECT pg_backend_pid()").fetchone()[0]]
+        other = self._adapter.connect(self, **self.connect_params)
+        try:
+            other.pgconn.send_query(b"BEGIN; SELECT pg_backend_pid()")
+            if not select.select([other.pgconn.socket], [], [], _ANSWER_SECONDS)[0]:
+                raise DatabaseRefused(_NO_SECOND)
+            results = []
+            while (result := other.pgconn.get_result()) is not None:
+                results.append(result.get_value(0, 0) if result.ntuples else None)
+            pids.append(conn.execute("SELECT pg_backend_pid()").fetchone()[0])
+        finally:
+            other.close()
+        another = int(results[-1] or 0)
+        if another in (0, pid) or set(pids) != {pid}:
+            raise DatabaseRefused(_NO_SESSION)
+
+    def _is_dead(self, conn: Any) -> bool:
+        return bool(conn.closed or self._adapter.is_connection_closed(conn))
+
+    def _is_reusable(self, conn: Any) -> bool:
+        return bool(self._adapter.is_connection_reusable(conn))
+
+    def _break_off(self, conn: Any) -> None:
+        conn.cancel_safe(timeout=_CANCEL_SECONDS)
