@@ -6,6 +6,7 @@ from an exception's class, whether it has left.
 
 from __future__ import annotations
 
+import io
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -21,6 +22,7 @@ from actors.errors import ErrorCode, Failure, SoraError
 from actors.settings import Settings
 from actors.sora import wire
 from actors.sora.pace import Pace
+from actors.sora.upload import Upload
 from actors.sora.wire import RemoteVideo
 from storage.clocks import awake_or_not
 from storage.records import ReferenceRecord
@@ -28,7 +30,6 @@ from storage.secrets import basic_auth, masked_url, without_user
 
 PAGE = 100
 _READINGS = 8
-_PIECE = 65_536
 _LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of JSON: some servers put a whole film into it."""
 _LOOK_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
@@ -75,8 +76,9 @@ class Unanswered:
     """It may have been made: a byte has left, and no answer tells."""
 
     failure: Failure
+    """Its sentence says what the POST met."""
     timed_out: bool = False
-    """It had no answer within SORA_SUBMIT_TIMEOUT."""
+    """Whether it was given up: it may still be on its way."""
 
 
 CreateResult = Accepted | Refused | Unanswered
@@ -84,40 +86,6 @@ CreateResult = Accepted | Refused | Unanswered
 
 class NotNow(Exception):
     """The guard of a create said that it may no longer be sent."""
-
-
-class _Body(aiohttp.Payload):
-    """The body of a create. In the very step that sends it, it asks whether it may still be sent.
-
-    aiohttp holds the headers back until then, and headers alone make no video.
-    """
-
-    _autoclose = True
-
-    def __init__(self, content: bytes, content_type: str, guard: Callable[[], None]) -> None:
-        super().__init__(content, content_type=content_type)
-        self._content, self._guard, self._size = content, guard, len(content)
-        self.sent = False
-        self.stopped: NotNow | None = None
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The body as a text."""
-        return self._content.decode(encoding, errors)
-
-    async def write(self, writer: Any) -> None:
-        """Send it."""
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(self, writer: Any, _content_length: int | None) -> None:
-        """Send it, in pieces if it is large: a body that lacks its end makes no video either."""
-        for start in range(0, len(self._content), _PIECE):
-            try:
-                self._guard()
-            except NotNow as error:
-                self.stopped = error
-                raise
-            self.sent = True
-            await writer.write(self._content[start : start + _PIECE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +135,7 @@ class SoraClient:
     def __init__(self, settings: Settings, base_url: str, pace: Pace) -> None:
         self._base, self._place = without_user(base_url), masked_url(base_url)
         self._settings = settings
+        self._submit_timeout = settings.sora_submit_timeout.total_seconds()
         self.pace = pace
         self.clock = ServerClock()
         key, user = settings.api_key, basic_auth(base_url)
@@ -207,11 +176,12 @@ class SoraClient:
         """
         assert self._creates is not None
         body = await self._body(spec, guard)
-        timeout = aiohttp.ClientTimeout(total=self._settings.sora_submit_timeout.total_seconds(), sock_connect=10)
+        timeout = aiohttp.ClientTimeout(total=self._submit_timeout, sock_connect=10)
         try:
             async with self._creates.post(
                 f"{self._base}/videos",
-                headers={**self._headers, "Idempotency-Key": intent_id},
+                # A LiteLLM proxy would send a create up to three times.
+                headers={**self._headers, "Idempotency-Key": intent_id, "x-litellm-num-retries": "0"},
                 allow_redirects=False,
                 timeout=timeout,
                 data=body,
@@ -219,7 +189,7 @@ class SoraClient:
                 return self._judge(response, self._read(await _body_of(response)))
         except Exception as error:  # noqa: BLE001  (whatever it was, only the body tells whether it left)
             if body.sent:
-                return self._unanswered(error)
+                return self._unanswered(error, timed_out=isinstance(error, TimeoutError) or body.overdue)
             if body.stopped is not None:
                 return Refused(Failure(ErrorCode.UNAVAILABLE, str(body.stopped)), sent=False)
             return self._not_sent(error)
@@ -248,14 +218,16 @@ class SoraClient:
         text = f"{self._place} can't be reached: {self.words(error)}"
         return Refused(Failure(ErrorCode.NETWORK, text), sent=False)
 
-    def _unanswered(self, error: Exception) -> Unanswered:
-        failure = Failure(ErrorCode.NETWORK, f"no answer: {self.words(error)}")
-        return Unanswered(failure, timed_out=isinstance(error, TimeoutError))
+    def _unanswered(self, error: Exception, *, timed_out: bool) -> Unanswered:
+        words = self.words(error)
+        if isinstance(error, TimeoutError) and not str(error).strip():
+            words = f"it took longer than {self._submit_timeout:g} s (SORA_SUBMIT_TIMEOUT)"
+        return Unanswered(Failure(ErrorCode.NETWORK, f"no answer: {words}"), timed_out)
 
-    async def _body(self, spec: VideoSpec, guard: Callable[[], None]) -> _Body:
+    async def _body(self, spec: VideoSpec, guard: Callable[[], None]) -> Upload:
         if self._settings.sora_request_format == "multipart":
             form = _form(spec)
-            return _Body(await form.as_bytes(), form.content_type, guard)
+            return Upload(await form.as_bytes(), form.content_type, guard, self._submit_timeout)
         body: dict[str, Any] = spec.fields()
         if spec.seconds is not None:
             # The JSON-only server takes a number, and so do the others that take JSON.
@@ -264,7 +236,7 @@ class SoraClient:
             body["input_reference"] = {"image_url": _data_url(spec.reference)}
         elif spec.file_id is not None:
             body["input_reference"] = {"file_id": spec.file_id}
-        return _Body(json.dumps(body).encode(), "application/json", guard)
+        return Upload(json.dumps(body).encode(), "application/json", guard, self._submit_timeout)
 
     async def retrieve(self, remote_id: str) -> tuple[RemoteVideo, float | None]:
         """Look at a video.
@@ -444,7 +416,7 @@ def _form(spec: VideoSpec) -> aiohttp.MultipartWriter:
         part.headers.popall("Content-Type", None)
         part.set_content_disposition("form-data", quote_fields=False, name=name)
     if spec.reference is not None:
-        part = writer.append(spec.reference.data, {"Content-Type": spec.reference.content_type})
+        part = writer.append(io.BytesIO(spec.reference.data), {"Content-Type": spec.reference.content_type})
         part.set_content_disposition(
             "form-data", quote_fields=False, name="input_reference", filename=spec.reference.name
         )
