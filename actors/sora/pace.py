@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -19,6 +20,9 @@ class Pace:
         self._next = 0.0
         self._refusals = 0
         self._unreachable_since: float | None = None
+        self._stood = 0.0
+        self._still_from = self._still_until = 0.0
+        """The last time in which it gave none, its end perhaps yet to come."""
         self.ever_answered = False
         self.wait: Wait | None = None
         self.on_pause: Callable[[float], None] = lambda _seconds: None
@@ -28,6 +32,11 @@ class Pace:
     def paused(self) -> float:
         """Seconds for which nothing may leave."""
         return max(0.0, self.wait.until - time.monotonic()) if self.wait else 0.0
+
+    @property
+    def stood(self) -> float:
+        """Seconds, in all, for which the server gave no answer or had asked to wait: no batch's time runs then."""
+        return self._stood + min(time.monotonic(), self._still_until) - self._still_from
 
     async def turn(self) -> None:
         """Wait until a request may leave."""
@@ -62,14 +71,28 @@ class Pace:
         self._pause("the server can't be reached", min(max(0.5, since), 8.0))
         return since
 
+    def no_answer(self) -> None:
+        """A request had no answer: from now on, until one has."""
+        self._stand_still(math.inf)
+
     def answered(self) -> None:
         """The server answered, and not with 429."""
         self._refusals = 0
         self._unreachable_since = None
         self.ever_answered = True
+        if self._still_until == math.inf:
+            self._still_until = time.monotonic() + self.paused
 
     def _pause(self, reason: str, seconds: float) -> None:
         until = time.monotonic() + seconds
         if self.wait is None or until > self.wait.until:
             self.wait = Wait(reason, until)
+            self._stand_still(until)
             self.on_pause(seconds)
+
+    def _stand_still(self, until: float) -> None:
+        now = time.monotonic()
+        if now >= self._still_until:
+            self._stood += self._still_until - self._still_from
+            self._still_from = now
+        self._still_until = max(self._still_until, until)

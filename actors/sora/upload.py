@@ -8,6 +8,8 @@ when it wakes.
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import select
 import socket
 import struct
@@ -18,6 +20,7 @@ from typing import Any
 import aiohttp
 
 from storage.clocks import awake_or_not
+from storage.records import ReferenceRecord
 
 _BLOCK, _LAST = 65_536, 4096
 _LOOK_AGAIN = 0.01
@@ -97,6 +100,26 @@ class Upload(aiohttp.Payload):
             await asyncio.sleep(_LOOK_AGAIN)
         if self.overdue:
             raise TimeoutError(f"the upload was cut off after {self._longest:g} s (SORA_SUBMIT_TIMEOUT)")
+
+
+def form_of(fields: dict[str, str], reference: ReferenceRecord | None, file_id: str | None) -> aiohttp.MultipartWriter:
+    """The multipart form, byte for byte as the official SDK writes it. A new one for every POST."""
+    writer = aiohttp.MultipartWriter("form-data")
+    if file_id is not None:
+        fields = {**fields, "input_reference[file_id]": file_id}
+    for name, value in fields.items():
+        part = writer.append(value)
+        part.headers.popall("Content-Type", None)
+        part.set_content_disposition("form-data", quote_fields=False, name=name)
+    if reference is not None:
+        part = writer.append(io.BytesIO(reference.data), {"Content-Type": reference.content_type})
+        part.set_content_disposition("form-data", quote_fields=False, name="input_reference", filename=reference.name)
+    return writer
+
+
+def data_url(reference: ReferenceRecord) -> str:
+    """A picture as a part of JSON."""
+    return f"data:{reference.content_type};base64,{base64.b64encode(reference.data).decode()}"
 
 
 def _buffer_little(transport: asyncio.Transport) -> None:
