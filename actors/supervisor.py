@@ -81,6 +81,7 @@ class BatchSupervisor(LoopActor):
         self.course = Course(loaded.batch, loaded.open_jobs, loaded.live, rules, waits)
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
         self._spent_before, self._since = loaded.batch.spent, time.monotonic()
+        self._stood_before = tools.client.pace.stood
         self._workers: list[Ref] = []
         self._step = Step(loaded.batch, tools.storage.database.time())
         self._to_start: list[Assignment] = []
@@ -170,7 +171,9 @@ class BatchSupervisor(LoopActor):
         self._go_on()
 
     def _spent(self) -> float:
-        return self._spent_before + time.monotonic() - self._since
+        """The batch's time: it stands while the server gives no answer, or has asked to wait."""
+        stood = self._tools.client.pace.stood - self._stood_before
+        return self._spent_before + time.monotonic() - self._since - stood
 
     def _go_on(self, *, may_wait: bool = False) -> None:
         """Start what can be started, and have recorded what happened; an attached job needs no record first."""
@@ -178,6 +181,7 @@ class BatchSupervisor(LoopActor):
         if not self.course.over:
             for assignment in self.course.attach():
                 self._assign(assignment, None)
+            self.course.keep_time(self._step, self._spent())
             # Without the lease nothing would be sent: the next tick looks again.
             may_send = self._tools.submitter.may_send
             while may_send and self.course.wants_to_start and self._places.may_start(self._id, self.actor_ref):
@@ -228,7 +232,7 @@ class BatchSupervisor(LoopActor):
         for assignment in released:
             if self.course.over:
                 self._not_sent(assignment)
-            elif self._release is not None or self.course.halted:
+            elif self._release is not None or self.course.bar(assignment.job):
                 self._take_back(assignment)
             else:
                 self._assign(assignment, stamp + SEND_WINDOW)
