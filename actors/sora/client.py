@@ -340,7 +340,7 @@ class SoraClient:
             response = await self._session(anew=anew).get(url, headers=asked, timeout=_FILE_TIMEOUT)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.pace.no_answer()
-            raise _network(f"downloading the video failed: {self.words(error)}") from error
+            raise self._no_download(error) from error
         if response.status != 429:
             self.pace.answered()
         # What goes wrong while the caller takes the file in may be the caller's disk: it is not ours to name.
@@ -349,11 +349,17 @@ class SoraClient:
                 raise await self._no_file(response)
             yield response
 
+    def _no_download(self, error: Exception) -> SoraError:
+        # What is no HTTP, or leads nowhere, does not pass as a lost connection does.
+        passes = isinstance(error, aiohttp.ClientConnectionError | OSError)
+        code = ErrorCode.NETWORK if passes else ErrorCode.DOWNLOAD_FAILED
+        return SoraError(Failure(code, f"downloading the video failed: {self.words(error)}"))
+
     async def _no_file(self, response: aiohttp.ClientResponse) -> SoraError:
         try:
             body = self._read(await response.content.read(65_536))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _network(f"downloading the video failed: {self.words(error)}")
+            return self._no_download(error)
         return self._error(response.status, response.headers, body, "downloading the video")
 
     async def _request(self, method: str, path: str, *, follow: bool, anew: bool = False) -> tuple[int, Any, Any]:
