@@ -54,6 +54,7 @@ class Pace:
 
     def rate_limited(self, retry_after: float | None) -> None:
         """The server said 429: obey its hint, or back off by ourselves."""
+        self._heard()
         if not self.paused:  # many requests meet the same refusal
             self._refusals = min(self._refusals + 1, _DOUBLINGS)
         backoff = min(_FIRST_PAUSE * 2 ** (self._refusals - 1), _LONGEST_PAUSE)
@@ -80,8 +81,7 @@ class Pace:
         self._refusals = 0
         self._unreachable_since = None
         self.ever_answered = True
-        if self._still_until == math.inf:
-            self._still_until = time.monotonic() + self.paused
+        self._heard()
 
     def _pause(self, reason: str, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -89,6 +89,10 @@ class Pace:
             self.wait = Wait(reason, until)
             self._stand_still(until)
             self.on_pause(seconds)
+
+    def _heard(self) -> None:
+        if self._still_until == math.inf:
+            self._still_until = time.monotonic() + self.paused
 
     def _stand_still(self, until: float) -> None:
         now = time.monotonic()

@@ -127,3 +127,8 @@ def test_the_time_in_which_the_server_gives_no_answer_is_counted_once(pace, monk
     pace.answered()
     now = 130.0
     assert pace.stood == 15.0
+    pace.no_answer()
+    now = 131.0
+    pace.rate_limited(2.0)
+    now = 140.0
+    assert pace.stood == 18.0
