@@ -252,7 +252,9 @@ class Production:
                 if broken == _DOWNLOADS or _is_account(error):
                     raise _Ended(_undownloadable(error, remote_id)) from error
                 await self._back_off(error, tries)
-                if (error.status == 404 and tries > 1) or (by_listing and tries == 1):
+                # Not after each 404: of two replicas asked in turn, one would have all looks and one all downloads.
+                unknown = error.status == 404 and tries > 1 and random.random() < 0.5  # noqa: S311
+                if unknown or (by_listing and tries == 1):
                     video = await self._itself(remote_id) or video
                     if video.phase is not Phase.READY:
                         if by_listing:

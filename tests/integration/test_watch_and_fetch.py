@@ -334,7 +334,7 @@ def test_a_look_that_is_refused_ends_the_job_and_keeps_its_id(
     batch = make(service, *numbered(2), id="b")
     assert codes(batch) == [code, None]
     assert batch.jobs[0].remote_id
-    final = service.retry_batch("b").result(PATIENCE)
+    final = service.retry_batch("b", job_ids=["b-01"]).result(PATIENCE)
     assert final.status == "completed"
     check_paid_once(provider)
     check_files(final, provider)
