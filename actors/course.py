@@ -100,6 +100,10 @@ class Course:
         self.waits = {} if waits is None else waits
         self.stopping = False
         self._halted: Failure | None = None
+        self._barred: dict[str | None, Failure] = {}
+        """Models that the server refused: why no job with one of them is submitted any more."""
+        self._barred_wait = False
+        """Whether jobs may wait that are to be submitted no more."""
 
     @property
     def in_flight(self) -> int:
@@ -112,10 +116,9 @@ class Course:
         room = self.idle and self.in_flight < max(1, self.batch.concurrency)
         return bool(room and self._fresh and not self._attached and not self.stopping)
 
-    @property
-    def halted(self) -> bool:
-        """Whether the server refuses the account: no POST may follow."""
-        return self._halted is not None
+    def bar(self, job: JobRecord) -> Failure | None:
+        """Why no POST of a job may follow: its like was refused, or the batch's time is up; None: it may."""
+        return self._halted or self._barred.get(job.model)
 
     @property
     def over(self) -> bool:
@@ -127,8 +130,19 @@ class Course:
         return math.ceil(self.batch.total / max(1, self.batch.concurrency))
 
     def time_left(self, spent: float) -> float:
-        """Seconds until the batch's deadline."""
+        """Seconds in which a video may still be started. Its time runs while the server answers, and not else."""
         return self.batch.timeout * self.rounds() - spent if self.batch.timeout else math.inf
+
+    def keep_time(self, step: Step, spent: float) -> None:
+        """See that nothing is started when the batch's time is up. What the server has in hand is made to its end."""
+        if self._halted is None and self.time_left(spent) <= 0:
+            rounds = self.rounds()
+            of = f"BATCH_TIMEOUT x {rounds} rounds" if rounds > 1 else "BATCH_TIMEOUT"
+            text = f"not submitted within {_span(self.batch.timeout * rounds)} ({of})"
+            self._halted, self._barred_wait = Failure(ErrorCode.BATCH_TIMEOUT, text), True
+        if self._barred_wait:
+            self._drop_barred(step)
+            self._settle(step)
 
     # --- what happens
 
@@ -150,6 +164,7 @@ class Course:
             submission = self._live.get(job_id)
             if submission is None:
                 self._fresh.appendleft(job_id)
+                self._barred_wait = bool(self._halted or self._barred)
                 continue
             given.append(self._assign(self.jobs[job_id], submission, fresh=False))
         return given
@@ -226,12 +241,9 @@ class Course:
         self._settle(step)
 
     def tick(self, step: Step, spent: float, now: float) -> None:
-        """Time has passed: the deadline, and progress that was held back."""
-        if self.time_left(spent) <= 0:
-            text = f"the batch was not done after {spent:.0f} s (BATCH_TIMEOUT x {self.rounds()} rounds)"
-            self._fail_all(step, Failure(ErrorCode.BATCH_TIMEOUT, text))
-            self._settle(step)
-        elif self._untold:
+        """Time has passed: the batch's own, and progress that was held back."""
+        self.keep_time(step, spent)
+        if self._untold:
             self._tell_progress(step, now)
 
     # --- what follows
@@ -258,8 +270,8 @@ class Course:
         step.resolve(report.submission_id, report.outcome)
         if report.outcome in (SubmissionState.ABSENT, SubmissionState.ABANDONED):
             self._absences[job.id] = self._absences.get(job.id, 0) + 1
-        if self._halted is not None:
-            step.fail(job, self._halted)
+        if (bar := self.bar(job)) is not None:
+            step.fail(job, bar)
             self._finished(step, job, now)
             return
         if self._absences.get(job.id, 0) >= ABSENCES:
@@ -276,22 +288,43 @@ class Course:
         if report.outcome is not None:
             step.resolve(report.submission_id, report.outcome, failure.message)
         made_and_failed = report.outcome is SubmissionState.FAILED and failure.code.retryable
-        may_pay = self._halted is None and job.attempts < self._rules.paid_attempts and not self.stopping
+        may_pay = self.bar(job) is None and job.attempts < self._rules.paid_attempts and not self.stopping
         if made_and_failed and may_pay:
             self.jobs[job.id] = step.move(job, JobMove.REMAKE, remote_id=None, progress=0, started_at=None)
             self._free(job.id)
             self._fresh.appendleft(job.id)
             return
         step.fail(job, failure)
-        unsent = report.outcome in (SubmissionState.REFUSED, SubmissionState.NOT_SENT)
-        if failure.code in ACCOUNT_CODES or (unsent and failure.code is ErrorCode.NETWORK):
-            # Every further POST would meet the same answer.
-            self._halted = Failure(failure.code, f"not sent, since it was so for {job.id}: {failure.message}")
-            waiting, self._fresh = self._fresh, deque()
-            for job_id in waiting:
-                step.fail(self.jobs[job_id], self._halted)
-                self._drop(job_id)
+        self._halt(step, job, report)
         self._finished(step, job, now)
+
+    def _halt(self, step: Step, job: JobRecord, report: Failed) -> None:
+        """Stop the POSTs that would meet the same answer."""
+        failure = report.failure
+        unsent = report.outcome in (SubmissionState.REFUSED, SubmissionState.NOT_SENT)
+        status, said = failure.detail.get("status"), failure.detail.get("message")
+        met = f"HTTP {status}: {said}" if status and said else failure.message
+        rejected = f"not submitted: {job.id} was rejected with {met}"
+        if failure.code is ErrorCode.PERMISSION:
+            self._barred.setdefault(job.model, Failure(failure.code, rejected))
+        elif failure.code in ACCOUNT_CODES:
+            self._halted = self._halted or Failure(failure.code, rejected)
+        elif unsent and failure.code is ErrorCode.NETWORK:
+            self._halted = self._halted or Failure(failure.code, f"not submitted, like {job.id}: {failure.message}")
+        else:
+            return
+        self._drop_barred(step)
+
+    def _drop_barred(self, step: Step) -> None:
+        """Fail what waits and is to be submitted no more."""
+        waiting, self._fresh, self._barred_wait = self._fresh, deque(), False
+        for job_id in waiting:
+            bar = self.bar(self.jobs[job_id])
+            if bar is None:
+                self._fresh.append(job_id)
+            else:
+                step.fail(self.jobs[job_id], bar)
+                self._drop(job_id)
 
     def _finished(self, step: Step, job: JobRecord, now: float) -> None:
         self._drop(job.id)
@@ -338,6 +371,10 @@ class Course:
         self._deaths.pop(job_id, None)
         self._absences.pop(job_id, None)
         self._live.pop(job_id, None)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds % 60 else f"{seconds / 60:g} min"
 
 
 def _summed_up(step: Step) -> Failure:

@@ -175,3 +175,10 @@ class SoraError(SoraBatchError):
         self.status = status
         self.retry_after = retry_after
         """Seconds that the server asked to wait, if it did."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether it passes by itself: a rate limit, an overload, an outage."""
+        if self.status is None:
+            return self.code is ErrorCode.NETWORK
+        return self.status in (408, 425, 429) or (self.status >= 500 and self.status != 501)

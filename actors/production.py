@@ -40,15 +40,16 @@ from actors.settings import Settings
 from actors.sora.client import SoraClient, VideoSpec
 from actors.sora.outcomes import Bound, NotPaid, Outcome
 from actors.sora.submission import Submitter
-from actors.sora.watching import Watcher
+from actors.sora.watching import Absence, Watcher
 from actors.sora.wire import Phase, RemoteVideo
 from storage.changes import Storage
+from storage.providers import key_of
 from storage.recorder import Recorder
+from storage.records import SubmissionRecord
 from storage.states import SubmissionState
 from storage.videos import EXTENSIONS, PartFile, VideoFolder, flush_folder
 
 logger = logging.getLogger(__name__)
-_LOOKS_AT_A_LOST_VIDEO = 3
 _DOWNLOADS = 5
 _LONGEST_BACKOFF = 30.0
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -95,6 +96,8 @@ class Production:
         self._job, self._run, self._submission = order.job, order.run, order.submission
         self._no_room: str | None = None
         """Why the file could not be written at the last try."""
+        self._waits_for: str | None = None
+        self._absence: Absence
 
     async def run(self) -> Completed | Failed | Withdrawn:
         """Make the video.
@@ -162,6 +165,9 @@ class Production:
         limit = self._tools.settings.sora_video_timeout.total_seconds()
         now = self._tools.storage.database.time()  # its acceptance may have been recorded on another machine
         left = max(0.0, (self._job.started_at or now) + limit - now)
+        provable = _made_with(self._submission) in ("", self._tools.settings.key_fingerprint)
+        self._waits_for = None
+        self._absence = Absence(self._tools.client, bound.remote_id, provable=provable)
         try:
             async with asyncio.timeout(left):
                 while True:
@@ -172,11 +178,11 @@ class Production:
                         return Completed(self._job.id, self._run, file)
                     bound = Bound(bound.remote_id)
         except TimeoutError:
-            code, text = (
-                ErrorCode.TIMEOUT,
-                f"the video was not there {limit:g} s after its acceptance (SORA_VIDEO_TIMEOUT)",
-            )
-            if self._no_room is not None:
+            code = ErrorCode.TIMEOUT
+            text = f"the video was not there {limit:g} s after its acceptance (SORA_VIDEO_TIMEOUT)"
+            if self._no_room is None and self._waits_for is not None:
+                text = f"{text}; the last try: {self._waits_for}"
+            elif self._no_room is not None:
                 code, text = ErrorCode.STORAGE, f"{self._no_room}; {text}"
             raise _Ended(Failure(code, text, {"remote_id": bound.remote_id})) from None
 
@@ -187,45 +193,58 @@ class Production:
             return _ready(video), False
         kind = (self._job.model, self._job.duration, self._job.size)
         accepted_at = None if video is None else bound.told_at
-        missing = errors = 0
+        errors = 0
         with self._tools.watcher.watch(bound.remote_id, kind, accepted_at) as watch:
             while True:
                 try:
                     video = await watch.news()
                 except SoraError as error:
-                    missing, errors = (missing + 1, errors) if error.status == 404 else (0, errors + 1)
-                    if missing >= _LOOKS_AT_A_LOST_VIDEO or not (error.retryable or missing) or _is_account(error):
+                    errors += 1
+                    await self._end_if_lost(error, bound.remote_id)
+                    if _is_account(error) or not (error.retryable or error.status == 404):
                         raise _Ended(_lost(error, bound.remote_id)) from error
-                    watch.postpone(self._say_why(error, missing + errors))
+                    watch.postpone(self._say_why(error, errors), anew=error.status == 404)
                     continue
-                if missing or errors:
-                    self._report(Waiting(self._job.id, self._run, None))
-                missing = errors = 0
+                if errors:
+                    self._go_on()
+                errors = 0
+                self._absence.refuted()
                 if video.phase is not Phase.WORKING:
                     return _ready(video), watch.by_listing
                 if video.progress is not None:
                     self._report(Progressed(self._job.id, self._run, video.progress))
 
+    async def _end_if_lost(self, error: SoraError, remote_id: str) -> None:
+        if error.status != 404:
+            self._absence.refuted()
+        elif await self._absence.proved():
+            raise _Ended(_lost(error, remote_id)) from error
+
     async def _back_off(self, error: SoraError, tries: int) -> None:
         await asyncio.sleep(self._say_why(error, tries))
-        self._report(Waiting(self._job.id, self._run, None))
+        self._go_on()
 
     def _say_why(self, error: SoraError, tries: int) -> float:
         """Tell what is waited for, and give the seconds."""
-        seconds = _backoff(tries) if error.retry_after is None else error.retry_after
+        seconds = self._absence.next_look(_backoff(tries)) if error.retry_after is None else error.retry_after
         self._wait("rate limited" if error.code is ErrorCode.RATE_LIMITED else str(error), seconds)
         return seconds
 
+    def _go_on(self) -> None:
+        self._waits_for = None
+        self._report(Waiting(self._job.id, self._run, None))
+
     def _wait(self, reason: str, seconds: float) -> None:
+        self._waits_for = reason
         self._report(Waiting(self._job.id, self._run, Wait(reason, time.monotonic() + seconds)))
 
     async def _fetch(self, remote_id: str, video: RemoteVideo, *, by_listing: bool) -> dict[str, Any] | None:
-        """Download until the file is whole; a broken one starts anew, and one that finds no room waits for it.
+        """Download until the file is whole; a broken one starts anew, and what passes is waited for.
 
         Returns:
-            What is recorded of the file; None: the listing had said that it is ready, and it is not.
+            What is recorded of the file; None: it had been said that it is ready, and it is not.
         """
-        tries, full = 1, 0
+        tries = broken = full = 0
         while True:
             part = self._tools.folder.part(self._job.batch_id, self._job.id, self._order.epoch)
             try:
@@ -233,15 +252,19 @@ class Production:
             except SoraError as error:
                 self._no_room = None
                 part.discard()
-                if tries == _DOWNLOADS or _is_account(error):
+                tries += 1
+                broken += not (error.passes or error.status == 404)
+                if broken == _DOWNLOADS or _is_account(error):
                     raise _Ended(_undownloadable(error, remote_id)) from error
                 await self._back_off(error, tries)
-                if by_listing and tries == 1:
+                # Not after each 404: of two replicas asked in turn, one would have all looks and one all downloads.
+                unknown = error.status == 404 and tries > 1 and random.random() < 0.5  # noqa: S311
+                if unknown or (by_listing and tries == 1):
                     video = await self._itself(remote_id) or video
                     if video.phase is not Phase.READY:
-                        self._tools.watcher.refute_listing(f"it shows {remote_id} as ready, and it is not")
+                        if by_listing:
+                            self._tools.watcher.refute_listing(f"it shows {remote_id} as ready, and it is not")
                         return None
-                tries += 1
             except OSError as error:
                 part.discard()  # what it took is free for others
                 text = f"the video can't be written to {part.path.parent}: {error.strerror or error}"
@@ -256,9 +279,12 @@ class Production:
     async def _itself(self, remote_id: str) -> RemoteVideo | None:
         """Ask the video itself: it may tell more than the listing did. Where it does not answer, the download does."""
         try:
-            return (await self._tools.client.retrieve(remote_id))[0]
-        except SoraError:
+            video, _ = await self._tools.client.retrieve(remote_id, anew=True)
+        except SoraError as error:
+            await self._end_if_lost(error, remote_id)
             return None
+        self._absence.refuted()
+        return video
 
     async def _wait_for_room(self, reason: str, tries: int) -> None:
         logger.warning(
@@ -274,7 +300,7 @@ class Production:
         seconds = _backoff(tries)
         self._wait(reason, seconds)
         await asyncio.sleep(seconds)
-        self._report(Waiting(self._job.id, self._run, None))
+        self._go_on()
 
     async def _fetch_once(self, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
         if video.inline is not None:
@@ -290,9 +316,9 @@ class Production:
         self, remote_id: str, video: RemoteVideo, tries: int
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         # Some servers have no content route, or none for this file, but told where else it lies.
-        if video.urls and tries % 2 == 0:
+        if video.urls and tries % 2 == 1:
             return self._tools.client.content_at(video.urls[0])
-        return self._tools.client.content(remote_id)
+        return self._tools.client.content(remote_id, anew=tries > 0)
 
     async def _receive(self, part: PartFile, response: aiohttp.ClientResponse) -> dict[str, Any]:
         """Take a file in. What fits into one block costs the flushing thread one visit."""
@@ -314,8 +340,7 @@ class Production:
                     block, size = [], 0
             return await self._keep(part, block, response.content_type, expected, file)
         except (aiohttp.ClientError, TimeoutError) as error:
-            text = f"the download broke off: {self._tools.client.words(error)}"
-            raise SoraError(Failure(ErrorCode.NETWORK, text)) from error
+            raise _broken(f"the download broke off: {self._tools.client.words(error)}") from error
         except asyncio.CancelledError:
             file = None  # a thread may be writing to it: it is closed when that lets go of it
             raise
@@ -392,6 +417,11 @@ def _outcome(function: Callable[[], T]) -> T | Exception:
         return error
 
 
+def _made_with(submission: SubmissionRecord) -> str:
+    """The fingerprint of the key that its POST was sent with; `` where there is none."""
+    return submission.key_fingerprint or key_of(submission.provider)
+
+
 def _ready(video: RemoteVideo) -> RemoteVideo:
     if video.phase is Phase.ENDED_BADLY:
         assert video.failure is not None
@@ -409,7 +439,7 @@ def _broken(what: str) -> SoraError:
 
 def _lost(error: SoraError, remote_id: str) -> Failure:
     if error.status == 404:
-        text = f"the server no longer knows the video {remote_id}: it may have been restarted"
+        text = f"the server no longer knows the video {remote_id}, in any look for minutes: it may have been restarted"
         return Failure(ErrorCode.NOT_FOUND, text, {**error.failure.detail, "remote_id": remote_id})
     return Failure(error.code, error.message, {**error.failure.detail, "remote_id": remote_id})
 

@@ -99,6 +99,7 @@ class BatchSupervisor(LoopActor):
         self.course = Course(loaded.batch, loaded.open_jobs, loaded.live, rules, waits)
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
         self._spent_before, self._since = loaded.batch.spent, time.monotonic()
+        self._stood_before = tools.client.pace.stood
         self._workers: list[Ref] = []
         self._step = Step(loaded.batch, tools.storage.database.time())
         self._to_start: list[Assignment] = []
@@ -193,13 +194,16 @@ class BatchSupervisor(LoopActor):
         self._go_on()
 
     def _spent(self) -> float:
-        return self._spent_before + time.monotonic() - self._since
+        """The batch's time: it stands while the server gives no answer, or has asked to wait."""
+        stood = self._tools.client.pace.stood - self._stood_before
+        return self._spent_before + time.monotonic() - self._since - stood
 
     def _go_on(self, *, may_wait: bool = False) -> None:
         """Start what can be started, and have recorded what happened; an attached job needs no record first."""
         self.course.batch = self._step.batch
         if not self.course.over:
             self._attach()
+            self.course.keep_time(self._step, self._spent())
             # Without the lease nothing would be sent: the next tick looks again.
             may_send = self._tools.submitter.may_send and not self._is_left_to_others
             while may_send and self.course.wants_to_start and self._may_start():
@@ -288,7 +292,7 @@ class BatchSupervisor(LoopActor):
         for assignment in released:
             if self.course.over:
                 self._not_sent(assignment)
-            elif self._release is not None or self.course.halted:
+            elif self._release is not None or self.course.bar(assignment.job):
                 self._take_back(assignment)
             else:
                 self._assign(assignment, stamp + SEND_WINDOW)

@@ -109,6 +109,13 @@ SAFEGUARDS = [
         ("tests/integration/test_submission.py::test_a_post_whose_time_has_passed_does_not_go_out",),
     ),
     Safeguard(
+        "the clock before each block of an upload",
+        "actors/sora/upload.py",
+        "        if self.overdue:",
+        "        if False and self.overdue:",
+        ("tests/actors/sora/test_upload.py",),
+    ),
+    Safeguard(
         "the lease that is looked at before a POST",
         "actors/sora/submission.py",
         "            if now > self._lease.trusted_until:",

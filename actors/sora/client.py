@@ -20,7 +20,9 @@ from yarl import URL
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.settings import Settings
 from actors.sora import wire
+from actors.sora.embedded import failed_inside
 from actors.sora.pace import Pace
+from actors.sora.upload import Upload, data_url, form_of
 from actors.sora.wire import RemoteVideo
 from storage.clocks import awake_or_not
 from storage.records import ReferenceRecord
@@ -28,7 +30,6 @@ from storage.secrets import basic_auth, masked_url, without_user
 
 PAGE = 100
 _READINGS = 8
-_PIECE = 65_536
 _LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of JSON: some servers put a whole film into it."""
 _LOOK_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
@@ -75,8 +76,9 @@ class Unanswered:
     """It may have been made: a byte has left, and no answer tells."""
 
     failure: Failure
+    """Its sentence says what the POST met."""
     timed_out: bool = False
-    """It had no answer within SORA_SUBMIT_TIMEOUT."""
+    """Whether it was given up: it may still be on its way."""
 
 
 CreateResult = Accepted | Refused | Unanswered
@@ -84,40 +86,6 @@ CreateResult = Accepted | Refused | Unanswered
 
 class NotNow(Exception):
     """The guard of a create said that it may no longer be sent."""
-
-
-class _Body(aiohttp.Payload):
-    """The body of a create. In the very step that sends it, it asks whether it may still be sent.
-
-    aiohttp holds the headers back until then, and headers alone make no video.
-    """
-
-    _autoclose = True
-
-    def __init__(self, content: bytes, content_type: str, guard: Callable[[], None]) -> None:
-        super().__init__(content, content_type=content_type)
-        self._content, self._guard, self._size = content, guard, len(content)
-        self.sent = False
-        self.stopped: NotNow | None = None
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The body as a text."""
-        return self._content.decode(encoding, errors)
-
-    async def write(self, writer: Any) -> None:
-        """Send it."""
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(self, writer: Any, _content_length: int | None) -> None:
-        """Send it, in pieces if it is large: a body that lacks its end makes no video either."""
-        for start in range(0, len(self._content), _PIECE):
-            try:
-                self._guard()
-            except NotNow as error:
-                self.stopped = error
-                raise
-            self.sent = True
-            await writer.write(self._content[start : start + _PIECE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +135,7 @@ class SoraClient:
     def __init__(self, settings: Settings, base_url: str, pace: Pace) -> None:
         self._base, self._place = without_user(base_url), masked_url(base_url)
         self._settings = settings
+        self._submit_timeout = settings.sora_submit_timeout.total_seconds()
         self.pace = pace
         self.clock = ServerClock()
         key, user = settings.api_key, basic_auth(base_url)
@@ -207,11 +176,12 @@ class SoraClient:
         """
         assert self._creates is not None
         body = await self._body(spec, guard)
-        timeout = aiohttp.ClientTimeout(total=self._settings.sora_submit_timeout.total_seconds(), sock_connect=10)
+        timeout = aiohttp.ClientTimeout(total=self._submit_timeout, sock_connect=10)
         try:
             async with self._creates.post(
                 f"{self._base}/videos",
-                headers={**self._headers, "Idempotency-Key": intent_id},
+                # A LiteLLM proxy would send a create up to three times.
+                headers={**self._headers, "Idempotency-Key": intent_id, "x-litellm-num-retries": "0"},
                 allow_redirects=False,
                 timeout=timeout,
                 data=body,
@@ -219,7 +189,7 @@ class SoraClient:
                 return self._judge(response, self._read(await _body_of(response)))
         except Exception as error:  # noqa: BLE001  (whatever it was, only the body tells whether it left)
             if body.sent:
-                return self._unanswered(error)
+                return self._unanswered(error, timed_out=isinstance(error, TimeoutError) or body.overdue)
             if body.stopped is not None:
                 return Refused(Failure(ErrorCode.UNAVAILABLE, str(body.stopped)), sent=False)
             return self._not_sent(error)
@@ -234,41 +204,53 @@ class SoraClient:
             self.pace.answered()
             return Accepted(video, video.id)
         failure = wire.http_failure(response.status, body, "creating the video")
-        if response.status not in wire.REFUSALS:
-            return Unanswered(failure)
         pause = wire.retry_after(response.headers)
         if failure.code is ErrorCode.RATE_LIMITED:
             self.pace.rate_limited(pause)
         else:
             self.pace.answered()
+        location = self._secrets.mask(response.headers.get("Location", ""))
+        moved = wire.redirected(response.status, location, f"{self._base}/videos")
+        if moved is not None:
+            return Refused(moved, sent=True)
+        if response.status not in wire.REFUSALS:
+            return Unanswered(failure)
         if response.status in (404, 405):
             failure = Failure(failure.code, f"{self._place} has no Videos API: {failure.message}", failure.detail)
         return Refused(failure, sent=True, retry_after=pause)
 
     def _not_sent(self, error: Exception) -> Refused:
+        self.pace.no_answer()
         text = f"{self._place} can't be reached: {self.words(error)}"
         return Refused(Failure(ErrorCode.NETWORK, text), sent=False)
 
-    def _unanswered(self, error: Exception) -> Unanswered:
-        failure = Failure(ErrorCode.NETWORK, f"no answer: {self.words(error)}")
-        return Unanswered(failure, timed_out=isinstance(error, TimeoutError))
+    def _unanswered(self, error: Exception, *, timed_out: bool) -> Unanswered:
+        self.pace.no_answer()
+        words = self.words(error)
+        if isinstance(error, TimeoutError) and not str(error).strip():
+            words = f"it took longer than {self._submit_timeout:g} s (SORA_SUBMIT_TIMEOUT)"
+        return Unanswered(Failure(ErrorCode.NETWORK, f"no answer: {words}"), timed_out)
 
-    async def _body(self, spec: VideoSpec, guard: Callable[[], None]) -> _Body:
+    async def _body(self, spec: VideoSpec, guard: Callable[[], None]) -> Upload:
         if self._settings.sora_request_format == "multipart":
-            form = _form(spec)
-            return _Body(await form.as_bytes(), form.content_type, guard)
+            form = form_of(spec.fields(), spec.reference, spec.file_id)
+            return Upload(await form.as_bytes(), form.content_type, guard, self._submit_timeout)
         body: dict[str, Any] = spec.fields()
         if spec.seconds is not None:
             # The JSON-only server takes a number, and so do the others that take JSON.
             body["seconds"] = spec.seconds
         if spec.reference is not None:
-            body["input_reference"] = {"image_url": _data_url(spec.reference)}
+            body["input_reference"] = {"image_url": data_url(spec.reference)}
         elif spec.file_id is not None:
             body["input_reference"] = {"file_id": spec.file_id}
-        return _Body(json.dumps(body).encode(), "application/json", guard)
+        return Upload(json.dumps(body).encode(), "application/json", guard, self._submit_timeout)
 
-    async def retrieve(self, remote_id: str) -> tuple[RemoteVideo, float | None]:
+    async def retrieve(self, remote_id: str, *, anew: bool = False) -> tuple[RemoteVideo, float | None]:
         """Look at a video.
+
+        Args:
+            remote_id: the id that its create was answered with.
+            anew: over a new connection, which may lead to another replica.
 
         Returns:
             The video, and the seconds after which the server wants to be asked again.
@@ -276,19 +258,22 @@ class SoraClient:
         Raises:
             SoraError: it could not be looked at. A failed video is no error: some servers tell of it as HTTP 500.
         """
-        status, headers, body = await self._get(f"/videos/{quote(remote_id, safe='')}")
+        path = f"/videos/{quote(remote_id, safe='')}"
+        status, headers, body = await self._request("GET", path, follow=True, anew=anew)
         video = wire.parse_video(body)
-        if video is not None and (status < 400 or video.phase is wire.Phase.ENDED_BADLY):
+        if status >= 400 and (video is None or video.phase is not wire.Phase.ENDED_BADLY):
+            video = failed_inside(body, remote_id)
+        if video is not None:
             return video, wire.poll_hint(headers)
         raise self._error(status, headers, body, f"looking at video {remote_id}")
 
     async def list_page(self, after: str | None) -> Page:
-        """A page of the listing, newest first.
+        """A page of the listing, newest first. Another place's listing proves nothing: no redirect is followed.
 
         Raises:
             SoraError: there is none, or it could not be read.
         """
-        data, has_more, _ = await self._entries(after)
+        data, has_more, _ = await self._entries(after, follow=False)
         videos = tuple(video for entry in data if (video := wire.parse_video(entry)) is not None)
         if len(videos) != len(data):
             raise SoraError(Failure(ErrorCode.SERVER_ERROR, "the listing has entries that are no videos"))
@@ -306,9 +291,13 @@ class SoraClient:
         last = wire.identifier(data[-1]) if data and isinstance(data[-1], dict) else None
         return Listed(videos, last, has_more, wire.poll_hint(headers))
 
-    async def _entries(self, after: str | None) -> tuple[list[Any], bool | None, Any]:
+    async def _entries(self, after: str | None, *, follow: bool = True) -> tuple[list[Any], bool | None, Any]:
         query = f"?limit={PAGE}&order=desc" + (f"&after={quote(after, safe='')}" if after else "")
-        status, headers, body = await self._get(f"/videos{query}")
+        status, headers, body = await self._request("GET", f"/videos{query}", follow=follow)
+        if 300 <= status < 400:
+            place = self._secrets.mask(wire.short(headers.get("Location", "no place")))
+            text = f"listing the videos was redirected to {place} (HTTP {status}): OPENAI_BASE_URL names another place"
+            raise SoraError(Failure(ErrorCode.NOT_FOUND, text, {"status": status}), status=status)
         data = body.get("data") if isinstance(body, dict) else None
         if status != 200 or not isinstance(data, list):
             raise self._error(status, headers, body, "listing the videos")
@@ -321,15 +310,20 @@ class SoraClient:
         Raises:
             SoraError: it could not be asked.
         """
-        return (await self._request("DELETE", f"/videos/{quote(remote_id, safe='')}"))[::2]
+        # A redirect is followed to look, never to change something at another place.
+        return (await self._request("DELETE", f"/videos/{quote(remote_id, safe='')}", follow=False))[::2]
 
-    def content(self, remote_id: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def content(self, remote_id: str, *, anew: bool = False) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Open a video's file. `variant` is left out: some servers take it for something else.
+
+        Args:
+            remote_id: the video.
+            anew: over a new connection, which may lead to another replica.
 
         Raises:
             SoraError: it can't be had there.
         """
-        return self._file(f"{self._base}/videos/{quote(remote_id, safe='')}/content", self._headers)
+        return self._file(f"{self._base}/videos/{quote(remote_id, safe='')}/content", self._headers, anew=anew)
 
     def content_at(self, url: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Open a file where the server said that it lies. The key goes to the server itself only."""
@@ -337,45 +331,48 @@ class SoraClient:
         return self._file(url, self._headers if own else {})
 
     @asynccontextmanager
-    async def _file(self, url: str, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        assert self._rest is not None
+    async def _file(
+        self, url: str, headers: dict[str, str], *, anew: bool = False
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         await self.pace.turn()
         asked = {**headers, "Accept": "video/*, application/binary, */*"}
         try:
             # aiohttp takes the key off when a redirect leaves the origin.
-            response = await self._rest.get(url, headers=asked, timeout=_FILE_TIMEOUT)
+            response = await self._session(anew=anew).get(url, headers=asked, timeout=_FILE_TIMEOUT)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _network(f"downloading the video failed: {self.words(error)}") from error
+            self.pace.no_answer()
+            raise self._no_download(error) from error
+        if response.status != 429:
+            self.pace.answered()
         # What goes wrong while the caller takes the file in may be the caller's disk: it is not ours to name.
         async with response:
             if response.status != 200 or "json" in response.headers.get("Content-Type", ""):
                 raise await self._no_file(response)
             yield response
 
+    def _no_download(self, error: Exception) -> SoraError:
+        # What is no HTTP, or leads nowhere, does not pass as a lost connection does.
+        passes = isinstance(error, aiohttp.ClientConnectionError | OSError)
+        code = ErrorCode.NETWORK if passes else ErrorCode.DOWNLOAD_FAILED
+        return SoraError(Failure(code, f"downloading the video failed: {self.words(error)}"))
+
     async def _no_file(self, response: aiohttp.ClientResponse) -> SoraError:
         try:
             body = self._read(await response.content.read(65_536))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _network(f"downloading the video failed: {self.words(error)}")
+            return self._no_download(error)
         return self._error(response.status, response.headers, body, "downloading the video")
 
-    async def _get(self, path: str) -> tuple[int, Any, Any]:
-        return await self._request("GET", path)
-
-    async def _request(self, method: str, path: str) -> tuple[int, Any, Any]:
-        assert self._rest is not None
+    async def _request(self, method: str, path: str, *, follow: bool, anew: bool = False) -> tuple[int, Any, Any]:
+        session = self._session(anew=anew)
         await self.pace.turn()
         try:
-            # A redirect is followed to look, never to change something at another place.
-            async with self._rest.request(
-                method,
-                self._base + path,
-                headers=self._headers,
-                timeout=_LOOK_TIMEOUT,
-                allow_redirects=method == "GET",
+            async with session.request(
+                method, self._base + path, headers=self._headers, timeout=_LOOK_TIMEOUT, allow_redirects=follow
             ) as response:
                 body = self._read(await _body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.pace.no_answer()
             raise _network(f"{method} {path} got no answer: {self.words(error)}") from error
         self.clock.learn(response.headers.get("Date"))
         self.pace.key.learn(response.status)
@@ -402,6 +399,12 @@ class SoraClient:
             raise _network(f"no answer within {seconds:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise _network(self.words(error)) from error
+
+    def _session(self, *, anew: bool) -> aiohttp.ClientSession:
+        """The one for what may be repeated; `anew`: one that opens a connection for each request."""
+        session = self._creates if anew else self._rest
+        assert session is not None
+        return session
 
     def words(self, error: BaseException) -> str:
         """What an error says. It may quote what the server sent, and that the key."""
@@ -433,30 +436,6 @@ async def _body_of(response: aiohttp.ClientResponse) -> bytearray:
         if len(body) > _LARGEST_ANSWER:
             raise aiohttp.ClientPayloadError(f"it has more than {_LARGEST_ANSWER} bytes")
     return body
-
-
-def _form(spec: VideoSpec) -> aiohttp.MultipartWriter:
-    """The multipart form, byte for byte as the official SDK writes it. A new one for every POST."""
-    writer = aiohttp.MultipartWriter("form-data")
-    fields = spec.fields()
-    if spec.file_id is not None:
-        fields["input_reference[file_id]"] = spec.file_id
-    for name, value in fields.items():
-        part = writer.append(value)
-        part.headers.popall("Content-Type", None)
-        part.set_content_disposition("form-data", quote_fields=False, name=name)
-    if spec.reference is not None:
-        part = writer.append(spec.reference.data, {"Content-Type": spec.reference.content_type})
-        part.set_content_disposition(
-            "form-data", quote_fields=False, name="input_reference", filename=spec.reference.name
-        )
-    return writer
-
-
-def _data_url(reference: ReferenceRecord) -> str:
-    import base64
-
-    return f"data:{reference.content_type};base64,{base64.b64encode(reference.data).decode()}"
 
 
 def _network(text: str) -> SoraError:

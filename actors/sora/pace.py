@@ -40,6 +40,9 @@ class Pace:
         self._next = 0.0
         self._refusals = 0
         self._unreachable_since: float | None = None
+        self._stood = 0.0
+        self._still_from = self._still_until = 0.0
+        """The last time in which it gave none, its end perhaps yet to come."""
         self.key = Key()
         self.ever_answered = False
         self.patience = math.inf
@@ -52,6 +55,11 @@ class Pace:
     def paused(self) -> float:
         """Seconds for which nothing may leave."""
         return max(0.0, self.wait.until - time.monotonic()) if self.wait else 0.0
+
+    @property
+    def stood(self) -> float:
+        """Seconds, in all, for which the server gave no answer or had asked to wait: no batch's time runs then."""
+        return self._stood + min(time.monotonic(), self._still_until) - self._still_from
 
     async def turn(self) -> None:
         """Wait until a request may leave."""
@@ -70,6 +78,7 @@ class Pace:
     def rate_limited(self, retry_after: float | None) -> None:
         """The server said 429: obey its hint, or back off by ourselves."""
         self.ever_answered, self._unreachable_since = True, None
+        self._heard()
         if not self.paused:  # many requests meet the same refusal
             self._refusals = min(self._refusals + 1, _DOUBLINGS)
         backoff = min(_FIRST_PAUSE * 2 ** (self._refusals - 1), _LONGEST_PAUSE)
@@ -98,14 +107,31 @@ class Pace:
         """Whether a server that can't be connected to for so long is given up: never one that has answered before."""
         return not self.ever_answered and seconds >= self.patience
 
+    def no_answer(self) -> None:
+        """A request had no answer: from now on, until one has."""
+        self._stand_still(math.inf)
+
     def answered(self) -> None:
         """The server answered, and not with 429."""
         self._refusals = 0
         self._unreachable_since = None
         self.ever_answered = True
+        self._heard()
 
     def _pause(self, reason: str, seconds: float) -> None:
         until = time.monotonic() + seconds
         if self.wait is None or until > self.wait.until:
             self.wait = Wait(reason, until)
+            self._stand_still(until)
             self.on_pause(seconds)
+
+    def _heard(self) -> None:
+        if self._still_until == math.inf:
+            self._still_until = time.monotonic() + self.paused
+
+    def _stand_still(self, until: float) -> None:
+        now = time.monotonic()
+        if now >= self._still_until:
+            self._stood += self._still_until - self._still_from
+            self._still_from = now
+        self._still_until = max(self._still_until, until)

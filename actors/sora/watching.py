@@ -20,6 +20,7 @@ from typing import Self
 from actors.errors import ErrorCode, SoraError
 from actors.sora.client import PAGE, SoraClient
 from actors.sora.durations import Durations
+from actors.sora.embedded import inner_id
 from actors.sora.wire import Phase, RemoteVideo
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,10 @@ _CHECK = 30
 _GRAINS = 20
 """Into so many parts an interval is divided; videos whose time is up in the same part are looked at together."""
 _DISTRUST, _LONGEST_DISTRUST = 60.0, 3600.0
+_LOST_AFTER, _LOST_LOOKS = 120.0, 20
+"""A video is lost when so many looks over so many seconds said 404, and nothing else did."""
+_PAGES = 50
+"""So far back a lost video is looked for in the listing."""
 _REMEMBERED = 100
 """Of so many videos it is remembered that they were ready, to see whether the listing knows."""
 
@@ -45,6 +50,8 @@ class Watch:
         self.expected = self.check = self.planned = math.inf
         """When it should be ready; when a look at itself is due whatever the listing says; its place in the agenda."""
         self.hint: float | None = None
+        self.anew = False
+        """Whether the next look opens a connection: another replica may know more."""
         self.by_listing = False
         """Whether the last news came from the listing."""
         self._listed: RemoteVideo | None = None
@@ -82,9 +89,9 @@ class Watch:
                 self._progress, self._failed = video.progress, False
                 return video
 
-    def postpone(self, seconds: float) -> None:
+    def postpone(self, seconds: float, *, anew: bool = False) -> None:
         """Look again after so many seconds; what the listing says meanwhile is heard all the same."""
-        self._failed = True
+        self._failed, self.anew = True, anew
         self.due, self.expected = time.monotonic() + seconds, math.inf
         self.check = max(self.check, self.due)
         self._watcher.plan(self)
@@ -102,6 +109,56 @@ class Watch:
 
     def _moves_on(self, video: RemoteVideo) -> bool:
         return video.progress not in (None, self._progress)
+
+
+class Absence:
+    """What speaks for it that the server has lost a video: every look over minutes said 404, and no listing shows it.
+
+    One look says little: behind an address there may be replicas that know their own videos only.
+    """
+
+    def __init__(self, client: SoraClient, remote_id: str, *, provable: bool) -> None:
+        """Prepare for the first 404.
+
+        Args:
+            client: asks for the listing.
+            remote_id: the video.
+            provable: whether its create was sent with the key that looks: another account may not see it.
+        """
+        self._client, self._remote_id, self._provable = client, remote_id, provable
+        self._looks, self._since = 0, math.inf
+
+    def refuted(self) -> None:
+        """Note that a look said something else."""
+        self._looks, self._since = 0, math.inf
+
+    def next_look(self, backoff: float) -> float:
+        """Seconds until the next look, if the server would be left alone for so long after any error."""
+        return min(backoff, _LOST_AFTER / _LOST_LOOKS) if self._looks else backoff
+
+    async def proved(self) -> bool:
+        """Note one more look that said 404, and tell whether the video is lost."""
+        now = time.monotonic()
+        self._looks, self._since = self._looks + 1, min(self._since, now)
+        if not self._provable or self._looks < _LOST_LOOKS or now - self._since < _LOST_AFTER:
+            return False
+        try:
+            shown = await self._is_listed()
+        except SoraError as error:
+            # A listing that can't be read for as long again is taken for none.
+            return not error.passes or now - self._since >= 2 * _LOST_AFTER
+        if shown:
+            self.refuted()
+        return not shown
+
+    async def _is_listed(self) -> bool:
+        same, after = inner_id(self._remote_id), None
+        for _ in range(_PAGES):
+            page = await self._client.listed(after, lambda listed: inner_id(listed) == same)
+            if page.videos or page.has_more is not True or page.last in (None, after):
+                return bool(page.videos)
+            after = page.last
+        return False
 
 
 class Watcher:
@@ -177,7 +234,8 @@ class Watcher:
             SoraError: as `SoraClient.retrieve`.
         """
         asked_at = time.monotonic()
-        video, watch.hint = await self._client.retrieve(watch.remote_id)
+        video, watch.hint = await self._client.retrieve(watch.remote_id, anew=watch.anew)
+        watch.anew = False
         # Counted from the answer: a server that is slow to answer is not asked more often for it.
         now = time.monotonic()
         watch.due = now + (self._interval if watch.hint is None else watch.hint)

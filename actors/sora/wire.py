@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from actors.errors import ErrorCode, Failure
 
@@ -34,6 +35,11 @@ _LONGEST_PAUSE = 86_400.0
 
 REFUSALS = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
 """Answers to a create that prove that nothing was made. Every other one without an id is unknown."""
+
+_REDIRECTS = frozenset({301, 302, 307, 308})
+"""Answers to a create that prove the same where they send it to its own path at another place."""
+
+_PORTS = {"http": 80, "https": 443}
 
 _CODES = {
     408: ErrorCode.TIMEOUT,
@@ -91,7 +97,7 @@ def parse_video(body: Any) -> RemoteVideo | None:
         id=identifier(body),
         status=status,
         phase=phase,
-        progress=_whole(body.get("progress")),
+        progress=_percent(body.get("progress")),
         created_at=_time(body.get("created_at") or body.get("created")),
         prompt=_text(body.get("prompt")),
         model=_text(body.get("model")),
@@ -180,6 +186,39 @@ def http_failure(status: int, body: Any, what: str) -> Failure:
         name = ErrorCode.QUOTA_EXCEEDED
     text = f"{what} was answered with HTTP {status}" + (f": {message}" if message else "")
     return Failure(name, text, {"status": status, "code": code, "message": message})
+
+
+def redirected(status: int, location: str, asked: str) -> Failure | None:
+    """Why a create made nothing: it is redirected to its own path at another place. None: what became of it is unknown.
+
+    The other place differs in scheme, host, port, prefix or a final slash. A redirect to any other path may lead to
+    the video that was made, and one to the very same address to a list of videos.
+    """
+    if status not in _REDIRECTS or not location:
+        return None
+    try:
+        target, own = urlsplit(urljoin(asked, location)), urlsplit(asked)
+        moved, slash = _address(target) != _address(own), target.path.endswith("/")
+    except ValueError:
+        return None
+    path, own_path = target.path.rstrip("/"), own.path
+    ours = path.rpartition("/")[2] == own_path.rpartition("/")[2]
+    if target.scheme not in _PORTS or not target.hostname or target.query or not ours:
+        return None
+    place = short(urlunsplit((target.scheme, target.netloc.rpartition("@")[2], target.path, "", "")))
+    base = place.rstrip("/").rpartition("/")[0]
+    if moved or path != own_path:
+        way_out = f"set OPENAI_BASE_URL={base}"
+    elif slash:
+        way_out = f"OPENAI_BASE_URL={base} is right; have the server or its proxy take POST /videos without the slash"
+    else:
+        return None
+    text = f"creating the video was redirected to {place} (HTTP {status}), and nothing was made: {way_out}"
+    return Failure(ErrorCode.NETWORK, text, {"status": status, "location": place})
+
+
+def _address(url: SplitResult) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.hostname, url.port or _PORTS.get(url.scheme)
 
 
 def _generation_failure(status: str, error: Any) -> Failure:
@@ -278,11 +317,11 @@ def _number(value: Any) -> float | None:
     return number if abs(number) < _LARGEST else None  # NaN and infinity fail this too
 
 
-def _whole(value: Any) -> int | None:
-    number = _number(value)
+def _percent(value: Any) -> int | None:
+    number = _number(value.strip().removesuffix("%") if isinstance(value, str) else value)
     return None if number is None else min(100, max(0, int(number)))
 
 
 def _seconds(value: Any) -> str | None:
-    number = _number(value)
+    number = _number(value.strip().lower().removesuffix("s") if isinstance(value, str) else value)
     return None if number is None else f"{number:g}"

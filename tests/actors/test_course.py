@@ -46,13 +46,14 @@ class Ride:
         self.course = Course(a_batch(**columns), jobs, live or {}, rules)
         self.jobs = {job.id: job for job in jobs}
         self.events, self.outcomes, self.intents, self.given = [], [], [], []
-        self.now = 1000.0
+        self.now, self.spent = 1000.0, 0.0
 
     def step(self, act=lambda step: None, *, start=True):
         step = Step(self.course.batch, NOON)
         act(step)
         if start and not self.course.over:
             self.given += self.course.attach()
+            self.course.keep_time(step, self.spent)
             while self.course.wants_to_start:
                 self.given.append(self.course.start_next(step))
         self.course.batch = step.batch
@@ -70,6 +71,7 @@ class Ride:
         return self.step(self.course.begin)
 
     def tick(self, spent):
+        self.spent = spent
         return self.step(lambda step: self.course.tick(step, spent, self.now))
 
     def report(self, report):
@@ -224,7 +226,7 @@ def test_what_was_not_sent_has_a_sentence_of_its_own():
     ride.report(Failed(given.job.id, given.run, failure, given.submission.id, REFUSED))
     first, second = (ride.jobs[job_id].error for job_id in ("nature-01", "nature-02"))
     assert first["message"] == "HTTP 401"
-    assert second["message"] == "not sent, since it was so for nature-01: HTTP 401"
+    assert second["message"] == "not submitted: nature-01 was rejected with HTTP 401"
     assert (second["code"], second["detail"]) == ("authentication", None)
 
 
@@ -266,9 +268,8 @@ REPORTS = {
         lambda ride: ride.failed(),
         lambda ride: ride.withdrawn(),
         lambda ride: ride.lose(ride.given[0]),
-        lambda ride: ride.tick(1e9),
     ],
-    ids=["completed", "failed", "withdrawn", "worker lost", "deadline"],
+    ids=["completed", "failed", "withdrawn", "worker lost"],
 )
 def test_a_report_of_a_run_that_has_ended_changes_nothing(report, ended):
     ride = Ride(total=2, concurrency=1, timeout=1.0).begin()
@@ -364,7 +365,26 @@ def test_a_server_that_was_never_reached_fails_the_rest_too():
 def test_a_refused_request_fails_alone():
     ride = Ride(total=2, concurrency=1).begin().failed(0, ErrorCode.INVALID_REQUEST, REFUSED)
     assert ride.statuses == ["failed", "submitting"]
-    assert not ride.course.halted
+    assert len(ride.intents) == 2
+
+
+def test_a_refused_model_fails_the_jobs_with_that_model_only():
+    models = ["pro", "small", "pro", None, "small"]
+    jobs = [a_job(at, model=model) for at, model in enumerate(models, 1)]
+    ride = Ride(5, jobs, concurrency=2).begin().failed(0, ErrorCode.PERMISSION, REFUSED)
+    assert ride.statuses == ["failed", "submitting", "failed", "submitting", "pending"]
+    error = ride.jobs["nature-03"].error
+    assert (error["code"], error["retryable"]) == ("permission", False)
+    assert error["message"] == "not submitted: nature-01 was rejected with no"
+    ride.withdrawn(1)
+    assert ride.jobs["nature-02"].status is JobStatus.SUBMITTING
+
+
+def test_a_job_of_a_refused_model_that_comes_back_unpaid_is_not_posted_again():
+    jobs = [a_job(1, model="pro"), a_job(2, model="pro")]
+    ride = Ride(2, jobs, concurrency=2).begin().failed(0, ErrorCode.PERMISSION, REFUSED).withdrawn(1)
+    assert len(ride.intents) == 2
+    assert ride.statuses == ["failed"] * 2
 
 
 def test_videos_in_hand_go_on_when_the_account_is_refused():
@@ -377,7 +397,6 @@ def test_nothing_is_posted_again_after_the_account_was_refused():
     ride = Ride(total=2, concurrency=2, paid_attempts=3).begin()
     ride.failed(0, ErrorCode.QUOTA_EXCEEDED, REFUSED).withdrawn(1)
     assert len(ride.intents) == 2
-    assert ride.course.halted
     assert ride.jobs["nature-02"].error["code"] == "quota_exceeded"
     assert ride.told[-1] == "batch.failed"
 
@@ -427,24 +446,55 @@ def test_the_last_event_is_the_last_though_progress_was_held_back():
 # --- time
 
 
-def test_a_deadline_counts_the_rounds_and_ends_what_is_open():
-    ride = Ride(total=4, concurrency=2, timeout=10.0).begin().submitted(0)
-    assert ride.course.time_left(5.0) == 15.0
-    assert ride.tick(19.9).told == ["job.submitted"]
-    ride.tick(20.0)
-    assert ride.statuses == ["failed"] * 4
-    assert {job.error["code"] for job in ride.jobs.values()} == {"batch_timeout"}
-    assert ride.jobs["nature-01"].remote_id == "video_1"
+def test_the_batchs_time_counts_the_rounds_and_ends_what_was_not_submitted():
+    ride = Ride(total=4, concurrency=2, timeout=150.0).begin().submitted(0)
+    assert ride.course.time_left(5.0) == 295.0
+    assert ride.tick(299.9).told == ["job.submitted"]
+    ride.tick(300.0)
+    assert ride.statuses == ["generating", "submitting", "failed", "failed"]
+    error = ride.jobs["nature-03"].error
+    assert (error["code"], error["retryable"]) == ("batch_timeout", True)
+    assert error["message"] == "not submitted within 5 min (BATCH_TIMEOUT x 2 rounds)"
     assert ride.outcomes == []
+
+
+def test_what_the_server_has_when_the_time_is_up_is_made_to_its_end():
+    ride = Ride(total=2, concurrency=2, timeout=90.0).begin().submitted(0).submitted(1).tick(91.0)
+    assert ride.statuses == ["generating"] * 2
+    ride.completed(0).completed(1)
+    assert ride.course.batch.status is BatchStatus.COMPLETED
+
+
+@pytest.mark.parametrize("outcome", [SubmissionState.ABSENT, SubmissionState.NOT_SENT, REFUSED])
+def test_what_turns_out_late_to_have_made_nothing_is_not_submitted_again(outcome):
+    ride = Ride(timeout=90.0).begin().tick(90.0).withdrawn(0, outcome)
+    assert len(ride.intents) == 1
+    assert ride.jobs["nature-01"].error["message"] == "not submitted within 90 s (BATCH_TIMEOUT)"
     assert ride.course.over
+
+
+def test_a_video_that_fails_late_is_not_paid_for_again():
+    ride = Ride(timeout=90.0, paid_attempts=5).begin().submitted().tick(90.0)
+    ride.failed(0, ErrorCode.GENERATION_FAILED, MADE_AND_FAILED)
+    assert len(ride.intents) == 1
+    assert ride.jobs["nature-01"].error["code"] == "generation_failed"
+
+
+def test_a_batch_whose_time_was_up_before_starts_nothing_and_fetches_what_is_there():
+    job, submission = in_hand(1)
+    ride = Ride(2, [job, a_job(2)], {job.id: submission}, timeout=30.0)
+    ride.spent = 60.0
+    ride.begin()
+    assert (ride.statuses, ride.intents) == (["generating", "failed"], [])
+    assert [given.job.id for given in ride.given] == [job.id]
 
 
 def test_a_timeout_of_zero_is_none():
     assert Ride(timeout=0.0).begin().tick(1e9).statuses == ["submitting"]
 
 
-def test_a_deadline_leaves_what_is_finished():
-    ride = Ride(total=2, timeout=1.0).begin().submitted(0).completed(0).tick(2.0)
+def test_the_batchs_time_leaves_what_is_finished():
+    ride = Ride(total=2, concurrency=1, timeout=1.0).begin().submitted(0).tick(2.0).completed(0)
     assert ride.statuses == ["completed", "failed"]
     assert ride.told[-1] == "batch.partial"
 

@@ -145,7 +145,7 @@ _ROWS: list[tuple[Any, ...]] = [
     # one video's way
     ("assign", _F, "actors/supervisor.py:BatchSupervisor._assign", "a worker is given a job", "the POST, or what is left to be done"),
     ("post", _R, "actors/sora/client.py:SoraClient.create", "the POST", "its answer is read"),
-    ("first byte", _F, "actors/sora/client.py:_Body.write_with_length", "the body of the POST leaves", "the server answers"),
+    ("first byte", _F, "actors/sora/upload.py:Upload.write_with_length", "the body of the POST leaves", "the server answers"),
     ("judge", _F, "actors/sora/client.py:SoraClient._judge", "the POST's answer is judged", "the remote id is bound"),
     ("bind", _C, "actors/sora/submission.py:Submitter._bind", "the remote id is written into the submission", "the supervisor hears of it"),
     ("settle", _C, "storage/submissions.py:SubmissionRepository.unanswered", "it is noted that a POST ended without an answer, and what it met", "it is resolved"),

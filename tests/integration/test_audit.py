@@ -52,7 +52,7 @@ def test_all_pages_of_the_listing_are_read(service: BatchService, provider: Prov
 
 
 def test_a_listing_without_pages_is_not_taken_for_the_whole(service: BatchService, provider: Provider) -> None:
-    provider.fault(on="content", do="answer", status=404, times=-1)
+    provider.fault(on="content", do="answer", status=400, times=-1)
     made(service, 1)
     page = {"object": "list", "data": [{"id": "video_1", "object": "video", "status": "completed"}]}
     provider.fault(on="list", do="answer", body=page, times=-1)  # whatever `after` says
@@ -76,7 +76,7 @@ def test_a_video_whose_post_was_never_answered_is_named_with_its_job(service: Ba
 
 
 def test_a_job_whose_video_the_server_lost_is_found(service: BatchService, provider: Provider) -> None:
-    provider.fault(on="content", do="answer", status=404, match="video 1", times=-1)
+    provider.fault(on="content", do="answer", status=400, match="video 1", times=-1)
     batch = made(service, 1, id="nature")
     assert batch.status == "failed"
     assert service.audit().missing_videos == []

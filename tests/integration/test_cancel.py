@@ -423,6 +423,7 @@ def test_what_is_wanted_again_meanwhile_is_not_deleted(
     provider: Provider, service: BatchService, mocker: MockerFixture
 ) -> None:
     mocker.patch("actors.runtime._DELETES", 1)
+    mocker.patch("actors.sora.watching._LOST_AFTER", 0.5)
     provider.fault(on="delete", do="hang")
     cancelled_with_two_in_flight(service, provider)
     provider.wait(requests_delete=1)

@@ -138,11 +138,11 @@ def code(batch: Batch) -> str:
 
 @pytest.mark.parametrize(
     ("route", "expected"),
-    [("create", "submission_unknown"), ("look", "timeout"), ("list", "submission_unknown"), ("content", None)],
+    [("create", "submission_unknown"), ("look", "timeout"), ("list", "submission_unknown"), ("content", "timeout")],
 )
 @pytest.mark.parametrize("start", [b'{"id": "', b'{"error": "'], ids=["an id", "an error"])
 def test_an_answer_that_never_ends_is_not_taken_in(
-    start: bytes, route: str, expected: str | None, hostile: Hostile, service: BatchService,
+    start: bytes, route: str, expected: str, hostile: Hostile, service: BatchService,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("actors.sora.client._LARGEST_ANSWER", 200_000)
@@ -150,7 +150,7 @@ def test_an_answer_that_never_ends_is_not_taken_in(
         hostile.create = [b""]
     said = Endless(head("500 No" if route == "content" else "200 OK", {"Content-Type": "application/json"}) + start)
     setattr(hostile, route, said)
-    assert code(make(service)) == (expected or "download_failed")
+    assert code(make(service)) == expected
     assert hostile.sent < 1_000_000 + len(hostile.asked) * 12_000_000  # what the kernel's buffers hold at most
 
 
@@ -234,6 +234,8 @@ def test_an_answer_that_is_not_http_ends_in_an_error_that_quotes_no_key(
     setattr(hostile, route, [said])
     batch = make(service)
     expected = {"create": {"submission_unknown", "network"}, "look": {"timeout"}, "content": {"download_failed"}}
+    if said == b"":  # a lost connection, which is waited out
+        expected["content"] = {"timeout"}
     assert code(batch) in expected[route]
     assert len(str(batch.jobs[0].error)) < 2000
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

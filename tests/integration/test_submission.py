@@ -438,6 +438,46 @@ def test_a_wrong_key_is_told_and_never_written_down(provider: Provider, start_se
     assert make(start_service(openai_api_key="sk-right"), "a boat").status == "completed"
 
 
+def test_a_model_that_is_refused_stops_the_jobs_with_that_model_only(provider: Provider, service: BatchService) -> None:
+    body = {"error": {"message": "no access to pro", "code": "model_not_found"}}
+    provider.fault(on="create", do="answer", status=403, body=body, match="pro", times=-1)
+    request = [{"prompt": "pro: 1", "model": "pro"}, {"prompt": "2"}, {"prompt": "pro: 3", "model": "pro"}]
+    batch = service.create_batch({"videos": request, "concurrency": 1})
+    final = service.process_batch(batch.id).result(PATIENCE)
+    assert codes(final) == ["permission", None, "permission"]
+    assert posts(provider) == {"pro: 1": 1, "2": 1}
+    assert final.jobs[2].error is not None
+    told = f"not submitted: {batch.id}-01 was rejected with HTTP 403: no access to pro"
+    assert (final.jobs[2].error.message, final.jobs[2].error.retryable) == (told, False)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_create_that_is_redirected_to_another_place_is_refused_at_once(
+    status: int, provider: Provider, service: BatchService
+) -> None:
+    provider.fault(on="create", do="redirect", status=status, to=f"{provider.other_url}/v1/videos", times=-1)
+    batch = make(service, *numbered(3), concurrency=1)
+    assert codes(batch) == ["network"] * 3
+    for job in batch.jobs:
+        assert job.error is not None
+        assert job.error.message.endswith(f"and nothing was made: set OPENAI_BASE_URL={provider.other_url}/v1")
+        assert job.error.retryable
+    summary = provider.summary()
+    assert (summary["posts"], summary["elsewhere"], summary["requests"].get("list")) == (1, 0, None)
+
+
+def test_a_listing_that_is_redirected_is_not_followed_to_look_for_a_video(
+    provider: Provider, service: BatchService
+) -> None:
+    provider.fault(on="create", do="lose_request")
+    provider.fault(on="list", do="redirect", to=f"{provider.other_url}/v1/videos", times=-1)
+    batch = make(service, "a boat")
+    assert codes(batch) == ["submission_unknown"]
+    assert batch.jobs[0].error is not None
+    assert f"redirected to {provider.other_url}/v1/videos (HTTP 302)" in batch.jobs[0].error.message
+    assert provider.summary()["elsewhere"] == 0
+
+
 # --- rate limits
 
 

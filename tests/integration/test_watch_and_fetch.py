@@ -1,9 +1,10 @@
 """From a video's acceptance to its file, on servers that answer as they please."""
 
 import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import pytest
@@ -11,7 +12,16 @@ import pytest
 from actors.errors import SettingsError
 from actors.model import Batch
 from actors.service import BatchService
-from tests.integration.support import PATIENCE, check_files, check_journal, check_paid_once, numbered, until, videos
+from tests.integration.support import (
+    PATIENCE,
+    check_files,
+    check_journal,
+    check_paid_once,
+    numbered,
+    rows,
+    until,
+    videos,
+)
 from tests.provider.client import Provider
 
 pytestmark = pytest.mark.integration
@@ -22,6 +32,7 @@ Start = Callable[..., BatchService]
 @pytest.fixture(autouse=True)
 def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.production._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.sora.watching._LOST_AFTER", 0.5)
 
 
 def make(service: BatchService, *prompts: str, **more: Any) -> Batch:
@@ -77,6 +88,38 @@ def test_a_failed_video_that_is_told_as_an_http_500_is_no_error_of_the_server(
     assert error.retryable
     (video,) = [video for video in provider.ledger()["videos"] if video["prompt"] == "a: video 2"]
     assert video["polls"] == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "before", "after"),
+    [
+        (
+            500,
+            "litellm.InternalServerError: InternalServerError: Hosted_vllmException - ",
+            "\n\nLiteLLM: retried 2 times",
+        ),
+        (400, "upstream said {oops} ", ""),
+        (404, "", ""),
+    ],
+)
+def test_a_failed_video_that_a_gateway_quotes_in_an_error_has_failed(
+    status: int, before: str, after: str, provider: Provider, service: BatchService
+) -> None:
+    provider.hold()
+    running = service.process_batch(service.create_batch(videos("a boat", id="b")).id)
+    provider.wait(accepted=1)
+    (video,) = provider.ledger()["videos"]
+    failed = {"id": video["id"], "object": "video", "status": "failed", "error": {"message": "CUDA out of memory"}}
+    message = f"{before}{json.dumps(failed)}{after}"
+    provider.finish(status="failed")
+    provider.fault(on="retrieve", do="answer", status=status, body={"error": {"message": message}}, match="boat")
+    final = running.result(PATIENCE)
+    assert codes(final) == ["generation_failed"]
+    assert final.jobs[0].error is not None
+    assert final.jobs[0].error.message == "CUDA out of memory"
+    provider.release("videos")
+    assert service.retry_batch("b").result(PATIENCE).status == "completed"
+    assert provider.summary()["accepted"] == 2
 
 
 @pytest.mark.parametrize(
@@ -154,6 +197,33 @@ def test_a_404_for_ever_is_a_lost_video(provider: Provider, service: BatchServic
     assert provider.summary()["posts"] == 2
     assert service.retry_batch("b", pay_again=True).result(PATIENCE).status == "completed"
     assert provider.summary()["posts"] == 4
+
+
+@pytest.mark.parametrize("choice", ["random", "round_robin", "sticky"])
+@pytest.mark.parametrize("replicas", [2, 3])
+def test_every_video_is_made_behind_replicas_that_know_their_own_only(
+    replicas: int, choice: str, provider: Provider, start_service: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.sora.watching._LOST_LOOKS", 100)  # chance has its way in no test
+    provider.options(replicas=replicas, replica_choice=choice, latency=0.2)
+    batch = make(start_service(batch_max_size=20), *numbered(20), concurrency=5)
+    assert codes(batch) == [None] * 20
+    assert {video["replica"] for video in provider.ledger()["videos"]} == set(range(replicas))
+    check_files(batch, provider)
+    check_paid_once(provider)
+
+
+def test_a_video_that_was_made_with_another_key_is_never_lost(
+    provider: Provider, start_service: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.production._made_with", lambda _submission: "another key")
+    provider.hold()
+    service = start_service(sora_video_timeout=2000)
+    running = service.process_batch(service.create_batch(videos("a boat")).id)
+    provider.wait(accepted=1)
+    provider.forget()
+    assert codes(running.result(PATIENCE)) == ["timeout"]
+    assert provider.summary()["requests"]["retrieve"] > 20
 
 
 # --- looking
@@ -264,7 +334,7 @@ def test_a_look_that_is_refused_ends_the_job_and_keeps_its_id(
     batch = make(service, *numbered(2), id="b")
     assert codes(batch) == [code, None]
     assert batch.jobs[0].remote_id
-    final = service.retry_batch("b").result(PATIENCE)
+    final = service.retry_batch("b", job_ids=["b-01"]).result(PATIENCE)
     assert final.status == "completed"
     check_paid_once(provider)
     check_files(final, provider)
@@ -313,17 +383,62 @@ def test_a_file_that_never_comes_whole_is_no_file(provider: Provider, service: B
     assert set(check_paid_once(provider)["posts_per_prompt"].values()) == {1}
 
 
-def test_a_finished_video_whose_file_is_gone_is_fetched_by_a_retry(provider: Provider, service: BatchService) -> None:
-    provider.fault(on="content", do="answer", status=404, times=5)
-    failed = make(service, "a boat", id="b")
-    assert (failed.status, codes(failed)) == ("failed", ["download_failed"])
-    error = failed.jobs[0].error
-    assert error is not None
-    assert (error.retryable, "404" in error.message) == (True, True)
-    retried = service.retry_batch("b").result(PATIENCE)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"do": "answer", "status": 404},
+        {"do": "answer", "status": 502, "body": "<html>Bad gateway</html>"},
+        {"do": "answer", "status": 503},
+        {"do": "answer", "status": 429, "headers": {"Retry-After-Ms": "60"}},
+        {"do": "lose_request"},
+        {"do": "reset"},
+    ],
+    ids=str,
+)
+def test_what_passes_is_waited_out_while_a_file_is_fetched(
+    fault: dict[str, Any], provider: Provider, service: BatchService
+) -> None:
+    provider.fault(on="content", times=12, **fault)
+    batch = make(service, "a boat")
+    assert codes(batch) == [None]
+    check_files(batch, provider)
+    check_paid_once(provider)
+
+
+def test_a_server_that_is_away_while_a_file_is_fetched_is_waited_for(provider: Provider, service: BatchService) -> None:
+    provider.fault(on="content", do="answer", status=503, times=-1)
+    running = service.process_batch(service.create_batch(videos("a boat", id="b")).id)
+    provider.wait(requests_content=2)
+    provider.clear_faults()
+    provider.kill()
+    until(lambda: "Cannot connect" in next((wait.reason for wait in service.waits("b").values()), ""))
+    provider.restart()
+    batch = running.result(PATIENCE)
+    assert codes(batch) == [None]
+    check_files(batch, provider)
+
+
+def test_a_video_whose_file_never_comes_says_why_when_its_time_is_up(provider: Provider, start_service: Start) -> None:
+    provider.fault(on="content", do="answer", status=404, times=-1, body={"error": "it is being copied"})
+    batch = make(start_service(sora_video_timeout=1000), "a boat", id="b")
+    assert codes(batch) == ["timeout"]
+    assert batch.jobs[0].error is not None
+    assert "SORA_VIDEO_TIMEOUT" in batch.jobs[0].error.message
+    assert "it is being copied" in batch.jobs[0].error.message
+    provider.clear_faults()
+    retried = start_service().retry_batch("b").result(PATIENCE)
     assert retried.status == "completed"
     check_files(retried, provider)
     check_paid_once(provider)
+
+
+def test_a_server_that_forgets_a_finished_video_has_lost_it(provider: Provider, service: BatchService) -> None:
+    provider.fault(on="content", do="answer", status=503, times=-1)
+    running = service.process_batch(service.create_batch(videos("a boat", id="b")).id)
+    provider.wait(requests_content=2)
+    provider.forget()
+    provider.clear_faults()
+    assert codes(running.result(PATIENCE)) == ["not_found"]
 
 
 def test_a_redirect_is_followed_without_the_key(provider: Provider, start_service: Start) -> None:
@@ -448,15 +563,23 @@ def test_a_video_that_takes_too_long_is_attached_to_by_a_retry(provider: Provide
     check_journal(service, "b")
 
 
-def test_a_batch_that_takes_too_long_is_attached_to_by_a_retry(provider: Provider, service: BatchService) -> None:
+def test_a_batch_whose_time_is_up_starts_nothing_and_fetches_what_the_server_has(
+    provider: Provider, service: BatchService
+) -> None:
     provider.hold()
-    batch = make(service, *numbered(4), id="b", concurrency=2, timeout_ms=300)
-    assert batch.status == "failed"
-    assert codes(batch) == ["batch_timeout"] * 4
-    assert [bool(job.remote_id) for job in batch.jobs] == [True, True, False, False]
+    service.create_batch(videos(*numbered(4), id="b", concurrency=2, timeout_ms=300))
+    running = service.process_batch("b")
+    until(lambda: service.get_batch_status("b").progress.failed == 2)
+    assert [job.status for job in service.get_batch_status("b").jobs[:2]] == ["generating"] * 2
+    provider.release("videos")
+    batch = running.result(PATIENCE)
+    assert batch.status == "partial"
+    assert codes(batch) == [None, None, "batch_timeout", "batch_timeout"]
+    assert batch.jobs[2].error is not None
+    assert batch.jobs[2].error.message == "not submitted within 0.6 s (BATCH_TIMEOUT x 2 rounds)"
     assert provider.summary()["posts"] == 2
     assert "delete" not in provider.summary()["requests"]
-    provider.release("videos")
+    check_files(batch, provider)
     provider.options(latency=0.01)
     final = service.retry_batch("b").result(PATIENCE)
     assert final.status == "completed"
@@ -465,17 +588,39 @@ def test_a_batch_that_takes_too_long_is_attached_to_by_a_retry(provider: Provide
     check_journal(service, "b")
 
 
-def test_only_the_time_for_which_a_batch_is_owned_counts(provider: Provider, start_service: Start) -> None:
+def test_only_the_time_for_which_a_batch_is_owned_counts(
+    provider: Provider, start_service: Start, tmp_path: Path
+) -> None:
     service = start_service()
     provider.hold()
-    service.create_batch(videos(*numbered(2), id="b", concurrency=2, timeout_ms=1500))
+    service.create_batch(videos(*numbered(2), id="b", concurrency=1, timeout_ms=PATIENCE * 1000))
     service.process_batch("b")
-    provider.wait(accepted=2)
+    provider.wait(accepted=1)
     service.close()
-    other = start_service()
-    batch = make(other, "c: one", "c: two", concurrency=1, timeout_ms=300)  # time passes
-    assert codes(batch) == ["batch_timeout"] * 2
-    batch = make(other, "d: one", "d: two", concurrency=1, timeout_ms=300)
-    (running,) = other.resume_batches(["b"])
+    (spent,) = rows(tmp_path, "SELECT spent FROM batches")[0]
+    left_at = monotonic()
+    until(lambda: monotonic() > left_at + 1.0)
+    (running,) = start_service().resume_batches(["b"])
     provider.release("videos")
     assert running.result(PATIENCE).status == "completed"
+    (in_all,) = rows(tmp_path, "SELECT spent FROM batches")[0]
+    assert 0 < spent < in_all < spent + monotonic() - left_at - 1.0
+
+
+@pytest.mark.parametrize("outage", ["away", "rate limited"])
+def test_the_batchs_time_stands_while_the_server_gives_no_answer_or_asks_to_wait(
+    outage: str, provider: Provider, start_service: Start
+) -> None:
+    service, seconds = start_service(batch_timeout=800), 1.5
+    if outage == "away":
+        provider.kill()
+    else:
+        provider.fault(on="create", do="answer", status=429, headers={"Retry-After": str(seconds)})
+    service.create_batch(videos("a boat", id="b"))
+    began = monotonic()
+    running = service.process_batch("b")
+    until(lambda: service.waits("b"))
+    until(lambda: monotonic() > began + seconds)
+    if outage == "away":
+        provider.restart()
+    assert codes(running.result(PATIENCE)) == [None]

@@ -222,7 +222,7 @@ class ModelClient:
         known = tuple(video for video in page.videos if knows(video.id))
         return Listed(known, page.videos[-1].id if page.videos else None, page.has_more, None)
 
-    async def retrieve(self, remote_id):
+    async def retrieve(self, remote_id, *, anew=False):
         await self.pace.turn()
         self.learn()
         return self._provider.look(remote_id), None

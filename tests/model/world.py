@@ -219,6 +219,8 @@ class World:
         put(resolving, "this_host", lambda: (self.current.owner.host, self.current.owner.boot))
         for module, name in ((dispatcher, "LOOK"), (supervisor, "TICK")):
             put(module, name, TICK)
+        put(production, "_made_with", lambda _submission: "")
+        put(watching, "_LOST_AFTER", 5.0)
         intents = count(1)
         put(course, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"intent-{next(intents):04d}")))
         tell = worker.tell

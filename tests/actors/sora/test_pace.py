@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,3 +117,32 @@ def test_requests_leave_no_faster_than_the_limit():
 
     asyncio.run(requests())
     assert max(left) - min(left) >= 0.05 * 0.95
+
+
+def test_the_time_in_which_the_server_gives_no_answer_is_counted_once(pace, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("actors.sora.pace.time", SimpleNamespace(monotonic=lambda: now))
+    pace = Pace()
+    pace.no_answer()
+    now = 103.0
+    pace.no_answer()
+    pace.unreachable()
+    assert pace.stood == 3.0
+    now = 110.0
+    pace.answered()
+    now = 120.0
+    assert pace.stood == 10.0
+    pace.rate_limited(5.0)
+    pace.rate_limited(5.0)
+    now = 122.0
+    assert pace.stood == 12.0
+    pace.no_answer()
+    now = 123.0
+    pace.answered()
+    now = 130.0
+    assert pace.stood == 15.0
+    pace.no_answer()
+    now = 131.0
+    pace.rate_limited(2.0)
+    now = 140.0
+    assert pace.stood == 18.0

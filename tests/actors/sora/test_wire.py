@@ -17,6 +17,7 @@ from actors.sora.wire import (
     parse_video,
     phase_of,
     poll_hint,
+    redirected,
     retry_after,
 )
 from storage.secrets import Secrets
@@ -143,6 +144,61 @@ def test_what_has_no_status_is_no_video(body):
 )  # fmt: skip
 def test_a_field_is_read_in_any_form_or_counts_as_untold(field, value, read):
     assert getattr(parse_video({"id": "v", "status": "queued", field: value}), field) == read
+
+
+@pytest.mark.parametrize(
+    ("progress", "read"),
+    [(45, 45), ("45", 45), ("45%", 45), (" 45 % ", 45), ("45.9%", 45), ("145%", 100), ("%", None), ("half", None)],
+)
+def test_progress_is_read_with_and_without_its_unit(progress, read):
+    assert parse_video({"id": "v", "status": "in_progress", "progress": progress}).progress == read
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "place", "way_out"),
+    [
+        (308, "https://h.example/v1/videos", "https://h.example/v1/videos", "set OPENAI_BASE_URL=https://h.example/v1"),
+        (301, "http://h.example:8080/v1/videos", "http://h.example:8080/v1/videos", "=http://h.example:8080/v1"),
+        (
+            302,
+            "//other.example/v1/videos/",
+            "http://other.example/v1/videos/",
+            "OPENAI_BASE_URL=http://other.example/v1",
+        ),
+        (307, "/api/v1/videos", "http://h.example/api/v1/videos", "set OPENAI_BASE_URL=http://h.example/api/v1"),
+        (307, "/v1/videos/", "http://h.example/v1/videos/", "without the slash"),
+        (308, "https://me:secret@h.example/v1/videos", "https://h.example/v1/videos", "=https://h.example/v1"),
+    ],
+)
+def test_a_create_that_is_redirected_to_its_own_path_made_nothing(status, location, place, way_out):
+    failure = redirected(status, location, "http://h.example/v1/videos")
+    assert failure.code is ErrorCode.NETWORK
+    assert f"redirected to {place} (HTTP {status}), and nothing was made" in failure.message
+    assert failure.message.endswith(way_out) or way_out in failure.message
+    assert "secret" not in failure.message
+
+
+@pytest.mark.parametrize(
+    ("status", "location"),
+    [
+        (303, "https://h.example/v1/videos"),
+        (300, "https://h.example/v1/videos"),
+        (200, "https://h.example/v1/videos"),
+        (308, ""),
+        (302, "http://h.example/v1/videos"),
+        (302, "http://H.example:80/v1/videos"),
+        (302, "/v1/videos"),
+        (302, "https://h.example/v1/videos/video_1"),
+        (302, "https://login.example/?next=/v1/videos"),
+        (302, "https://h.example/v1/videos?page=1"),
+        (302, "https://h.example/"),
+        (308, "mailto:a@example/videos"),
+        (308, "https://[::1/v1/videos"),
+        (308, "https://h.example:port/v1/videos"),
+    ],
+)
+def test_of_every_other_redirect_nothing_is_known(status, location):
+    assert redirected(status, location, "http://h.example/v1/videos") is None
 
 
 def test_every_place_of_a_files_address_is_looked_at():

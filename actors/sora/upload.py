@@ -1,0 +1,147 @@
+"""Upload: the body of a create on its way out. It knows what nobody else does, whether a byte has left.
+
+A server makes no video of a body that lacks its end. So the clock is asked before each block, and the last one is so
+small, and sent so late, that the system takes it at once: a process that was suspended has nothing left to be sent
+when it wakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import select
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+
+from storage.clocks import awake_or_not
+from storage.records import ReferenceRecord
+
+_BLOCK, _LAST = 65_536, 4096
+_LOOK_AGAIN = 0.01
+_RST_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Upload(aiohttp.Payload):
+    """The body of a create. In the very step that sends it, it asks whether it may still be sent.
+
+    aiohttp holds the headers back until then, and headers alone make no video.
+    """
+
+    _autoclose = True
+
+    def __init__(self, content: bytes, content_type: str, guard: Callable[[], None], longest: float) -> None:
+        """Prepare an upload.
+
+        Args:
+            content: the body.
+            content_type: what it is.
+            guard: called directly before the first byte; raises to stop it.
+            longest: the seconds from then on after which nothing more of it is sent.
+        """
+        super().__init__(content, content_type=content_type)
+        self._content, self._guard, self._longest = content, guard, longest
+        self._size = len(content)
+        self._until: float | None = None
+        self.stopped: Exception | None = None
+        """What the guard raised."""
+
+    @property
+    def sent(self) -> bool:
+        """Whether a byte has left."""
+        return self._until is not None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether its time is up, suspended time included."""
+        return self._until is not None and awake_or_not() > self._until
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as a text."""
+        return self._content.decode(encoding, errors)
+
+    async def write(self, writer: Any) -> None:
+        """Send it."""
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: Any, _content_length: int | None) -> None:
+        """Send it, in blocks if it is large."""
+        try:
+            self._guard()
+        except Exception as error:
+            self.stopped = error
+            raise
+        self._until = awake_or_not() + self._longest
+        size = len(self._content)
+        if size <= _LAST:  # a new connection takes so much at once
+            await writer.write(self._content)
+            return
+        _buffer_little(writer.transport)
+        last = size - _LAST
+        starts = [*range(0, last, _BLOCK), last]
+        try:
+            for start, end in zip(starts, [*starts[1:], size], strict=True):
+                if start > 0:
+                    await self._may_go_on(writer, last=start == last)
+                await writer.write(self._content[start:end], drain=False)
+        except BaseException:
+            _reset(writer.transport)
+            raise
+
+    async def _may_go_on(self, writer: Any, *, last: bool) -> None:
+        """Wait until the system takes another block, and ask the clock in the step that sends it."""
+        await writer.drain()
+        while last and not _takes_more(writer.transport):  # noqa: ASYNC110  (only the system knows)
+            await asyncio.sleep(_LOOK_AGAIN)
+        if self.overdue:
+            raise TimeoutError(f"the upload was cut off after {self._longest:g} s (SORA_SUBMIT_TIMEOUT)")
+
+
+def form_of(fields: dict[str, str], reference: ReferenceRecord | None, file_id: str | None) -> aiohttp.MultipartWriter:
+    """The multipart form, byte for byte as the official SDK writes it. A new one for every POST."""
+    writer = aiohttp.MultipartWriter("form-data")
+    if file_id is not None:
+        fields = {**fields, "input_reference[file_id]": file_id}
+    for name, value in fields.items():
+        part = writer.append(value)
+        part.headers.popall("Content-Type", None)
+        part.set_content_disposition("form-data", quote_fields=False, name=name)
+    if reference is not None:
+        part = writer.append(io.BytesIO(reference.data), {"Content-Type": reference.content_type})
+        part.set_content_disposition("form-data", quote_fields=False, name="input_reference", filename=reference.name)
+    return writer
+
+
+def data_url(reference: ReferenceRecord) -> str:
+    """A picture as a part of JSON."""
+    return f"data:{reference.content_type};base64,{base64.b64encode(reference.data).decode()}"
+
+
+def _buffer_little(transport: asyncio.Transport) -> None:
+    """Keep neither the process nor the system from telling soon how much has really left."""
+    transport.set_write_buffer_limits(high=1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _BLOCK)
+
+
+def _takes_more(transport: asyncio.Transport | None) -> bool:
+    """Whether the system takes a small block whole; also if the connection is gone, which writing tells."""
+    if transport is None or transport.is_closing():
+        return True
+    room = select.poll()
+    room.register(transport.get_extra_info("socket"), select.POLLOUT)
+    return bool(room.poll(0))
+
+
+def _reset(transport: asyncio.Transport | None) -> None:
+    """End the connection with an RST: nothing that waits to be sent leaves any more."""
+    if transport is None:
+        return
+    with suppress(OSError):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+    transport.abort()
