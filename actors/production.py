@@ -121,7 +121,11 @@ class Production:
         if submission.state is SubmissionState.BOUND and submission.remote_id is not None:
             return Bound(submission.remote_id)
         if self._order.send_before is not None:
-            spec = await self._spec()
+            try:
+                spec = await self._spec()
+            except Exception:  # an error of ours, and not a byte has left
+                await self._tools.submitter.take_back(submission)
+                raise
             outcome = await self._tools.submitter.submit(submission, spec, self._order.send_before)
             if isinstance(outcome, Bound | NotPaid):
                 return outcome

@@ -80,6 +80,12 @@ class Submitter:
         task.add_done_callback(lambda _: self._ended(intent))
         return await asyncio.shield(task)
 
+    async def take_back(self, intent: SubmissionRecord) -> None:
+        """Record that an intent is not sent: what was to be sent can't be had."""
+        failure = Failure(ErrorCode.INTERNAL, "the POST was not sent: its content could not be put together")
+        await self._settle(intent.id, SubmissionState.NOT_SENT, failure)
+        self.on_left(intent.batch_id, intent.id)
+
     def _ended(self, intent: SubmissionRecord) -> None:
         self._posts.pop(intent.id, None)
         self.on_left(intent.batch_id, intent.id)
