@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound
@@ -185,7 +186,7 @@ def _cancel(storage: Storage, batch: BatchRecord, reason: str | None, at: float)
 
 
 def tidy(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
-    """Remove the files of an ended batch that no completed job has: unfinished ones, and those that came too late.
+    """Remove the files of an ended batch that no job records: unfinished ones, and those that came too late.
 
     For whoever cancelled it, lost it, ended it after another owner, or noted its owner's death. It is locked meanwhile:
     a retry begins later. In a transaction of its own: an end that is not committed yet may still come to nothing, and a
@@ -198,7 +199,8 @@ def tidy(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
         if batch is not None and batch.status in FINAL_BATCH:
             made = {entry.job_id for entry in storage.submissions.of_batch(batch_id) if entry.remote_id is not None}
             jobs = storage.jobs.by_id(made).values()  # of another one no file can have come
-            folder.clear(batch_id, {job.id for job in jobs if job.status is not JobStatus.COMPLETED})
+            kept = {Path(job.video["path"]).name for job in jobs if job.video is not None}
+            folder.clear(batch_id, {job.id for job in jobs}, kept)
 
 
 def tidy_soon(recorder: Recorder, storage: Storage, folder: VideoFolder, batch_id: str) -> None:

@@ -1,10 +1,15 @@
-"""Where finished files lie: `VIDEO_DIR/<batch id>/<job id>.<extension>`, written aside and renamed into place."""
+"""Where finished files lie: `VIDEO_DIR/<batch id>/<job id>-<8 hex of its SHA-256>.<extension>`.
+
+Written aside, then put into place; what lies there is never replaced. Versions before left out the checksum.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection
@@ -21,6 +26,11 @@ EXTENSIONS = {
     "image/gif": ".gif",
 }
 _PART = ".part"
+_NAMED_BY = (8, 16, 64)
+"""How many digits of a checksum a name has: more of them, where the name is taken by other bytes."""
+_CHECKSUM = re.compile(r"-[0-9a-f]{8,64}\Z")
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
+"""What a file system says that knows no second name of a file."""
 
 
 class VideoFolder:
@@ -54,10 +64,14 @@ class VideoFolder:
             if written_at.isdecimal() and int(written_at) < epoch:
                 _remove(part)
 
-    def clear(self, batch_id: str, job_ids: Collection[str]) -> None:
-        """Remove the files of these jobs, and what is unfinished of any. What else lies there is somebody else's."""
+    def clear(self, batch_id: str, job_ids: Collection[str], kept: Collection[str] = ()) -> None:
+        """Remove the files of these jobs, and what is unfinished of any. What else lies there is somebody else's.
+
+        `kept`: the names of those that stay. Names, not paths: the folder may have been moved since.
+        """
         for path in self.batch(batch_id).glob("*"):
-            if path.suffix == _PART or path.stem in job_ids:
+            of_one = path.stem in job_ids or _CHECKSUM.sub("", path.stem) in job_ids
+            if path.suffix == _PART or (of_one and path.name not in kept):
                 _remove(path)
 
     def remove(self, batch_id: str) -> None:
@@ -108,11 +122,43 @@ class PartFile:
         os.fsync(file.fileno())
 
     def publish(self, extension: str) -> Path:
-        """Rename into place. It survives a power cut only once its folder is flushed, too."""
+        """Put it into its place. It survives a power cut only once its folder is flushed, too.
+
+        Nothing is replaced: whatever lies there with the same bytes stays, and other bytes keep their name.
+        """
         # `with_suffix` twice would mistake a dot of ours; ids have none.
-        final = self.path.with_name(self.path.name.split(".", 1)[0] + extension)
-        os.rename(self.path, final)  # noqa: PTH104  (makes no third path of it)
-        return final
+        job_id = self.path.name.split(".", 1)[0]
+        for digits in _NAMED_BY:
+            final = self.path.with_name(f"{job_id}-{self.sha256[:digits]}{extension}")
+            if self._put(final):
+                return final
+        raise FileExistsError(errno.EEXIST, "a damaged file has its name", str(final))
+
+    def _put(self, final: Path) -> bool:
+        """Give it this name; False: other bytes have it."""
+        try:
+            os.link(self.path, final)
+        except FileExistsError:
+            if not self._is_in(final):
+                return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # Here it takes two steps. Whoever comes between them has a file of the same checksum.
+            if final.exists():
+                return self._is_in(final) and self._unlinked()
+            os.rename(self.path, final)  # noqa: PTH104
+            return True
+        return self._unlinked()
+
+    def _is_in(self, place: Path) -> bool:
+        """Whether a file has the bytes that were written here."""
+        with place.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+
+    def _unlinked(self) -> bool:
+        self.path.unlink(missing_ok=True)  # a newer owner may have swept it
+        return True
 
     def discard(self) -> None:
         """Remove what was written, or is about to be."""

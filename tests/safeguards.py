@@ -137,6 +137,13 @@ SAFEGUARDS = [
         ("tests/storage/test_videos.py",),
     ),
     Safeguard(
+        "a file that is never replaced",
+        "storage/videos.py",
+        "            os.link(self.path, final)",
+        "            os.rename(self.path, final)",
+        ("tests/storage/test_videos.py",),
+    ),
+    Safeguard(
         "the mark after the confirm",
         "actors/broker/publisher.py",
         "{each.batch_id: each.confirmed for each in self._courses.values() if each.confirmed > each.marked}",

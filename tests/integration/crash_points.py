@@ -156,8 +156,8 @@ _ROWS: list[tuple[Any, ...]] = [
     ("content", _R, "actors/sora/client.py:SoraClient._file", "a video's file is asked for", "it comes in"),
     ("open", _F, "storage/videos.py:PartFile.open", "a file is made aside", "it is written"),
     ("write", _F, "storage/videos.py:PartFile.write", "bytes are written into it", "more of them, or the check"),
-    ("flush", _F, "storage/videos.py:PartFile.flush", "its bytes are flushed to the disk", "it is renamed"),
-    ("rename", _F, "storage/videos.py:PartFile.publish", "it is renamed into its place", "the folder is flushed"),
+    ("flush", _F, "storage/videos.py:PartFile.flush", "its bytes are flushed to the disk", "it gets its name"),
+    ("rename", _F, "storage/videos.py:PartFile.publish", "it gets the name of its checksum", "the folder is flushed"),
     ("flush folder", _F, "storage/videos.py:flush_folder", "a folder's names are flushed to the disk", "the job is recorded as completed"),
     ("discard", _F, "storage/videos.py:PartFile.discard", "a file that is not wanted any more is removed", "the worker stops"),
     # letting go, ending

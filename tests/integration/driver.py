@@ -9,6 +9,7 @@ It reads orders from standard input, one JSON document a line, and forks a child
     label     `before <point>` or `after <point>`: one of `crash_points`; `any`: whichever is passed
     hit       at which of its hits (1)
     how       kill (the default); stop: say so and stop as on SIGSTOP, until SIGCONT; let_go: let the batch go in order
+    until     of one that was stopped: the label up to which its recorder stays busy then
     watch     say at the end which points were passed, and which effects no point names
 """
 
@@ -41,6 +42,7 @@ from actors.messages import LetGo, Lost
 from actors.runtime import Runtime  # noqa: F401
 from actors.service import BatchService
 from actors.supervisor import BatchSupervisor
+from storage.recorder import Recorder
 from tests.integration import effects
 from tests.integration.support import settings_from, until
 
@@ -305,15 +307,18 @@ def _watched(order: Order, service: Callable[[], BatchService | None]) -> Iterat
         _tell(passed=passed, unnamed=unnamed)
         return
     if "label" in order:
-        _install(order["label"], order.get("hit", 1), _deed(order, service))
+        passed = threading.Event()
+        _install(order["label"], order.get("hit", 1), _deed(order, service, passed), order.get("until"), passed)
     yield
 
 
-def _install(label: str, hit: int, deed: Callable[[], None]) -> None:
+def _install(label: str, hit: int, deed: Callable[[], None], until: str | None, passed: threading.Event) -> None:
     lock, hits = threading.Lock(), 0
 
     def passes(side: str, name: str, count: int) -> None:
         nonlocal hits
+        if until == f"{side} {name}":
+            passed.set()
         if label in {"any", f"{side} {name}"}:
             with lock:
                 before, hits = hits, hits + count
@@ -323,20 +328,30 @@ def _install(label: str, hit: int, deed: Callable[[], None]) -> None:
     effects.install(passes)
 
 
-def _deed(order: Order, service: Callable[[], BatchService | None]) -> Callable[[], None]:
+def _deed(order: Order, service: Callable[[], BatchService | None], passed: threading.Event) -> Callable[[], None]:
+    if "until" not in order:
+        passed.set()
     match order.get("how", "kill"):
         case "kill":
             return lambda: os.kill(os.getpid(), signal.SIGKILL)
         case "stop":
             # In the recorder's thread, between two transactions: SQLite's lock is not to be suspended with us.
-            return lambda: service()._recorder.read(_stop).result()  # type: ignore[union-attr]
+            return lambda: _stop(service()._recorder, passed)  # type: ignore[union-attr]
         case _:
             return lambda: threading.Thread(target=service().close).start()  # type: ignore[union-attr]
 
 
-def _stop() -> None:
-    _tell(stopped=True)
-    os.kill(os.getpid(), signal.SIGSTOP)
+def _stop(recorder: Recorder, passed: threading.Event) -> None:
+    woken = threading.Event()
+
+    def stop() -> None:
+        _tell(stopped=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        woken.set()
+        passed.wait(_PATIENCE)
+
+    recorder.read(stop)
+    woken.wait()
 
 
 if __name__ == "__main__":

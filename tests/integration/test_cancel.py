@@ -283,6 +283,24 @@ def test_a_file_that_comes_after_the_cancellation_is_not_left(
     assert files(tmp_path) == []
 
 
+def test_a_suspended_owner_that_wakes_after_a_retry_with_changes_replaces_no_file(
+    provider: Provider, start_service: Start, drivers: Drivers, options: Callable[..., Any], tmp_path: Path
+) -> None:
+    changes = {"sora_delete_on_cancel": "never"}
+    order = {"options": options(**changes), "request": videos("a lake", id="b")}
+    late = drivers.start(**order, label="before open", how="stop", until="after rename")
+    while "stopped" not in drivers.told(late):
+        pass
+    service = start_service(**changes)
+    check(service.cancel_batch("b"), total=1, cancelled=1)
+    retried = service.retry_batch("b", changes={"b-01": {"prompt": "a forest"}}).result(PATIENCE)
+    check_files(retried, provider)
+    os.kill(late, signal.SIGCONT)
+    assert drivers.end(late)["said"]["status"] == "completed"
+    check_files(retried, provider)
+    until(lambda: [str(path) for path in files(tmp_path)] == [retried.jobs[0].video.path])
+
+
 def test_a_neighbour_removes_what_dead_processes_left_of_a_cancelled_batch(
     service: BatchService, drivers: Drivers, options: Callable[..., Any], tmp_path: Path, mocker: MockerFixture
 ) -> None:
@@ -299,7 +317,8 @@ def test_a_neighbour_removes_what_dead_processes_left_of_a_cancelled_batch(
     service._recorder.write(lambda: service._database.execute(renew)).result(PATIENCE)
     service.serve()
     until(lambda: len(files(tmp_path)) == 2)
-    assert {path.name for path in files(tmp_path)} == {"b-01.mp4", "notes.txt"}
+    made = Path(service.get_batch_status("b").jobs[0].video.path)
+    assert {path.name for path in files(tmp_path)} == {made.name, "notes.txt"}
 
 
 def test_a_cancellation_that_comes_to_nothing_removes_no_file(service: BatchService, tmp_path: Path) -> None:
@@ -332,13 +351,13 @@ def test_a_cancellation_before_the_start_removes_nothing(
     service: BatchService, start_service: Callable[..., BatchService], tmp_path: Path
 ) -> None:
     service.create_batch(videos("a lake", id="b"))
-    assert service.process_batch("b").result(PATIENCE).status == "completed"
+    final = service.process_batch("b").result(PATIENCE)
     # Another database, the same folder, and the same id.
     other = start_service(database_url=f"sqlite:///{tmp_path}/other.db")
     other.create_batch(videos("a lake", id="b"))
     other.cancel_batch("b")
     other.close()  # what it had to do in the background is done
-    assert [path.name for path in files(tmp_path)] == ["b-01.mp4"]
+    assert [str(path) for path in files(tmp_path)] == [final.jobs[0].video.path]
 
 
 def test_a_cancellation_and_a_completion_at_once_have_one_winner(provider: Provider, service: BatchService) -> None:

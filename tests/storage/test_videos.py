@@ -1,6 +1,8 @@
 """Where finished files lie, and that they are whole before they lie there."""
 
+import errno
 import hashlib
+import os
 from io import FileIO
 
 import pytest
@@ -21,11 +23,23 @@ def written(part, *chunks):
     return part
 
 
-def test_a_file_is_written_aside_and_renamed_into_place(folder):
+def names(folder, batch_id="nature"):
+    return sorted(path.name for path in folder.batch(batch_id).iterdir())
+
+
+@pytest.fixture(params=["links", "no links"])
+def file_system(request, mocker):
+    """One that knows a file by several names, or not."""
+    if request.param == "no links":
+        mocker.patch("os.link", side_effect=OSError(errno.EPERM, "Operation not permitted"))
+
+
+@pytest.mark.usefixtures("file_system")
+def test_a_file_is_written_aside_and_put_into_its_place(folder):
     part = written(folder.part("nature", "nature-01", 3), b"one", b"two")
     assert part.path == folder.root / "nature" / "nature-01.3.part"
     final = part.publish(".mp4")
-    assert final == folder.root / "nature" / "nature-01.mp4"
+    assert final == folder.root / "nature" / f"nature-01-{hashlib.sha256(b'onetwo').hexdigest()[:8]}.mp4"
     assert final.read_bytes() == b"onetwo"
     assert not part.path.exists()
 
@@ -51,10 +65,31 @@ def test_owners_of_different_epochs_do_not_write_into_one_file(folder):
     assert folder.part("nature", "nature-01", 1).path != folder.part("nature", "nature-01", 2).path
 
 
-def test_a_file_that_is_made_again_takes_the_place_of_the_old_one(folder):
-    written(folder.part("nature", "nature-01", 1), b"old").publish(".mp4")
-    written(folder.part("nature", "nature-01", 2), b"new").publish(".mp4")
-    assert [path.read_bytes() for path in folder.batch("nature").iterdir()] == [b"new"]
+@pytest.mark.usefixtures("file_system")
+def test_a_file_that_is_made_again_replaces_none(folder):
+    old = written(folder.part("nature", "nature-01", 1), b"old").publish(".mp4")
+    new = written(folder.part("nature", "nature-01", 2), b"new").publish(".mp4")
+    late = written(folder.part("nature", "nature-01", 1), b"old").publish(".mp4")
+    assert (old.read_bytes(), new.read_bytes(), late) == (b"old", b"new", old)
+    assert names(folder) == sorted([old.name, new.name])
+
+
+@pytest.mark.usefixtures("file_system")
+def test_other_bytes_under_its_name_stay_and_it_gets_a_longer_one(folder):
+    digest = hashlib.sha256(b"film").hexdigest()
+    first = written(folder.part("nature", "nature-01", 1), b"film").publish(".mp4")
+    first.write_bytes(b"damaged")
+    again = written(folder.part("nature", "nature-01", 2), b"film").publish(".mp4")
+    assert (first.read_bytes(), again.read_bytes()) == (b"damaged", b"film")
+    assert names(folder) == [f"nature-01-{digest[:8]}.mp4", f"nature-01-{digest[:16]}.mp4"]
+
+
+def test_a_disk_that_is_full_is_no_file_system_without_links(folder, mocker):
+    part = written(folder.part("nature", "nature-01", 1), b"film")
+    mocker.patch("os.link", side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with pytest.raises(OSError, match="No space"):
+        part.publish(".mp4")
+    assert names(folder) == ["nature-01.1.part"]
 
 
 def test_a_discarded_part_is_gone_and_may_be_discarded_again(folder):
@@ -113,6 +148,20 @@ def test_clearing_removes_what_is_of_the_jobs_named_or_unfinished_and_nothing_el
     folder.clear("nature", {"nature-02"})
     assert sorted(folder.batch("nature").iterdir()) == [final, theirs]
     folder.clear("nowhere", set())
+
+
+def test_clearing_keeps_what_is_recorded_and_removes_the_same_jobs_other_files(folder):
+    late = written(folder.part("nature", "nature-01", 1), b"late").publish(".mp4")
+    kept = written(folder.part("nature", "nature-01", 2), b"kept").publish(".mp4")
+    before = folder.batch("nature") / "nature-02.mp4"  # as versions before named it
+    before.write_bytes(b"kept, too")
+    theirs = folder.batch("nature") / "nature-01-final.mp4"
+    theirs.write_bytes(b"a person's")
+    folder.clear("nature", {"nature-01", "nature-02"}, {kept.name, before.name})
+    assert names(folder) == sorted([kept.name, before.name, theirs.name])
+    assert not late.exists()
+    folder.clear("nature", {"nature-02"})
+    assert names(folder) == sorted([kept.name, theirs.name])
 
 
 def test_a_batchs_files_are_removed(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,7 +39,8 @@ def test_run_makes_the_videos_and_tells_where_they_are(call: Call, home: Path) -
 def test_progress_is_told_on_standard_error_a_line_an_event(call: Call) -> None:
     result = call("run", "-p", "A sunset", "--id", "nature")
     lines = [line[9:] for line in result.stderr.splitlines()]
-    assert "nature-01 completed videos/nature/nature-01.mp4 (1 of 1)" in lines
+    completed = r"nature-01 completed videos/nature/nature-01-[0-9a-f]{8}\.mp4 \(1 of 1\)"
+    assert [line for line in lines if re.fullmatch(completed, line)]
     assert lines[-1] == "nature completed 1 of 1 video"
 
 
