@@ -18,13 +18,14 @@ from pydantic import BaseModel, ConfigDict
 from actors.errors import SoraError
 from actors.loop import IOLoop
 from actors.model import moment
-from actors.settings import Settings
+from actors.settings import SIMULATOR, Settings
 from actors.sora.client import SoraClient
 from actors.sora.pace import Pace
 from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
+from storage.deletes import Owed
 from storage.records import JobRecord, SubmissionRecord
-from storage.states import FINAL_BATCH, UNRESOLVED, JobStatus, SubmissionState
+from storage.states import FINAL_BATCH, UNRESOLVED, DeleteState, JobStatus, SubmissionState
 
 T = TypeVar("T")
 _PAGES = 1000
@@ -80,15 +81,30 @@ class MissingFile(_Finding):
     problem: str
 
 
+class OwedDelete(_Finding):
+    """A cancelled video that the server has not been got to stop making."""
+
+    job_id: str
+    remote_id: str
+    server: str
+    state: DeleteState
+    """`owed`, `out` (on its way), or `given_up` after a day."""
+    owed_at: datetime
+    answer: str | None
+    """What came of the last try."""
+
+
 class AuditReport(_Finding):
     """What does not fit together."""
 
     videos_listed: int
+    files_compared: int
     listing_problem: str | None
     """Why the server's videos were not compared, or not all of them."""
     unknown_videos: list[UnknownVideo]
     surplus_videos: list[SurplusVideo]
     missing_videos: list[MissingVideo]
+    owed_deletes: list[OwedDelete]
     jobs_without_file: list[MissingFile]
     files_without_job: list[str]
 
@@ -96,7 +112,7 @@ class AuditReport(_Finding):
     def clean(self) -> bool:
         """Whether everything fits."""
         found = (self.unknown_videos, self.surplus_videos, self.missing_videos, self.jobs_without_file)
-        return not any(found) and not self.files_without_job
+        return not any(found) and not self.files_without_job and not self.owed_deletes
 
 
 def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) -> AuditReport:
@@ -121,6 +137,7 @@ def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) 
     paths, missing_files = _files(storage, read, checksums=checksums)
     return AuditReport(
         videos_listed=len(videos),
+        files_compared=len(paths),
         listing_problem=problem,
         unknown_videos=[_unknown(video, submissions, jobs) for video in videos if video.id not in known],
         surplus_videos=[
@@ -129,6 +146,7 @@ def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) 
             if each.state is SubmissionState.SURPLUS and each.remote_id is not None
         ],
         missing_videos=list(_missing(submissions, jobs, listed)) if problem is None else [],
+        owed_deletes=[_owed(each) for each in read(storage.deletes.outstanding) if not _simulated(each)],
         jobs_without_file=missing_files,
         files_without_job=[str(path) for path in _strays(Path(settings.video_dir).absolute(), paths, storage, read)],
     )
@@ -186,6 +204,20 @@ def _missing(
             continue
         if each.remote_id not in listed and job.status in _WANTS_ITS_VIDEO:
             yield MissingVideo(job_id=job.id, remote_id=each.remote_id, status=job.status)
+
+
+def _simulated(owed: Owed) -> bool:
+    return owed.submission.provider == SIMULATOR
+
+
+def _owed(owed: Owed) -> OwedDelete:
+    delete, submission = owed
+    owed_at = moment(delete.owed_at)
+    assert owed_at is not None
+    return OwedDelete(
+        job_id=submission.job_id, remote_id=str(submission.remote_id), server=str(submission.server),
+        state=delete.state, owed_at=owed_at, answer=delete.answer,
+    )  # fmt: skip
 
 
 def _files(storage: Storage, read: Read, *, checksums: bool) -> tuple[set[Path], list[MissingFile]]:

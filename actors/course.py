@@ -289,7 +289,9 @@ class Course:
             step.resolve(report.submission_id, report.outcome, failure.message)
         made_and_failed = report.outcome is SubmissionState.FAILED and failure.code.retryable
         may_pay = self.bar(job) is None and job.attempts < self._rules.paid_attempts and not self.stopping
-        if made_and_failed and may_pay:
+        # We deleted it after a cancellation, and found out only now that it is gone: the retry wants another one.
+        deleted = report.outcome is SubmissionState.DELETED and self.bar(job) is None and not self.stopping
+        if deleted or (made_and_failed and may_pay):
             self.jobs[job.id] = step.move(job, JobMove.REMAKE, remote_id=None, progress=0, started_at=None)
             self._free(job.id)
             self._fresh.appendleft(job.id)

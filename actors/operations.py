@@ -13,6 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from actors.deletes import owe_deletes, with_a_record, withdraw_deletes
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound
 from actors.events import EventName, batch_event
 from actors.lifecycle import BatchMove, JobMove, Step
@@ -155,8 +156,12 @@ def move_server(storage: Storage, batch: BatchRecord, provider: str, *, pay_agai
     storage.batches.move(batch, provider)
 
 
-def cancel(storage: Storage, batch_id: str, reason: str | None, at: float) -> CancellationSummary:
+def cancel(
+    storage: Storage, batch_id: str, reason: str | None, at: float, *, deletes: bool = True
+) -> CancellationSummary:
     """Take a batch over and end it. Its owner, if it has one, is fenced by the same write.
+
+    With `deletes`, the server is owed a DELETE for each video of ours that it may be making.
 
     Raises:
         NotFound: there is no such batch.
@@ -164,24 +169,34 @@ def cancel(storage: Storage, batch_id: str, reason: str | None, at: float) -> Ca
     """
     batch = existing(storage, batch_id)
     if batch.status is BatchStatus.CANCELLED:
-        return _summary(batch, _charges(*_tries(storage, batch_id)))
+        tries, jobs = _tries(storage, batch_id)
+        if deletes:  # a POST may have been answered since
+            owe_deletes(storage, tries, jobs)
+        return _summary(batch, _charges(tries, jobs))
     if batch.status in FINAL_BATCH:
         raise Conflict(f"batch {batch_id} is {batch.status} already: there is nothing left to cancel")
-    return _cancel(storage, batch, reason, at)
+    return _cancel(storage, batch, reason, at, deletes=deletes)
 
 
-def _cancel(storage: Storage, batch: BatchRecord, reason: str | None, at: float) -> CancellationSummary:
+def _cancel(
+    storage: Storage, batch: BatchRecord, reason: str | None, at: float, *, deletes: bool
+) -> CancellationSummary:
     step = Step(batch, at)
     step.batch = step.batch._replace(epoch=batch.epoch + 1)
     failure = {"code": ErrorCode.CANCELLED.value, "message": reason or "the batch was cancelled", "retryable": True}
+    finished = set()
     for job in storage.jobs.of_batch(batch.id, open_only=True):
         step.move(job, JobMove.CANCEL, EventName.JOB_CANCELLED, error={**failure, "detail": None})
+        if job.status is JobStatus.DOWNLOADING:
+            finished.add(job.id)
     tries, jobs = _tries(storage, batch.id, step.jobs)
     charges = _charges(tries, jobs)
     told = [charge.model_dump() for charge in charges if charge.job_id in step.jobs]
     step.close(BatchMove.CANCEL, reason=reason, may_be_charged=told)
     if not storage.apply(step.changes()):
         raise AssertionError("the batch is locked by this transaction")
+    if deletes:
+        owe_deletes(storage, [entry for entry in tries if entry.job_id not in finished], jobs)
     return _summary(step.batch, charges)
 
 
@@ -263,25 +278,6 @@ def _charges(tries: list[SubmissionRecord], jobs: dict[str, JobRecord]) -> list[
     ]
 
 
-def to_delete(storage: Storage, batch_id: str) -> list[SubmissionRecord]:
-    """The submissions of cancelled jobs whose videos we made and may ask the server to delete."""
-    jobs = {job.id: job for job in storage.jobs.of_batch(batch_id)}
-    live = storage.submissions.live_of_batch(batch_id).values()
-    return [entry for entry in live if _may_be_deleted(entry, jobs[entry.job_id])]
-
-
-def still_to_delete(storage: Storage, submission_id: str) -> bool:
-    """Whether that still holds: a retry may have come, and want the video."""
-    entry = storage.submissions.get(submission_id)
-    job = storage.jobs.by_id([entry.job_id]).get(entry.job_id)
-    return job is not None and _may_be_deleted(entry, job)
-
-
-def _may_be_deleted(entry: SubmissionRecord, job: JobRecord) -> bool:
-    ours = entry.state is SubmissionState.BOUND and entry.remote_id is not None and not entry.adopted
-    return ours and job.status is JobStatus.CANCELLED
-
-
 @dataclass(frozen=True, slots=True)
 class Retried:
     """The jobs of a batch that are tried again, and those that a blanket retry has left alone."""
@@ -320,6 +316,7 @@ def retry(
         InvalidRequest: the list of jobs is empty.
         NotFound: there is no such batch, or no such job in it.
         Conflict: the batch has not ended, nothing of it can be tried again, or it was started elsewhere.
+        DeleteIsOut: wait for it, and call this again.
     """
     if job_ids is not None and not job_ids:
         message = "job_ids: must name at least one job; leave it out for all that failed or were cancelled"
@@ -335,11 +332,15 @@ def retry(
         if jobs[job_id].status is JobStatus.COMPLETED:
             raise Conflict(f"job {job_id} is completed: there is nothing to retry")
     chosen, left = _chosen(batch, jobs, named, pay_again=pay_again)
+    if not pay_again:
+        chosen, gone = with_a_record(storage, batch_id, chosen, named, changes)
+        left += gone
     if moves_server:
         move_server(storage, batch, provider, pay_again=pay_again)
     else:
         bring(storage, batch, provider)
     batch = existing(storage, batch_id)
+    withdraw_deletes(storage, batch_id, chosen)
     for reference in changed_references:
         storage.jobs.keep_reference(reference)
     consented = _consented(storage, batch_id, chosen, named, pay_again=pay_again)
@@ -427,7 +428,8 @@ def _consented(
     live = storage.submissions.live_of_batch(batch_id)
     unresolved = {job_id for job_id, submission in live.items() if submission.remote_id is None}
     lost = {job.id for job in chosen if job.error and job.error["code"] == ErrorCode.NOT_FOUND.value}
-    return {job.id for job in chosen} & (unresolved | lost | set(named))
+    gone = storage.deletes.record_gone(batch_id)
+    return {job.id for job in chosen} & (unresolved | lost | gone | set(named))
 
 
 def _way_back(submission: SubmissionRecord | None) -> JobMove:

@@ -114,7 +114,15 @@ class Production:
             self._report(Submitted(self._job.id, self._run, outcome.remote_id))
             return await self._watch_and_fetch(outcome)
         except _Ended as end:
-            return self._failed(end.failure, end.outcome)
+            return self._failed(end.failure, end.outcome or await self._deleted_by_us(end.failure))
+
+    async def _deleted_by_us(self, failure: Failure) -> SubmissionState | None:
+        """A lost video of which a DELETE of ours went out: where one store is behind the address, that was it."""
+        if failure.code is not ErrorCode.NOT_FOUND or self._tools.settings.sora_listing != "whole":
+            return None
+        was_sent, submission_id = self._tools.storage.deletes.was_sent, self._submission.id
+        sent = await self._tools.io.outcome(self._tools.recorder.read(lambda: was_sent(submission_id)))
+        return SubmissionState.DELETED if sent else None
 
     async def _submit(self) -> Outcome:
         submission = self._submission

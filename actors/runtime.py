@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import timedelta
@@ -24,11 +24,12 @@ from actors.dispatcher import Dispatcher
 from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Gathered, IOLoop, tell
 from actors.messages import ClaimAll, Close, DispatcherMessage, KeyRefused, Look, Process, Release, Wait
-from actors.operations import still_to_delete, tidy_soon, to_delete
+from actors.operations import tidy_soon
 from actors.places import Places
 from actors.production import Tools, finish
 from actors.settings import Settings
 from actors.sora.client import SoraClient
+from actors.sora.deleting import ANSWER_SECONDS, DeleteSender
 from actors.sora.pace import Pace
 from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
@@ -36,16 +37,14 @@ from storage.changes import Storage
 from storage.database import DatabaseError
 from storage.owners import this_process
 from storage.recorder import Recorder
-from storage.records import SubmissionRecord
-from storage.states import SubmissionState
 from storage.videos import VideoFolder
 
 logger = logging.getLogger(__name__)
 _CLOSE_SECONDS, _SHUT_SECONDS = 9.0, 5.0
 _ASK_AGAIN = 60.0
 """Seconds between looks whether the server accepts a key that it had refused."""
-_DELETE_SECONDS, _DELETES = 2.0, 10
-"""How long the end of a program waits for DELETEs, and how many go out at a time."""
+_DELETE_SECONDS = 2.0
+"""How long a program that ends begins with DELETEs that are owed; those that are out have their answer awaited."""
 _SIMULATOR_STATE = ".simulator"
 _SIMULATOR_POLL = timedelta(milliseconds=250)
 
@@ -78,7 +77,7 @@ class Runtime:
         self.io = IOLoop()
         self._simulator: Any = None
         self._owner = this_process()
-        self._background: set[Future[None]] = set()
+        self._deletes: DeleteSender | None = None
         lease = LeaseMargin()
         rules = Rules(
             provider=provider,
@@ -117,7 +116,16 @@ class Runtime:
             provider=provider, owner_id=self._owner.id, lease=lease,
         )  # fmt: skip
 
-        tidy = partial(tidy_soon, self._recorder, self._storage, folder)
+        if self._settings.sora_delete_on_cancel != "never":
+            whole = self._settings.sora_listing == "whole"
+            self._deletes = DeleteSender(
+                self.io, client, self._storage, self._recorder, provider=provider, whole=whole
+            )  # fmt: skip
+
+        def tidy(batch_id: str) -> None:
+            tidy_soon(self._recorder, self._storage, folder, batch_id)
+            self.send_deletes()  # whoever cancelled it may know no server
+
         files = Gathered(
             partial(self.io.offload, finish),
             THREADS,
@@ -244,62 +252,21 @@ class Runtime:
         pause = self._tools.client.pace
         return {**waits, "": pause.wait} if pause.paused and pause.wait else waits
 
-    def delete_remote(self, batch_id: str) -> None:
-        """Ask the server, in the background, to stop what was cancelled."""
-        self._in_background(self._delete_all(batch_id))
+    def send_deletes(self) -> None:
+        """Have the DELETEs that are owed sent, in the background."""
+        if self._deletes is not None:
+            self.io.call(self._deletes.wake)
 
-    def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        future = self.io.submit(coroutine)
-        self._background.add(future)
-        future.add_done_callback(self._has_ended)
-
-    def _has_ended(self, future: Future[None]) -> None:
-        self._background.discard(future)
-        error = None if future.cancelled() else future.exception()
-        if error is not None:
-            logger.error(
-                "what was cancelled could not be deleted", extra={"action": "delete_remote", "error": repr(error)}
-            )
-
-    async def _delete_all(self, batch_id: str) -> None:
-        entries = await self.io.outcome(self._recorder.read(lambda: to_delete(self._storage, batch_id)))
-        few = asyncio.Semaphore(_DELETES)
-
-        async def delete(entry: SubmissionRecord) -> None:
-            async with few:
-                await self._delete(entry)
-
-        await asyncio.gather(*map(delete, entries))
-
-    async def _delete(self, entry: SubmissionRecord) -> None:
-        assert entry.remote_id is not None
-        still_wished = self._recorder.read(lambda: still_to_delete(self._storage, entry.id))
-        if _only_drops_the_record(entry.remote_id) or not await self.io.outcome(still_wished):
-            return
-        status: int | None = None
-        try:
-            status, _ = await self._tools.client.delete(entry.remote_id)
-            if status == 409:
-                await asyncio.sleep(1)
-                status, _ = await self._tools.client.delete(entry.remote_id)
-            note = f"DELETE after the cancellation: HTTP {status}"
-        except SoraError as error:
-            note = f"DELETE after the cancellation: {error.message}"
-        logger.info(
-            "asked the server to delete a cancelled video",
-            extra={"action": "delete_remote", "batch_id": entry.batch_id, "job_id": entry.job_id, "status": status},
-        )
-        submissions = self._storage.submissions
-        if status is not None and 200 <= status < 300:
-            await self.io.outcome(
-                self._recorder.write(lambda: submissions.settle(entry.id, SubmissionState.DELETED, note))
-            )
-        else:
-            await self.io.outcome(self._recorder.write(lambda: submissions.annotate(entry.id, note)))
+    def finish_deletes(self) -> None:
+        """Begin no more of them after 2 s, and wait for the answers to those that are out."""
+        if self._deletes is not None:
+            finished = self.io.submit(self._deletes.finish(_DELETE_SECONDS))
+            with suppress(TimeoutError):
+                finished.result(_DELETE_SECONDS + ANSWER_SECONDS + 1)
 
     def close(self) -> None:
         """Let the batches go, see POSTs in flight bound, end the threads."""
-        wait(list(self._background), _DELETE_SECONDS)
+        self.finish_deletes()
         self._tell(Close())
         with suppress(TimeoutError):
             self._closed.result(timeout=_CLOSE_SECONDS)
@@ -326,8 +293,3 @@ def _for_the_simulator(settings: Settings) -> Settings:
     if "sora_poll_interval" not in settings.model_fields_set:
         changes["sora_poll_interval"] = _SIMULATOR_POLL
     return settings.model_copy(update=changes)
-
-
-def _only_drops_the_record(remote_id: str) -> bool:
-    """Servers with bare UUIDs for ids forget the video on DELETE and go on making it: nothing would be gained."""
-    return len(remote_id) == 36 and remote_id.count("-") == 4

@@ -9,6 +9,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import peewee
 
 from actors import operations, wishes
+from actors.deletes import DeleteIsOut
 from actors.errors import (
     BatchReleased,
     DatabaseUnusable,
@@ -44,6 +46,7 @@ from actors.waiting import RunningBatch, Waiting
 from actors.wishes import Granted, Receipt, Wish
 from storage.changes import Storage
 from storage.database import Database, DatabaseClosed, DatabaseError
+from storage.deletes import Owed
 from storage.providers import server_of
 from storage.recorder import Recorder
 from storage.records import BatchRecord, EventRecord, SubmissionRecord
@@ -61,6 +64,7 @@ logger = logging.getLogger(__name__)
 _ANSWER_SECONDS, _GRACE_SECONDS = 10.0, 1.0
 _MOST = 1_000_000
 _PUBLISH_SECONDS = 3.0
+_DELETE_LOOK = 0.2
 
 
 class BatchService:
@@ -201,8 +205,9 @@ class BatchService:
             NotFound: there is no such batch.
             Conflict: it has ended otherwise.
         """
-        summary = self._write(lambda: operations.cancel(self._storage, batch_id, reason, self.now()))
-        self._stop_remotely(batch_id, summary)
+        deletes = self._deletes_on_cancel
+        summary = self._write(lambda: operations.cancel(self._storage, batch_id, reason, self.now(), deletes=deletes))
+        self._send_deletes(summary)
         self._tidy(batch_id)
         if self._runtime is not None:
             self._runtime.look()
@@ -275,7 +280,7 @@ class BatchService:
             done[operations.existing(self._storage, batch_id).epoch] = retried
             return retried
 
-        retried = self._write(write)
+        retried = self._write_after_deletes(write)
         self._queued.add(batch_id)
         (running,) = self._run([batch_id])
         running.left_alone = retried.left_alone
@@ -381,6 +386,15 @@ class BatchService:
         """
         return self._read(lambda: self._storage.submissions.of_batch(batch_id))
 
+    def deletes(self, batch_id: str) -> list[Owed]:
+        """The DELETEs of a batch's cancelled videos: what is owed to the server, and what came of it."""
+        return self._read(lambda: self._storage.deletes.of_batch(batch_id))
+
+    def finish_deletes(self) -> None:
+        """Send for 2 s more what is owed, and wait for the answers. For a program that ends: no other begins here."""
+        if self._runtime is not None:
+            self._runtime.finish_deletes()
+
     def grant(self, wish: Wish, receipt: Receipt, answer: Callable[[Granted], str]) -> str:
         """Do what a command wishes and enter it in the inbox with its answer, in one transaction.
 
@@ -396,20 +410,20 @@ class BatchService:
             OtherBody: the command's id was used before, with another body.
             UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be done; nothing was entered.
         """
-        provider, at = self.provider, self.now()
+        provider, at, deletes = self.provider, self.now(), self._deletes_on_cancel
 
         def write() -> tuple[str, Granted | None]:
             done: list[Granted] = []
 
             def act() -> str:
-                done.append(wishes.grant(self._storage, wish, provider, at))
+                done.append(wishes.grant(self._storage, wish, provider, at, deletes=deletes))
                 return answer(done[0])
 
             return wishes.once(self._storage, receipt, at, act), done[0] if done else None
 
-        text, granted = self._write(write)
+        text, granted = self._write_after_deletes(write)
         if granted is not None and granted.summary is not None:
-            self._stop_remotely(granted.batch_id, granted.summary)
+            self._send_deletes(granted.summary)
             self._tidy(granted.batch_id)
         if self._runtime is not None:
             self._runtime.look()
@@ -617,20 +631,23 @@ class BatchService:
         """In the background, remove what a dead owner of a cancelled batch has left; one that lives does it itself."""
         operations.tidy_soon(self._recorder, self._storage, VideoFolder(self.settings.video_dir), batch_id)
 
-    def _stop_remotely(self, batch_id: str, summary: CancellationSummary) -> None:
+    @property
+    def _deletes_on_cancel(self) -> bool:
+        return self.settings.sora_delete_on_cancel != "never"
+
+    def _send_deletes(self, summary: CancellationSummary) -> None:
+        """Have the DELETEs sent that a cancellation owes at this service's server, if it has one."""
         deletable = any(charge.remote_id for charge in summary.may_be_charged)
-        if not deletable or self.settings.sora_delete_on_cancel == "never":
+        if not (deletable and self._deletes_on_cancel and (self._simulate or self.settings.openai_base_url)):
             return
-        if not self._simulate and self.settings.openai_base_url is None:
-            return  # cancelling needs no server; then nobody can be asked
-        batch = self._read(lambda: self._storage.batches.get(batch_id))
-        if batch is None or server_of(batch.provider or "") != server_of(self.provider):
+        server, batch_id = server_of(self.provider), summary.batch_id
+        if not any(owed.submission.server == server for owed in self.deletes(batch_id)):
             return
         try:
-            self._started().delete_remote(batch_id)
+            self._started().send_deletes()
         except SoraBatchError as error:  # the batch is cancelled all the same
             logger.warning(
-                "the server could not be asked to stop",
+                "the server could not be asked to stop; the next process that uses it asks",
                 extra={"action": "delete_remote", "batch_id": batch_id, "error": str(error)},
             )
 
@@ -639,6 +656,14 @@ class BatchService:
             raise ServiceClosed("this service was made before a fork; make one in each process")
         if self._closed:
             raise ServiceClosed
+
+    def _write_after_deletes(self, run: Callable[[], T]) -> T:
+        """As `_write`, once no DELETE is on its way under what is retried: some seconds at the most."""
+        while True:
+            try:
+                return self._write(run)
+            except DeleteIsOut as out:
+                time.sleep(min(out.seconds, _DELETE_LOOK))
 
     def _write(self, run: Callable[[], T]) -> T:
         self._check_open()

@@ -117,11 +117,12 @@ def once(storage: Storage, receipt: Receipt, at: float, act: Callable[[], str]) 
     return answer
 
 
-def grant(storage: Storage, wish: Wish, provider: str, at: float) -> Granted:
-    """Do what is wished.
+def grant(storage: Storage, wish: Wish, provider: str, at: float, *, deletes: bool = True) -> Granted:
+    """Do what is wished; `deletes` as for `operations.cancel`.
 
     Raises:
         UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be done.
+        DeleteIsOut: not yet.
     """
     if isinstance(wish, Create):
         batch = wish.new.batch
@@ -134,7 +135,7 @@ def grant(storage: Storage, wish: Wish, provider: str, at: float) -> Granted:
         case Process(batch_id, concurrency):
             operations.want(storage, batch_id, provider, concurrency)
         case Cancel(batch_id, reason):
-            return Granted(batch_id, summary=operations.cancel(storage, batch_id, reason, at))
+            return Granted(batch_id, summary=operations.cancel(storage, batch_id, reason, at, deletes=deletes))
         case Retry(batch_id):
             retried = operations.retry(
                 storage, batch_id, provider, job_ids=wish.job_ids, changes=wish.columns,

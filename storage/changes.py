@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from storage.batches import BatchRepository
 from storage.database import Database
+from storage.deletes import Deletes
 from storage.inbox import Inbox
 from storage.jobs import JobRepository
 from storage.journal import Journal
@@ -50,6 +51,7 @@ class Storage:
         self.batches = BatchRepository(database)
         self.jobs = JobRepository(database)
         self.submissions = SubmissionRepository(database)
+        self.deletes = Deletes(database)
         self.journal = Journal(database)
         self.publications = Publications(database, self.journal)
         self.owners = Owners(database)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from storage.states import BatchStatus, JobStatus, SubmissionState
+from storage.states import BatchStatus, DeleteState, JobStatus, SubmissionState
 
 Document = dict[str, Any]
 
@@ -107,6 +107,25 @@ class SubmissionRecord(NamedTuple):
     """The POST had no answer within its time: it may still be admitted."""
     former_remote_id: str | None = None
     """The id that it had, until the server gave that to another video."""
+
+
+class DeleteRecord(NamedTuple):
+    """The DELETE of a cancelled video: what is owed, or was. Times are the database's."""
+
+    submission_id: str
+    batch_id: str
+    state: DeleteState
+    owed_at: float
+    due_at: float
+    """Owed: not to be tried before. Out: from then on whoever sent it counts as dead."""
+    tried_at: float | None
+    """When it was first tried."""
+    tries: int
+    """How often it was recorded as going out."""
+    own_key: bool
+    """Whether one of these went out with the key that the video was made with."""
+    answer: str | None
+    """What came of the last try."""
 
 
 class EventRecord(NamedTuple):

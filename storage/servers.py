@@ -19,6 +19,10 @@ class Servers:
         """Note that it gave an id a second time."""
         self._note(server, "reuses_ids")
 
+    def note_deletes_only_records(self, server: str) -> None:
+        """Note that its DELETE removes the record of a video and stops nothing."""
+        self._note(server, "deletes_only_records")
+
     def _learned(self, server: str, fact: str) -> bool:
         rows = self._database.execute(f"SELECT {fact} FROM servers WHERE server=?", (server,)).fetchall()
         return bool(rows and rows[0][0])

@@ -71,6 +71,23 @@ class SubmissionState(StrEnum):
     """An answer that came after the intent had been resolved otherwise: a video that no job needs."""
 
 
+class DeleteState(StrEnum):
+    """Where the DELETE of a cancelled video stands."""
+
+    OWED = "owed"
+    """The next process that uses the server sends it."""
+    OUT = "out"
+    """Recorded as going out: it is sent within a moment, or not at all."""
+    DONE = "done"
+    """The server's answer ended it, or the video had finished."""
+    RECORD_ONLY = "record_only"
+    """The server removed the record of the video, and may go on making it."""
+    WITHDRAWN = "withdrawn"
+    """A retry wants the video."""
+    GIVEN_UP = "given_up"
+    """The server did not do it for a day."""
+
+
 FINAL_BATCH = frozenset({BatchStatus.COMPLETED, BatchStatus.PARTIAL, BatchStatus.FAILED, BatchStatus.CANCELLED})
 FINAL_JOB = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 IN_FLIGHT_JOB = frozenset({JobStatus.SUBMITTING, JobStatus.GENERATING, JobStatus.DOWNLOADING})

@@ -144,6 +144,20 @@ SAFEGUARDS = [
         ("tests/storage/test_videos.py",),
     ),
     Safeguard(
+        "the owed DELETE",
+        "actors/deletes.py",
+        "        storage.deletes.owe(owed)",
+        "        pass",
+        ("tests/actors/test_operations.py", "tests/integration/test_deletes.py"),
+    ),
+    Safeguard(
+        "the retry that takes a DELETE back",
+        "actors/operations.py",
+        "    withdraw_deletes(storage, batch_id, chosen)\n",
+        "",
+        ("tests/integration/test_deletes.py",),
+    ),
+    Safeguard(
         "the mark after the confirm",
         "actors/broker/publisher.py",
         "{each.batch_id: each.confirmed for each in self._courses.values() if each.confirmed > each.marked}",

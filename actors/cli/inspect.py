@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,15 +22,16 @@ from actors.cli.options import (
     prepare,
     warn,
 )
-from storage.states import BatchStatus, SubmissionState
+from storage.states import BatchStatus, DeleteState, SubmissionState
 
 _PROMPT = 40
 
 if TYPE_CHECKING:
-    from actors.audit import AuditReport
+    from actors.audit import AuditReport, OwedDelete
     from actors.events import Event
     from actors.model import Batch
-    from storage.records import SubmissionRecord
+    from storage.deletes import Owed
+    from storage.records import DeleteRecord, SubmissionRecord
 
 
 def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbose: Verbose = False) -> None:
@@ -99,8 +101,8 @@ def history(
 ) -> None:
     """Show what happened to a batch, one event a line.
 
-    Below them, unless with --json, what the server answered when it was asked to delete cancelled videos. What was
-    pruned is said on standard error.
+    Below them, unless with --json: the DELETEs of cancelled videos, owed or answered. What was pruned is said on
+    standard error.
     """
     from actors.cli.table import say
 
@@ -114,21 +116,24 @@ def history(
             else:
                 say(_line(event))
         if not json:
-            for line in _deletions(service.submissions(batch_id)):
+            for line in _deletions(service.deletes(batch_id), service.submissions(batch_id)):
                 say(line)
 
 
 def audit(
     checksums: Annotated[bool, typer.Option("--checksums", help="Read every file whole, too.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List the videos that this database does not know, too.")
+    ] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Compare the records with the server and the files.
 
-    Videos that no job knows (and may have been paid for), jobs whose video or file is gone, files that no job has. It
-    changes nothing: what to do is yours to decide. Exit codes: 0 all fits, 1 something does not.
+    Counts the server's videos that no job knows; lists jobs whose video or file is gone, cancelled videos whose DELETE
+    is owed or was given up, and files that no job has. Changes nothing. Exit codes: 0 all fits, 1 something does not.
     """
-    from actors.cli.table import print_json
+    from actors.cli.table import print_json, say
 
     with opened(verbose=verbose, looked_for="record to compare") as service:
         report = service.audit(checksums=checksums)
@@ -136,20 +141,35 @@ def audit(
     if json:
         print_json(report.model_dump(mode="json"))
     else:
-        for line in _findings(report):
-            typer.echo(line)
-        fits = "everything fits" if report.listing_problem is None else "everything that could be compared fits"
-        found = fits if report.clean else "above is what does not fit"
-        typer.echo(f"{report.videos_listed} videos of the server compared with {place}: {found}")
+        for line in _findings(report, everything=everything):
+            say(line)
+        say(_compared(report, place))
     raise typer.Exit(0 if report.clean else 1)
 
 
-def _findings(report: AuditReport) -> Iterator[str]:
-    from actors.cli.text import clean, shorten, shown_path, span
+def _compared(report: AuditReport, place: str) -> str:
+    """`284 server videos compared: 271 unknown to this database, 0 files missing`."""
+    from actors.cli.text import count
+
+    missing = f"{count(len(report.jobs_without_file), 'file')} missing"
+    if report.videos_listed == 0 and report.files_compared == 0:
+        return f"nothing was compared: no server video was listed, and {place} records no file"
+    if report.videos_listed == 0:
+        return f"no server video was compared; {missing} of {report.files_compared}"
+    unknown = f"{len(report.unknown_videos)} unknown to this database"
+    return f"{count(report.videos_listed, 'server video')} compared: {unknown}, {missing}"
+
+
+def _findings(report: AuditReport, *, everything: bool) -> Iterator[str]:
+    from actors.cli.text import clean, count, shorten, shown_path, span
 
     if report.listing_problem is not None:
         yield f"the server's videos could not all be compared: {clean(report.listing_problem)}"
-    for unknown in report.unknown_videos:
+    listed = [unknown for unknown in report.unknown_videos if everything or unknown.may_be_of]
+    if len(listed) < len(report.unknown_videos):
+        others = count(len(report.unknown_videos) - len(listed), "server video")
+        yield f"{others} unknown to this database, perhaps of others; list them with: sora-batch audit --all"
+    for unknown in listed:
         age = "" if unknown.age_seconds is None else f", {span(unknown.age_seconds)} old"
         prompt = "" if unknown.prompt is None else f": {shorten(unknown.prompt, _PROMPT)}"
         line = f"no job knows the video {clean(unknown.remote_id)} ({shorten(unknown.status, _PROMPT)}{age}){prompt}"
@@ -159,19 +179,42 @@ def _findings(report: AuditReport) -> Iterator[str]:
         yield f"paid for and not needed: the video {clean(surplus.remote_id)} of {surplus.job_id}; {still}"
     for missing in report.missing_videos:
         yield f"{missing.job_id} ({missing.status.value}): the server does not list {clean(missing.remote_id)}"
+    for owed in report.owed_deletes:
+        yield f"{owed.job_id} {clean(owed.remote_id)} at {clean(owed.server)}: {clean(_standing(owed))}"
     for file in report.jobs_without_file:
         yield f"{file.job_id}: {shown_path(file.path)}: {file.problem}"
     for path in report.files_without_job:
         yield f"no job has the file {shown_path(path)}"
 
 
-def _deletions(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
+def _deletions(deletes: Iterable[Owed], submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
     """No events: the batch had ended before, and its last event is its last."""
     from actors.cli.text import clean
 
+    told = {owed.submission.id: owed.delete for owed in deletes}
     for entry in submissions:
-        if entry.note and entry.state in (SubmissionState.BOUND, SubmissionState.DELETED):
-            yield f"      {entry.job_id} {clean(entry.remote_id)}: {clean(entry.note)}"
+        delete = told.get(entry.id)
+        text = _standing(delete) if delete else entry.note  # a version before has only that
+        if text and (delete or entry.state in (SubmissionState.BOUND, SubmissionState.DELETED)):
+            yield f"      {entry.job_id} {clean(entry.remote_id)}: {clean(text)}"
+
+
+def _standing(delete: DeleteRecord | OwedDelete) -> str:
+    """What became of a DELETE, or why it is still owed."""
+    answer = f"; the last try: {delete.answer}" if delete.answer else ""
+    at = delete.owed_at
+    since = (at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)).astimezone()
+    match delete.state:
+        case DeleteState.OWED:
+            return f"its DELETE is owed since {since:%Y-%m-%d %H:%M:%S}{answer}"
+        case DeleteState.OUT:
+            return f"its DELETE, owed since {since:%Y-%m-%d %H:%M:%S}, is being sent{answer}"
+        case DeleteState.GIVEN_UP:
+            return f"its DELETE was given up after 24 h{answer}"
+        case DeleteState.WITHDRAWN:
+            return f"its DELETE was withdrawn: the video is wanted again{answer}"
+        case DeleteState.DONE | DeleteState.RECORD_ONLY:
+            return str(delete.answer)
 
 
 def _row(batch: Batch) -> list[str]:

@@ -11,10 +11,12 @@ import typer
 
 from actors.cli.options import BatchIds, Json, Remote, Verbose, exit_code, opened, warn
 from actors.errors import SoraBatchError
+from storage.states import DeleteState
 
 if TYPE_CHECKING:
     from actors.model import CancellationSummary
     from actors.upkeep import PruneReport
+    from storage.deletes import Owed
 
 
 def cancel(
@@ -63,7 +65,10 @@ def _cancelling(
         yield lambda batch_id: cancel_there(batch_id, reason, verbose=verbose)
         return
 
+    cancelled: list[str] = []
+
     def cancel_here(batch_id: str) -> CancellationSummary:
+        cancelled.append(batch_id)
         with or_remote("cancel", batch_id):
             return service.cancel_batch(batch_id, reason)
 
@@ -71,6 +76,8 @@ def _cancelling(
         with or_remote("cancel", batch_ids[0]):
             service = stack.enter_context(opened(verbose=verbose, looked_for=f"batch {batch_ids[0]!r}"))
         yield cancel_here
+        service.finish_deletes()
+        _tell_what_is_owed([owed for batch_id in cancelled for owed in service.deletes(batch_id)])
 
 
 def prune(
@@ -128,6 +135,21 @@ def _removed(report: PruneReport) -> str:
 
     forgotten = f" and {count(report.batches, 'batch')}" if report.batches else ""
     return f"{count(report.events, 'event')}{forgotten}"
+
+
+def _tell_what_is_owed(deletes: list[Owed]) -> None:
+    from actors.cli.text import count
+    from actors.settings import SIMULATOR
+
+    owed = [
+        each
+        for each in deletes
+        if each.delete.state in (DeleteState.OWED, DeleteState.OUT) and each.submission.provider != SIMULATOR
+    ]
+    if owed:
+        are = "is" if len(owed) == 1 else "are"
+        sends = "it" if len(owed) == 1 else "them"
+        warn(f"{count(len(owed), 'DELETE')} {are} still owed; the next process that uses this server sends {sends}")
 
 
 def _sentences(summary: CancellationSummary) -> str:

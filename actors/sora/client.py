@@ -304,14 +304,54 @@ class SoraClient:
         has_more = body.get("has_more")
         return data, has_more if isinstance(has_more, bool) else None, headers
 
-    async def delete(self, remote_id: str) -> tuple[int, Any]:
-        """Ask the server to delete a video: `(status, body)` of its answer.
+    async def delete(self, remote_id: str, guard: Callable[[], None], seconds: float) -> tuple[int, float | None, Any]:
+        """Ask the server to delete a video, once and at once: its turn was taken before it was recorded.
+
+        Args:
+            remote_id: the video.
+            guard: called directly before the first byte leaves; raises `NotNow` to stop it.
+            seconds: how long an answer is waited for.
+
+        Returns:
+            The status of the answer, the seconds that it asks to wait, and its body.
 
         Raises:
-            SoraError: it could not be asked.
+            NotNow: as the guard says; nothing was sent.
+            SoraError: no answer came.
         """
-        # A redirect is followed to look, never to change something at another place.
-        return (await self._request("DELETE", f"/videos/{quote(remote_id, safe='')}", follow=False))[::2]
+        sent = False
+
+        async def check(*_: object) -> None:
+            nonlocal sent
+            if sent:  # aiohttp repeats a DELETE whose connection was lost
+                raise ConnectionError("the connection was lost")
+            guard()
+            sent = True
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(check)  # called before they are
+        path = f"/videos/{quote(remote_id, safe='')}"
+        try:
+            async with (
+                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]) as session,
+                session.delete(
+                    self._base + path,
+                    headers={**self._headers, "Accept-Encoding": "identity"},
+                    timeout=aiohttp.ClientTimeout(total=seconds),
+                    allow_redirects=False,
+                ) as response,
+            ):
+                body = self._read(await _body_of(response))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.pace.no_answer()
+            raise _network(f"DELETE {path} got no answer: {self.words(error)}") from error
+        self.pace.key.learn(response.status)
+        pause = wire.retry_after(response.headers)
+        if response.status == 429:
+            self.pace.rate_limited(pause)
+        else:
+            self.pace.answered()
+        return response.status, pause, body
 
     def content(self, remote_id: str, *, anew: bool = False) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Open a video's file. `variant` is left out: some servers take it for something else.

@@ -295,7 +295,24 @@ def test_we_ask_to_delete_what_we_made_and_nobody_else_did(cancel, do, storage):
     table = storage.database.tables.submission
     table.update(adopted=True).where(table.id == "intent-2").execute()
     cancel()
-    assert [entry.remote_id for entry in do(operations.to_delete, "nature")] == ["video_1"]
+    assert [(owed.submission.remote_id, owed.delete.state) for owed in do(lambda s: s.deletes.of_batch("nature"))] == [
+        ("video_1", "owed")
+    ]
+
+
+def test_a_cancellation_that_is_to_delete_nothing_owes_nothing(do, storage):
+    put(storage, a_batch(status="processing", total=1, processing=1), [a_job(1, status=J.GENERATING)])
+    bring(storage, a_job(1), S.BOUND)
+    do(operations.cancel, "nature", None, NOON, deletes=False)
+    assert do(lambda s: s.deletes.of_batch("nature")) == []
+
+
+@pytest.mark.parametrize("status", [J.SUBMITTING, J.GENERATING, J.DOWNLOADING])
+def test_what_may_be_in_the_making_is_deleted_and_what_has_finished_is_not(do, cancel, storage, status):
+    put(storage, a_batch(status="processing", total=1, processing=1), [a_job(1, status=status)])
+    bring(storage, a_job(1), S.BOUND)
+    cancel()
+    assert len(do(lambda s: s.deletes.of_batch("nature"))) == (0 if status == J.DOWNLOADING else 1)
 
 
 # --- retry

@@ -48,7 +48,7 @@ class Operation(StrEnum):
     LET_GO_EARLY = "let go early"
     """`let_go` between the COMMIT of an intent and its POST."""
     CANCEL = "cancel"
-    """`cancel_batch` after the owner was killed with two videos in the making."""
+    """`cancel_batch` after the owner was killed with two videos in the making; the server is busy at the first DELETE."""
     RETRY = "retry"
     """`retry_batch` of a cancelled batch with two videos in the making, to its end."""
     UPDATE = "update"
@@ -167,9 +167,10 @@ _ROWS: list[tuple[Any, ...]] = [
     ("release", _C, "storage/batches.py:BatchRepository.release", "a batch has no owner any more, epoch + 1", "whoever waits is told"),
     ("forget", _C, "storage/owners.py:Owners.forget", "the process is no owner any more", "its threads end"),
     # what else may be done to a batch
-    ("cancel", _C, "actors/operations.py:cancel", "the batch and its open jobs as `cancelled`, epoch + 1", "the server is asked to stop"),
+    ("cancel", _C, "actors/operations.py:cancel", "the batch and its open jobs as `cancelled`, epoch + 1, and the DELETEs as owed", "the server is asked to stop"),
+    ("sending", _C, "actors/sora/deleting.py:DeleteSender._try", "a DELETE is noted as going out", "it is sent"),
     ("DELETE", _R, "actors/sora/client.py:SoraClient.delete", "the server is asked to delete a video", "its answer is noted"),
-    ("deleted", _C, "actors/runtime.py:Runtime._delete", "the server's answer to the DELETE is noted", "nothing"),
+    ("deleted", _C, "actors/sora/deleting.py:DeleteSender._note", "what came of a DELETE is noted", "the next one, or another try"),
     ("retry", _C, "actors/operations.py:retry", "the batch is wanted again, its jobs are put back", "the dispatcher is told"),
     ("update", _C, "actors/service.py:BatchService.update_metadata", "other metadata", "it is read back"),
     ("delete", _C, "actors/operations.py:delete", "the batch is removed, `batch.deleted` recorded", "its files are removed"),
@@ -207,7 +208,7 @@ _PASSED_BY: dict[Operation, str] = {
     Operation.LET_GO: "release, forget",
     Operation.LET_GO_EARLY: "withdraw, release, recorded, forget",
     Operation.LEAVE: "prepare, renew, leave, forget",
-    Operation.CANCEL: "prepare, renew, cancel, DELETE, deleted, forget",
+    Operation.CANCEL: "prepare, renew, cancel, look, sending, DELETE, deleted, forget",
     Operation.RETRY: f"retry, sweep, start, {_MADE}",
     Operation.UPDATE: "update",
     Operation.DELETE: "delete, remove files",

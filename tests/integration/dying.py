@@ -95,6 +95,8 @@ class Dying:
             case Operation.CANCEL:
                 self._provider.options(latency=_FOR_EVER)
                 self._leave(ids, "after acceptance", 2)
+                for batch_id in ids:
+                    self._provider.fault(on="delete", do="answer", status=409, match=f"{batch_id}: video 1")
             case Operation.RETRY:
                 self._provider.options(latency=_FOR_EVER)
             case Operation.PROCESS_BADLY:
@@ -183,6 +185,9 @@ class Dying:
             running = {batch_id: self._go_on(service, batch_id) for batch_id in ids}
             self._each(ids, lambda i: self._judge_made(service, running[i].result(PATIENCE)))
             return
+        # Those that were on their way from a killed process need not be waited for.
+        over = "UPDATE deletes SET due_at=0 WHERE state='out'"
+        service._recorder.write(lambda: service._database.execute(over)).result(PATIENCE)
         judge: dict[Operation, Callable[[BatchService, Id], None]] = {
             Operation.OPEN: self._judge_opened,
             Operation.CANCEL: self._judge_cancelled,

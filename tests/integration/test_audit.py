@@ -126,10 +126,13 @@ def test_the_command_says_it_in_sentences_and_in_json(
     made(service)
     told = CliRunner().invoke(app, ["audit"])
     assert told.exit_code == 0
-    assert "3 videos of the server compared with" in told.stdout
-    assert told.stdout.endswith("everything fits\n")
+    assert told.stdout == "3 server videos compared: 0 unknown to this database, 0 files missing\n"
     stranger = post(provider, "A stranger's\x1b[2J video")
     told = CliRunner().invoke(app, ["audit"])
+    assert told.exit_code == 1
+    assert told.stdout.endswith("4 server videos compared: 1 unknown to this database, 0 files missing\n")
+    assert stranger not in told.stdout
+    told = CliRunner().invoke(app, ["audit", "--all"])
     assert told.exit_code == 1
     assert f"no job knows the video {stranger} (" in told.stdout
     assert "\x1b" not in told.stdout
@@ -142,3 +145,37 @@ def test_without_a_server_the_files_are_compared(start_service: Callable[..., Ba
     report = service.audit()
     assert report.clean
     assert "OPENAI_BASE_URL is not set" in str(report.listing_problem)
+
+
+def test_a_command_that_compared_nothing_says_so(
+    options: Callable[..., dict[str, Any]], service: BatchService, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in options().items():
+        monkeypatch.setenv(name.upper(), str(value))
+    place = service.database_place
+    said = CliRunner().invoke(app, ["audit"]).stdout
+    assert said == f"nothing was compared: no server video was listed, and {place} records no file\n"
+    made(service, 1)
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    said = CliRunner().invoke(app, ["audit"]).stdout
+    assert said.endswith("\nno server video was compared; 0 files missing of 1\n")
+    assert "OPENAI_BASE_URL is not set" in said
+
+
+def test_a_shared_server_s_videos_are_counted_and_those_that_may_be_ours_are_named(
+    options: Callable[..., dict[str, Any]], service: BatchService, provider: Provider, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in options().items():
+        monkeypatch.setenv(name.upper(), str(value))
+    provider.fault(on="create", do="lose_response", match="video 2")
+    provider.fault(on="list", do="answer", status=500, accept=False, times=-1)
+    made(service, 2, id="nature")
+    provider.clear_faults()
+    for number in range(20):
+        post(provider, f"a stranger's {number}")
+    lines = CliRunner().invoke(app, ["audit"]).stdout.splitlines()
+    assert [line.startswith("20 server videos unknown to this database") for line in lines] == [True, False, False]
+    assert "it may be of nature-02" in lines[1]
+    assert lines[2] == "22 server videos compared: 21 unknown to this database, 0 files missing"

@@ -26,7 +26,6 @@ from tests.integration.support import (
     check_journal,
     check_paid_once,
     numbered,
-    rows,
     until,
     videos,
 )
@@ -378,99 +377,3 @@ def test_a_cancellation_and_a_completion_at_once_have_one_winner(provider: Provi
         assert final.status == service.get_batch_status(batch_id).status == expected
         assert check_journal(service, batch_id)[-1] == f"batch.{expected}"
         check_files(final, provider)
-
-
-# --- what the server is asked
-
-
-def cancelled_with_two_in_flight(service: BatchService, provider: Provider) -> None:
-    provider.hold()
-    service.create_batch(videos(*numbered(4), id="b", concurrency=2))
-    running = service.process_batch("b")
-    until(lambda: sum(job.status == "generating" for job in service.get_batch_status("b").jobs) == 2)
-    service.cancel_batch("b")
-    assert running.result(PATIENCE).status == "cancelled"
-
-
-def wait_until_deleted(folder: Path) -> None:
-    until(lambda: rows(folder, "SELECT state FROM submissions") == [("deleted",)] * 2)
-
-
-def test_the_server_is_asked_to_stop(provider: Provider, service: BatchService, tmp_path: Path) -> None:
-    cancelled_with_two_in_flight(service, provider)
-    before = service.cancel_batch("b")
-    provider.wait(deleted=2)
-    wait_until_deleted(tmp_path)
-    assert service.cancel_batch("b") == before
-
-
-def test_what_was_deleted_is_paid_anew_by_a_retry(provider: Provider, service: BatchService, tmp_path: Path) -> None:
-    cancelled_with_two_in_flight(service, provider)
-    wait_until_deleted(tmp_path)
-    provider.release("videos")
-    final = service.retry_batch("b").result(PATIENCE)
-    assert final.status == "completed"
-    assert provider.summary()["paid_twice"] == []
-    check_files(final, provider)
-
-
-def test_the_server_is_never_asked_where_that_is_set(provider: Provider, start_service: Start) -> None:
-    service = start_service(sora_delete_on_cancel="never")
-    cancelled_with_two_in_flight(service, provider)
-    some_time_passes(service, provider)
-    assert "delete" not in provider.summary()["requests"]
-    final = service.retry_batch("b").result(PATIENCE)
-    assert final.status == "completed"
-    check_paid_once(provider)
-
-
-def test_a_server_that_would_only_forget_the_record_is_not_asked(provider: Provider, service: BatchService) -> None:
-    provider.options(id_style="uuid")
-    cancelled_with_two_in_flight(service, provider)
-    some_time_passes(service, provider)
-    assert "delete" not in provider.summary()["requests"]
-
-
-def test_a_server_that_is_busy_is_asked_once_more(provider: Provider, service: BatchService) -> None:
-    provider.fault(on="delete", do="answer", status=409, match="video 1")
-    cancelled_with_two_in_flight(service, provider)
-    provider.wait(deleted=2)
-    assert provider.summary()["requests"]["delete"] == 3
-
-
-def test_what_is_wanted_again_meanwhile_is_not_deleted(
-    provider: Provider, service: BatchService, mocker: MockerFixture
-) -> None:
-    mocker.patch("actors.runtime._DELETES", 1)
-    mocker.patch("actors.sora.watching._LOST_AFTER", 0.5)
-    provider.fault(on="delete", do="hang")
-    cancelled_with_two_in_flight(service, provider)
-    provider.wait(requests_delete=1)
-    running = service.retry_batch("b")
-    until(lambda: service.get_batch_status("b").progress.processing == 2)
-    provider.release()
-    final = running.result(PATIENCE)
-    assert provider.summary()["requests"]["delete"] == 1
-    assert [job.status for job in final.jobs].count("completed") >= 3
-
-
-@pytest.mark.parametrize("status", [404, 405, 500])
-def test_a_server_that_does_not_delete_changes_nothing(status: int, provider: Provider, service: BatchService) -> None:
-    provider.fault(on="delete", do="answer", status=status, times=-1)
-    cancelled_with_two_in_flight(service, provider)
-    until(lambda: provider.summary()["requests"].get("delete") == 2)
-    assert {state for _, _, state in charges(service.cancel_batch("b"))} == {"generating"}
-
-
-def test_a_video_that_we_adopted_is_never_deleted(provider: Provider, service: BatchService) -> None:
-    provider.hold()
-    provider.fault(on="create", do="lose_response", match="video 1")
-    service.create_batch(videos(*numbered(2), id="b"))
-    running = service.process_batch("b")
-    until(lambda: sum(job.status == "generating" for job in service.get_batch_status("b").jobs) == 2)
-    service.cancel_batch("b")
-    assert running.result(PATIENCE).status == "cancelled"
-    provider.wait(deleted=1)
-    some_time_passes(service, provider)
-    deleted = [video["prompt"] for video in provider.ledger()["videos"] if video["status"] == "deleted"]
-    assert deleted == ["a: video 2"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-ID_STYLES = ("openai", "uuid", "vllm")
+ID_STYLES = ("openai", "uuid", "hex", "vllm")
 REPLICA_CHOICES = ("random", "round_robin", "sticky")
 
 SMALLEST_VIDEO = 32

@@ -16,6 +16,7 @@ from tests.provider.records import TERMINAL, Ledger, Post, Video
 _NEW_ID: dict[str, Callable[[], str]] = {
     "openai": lambda: f"video_{uuid.uuid4().hex}",
     "uuid": lambda: str(uuid.uuid4()),
+    "hex": lambda: uuid.uuid4().hex,
     "vllm": lambda: f"video_gen_{uuid.uuid4().hex}",
 }
 

@@ -1,0 +1,215 @@
+"""Sends the DELETEs that are owed at this process's server, whoever cancelled what: a few at a time, in the background.
+
+Each is recorded as going out, then sent within 2 s or not at all. What had no answer that ends it stays owed, for this
+process or the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from actors.errors import SoraError
+from actors.loop import IOLoop
+from actors.sora.client import NotNow, SoraClient
+from actors.sora.wire import Phase
+from storage.changes import Storage
+from storage.clocks import awake_or_not
+from storage.database import DatabaseError
+from storage.deletes import Owed
+from storage.providers import key_of, server_of
+from storage.recorder import Recorder
+from storage.records import DeleteRecord
+from storage.states import DeleteState, SubmissionState
+
+logger = logging.getLogger(__name__)
+SEND_WINDOW, ANSWER_SECONDS = 2.0, 10.0
+"""Seconds from the record within which one is sent, and from then on until it counts as not answered."""
+_OUT_SECONDS = SEND_WINDOW + ANSWER_SECONDS + 1.0
+_AT_ONCE = 10
+_IDLE_LOOK, _SOON = 15.0, 2.0
+_LONGEST_PAUSE = 600.0
+_REFUSED = frozenset({404, 405, 410, 501})
+"""There is nothing to delete, or nothing is deleted there: asking again changes nothing."""
+
+
+class DeleteSender:
+    """One a process. Lives on the I/O loop, as long as the runtime."""
+
+    def __init__(
+        self, io: IOLoop, client: SoraClient, storage: Storage, recorder: Recorder, *, provider: str, whole: bool
+    ) -> None:
+        """`whole`: the server has one store, so that what it does not know after our DELETE was deleted by it."""
+        self._io, self._client, self._storage, self._recorder = io, client, storage, recorder
+        self._server, self._key, self._whole = server_of(provider), key_of(provider), whole
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._out: set[str] = set()
+        self._failures: Counter[str] = Counter()
+        self._woken, self._settled = asyncio.Event(), asyncio.Event()
+        self._watching = asyncio.create_task(self._watch())
+
+    def wake(self) -> None:
+        """Look at once, on the loop: something may be owed."""
+        self._settled.clear()
+        self._woken.set()
+
+    async def finish(self, seconds: float) -> None:
+        """Begin no more after so many seconds, and see those that are out to their answer. What is left stays owed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._settled.wait()
+        self._watching.cancel()
+        for submission_id, task in self._tasks.items():
+            if submission_id not in self._out:
+                task.cancel()
+        await asyncio.gather(self._watching, *self._tasks.values(), return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                pause = await self._look()
+            except DatabaseError:
+                return  # it is closed
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
+
+    async def _look(self) -> float:
+        """Begin what is due. Returns the seconds after which to look again."""
+        storage, server = self._storage, self._server
+        found = await self._io.outcome(self._recorder.read(lambda: storage.deletes.open(server)))
+        now, nearest = self._storage.database.time(), math.inf
+        for owed in found:
+            wait = owed.delete.due_at - now
+            if wait > 0:
+                nearest = min(nearest, wait)
+            elif len(self._tasks) < _AT_ONCE and owed.submission.id not in self._tasks:
+                task = asyncio.create_task(self._try(owed), name=owed.submission.batch_id)
+                self._tasks[owed.submission.id] = task
+                task.add_done_callback(partial(self._ended, owed))
+        if not self._tasks and nearest > _SOON:
+            self._settled.set()
+        return min(nearest, _IDLE_LOOK)
+
+    def _ended(self, owed: Owed, task: asyncio.Task[None]) -> None:
+        del self._tasks[owed.submission.id]
+        self._out.discard(owed.submission.id)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("a DELETE failed", extra={**_about(owed), "error": self._storage.database.told(error)})
+        self._woken.set()
+
+    async def _try(self, owed: Owed) -> None:
+        """Look at the video, since one that has finished is not deleted; then send it."""
+        submission, tries = owed.submission, owed.delete.tries
+        assert submission.remote_id is not None
+        try:
+            video, _ = await self._client.retrieve(submission.remote_id)
+        except SoraError as error:
+            if error.status not in _REFUSED:
+                await self._postpone(owed, tries, error.retry_after, f"not sent yet: {error.message}")
+                return
+        else:
+            if video.phase is not Phase.WORKING:
+                await self._end(owed, f"not deleted: it is {video.status} already")
+                return
+        await self._client.pace.turn()
+        self._out.add(submission.id)
+        own_key = (submission.key_fingerprint or "") == self._key
+        claim, submission_id = self._storage.deletes.claim, submission.id
+
+        def write() -> tuple[DeleteRecord | None, float]:
+            return claim(submission_id, own_key=own_key, seconds=_OUT_SECONDS), awake_or_not() + SEND_WINDOW
+
+        before, send_before = await self._io.outcome(self._recorder.write(write))
+        if before is not None:
+            await self._send(owed._replace(delete=before), own_key=own_key, send_before=send_before)
+
+    async def _send(self, owed: Owed, *, own_key: bool, send_before: float) -> None:
+        def guard() -> None:
+            if awake_or_not() > send_before:
+                raise NotNow("the DELETE was not sent within 2 s of its record")
+
+        assert owed.submission.remote_id is not None
+        tries = owed.delete.tries + 1
+        try:
+            status, pause, body = await self._client.delete(owed.submission.remote_id, guard, ANSWER_SECONDS)
+        except NotNow:
+            await self._note(lambda storage: storage.deletes.not_sent(owed.delete))
+            return
+        except SoraError as error:
+            await self._postpone(owed, tries, None, f"DELETE after the cancellation: {error.message}")
+            return
+        logger.info("asked the server to delete a cancelled video", extra={**_about(owed), "status": status})
+        answer = f"DELETE after the cancellation: HTTP {status}"
+        if 200 <= status < 300 and _removed_only_the_record(body):
+            await self._only_the_record_went(owed, answer)
+        elif 200 <= status < 300:
+            await self._end(owed, answer, deleted=own_key)
+        elif status in _REFUSED:
+            # After one of before, whose answer did not come, it is that one's doing.
+            ours = status in (404, 410) and own_key and owed.delete.own_key and self._whole
+            await self._end(owed, answer, deleted=ours)
+        else:
+            await self._postpone(owed, tries, pause, answer)
+
+    async def _only_the_record_went(self, owed: Owed, answer: str) -> None:
+        submission_id, server = owed.submission.id, self._server
+        answer = f"{answer}: only its record was removed; it may be made and charged all the same"
+
+        def change(storage: Storage) -> None:
+            storage.deletes.end(submission_id, DeleteState.RECORD_ONLY, answer)
+            storage.submissions.annotate(submission_id, answer)
+            storage.servers.note_deletes_only_records(server)
+            storage.deletes.end_all(server, "no DELETE was sent: it stops nothing at this server")
+
+        await self._note(change)
+
+    async def _end(self, owed: Owed, answer: str, *, deleted: bool = False) -> None:
+        submission_id = owed.submission.id
+
+        def change(storage: Storage) -> None:
+            storage.deletes.end(submission_id, DeleteState.DONE, answer)
+            if deleted:
+                storage.submissions.settle(submission_id, SubmissionState.DELETED, answer)
+            else:
+                storage.submissions.annotate(submission_id, answer)
+
+        self._failures.pop(submission_id, None)
+        await self._note(change)
+
+    async def _postpone(self, owed: Owed, tries: int, asked: float | None, answer: str) -> None:
+        submission_id = owed.submission.id
+        backoff = min(2.0 ** min(self._failures[submission_id], 20), _LONGEST_PAUSE)
+        self._failures[submission_id] += 1
+        seconds = max(backoff * random.uniform(0.5, 1.0), asked or 0.0)  # noqa: S311
+        await self._note(lambda storage: storage.deletes.postpone(submission_id, tries, seconds, answer))
+
+    async def _note(self, change: Callable[[Storage], None]) -> None:
+        """Record what came of one."""
+        storage = self._storage
+
+        def write() -> None:
+            change(storage)
+
+        await self._io.outcome(self._recorder.write(write))
+
+
+def _removed_only_the_record(body: Any) -> bool:
+    """Whether the answer is the video itself, said to be deleted, and not that it was."""
+    if not isinstance(body, dict) or body.get("deleted") is True:
+        return False
+    return str(body.get("status")).lower() == "deleted"
+
+
+def _about(owed: Owed) -> dict[str, Any]:
+    submission = owed.submission
+    return {"action": "delete_remote", "batch_id": submission.batch_id, "job_id": submission.job_id}

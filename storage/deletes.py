@@ -1,0 +1,175 @@
+"""Deletes: the DELETEs that cancellations owe the servers, so that no video goes on being made for nobody.
+
+Recorded as owed in the transaction of the cancellation, as going out before it is sent, and then with what came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from storage.database import Database
+from storage.providers import key_of, server_of
+from storage.records import DeleteRecord, SubmissionRecord
+from storage.rows import Rows, names_of
+from storage.states import DeleteState, SubmissionState
+
+GIVEN_UP_AFTER = 86_400.0
+"""Seconds from the first try."""
+_SOME = 50
+# Written out: SQLite finds a partial index by the very words that it was made with, in their order.
+_OPEN = "state IN ('owed', 'out')"
+_WANTED_AGAIN = (
+    "SELECT 1 FROM submissions s JOIN jobs j ON j.id=s.job_id WHERE s.id=deletes.submission_id AND "
+    f"(s.remote_id IS NULL OR (s.state='{SubmissionState.BOUND}' AND j.status<>'cancelled'))"
+)
+"""By a version before, whose retries don't withdraw; or its id is another video's now."""
+
+
+class Owed(NamedTuple):
+    """A DELETE, and the submission whose video it is about."""
+
+    delete: DeleteRecord
+    submission: SubmissionRecord
+
+
+class Deletes:
+    """DELETEs as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._deletes = Rows(database, "deletes", DeleteRecord)
+        self._submissions = Rows(database, "submissions", SubmissionRecord)
+        self._names = len(names_of(DeleteRecord))
+        columns = [f"d.{name}" for name in names_of(DeleteRecord)]
+        columns += [f"s.{name}" for name in names_of(SubmissionRecord)]
+        self._select = f"SELECT {', '.join(columns)} FROM deletes d JOIN submissions s ON s.id=d.submission_id "
+
+    def owe(self, submissions: Collection[SubmissionRecord]) -> None:
+        """Record that the server is to be asked; again, where a retry had withdrawn that or it was given up.
+
+        Not of a server whose DELETE is known to remove nothing but the record.
+        """
+        for each in submissions:
+            if each.server is None:  # a version before has recorded it
+                self._database.execute(
+                    "UPDATE submissions SET server=?, key_fingerprint=? WHERE id=? AND server IS NULL",
+                    (server_of(each.provider), key_of(each.provider), each.id),
+                )
+        clock = self._database.clock
+        again = f"'{DeleteState.WITHDRAWN}', '{DeleteState.GIVEN_UP}'"
+        self._database.execute(
+            "INSERT INTO deletes (submission_id, batch_id, state, owed_at, due_at, tries, own_key) "
+            f"SELECT s.id, s.batch_id, '{DeleteState.OWED}', {clock}, {clock}, 0, FALSE FROM submissions s "
+            f"WHERE s.id {self._database.among} AND NOT EXISTS "
+            "(SELECT 1 FROM servers WHERE servers.server=s.server AND servers.deletes_only_records) "
+            "ON CONFLICT (submission_id) DO UPDATE SET state=excluded.state, owed_at=excluded.owed_at, "
+            f"due_at=excluded.due_at, tried_at=NULL, answer=NULL WHERE deletes.state IN ({again})",
+            (self._database.listed(each.id for each in submissions),),
+        )
+
+    def open(self, server: str) -> list[Owed]:
+        """What is owed at a server or on its way there, what is due first; not all of it at once."""
+        return self._joined(f"WHERE d.{_OPEN} AND s.server=? ORDER BY d.due_at LIMIT {_SOME}", (server,))
+
+    def of_batch(self, batch_id: str) -> list[Owed]:
+        """Every DELETE of a batch's videos, in the order in which they were owed."""
+        return self._joined("WHERE d.batch_id=? ORDER BY d.owed_at, s.intended_at, s.id", (batch_id,))
+
+    def outstanding(self) -> list[Owed]:
+        """What is owed at any server, on its way, or given up."""
+        states = f"'{DeleteState.OWED}', '{DeleteState.OUT}', '{DeleteState.GIVEN_UP}'"
+        return self._joined(f"WHERE d.state IN ({states}) ORDER BY d.owed_at, s.id", ())
+
+    def claim(self, submission_id: str, *, own_key: bool, seconds: float) -> DeleteRecord | None:
+        """Record that it goes out now, and that nobody else sends it for so long.
+
+        Returns:
+            It, as it was before; None: it may not be sent now.
+        """
+        lock = "FOR UPDATE" if self._database.postgresql else ""
+        before = self._deletes.first(f"WHERE submission_id=? {lock}", (submission_id,))
+        clock = self._database.clock
+        taken = self._database.execute(
+            f"UPDATE deletes SET state='{DeleteState.OUT}', due_at={clock}+?, tries=tries+1, own_key=(own_key OR ?), "
+            f"tried_at=COALESCE(tried_at, {clock}) "
+            f"WHERE submission_id=? AND {_OPEN} AND due_at<={clock} AND NOT EXISTS ({_WANTED_AGAIN})",
+            (seconds, own_key, submission_id),
+        ).rowcount
+        if taken:
+            return before
+        self._database.execute(
+            f"UPDATE deletes SET state='{DeleteState.WITHDRAWN}' "
+            f"WHERE submission_id=? AND state='{DeleteState.OWED}' AND EXISTS ({_WANTED_AGAIN})",
+            (submission_id,),
+        )
+        return None
+
+    def not_sent(self, before: DeleteRecord) -> None:
+        """Take back that it went out: its time was over before its first byte."""
+        self._database.execute(
+            f"UPDATE deletes SET state='{DeleteState.OWED}', due_at={self._database.clock}+1, tries=?, own_key=? "
+            f"WHERE submission_id=? AND state='{DeleteState.OUT}' AND tries=?",
+            (before.tries, before.own_key, before.submission_id, before.tries + 1),
+        )
+
+    def postpone(self, submission_id: str, tries: int, seconds: float, answer: str) -> None:
+        """Leave it owed for another try, or give it up when it was tried for long enough."""
+        clock = self._database.clock
+        self._database.execute(
+            f"UPDATE deletes SET due_at={clock}+?, tried_at=COALESCE(tried_at, {clock}), answer=?, "
+            f"state=CASE WHEN {clock}-tried_at>=? THEN '{DeleteState.GIVEN_UP}' ELSE '{DeleteState.OWED}' END "
+            f"WHERE submission_id=? AND {_OPEN} AND tries=?",
+            (seconds, answer, GIVEN_UP_AFTER, submission_id, tries),
+        )
+
+    def end(self, submission_id: str, state: DeleteState, answer: str) -> None:
+        """Nothing is owed any more."""
+        self._database.execute(
+            f"UPDATE deletes SET state=?, answer=? WHERE submission_id=? AND {_OPEN}",
+            (state.value, answer, submission_id),
+        )
+
+    def end_all(self, server: str, answer: str) -> None:
+        """Nothing is owed to a server any more: what is on its way has its own end."""
+        self._database.execute(
+            f"UPDATE deletes SET state='{DeleteState.DONE}', answer=? WHERE state='{DeleteState.OWED}' AND "
+            "submission_id IN (SELECT id FROM submissions WHERE server=?)",
+            (answer, server),
+        )
+
+    def withdraw(self, submission_ids: Collection[str]) -> float:
+        """Take back what is owed for these.
+
+        Returns:
+            For how many seconds one that is on its way is to be waited for, at the most; 0: none is.
+        """
+        clock, ids = self._database.clock, self._database.listed(submission_ids)
+        some = f"submission_id {self._database.among}"
+        self._database.execute(
+            f"UPDATE deletes SET state='{DeleteState.WITHDRAWN}' "
+            f"WHERE {some} AND (state='{DeleteState.OWED}' OR (state='{DeleteState.OUT}' AND due_at<={clock}))",
+            (ids,),
+        )
+        out = f"SELECT MAX(due_at)-{clock} FROM deletes WHERE {some} AND state='{DeleteState.OUT}'"
+        ((seconds,),) = self._database.execute(out, (ids,)).fetchall()
+        return max(0.0, float(seconds or 0.0))
+
+    def record_gone(self, batch_id: str) -> set[str]:
+        """The jobs of a batch whose video can't be had any more, and may be made all the same."""
+        sql = (
+            "SELECT s.job_id FROM deletes d JOIN submissions s ON s.id=d.submission_id "
+            f"WHERE d.batch_id=? AND d.state='{DeleteState.RECORD_ONLY}' AND s.state='{SubmissionState.BOUND}'"
+        )
+        return {job_id for (job_id,) in self._database.execute(sql, (batch_id,)).fetchall()}
+
+    def was_sent(self, submission_id: str) -> bool:
+        """Whether one went out with the key that the video was made with."""
+        sql = "SELECT 1 FROM deletes WHERE submission_id=? AND own_key"
+        return bool(self._database.execute(sql, (submission_id,)).fetchall())
+
+    def _joined(self, rest: str, parameters: tuple[str, ...]) -> list[Owed]:
+        rows = self._database.execute(self._select + rest, parameters).fetchall()
+        return [
+            Owed(self._deletes.read(row[: self._names]), self._submissions.read(row[self._names :])) for row in rows
+        ]
