@@ -167,7 +167,8 @@ class Dying:
         ends: dict[Id, Any] = {}
         running: list[tuple[Id, int]] = []
         for batch_id, order in orders.items():
-            if len(running) == _AT_ONCE:
+            # Whoever is there sends the DELETEs of all: one by one, so that each has something to send.
+            if len(running) == (1 if self._operation is Operation.CANCEL else _AT_ONCE):
                 self._end(running, ends)
             running.append((batch_id, self._drivers.start(**{"options": self._options} | order)))
         while running:
