@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actors.aio import AsyncBatchService
-    from actors.audit import AuditReport, MissingFile, MissingVideo, SurplusVideo, UnknownVideo
+    from actors.audit import AuditReport, MissingFile, MissingVideo, OwedDelete, SurplusVideo, UnknownVideo
     from actors.broker.connection import Connection
     from actors.client.aio import AsyncBatchClient
     from actors.client.batches import BatchClient
@@ -50,12 +50,13 @@ if TYPE_CHECKING:
     from actors.upkeep import PruneReport
     from actors.waiting import RunningBatch
     from actors.wishes import Granted, Receipt, Wish
-    from storage.records import EventRecord, SubmissionRecord
-    from storage.states import BatchStatus, JobStatus, SubmissionState
+    from storage.deletes import Owed
+    from storage.records import DeleteRecord, EventRecord, SubmissionRecord
+    from storage.states import BatchStatus, DeleteState, JobStatus, SubmissionState
 
 _HOMES = {
     "actors.aio": ("AsyncBatchService",),
-    "actors.audit": ("AuditReport", "MissingFile", "MissingVideo", "SurplusVideo", "UnknownVideo"),
+    "actors.audit": ("AuditReport", "MissingFile", "MissingVideo", "OwedDelete", "SurplusVideo", "UnknownVideo"),
     "actors.broker.connection": ("Connection",),
     "actors.client.aio": ("AsyncBatchClient",),
     "actors.client.batches": ("BatchClient",),
@@ -76,22 +77,23 @@ _HOMES = {
     "actors.upkeep": ("PruneReport",),
     "actors.waiting": ("RunningBatch",),
     "actors.wishes": ("Granted", "Receipt", "Wish"),
-    "storage.records": ("EventRecord", "SubmissionRecord"),
-    "storage.states": ("BatchStatus", "JobStatus", "SubmissionState"),
+    "storage.deletes": ("Owed",),
+    "storage.records": ("DeleteRecord", "EventRecord", "SubmissionRecord"),
+    "storage.states": ("BatchStatus", "DeleteState", "JobStatus", "SubmissionState"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 # Each name is written down, and not taken from _HOMES: a type checker reads them here.
 __all__ = [
-    "AsyncBatchClient", "AsyncBatchService", "AuditReport", "Batch", "BatchClient", "BatchReleased",
-    "BatchService", "BatchStatus", "BatchVideoRequest", "CancellationSummary", "Charge", "Conflict", "Connection",
-    "DatabaseUnusable", "ErrorCode", "Event", "EventFeed", "EventName", "EventRecord", "EventStream", "Failure",
-    "FieldError", "FileId", "Granted", "InvalidRequest", "Job", "JobError", "JobStatus", "MissingFile",
-    "MissingVideo", "NotFound", "Progress", "PruneReport", "Receipt", "RunningBatch", "ServiceClosed", "Settings",
-    "SettingsError", "SoraBatchError", "SoraError", "StorageError", "SubmissionRecord", "SubmissionState",
-    "SurplusVideo", "Unanswered", "UnknownVideo", "VideoFile", "VideoRequest", "Wait", "Wish", "__version__",
-    "get_batch_service", "load_settings",
+    "AsyncBatchClient", "AsyncBatchService", "AuditReport", "Batch", "BatchClient", "BatchReleased", "BatchService",
+    "BatchStatus", "BatchVideoRequest", "CancellationSummary", "Charge", "Conflict", "Connection",
+    "DatabaseUnusable", "DeleteRecord", "DeleteState", "ErrorCode", "Event", "EventFeed", "EventName",
+    "EventRecord", "EventStream", "Failure", "FieldError", "FileId", "Granted", "InvalidRequest", "Job", "JobError",
+    "JobStatus", "MissingFile", "MissingVideo", "NotFound", "Owed", "OwedDelete", "Progress", "PruneReport",
+    "Receipt", "RunningBatch", "ServiceClosed", "Settings", "SettingsError", "SoraBatchError", "SoraError",
+    "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo", "Unanswered", "UnknownVideo",
+    "VideoFile", "VideoRequest", "Wait", "Wish", "__version__", "get_batch_service", "load_settings",
 ]  # fmt: skip
 
 

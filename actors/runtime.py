@@ -27,6 +27,7 @@ from actors.messages import ClaimAll, Close, DispatcherMessage, KeyRefused, Look
 from actors.operations import tidy_soon
 from actors.places import Places
 from actors.production import Tools, finish
+from actors.refetching import fetch_again
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.deleting import ANSWER_SECONDS, DeleteSender
@@ -37,6 +38,7 @@ from storage.changes import Storage
 from storage.database import DatabaseError
 from storage.owners import this_process
 from storage.recorder import Recorder
+from storage.records import JobRecord, SubmissionRecord
 from storage.videos import VideoFolder
 
 logger = logging.getLogger(__name__)
@@ -251,6 +253,10 @@ class Runtime:
             return {**waits, "": Wait(away.reason, away.until)}
         pause = self._tools.client.pace
         return {**waits, "": pause.wait} if pause.paused and pause.wait else waits
+
+    def fetch_again(self, job: JobRecord, submission: SubmissionRecord) -> Future[str | None]:
+        """Have the file of a completed job put back. Why not, or None, is the Future's result."""
+        return self.io.submit(fetch_again(self._tools, job, submission))
 
     def send_deletes(self) -> None:
         """Have the DELETEs that are owed sent, in the background."""

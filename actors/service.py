@@ -11,10 +11,11 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import peewee
@@ -24,10 +25,13 @@ from actors.deletes import DeleteIsOut
 from actors.errors import (
     BatchReleased,
     DatabaseUnusable,
+    ErrorCode,
+    Failure,
     InvalidRequest,
     NotFound,
     ServiceClosed,
     SoraBatchError,
+    SoraError,
     StorageError,
 )
 from actors.events import Event, EventName
@@ -49,8 +53,8 @@ from storage.database import Database, DatabaseClosed, DatabaseError
 from storage.deletes import Owed
 from storage.providers import server_of
 from storage.recorder import Recorder
-from storage.records import BatchRecord, EventRecord, SubmissionRecord
-from storage.states import BatchStatus
+from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
+from storage.states import BatchStatus, SubmissionState
 from storage.videos import VideoFolder
 
 if TYPE_CHECKING:
@@ -251,7 +255,8 @@ class BatchService:
         What the server still has is attached to, not paid anew. A job whose submission is unknown is left alone
         unless it is named (then the listing is asked again) or `pay_again` gives consent. What would fail again
         unchanged (a blocked prompt, an invalid request) is left alone unless it is named or changed; the Future's
-        `left_alone` has the ids.
+        `left_alone` has the ids. A completed job whose file is gone is fetched again where it is named: unpaid, and
+        only the bytes that were recorded; else it stays as it is, and the Future raises a SoraError that says why.
 
         Args:
             batch_id: of a batch that has ended.
@@ -267,6 +272,11 @@ class BatchService:
         """
         provider, _ = self.provider, self._started()
         columns, references = changed_columns(changes or {}, self.settings)
+        gone = self._without_file(batch_id, set(job_ids or ()) - columns.keys())
+        if gone:
+            job_ids = [job_id for job_id in job_ids or () if job_id not in {job.id for job in gone}]
+            if not job_ids and not columns:
+                return self._fetch_again(batch_id, gone, None)
         done: dict[int, operations.Retried] = {}
 
         def write() -> operations.Retried:
@@ -284,7 +294,16 @@ class BatchService:
         self._queued.add(batch_id)
         (running,) = self._run([batch_id])
         running.left_alone = retried.left_alone
-        return running
+        return self._fetch_again(batch_id, gone, running) if gone else running
+
+    def jobs_without_file(self, batch_id: str) -> list[str]:
+        """The ids of a batch's completed jobs whose file is gone: named in a retry, they are fetched again.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        jobs = self.get_batch_status(batch_id).jobs
+        return [job.id for job in self._without_file(batch_id, {job.id for job in jobs})]
 
     def resume_batches(self, batch_ids: Sequence[str] | None = None) -> list[RunningBatch]:
         """Go on with batches that were started and have not ended: a Future of each one's end.
@@ -664,6 +683,42 @@ class BatchService:
                 return self._write(run)
             except DeleteIsOut as out:
                 time.sleep(min(out.seconds, _DELETE_LOOK))
+
+    def _without_file(self, batch_id: str, job_ids: Collection[str]) -> list[JobRecord]:
+        """Those of these jobs that are completed and whose file is not where it was recorded."""
+        if not job_ids:
+            return []
+        jobs = self._read(lambda: self._storage.jobs.by_id(job_ids)).values()
+        completed = [job for job in jobs if job.batch_id == batch_id and job.video is not None]
+        return [job for job in completed if job.video and not Path(job.video["path"]).exists()]
+
+    def _fetch_again(self, batch_id: str, jobs: list[JobRecord], running: RunningBatch | None) -> RunningBatch:
+        """Have files put back; the answer comes when they are there, and when what else runs has ended."""
+        made = {entry.job_id: entry for entry in self.submissions(batch_id) if entry.state is SubmissionState.BOUND}
+        answer, runtime, server = RunningBatch(batch_id), self._started(), server_of(self.provider)
+        answer.left_alone = running.left_alone if running else ()
+        problems: dict[str, str] = {}
+        fetching: dict[str, Future[str | None]] = {}
+        for job in jobs:
+            entry = made.get(job.id)
+            if entry is None or entry.remote_id is None:
+                problems[job.id] = "no video of it is recorded at a server"
+            elif entry.server != server:
+                problems[job.id] = f"its video is at {entry.server}, and this is {server}"
+            else:
+                fetching[job.id] = runtime.fetch_again(job, entry)
+
+        def finish() -> Batch:
+            problems.update({job_id: why for job_id, future in fetching.items() if (why := future.result())})
+            batch = running.result() if running else self.get_batch_status(batch_id)
+            if problems:
+                whys = "; ".join(f"{job_id}: {why}" for job_id, why in sorted(problems.items()))
+                text = f"a completed video's file could not be fetched again, and nothing was changed: {whys}"
+                raise SoraError(Failure(ErrorCode.DOWNLOAD_FAILED, text))
+            return batch
+
+        self._waiting.answer_when(answer, finish)
+        return answer
 
     def _write(self, run: Callable[[], T]) -> T:
         self._check_open()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
 from actors.errors import ServiceClosed
@@ -63,6 +63,21 @@ class Waiting:
         """The Futures of a batch: whoever takes them, answers them."""
         with self._lock:
             return self._futures.pop(batch_id, [])
+
+    def answer_when(self, future: RunningBatch, finish: Callable[[], Batch]) -> None:
+        """Complete a Future with what a function gives that waits, in a thread of its own."""
+
+        def wait() -> None:
+            try:
+                outcome: Batch | BaseException = finish()
+            except BaseException as error:  # noqa: BLE001  (whoever waits must hear of it)
+                outcome = error
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        threading.Thread(target=wait, name="sora-fetching-again", daemon=True).start()
 
     def answer(self, futures: Sequence[RunningBatch], outcome: Batch | BaseException) -> None:
         """Complete Futures soon, from any thread."""

@@ -130,12 +130,12 @@ class PartFile:
         job_id = self.path.name.split(".", 1)[0]
         for digits in _NAMED_BY:
             final = self.path.with_name(f"{job_id}-{self.sha256[:digits]}{extension}")
-            if self._put(final):
+            if self.put(final):
                 return final
         raise FileExistsError(errno.EEXIST, "a damaged file has its name", str(final))
 
-    def _put(self, final: Path) -> bool:
-        """Give it this name; False: other bytes have it."""
+    def put(self, final: Path) -> bool:
+        """Give it this name in its folder; False: other bytes have it."""
         try:
             os.link(self.path, final)
         except FileExistsError:

@@ -132,6 +132,9 @@ def retry(
             help="The batch's server is at OPENAI_BASE_URL now. With --pay-again: this is another server.",
         ),
     ] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Fetch the missing files of completed videos again; nothing is paid.")
+    ] = False,
     output: Output = None,
     remote: Remote = False,
     simulate: Simulate = False,
@@ -153,15 +156,17 @@ def retry(
     jobs, changes = _what(ids[0], job or [], change or [], prompt)
     consents = {"pay_again": pay_again, "move_server": move_server}
     if remote:
-        if output is not None or simulate:
-            raise InvalidRequest("--output and --simulate are for videos made here: leave them out with --remote")
+        if output is not None or simulate or missing:
+            raise InvalidRequest(
+                "--output, --simulate and --missing are for files that come here: leave them out with --remote"
+            )
         _print_agreed(
             [retry_there(batch_id, jobs, changes, **consents, verbose=verbose) for batch_id in ids], json=json
         )
         return
     session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     with or_remote("retry", " ".join(ids)):
-        session.retry(ids, jobs, changes, **consents)
+        session.retry(ids, jobs, changes, **consents, missing=missing)
 
 
 def _print_agreed(batches: list[Batch], *, json: bool) -> None:

@@ -20,7 +20,7 @@ from actors.cli.outputs import OutputFolder
 from actors.cli.signals import Interrupted, Interruption
 from actors.cli.table import look_for_it, print_batch, print_json, print_paths, say, unknown_ones
 from actors.cli.text import count
-from actors.errors import ErrorCode, InvalidRequest, SoraBatchError, StorageError
+from actors.errors import Conflict, ErrorCode, InvalidRequest, SoraBatchError, StorageError
 from storage.states import BatchStatus
 
 if TYPE_CHECKING:
@@ -104,17 +104,19 @@ class Session:
         *,
         pay_again: bool,
         move_server: bool,
+        missing: bool = False,
     ) -> None:
-        """Run the ended videos of batches again."""
+        """Run the ended videos of batches again; with `missing`, those whose file is gone and those that are named."""
         several = len(batch_ids) > 1
         running, views, failures = [], [], {}
         with self._service(*batch_ids) as service:
             for batch_id in batch_ids:
                 try:
                     view = viewed(service, batch_id)
-                    if view.finished and not (jobs or changes or pay_again):
+                    if view.finished and not (jobs or changes or pay_again or missing):
                         self._tell_what_is_unknown(view)
-                    retried = service.retry_batch(batch_id, jobs, changes, pay_again, move_server)
+                    named = [*(jobs or []), *_missing(service, batch_id)] if missing else jobs
+                    retried = service.retry_batch(batch_id, named, changes, pay_again, move_server)
                 except SoraBatchError as error:
                     if not several:
                         raise
@@ -132,7 +134,10 @@ class Session:
 
     def _tell_what_is_left_alone(self, jobs: Sequence[Job], batch_id: str) -> None:
         for job in jobs:
-            if job.error is not None and job.error.code != ErrorCode.SUBMISSION_UNKNOWN:
+            if job.error is not None and job.error.code == ErrorCode.CANCELLED:
+                again = f"sora-batch retry {batch_id}{self._options} --job {job.index} --pay-again"
+                warn(f"video {job.index} is left alone: only its record was deleted at the server; pay again: {again}")
+            elif job.error is not None and job.error.code != ErrorCode.SUBMISSION_UNKNOWN:
                 change = f"sora-batch retry {batch_id}{self._options} --job {job.index} --prompt 'ANOTHER PROMPT'"
                 warn(f"video {job.index} is left alone: {job.error.code} would come again; change it: {change}")
 
@@ -271,3 +276,15 @@ def _worked(service: BatchService, batch_id: str) -> float | None:
 
 def _are(number: int) -> str:
     return "is" if number == 1 else "are"
+
+
+def _missing(service: BatchService, batch_id: str) -> list[str]:
+    """The jobs whose file is gone.
+
+    Raises:
+        Conflict: there is none.
+    """
+    job_ids = service.jobs_without_file(batch_id)
+    if not job_ids:
+        raise Conflict(f"batch {batch_id}: no file of a completed video is missing")
+    return job_ids
