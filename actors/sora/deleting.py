@@ -36,6 +36,8 @@ _OUT_SECONDS = SEND_WINDOW + ANSWER_SECONDS + 1.0
 _AT_ONCE = 10
 _IDLE_LOOK, _SOON = 15.0, 2.0
 _LONGEST_PAUSE = 600.0
+_FRESH = 10.0
+"""Seconds for which a video that can't be looked at counts as being made, as it was when it was cancelled."""
 _REFUSED = frozenset({404, 405, 410, 501})
 """There is nothing to delete, or nothing is deleted there: asking again changes nothing."""
 
@@ -114,7 +116,8 @@ class DeleteSender:
         try:
             video, _ = await self._client.retrieve(submission.remote_id)
         except SoraError as error:
-            if error.status not in _REFUSED:
+            fresh = self._storage.database.time() - owed.delete.owed_at < _FRESH
+            if error.status not in _REFUSED and not fresh:
                 await self._postpone(owed, tries, error.retry_after, f"not sent yet: {error.message}")
                 return
         else:

@@ -206,6 +206,26 @@ def test_a_video_that_has_finished_is_not_deleted(
     check_paid_once(provider)
 
 
+@pytest.mark.parametrize(("since", "sent"), [(0, True), (60, False)])
+def test_what_can_not_be_looked_at_is_deleted_only_at_once(
+    since: int, sent: bool, provider: Provider, start_service: Start, drivers: Drivers, options: Options
+) -> None:
+    service = start_service()
+    in_the_making(start_service(**NEVER, sora_poll_interval=600_000), provider, 1)
+    drivers.run(options=options(), do="cancel", id="b", label="after cancel")
+    write(service, f"UPDATE deletes SET owed_at=owed_at-{since:d}")  # noqa: S608
+    provider.fault(on="retrieve", do="answer", status=500, times=-1)
+    service.serve()
+    until(
+        lambda: (
+            states(service) == ["done"]
+            if sent
+            else (service.deletes("b")[0].delete.answer or "").startswith("not sent")
+        )
+    )
+    assert deletes(provider) == sent
+
+
 def test_nothing_is_owed_for_a_video_whose_file_comes(provider: Provider, service: BatchService) -> None:
     provider.fault(on="content", do="stall")
     service.create_batch(videos("a: video", id="b"))

@@ -337,9 +337,10 @@ def test_a_hostile_server_writes_nothing_outside_its_batchs_folder(
     service.create_batch(videos("a cat", id="b"))
     (job,) = service.process_batch("b").result(PATIENCE).jobs
     assert job.video is not None
-    assert Path(job.video.path) == tmp_path / "videos" / "b" / "b-01.bin"
+    kept = tmp_path / "videos" / "b" / f"b-01-{job.video.sha256[:8]}.bin"
+    assert Path(job.video.path) == kept
     files = {path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("batches.db")}
-    assert files == {tmp_path / "videos" / "b" / "b-01.bin"}
+    assert files == {kept}
 
 
 @pytest.mark.parametrize("remote_id", ["../../../etc/passwd", "/etc/passwd", "a/../../b", "..%2f..%2fx", "a\\..\\b"])

@@ -504,7 +504,10 @@ def test_the_extension_follows_the_content_type(
     provider.fault(on="content", do="answer", body="RIFF....AVI ", headers={"Content-Type": content_type})
     (job,) = make(service, "a boat").jobs
     assert job.video is not None
-    assert (Path(job.video.path).name, job.video.content_type) == (f"{job.id}{extension}", content_type)
+    assert (Path(job.video.path).name, job.video.content_type) == (
+        f"{job.id}-{job.video.sha256[:8]}{extension}",
+        content_type,
+    )
 
 
 def test_a_large_file_is_whole(provider: Provider, service: BatchService) -> None:
