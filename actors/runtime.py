@@ -192,6 +192,8 @@ class Runtime:
         if self._closed.done():
             raise ServiceClosed
         self._tell(message)
+        if self._deletes is not None:
+            self.io.call(self._deletes.begin)
 
     def _tell(self, message: DispatcherMessage) -> None:
         """By way of the loop: the Dispatcher is replaced there, and so no message is lost between two of them."""

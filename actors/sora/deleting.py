@@ -55,15 +55,23 @@ class DeleteSender:
         self._out: set[str] = set()
         self._failures: Counter[str] = Counter()
         self._woken, self._settled = asyncio.Event(), asyncio.Event()
-        self._watching = asyncio.create_task(self._watch())
+        self._watching: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """From now on send what is owed, on the loop. Not before: a retry first takes back what it wants."""
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
 
     def wake(self) -> None:
         """Look at once, on the loop: something may be owed."""
         self._settled.clear()
         self._woken.set()
+        self.begin()
 
     async def finish(self, seconds: float) -> None:
         """Begin no more after so many seconds, and see those that are out to their answer. What is left stays owed."""
+        if self._watching is None:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._settled.wait()

@@ -384,8 +384,7 @@ def test_a_retry_withdraws_what_is_owed(
 ) -> None:
     in_the_making(start_service(**NEVER), provider)
     drivers.run(options=options(), do="cancel", id="b", label="after cancel")
-    service = start_service()
-    provider.fault(on="retrieve", do="hang")
+    service = start_service()  # one that sends what is owed, too
     running = service.retry_batch("b")
     assert states(service) == ["withdrawn"] * 2
     provider.release()
