@@ -116,7 +116,8 @@ def history(
             else:
                 say(_line(event))
         if not json:
-            for line in _deletions(service.deletes(batch_id), service.submissions(batch_id)):
+            submissions = service.submissions(batch_id)
+            for line in (*_unanswered(submissions), *_deletions(service.deletes(batch_id), submissions)):
                 say(line)
 
 
@@ -187,6 +188,26 @@ def _findings(report: AuditReport, *, everything: bool) -> Iterator[str]:
         yield f"no job has the file {shown_path(path)}"
 
 
+_CAME_OF_IT = {
+    SubmissionState.BOUND: "its video was found",
+    SubmissionState.FAILED: "its video was found, and failed",
+    SubmissionState.DELETED: "its video was found, and deleted",
+    SubmissionState.ABSENT: "nothing was made",
+    SubmissionState.ABANDONED: "whether it was made was never known",
+    SubmissionState.SURPLUS: "a video came of it that no job needs",
+}
+
+
+def _unanswered(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
+    """What the POSTs met whose answer told nothing, and what came of it."""
+    from actors.cli.text import clean
+
+    for entry in submissions:
+        if entry.met is not None:
+            outcome = _CAME_OF_IT.get(entry.state, "whether it was made is unknown")
+            yield f"      {entry.job_id}: the POST of attempt {entry.attempt} met: {clean(entry.met)}; {outcome}"
+
+
 def _deletions(deletes: Iterable[Owed], submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
     """No events: the batch had ended before, and its last event is its last."""
     from actors.cli.text import clean
@@ -195,7 +216,8 @@ def _deletions(deletes: Iterable[Owed], submissions: Iterable[SubmissionRecord])
     for entry in submissions:
         delete = told.get(entry.id)
         text = _standing(delete) if delete else entry.note  # a version before has only that
-        if text and (delete or entry.state in (SubmissionState.BOUND, SubmissionState.DELETED)):
+        asked = entry.state in (SubmissionState.BOUND, SubmissionState.DELETED) and text and "DELETE" in text
+        if text and (delete or asked):
             yield f"      {entry.job_id} {clean(entry.remote_id)}: {clean(text)}"
 
 

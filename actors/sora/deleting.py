@@ -120,7 +120,9 @@ class DeleteSender:
     async def _try(self, owed: Owed) -> None:
         """Look at the video, since one that has finished is not deleted; then send it."""
         submission, tries = owed.submission, owed.delete.tries
-        assert submission.remote_id is not None
+        if submission.remote_id is None:
+            await self._end(owed, "not deleted: its id is another video's now")
+            return
         try:
             video, _ = await self._client.retrieve(submission.remote_id)
         except SoraError as error:

@@ -169,6 +169,20 @@ def test_cancel_tells_what_it_did_and_what_can_be_charged(call: Call) -> None:
     )
 
 
+def test_history_tells_what_a_post_met_whose_answer_told_nothing(call: Call) -> None:
+    failed_batch(LOST, LOST)
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        submissions = service._storage.submissions
+        submissions.intend([an_intent(f"intent-{position}", a_job(position)) for position in (1, 2)])
+        submissions.unanswered("intent-1", "no answer: ServerDisconnectedError", timed_out=False)
+        submissions.unanswered("intent-2", "creating the video was answered with HTTP 500", timed_out=False)
+        submissions.bind("intent-2", "video_2", adopted=True)
+    assert call("history", "nature").stdout.splitlines() == [
+        "      nature-01: the POST of attempt 1 met: no answer: ServerDisconnectedError; whether it was made is unknown",
+        "      nature-02: the POST of attempt 1 met: creating the video was answered with HTTP 500; its video was found",
+    ]
+
+
 def test_history_tells_what_the_server_answered_to_a_delete(call: Call) -> None:
     jobs = [a_job(position, status=JobStatus.CANCELLED) for position in (1, 2, 3)]
     with BatchService() as service, service._database.connection(), service._database.begin():
