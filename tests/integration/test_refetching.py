@@ -100,7 +100,7 @@ def test_another_server_is_not_asked(
 
 
 def test_it_is_fetched_beside_what_is_made_again(provider: Provider, service: BatchService) -> None:
-    provider.fault(on="content", do="answer", status=404, match="video 2", times=5)
+    provider.fault(on="content", do="answer", status=200, body="no film", headers=FILM, match="video 2", times=5)
     batch = made(service)
     assert batch.status == "partial"
     lose(batch, 1)
