@@ -18,7 +18,7 @@ HIDDEN = "***"
 _SHORTEST = 4
 """Characters: what is shorter would be found in half of all words."""
 _ANYWHERE = 8
-_SEPARATORS = re.compile(r"[@#/?:\[\]\s]")
+_SEPARATORS = re.compile(r"[@#/?:&=\[\]\s]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _WITHOUT_A_HOST = re.compile(r"[^/:\[]+:(?!\d*(?:/|$))[^/]*")
 """A user and a password where a host and a port should be: the `@` and what comes after it were forgotten."""

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from actors.errors import SettingsError
@@ -98,6 +98,7 @@ def told(text: str) -> list[str]:
     return [line for line in text.splitlines() if "kestrel5" in line.lower() or "heron9" in line.lower()]
 
 
+@example(where="a password of the database", middle="@?=%", command=["doctor"])
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.sampled_from(sorted(WHERE)), middle=st.text(HOSTILE, max_size=6), command=st.sampled_from(COMMANDS))
 def test_no_command_shows_a_secret(
