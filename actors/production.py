@@ -40,7 +40,7 @@ from actors.settings import Settings
 from actors.sora.client import SoraClient, VideoSpec
 from actors.sora.outcomes import Bound, NotPaid, Outcome
 from actors.sora.submission import Submitter
-from actors.sora.watching import Absence, Watcher
+from actors.sora.watching import Absence, Watcher, pause_after_404
 from actors.sora.wire import Phase, RemoteVideo
 from storage.changes import Storage
 from storage.providers import key_of
@@ -238,7 +238,12 @@ class Production:
 
     def _say_why(self, error: SoraError, tries: int) -> float:
         """Tell what is waited for, and give the seconds."""
-        seconds = self._absence.next_look(_backoff(tries)) if error.retry_after is None else error.retry_after
+        if error.retry_after is not None:
+            seconds = error.retry_after
+        elif error.status == 404:
+            seconds = pause_after_404(self._tools.settings.sora_poll_interval.total_seconds())
+        else:
+            seconds = _backoff(tries)
         self._wait("rate limited" if error.code is ErrorCode.RATE_LIMITED else str(error), seconds)
         return seconds
 

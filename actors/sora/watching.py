@@ -111,6 +111,14 @@ class Watch:
         return video.progress not in (None, self._progress)
 
 
+def pause_after_404(interval: float) -> float:
+    """Seconds until a look after a 404: it is no outage, and the next replica may know the video.
+
+    Never in step with others: a balancer that goes round would lead each of them to the same replica again and again.
+    """
+    return min(interval, _LOST_AFTER / _LOST_LOOKS) * random.uniform(0.5, 1.0)  # noqa: S311
+
+
 class Absence:
     """What speaks for it that the server has lost a video: every look over minutes said 404, and no listing shows it.
 
@@ -131,10 +139,6 @@ class Absence:
     def refuted(self) -> None:
         """Note that a look said something else."""
         self._looks, self._since = 0, math.inf
-
-    def next_look(self, backoff: float) -> float:
-        """Seconds until the next look, if the server would be left alone for so long after any error."""
-        return min(backoff, _LOST_AFTER / _LOST_LOOKS) if self._looks else backoff
 
     async def proved(self) -> bool:
         """Note one more look that said 404, and tell whether the video is lost."""

@@ -17,7 +17,7 @@ from tests.servers.postgresql_programs import ServerError, unprivileged
 
 _PLACES = ("/usr/sbin/pgbouncer", "/usr/local/sbin/pgbouncer", "/opt/homebrew/bin/pgbouncer")
 _PATIENCE = 30.0
-_WHEN_WE_ARE_GONE = 'read -r _; kill -QUIT "$1"; rm -rf -- "$2"'
+_WHEN_WE_ARE_GONE = 'read -r _; kill -TERM "$1"; rm -rf -- "$2"'
 
 
 class PgBouncer:
@@ -91,7 +91,7 @@ class PgBouncer:
     def close(self) -> None:
         """End it, and remove what it has written."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)
+            self._process.send_signal(signal.SIGTERM)
             self._process.wait(_PATIENCE)
         if self._watch is not None:
             self._watch.kill()
