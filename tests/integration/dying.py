@@ -123,9 +123,11 @@ class Dying:
                 case Operation.DELETE:
                     for running in [service.process_batch(batch_id) for batch_id in ids]:
                         running.result(PATIENCE)
-                case Operation.PRUNE:
-                    for batch_id in ids:
-                        service.cancel_batch(batch_id)
+
+    def _make_one_to_prune(self, batch_id: Id) -> None:
+        with BatchService(settings_from(self._options)) as service:
+            service.create_batch(request(batch_id))
+            service.cancel_batch(batch_id)
 
     def _hold_up_a_file(self, batch_id: Id) -> None:
         """A file that comes at once may be recorded together with its job's `downloading`, which is no step then."""
@@ -167,9 +169,11 @@ class Dying:
         ends: dict[Id, Any] = {}
         running: list[tuple[Id, int]] = []
         for batch_id, order in orders.items():
-            # Whoever is there sends the DELETEs of all: one by one, so that each has something to send.
-            if len(running) == (1 if self._operation is Operation.CANCEL else _AT_ONCE):
+            # Whoever is there sends the DELETEs of all, and prunes for all: one by one, so that each has something to do.
+            if len(running) == (1 if self._operation in (Operation.CANCEL, Operation.PRUNE) else _AT_ONCE):
                 self._end(running, ends)
+            if self._operation is Operation.PRUNE:
+                self._make_one_to_prune(batch_id)
             running.append((batch_id, self._drivers.start(**{"options": self._options} | order)))
         while running:
             self._end(running, ends)

@@ -265,7 +265,7 @@ def test_resume_says_what_is_unfinished_elsewhere(call: Call, monkeypatch: pytes
         "sora-batch: 1 simulated batch is unfinished: sora-batch resume --simulate\n",
     )
     with BatchService() as service, service._database.connection(), service._database.begin():
-        service._storage.batches.update("sim", provider="http://127.0.0.1:1/v1#0")
+        service._storage.batches.update("sim", provider="http://127.0.0.1:1/v1#0", server=None)
     assert "1 batch of another server is unfinished, none of http" in call("resume").stderr
     assert call("resume", "--simulate").stderr == "sora-batch: 1 batch of a server is unfinished: sora-batch resume\n"
 
