@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "batch_parallel": 8,
     "log_level": "info",
     "progress_interval": 500,
+    "sora_listing": "whole",
     "sora_poll_interval": 200,
     "sora_settle": int(SETTLE * 1000),
     "sora_submit_timeout": 4000,

@@ -89,7 +89,7 @@ def _round(report: Report, chance: random.Random, kills: int, provider: Provider
     provider.options(**asdict(Options()) | {"latency": LATENCY})
     for fault in chance.sample(_FAULTS, k=3):
         provider.fault(**fault, skip=chance.randint(0, 8), times=chance.randint(1, 3))
-    options = options_for(provider.base_url, Path(folder))
+    options = options_for(provider.base_url, Path(folder), sora_submit_timeout=1500)
     request = videos(*numbered(VIDEOS), id="batch-a", concurrency=CONCURRENCY)
     for _ in range(kills):
         pid = drivers.start(options=options, request=request)
