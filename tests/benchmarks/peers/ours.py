@@ -65,9 +65,14 @@ def _counted_statements() -> count[int]:
     return statements
 
 
+_STANDING = "DeleteSender._watch"
+"""What a runtime does as long as it lives."""
+
+
 async def _tasks() -> list[str]:
     ours = asyncio.current_task()
-    return [str(task.get_coro()) for task in asyncio.all_tasks() if task is not ours]
+    coroutines = [task.get_coro() for task in asyncio.all_tasks() if task is not ours]
+    return [str(coroutine) for coroutine in coroutines if getattr(coroutine, "__qualname__", "") != _STANDING]
 
 
 if __name__ == "__main__":
