@@ -308,6 +308,8 @@ class Course:
         met = f"HTTP {status}: {said}" if status and said else failure.message
         rejected = f"not submitted: {job.id} was rejected with {met}"
         if failure.code is ErrorCode.PERMISSION:
+            if report.outcome is not SubmissionState.REFUSED:
+                return  # a video may not be had: that says nothing of POSTs
             self._barred.setdefault(job.model, Failure(failure.code, rejected))
         elif failure.code in ACCOUNT_CODES:
             self._halted = self._halted or Failure(failure.code, rejected)

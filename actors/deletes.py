@@ -17,9 +17,9 @@ _RECORD_ONLY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f
 class DeleteIsOut(Exception):
     """A DELETE for what is to be retried is on its way: its answer, or its end, is to be waited for."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, submission_ids: list[str]) -> None:
         super().__init__(f"a DELETE is on its way, for {seconds:.1f} s at the most")
-        self.seconds = seconds
+        self.seconds, self.submission_ids = seconds, submission_ids
 
 
 def owe_deletes(storage: Storage, tries: Iterable[SubmissionRecord], jobs: dict[str, JobRecord]) -> None:
@@ -38,6 +38,12 @@ def owe_deletes(storage: Storage, tries: Iterable[SubmissionRecord], jobs: dict[
         storage.deletes.owe(owed)
 
 
+def owe_delete_of_cancelled(storage: Storage, submission_id: str) -> None:
+    """As `owe_deletes`, of a video whose POST was answered when its job may have been cancelled already."""
+    entry = storage.submissions.get(submission_id)
+    owe_deletes(storage, [entry], storage.jobs.by_id([entry.job_id]))
+
+
 def withdraw_deletes(storage: Storage, batch_id: str, chosen: Iterable[JobRecord]) -> None:
     """See that no video is deleted under a job that is tried again.
 
@@ -48,7 +54,7 @@ def withdraw_deletes(storage: Storage, batch_id: str, chosen: Iterable[JobRecord
     ours = [live[job.id].id for job in chosen if job.id in live]
     seconds = storage.deletes.withdraw(ours) if ours else 0.0
     if seconds:
-        raise DeleteIsOut(seconds)
+        raise DeleteIsOut(seconds, ours)
 
 
 def with_a_record(

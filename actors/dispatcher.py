@@ -283,12 +283,14 @@ class Dispatcher(LoopActor):
             self._next_look = self.io.loop.call_later(max(seconds, IDLE_LOOK), tell, self.actor_ref, Look())
 
     def _start(self, loaded: Loaded) -> None:
-        batch_id, own = loaded.batch.id, loaded.batch.id in self._own
-        if self._key.refused and not own:
+        batch_id, own = loaded.batch.id, self._own
+        if self._key.refused and batch_id not in own:
             self._leaving.setdefault(batch_id, Leave(wanted=True))
         waits = self._doors.waits.setdefault(batch_id, {})
         try:
-            ref = BatchSupervisor.start(self._tools, self._places, self.actor_ref, self._rules, loaded, waits, own=own)
+            ref = BatchSupervisor.start(
+                self._tools, self._places, self.actor_ref, self._rules, loaded, waits, is_own=lambda: batch_id in own
+            )
         except Exception as error:  # noqa: BLE001  (as if it had died in its first message)
             self._supervisor_lost(batch_id, repr(error))
             return

@@ -146,13 +146,13 @@ def move_server(storage: Storage, batch: BatchRecord, provider: str, *, pay_agai
     if pay_again:
         jobs = storage.jobs.of_batch(batch.id)
         storage.submissions.abandon(batch.id, [job.id for job in jobs if job.status is not JobStatus.COMPLETED])
-    elif not storage.submissions.move(batch.id, provider):
+    elif not storage.submissions.move(batch.id, server_of(batch.provider), provider):
         raise Conflict(
             f"batch {batch.id}: other videos with the ids of this batch's are known at {server_of(provider)}, so it is "
             f"not the server of {server_of(batch.provider)}: use --move-server --pay-again for another one"
         )
-    elif storage.servers.reuses_ids(server_of(batch.provider)):
-        storage.servers.note_reused_ids(server_of(provider))
+    else:
+        storage.servers.carry_over(server_of(batch.provider), server_of(provider))
     storage.batches.move(batch, provider)
 
 
@@ -170,8 +170,11 @@ def cancel(
     batch = existing(storage, batch_id)
     if batch.status is BatchStatus.CANCELLED:
         tries, jobs = _tries(storage, batch_id)
-        if deletes:  # a POST may have been answered since
-            owe_deletes(storage, tries, jobs)
+        if deletes:  # a POST may have been answered since, or the DELETE been given up; a finished video is left alone
+            ended_at, owed = batch.completed_at or 0.0, storage.deletes.of_batch(batch_id)
+            before = {each.submission.id for each in owed}
+            again = [entry for entry in tries if entry.id in before or (entry.closed_at or 0.0) >= ended_at]
+            owe_deletes(storage, again, jobs)
         return _summary(batch, _charges(tries, jobs))
     if batch.status in FINAL_BATCH:
         raise Conflict(f"batch {batch_id} is {batch.status} already: there is nothing left to cancel")
@@ -340,11 +343,12 @@ def retry(
     else:
         bring(storage, batch, provider)
     batch = existing(storage, batch_id)
-    withdraw_deletes(storage, batch_id, chosen)
+    consented = _consented(storage, batch_id, chosen, named, pay_again=pay_again)
+    let_go = consented | {job.id for job in chosen if _is_changed(job, changes.get(job.id, {}))}
+    withdraw_deletes(storage, batch_id, [job for job in chosen if job.id not in let_go])
     for reference in changed_references:
         storage.jobs.keep_reference(reference)
-    consented = _consented(storage, batch_id, chosen, named, pay_again=pay_again)
-    _put_back(storage, batch, chosen, changes, consented, at)
+    _put_back(storage, batch, chosen, changes, let_go, at)
     return Retried(tuple(job.id for job in chosen), tuple(job.id for job in left))
 
 
@@ -388,18 +392,19 @@ def _helps(job: JobRecord, *, pay_again: bool) -> bool:
     return code is None or code.retryable or code in _WORTH_ANOTHER_TRY
 
 
+def _is_changed(job: JobRecord, change: dict[str, Any]) -> bool:
+    return any(getattr(job, name) != value for name, value in change.items())
+
+
 def _put_back(
     storage: Storage,
     batch: BatchRecord,
     chosen: list[JobRecord],
     changes: dict[str, dict[str, Any]],
-    consented: set[str],
+    let_go: set[str],
     at: float,
 ) -> None:
-    changed = {
-        job.id for job in chosen if any(getattr(job, name) != value for name, value in changes.get(job.id, {}).items())
-    }
-    storage.submissions.abandon(batch.id, consented | changed)
+    storage.submissions.abandon(batch.id, let_go)
     live = storage.submissions.live_of_batch(batch.id)
     step = Step(batch, at)
     step.batch = step.batch._replace(epoch=batch.epoch + 1, wanted=True, spent=0.0, claims=0)

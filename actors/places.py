@@ -116,7 +116,7 @@ class Places:
         return True
 
     def _room(self) -> int:
-        starts = (1 if self._pace.away else STARTS) - self._starts
+        starts = max(0, (1 if self._pace.away else STARTS) - self._starts)
         return starts if self._limit is None else max(0, min(starts, self._limit - sum(self._taken.values())))
 
     def _somebody_has_fewer(self, batch_id: str) -> bool:

@@ -51,6 +51,8 @@ from storage.videos import EXTENSIONS, PartFile, VideoFolder, flush_folder
 
 logger = logging.getLogger(__name__)
 _DOWNLOADS = 5
+_LEAST_TIME = 120.0
+"""Seconds that each run of a job has for a video that the server may have finished."""
 _LONGEST_BACKOFF = 30.0
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """What a person mends while a video waits: a disk or a quota that is full, a file system that has become read-only."""
@@ -98,6 +100,8 @@ class Production:
         """Why the file could not be written at the last try."""
         self._waits_for: str | None = None
         self._absence: Absence
+        self._own_key = True
+        """Whether the video was made with the key that looks."""
 
     async def run(self) -> Completed | Failed | Withdrawn:
         """Make the video.
@@ -176,8 +180,9 @@ class Production:
     async def _watch_and_fetch(self, bound: Bound) -> Completed:
         limit = self._tools.settings.sora_video_timeout.total_seconds()
         now = self._tools.storage.database.time()  # its acceptance may have been recorded on another machine
-        left = max(0.0, (self._job.started_at or now) + limit - now)
-        provable = _made_with(self._submission) in ("", self._tools.settings.key_fingerprint)
+        # Whoever takes over looks, and fetches what is ready, however late it is.
+        left = max(min(limit, _LEAST_TIME), (self._job.started_at or now) + limit - now)
+        self._own_key = provable = _made_with(self._submission) in ("", self._tools.settings.key_fingerprint)
         self._waits_for = None
         self._absence = Absence(self._tools.client, bound.remote_id, provable=provable)
         try:
@@ -213,7 +218,8 @@ class Production:
                 except SoraError as error:
                     errors += 1
                     await self._end_if_lost(error, bound.remote_id)
-                    if _is_account(error) or not (error.retryable or error.status == 404):
+                    refused = error.code is ErrorCode.PERMISSION and not self._refuses_us(error)
+                    if self._refuses_us(error) or not (error.retryable or error.status == 404 or refused):
                         raise _Ended(_lost(error, bound.remote_id)) from error
                     watch.postpone(self._say_why(error, errors), anew=error.status == 404)
                     continue
@@ -225,6 +231,10 @@ class Production:
                     return _ready(video), watch.by_listing
                 if video.progress is not None:
                     self._report(Progressed(self._job.id, self._run, video.progress))
+
+    def _refuses_us(self, error: SoraError) -> bool:
+        """Whether the key may not have this video; one that didn't make it may be told so of each."""
+        return _is_account(error) and (self._own_key or error.code is not ErrorCode.PERMISSION)
 
     async def _end_if_lost(self, error: SoraError, remote_id: str) -> None:
         if error.status != 404:
@@ -269,9 +279,11 @@ class Production:
             except SoraError as error:
                 self._no_room = None
                 part.discard()
+                # Where else a file lies, our key is nobody's.
+                elsewhere = bool(video.urls) and tries % 2 == 1 and _is_account(error)
                 tries += 1
-                broken += not (error.passes or error.status == 404)
-                if broken == _DOWNLOADS or _is_account(error):
+                broken += not (error.passes or error.status == 404 or elsewhere)
+                if broken == _DOWNLOADS or (self._refuses_us(error) and not elsewhere):
                     raise _Ended(_undownloadable(error, remote_id)) from error
                 await self._back_off(error, tries)
                 # Not after each 404: of two replicas asked in turn, one would have all looks and one all downloads.

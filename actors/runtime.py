@@ -94,6 +94,8 @@ class Runtime:
             raise
         places = Places(settings.sora_max_in_flight, self._tools.client.pace, self.io.loop)
         self._tools.submitter.on_left = places.left
+        if self._deletes is not None:
+            self._tools.submitter.on_owed = self._deletes.wake
         self._be_patient(settings.sora_connect_timeout)
         self._key = self._tools.client.pace.key
         self._key.on_refused = self._key_refused
@@ -274,8 +276,8 @@ class Runtime:
 
     def close(self) -> None:
         """Let the batches go, see POSTs in flight bound, end the threads."""
+        self._tell(Close())  # first: nothing is started while the DELETEs that are out are answered
         self.finish_deletes()
-        self._tell(Close())
         with suppress(TimeoutError):
             self._closed.result(timeout=_CLOSE_SECONDS)
         forget, owner_id = self._storage.owners.forget, self._owner.id

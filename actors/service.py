@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -277,6 +278,7 @@ class BatchService:
             job_ids = [job_id for job_id in job_ids or () if job_id not in {job.id for job in gone}]
             if not job_ids and not columns:
                 return self._fetch_again(batch_id, gone, None)
+            job_ids = job_ids or None
         done: dict[int, operations.Retried] = {}
 
         def write() -> operations.Retried:
@@ -682,7 +684,9 @@ class BatchService:
             try:
                 return self._write(run)
             except DeleteIsOut as out:
-                time.sleep(min(out.seconds, _DELETE_LOOK))
+                # What is only owed is taken back for good: else one would go out for each that comes to its end.
+                withdraw = partial(self._storage.deletes.withdraw, out.submission_ids)
+                time.sleep(min(self._write(withdraw), _DELETE_LOOK))
 
     def _without_file(self, batch_id: str, job_ids: Collection[str]) -> list[JobRecord]:
         """Those of these jobs that are completed and whose file is not where it was recorded."""

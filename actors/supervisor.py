@@ -8,6 +8,7 @@ pool of VideoWorkers; what to do next is decided by `Course`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import IntEnum
@@ -90,10 +91,10 @@ class BatchSupervisor(LoopActor):
         loaded: Loaded,
         waits: dict[str, Wait],
         *,
-        own: bool = True,
+        is_own: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(tools.io)
-        self._own = own
+        self._is_own = is_own
         """Whether it was asked for in this process, and fails with it where the key is refused."""
         self._tools, self._places, self._dispatcher = tools, places, dispatcher
         self.course = Course(loaded.batch, loaded.open_jobs, loaded.live, rules, waits)
@@ -165,7 +166,7 @@ class BatchSupervisor(LoopActor):
     @property
     def _is_left_to_others(self) -> bool:
         """Where the key is refused, what this process learns says nothing of a batch that others can make."""
-        return not self._own and self._tools.client.pace.key.refused
+        return not self._is_own() and self._tools.client.pace.key.refused
 
     def _report(self, report: Report) -> None:
         if self._is_left_to_others and isinstance(report, Failed):

@@ -93,7 +93,7 @@ class BatchRepository:
         """Ids of the batches that were started or are wanted, and have not ended, oldest first."""
         self.fill_in()
         sql = (
-            f"SELECT id FROM batches WHERE {_OPEN} AND (status='processing' OR wanted) "
+            f"SELECT id FROM batches WHERE {_OPEN} AND {_KEPT} AND (status='processing' OR wanted) "
             f"AND {_IS_AT.format('')} ORDER BY created_at"
         )
         at = (server_of(provider), provider)
@@ -110,7 +110,7 @@ class BatchRepository:
 
     def standings(self, batch_ids: Iterable[str]) -> dict[str, tuple[str, int, str | None]]:
         """`(status, epoch, owner)` of each batch that exists; the status as it is written, be it none."""
-        sql = f"SELECT id, status, epoch, owner FROM batches WHERE id {self._database.among}"
+        sql = f"SELECT id, status, epoch, owner FROM batches WHERE id {self._database.among} AND {_KEPT}"
         rows = self._database.execute(sql, (self._database.listed(batch_ids),)).fetchall()
         return {batch_id: (status, epoch, owner) for batch_id, status, epoch, owner in rows}
 
@@ -154,7 +154,7 @@ class BatchRepository:
         Among the owner's own is what it claimed without hearing of it.
         """
         sql = (
-            f"SELECT b.id FROM batches b WHERE b.wanted AND b.{_OPEN} "
+            f"SELECT b.id FROM batches b WHERE b.wanted AND b.{_OPEN} AND b.{_KEPT} "
             f"AND {_IS_AT.format('b.')} AND (b.owner IS NULL OR b.owner=? OR NOT EXISTS "
             f"(SELECT 1 FROM owners o WHERE o.id=b.owner AND o.lease_until >= {self._database.clock})) "
             "ORDER BY b.created_at LIMIT ?"
@@ -185,7 +185,7 @@ class BatchRepository:
             "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, "
             # Its supervisor has died of an error of ours, and the process lives: that is no death.
             "claims=CASE WHEN owner=? THEN 0 ELSE claims END, provider=COALESCE(provider, ?), server=? "
-            f"WHERE id IN (SELECT b.id FROM batches b WHERE b.{_OPEN} "
+            f"WHERE id IN (SELECT b.id FROM batches b WHERE b.{_OPEN} AND b.{_KEPT} "
             f"AND {_IS_AT.format('b.')} {chosen}"
             "AND (b.owner=? OR NOT EXISTS (SELECT 1 FROM owners o WHERE o.id=b.owner "
             f"AND o.lease_until >= {self._database.clock})) "

@@ -216,6 +216,7 @@ class PooledSqlite(Pool, peewee.SqliteDatabase):
 # file; and where one can't be ended in time, the child does not open that file.
 
 _pools: weakref.WeakSet[PooledSqlite] = weakref.WeakSet()
+_one_fork_at_a_time = threading.Lock()
 _forking: list[PooledSqlite] = []
 _unusable: set[Any] = set()
 _inherited: list[Any] = []
@@ -223,6 +224,7 @@ _inherited: list[Any] = []
 
 
 def _before_fork() -> None:
+    _one_fork_at_a_time.acquire()
     for pool in list(_pools):
         _forking.append(pool)
         pool.hold()
@@ -231,6 +233,7 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     while _forking:
         _forking.pop().go_on()
+    _one_fork_at_a_time.release()
 
 
 def _after_fork_in_child() -> None:

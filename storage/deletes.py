@@ -105,12 +105,21 @@ class Deletes:
         )
         return None
 
-    def not_sent(self, before: DeleteRecord) -> None:
-        """Take back that it went out: its time was over before its first byte."""
+    def not_sent(self, before: DeleteRecord, seconds: float, answer: str) -> None:
+        """Take back that it went out, for another try: not a byte had left."""
         self._database.execute(
-            f"UPDATE deletes SET state='{DeleteState.OWED}', due_at={self._database.clock}+1, tries=?, own_key=? "
-            f"WHERE submission_id=? AND state='{DeleteState.OUT}' AND tries=?",
-            (before.tries, before.own_key, before.submission_id, before.tries + 1),
+            f"UPDATE deletes SET due_at={self._database.clock}+?, tries=?, own_key=?, answer=?, "
+            f"state=CASE WHEN {self._database.clock}-tried_at>=? THEN '{DeleteState.GIVEN_UP}' "
+            f"ELSE '{DeleteState.OWED}' END WHERE submission_id=? AND state='{DeleteState.OUT}' AND tries=?",
+            (
+                seconds,
+                before.tries,
+                before.own_key,
+                answer,
+                GIVEN_UP_AFTER,
+                before.submission_id,
+                before.tries + 1,
+            ),
         )
 
     def postpone(self, submission_id: str, tries: int, seconds: float, answer: str) -> None:

@@ -23,6 +23,12 @@ class Servers:
         """Note that its DELETE removes the record of a video and stops nothing."""
         self._note(server, "deletes_only_records")
 
+    def carry_over(self, server: str, moved_to: str) -> None:
+        """What is known of a server holds at its new address."""
+        for fact in ("reuses_ids", "deletes_only_records"):
+            if self._learned(server, fact):
+                self._note(moved_to, fact)
+
     def _learned(self, server: str, fact: str) -> bool:
         rows = self._database.execute(f"SELECT {fact} FROM servers WHERE server=?", (server,)).fetchall()
         return bool(rows and rows[0][0])

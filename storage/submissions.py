@@ -184,13 +184,14 @@ class SubmissionRepository:
                 (server_of(provider), key_of(provider), provider),
             )
 
-    def move(self, batch_id: str, provider: str) -> bool:
-        """Put down that a batch's videos are at another address now: the same server has moved.
+    def move(self, batch_id: str, server_before: str, provider: str) -> bool:
+        """Put down that a batch's videos at a server are at another address now: the same server has moved.
 
         Returns:
             False if videos with these ids are known there already: nothing was written.
         """
-        server, entries = server_of(provider), self.of_batch(batch_id)
+        server = server_of(provider)
+        entries = [entry for entry in self.of_batch(batch_id) if server_of(entry.provider) == server_before]
         if self.holders(server, [entry.remote_id for entry in entries if entry.remote_id is not None]):
             return False
         for entry in entries:

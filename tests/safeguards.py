@@ -153,7 +153,7 @@ SAFEGUARDS = [
     Safeguard(
         "the retry that takes a DELETE back",
         "actors/operations.py",
-        "    withdraw_deletes(storage, batch_id, chosen)\n",
+        "    withdraw_deletes(storage, batch_id, [job for job in chosen if job.id not in let_go])\n",
         "",
         ("tests/integration/test_deletes.py",),
     ),

@@ -49,8 +49,8 @@ def cancel(
                 documents.append(summary.model_dump(mode="json"))
                 if not json:
                     say(_sentences(summary))
-    if json:
-        print_json(documents if len(batch_ids) > 1 else documents[0])
+        if json:
+            print_json(documents if len(batch_ids) > 1 else documents[0])
     raise typer.Exit(max(codes))
 
 

@@ -316,7 +316,7 @@ class SoraClient:
             The status of the answer, the seconds that it asks to wait, and its body.
 
         Raises:
-            NotNow: as the guard says; nothing was sent.
+            NotNow: as the guard says, or no connection came about; nothing was sent.
             SoraError: no answer came.
         """
         sent = False
@@ -344,6 +344,8 @@ class SoraClient:
                 body = self._read(await _body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.pace.no_answer()
+            if not sent:
+                raise NotNow(f"the server can't be reached: {self.words(error)}") from error
             raise _network(f"DELETE {path} got no answer: {self.words(error)}") from error
         self.pace.key.learn(response.status)
         pause = wire.retry_after(response.headers)

@@ -155,8 +155,9 @@ class DeleteSender:
         tries = owed.delete.tries + 1
         try:
             status, pause, body = await self._client.delete(owed.submission.remote_id, guard, ANSWER_SECONDS)
-        except NotNow:
-            await self._note(lambda storage: storage.deletes.not_sent(owed.delete))
+        except NotNow as error:
+            why = f"not sent yet: {error}"
+            await self._note(lambda storage: storage.deletes.not_sent(owed.delete, self._pause(owed), why))
             return
         except SoraError as error:
             await self._postpone(owed, tries, None, f"DELETE after the cancellation: {error.message}")
@@ -200,11 +201,14 @@ class DeleteSender:
         await self._note(change)
 
     async def _postpone(self, owed: Owed, tries: int, asked: float | None, answer: str) -> None:
-        submission_id = owed.submission.id
-        backoff = min(2.0 ** min(self._failures[submission_id], 20), _LONGEST_PAUSE)
-        self._failures[submission_id] += 1
-        seconds = max(backoff * random.uniform(0.5, 1.0), asked or 0.0)  # noqa: S311
+        submission_id, seconds = owed.submission.id, max(self._pause(owed), asked or 0.0)
         await self._note(lambda storage: storage.deletes.postpone(submission_id, tries, seconds, answer))
+
+    def _pause(self, owed: Owed) -> float:
+        """Seconds until the next try: longer after each one that failed."""
+        failures = self._failures[owed.submission.id]
+        self._failures[owed.submission.id] += 1
+        return min(2.0 ** min(failures, 20), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
 
     async def _note(self, change: Callable[[Storage], None]) -> None:
         """Record what came of one."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import peewee
 
+from actors.deletes import owe_delete_of_cancelled
 from actors.errors import ErrorCode, Failure
 from actors.loop import IOLoop
 from actors.settings import Settings
@@ -62,11 +63,16 @@ class Submitter:
         self._storage, self._recorder = storage, recorder
         self._owner_id, self._lease = owner_id, lease
         self._posts: dict[str, asyncio.Task[Outcome]] = {}
+        self._unawaited: set[str] = set()
+        """Of the POSTs in flight, those whose worker was stopped: perhaps their batch was cancelled."""
+        self._deletes = settings.sora_delete_on_cancel != "never"
         self._resolver = Resolver(
             io, client, storage, recorder, settings, provider=provider, is_sending=self._is_sending
         )
         self.on_left: Callable[[str, str], None] = lambda _batch_id, _submission_id: None
         """Called when a POST leaves, or never will: with the ids of its batch and its submission."""
+        self.on_owed: Callable[[], object] = lambda: None
+        """Called when a DELETE may be owed: a POST was answered after its batch was cancelled."""
 
     @property
     def may_send(self) -> bool:
@@ -78,7 +84,11 @@ class Submitter:
         task = asyncio.create_task(self._post(intent, spec, send_before), name=intent.batch_id)
         self._posts[intent.id] = task
         task.add_done_callback(lambda _: self._ended(intent))
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._unawaited.add(intent.id)
+            raise
 
     async def take_back(self, intent: SubmissionRecord) -> None:
         """Record that an intent is not sent: what was to be sent can't be had."""
@@ -88,6 +98,7 @@ class Submitter:
 
     def _ended(self, intent: SubmissionRecord) -> None:
         self._posts.pop(intent.id, None)
+        self._unawaited.discard(intent.id)
         self.on_left(intent.batch_id, intent.id)
 
     async def drained(self, seconds: float, batch_id: str | None = None) -> None:
@@ -134,6 +145,9 @@ class Submitter:
 
             bind = await self._io.outcome(self._recorder.write(bind_again))
         if bind is Bind.BOUND:
+            if intent.id in self._unawaited and self._deletes:
+                await self._io.outcome(self._recorder.write(lambda: owe_delete_of_cancelled(storage, intent.id)))
+                self.on_owed()
             return Bound(remote_id, video, told_at)
         if bind is Bind.HELD:
             # It was made and will be charged for: the listing may show it under its true id, but never its absence.

@@ -24,7 +24,7 @@ def bind_told(storage: Storage, submission_id: str, remote_id: str) -> Bind:
     if bind is Bind.RESOLVED:
         entry = storage.submissions.get(submission_id)
         adopted = entry.adopted and entry.state is SubmissionState.BOUND
-        if adopted and _take_back(storage, entry, only_open=True):
+        if adopted and _take_back(storage, entry):
             return storage.submissions.bind(submission_id, remote_id)
         if entry.remote_id != remote_id:
             _warn("a video that nobody needs was told", entry, remote_id)
@@ -37,13 +37,13 @@ def _freed(storage: Storage, submission_id: str, remote_id: str) -> bool:
     holder = storage.submissions.holder(server, remote_id)
     if holder is None:
         return True
-    if holder.adopted and holder.state is SubmissionState.BOUND:
-        return _take_back(storage, holder, only_open=False)
+    adopted = holder.adopted and holder.state is SubmissionState.BOUND
+    if adopted and _take_back(storage, holder):
+        return True
     storage.batches.locked(holder.batch_id)  # before its job is looked at: its owner may just be ending it
     job = _job_of(storage, holder)
-    if not holder.adopted:
-        storage.servers.note_reused_ids(server)
-        _warn("the server gave an id again; its listing proves nothing from now on", holder, remote_id)
+    storage.servers.note_reused_ids(server)
+    _warn("the server gave an id again; its listing proves nothing from now on", holder, remote_id)
     if holder.state in LIVE_SUBMISSION and job is not None and job.status not in FINAL_JOB:
         return False
     unknown = holder.state in LIVE_SUBMISSION and job is not None and job.status is not JobStatus.COMPLETED
@@ -51,23 +51,21 @@ def _freed(storage: Storage, submission_id: str, remote_id: str) -> bool:
     return True
 
 
-def _take_back(storage: Storage, entry: SubmissionRecord, *, only_open: bool) -> bool:
-    """Take an adopted video from a submission: its outcome is open again.
+def _take_back(storage: Storage, entry: SubmissionRecord) -> bool:
+    """Take an adopted video from a submission whose job is being made: its outcome is open again.
 
     Returns:
-        False if it was to be done only to a job that is being made, and this one has ended.
+        False if its job has ended: nothing was changed.
     """
     batch = storage.batches.locked(entry.batch_id)  # before its job is looked at: its owner may just be ending it
     job = _job_of(storage, entry)
-    is_open = job is not None and job.status not in FINAL_JOB
-    if only_open and not is_open:
+    if batch is None or job is None or job.status in FINAL_JOB:
         return False
     storage.submissions.let_go_of_id(entry.id, SubmissionState.UNKNOWN)
-    if batch is not None and job is not None and is_open:
-        # Whoever makes it watches the wrong video: its epoch has passed, and the next owner resolves it anew.
-        storage.batches.update(batch.id, epoch=batch.epoch + 1, owner=None)
-        anew = job._replace(status=JobStatus.SUBMITTING, remote_id=None, progress=0, started_at=None)
-        storage.jobs.save([anew])
+    # Whoever makes it watches the wrong video: its epoch has passed, and the next owner resolves it anew.
+    storage.batches.update(batch.id, epoch=batch.epoch + 1, owner=None)
+    anew = job._replace(status=JobStatus.SUBMITTING, remote_id=None, progress=0, started_at=None)
+    storage.jobs.save([anew])
     _warn("an adopted video was told to be another POST's", entry, str(entry.remote_id))
     return True
 

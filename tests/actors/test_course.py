@@ -380,6 +380,11 @@ def test_a_refused_model_fails_the_jobs_with_that_model_only():
     assert ride.jobs["nature-02"].status is JobStatus.SUBMITTING
 
 
+def test_a_video_that_may_not_be_had_says_nothing_of_posts():
+    ride = Ride(total=3, concurrency=1).begin().submitted(0).failed(0, ErrorCode.PERMISSION)
+    assert ride.statuses == ["failed", "submitting", "pending"]
+
+
 def test_a_job_of_a_refused_model_that_comes_back_unpaid_is_not_posted_again():
     jobs = [a_job(1, model="pro"), a_job(2, model="pro")]
     ride = Ride(2, jobs, concurrency=2).begin().failed(0, ErrorCode.PERMISSION, REFUSED).withdrawn(1)

@@ -428,6 +428,72 @@ def test_a_retry_waits_for_one_that_is_on_its_way(provider: Provider, service: B
     assert provider.summary()["paid_twice"] == []
 
 
+def test_a_retry_that_waits_for_those_that_are_out_lets_no_other_go(provider: Provider, start_service: Start) -> None:
+    service = start_service(batch_max_size=14)
+    provider.fault(on="delete", times=10, **HANG)
+    cancelled(service, provider, 14)
+    provider.wait(hanging=10)
+    with ThreadPoolExecutor() as threads:
+        retrying: Future[Any] = threads.submit(service.retry_batch, "b")
+        until(lambda: states(service).count("withdrawn") == 4)
+        provider.release()
+        final = retrying.result(PATIENCE).result(PATIENCE)
+    assert final.status == "completed"
+    assert deletes(provider) == 10
+    assert provider.summary()["posts"] == 24
+
+
+def test_what_a_retry_lets_go_of_is_deleted_all_the_same(provider: Provider, service: BatchService) -> None:
+    provider.fault(on="delete", do="answer", status=503, times=2)
+    cancelled(service, provider)
+    until(lambda: deletes(provider) >= 2)
+    running = service.retry_batch("b", job_ids=["b-01"], changes={"b-01": {"prompt": "b: another"}})
+    until(lambda: deletes(provider) >= 4)
+    provider.release("videos")
+    assert running.result(PATIENCE).jobs[0].status == "completed"
+    assert sorted(submissions(service)) == ["abandoned", "bound", "deleted"]
+    gone = {video["prompt"] for video in provider.ledger()["videos"] if video["status"] == "deleted"}
+    assert gone == {"b: video 1", "b: video 2"}
+
+
+def test_a_video_whose_post_is_answered_after_the_cancellation_is_deleted(
+    provider: Provider, service: BatchService
+) -> None:
+    provider.hold()
+    provider.fault(on="create", **HANG)
+    service.create_batch(videos("b: late", id="b"))
+    running = service.process_batch("b")
+    provider.wait(hanging=1)
+    service.cancel_batch("b")
+    assert running.result(PATIENCE).status == "cancelled"
+    until(lambda: service._runtime is not None and service._runtime._tools.submitter._unawaited)
+    provider.release("requests")
+    until(lambda: submissions(service) == ["deleted"])
+
+
+def test_a_second_cancellation_owes_nothing_for_what_had_finished(provider: Provider, service: BatchService) -> None:
+    provider.fault(on="content", do="hang", accept=False, then="answer")
+    running = service.process_batch(service.create_batch(videos("b: done", id="b")).id)
+    until(lambda: service.get_batch_status("b").jobs[0].status == "downloading")
+    service.cancel_batch("b")
+    assert running.result(PATIENCE).status == "cancelled"
+    service.cancel_batch("b")
+    assert states(service) == []
+
+
+def test_nothing_is_started_while_the_end_waits_for_deletes(provider: Provider, start_service: Start) -> None:
+    service = start_service(batch_max_size=20)
+    provider.fault(on="delete", do="hang", accept=True, seconds=1.5, then="answer", times=-1)
+    cancelled(service, provider, 1)
+    provider.release("videos")
+    provider.options(latency=0.05)
+    service.process_batch(service.create_batch(videos(*numbered(20, "c"), id="c", concurrency=1)).id)
+    provider.wait(hanging=1)
+    before = provider.summary()["posts"]
+    service.close()
+    assert provider.summary()["posts"] <= before + 2
+
+
 def test_a_retry_finds_out_that_a_silent_delete_was_done(
     provider: Provider, start_service: Start, mocker: MockerFixture
 ) -> None:

@@ -1,7 +1,9 @@
 """From a video's acceptance to its file, on servers that answer as they please."""
 
 import base64
+import http.server
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, time
@@ -211,6 +213,48 @@ def test_every_video_is_made_behind_replicas_that_know_their_own_only(
     assert {video["replica"] for video in provider.ledger()["videos"]} == set(range(replicas))
     check_files(batch, provider)
     check_paid_once(provider)
+
+
+def test_a_finished_video_is_fetched_however_late_somebody_takes_over(provider: Provider, start_service: Start) -> None:
+    provider.hold()
+    first = start_service()
+    running = first.process_batch(first.create_batch(videos("a boat", id="b")).id)
+    until(lambda: first.get_batch_status("b").jobs[0].status == "generating")
+    first.close()
+    assert running.exception(PATIENCE) is not None
+    second = start_service()
+    long_ago = "UPDATE jobs SET started_at=started_at-86400"
+    second._recorder.write(lambda: second._database.execute(long_ago)).result(PATIENCE)
+    provider.release()
+    (resumed,) = second.resume_batches()
+    assert resumed.result(PATIENCE).status == "completed"
+
+
+def test_a_file_that_another_place_refuses_is_fetched_from_the_server(
+    provider: Provider, service: BatchService
+) -> None:
+    """An object store answers 403 for what is not there yet; our key is nobody's there."""
+
+    class Store(http.server.BaseHTTPRequestHandler):
+        asked = 0
+
+        def do_GET(self) -> None:
+            Store.asked += 1
+            self.send_error(403)
+
+        def log_message(self, *_: Any) -> None:
+            """It would go to standard error."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Store) as store:
+        threading.Thread(target=store.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{store.server_address[1]}/film.mp4"
+        provider.fault(on="retrieve", do="answer", set={"url": place}, times=-1)
+        provider.fault(on="list", do="answer", status=404, times=-1)
+        provider.fault(on="content", do="answer", status=404)
+        batch = make(service, "a boat", "a lake")
+        store.shutdown()
+    assert batch.status == "completed"
+    assert Store.asked >= 1
 
 
 def test_a_video_that_was_made_with_another_key_is_never_lost(

@@ -166,6 +166,16 @@ def test_a_batch_that_the_version_before_has_started_is_claimed_with_any_key(bat
     assert batches.wanted("http://server/v1#new", owner="us", limit=9) == ["open"]
 
 
+def test_a_batch_whose_deletion_was_begun_is_nobodys_work(batches, claim):
+    """The version before does not see that, and may want it again."""
+    batches.add(a_batch(wanted=True, provider=PROVIDER))
+    batches.hide("nature", NOON)
+    assert batches.wanted(PROVIDER, owner="us", limit=9) == []
+    assert batches.unfinished(PROVIDER) == []
+    assert batches.standings(["nature"]) == {}
+    assert claim("nature") == []
+
+
 def test_who_owns_a_batch_that_is_moved_is_fenced(batches, claim):
     batches.add(a_batch(wanted=True))
     claim()

@@ -56,7 +56,7 @@ def test_it_is_claimed_once_until_its_sender_counts_as_dead(owed, deletes, do, s
 
 def test_one_that_was_not_sent_is_as_it_was(owed, deletes, do, storage):
     before = do(deletes.claim, owed, own_key=True, seconds=60.0)
-    do(deletes.not_sent, before)
+    do(deletes.not_sent, before, 1.0, "not sent yet: refused")
     assert state(storage) == (DeleteState.OWED, 0, False)
 
 

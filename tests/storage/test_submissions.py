@@ -231,7 +231,7 @@ def test_we_made_a_video_there_only_if_one_has_an_id(submissions, standing_at):
 def test_the_tries_of_a_batch_move_with_its_server_and_keep_their_keys(submissions, standing_at):
     standing_at(S.BOUND)
     standing_at(S.BOUND, "other", a_job(1, "other"))
-    assert submissions.move("nature", "https://new/v1#fresh")
+    assert submissions.move("nature", "http://server/v1", "https://new/v1#fresh")
     moved = submissions.get("intent-1")
     assert (moved.provider, moved.server, moved.key_fingerprint) == ("https://new/v1#key", "https://new/v1", "key")
     assert submissions.get("other").server == "http://server/v1"
@@ -241,7 +241,7 @@ def test_an_address_that_has_these_ids_already_is_another_server(submissions, st
     standing_at(S.BOUND)
     submissions.intend([an_intent("there", a_job(1, "other"), provider="https://new/v1#key")])
     submissions.bind("there", "video-intent-1")
-    assert not submissions.move("nature", "https://new/v1#fresh")
+    assert not submissions.move("nature", "http://server/v1", "https://new/v1#fresh")
     assert submissions.get("intent-1").server == "http://server/v1"
 
 
