@@ -212,6 +212,15 @@ def test_no_more_intents_are_on_their_way_than_can_leave_in_time():
     assert len(begin(office, "a", 1000)) == 3
 
 
+def test_while_a_server_is_away_more_intents_than_one_give_no_room():
+    """They were on their way when that was noticed."""
+    office = Office(None)
+    for number in range(3):
+        office.places.starting("a", str(number))
+    office.places._pace._unreachable_since = 1.0
+    assert not office.places.may_start("b", Supervisor(office, "b", 1))
+
+
 def test_a_batch_that_ends_gives_back_what_was_on_its_way():
     office = Office(None)
     begin(office, "a", 1000)
