@@ -335,9 +335,12 @@ class Dispatcher(LoopActor):
         deaths = self._deaths.setdefault(batch_id, [])
         now = time.monotonic()
         self._asked.add(batch_id)
+        about = {"action": "supervisor_lost", "batch_id": batch_id, "deaths": len(deaths) + 1, "error": error}
         if restart_allowed(deaths, now):
+            logger.error("the supervisor of a batch died; starting it again", extra=about)
             deaths.append(now)
         else:
+            logger.error("the supervisor of a batch died too often; leaving the batch to other processes", extra=about)
             # Another process may have more luck with it.
             text = f"its supervisor died {len(deaths) + 1} times: {error}"
             self._leaving.setdefault(batch_id, Leave(wanted=True, error=text))

@@ -76,12 +76,13 @@ def list_(
     from actors.model import batch_status
 
     wanted = parse_metadata(metadata) or None
-    place = absent_database(prepare(verbose=verbose))
+    settings = prepare(verbose=verbose)
+    place = absent_database(settings)
     if place is not None and after is None:  # nothing is in it, and looking creates none
         batch_status(status)
         batches = []
     else:
-        with opened(verbose=verbose, looked_for=f"batch {after!r}") as service:
+        with opened(verbose=verbose, looked_for=f"batch {after!r}", settings=settings) as service:
             batches = service.list_batches(status, wanted, limit, after)
             place = service.database_place
     if json:

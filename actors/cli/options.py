@@ -110,16 +110,21 @@ def prepare(*, verbose: bool, default_level: str = "warning") -> Settings:
 
 @contextmanager
 def opened(
-    *, verbose: bool, simulate: bool = False, default_level: str = "warning", looked_for: str | None = None
+    *,
+    verbose: bool,
+    simulate: bool = False,
+    default_level: str = "warning",
+    looked_for: str | None = None,
+    settings: Settings | None = None,
 ) -> Iterator[BatchService]:
-    """The service, for as long as a command takes.
+    """The service, for as long as a command takes; `settings`: as `prepare` gave them, where it was called before.
 
     `looked_for`: what is to be in the database already, such as "batch 'nature'"; it is not created then.
 
     Raises:
         NotFound: there is no database that could have it.
     """
-    settings = prepare(verbose=verbose, default_level=default_level)
+    settings = settings or prepare(verbose=verbose, default_level=default_level)
     absent = absent_database(settings) if looked_for is not None else None
     if absent is not None:
         raise NotFound(f"there is no {looked_for} in the database {absent} (the database does not exist yet)")

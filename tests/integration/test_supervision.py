@@ -236,8 +236,9 @@ def test_one_batchs_supervisor_dies_alone(provider: Provider, service: BatchServ
 
 
 def test_a_supervisor_that_always_dies_is_given_up_loudly(
-    provider: Provider, service: BatchService, mocker: MockerFixture
+    provider: Provider, service: BatchService, mocker: MockerFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("ERROR")
     deaths = dies(mocker, BatchSupervisor, "_tick", lambda _: True)
     provider.hold()
     service.create_batch(videos(*numbered(3), id="b"))
@@ -245,6 +246,8 @@ def test_a_supervisor_that_always_dies_is_given_up_loudly(
     with pytest.raises(SoraBatchError, match="a bug of ours"):
         running.result(PATIENCE)
     assert deaths == [4]
+    told = [record for record in caplog.records if getattr(record, "action", "") == "supervisor_lost"]
+    assert [(record.levelname, record.batch_id) for record in told] == [("ERROR", "b")] * 4  # type: ignore[attr-defined]
     mocker.stopall()
     provider.release("videos")
     (resumed,) = service.resume_batches()

@@ -20,6 +20,7 @@ import pytest
 from actors.cli import checks
 from actors.cli.checks import database, rabbitmq, server, verdict, video_dir
 from actors.cli.settings_table import settings_table
+from actors.service import BatchService
 from actors.settings import Settings, load_settings
 from storage.database import MIGRATIONS, Database
 from tests.servers.port import Port
@@ -293,6 +294,8 @@ def test_a_misspelt_setting_is_told_once_and_not_shown(
     listed, looked = call("list"), call("doctor")
     assert (listed.exit_code, listed.stderr) == (0, f"sora-batch: {sentence}\n")
     assert looked.stdout.count(sentence) == 1
+    BatchService().close()
+    assert call("list").stderr == f"sora-batch: {sentence}\n"
     assert "hidden" not in listed.output + looked.output
 
 
