@@ -68,9 +68,10 @@ class SubmissionRepository:
 
         `adopted`: found in the listing, not told by the create's own answer.
         """
+        # Its own answer has come just now, also where it was not waited for any more.
+        closed_at = f"COALESCE(closed_at, {self._database.clock})" if adopted else self._database.clock
         cursor = self._database.execute(
-            "UPDATE submissions SET state=?, remote_id=?, adopted=?, "
-            f"closed_at=COALESCE(closed_at, {self._database.clock}) "
+            f"UPDATE submissions SET state=?, remote_id=?, adopted=?, closed_at={closed_at} "
             f"WHERE id=? AND {_UNRESOLVED} AND {_NOT_HELD}",
             (SubmissionState.BOUND.value, remote_id, adopted, submission_id, remote_id),
         )

@@ -81,6 +81,16 @@ SAFEGUARDS = [
         ("tests/integration/test_unknown_outcomes.py::test_a_post_that_timed_out_is_never_proved_absent",),
     ),
     Safeguard(
+        "the POST of a sender that lives",
+        "actors/sora/resolving.py",
+        "        if lives:",
+        "        if False:",
+        (
+            "tests/actors/sora/test_resolving.py",
+            "tests/integration/test_unknown_outcomes.py::test_a_post_whose_sender_is_suspended_is_never_proved_absent",
+        ),
+    ),
+    Safeguard(
         "twins: no more videos than intents",
         "actors/sora/matching.py",
         "        if not free:\n            return {}",

@@ -35,7 +35,7 @@ from storage.clocks import awake_or_not
 from storage.owners import is_dead, this_host
 from storage.providers import key_of, server_of
 from storage.recorder import Recorder
-from storage.records import JobRecord, SubmissionRecord
+from storage.records import JobRecord, OwnerRecord, SubmissionRecord
 from storage.states import FINAL_JOB, UNRESOLVED, SubmissionState
 from storage.submissions import Bind
 
@@ -74,6 +74,7 @@ class _Window:
 
 _Open = list[tuple[SubmissionRecord, JobRecord]]
 _SENDER_DEAD = "its sender is dead"
+_NOT_TOLD = "no answer was recorded within SORA_SUBMIT_TIMEOUT, though its sender lives"
 _OTHER_KEY = "it was sent with another key, and only the key that made a video tells of it"
 
 
@@ -166,10 +167,7 @@ class Resolver:
             if current.server is None:
                 self._storage.submissions.fill_in()
                 current = self._storage.submissions.get(submission_id)
-            if current.state is SubmissionState.INTENDED and not self._in_flight(current):
-                # Written down once: its own answer is not waited for any more.
-                self._storage.submissions.settle(current.id, SubmissionState.UNKNOWN, _SENDER_DEAD)
-                current = self._storage.submissions.get(submission_id)
+            current = self._closed_if_over(current)
             return current, self._ready_at(current) - self._storage.database.now()
 
         return await self._io.outcome(self._recorder.write(look))
@@ -180,11 +178,31 @@ class Resolver:
             return False
         sending = self._is_sending(submission)
         if sending is None:
-            host, boot = this_host()
-            neighbours = {owner.id: owner for owner in self._storage.owners.neighbours(host, boot)}
-            sender = neighbours.get(submission.sender)
-            sending = not (sender is not None and is_dead(sender))
+            sender = self._neighbour(submission)
+            sending = sender is None or not is_dead(sender)
         return sending and self._arrives_until(submission) > self._storage.database.now()
+
+    def _closed_if_over(self, submission: SubmissionRecord) -> SubmissionRecord:
+        """The submission; once its own answer is not waited for any more, with that written down, and why.
+
+        A sender that lives may be suspended: then its connection is open, and the server may take the POST in later.
+        """
+        if submission.state is not SubmissionState.INTENDED or self._in_flight(submission):
+            return submission
+        lives = self._is_sending(submission)
+        if lives is None:
+            sender = self._neighbour(submission)
+            lives = self._storage.owners.alive(submission.sender) if sender is None else not is_dead(sender)
+        if lives:
+            self._storage.submissions.unanswered(submission.id, _NOT_TOLD, timed_out=True)
+        else:
+            self._storage.submissions.settle(submission.id, SubmissionState.UNKNOWN, _SENDER_DEAD)
+        return self._storage.submissions.get(submission.id)
+
+    def _neighbour(self, submission: SubmissionRecord) -> OwnerRecord | None:
+        """Its sender, if that is on this host; else its lease alone tells of it."""
+        neighbours = self._storage.owners.neighbours(*this_host())
+        return next((owner for owner in neighbours if owner.id == submission.sender), None)
 
     def _arrives_until(self, submission: SubmissionRecord) -> float:
         """By when its POST has arrived and is listed, as a rule, by the database's clock."""
@@ -233,7 +251,11 @@ class Resolver:
         for entry in entries:
             if (job := jobs.get(entry.job_id)) is not None:
                 by_prompt.setdefault(job.prompt, []).append((entry, job))
-        return {prompt: found for prompt, found in by_prompt.items() if any(entry.id in asked for entry, _ in found)}
+        return {
+            prompt: [(self._closed_if_over(entry), job) for entry, job in found]
+            for prompt, found in by_prompt.items()
+            if any(entry.id in asked for entry, _ in found)
+        }
 
     async def _listing(self, window: _Window) -> Listing:
         if self._client.clock.offset is None:
@@ -297,9 +319,6 @@ class Resolver:
         """Bind the listed videos that are ours; those of another key are looked for by its own processes."""
         intents = [self._as_intent(entry, job) for entry, job in found]
         entries = {entry.id: (entry, job) for entry, job in found}
-        for intent in intents:
-            if not intent.in_flight and entries[intent.id][0].state is SubmissionState.INTENDED:
-                self._storage.submissions.settle(intent.id, SubmissionState.UNKNOWN, _SENDER_DEAD)
         possible = [each for each in intents if each.in_flight or entries[each.id][0].key_fingerprint == self._key]
         adopted = {
             intent_id: remote_id

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -21,6 +23,7 @@ from storage.submissions import Bind
 from tests.builders import an_intent
 from tests.integration.support import (
     PATIENCE,
+    Drivers,
     check_files,
     check_journal,
     check_paid_once,
@@ -136,12 +139,37 @@ def test_a_post_that_timed_out_is_never_proved_absent(provider: Provider, start_
     assert posts(provider)["a: held"] == 1
 
 
+def test_a_post_whose_sender_is_suspended_is_never_proved_absent(
+    provider: Provider, start_service: Start, drivers: Drivers, options: Callable[..., Any]
+) -> None:
+    """Its connection is open as long as its process lives: the server may take it in at any time."""
+    short = {"sora_submit_timeout": TIMEOUT * 1000, "sora_settle": 100}
+    service = start_service(**short)
+    assert make(service, "a: first").status == "completed"
+    provider.fault(on="create", match="held", do="hang", accept=False, then="answer")
+    sender = drivers.start(options=options(**short), request=videos("a: held", id="b"))
+    provider.wait(hanging=1)
+    os.kill(sender, signal.SIGSTOP)
+    service.cancel_batch("b")
+    batch = service.retry_batch("b", job_ids=["b-01"]).result(PATIENCE)
+    assert codes(batch) == ["submission_unknown"]
+    assert "SORA_SUBMIT_TIMEOUT" in str(batch.jobs[0].error)
+    provider.release("requests")
+    provider.wait_until(
+        lambda ledger: any(video["prompt"] == "a: held" for video in ledger["videos"]), timeout=PATIENCE
+    )
+    os.kill(sender, signal.SIGCONT)
+    drivers.end(sender)
+    assert service.retry_batch("b", job_ids=["b-01"]).result(PATIENCE).status == "completed"
+    assert posts(provider)["a: held"] == 1
+
+
 class HoldingFront:
     """A proxy before a server that warms up: it answers 504 after a while, and delivers what it was given all the same."""
 
     def __init__(self, upstream: str, gives_up_after: float) -> None:
         self._upstream, self._gives_up_after = upstream.removesuffix("/v1"), gives_up_after
-        self.warm = asyncio.Event()
+        self.warm, self._listed = asyncio.Event(), asyncio.Event()
         self.holds = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -193,10 +221,13 @@ class HoldingFront:
         if self.holds:
             await self.warm.wait()
             if request.method == "POST":  # it is let go together with the listings, and takes longer
-                await asyncio.sleep(0.05)
+                async with asyncio.timeout(PATIENCE):
+                    await self._listed.wait()
         headers = {name: value for name, value in request.headers.items() if name.lower() not in ("host", "connection")}
         async with self._session.request(request.method, f"{self._upstream}{request.path_qs}", data=body, headers=headers) as answer:  # fmt: skip
             content = await answer.read()
+            if self.holds and request.method == "GET":
+                self._listed.set()
             kept = {name: value for name, value in answer.headers.items() if name.lower() in ("content-type", "date")}
             return web.Response(body=content, status=answer.status, headers=kept)
 

@@ -16,6 +16,7 @@ from actors.sora.outcomes import Bound
 from actors.sora.resolving import Resolver
 from storage.changes import Storage
 from storage.database import Database
+from storage.owners import this_process
 from storage.recorder import Recorder
 from storage.records import SubmissionRecord
 from storage.states import SubmissionState
@@ -147,3 +148,28 @@ def test_what_was_held_back_is_waited_for_once_the_server_answers_again(
     finding = io.submit(resolver._reading(intent)).result(10)[intent.id]
     assert (finding.outcome, finding.tried, finding.final) == (None, False, False)
     assert resolver._ready_at(intent) >= before
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["on this host", "elsewhere"])
+@pytest.mark.parametrize("lives", [True, False], ids=["lives", "is gone"])
+def test_a_post_of_a_sender_that_lives_and_has_told_nothing_counts_as_timed_out(
+    ours: bool, lives: bool, io: IOLoop, recorder: Recorder, storage: Storage
+) -> None:
+    """A suspended one keeps its connection open. Whether it lives, its process tells; elsewhere its lease does."""
+    sender = this_process()
+    if not ours:
+        sender = sender._replace(host="another host")
+    elif not lives:
+        sender = sender._replace(started="1")
+    put(storage, a_batch())
+    with storage.database.begin():
+        # On this host a lease that lasts or is over says nothing.
+        storage.owners.renew(sender, 60.0 if lives is not ours else -60.0)
+        storage.submissions.intend([an_intent(sender=sender.id)])
+        storage.database.execute("UPDATE submissions SET intended_at=intended_at-1000")
+    settings = Settings(_env_file=None, sora_settle=0)  # type: ignore[call-arg]
+    resolver = Resolver(io, Mock(), storage, recorder, settings, provider=PROVIDER, is_sending=lambda _: None)
+    current, ready_in = io.submit(resolver._standing("intent-1")).result(10)
+    assert (current.state, bool(current.timed_out), ready_in < 0) == (SubmissionState.UNKNOWN, lives, True)
+    why = resolver._why_no_proof(current)
+    assert (why is not None and "SORA_SUBMIT_TIMEOUT" in why) is lives
