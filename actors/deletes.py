@@ -35,6 +35,7 @@ def owe_deletes(storage: Storage, tries: Iterable[SubmissionRecord], jobs: dict[
         and jobs[entry.job_id].status is JobStatus.CANCELLED
     ]
     if owed:
+        storage.submissions.fill_in()
         storage.deletes.owe(owed)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from storage.database import Database
-from storage.providers import key_of, server_of
 from storage.records import DeleteRecord, SubmissionRecord
 from storage.rows import Rows, names_of
 from storage.states import DeleteState, SubmissionState
@@ -48,14 +47,8 @@ class Deletes:
     def owe(self, submissions: Collection[SubmissionRecord]) -> None:
         """Record that the server is to be asked; again, where a retry had withdrawn that or it was given up.
 
-        Not of a server whose DELETE is known to remove nothing but the record.
+        Not of a server whose DELETE is known to remove nothing but the record. The servers are filled in already.
         """
-        for each in submissions:
-            if each.server is None:  # a version before has recorded it
-                self._database.execute(
-                    "UPDATE submissions SET server=?, key_fingerprint=? WHERE id=? AND server IS NULL",
-                    (server_of(each.provider), key_of(each.provider), each.id),
-                )
         clock = self._database.clock
         again = f"'{DeleteState.WITHDRAWN}', '{DeleteState.GIVEN_UP}'"
         self._database.execute(
