@@ -279,7 +279,7 @@ def test_closing_a_loop_that_does_not_end_leaves_it(io, blocks):
             go_on.wait(PATIENCE)
         while not go_on.is_set():
             with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
 
     io.submit(stubborn())
     assert begun.wait(PATIENCE)

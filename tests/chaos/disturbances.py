@@ -16,7 +16,7 @@ from tests.chaos.machine import HOUR
 from tests.chaos.orders import CustomerLane
 from tests.chaos.report import Report
 from tests.chaos.service import Service
-from tests.servers.postgresql_programs import ServerError
+from tests.servers.packages import ServerError
 
 _END_SECONDS = 20.0
 

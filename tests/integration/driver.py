@@ -346,7 +346,8 @@ def _stop(recorder: Recorder, passed: threading.Event) -> None:
 
     def stop() -> None:
         _tell(stopped=True)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this very thread: of a signal to the process another one may take notice, while this one goes on.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         woken.set()
         passed.wait(_PATIENCE)
 

@@ -60,7 +60,7 @@ for round in range(12):
     service = service_of()
     if not round:
         service.create_batch({"id": "a", "videos": [{"prompt": f"x{n}"} for n in range(300)]})
-    reading = threading.Barrier(5)
+    reading, asked = threading.Barrier(5), threading.Semaphore(0)
 
     def ask():
         reading.wait()
@@ -68,6 +68,7 @@ for round in range(12):
             try:
                 service.get_batch_status("a")
                 service.update_metadata("a", {"round": round})
+                asked.release()
             except ServiceClosed:
                 seen["closed"] += 1
                 return
@@ -79,7 +80,8 @@ for round in range(12):
     for thread in threads:
         thread.start()
     reading.wait()
-    time.sleep(0.02 * (round % 4))
+    for _ in range(3 * (round % 4)):
+        asked.acquire(timeout=60)
     service.close()
     for thread in threads:
         thread.join()
@@ -196,23 +198,30 @@ def test_every_method_of_a_closed_service_says_so(here: dict[str, Any]) -> None:
 
 RACE = """
 outcomes = collections.Counter()
-for round in range(8):
+for name, side in [(n, s) for n in ("_started", "_want", "_write", "_run", "_ended") for s in ("before", "after")]:
     service = service_of()
-    service.create_batch({"id": f"b{round}", "videos": [{"prompt": f"b{round}: x"}]})
-    started = threading.Event()
+    service.create_batch({"id": f"{side}{name}", "videos": [{"prompt": f"{side}{name}: x"}]})
+    passed = threading.Event()
+
+    def passing(*arguments, inner=getattr(service, name), side=side, passed=passed):
+        if side == "before":
+            passed.set()
+        result = inner(*arguments)
+        passed.set()
+        return result
+
+    setattr(service, name, passing)
 
     def run():
-        started.set()
         try:
-            service.process_batch(f"b{round}").result(30)
+            service.process_batch(f"{side}{name}").result(30)
             outcomes["made"] += 1
         except BaseException as error:
             outcomes[type(error).__name__] += 1
 
     thread = threading.Thread(target=run)
     thread.start()
-    started.wait()
-    time.sleep(0.01 * round)
+    passed.wait(60)
     service.close()
     thread.join()
 report(outcomes=outcomes)

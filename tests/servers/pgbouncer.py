@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.servers.packages import ServerError, find_or_install
 from tests.servers.port import HOST, Port
-from tests.servers.postgresql_programs import ServerError, unprivileged
+from tests.servers.postgresql_programs import unprivileged
 
 _PLACES = ("/usr/sbin/pgbouncer", "/usr/local/sbin/pgbouncer", "/opt/homebrew/bin/pgbouncer")
 _PATIENCE = 30.0
@@ -28,7 +29,7 @@ class PgBouncer:
     """
 
     def __init__(self, behind: str, **settings: str) -> None:
-        self._program, self._run_as = _find_or_install(), unprivileged()
+        self._program, self._run_as = find_or_install("pgbouncer", _find, "pgbouncer"), unprivileged()
         parts = urlsplit(behind)
         self._port = Port()
         self.url = parts._replace(netloc=f"{parts.username}:{parts.password}@{HOST}:{self._port.number}").geturl()
@@ -103,15 +104,3 @@ class PgBouncer:
 
 def _find() -> str | None:
     return next((place for place in _PLACES if os.access(place, os.X_OK)), None) or shutil.which("pgbouncer")
-
-
-def _find_or_install() -> str:
-    found = _find()
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update"], ["install", "-y", "--no-install-recommends", "pgbouncer"]):
-            subprocess.run(["apt-get", *command], capture_output=True, check=False, env=environment)
-        found = _find()
-    if found is None:
-        raise ServerError("pgbouncer was not found; run: sudo apt-get update && sudo apt-get install -y pgbouncer")
-    return found

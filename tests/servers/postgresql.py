@@ -25,8 +25,9 @@ from typing import Self
 import psycopg
 from psycopg import sql
 
+from tests.servers.packages import ServerError
 from tests.servers.port import HOST, Port
-from tests.servers.postgresql_programs import Programs, ServerError, find_or_install
+from tests.servers.postgresql_programs import Programs, programs
 from tests.servers.processes import children
 
 USER = "postgres"
@@ -60,7 +61,7 @@ class PostgreSQL:
     """
 
     def __init__(self, **settings: str) -> None:
-        self._programs = find_or_install()
+        self._programs = programs()
         self._port = Port()
         self._settings = _SETTINGS | {"port": str(self.port)} | settings
         self._password = token_hex(16)

@@ -5,11 +5,12 @@ import pwd
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
+
+from tests.servers.packages import ServerError, find_or_install
 
 _FOLDERS = (
     "/usr/lib/postgresql/*/bin",  # Debian
@@ -19,10 +20,6 @@ _FOLDERS = (
     "/home/linuxbrew/.linuxbrew/opt/postgresql*/bin",
 )
 _VERSION = re.compile(r"\(PostgreSQL\) \d+")
-
-
-class ServerError(Exception):
-    """A server that the tests need is missing, or does not start or stop."""
 
 
 class RunAs(TypedDict, total=False):
@@ -42,32 +39,18 @@ class Programs:
     run_as: RunAs
 
 
-def find_or_install() -> Programs:
-    """Find PostgreSQL on this machine; where it is missing and we may, install it.
+def programs() -> Programs:
+    """Those of PostgreSQL, installed if need be.
 
     Raises:
-        ServerError: it is missing; the message says which command brings it.
+        ServerError: they are missing; the message says which command brings them.
     """
-    found = find()
-    if found is None and _may_install():
-        _install()
-        found = find()
-    if found is None:
-        raise ServerError(f"PostgreSQL was not found, neither in PATH nor where systems put it; run: {remedy()}")
-    return found
+    return find_or_install("PostgreSQL", _find, "postgresql")
 
 
-def find() -> Programs | None:
+def _find() -> Programs | None:
     run_as = unprivileged()
-    return next((programs for folder in _folders() if (programs := _programs_in(folder, run_as))), None)
-
-
-def remedy() -> str:
-    if sys.platform == "darwin":
-        return "brew install postgresql"
-    if shutil.which("apt-get"):
-        return "sudo apt-get update && sudo apt-get install -y postgresql"
-    return "your system's package manager, for the package of PostgreSQL's server"
+    return next((found for folder in _folders() if (found := _programs_in(folder, run_as))), None)
 
 
 def _folders() -> Iterator[Path]:
@@ -114,21 +97,3 @@ def unprivileged() -> RunAs:
             continue
         return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     raise ServerError("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
-
-
-def _may_install() -> bool:
-    return os.geteuid() == 0 and shutil.which("apt-get") is not None
-
-
-def _install() -> None:
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "-y", "--no-install-recommends", "postgresql"]):
-        done = subprocess.run(
-            ["apt-get", *command],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment,
-        )
-        if done.returncode:
-            raise ServerError(f"apt-get {command[0]} ended with {done.returncode}: {done.stderr[-2000:]}")

@@ -20,13 +20,12 @@ from typing import Any, Self
 
 import pika
 
+from tests.servers.packages import ServerError, find_or_install
 from tests.servers.port import HOST, Port
-from tests.servers.postgresql_programs import ServerError
 
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin")
 _CONFIGURATION = Path(__file__).parents[2] / "rabbitmq.conf"
 _LISTENER = "listeners.tcp.1 = 127.0.0.1:5672"
-_REMEDY = "sudo apt-get update && sudo apt-get install -y rabbitmq-server"
 _PATIENCE = 90.0
 """Seconds that a start may take."""
 _VHOSTS = 20
@@ -42,7 +41,7 @@ class RabbitMQ:
     """One node. What it keeps survives `kill` and `start`."""
 
     def __init__(self) -> None:
-        self._program = _find_or_install()
+        self._program = find_or_install("RabbitMQ", _find, "rabbitmq-server")
         self._ports = [Port() for _ in range(3)]
         self._folder: Path | None = None
         self._vhosts: list[str] = []
@@ -234,15 +233,3 @@ def _user() -> dict[str, Any]:
 def _find() -> str | None:
     places = [f"{folder}/rabbitmq-server" for folder in _FOLDERS]
     return next((place for place in places if os.access(place, os.X_OK)), None) or shutil.which("rabbitmq-server")
-
-
-def _find_or_install() -> str:
-    found = _find()
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update"], ["install", "-y", "--no-install-recommends", "rabbitmq-server"]):
-            subprocess.run(["apt-get", *command], capture_output=True, check=False, env=environment)
-        found = _find()
-    if found is None:
-        raise ServerError(f"RabbitMQ was not found; run: {_REMEDY}")
-    return found
