@@ -334,7 +334,7 @@ def retry(
             raise NotFound(f"batch {batch_id} has no job {job_id!r}; it has {', '.join(list(jobs)[:5])}, ...")
         if jobs[job_id].status is JobStatus.COMPLETED:
             raise Conflict(f"job {job_id} is completed: there is nothing to retry")
-    chosen, left = _chosen(batch, jobs, named, pay_again=pay_again)
+    chosen, left = _chosen(batch, jobs, named, _unknown(storage, batch_id, jobs.values()), pay_again=pay_again)
     if not pay_again:
         chosen, gone = with_a_record(storage, batch_id, chosen, named, changes)
         left += gone
@@ -352,12 +352,23 @@ def retry(
     return Retried(tuple(job.id for job in chosen), tuple(job.id for job in left))
 
 
-_WORTH_ANOTHER_TRY = frozenset({ErrorCode.PERMISSION, ErrorCode.NOT_FOUND})
-"""Not retryable by themselves, and yet what a person mends before a retry of all: rights, an address."""
+_WORTH_ANOTHER_TRY = frozenset({ErrorCode.PERMISSION, ErrorCode.NOT_FOUND, ErrorCode.SUBMISSION_UNKNOWN})
+"""Not retryable by themselves, and yet mended before a retry of all: rights, an address, an outcome told since."""
+
+
+_TELLS = frozenset({SubmissionState.BOUND, SubmissionState.NOT_SENT, SubmissionState.REFUSED})
+
+
+def _unknown(storage: Storage, batch_id: str, jobs: Collection[JobRecord]) -> set[str]:
+    """Which jobs may have been made, for all that is known by now: some answers come after their job has ended."""
+    unknown = {job.id for job in jobs if _code(job) is ErrorCode.SUBMISSION_UNKNOWN}
+    entries = storage.submissions.of_batch(batch_id) if unknown else []
+    last = {entry.job_id: entry.state for entry in entries}
+    return {job_id for job_id in unknown if last.get(job_id) not in _TELLS}
 
 
 def _chosen(
-    batch: BatchRecord, jobs: dict[str, JobRecord], named: Collection[str], *, pay_again: bool
+    batch: BatchRecord, jobs: dict[str, JobRecord], named: Collection[str], unknown: set[str], *, pay_again: bool
 ) -> tuple[list[JobRecord], list[JobRecord]]:
     """The jobs to try again, and those that are left alone."""
     if named:
@@ -366,9 +377,10 @@ def _chosen(
     chosen: list[JobRecord] = []
     left: list[JobRecord] = []
     for job in ended:
-        (chosen if _helps(job, pay_again=pay_again) else left).append(job)
+        helps = pay_again if job.id in unknown else _helps(job)
+        (chosen if helps else left).append(job)
     if not chosen:
-        unknown_ones = [job.id for job in left if _code(job) is ErrorCode.SUBMISSION_UNKNOWN]
+        unknown_ones = [job.id for job in left if job.id in unknown]
         why = "nothing failed or was cancelled"
         if unknown_ones:
             ids = ", ".join(unknown_ones)
@@ -384,11 +396,9 @@ def _code(job: JobRecord) -> ErrorCode | None:
     return ErrorCode(job.error["code"]) if job.error else None
 
 
-def _helps(job: JobRecord, *, pay_again: bool) -> bool:
-    """Whether a retry of all takes this job: trying it again unchanged may help, or a person consents to pay again."""
+def _helps(job: JobRecord) -> bool:
+    """Whether trying it again unchanged may help."""
     code = _code(job)
-    if code is ErrorCode.SUBMISSION_UNKNOWN:
-        return pay_again
     return code is None or code.retryable or code in _WORTH_ANOTHER_TRY
 
 
