@@ -1,5 +1,7 @@
 """What all tests share: a database, SQLite's and PostgreSQL's, and the storage on it."""
 
+import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from actors.logs import OURS
 from storage.changes import Storage
 from storage.database import Database
 from tests.servers.postgresql import PostgreSQL
@@ -24,6 +27,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False
     return LoadFileScheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Whatever a command that is called in this process logs, and from which level on, the next test does not."""
+    loggers = [logging.getLogger(name) for name in ("", *OURS, "actors.sora.simulator", "pika")]
+    levels = [logger.level for logger in loggers]
+    handlers, of_threads = list(loggers[0].handlers), threading.excepthook
+    yield
+    threading.excepthook = of_threads
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

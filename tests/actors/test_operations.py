@@ -479,6 +479,21 @@ def test_a_blanket_retry_leaves_unknown_jobs_alone_and_says_so(ended, retry, sto
     assert storage.batches.get("nature").status == "failed"
 
 
+@pytest.mark.parametrize(
+    ("state", "status"), [(S.NOT_SENT, J.PENDING), (S.REFUSED, J.PENDING), (S.BOUND, J.GENERATING)]
+)
+def test_a_blanket_retry_takes_unknown_jobs_whose_answer_has_come_since(ended, retry, storage, state, status):
+    ended(code=ErrorCode.SUBMISSION_UNKNOWN, state=state)
+    assert retry() == ["nature-01"]
+    assert job_of(storage).status is status
+
+
+def test_a_blanket_retry_leaves_a_surplus_video_alone(ended, retry):
+    ended(code=ErrorCode.SUBMISSION_UNKNOWN, state=S.SURPLUS)
+    with pytest.raises(Conflict, match="whether nature-01 was made is unknown"):
+        retry()
+
+
 def test_naming_an_unknown_job_looks_again_and_pays_nothing(ended, retry, storage):
     ended(code=ErrorCode.SUBMISSION_UNKNOWN, state=S.UNKNOWN)
     retry(["nature-01"])

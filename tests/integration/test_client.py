@@ -322,7 +322,6 @@ def _global_state() -> list[Any]:
 def test_the_library_leaves_the_state_of_its_program_alone_and_is_silent(
     rabbitmq: RabbitMQ, start_service: Callable[..., BatchService], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("WARNING", "pika")  # the command line, tested beside it, has set it
     caplog.set_level("INFO")
     before = _global_state()
     port = Port()

@@ -382,8 +382,10 @@ def test_what_was_deleted_is_paid_anew_by_a_retry(provider: Provider, service: B
 def test_a_retry_withdraws_what_is_owed(
     provider: Provider, start_service: Start, drivers: Drivers, options: Options
 ) -> None:
-    in_the_making(start_service(**NEVER), provider)
+    first = start_service(**NEVER)
+    in_the_making(first, provider)
     drivers.run(options=options(), do="cancel", id="b", label="after cancel")
+    first.close()  # it would fetch the videos, too, before it finds out
     service = start_service()  # one that sends what is owed, too
     running = service.retry_batch("b")
     assert states(service) == ["withdrawn"] * 2
@@ -527,12 +529,13 @@ def test_one_whose_time_has_passed_is_not_sent(
 def test_one_that_was_suspended_after_its_record_is_not_sent(
     provider: Provider, start_service: Start, drivers: Drivers, options: Options
 ) -> None:
-    service = start_service()
-    in_the_making(start_service(**NEVER), provider, 1)
+    service, first = start_service(), start_service(**NEVER)
+    in_the_making(first, provider, 1)
     provider.fault(on="delete", do="answer", status=503, times=-1)
     late = drivers.start(options=options(), do="cancel", id="b", label="before DELETE", how="stop")
     while "stopped" not in drivers.told(late):
         pass
+    first.close()  # it would fetch the video, too, before it finds out
     # No answer of it has to be waited for: it is not sent yet, and may be for 2 s from its record on.
     write(service, "UPDATE deletes SET due_at=due_at-10.9")
     provider.release("videos")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pty
 import re
 import subprocess
 import sys
 import termios
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -101,20 +99,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def quiet_logs() -> Iterator[None]:
-    """Whatever a command logs to, the next test does not."""
-    names = ("", "actors", "storage", "actors.sora.simulator")
-    levels = {name: logging.getLogger(name).level for name in names}
-    handlers, of_threads = list(logging.getLogger().handlers), threading.excepthook
-    yield
-    threading.excepthook = of_threads
-    logging.getLogger().handlers[:] = handlers
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-
-
-@pytest.fixture
-def call(home: Path, quiet_logs: None) -> Callable[..., Any]:
+def call(home: Path) -> Callable[..., Any]:
     """Call `sora-batch`: the result has exit_code, stdout and stderr."""
 
     def called(*arguments: str, stdin: bytes | None = None) -> Any:

@@ -62,7 +62,7 @@ def test_the_module_is_the_program(tmp_path: Path) -> None:
     assert result.stderr == f"sora-batch: {sentence}\n"
 
 
-def test_main_exits_with_the_code(home: Path, quiet_logs: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_exits_with_the_code(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["list"])
     assert left.value.code == 0

@@ -10,7 +10,6 @@ from actors.logs import configure, harmless, masked
 from storage.secrets import Secrets
 
 logger = logging.getLogger("actors.test")
-pytestmark = pytest.mark.usefixtures("quiet_logs")
 
 
 def test_a_line_is_an_event_with_its_data(capsys: pytest.CaptureFixture[str]) -> None:
