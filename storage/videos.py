@@ -29,8 +29,6 @@ _PART = ".part"
 _NAMED_BY = (8, 16, 64)
 """How many digits of a checksum a name has: more of them, where the name is taken by other bytes."""
 _CHECKSUM = re.compile(r"-[0-9a-f]{8,64}\Z")
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
-"""What a file system says that knows no second name of a file."""
 
 
 class VideoFolder:
@@ -136,29 +134,19 @@ class PartFile:
 
     def put(self, final: Path) -> bool:
         """Give it this name in its folder; False: other bytes have it."""
-        try:
-            os.link(self.path, final)
-        except FileExistsError:
+        if final.exists():
             if not self._is_in(final):
                 return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # Here it takes two steps. Whoever comes between them has a file of the same checksum.
-            if final.exists():
-                return self._is_in(final) and self._unlinked()
+            self.path.unlink(missing_ok=True)  # a newer owner may have swept it
+        else:
+            # Whoever comes between the two steps has a file of the same checksum. A link would be one, and is slower.
             os.rename(self.path, final)  # noqa: PTH104
-            return True
-        return self._unlinked()
+        return True
 
     def _is_in(self, place: Path) -> bool:
         """Whether a file has the bytes that were written here."""
         with place.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
-
-    def _unlinked(self) -> bool:
-        self.path.unlink(missing_ok=True)  # a newer owner may have swept it
-        return True
 
     def discard(self) -> None:
         """Remove what was written, or is about to be."""

@@ -149,8 +149,8 @@ SAFEGUARDS = [
     Safeguard(
         "a file that is never replaced",
         "storage/videos.py",
-        "            os.link(self.path, final)",
-        "            os.rename(self.path, final)",
+        "        if final.exists():",
+        "        if False:",
         ("tests/storage/test_videos.py",),
     ),
     Safeguard(

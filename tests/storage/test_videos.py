@@ -1,8 +1,6 @@
 """Where finished files lie, and that they are whole before they lie there."""
 
-import errno
 import hashlib
-import os
 from io import FileIO
 
 import pytest
@@ -27,14 +25,6 @@ def names(folder, batch_id="nature"):
     return sorted(path.name for path in folder.batch(batch_id).iterdir())
 
 
-@pytest.fixture(params=["links", "no links"])
-def file_system(request, mocker):
-    """One that knows a file by several names, or not."""
-    if request.param == "no links":
-        mocker.patch("os.link", side_effect=OSError(errno.EPERM, "Operation not permitted"))
-
-
-@pytest.mark.usefixtures("file_system")
 def test_a_file_is_written_aside_and_put_into_its_place(folder):
     part = written(folder.part("nature", "nature-01", 3), b"one", b"two")
     assert part.path == folder.root / "nature" / "nature-01.3.part"
@@ -65,7 +55,6 @@ def test_owners_of_different_epochs_do_not_write_into_one_file(folder):
     assert folder.part("nature", "nature-01", 1).path != folder.part("nature", "nature-01", 2).path
 
 
-@pytest.mark.usefixtures("file_system")
 def test_a_file_that_is_made_again_replaces_none(folder):
     old = written(folder.part("nature", "nature-01", 1), b"old").publish(".mp4")
     new = written(folder.part("nature", "nature-01", 2), b"new").publish(".mp4")
@@ -74,7 +63,6 @@ def test_a_file_that_is_made_again_replaces_none(folder):
     assert names(folder) == sorted([old.name, new.name])
 
 
-@pytest.mark.usefixtures("file_system")
 def test_other_bytes_under_its_name_stay_and_it_gets_a_longer_one(folder):
     digest = hashlib.sha256(b"film").hexdigest()
     first = written(folder.part("nature", "nature-01", 1), b"film").publish(".mp4")
@@ -82,14 +70,6 @@ def test_other_bytes_under_its_name_stay_and_it_gets_a_longer_one(folder):
     again = written(folder.part("nature", "nature-01", 2), b"film").publish(".mp4")
     assert (first.read_bytes(), again.read_bytes()) == (b"damaged", b"film")
     assert names(folder) == [f"nature-01-{digest[:8]}.mp4", f"nature-01-{digest[:16]}.mp4"]
-
-
-def test_a_disk_that_is_full_is_no_file_system_without_links(folder, mocker):
-    part = written(folder.part("nature", "nature-01", 1), b"film")
-    mocker.patch("os.link", side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    with pytest.raises(OSError, match="No space"):
-        part.publish(".mp4")
-    assert names(folder) == ["nature-01.1.part"]
 
 
 def test_a_discarded_part_is_gone_and_may_be_discarded_again(folder):
