@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from actors.aio import AsyncBatchService
     from actors.audit import AuditReport, MissingFile, MissingVideo, OwedDelete, SurplusVideo, UnknownVideo
-    from actors.broker.connection import Connection
-    from actors.client.aio import AsyncBatchClient
-    from actors.client.batches import BatchClient
-    from actors.client.line import Unanswered
-    from actors.client.stream import EventFeed, EventStream
+    from actors.batch.commands import Command, CommandKey, CommandResult
+    from actors.batch.events import Event, EventName
+    from actors.batch.maintenance import PruneReport
+    from actors.batch.requests import BatchVideoRequest, FileId, VideoRequest
+    from actors.batch.views import Batch, CancellationSummary, Charge, Job, JobError, Progress, VideoFile
     from actors.errors import (
         BatchReleased,
         Conflict,
@@ -31,25 +31,15 @@ if TYPE_CHECKING:
         SoraError,
         StorageError,
     )
-    from actors.events import Event, EventName
     from actors.messages import Wait
-    from actors.model import (
-        Batch,
-        BatchVideoRequest,
-        CancellationSummary,
-        Charge,
-        FileId,
-        Job,
-        JobError,
-        Progress,
-        VideoFile,
-        VideoRequest,
-    )
+    from actors.rabbitmq.client.asynchronous import AsyncBatchClient
+    from actors.rabbitmq.client.blocking import BatchClient
+    from actors.rabbitmq.client.rpc import Unanswered
+    from actors.rabbitmq.client.stream import EventFeed, EventStream
+    from actors.rabbitmq.connection import Connection
     from actors.service import BatchService, get_batch_service
     from actors.settings import Settings, load_settings
-    from actors.upkeep import PruneReport
     from actors.waiting import RunningBatch
-    from actors.wishes import Granted, Receipt, Wish
     from storage.deletes import Owed
     from storage.records import DeleteRecord, EventRecord, SubmissionRecord
     from storage.states import BatchStatus, DeleteState, JobStatus, SubmissionState
@@ -57,26 +47,24 @@ if TYPE_CHECKING:
 _HOMES = {
     "actors.aio": ("AsyncBatchService",),
     "actors.audit": ("AuditReport", "MissingFile", "MissingVideo", "OwedDelete", "SurplusVideo", "UnknownVideo"),
-    "actors.broker.connection": ("Connection",),
-    "actors.client.aio": ("AsyncBatchClient",),
-    "actors.client.batches": ("BatchClient",),
-    "actors.client.line": ("Unanswered",),
-    "actors.client.stream": ("EventFeed", "EventStream"),
+    "actors.batch.commands": ("Command", "CommandKey", "CommandResult"),
+    "actors.batch.events": ("Event", "EventName"),
+    "actors.batch.maintenance": ("PruneReport",),
+    "actors.batch.requests": ("BatchVideoRequest", "FileId", "VideoRequest"),
+    "actors.batch.views": ("Batch", "CancellationSummary", "Charge", "Job", "JobError", "Progress", "VideoFile"),
     "actors.errors": (
         "BatchReleased", "Conflict", "DatabaseUnusable", "ErrorCode", "Failure", "FieldError", "InvalidRequest",
         "NotFound", "ServiceClosed", "SettingsError", "SoraBatchError", "SoraError", "StorageError",
     ),
-    "actors.events": ("Event", "EventName"),
     "actors.messages": ("Wait",),
-    "actors.model": (
-        "Batch", "BatchVideoRequest", "CancellationSummary", "Charge", "FileId", "Job", "JobError", "Progress",
-        "VideoFile", "VideoRequest",
-    ),
+    "actors.rabbitmq.client.asynchronous": ("AsyncBatchClient",),
+    "actors.rabbitmq.client.blocking": ("BatchClient",),
+    "actors.rabbitmq.client.rpc": ("Unanswered",),
+    "actors.rabbitmq.client.stream": ("EventFeed", "EventStream"),
+    "actors.rabbitmq.connection": ("Connection",),
     "actors.service": ("BatchService", "get_batch_service"),
     "actors.settings": ("Settings", "load_settings"),
-    "actors.upkeep": ("PruneReport",),
     "actors.waiting": ("RunningBatch",),
-    "actors.wishes": ("Granted", "Receipt", "Wish"),
     "storage.deletes": ("Owed",),
     "storage.records": ("DeleteRecord", "EventRecord", "SubmissionRecord"),
     "storage.states": ("BatchStatus", "DeleteState", "JobStatus", "SubmissionState"),
@@ -87,13 +75,14 @@ __version__ = "0.1.0"
 # Each name is written down, and not taken from _HOMES: a type checker reads them here.
 __all__ = [
     "AsyncBatchClient", "AsyncBatchService", "AuditReport", "Batch", "BatchClient", "BatchReleased", "BatchService",
-    "BatchStatus", "BatchVideoRequest", "CancellationSummary", "Charge", "Conflict", "Connection",
+    "BatchStatus", "BatchVideoRequest", "CancellationSummary", "Charge", "Command",
+    "CommandKey", "CommandResult", "Conflict", "Connection",
     "DatabaseUnusable", "DeleteRecord", "DeleteState", "ErrorCode", "Event", "EventFeed", "EventName",
-    "EventRecord", "EventStream", "Failure", "FieldError", "FileId", "Granted", "InvalidRequest", "Job", "JobError",
+    "EventRecord", "EventStream", "Failure", "FieldError", "FileId", "InvalidRequest", "Job", "JobError",
     "JobStatus", "MissingFile", "MissingVideo", "NotFound", "Owed", "OwedDelete", "Progress", "PruneReport",
-    "Receipt", "RunningBatch", "ServiceClosed", "Settings", "SettingsError", "SoraBatchError", "SoraError",
+    "RunningBatch", "ServiceClosed", "Settings", "SettingsError", "SoraBatchError", "SoraError",
     "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo", "Unanswered", "UnknownVideo",
-    "VideoFile", "VideoRequest", "Wait", "Wish", "__version__", "get_batch_service", "load_settings",
+    "VideoFile", "VideoRequest", "Wait", "__version__", "get_batch_service", "load_settings",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from actors.messages import DispatcherMessage, Wait
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class DispatcherCallbacks:
     """What the world outside the actors hears and sees of them."""
 
     ended: Callable[[str], None]

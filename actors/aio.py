@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from actors.events import Event
-from actors.model import Batch, BatchVideoRequest, CancellationSummary
+from actors.batch.events import Event
+from actors.batch.maintenance import PruneReport
+from actors.batch.requests import BatchVideoRequest
+from actors.batch.views import Batch, CancellationSummary
 from actors.service import BatchService
 from actors.settings import Settings
-from actors.upkeep import PruneReport
 from actors.waiting import RunningBatch
 from storage.records import SubmissionRecord
 from storage.states import BatchStatus

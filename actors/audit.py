@@ -15,12 +15,12 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from actors.batch.views import moment
 from actors.errors import SoraError
 from actors.loop import IOLoop
-from actors.model import moment
 from actors.settings import SIMULATOR, Settings
 from actors.sora.client import SoraClient
-from actors.sora.pace import Pace
+from actors.sora.rate_limiter import RateLimiter
 from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
 from storage.deletes import Owed
@@ -165,7 +165,7 @@ def _listed(settings: Settings) -> tuple[list[RemoteVideo], str | None]:
 
 async def _list(settings: Settings, base_url: str) -> tuple[list[RemoteVideo], str | None]:
     found: dict[str, RemoteVideo] = {}
-    async with SoraClient(settings, base_url, Pace(settings.sora_max_requests_per_second)) as client:
+    async with SoraClient(settings, base_url, RateLimiter(settings.sora_max_requests_per_second)) as client:
         after: str | None = None
         for _ in range(_PAGES):
             try:

@@ -14,10 +14,11 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, assert_never
 
-from actors.agenda import Agenda, Doors, Leave, Question
-from actors.course import RESTART_PERIOD, Rules, restart_allowed
+from actors.agenda import Agenda, DispatcherCallbacks, Leave, Question
+from actors.batch.assignment import Rules
+from actors.batch.orphan_files import delete_orphan_files
+from actors.batch.unreadable import fail_unreadable
 from actors.loop import LoopActor, tell
-from actors.mending import fail_unreadable
 from actors.messages import (
     Begin,
     ClaimAll,
@@ -29,19 +30,19 @@ from actors.messages import (
     Look,
     LookFailed,
     Lost,
-    Process,
+    MakeBatches,
     Ref,
     Release,
     Seen,
     SupervisorEnded,
     SupervisorLost,
 )
-from actors.operations import tidy
-from actors.places import Places
-from actors.production import Tools
+from actors.restarts import RESTART_PERIOD, restart_allowed
 from actors.sora.submission import LeaseMargin
 from actors.supervisor import BatchSupervisor
-from storage.clocks import awake_or_not
+from actors.video.admission import Admission
+from actors.video.tools import Tools
+from storage.clocks import boottime
 from storage.mending import check
 from storage.owners import is_dead
 from storage.records import OwnerRecord
@@ -60,22 +61,22 @@ class Dispatcher(LoopActor):
     def __init__(
         self,
         tools: Tools,
-        places: Places,
+        admission: Admission,
         rules: Rules,
         owner: OwnerRecord,
         lease: LeaseMargin,
-        doors: Doors,
+        callbacks: DispatcherCallbacks,
         agenda: Agenda | None = None,
     ) -> None:
         super().__init__(tools.io)
-        self._tools, self._places, self._rules, self._owner, self._lease = tools, places, rules, owner, lease
-        self._doors = doors
+        self._tools, self._admission, self._rules, self._owner, self._lease = tools, admission, rules, owner, lease
+        self._callbacks = callbacks
         self._agenda = agenda = agenda or Agenda()
         self._asked, self._leaving, self._dropped = agenda.asked, agenda.leaving, agenda.dropped
         self._deaths, self._own = agenda.deaths, agenda.own
         self._supervisors: dict[str, Ref] = {}
         self._epochs: dict[str, int] = {}
-        self._key = tools.client.pace.key
+        self._key = tools.client.rate_limiter.key
         self._failures: list[float] = []
         self._looking = self._look_again = False
         self._next_look: asyncio.TimerHandle | None = None
@@ -85,7 +86,7 @@ class Dispatcher(LoopActor):
     def on_receive(self, message: DispatcherMessage) -> None:  # noqa: C901, PLR0912  (a table)
         """One line a message."""
         match message:
-            case Process(batch_ids):
+            case MakeBatches(batch_ids):
                 self._asked.update(batch_ids)
                 self._own.update(batch_ids)
                 self._dropped.difference_update(batch_ids)
@@ -120,15 +121,15 @@ class Dispatcher(LoopActor):
         agenda = self._agenda
         agenda.asked.update(self._supervisors)
         for batch_id, ref in self._supervisors.items():
-            self._doors.waits.pop(batch_id, None)
+            self._callbacks.waits.pop(batch_id, None)
             tell(ref, Lost())
         while not self.actor_inbox.empty():
             message = self.actor_inbox.get().message
-            if isinstance(message, Process | ClaimAll | Release | Close):  # the rest was said by what is over now
+            if isinstance(message, MakeBatches | ClaimAll | Release | Close):  # the rest was said by what is over now
                 agenda.unread.append(message)
         if self._closing:
             agenda.unread.append(Close())
-        self._doors.died(agenda, self._tools.storage.database.told(error))
+        self._callbacks.died(agenda, self._tools.storage.database.describe(error))
 
     def _look(self) -> None:
         """Look at the database, beside the loop; one look at a time, and one timer for the next."""
@@ -191,7 +192,7 @@ class Dispatcher(LoopActor):
         """Batches that somebody wants and nobody alive owns, oldest first, as many as there is room for."""
         storage = self._tools.storage
         for owner in storage.owners.neighbours(self._owner.host, self._owner.boot):
-            self._bury_if_dead(owner)
+            self._reap_dead_owner(owner)
         besides = question.running | question.spared | set(free)
         wanted = storage.batches.wanted(self._rules.provider, owner=self._owner.id, limit=question.room + len(besides))
         return [batch_id for batch_id in wanted if batch_id not in besides][: question.room]
@@ -205,21 +206,21 @@ class Dispatcher(LoopActor):
             owner_id = owners.get(batch_id)
             owner = neighbours.get(owner_id) if owner_id else None
             if owner is not None:
-                self._bury_if_dead(owner)
+                self._reap_dead_owner(owner)
             if owner_id is None or not storage.owners.alive(owner_id) or owner_id == self._owner.id:
                 free.append(batch_id)
         return free
 
-    def _bury_if_dead(self, owner: OwnerRecord) -> None:
+    def _reap_dead_owner(self, owner: OwnerRecord) -> None:
         """Note that a neighbour is dead, once what it left of batches that have ended is removed.
 
-        It may just have put a file into its place, or have been about to tidy up, when a batch was cancelled.
+        It may just have put a file into its place, or have been about to remove others, when a batch was cancelled.
         """
         if owner.lease_until <= 0 or owner.id == self._owner.id or not is_dead(owner):
             return
         storage, lease = self._tools.storage, self._tools.settings.batch_lease.total_seconds()
         for batch_id in storage.batches.ended_badly_since(owner.lease_until - 2 * lease):
-            tidy(storage, self._tools.folder, batch_id)
+            delete_orphan_files(storage, self._tools.folder, batch_id)
         storage.owners.expire(owner.id)
 
     def _load_or_note(self, batch_id: str, broken: dict[str, str]) -> Loaded | None:
@@ -255,7 +256,7 @@ class Dispatcher(LoopActor):
                 self._leaving.pop(batch_id, None)
                 self._deaths.pop(batch_id, None)
                 self._own.discard(batch_id)
-                self._doors.ended(batch_id)
+                self._callbacks.ended(batch_id)
         self._look_on(LOOK)
 
     def _look_failed(self, error: BaseException) -> None:
@@ -286,10 +287,10 @@ class Dispatcher(LoopActor):
         batch_id, own = loaded.batch.id, self._own
         if self._key.refused and batch_id not in own:
             self._leaving.setdefault(batch_id, Leave(wanted=True))
-        waits = self._doors.waits.setdefault(batch_id, {})
+        waits = self._callbacks.waits.setdefault(batch_id, {})
         try:
             ref = BatchSupervisor.start(
-                self._tools, self._places, self.actor_ref, self._rules, loaded, waits, is_own=lambda: batch_id in own
+                self._tools, self._admission, self.actor_ref, self._rules, loaded, waits, is_own=lambda: batch_id in own
             )
         except Exception as error:  # noqa: BLE001  (as if it had died in its first message)
             self._supervisor_lost(batch_id, repr(error))
@@ -302,7 +303,7 @@ class Dispatcher(LoopActor):
     def _renew(self) -> None:
         """Prolong the lease. It is trusted from before it was asked for, less a margin."""
         lease = self._tools.settings.batch_lease.total_seconds()
-        asked_at = awake_or_not()
+        asked_at = boottime()
         if asked_at - self._renewed_at < lease / 5:
             return
         self._renewed_at = asked_at
@@ -374,7 +375,7 @@ class Dispatcher(LoopActor):
         self._asked.discard(batch_id)
         self._own.discard(batch_id)
         leave = self._leaving.pop(batch_id, None)
-        self._doors.released(batch_id, leave.error if leave else None)
+        self._callbacks.released(batch_id, leave.error if leave else None)
 
     def _close(self) -> None:
         """Let every batch go; done when the last supervisor has."""
@@ -387,16 +388,16 @@ class Dispatcher(LoopActor):
             self._look()
             return
         for batch_id in self._asked:
-            self._doors.released(batch_id, None)
+            self._callbacks.released(batch_id, None)
         self._asked.clear()
-        if not self._doors.closed.done():
-            self._doors.closed.set_result(None)
+        if not self._callbacks.closed.done():
+            self._callbacks.closed.set_result(None)
         self.stop()
 
     def _forget(self, batch_id: str) -> None:
         self._supervisors.pop(batch_id, None)
         self._epochs.pop(batch_id, None)
-        self._doors.waits.pop(batch_id, None)
+        self._callbacks.waits.pop(batch_id, None)
 
 
 def _moved_on(standing: tuple[Any, int, str | None] | None, epoch: int) -> bool:

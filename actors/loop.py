@@ -145,7 +145,7 @@ def _set(answered: asyncio.Future[None]) -> None:
         answered.set_result(None)
 
 
-class Gathered(Generic[A, T]):
+class Coalescer(Generic[A, T]):
     """Work that costs about the same for one as for many: while as many groups as may be are worked on, one gathers.
 
     Used on the loop only. `work` answers each item of a group with its result or its error; `unclaimed` is given

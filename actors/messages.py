@@ -186,7 +186,7 @@ SupervisorMessage = Begin | PlaceFree | Recorded | RecordingFailed | Tick | LetG
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class MakeBatches:
     """These batches are wanted here: claim them as soon as they are free."""
 
     batch_ids: tuple[str, ...]
@@ -270,5 +270,5 @@ class KeyRefused:
 
 
 DispatcherMessage = (
-    KeyRefused | Process | ClaimAll | Release | Close | Look | Seen | LookFailed | SupervisorEnded | SupervisorLost
+    KeyRefused | MakeBatches | ClaimAll | Release | Close | Look | Seen | LookFailed | SupervisorEnded | SupervisorLost
 )

@@ -18,22 +18,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.agenda import Agenda, Doors
-from actors.course import Rules, restart_allowed
+from actors.agenda import Agenda, DispatcherCallbacks
+from actors.batch.assignment import Rules
+from actors.batch.orphan_files import delete_orphan_files_soon
 from actors.dispatcher import Dispatcher
 from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
-from actors.loop import THREADS, Gathered, IOLoop, tell
-from actors.messages import ClaimAll, Close, DispatcherMessage, KeyRefused, Look, Process, Release, Wait
-from actors.operations import tidy_soon
-from actors.places import Places
-from actors.production import Tools, finish
-from actors.refetching import fetch_again
+from actors.loop import THREADS, Coalescer, IOLoop, tell
+from actors.messages import ClaimAll, Close, DispatcherMessage, KeyRefused, Look, MakeBatches, Release, Wait
+from actors.restarts import restart_allowed
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.deleting import ANSWER_SECONDS, DeleteSender
-from actors.sora.pace import Pace
+from actors.sora.rate_limiter import RateLimiter
 from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
+from actors.video.admission import Admission
+from actors.video.files import finish
+from actors.video.refetching import fetch_again
+from actors.video.tools import Tools
 from storage.changes import Storage
 from storage.database import DatabaseError
 from storage.owners import this_process
@@ -92,19 +94,21 @@ class Runtime:
         except BaseException:
             self.io.close()
             raise
-        places = Places(settings.sora_max_in_flight, self._tools.client.pace, self.io.loop)
-        self._tools.submitter.on_left = places.left
+        admission = Admission(settings.sora_max_in_flight, self._tools.client.rate_limiter, self.io.loop)
+        self._tools.submitter.on_left = admission.left
         if self._deletes is not None:
             self._tools.submitter.on_owed = self._deletes.wake
         self._be_patient(settings.sora_connect_timeout)
-        self._key = self._tools.client.pace.key
+        self._key = self._tools.client.rate_limiter.key
         self._key.on_refused = self._key_refused
         self._asking: asyncio.Task[None] | None = None
         self._waits: dict[str, dict[str, Wait]] = {}
         self._closed: Future[None] = Future()
         self._released = released
-        doors = Doors(ended=ended, released=released, closed=self._closed, died=self._died, waits=self._waits)
-        self._dispatch = partial(Dispatcher.start, self._tools, places, rules, self._owner, lease, doors)
+        callbacks = DispatcherCallbacks(
+            ended=ended, released=released, closed=self._closed, died=self._died, waits=self._waits
+        )
+        self._dispatch = partial(Dispatcher.start, self._tools, admission, rules, self._owner, lease, callbacks)
         self._dispatcher = self._dispatch()
         self._deaths: list[float] = []
         self._given_up: str | None = None
@@ -113,7 +117,7 @@ class Runtime:
     async def _open(self, provider: str, lease: LeaseMargin, folder: VideoFolder, *, simulate: bool) -> Tools:
         base_url = await self._start_simulator() if simulate else self._settings.openai_base_url
         assert base_url is not None
-        client = SoraClient(self._settings, base_url, Pace(self._settings.sora_max_requests_per_second))
+        client = SoraClient(self._settings, base_url, RateLimiter(self._settings.sora_max_requests_per_second))
         await client.__aenter__()
         submitter = Submitter(
             self.io, client, self._storage, self._recorder, self._settings,
@@ -126,23 +130,23 @@ class Runtime:
                 self.io, client, self._storage, self._recorder, provider=provider, whole=whole
             )  # fmt: skip
 
-        def tidy(batch_id: str) -> None:
-            tidy_soon(self._recorder, self._storage, folder, batch_id)
+        def clean_up(batch_id: str) -> None:
+            delete_orphan_files_soon(self._recorder, self._storage, folder, batch_id)
             self.send_deletes()  # whoever cancelled it may know no server
 
-        files = Gathered(
+        files = Coalescer(
             partial(self.io.offload, finish),
             THREADS,
             # Its worker was stopped while the file went to its place.
-            unclaimed=lambda rest: tidy(rest.part.path.parent.name),
+            unclaimed=lambda rest: clean_up(rest.part.path.parent.name),
         )
         watcher = Watcher(client, self._settings.sora_poll_interval.total_seconds())
         return Tools(
-            self.io, client, submitter, watcher, self._storage, self._recorder, self._settings, folder, files, tidy
+            self.io, client, submitter, watcher, self._storage, self._recorder, self._settings, folder, files, clean_up
         )  # fmt: skip
 
     async def _start_simulator(self) -> str:
-        from actors.sora.simulator import Simulator, SimulatorOptions
+        from actors.simulator import Simulator, SimulatorOptions
 
         # Kept on disk: a simulated batch that was interrupted finds its videos again, as on a real server.
         state = Path(self._settings.video_dir) / _SIMULATOR_STATE / "jobs.jsonl"
@@ -159,7 +163,7 @@ class Runtime:
         Raises:
             SoraBatchError: nothing can be run here any more.
         """
-        self._order(Process(batch_ids))
+        self._order(MakeBatches(batch_ids))
 
     def claim_all(self) -> Future[None]:
         """Have every wanted batch of the provider claimed, not only those that were asked for here.
@@ -182,7 +186,7 @@ class Runtime:
         return ended
 
     def _be_patient(self, connect_timeout: timedelta) -> None:
-        self._tools.client.pace.patience = connect_timeout.total_seconds() or math.inf
+        self._tools.client.rate_limiter.patience = connect_timeout.total_seconds() or math.inf
 
     def release(self, batch_id: str, *, wanted: bool) -> None:
         """Let a batch go."""
@@ -218,14 +222,14 @@ class Runtime:
                 tell(self._dispatcher, message)
             return
         self._given_up = why
-        self._give_up([Process(tuple(agenda.asked)), *agenda.unread])
+        self._give_up([MakeBatches(tuple(agenda.asked)), *agenda.unread])
         if not self._closed.done():
             self._closed.set_result(None)
 
     def _give_up(self, messages: Sequence[DispatcherMessage]) -> None:
         for message in messages:
             named = (message.batch_id,) if isinstance(message, Release) else ()
-            for batch_id in message.batch_ids if isinstance(message, Process) else named:
+            for batch_id in message.batch_ids if isinstance(message, MakeBatches) else named:
                 self._released(batch_id, f"the dispatcher died: {self._given_up}")
 
     @property
@@ -255,7 +259,7 @@ class Runtime:
         waits, away = dict(self._waits.get(batch_id, {})), self._recorder.away
         if away is not None:
             return {**waits, "": Wait(away.reason, away.until)}
-        pause = self._tools.client.pace
+        pause = self._tools.client.rate_limiter
         return {**waits, "": pause.wait} if pause.paused and pause.wait else waits
 
     def fetch_again(self, job: JobRecord, submission: SubmissionRecord) -> Future[str | None]:

@@ -2,7 +2,7 @@
 
 Folds every report at once, hands what happened to the recorder, and acts on it when it is recorded: record, then
 act, then tell. A refusal of the recorder (the batch was cancelled or taken over) ends it without harm. It owns the
-pool of VideoWorkers; what to do next is decided by `Course`.
+pool of VideoWorkers; what to do next is decided by `BatchRun`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, assert_never
 
-from actors.course import Assignment, Course, Rules
+from actors.batch.assignment import Assignment, Rules
+from actors.batch.run import BatchRun
 from actors.errors import ErrorCode, Failure
-from actors.lifecycle import Step
 from actors.loop import LoopActor, tell
 from actors.messages import (
     Begin,
@@ -44,11 +44,11 @@ from actors.messages import (
     Withdrawn,
     WorkerLost,
 )
-from actors.places import Places
-from actors.production import Tools
 from actors.sora.outcomes import SEND_WINDOW
+from actors.video.admission import Admission
+from actors.video.tools import Tools
 from actors.worker import VideoWorker
-from storage.clocks import awake_or_not
+from storage.clocks import boottime
 from storage.states import SubmissionState
 
 TICK = 0.25
@@ -85,7 +85,7 @@ class BatchSupervisor(LoopActor):
     def __init__(
         self,
         tools: Tools,
-        places: Places,
+        admission: Admission,
         dispatcher: Ref,
         rules: Rules,
         loaded: Loaded,
@@ -96,23 +96,23 @@ class BatchSupervisor(LoopActor):
         super().__init__(tools.io)
         self._is_own = is_own
         """Whether it was asked for in this process, and fails with it where the key is refused."""
-        self._tools, self._places, self._dispatcher = tools, places, dispatcher
-        self.course = Course(loaded.batch, loaded.open_jobs, loaded.live, rules, waits)
+        self._tools, self._admission, self._dispatcher = tools, admission, dispatcher
+        at = tools.storage.database.time()
+        self.run = BatchRun(loaded.batch, loaded.open_jobs, loaded.live, rules, waits, at=at)
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
         self._spent_before, self._since = loaded.batch.spent, time.monotonic()
-        self._stood_before = tools.client.pace.stood
+        self._stood_before = tools.client.rate_limiter.stood
         self._workers: list[Ref] = []
-        self._step = Step(loaded.batch, tools.storage.database.time())
         self._to_start: list[Assignment] = []
         self._recording: list[Assignment] | None = None
         self._phase, self._deaths = _Phase.WAITING, loaded.batch.deaths
         self._alive = self._lingering = False
         self._release: LetGo | None = None
-        self._drained = self._given_back = self._untidy = False
+        self._drained = self._given_back = self._has_orphans = False
 
     def on_receive(self, message: SupervisorMessage | _Drained | _Lingered) -> None:  # noqa: C901  (a table)
         """One line a message."""
-        self._step.at = self._tools.storage.database.time()
+        self.run.happens_at(self._tools.storage.database.time())
         match message:
             case Begin():
                 self._begin()
@@ -145,28 +145,28 @@ class BatchSupervisor(LoopActor):
         """Stop the pool and give back the places; what is recorded as intended and was not sent is put down so."""
         for assignment in self._recording or []:
             self._not_sent(assignment)
-        self._places.leave(self._id)
+        self._admission.leave(self._id)
         for worker in self._workers:
             tell(worker, Stop())
-        if self._untidy:  # when they have stopped: what comes to its place then has nobody waiting for it
-            self.io.call(self._tools.tidy, self._id)
+        if self._has_orphans:  # when they have stopped: what comes to its place then has nobody waiting for it
+            self.io.call(self._tools.clean_up, self._id)
 
     def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
         """Leave the batch to a new supervisor, which starts from what is recorded."""
         self.on_stop()
-        tell(self._dispatcher, SupervisorLost(self._id, self._epoch, self._tools.storage.database.told(error)))
+        tell(self._dispatcher, SupervisorLost(self._id, self._epoch, self._tools.storage.database.describe(error)))
 
     def _begin(self) -> None:
-        size = len(self.course.idle)
+        size = len(self.run.idle)
         self._workers = [VideoWorker.start(self._tools, self.actor_ref, number) for number in range(size)]
-        self.course.begin(self._step)
+        self.run.begin()
         self._go_on()
         self._tick_later()
 
     @property
     def _is_left_to_others(self) -> bool:
         """Where the key is refused, what this process learns says nothing of a batch that others can make."""
-        return not self._is_own() and self._tools.client.pace.key.refused
+        return not self._is_own() and self._tools.client.rate_limiter.key.refused
 
     def _report(self, report: Report) -> None:
         if self._is_left_to_others and isinstance(report, Failed):
@@ -177,12 +177,12 @@ class BatchSupervisor(LoopActor):
             )  # fmt: skip
             report = Withdrawn(job_id, run, failure, submission_id, outcome)
         self._alive = True
-        self.course.report(self._step, report, time.monotonic())
+        self.run.report(report, time.monotonic())
         # As a rule a job's next state comes much later than these, so that each of them is recorded all the same.
         self._go_on(may_wait=isinstance(report, Submitted | Progressed | Fetching))
 
     def _tick(self) -> None:
-        self.course.tick(self._step, self._spent(), time.monotonic())
+        self.run.tick(self._spent(), time.monotonic())
         self._go_on()
         self._tick_later()
 
@@ -191,32 +191,30 @@ class BatchSupervisor(LoopActor):
 
     def _replace(self, lost: WorkerLost) -> None:
         self._workers[lost.worker] = VideoWorker.start(self._tools, self.actor_ref, lost.worker)
-        self.course.worker_lost(self._step, lost, time.monotonic())
+        self.run.worker_lost(lost, time.monotonic())
         self._go_on()
 
     def _spent(self) -> float:
         """The batch's time: it stands while the server gives no answer, or has asked to wait."""
-        stood = self._tools.client.pace.stood - self._stood_before
+        stood = self._tools.client.rate_limiter.stood - self._stood_before
         return self._spent_before + time.monotonic() - self._since - stood
 
     def _go_on(self, *, may_wait: bool = False) -> None:
         """Start what can be started, and have recorded what happened; an attached job needs no record first."""
-        self.course.batch = self._step.batch
-        if not self.course.over:
+        if not self.run.over:
             self._attach()
-            self.course.keep_time(self._step, self._spent())
+            self.run.keep_time(self._spent())
             # Without the lease nothing would be sent: the next tick looks again.
             may_send = self._tools.submitter.may_send and not self._is_left_to_others
-            while may_send and self.course.wants_to_start and self._may_start():
+            while may_send and self.run.wants_to_start and self._may_start():
                 self._begins()
-                self._to_start.append(self.course.start_next(self._step))
-                self._places.starting(self._id, self._to_start[-1].submission.id)
-                self._places.taken(self._id, self.course.in_flight)
-        self._places.taken(self._id, self.course.in_flight)
-        if not self.course.wants_to_start:
-            self._places.has_enough(self._id)
-        self.course.batch = self._step.batch
-        if not may_wait or self._to_start or self.course.over or self._release is not None:
+                self._to_start.append(self.run.start_next())
+                self._admission.starting(self._id, self._to_start[-1].submission.id)
+                self._admission.taken(self._id, self.run.in_flight)
+        self._admission.taken(self._id, self.run.in_flight)
+        if not self.run.wants_to_start:
+            self._admission.has_enough(self._id)
+        if not may_wait or self._to_start or self.run.over or self._release is not None:
             self._hand_over()
         elif self._to_record and not self._lingering:
             # A moment's reports share a commit: the recorder stays free for what is waited for.
@@ -226,45 +224,44 @@ class BatchSupervisor(LoopActor):
     def _attach(self) -> None:
         """Give the jobs in flight to workers: when it is recorded that the batch is begun."""
         if self._phase >= _Phase.BEGUN:
-            for assignment in self.course.attach():
+            for assignment in self.run.attach():
                 self._assign(assignment, None)
-        elif self.course.in_flight and not self.course.stopping and self._may_begin():
+        elif self.run.in_flight and not self.run.stopping and self._may_begin():
             self._begins()
 
     def _may_start(self) -> bool:
         if self._may_begin():
-            return self._places.may_start(self._id, self.actor_ref)
-        self._places.has_enough(self._id)  # a place that it was offered is for others
+            return self._admission.may_start(self._id, self.actor_ref)
+        self._admission.has_enough(self._id)  # a place that it was offered is for others
         return False
 
     def _may_begin(self) -> bool:
         begun = self._phase is not _Phase.WAITING
-        return begun or self._places.beginnings.may_begin(self._id, self.actor_ref, alone=bool(self._deaths))
+        return begun or self._admission.beginnings.may_begin(self._id, self.actor_ref, alone=bool(self._deaths))
 
     def _begins(self) -> None:
         if self._phase is _Phase.WAITING:
             self._phase = _Phase.BEGINS
-            self._places.beginnings.begins(self._id, alone=bool(self._deaths))
+            self._admission.beginnings.begins(self._id, alone=bool(self._deaths))
 
     @property
     def _to_record(self) -> bool:
         """Also the first sign of life since the batch was begun."""
         sign = self._phase is _Phase.BEGINS or (self._alive and self._phase is _Phase.BEGUN)
-        return self._step.changed or (sign and not self.course.over)
+        return self.run.changed or (sign and not self.run.over)
 
     def _hand_over(self) -> None:
         """Give the recorder all that has happened since it was last given something; one step at a time."""
         if self._recording is not None or self._given_back or not self._to_record:
             return
-        self._step.batch = self._step.batch._replace(spent=self._spent(), claims=self._next_claims())
-        changes, self._step = self._step.changes(), Step(self._step.batch, self._step.at)
+        changes = self.run.take_changes(spent=self._spent(), claims=self._next_claims())
         self._recording, self._to_start = self._to_start, []
         ref, apply = self.actor_ref, self._tools.storage.apply
 
         def write() -> tuple[bool, float]:
             applied = apply(changes)
             # The send window starts before the intent can be seen by anybody else.
-            return applied, awake_or_not()
+            return applied, boottime()
 
         def answer(future: Future[tuple[bool, float]]) -> None:
             error = future.exception()
@@ -278,10 +275,10 @@ class BatchSupervisor(LoopActor):
 
     def _next_claims(self) -> int:
         """What the step that is handed over now says: this process begins, or it got further."""
-        if self._phase is _Phase.BEGINS and not self.course.over:
+        if self._phase is _Phase.BEGINS and not self.run.over:
             self._phase = _Phase.BEGINNING
             return -self._deaths - 1
-        return 0 if self._phase >= _Phase.BEGUN or self.course.over else self._step.batch.claims
+        return 0 if self._phase >= _Phase.BEGUN or self.run.over else self.run.batch.claims
 
     def _recorded(self, stamp: float, *, refused: bool) -> None:
         """Act on what is recorded now."""
@@ -291,18 +288,18 @@ class BatchSupervisor(LoopActor):
             return
         begun = self._note_phase()
         for assignment in released:
-            if self.course.over:
+            if self.run.over:
                 self._not_sent(assignment)
-            elif self._release is not None or self.course.bar(assignment.job):
+            elif self._release is not None or self.run.bar(assignment.job):
                 self._take_back(assignment)
             else:
                 self._assign(assignment, stamp + SEND_WINDOW)
-        if begun and not self.course.over:
+        if begun and not self.run.over:
             self._go_on()
         self._hand_over()
-        if self.course.over and self._recording is None:
+        if self.run.over and self._recording is None:
             self._end(lost=False)
-        elif not self.course.over:
+        elif not self.run.over:
             self._release_if_done()
 
     def _note_phase(self) -> bool:
@@ -314,7 +311,7 @@ class BatchSupervisor(LoopActor):
             return True
         if self._phase is _Phase.BEGUN:
             self._phase = _Phase.WORKING
-            self._places.beginnings.over(self._id)
+            self._admission.beginnings.over(self._id)
         return False
 
     def _assign(self, assignment: Assignment, send_before: float | None) -> None:
@@ -323,20 +320,20 @@ class BatchSupervisor(LoopActor):
 
     def _take_back(self, assignment: Assignment) -> None:
         """Its intent is recorded and its POST shall not be sent any more."""
-        self._places.left(self._id, assignment.submission.id)
+        self._admission.left(self._id, assignment.submission.id)
         failure = Failure(ErrorCode.UNAVAILABLE, "the POST was not sent: the batch was let go")
         self._report(
             Withdrawn(assignment.job.id, assignment.run, failure, assignment.submission.id, SubmissionState.NOT_SENT)
         )
 
     def _not_sent(self, assignment: Assignment) -> None:
-        self._places.left(self._id, assignment.submission.id)
+        self._admission.left(self._id, assignment.submission.id)
         settle, submission_id = self._tools.storage.submissions.settle, assignment.submission.id
         self._tools.recorder.write(lambda: settle(submission_id, SubmissionState.NOT_SENT, "its batch was over"))
 
     def _let_go(self, message: LetGo) -> None:
         if self._release is None:
-            self.course.stopping = True
+            self.run.stopping = True
             self._release = message
             self._hand_over()
             drained = self._tools.submitter.drained(DRAIN, self._id)
@@ -350,7 +347,7 @@ class BatchSupervisor(LoopActor):
         for worker in self._workers:
             tell(worker, Stop())
         release, spent, wanted = self._tools.storage.batches.release, self._spent(), self._release.wanted
-        claims = self._step.batch.claims if self._phase is _Phase.WAITING else 0
+        claims = self.run.batch.claims if self._phase is _Phase.WAITING else 0
         batch_id, epoch, ref, dispatcher = self._id, self._epoch, self.actor_ref, self._dispatcher
         released = self._tools.recorder.write(
             lambda: release(batch_id, epoch=epoch, spent=spent, wanted=wanted, claims=claims)
@@ -368,7 +365,7 @@ class BatchSupervisor(LoopActor):
 
     def _end(self, *, lost: bool) -> None:
         # Leave no file behind that nobody knows: of an earlier owner, or of a video that came when it was over.
-        self._untidy = lost or (self.course.over and bool(self._epoch > 1 or self.course.batch.failed))
+        self._has_orphans = lost or (self.run.over and bool(self._epoch > 1 or self.run.batch.failed))
         if not self._given_back:  # else that is told when it is recorded
             tell(self._dispatcher, SupervisorEnded(self._id, self._epoch, released=False))
         self.stop()

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
+from actors.batch.views import Batch
 from actors.errors import ServiceClosed
-from actors.model import Batch
 
 
 class RunningBatch(Future[Batch]):

@@ -11,7 +11,8 @@ from typing import Any, assert_never
 
 from actors.loop import LoopActor, tell
 from actors.messages import Completed, Failed, Generate, Ref, Report, Stop, Withdrawn, WorkerLost, WorkerMessage
-from actors.production import Production, Tools
+from actors.video.task import VideoTask
+from actors.video.tools import Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class VideoWorker(LoopActor):
         match message:
             case Generate():
                 self._order = message
-                run = Production(self._tools, message, self._report).run()
+                run = VideoTask(self._tools, message, self._report).run()
                 self._task = self.begin(run, lambda task: tell(self.actor_ref, _RunEnded(task)))
             case _RunEnded(task):
                 self._task = None

@@ -110,8 +110,8 @@ class BatchRepository:
 
     def standings(self, batch_ids: Iterable[str]) -> dict[str, tuple[str, int, str | None]]:
         """`(status, epoch, owner)` of each batch that exists; the status as it is written, be it none."""
-        sql = f"SELECT id, status, epoch, owner FROM batches WHERE id {self._database.among} AND {_KEPT}"
-        rows = self._database.execute(sql, (self._database.listed(batch_ids),)).fetchall()
+        sql = f"SELECT id, status, epoch, owner FROM batches WHERE id {self._database.in_list} AND {_KEPT}"
+        rows = self._database.execute(sql, (self._database.list_parameter(batch_ids),)).fetchall()
         return {batch_id: (status, epoch, owner) for batch_id, status, epoch, owner in rows}
 
     def advance(self, batch: BatchRecord, *, epoch: int, sequence: int) -> bool:
@@ -179,7 +179,7 @@ class BatchRepository:
         ids = list(batch_ids)
         if not ids or limit < 1:
             return []
-        chosen = f"AND b.id {self._database.among} {'AND b.wanted ' if only_wanted else ''}"
+        chosen = f"AND b.id {self._database.in_list} {'AND b.wanted ' if only_wanted else ''}"
         lock = "FOR UPDATE OF b SKIP LOCKED" if self._database.postgresql else ""
         sql = (
             "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, "
@@ -192,7 +192,17 @@ class BatchRepository:
             f"ORDER BY b.created_at LIMIT ? {lock}) RETURNING id"
         )
         server = server_of(provider)
-        parameters = [owner, owner, provider, server, server, provider, self._database.listed(ids), owner, limit]
+        parameters = [
+            owner,
+            owner,
+            provider,
+            server,
+            server,
+            provider,
+            self._database.list_parameter(ids),
+            owner,
+            limit,
+        ]
         # An unread RETURNING breaks the COMMIT on SQLite: read it here.
         return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
 
@@ -215,8 +225,8 @@ class BatchRepository:
         """Ids of those that still stand as they were read; nobody changes them before this transaction ends."""
         stood = {batch.id: (batch.epoch, batch.sequence) for batch in batches}
         lock = "FOR UPDATE" if self._database.postgresql else ""
-        sql = f"SELECT id, epoch, sequence FROM batches WHERE id {self._database.among} AND {_KEPT} {lock}"
-        rows = self._database.execute(sql, (self._database.listed(stood),)).fetchall()
+        sql = f"SELECT id, epoch, sequence FROM batches WHERE id {self._database.in_list} AND {_KEPT} {lock}"
+        rows = self._database.execute(sql, (self._database.list_parameter(stood),)).fetchall()
         return [batch_id for batch_id, *stands in rows if stood[batch_id] == tuple(stands)]
 
     def hide(self, batch_id: str, at: float) -> None:
@@ -231,5 +241,5 @@ class BatchRepository:
 
     def remove(self, *batch_ids: str) -> None:
         """Forget batches and their jobs."""
-        listed = self._database.listed(batch_ids)
-        self._database.execute(f"DELETE FROM batches WHERE id {self._database.among}", (listed,))
+        listed = self._database.list_parameter(batch_ids)
+        self._database.execute(f"DELETE FROM batches WHERE id {self._database.in_list}", (listed,))

@@ -20,7 +20,7 @@ from storage.submissions import SubmissionRepository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class SubmissionOutcome:
     """What became of a submission's video, or of the submission."""
 
     submission_id: str
@@ -37,7 +37,7 @@ class Changes:
     sequence: int
     jobs: tuple[JobRecord, ...] = ()
     intents: tuple[SubmissionRecord, ...] = ()
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[SubmissionOutcome, ...] = ()
     events: tuple[EventRecord, ...] = ()
     closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
     """Makes the last event from the batch and all of its jobs, as they are after the change."""

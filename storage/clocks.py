@@ -9,12 +9,12 @@ import time
 
 if hasattr(time, "CLOCK_BOOTTIME"):
 
-    def awake_or_not() -> float:
+    def boottime() -> float:
         """Seconds on a clock that goes on while the machine (or the process) is suspended."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 else:
 
-    def awake_or_not() -> float:
+    def boottime() -> float:
         """Seconds on the nearest this system has to a clock that counts suspended time."""
         return time.monotonic()

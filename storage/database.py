@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import peewee
 
-from storage.clocks import awake_or_not
+from storage.clocks import boottime
 from storage.connections import DatabaseClosed, DatabaseError, PooledSqlite
 from storage.secrets import Secrets, place_of, read_url
 
@@ -62,7 +62,7 @@ class Database:
         clock = "date_part('epoch', clock_timestamp())" if self.postgresql else "(julianday('now')-2440587.5)*86400.0"
         self.clock = clock
         """The database's time in seconds since 1970, as SQL. (SQLite's unixepoch('subsec') needs 3.42.)"""
-        self.among = "= ANY(?)" if self.postgresql else "IN (SELECT value FROM json_each(?))"
+        self.in_list = "= ANY(?)" if self.postgresql else "IN (SELECT value FROM json_each(?))"
         """Behind a column: it has one of the texts that `listed` gives for the parameter. One text for any number."""
 
         self.pairs = (
@@ -114,8 +114,8 @@ class Database:
 
         return make_tables(self.peewee)
 
-    def listed(self, texts: Iterable[str]) -> Any:
-        """Texts as the one parameter of `among`."""
+    def list_parameter(self, texts: Iterable[str]) -> Any:
+        """Texts as the one parameter of `in_list`."""
         return list(texts) if self.postgresql else json.dumps(list(texts))
 
     @property
@@ -186,7 +186,7 @@ class Database:
 
     def told_time(self, now: float) -> float:
         """Set the clock of `time` by what the database has just told."""
-        self._ahead = now - awake_or_not()
+        self._ahead = now - boottime()
         return now
 
     def time(self) -> float:
@@ -194,7 +194,7 @@ class Database:
 
         For all that is recorded, and compared by other processes: the clocks of their machines may be anywhere.
         """
-        return time.time() if self._ahead is None else self._ahead + awake_or_not()
+        return time.time() if self._ahead is None else self._ahead + boottime()
 
     def open(self) -> None:
         """Create or migrate the schema.
@@ -304,7 +304,7 @@ class Database:
             advice = "check DATABASE_URL and that it may be written"
         return DatabaseError(f"the database {self.place} can't be used: {text}; {advice}")
 
-    def told(self, error: BaseException | None) -> str:
+    def describe(self, error: BaseException | None) -> str:
         """What went wrong, for a person: a sentence as `explained` has it, where it is the database's fault."""
         return (
             str(self.explained(error)) if isinstance(error, peewee.DatabaseError) else self._secrets.mask(repr(error))

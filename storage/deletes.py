@@ -54,11 +54,11 @@ class Deletes:
         self._database.execute(
             "INSERT INTO deletes (submission_id, batch_id, state, owed_at, due_at, tries, own_key) "
             f"SELECT s.id, s.batch_id, '{DeleteState.OWED}', {clock}, {clock}, 0, FALSE FROM submissions s "
-            f"WHERE s.id {self._database.among} AND NOT EXISTS "
+            f"WHERE s.id {self._database.in_list} AND NOT EXISTS "
             "(SELECT 1 FROM servers WHERE servers.server=s.server AND servers.deletes_only_records) "
             "ON CONFLICT (submission_id) DO UPDATE SET state=excluded.state, owed_at=excluded.owed_at, "
             f"due_at=excluded.due_at, tried_at=NULL, answer=NULL WHERE deletes.state IN ({again})",
-            (self._database.listed(each.id for each in submissions),),
+            (self._database.list_parameter(each.id for each in submissions),),
         )
 
     def open(self, server: str) -> list[Owed]:
@@ -146,8 +146,8 @@ class Deletes:
         Returns:
             For how many seconds one that is on its way is to be waited for, at the most; 0: none is.
         """
-        clock, ids = self._database.clock, self._database.listed(submission_ids)
-        some = f"submission_id {self._database.among}"
+        clock, ids = self._database.clock, self._database.list_parameter(submission_ids)
+        some = f"submission_id {self._database.in_list}"
         self._database.execute(
             f"UPDATE deletes SET state='{DeleteState.WITHDRAWN}' "
             f"WHERE {some} AND (state='{DeleteState.OWED}' OR (state='{DeleteState.OUT}' AND due_at<={clock}))",

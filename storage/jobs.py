@@ -29,6 +29,7 @@ class JobRepository:
         kept = "ON CONFLICT (digest) DO UPDATE SET digest=excluded.digest" if database.postgresql else _AS_IT_IS
         self._keep = Insert(database, "input_references", ReferenceRecord, kept)
         digest = "j.reference ->> 'digest'" if database.postgresql else "json_extract(j.reference, '$.digest')"
+        self._digests = f"SELECT DISTINCT {digest} FROM jobs j WHERE j.batch_id=? AND j.reference IS NOT NULL"
         self._unused = (
             f"NOT EXISTS (SELECT 1 FROM jobs j WHERE j.reference IS NOT NULL AND {digest}=input_references.digest)"
         )
@@ -53,8 +54,8 @@ class JobRepository:
 
     def by_id(self, job_ids: Iterable[str]) -> dict[str, JobRecord]:
         """These jobs, as far as they exist."""
-        some = f"WHERE id {self._database.among} ORDER BY position"
-        return {job.id: job for job in self._rows.select(some, (self._database.listed(job_ids),))}
+        some = f"WHERE id {self._database.in_list} ORDER BY position"
+        return {job.id: job for job in self._rows.select(some, (self._database.list_parameter(job_ids),))}
 
     def with_files(self, after: str) -> list[JobRecord]:
         """Some completed jobs, by their ids, behind this one."""
@@ -82,15 +83,14 @@ class JobRepository:
 
     def digests_of(self, batch_id: str) -> list[str]:
         """The input references that a batch's jobs use."""
-        some = "WHERE batch_id=? AND reference IS NOT NULL"
-        jobs = self._rows.select(some, (batch_id,))
-        return sorted({job.reference["digest"] for job in jobs if job.reference and "digest" in job.reference})
+        found = self._database.execute(self._digests, (batch_id,)).fetchall()
+        return sorted(digest for (digest,) in found if digest is not None)
 
     def unused_references(self, after: str, limit: int, size: int, among: list[str] | None = None) -> list[str]:
         """Some references behind `after`, or of these, that no job uses: as many as have `size` bytes, at least one."""
         listed, parameters = "", [after]
         if among is not None:
-            listed, parameters = f"AND digest {self._database.among}", [after, self._database.listed(among)]
+            listed, parameters = f"AND digest {self._database.in_list}", [after, self._database.list_parameter(among)]
         sql = f"SELECT digest, length(data) FROM input_references WHERE digest > ? {listed} AND {self._unused} "
         rows = self._database.execute(f"{sql} ORDER BY digest LIMIT ?", [*parameters, limit]).fetchall()
         chosen: list[str] = []
@@ -103,11 +103,13 @@ class JobRepository:
 
     def drop_references(self, digests: list[str]) -> int:
         """Remove those of these references that no job uses. Returns how many went."""
-        listed = self._database.listed(digests)
+        listed = self._database.list_parameter(digests)
         if self._database.postgresql:  # a statement of its own: the next one sees the jobs of whoever had the lock
-            sql = f"SELECT digest FROM input_references WHERE digest {self._database.among} ORDER BY digest FOR UPDATE"
+            sql = (
+                f"SELECT digest FROM input_references WHERE digest {self._database.in_list} ORDER BY digest FOR UPDATE"
+            )
             self._database.execute(sql, (listed,))
-        sql = f"DELETE FROM input_references WHERE digest {self._database.among} AND {self._unused}"
+        sql = f"DELETE FROM input_references WHERE digest {self._database.in_list} AND {self._unused}"
         return int(self._database.execute(sql, (listed,)).rowcount)
 
     def some_of(self, batch_id: str, limit: int) -> list[str]:
@@ -117,5 +119,5 @@ class JobRepository:
 
     def remove(self, job_ids: list[str]) -> None:
         """Forget jobs of a batch that is being deleted."""
-        listed = self._database.listed(job_ids)
-        self._database.execute(f"DELETE FROM jobs WHERE id {self._database.among}", (listed,))
+        listed = self._database.list_parameter(job_ids)
+        self._database.execute(f"DELETE FROM jobs WHERE id {self._database.in_list}", (listed,))

@@ -125,7 +125,7 @@ class Publications:
     def prune(self, batch_ids: list[str]) -> int:
         """Forget the watermarks of those that still have no journal. Returns how many went."""
         cursor = self._database.execute(
-            f"DELETE FROM publications WHERE batch_id {self._database.among} AND {_ORPHAN}",
-            (self._database.listed(batch_ids),),
+            f"DELETE FROM publications WHERE batch_id {self._database.in_list} AND {_ORPHAN}",
+            (self._database.list_parameter(batch_ids),),
         )
         return int(cursor.rowcount)

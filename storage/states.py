@@ -1,6 +1,6 @@
 """The states that are written down, and what each means. Words only: no imports from the project.
 
-Who may move a batch or a job from one state to another is `actors.lifecycle`'s business.
+Who may move a batch or a job from one state to another is `actors.batch.transitions`'s business.
 """
 
 from __future__ import annotations

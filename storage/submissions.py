@@ -156,14 +156,16 @@ class SubmissionRepository:
         self.fill_in()
         lock = "FOR UPDATE" if self._database.postgresql else ""
         # The range of digests says nothing; it makes SQLite take the index of open intents.
-        open_ones = f"WHERE server=? AND digest>'' AND {_UNRESOLVED} AND (intended_at>=? OR id {self._database.among})"
-        parameters = (server, since, self._database.listed(submission_ids))
+        open_ones = (
+            f"WHERE server=? AND digest>'' AND {_UNRESOLVED} AND (intended_at>=? OR id {self._database.in_list})"
+        )
+        parameters = (server, since, self._database.list_parameter(submission_ids))
         return self._rows.select(f"{open_ones} ORDER BY intended_at, id {lock}", parameters)
 
     def holders(self, server: str, remote_ids: Iterable[str]) -> dict[str, SubmissionRecord]:
         """The submissions that have these ids at a server, by remote id."""
-        some = f"WHERE server=? AND remote_id {self._database.among}"
-        found = self._rows.select(some, (server, self._database.listed(remote_ids)))
+        some = f"WHERE server=? AND remote_id {self._database.in_list}"
+        found = self._rows.select(some, (server, self._database.list_parameter(remote_ids)))
         return {held.remote_id: held for held in found if held.remote_id is not None}
 
     def at_server(self, server: str) -> list[SubmissionRecord]:
@@ -204,14 +206,14 @@ class SubmissionRepository:
         """Let go of what may exist for these jobs: a person gave consent to pay again, or deletes the batch."""
         self._database.execute(
             f"UPDATE submissions SET state='{SubmissionState.ABANDONED}' "
-            f"WHERE batch_id=? AND {_LIVE} AND job_id {self._database.among}",
-            (batch_id, self._database.listed(job_ids)),
+            f"WHERE batch_id=? AND {_LIVE} AND job_id {self._database.in_list}",
+            (batch_id, self._database.list_parameter(job_ids)),
         )
 
     def abandon_all(self, batch_ids: Iterable[str]) -> None:
         """The same, for all jobs of batches that are deleted."""
         self._database.execute(
             f"UPDATE submissions SET state='{SubmissionState.ABANDONED}' "
-            f"WHERE batch_id {self._database.among} AND {_LIVE}",
-            (self._database.listed(batch_ids),),
+            f"WHERE batch_id {self._database.in_list} AND {_LIVE}",
+            (self._database.list_parameter(batch_ids),),
         )

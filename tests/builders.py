@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from actors.course import request_digest
+from actors.batch.run import request_digest
 from storage.changes import Storage
 from storage.providers import key_of, server_of
 from storage.records import BatchRecord, EventRecord, JobRecord, OwnerRecord, SubmissionRecord

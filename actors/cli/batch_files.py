@@ -1,6 +1,6 @@
 """Reads a batch as people write it down: JSON, YAML, CSV, or one prompt a line.
 
-Owns the formats, and saying what is wrong with a file. What a request may hold, `actors.model` says.
+Owns the formats, and saying what is wrong with a file. What a request may hold, `actors.batch.requests` says.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ from typing import Any
 
 from pika.exceptions import ChannelClosedByBroker
 
-from actors.broker import topology
-from actors.broker.refusals import ACCESS_REFUSED, NOT_FOUND
-from actors.broker.topology import CANCELS, COMMANDS, DEAD, UNREADABLE
+from actors.rabbitmq import topology
+from actors.rabbitmq.refusals import ACCESS_REFUSED, NOT_FOUND
+from actors.rabbitmq.topology import CANCELS, COMMANDS, DEAD, UNREADABLE
 
 _TO_BE_MADE = "reachable; its exchanges and queues are made by whoever needs them first, or by doctor --declare"
 

@@ -141,10 +141,10 @@ def _asked(settings: Settings, base_url: str) -> tuple[int, Mapping[str, str], b
     """What the server answers to the client that `run` uses: what that can't send, is not sent here."""
     from actors.loop import IOLoop
     from actors.sora.client import SoraClient
-    from actors.sora.pace import Pace
+    from actors.sora.rate_limiter import RateLimiter
 
     async def look() -> tuple[int, Mapping[str, str], bytes]:
-        async with SoraClient(settings, base_url, Pace()) as client:
+        async with SoraClient(settings, base_url, RateLimiter()) as client:
             return await client.look(_TIMEOUT)
 
     io = IOLoop("sora-doctor")
@@ -228,10 +228,10 @@ def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:
         )
     import pika
 
-    from actors.broker import topology
-    from actors.broker.quiet import hush
     from actors.cli.broker_checks import look
-    from actors.client.line import LOST, Broker, unreachable
+    from actors.rabbitmq import topology
+    from actors.rabbitmq.client.rpc import LOST, Broker, unreachable
+    from actors.rabbitmq.quiet import hush
 
     url = settings.amqp_url.get_secret_value()
     try:

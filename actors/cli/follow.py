@@ -15,11 +15,11 @@ from actors.cli.view import BatchView, ended_by
 from actors.errors import NotFound, SoraBatchError, StorageError
 
 if TYPE_CHECKING:
+    from actors.batch.events import Event
+    from actors.batch.views import Batch
     from actors.cli.outputs import OutputFolder
     from actors.cli.signals import Interruption
-    from actors.events import Event
     from actors.messages import Wait
-    from actors.model import Batch
     from actors.service import BatchService
     from actors.waiting import RunningBatch
 

@@ -28,8 +28,8 @@ _PROMPT = 40
 
 if TYPE_CHECKING:
     from actors.audit import AuditReport, OwedDelete
-    from actors.events import Event
-    from actors.model import Batch
+    from actors.batch.events import Event
+    from actors.batch.views import Batch
     from storage.deletes import Owed
     from storage.records import DeleteRecord, SubmissionRecord
 
@@ -72,8 +72,8 @@ def list_(
     verbose: Verbose = False,
 ) -> None:
     """List batches, the newest first."""
+    from actors.batch.views import batch_status
     from actors.cli.table import print_json, print_table, say
-    from actors.model import batch_status
 
     wanted = parse_metadata(metadata) or None
     settings = prepare(verbose=verbose)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self, TextIO
 from actors.cli.text import clean, count, reason, shown_path
 
 if TYPE_CHECKING:
+    from actors.batch.events import Event
     from actors.cli.view import BatchView
-    from actors.events import Event
     from actors.messages import Wait
 
 _SILENT = {"batch.created", "batch.progressed", "job.progressed"}

@@ -16,10 +16,10 @@ from actors.cli.text import clean, count, shorten, span
 from storage.states import JobStatus
 
 if TYPE_CHECKING:
+    from actors.batch.events import Event
+    from actors.batch.views import Job
     from actors.cli.view import BatchView
-    from actors.events import Event
     from actors.messages import Wait
-    from actors.model import Job
 
 ROWS = 12
 _BAR, _SHORT_BAR, _NARROW = 20, 10, 80

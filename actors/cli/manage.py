@@ -14,8 +14,8 @@ from actors.errors import SoraBatchError
 from storage.states import DeleteState
 
 if TYPE_CHECKING:
-    from actors.model import CancellationSummary
-    from actors.upkeep import PruneReport
+    from actors.batch.maintenance import PruneReport
+    from actors.batch.views import CancellationSummary
     from storage.deletes import Owed
 
 

@@ -11,9 +11,9 @@ import tempfile
 from itertools import count
 from pathlib import Path
 
+from actors.batch.views import Job
 from actors.cli.text import clean, slug
 from actors.errors import InvalidRequest
-from actors.model import Job
 
 _FICLONE = 0x40049409
 """Linux's `ioctl` for it: the module `fcntl` names it from Python 3.12 on."""

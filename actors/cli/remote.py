@@ -32,9 +32,9 @@ from actors.cli.options import (
 from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, SoraBatchError
 
 if TYPE_CHECKING:
+    from actors.batch.views import Batch, CancellationSummary
     from actors.cli.view import BatchView
-    from actors.client.batches import BatchClient
-    from actors.model import Batch, CancellationSummary
+    from actors.rabbitmq.client.blocking import BatchClient
 
 _TICK = 0.15
 QUEUED = "queued: no service is listening; it starts when one does"
@@ -65,8 +65,8 @@ def submit(
     within the command. Where no service is listening, the batch is queued and the exit code is 0; with --watch it is
     waited for. With --watch the exit codes are those of `sora-batch run`; Ctrl-C ends the watching, not the batch.
     """
+    from actors.batch.ids import new_batch_id
     from actors.cli.batch_files import complete, located, override, read_request
-    from actors.model import new_batch_id
 
     request = read_request(file, prompt or [])
     complete(request, {"model": model, "size": size, "duration": duration})
@@ -189,7 +189,7 @@ def or_remote(command: str, batch_id: str) -> Iterator[None]:
 
 def _client(*, verbose: bool) -> BatchClient:
     prepare(verbose=verbose)
-    from actors.client.batches import BatchClient
+    from actors.rabbitmq.client.blocking import BatchClient
 
     return BatchClient()
 

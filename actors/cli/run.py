@@ -30,8 +30,8 @@ from actors.cli.options import (
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from actors.batch.views import Batch
     from actors.cli.session import Session
-    from actors.model import Batch
 
 DEMO: dict[str, Any] = {
     "batch_name": "Nature scenes",

@@ -59,8 +59,8 @@ def _commands(service: BatchService) -> Iterator[None]:
     if connection is None or service.settings.amqp_url is None:
         yield
         return
-    from actors.commands.consumer import CommandConsumers, own_process
-    from actors.commands.handler import CommandHandler
+    from actors.rabbitmq.consumer import CommandConsumers, own_process
+    from actors.rabbitmq.handler import CommandHandler
 
     own_process()
     url, stopping = service.settings.amqp_url.get_secret_value(), threading.Event()

@@ -24,8 +24,8 @@ from actors.errors import Conflict, ErrorCode, InvalidRequest, SoraBatchError, S
 from storage.states import BatchStatus
 
 if TYPE_CHECKING:
+    from actors.batch.views import Batch, Job
     from actors.cli.view import BatchView
-    from actors.model import Batch, Job
     from actors.service import BatchService
     from actors.waiting import RunningBatch
 
@@ -150,7 +150,7 @@ class Session:
         if self._output is not None:
             self._output.check()
         if self._simulate:
-            from actors.sora.simulator.films import require_drawing
+            from actors.simulator.films import require_drawing
 
             require_drawing()
         plain = not (self._quiet or sys.stderr.isatty())
@@ -163,7 +163,7 @@ class Session:
             ) as service,
         ):  # fmt: skip
             if not self._verbose:  # what we make ourselves is told as progress
-                logging.getLogger("actors.sora.simulator").setLevel(logging.WARNING)
+                logging.getLogger("actors.simulator").setLevel(logging.WARNING)
             _ = service.provider  # raises where no server is named
             yield service
 

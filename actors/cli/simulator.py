@@ -13,7 +13,7 @@ from actors.cli.options import Verbose, prepare, warn
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from actors.sora.simulator import SimulatorOptions
+    from actors.simulator import SimulatorOptions
 
 
 def simulator(
@@ -47,7 +47,7 @@ def simulator(
     Until Ctrl-C. Its videos are real MP4 files that say that they are simulated.
     """
     prepare(verbose=verbose, default_level="info")
-    from actors.sora.simulator import SimulatorOptions
+    from actors.simulator import SimulatorOptions
 
     limits = parse_latency(latency), parse_rate(rate_limit)
     try:
@@ -102,7 +102,7 @@ async def _until_stopped(options: SimulatorOptions, host: str, port: int) -> Non
     import asyncio
     import signal
 
-    from actors.sora.simulator import Simulator
+    from actors.simulator import Simulator
 
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

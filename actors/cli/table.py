@@ -17,7 +17,7 @@ from actors.logs import UNSAFE
 from storage.states import FINAL_JOB, BatchStatus, JobStatus
 
 if TYPE_CHECKING:
-    from actors.model import Batch, Job
+    from actors.batch.views import Batch, Job
 
 _PROMPT = 40
 _LEAST, _LEAST_BESIDE = 8, 4

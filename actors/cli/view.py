@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from actors.events import Event
-from actors.model import Batch, Job, Progress
+from actors.batch.events import Event
+from actors.batch.views import Batch, Job, Progress
 from storage.states import FINAL_BATCH, FINAL_JOB, IN_FLIGHT_JOB, BatchStatus
 
 _ENOUGH_SECONDS = 2.0

@@ -1,1 +1,1 @@
-"""The Videos API: its client, its wire format, the protocol of submitting, and a simulator."""
+"""The Videos API: its client, its wire format, and the protocol of submitting."""

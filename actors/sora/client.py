@@ -7,10 +7,8 @@ from an exception's class, whether it has left.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -21,122 +19,30 @@ from actors.errors import ErrorCode, Failure, SoraError
 from actors.settings import Settings
 from actors.sora import wire
 from actors.sora.embedded import failed_inside
-from actors.sora.pace import Pace
+from actors.sora.exchange import Accepted, Listed, NoAnswer, Page, Refused, SendForbidden, ServerClock, VideoSpec
+from actors.sora.rate_limiter import RateLimiter
 from actors.sora.upload import Upload, data_url, form_of
 from actors.sora.wire import RemoteVideo
-from storage.clocks import awake_or_not
-from storage.records import ReferenceRecord
 from storage.secrets import basic_auth, masked_url, without_user
 
 PAGE = 100
-_READINGS = 8
 _LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of JSON: some servers put a whole film into it."""
 _LOOK_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
 _FILE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
 
-@dataclass(frozen=True, slots=True)
-class VideoSpec:
-    """What is asked of the server. None: the field is left out."""
-
-    prompt: str
-    model: str | None
-    seconds: int | None
-    size: str | None
-    reference: ReferenceRecord | None = None
-    file_id: str | None = None
-
-    def fields(self) -> dict[str, str]:
-        """The form's text fields."""
-        seconds = None if self.seconds is None else str(self.seconds)
-        given = {"prompt": self.prompt, "model": self.model, "seconds": seconds, "size": self.size}
-        return {name: value for name, value in given.items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The server made a video of it: this id is the one to use from now on, whatever a GET says."""
-
-    video: RemoteVideo
-    remote_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Nothing was made: an answer that proves it, or (`sent` False) not a byte has left."""
-
-    failure: Failure
-    sent: bool
-    retry_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unanswered:
-    """It may have been made: a byte has left, and no answer tells."""
-
-    failure: Failure
-    """Its sentence says what the POST met."""
-    timed_out: bool = False
-    """Whether it was given up: it may still be on its way."""
-
-
-CreateResult = Accepted | Refused | Unanswered
-
-
-class NotNow(Exception):
-    """The guard of a create said that it may no longer be sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of the server's listing."""
-
-    videos: tuple[RemoteVideo, ...]
-    has_more: bool | None
-    """None: the server didn't say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What one page of the listing says of certain videos."""
-
-    videos: tuple[RemoteVideo, ...]
-    last: str | None
-    """The id behind which the next page begins."""
-    has_more: bool | None
-    hint: float | None
-    """The seconds after which the server wants to be asked again."""
-
-
-@dataclass(slots=True)
-class ServerClock:
-    """How far the server's clock is ahead of `awake_or_not`, learned from its `Date` headers.
-
-    Either machine's clock may be set at any time, or drift for weeks: only the last readings count, and none of them
-    is compared with a clock that can be set.
-    """
-
-    offset: float | None = None
-    """At least so much, it may be a little more: what was made is then not older than it seems."""
-    _readings: deque[float] = field(default_factory=lambda: deque(maxlen=_READINGS))
-
-    def learn(self, date: str | None) -> None:
-        """Read a `Date` header. It has whole seconds, cut off, and took a while to come."""
-        at = wire.http_date(date)
-        if at is not None:
-            self._readings.append(at - awake_or_not())
-            self.offset = min(self._readings)
+CreateResult = Accepted | Refused | NoAnswer
 
 
 class SoraClient:
     """Two sessions on the I/O loop: one for creates, one for everything that may be repeated."""
 
-    def __init__(self, settings: Settings, base_url: str, pace: Pace) -> None:
+    def __init__(self, settings: Settings, base_url: str, rate_limiter: RateLimiter) -> None:
         self._base, self._place = without_user(base_url), masked_url(base_url)
         self._settings = settings
         self._submit_timeout = settings.sora_submit_timeout.total_seconds()
-        self.pace = pace
+        self.rate_limiter = rate_limiter
         self.clock = ServerClock()
         key, user = settings.api_key, basic_auth(base_url)
         self._secrets = settings.secrets
@@ -172,7 +78,7 @@ class SoraClient:
         Args:
             spec: the video.
             intent_id: sent as `Idempotency-Key`, for the server that honours it.
-            guard: called directly before the first byte leaves; raises `NotNow` to stop it.
+            guard: called directly before the first byte leaves; raises `SendForbidden` to stop it.
         """
         assert self._creates is not None
         body = await self._body(spec, guard)
@@ -196,40 +102,40 @@ class SoraClient:
 
     def _judge(self, response: aiohttp.ClientResponse, body: Any) -> CreateResult:
         self.clock.learn(response.headers.get("Date"))
-        self.pace.key.learn(response.status)
+        self.rate_limiter.key.learn(response.status)
         if 200 <= response.status < 300 and isinstance(body, dict):
             body = {"status": "queued", **body}  # with an id and no word on its status, it has been taken in
         video = wire.parse_video(body)
         if video is not None and video.id:
-            self.pace.answered()
+            self.rate_limiter.answered()
             return Accepted(video, video.id)
         failure = wire.http_failure(response.status, body, "creating the video")
         pause = wire.retry_after(response.headers)
         if failure.code is ErrorCode.RATE_LIMITED:
-            self.pace.rate_limited(pause)
+            self.rate_limiter.rate_limited(pause)
         else:
-            self.pace.answered()
+            self.rate_limiter.answered()
         location = self._secrets.mask(response.headers.get("Location", ""))
         moved = wire.redirected(response.status, location, f"{self._base}/videos")
         if moved is not None:
             return Refused(moved, sent=True)
         if response.status not in wire.REFUSALS:
-            return Unanswered(failure)
+            return NoAnswer(failure)
         if response.status in (404, 405):
             failure = Failure(failure.code, f"{self._place} has no Videos API: {failure.message}", failure.detail)
         return Refused(failure, sent=True, retry_after=pause)
 
     def _not_sent(self, error: Exception) -> Refused:
-        self.pace.no_answer()
+        self.rate_limiter.no_answer()
         text = f"{self._place} can't be reached: {self.words(error)}"
         return Refused(Failure(ErrorCode.NETWORK, text), sent=False)
 
-    def _unanswered(self, error: Exception, *, timed_out: bool) -> Unanswered:
-        self.pace.no_answer()
+    def _unanswered(self, error: Exception, *, timed_out: bool) -> NoAnswer:
+        self.rate_limiter.no_answer()
         words = self.words(error)
         if isinstance(error, TimeoutError) and not str(error).strip():
             words = f"it took longer than {self._submit_timeout:g} s (SORA_SUBMIT_TIMEOUT)"
-        return Unanswered(Failure(ErrorCode.NETWORK, f"no answer: {words}"), timed_out)
+        return NoAnswer(Failure(ErrorCode.NETWORK, f"no answer: {words}"), timed_out)
 
     async def _body(self, spec: VideoSpec, guard: Callable[[], None]) -> Upload:
         if self._settings.sora_request_format == "multipart":
@@ -309,14 +215,14 @@ class SoraClient:
 
         Args:
             remote_id: the video.
-            guard: called directly before the first byte leaves; raises `NotNow` to stop it.
+            guard: called directly before the first byte leaves; raises `SendForbidden` to stop it.
             seconds: how long an answer is waited for.
 
         Returns:
             The status of the answer, the seconds that it asks to wait, and its body.
 
         Raises:
-            NotNow: as the guard says, or no connection came about; nothing was sent.
+            SendForbidden: as the guard says, or no connection came about; nothing was sent.
             SoraError: no answer came.
         """
         sent = False
@@ -343,16 +249,16 @@ class SoraClient:
             ):
                 body = self._read(await _body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self.pace.no_answer()
+            self.rate_limiter.no_answer()
             if not sent:
-                raise NotNow(f"the server can't be reached: {self.words(error)}") from error
+                raise SendForbidden(f"the server can't be reached: {self.words(error)}") from error
             raise _network(f"DELETE {path} got no answer: {self.words(error)}") from error
-        self.pace.key.learn(response.status)
+        self.rate_limiter.key.learn(response.status)
         pause = wire.retry_after(response.headers)
         if response.status == 429:
-            self.pace.rate_limited(pause)
+            self.rate_limiter.rate_limited(pause)
         else:
-            self.pace.answered()
+            self.rate_limiter.answered()
         return response.status, pause, body
 
     def content(self, remote_id: str, *, anew: bool = False) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
@@ -376,16 +282,16 @@ class SoraClient:
     async def _file(
         self, url: str, headers: dict[str, str], *, anew: bool = False
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        await self.pace.turn()
+        await self.rate_limiter.turn()
         asked = {**headers, "Accept": "video/*, application/binary, */*"}
         try:
             # aiohttp takes the key off when a redirect leaves the origin.
             response = await self._session(anew=anew).get(url, headers=asked, timeout=_FILE_TIMEOUT)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self.pace.no_answer()
+            self.rate_limiter.no_answer()
             raise self._no_download(error) from error
         if response.status != 429:
-            self.pace.answered()
+            self.rate_limiter.answered()
         # What goes wrong while the caller takes the file in may be the caller's disk: it is not ours to name.
         async with response:
             if response.status != 200 or "json" in response.headers.get("Content-Type", ""):
@@ -407,19 +313,19 @@ class SoraClient:
 
     async def _request(self, method: str, path: str, *, follow: bool, anew: bool = False) -> tuple[int, Any, Any]:
         session = self._session(anew=anew)
-        await self.pace.turn()
+        await self.rate_limiter.turn()
         try:
             async with session.request(
                 method, self._base + path, headers=self._headers, timeout=_LOOK_TIMEOUT, allow_redirects=follow
             ) as response:
                 body = self._read(await _body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self.pace.no_answer()
+            self.rate_limiter.no_answer()
             raise _network(f"{method} {path} got no answer: {self.words(error)}") from error
         self.clock.learn(response.headers.get("Date"))
-        self.pace.key.learn(response.status)
+        self.rate_limiter.key.learn(response.status)
         if response.status != 429:
-            self.pace.answered()
+            self.rate_limiter.answered()
         return response.status, response.headers, body
 
     async def look(self, seconds: float) -> tuple[int, Mapping[str, str], bytes]:
@@ -462,7 +368,7 @@ class SoraClient:
         pause = wire.retry_after(headers)
         failure = wire.http_failure(status, body, what)
         if failure.code is ErrorCode.RATE_LIMITED:
-            self.pace.rate_limited(pause)
+            self.rate_limiter.rate_limited(pause)
         return SoraError(failure, status=status, retry_after=pause)
 
 

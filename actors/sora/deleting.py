@@ -18,10 +18,11 @@ from typing import Any
 
 from actors.errors import SoraError
 from actors.loop import IOLoop
-from actors.sora.client import NotNow, SoraClient
+from actors.sora.client import SoraClient
+from actors.sora.exchange import SendForbidden
 from actors.sora.wire import Phase
 from storage.changes import Storage
-from storage.clocks import awake_or_not
+from storage.clocks import boottime
 from storage.database import DatabaseError
 from storage.deletes import Owed
 from storage.providers import key_of, server_of
@@ -114,7 +115,7 @@ class DeleteSender:
         self._out.discard(owed.submission.id)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            logger.error("a DELETE failed", extra={**_about(owed), "error": self._storage.database.told(error)})
+            logger.error("a DELETE failed", extra={**_about(owed), "error": self._storage.database.describe(error)})
         self._woken.set()
 
     async def _try(self, owed: Owed) -> None:
@@ -134,13 +135,13 @@ class DeleteSender:
             if video.phase is not Phase.WORKING:
                 await self._end(owed, f"not deleted: it is {video.status} already")
                 return
-        await self._client.pace.turn()
+        await self._client.rate_limiter.turn()
         self._out.add(submission.id)
         own_key = (submission.key_fingerprint or "") == self._key
         claim, submission_id = self._storage.deletes.claim, submission.id
 
         def write() -> tuple[DeleteRecord | None, float]:
-            return claim(submission_id, own_key=own_key, seconds=_OUT_SECONDS), awake_or_not() + SEND_WINDOW
+            return claim(submission_id, own_key=own_key, seconds=_OUT_SECONDS), boottime() + SEND_WINDOW
 
         before, send_before = await self._io.outcome(self._recorder.write(write))
         if before is not None:
@@ -148,14 +149,14 @@ class DeleteSender:
 
     async def _send(self, owed: Owed, *, own_key: bool, send_before: float) -> None:
         def guard() -> None:
-            if awake_or_not() > send_before:
-                raise NotNow("the DELETE was not sent within 2 s of its record")
+            if boottime() > send_before:
+                raise SendForbidden("the DELETE was not sent within 2 s of its record")
 
         assert owed.submission.remote_id is not None
         tries = owed.delete.tries + 1
         try:
             status, pause, body = await self._client.delete(owed.submission.remote_id, guard, ANSWER_SECONDS)
-        except NotNow as error:
+        except SendForbidden as error:
             why = f"not sent yet: {error}"
             await self._note(lambda storage: storage.deletes.not_sent(owed.delete, self._pause(owed), why))
             return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
 
-from actors.sora.client import VideoSpec
+from actors.sora.exchange import VideoSpec
 from actors.sora.wire import RemoteVideo
 
 BEFORE = 600.0

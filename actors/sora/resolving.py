@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from actors.course import request_digest
+from actors.batch.run import request_digest
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.loop import IOLoop
 from actors.settings import Settings
-from actors.sora.client import SoraClient, VideoSpec
+from actors.sora.client import SoraClient
+from actors.sora.exchange import VideoSpec
 from actors.sora.matching import (
     ANSWERED_WITHIN,
     BEFORE,
@@ -28,10 +29,10 @@ from actors.sora.matching import (
     pair,
     reused,
 )
-from actors.sora.outcomes import SEND_WINDOW, Bound, NotPaid, Outcome, Unknown, known
+from actors.sora.outcomes import SEND_WINDOW, Bound, Finding, NotPaid, Outcome, Unknown, known
 from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
-from storage.clocks import awake_or_not
+from storage.clocks import boottime
 from storage.owners import is_dead, this_host
 from storage.providers import key_of, server_of
 from storage.recorder import Recorder
@@ -48,18 +49,6 @@ _NO_WHOLE = (
     "set SORA_LISTING=whole, if one store is behind this address, and a listing can prove that nothing was made "
     "(replicas that each list their own videos: leave it)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a reading of the listing says of one intent: its outcome, or why there is none yet."""
-
-    outcome: Outcome | None
-    why: str = ""
-    tried: bool = False
-    """It might have proved something."""
-    final: bool = False
-    """No later reading will tell more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +228,7 @@ class Resolver:
             return await self._io.outcome(self._recorder.write(partial(self._match, asked, listing)))
 
     def _window(self, asked: Mapping[str, SubmissionRecord]) -> _Window:
-        asked_at = awake_or_not()
+        asked_at = boottime()
         began_at = self._storage.database.now()
         return _Window(min(intent.intended_at for intent in asked.values()) - BEFORE, began_at, asked_at)
 
@@ -263,11 +252,11 @@ class Resolver:
         offset = self._client.clock.offset
         ahead = 0.0 if offset is None else offset + window.asked_at - window.began_at
         skew = SEND_WINDOW + (_UNKNOWN_SKEW if offset is None else _KNOWN_SKEW)
-        began = awake_or_not()
+        began = boottime()
         videos, complete = await self._pages(window.since + ahead)
         return Listing(
             tuple(videos), since=window.since, complete=complete, began_at=window.began_at,
-            took=awake_or_not() - began, ahead=ahead, skew=skew,
+            took=boottime() - began, ahead=ahead, skew=skew,
         )  # fmt: skip
 
     async def _pages(self, since: float) -> tuple[list[RemoteVideo], bool]:

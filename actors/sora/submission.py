@@ -13,17 +13,18 @@ from collections.abc import Callable
 
 import peewee
 
-from actors.deletes import owe_delete_of_cancelled
+from actors.batch.deletes import owe_delete_of_cancelled
 from actors.errors import ErrorCode, Failure
 from actors.loop import IOLoop
 from actors.settings import Settings
-from actors.sora.client import Accepted, NotNow, Refused, SoraClient, Unanswered, VideoSpec
+from actors.sora.client import SoraClient
+from actors.sora.exchange import Accepted, NoAnswer, Refused, SendForbidden, VideoSpec
 from actors.sora.outcomes import SEND_WINDOW, Bound, NotPaid, Outcome, Unknown, known
 from actors.sora.resolving import Resolver
 from actors.sora.told_ids import bind_told
 from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
-from storage.clocks import awake_or_not
+from storage.clocks import boottime
 from storage.recorder import Recorder
 from storage.records import SubmissionRecord
 from storage.states import SubmissionState
@@ -41,7 +42,7 @@ class LeaseMargin:
     @property
     def trusted(self) -> bool:
         """Whether a POST may go out at this moment."""
-        return awake_or_not() <= self.trusted_until
+        return boottime() <= self.trusted_until
 
 
 class Submitter:
@@ -116,7 +117,7 @@ class Submitter:
                 state = SubmissionState.REFUSED if sent else SubmissionState.NOT_SENT
                 await self._settle(intent.id, state, failure)
                 return NotPaid(state, failure)
-            case Unanswered(failure, timed_out):
+            case NoAnswer(failure, timed_out):
                 unanswered = self._storage.submissions.unanswered
                 met = failure.message
                 await self._io.outcome(self._recorder.write(lambda: unanswered(intent.id, met, timed_out=timed_out)))
@@ -124,11 +125,11 @@ class Submitter:
 
     def _guard(self, intent: SubmissionRecord, send_before: float) -> Callable[[], None]:
         def guard() -> None:
-            now = awake_or_not()
+            now = boottime()
             if now > send_before:
-                raise NotNow(f"the POST was not sent: its {SEND_WINDOW:g} s had passed")
+                raise SendForbidden(f"the POST was not sent: its {SEND_WINDOW:g} s had passed")
             if now > self._lease.trusted_until:
-                raise NotNow("the POST was not sent: this process can't be sure to own the batch any more")
+                raise SendForbidden("the POST was not sent: this process can't be sure to own the batch any more")
             self.on_left(intent.batch_id, intent.id)
 
         return guard

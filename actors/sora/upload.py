@@ -19,7 +19,7 @@ from typing import Any
 
 import aiohttp
 
-from storage.clocks import awake_or_not
+from storage.clocks import boottime
 from storage.records import ReferenceRecord
 
 _BLOCK, _LAST = 65_536, 4096
@@ -59,7 +59,7 @@ class Upload(aiohttp.Payload):
     @property
     def overdue(self) -> bool:
         """Whether its time is up, suspended time included."""
-        return self._until is not None and awake_or_not() > self._until
+        return self._until is not None and boottime() > self._until
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """The body as a text."""
@@ -76,7 +76,7 @@ class Upload(aiohttp.Payload):
         except Exception as error:
             self.stopped = error
             raise
-        self._until = awake_or_not() + self._longest
+        self._until = boottime() + self._longest
         size = len(self._content)
         if size <= _LAST:  # a new connection takes so much at once
             await writer.write(self._content)

@@ -14,7 +14,7 @@ import pykka
 import pytest
 
 from actors.errors import ServiceClosed
-from actors.loop import Gathered, IOLoop, LoopActor, tell
+from actors.loop import Coalescer, IOLoop, LoopActor, tell
 
 PATIENCE = 10
 
@@ -346,7 +346,7 @@ class Desk:
 
 
 async def several(desk, *items):
-    gathered = Gathered(desk.work)
+    gathered = Coalescer(desk.work)
     tasks = [asyncio.ensure_future(gathered.do(item)) for item in items[:1]]
     await desk.begun.wait()
     tasks += [asyncio.ensure_future(gathered.do(item)) for item in items[1:]]
@@ -368,7 +368,7 @@ def test_what_comes_while_a_group_is_worked_on_is_the_next_group():
 def test_as_many_groups_are_worked_on_as_may_be():
     async def scenario():
         desk = Desk()
-        gathered = Gathered(desk.work, groups=2)
+        gathered = Coalescer(desk.work, groups=2)
         tasks = []
         for item in ("a", "b", "c", "d"):
             tasks.append(asyncio.ensure_future(gathered.do(item)))
@@ -409,7 +409,7 @@ def test_one_that_is_given_up_is_left_out():
 def test_one_that_is_given_up_while_it_is_worked_on_is_told_of():
     async def scenario():
         desk, unclaimed = Desk(), []
-        gathered = Gathered(desk.work, unclaimed=unclaimed.append)
+        gathered = Coalescer(desk.work, unclaimed=unclaimed.append)
         tasks = [asyncio.ensure_future(gathered.do("a")), asyncio.ensure_future(gathered.do("b"))]
         await desk.begun.wait()
         tasks[1].cancel()
@@ -425,7 +425,7 @@ def test_one_that_is_given_up_while_it_is_worked_on_is_told_of():
 def test_nobody_waits_behind_what_is_worked_on_alone():
     async def scenario():
         desk = Desk()
-        gathered = Gathered(desk.work)
+        gathered = Coalescer(desk.work)
         alone = asyncio.ensure_future(gathered.do_alone("large"))
         await desk.begun.wait()
         together = [asyncio.ensure_future(gathered.do(item)) for item in ("a", "b")]
@@ -445,7 +445,7 @@ def test_work_that_fails_as_a_whole_is_told_to_each_and_the_next_is_done():
         raise OSError("disk full")
 
     async def scenario():
-        gathered = Gathered(fail)
+        gathered = Coalescer(fail)
         for _ in range(2):
             with pytest.raises(OSError, match="disk full"):
                 await gathered.do("a")

@@ -24,7 +24,7 @@ from typing import Any
 
 import pika
 
-from actors.broker import topology
+from actors.rabbitmq import topology
 from tests.servers.rabbitmq import RabbitMQ
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from actors.events import EventName, batch_event, job_event
+from actors.batch.events import EventName, batch_event, job_event
 from storage.changes import Storage
 from storage.records import BatchRecord, EventRecord, JobRecord
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus

@@ -13,7 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from actors.model import Batch
+from actors.batch.views import Batch
 from actors.service import BatchService
 from tests.benchmarks.databases import KINDS, empty_database
 from tests.benchmarks.serving import Serving

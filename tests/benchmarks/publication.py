@@ -23,9 +23,9 @@ from typing import Any
 
 import pika
 
-from actors.broker import topology
-from actors.broker.connection import Connection, State
-from actors.broker.publisher import EventPublisher, properties_of
+from actors.rabbitmq import topology
+from actors.rabbitmq.connection import Connection, State
+from actors.rabbitmq.publisher import EventPublisher, properties_of
 from storage.changes import Storage
 from storage.database import Database
 from storage.recorder import Recorder

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.model import Batch
+from actors.batch.views import Batch
 from actors.service import BatchService
 from tests.integration.support import (
     PATIENCE,

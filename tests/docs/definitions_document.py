@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from actors.broker import topology
+from actors.rabbitmq import topology
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "rabbitmq-definitions.json"
 

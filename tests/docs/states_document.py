@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from actors.lifecycle import BATCH_MOVES, JOB_MOVES, BatchMove, JobMove
+from actors.batch.transitions import BATCH_MOVES, JOB_MOVES, BatchMove, JobMove
 from storage.states import (
     FINAL_BATCH,
     FINAL_JOB,
@@ -39,7 +39,7 @@ _OBVIOUS = {
 _INTRODUCTION = """\
 # The states of a batch, a job and a submission
 
-Printed from the tables of the state machine (`actors/lifecycle.py`, `storage/states.py`) by
+Printed from the tables of the state machine (`actors/batch/transitions.py`, `storage/states.py`) by
 `python -m tests.docs.states_document`; a test fails when this document is stale.
 
 A pair of a state and a move leads to a state. Where the tables below have `-`, the move is refused: nothing changes.
@@ -115,14 +115,14 @@ def _arrows(states: type[StrEnum], moves: Moves) -> Iterator[tuple[tuple[str, st
     """The moves between each two states; a self-loop is a duplicate, and not drawn."""
     arrows: dict[tuple[str, str], list[str]] = {}
     for (before, move), after in moves.items():
-        if after is not None and after is not before:
+        if after is not before:
             arrows.setdefault((before, after), []).append(move)
     order = list(states)
     yield from sorted(arrows.items(), key=lambda arrow: [order.index(states(state)) for state in arrow[0]])
 
 
 def _table(states: type[StrEnum], names: type[StrEnum], moves: Moves) -> str:
-    rows = [[f"`{move}`", *(moves[state, move] or "-" for state in states)] for move in names]
+    rows = [[f"`{move}`", *(moves.get((state, move), "-") for state in states)] for move in names]
     return table(["move \\ state", *(f"`{state}`" for state in states)], rows)
 
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from jsonschema import ValidationError
 
-from actors.commands.command import Message, parse
+from actors.rabbitmq.codec import Message, parse
 from tests.docs.asyncapi_document import DOCUMENT, FOLDER, SCHEMAS, files, strict
 from tests.docs.described import check_described
 from tests.javascript.node import node

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pika
 
-from actors.broker import topology
+from actors.rabbitmq import topology
 from tests.docs.described import check_described
 from tests.integration.support import PATIENCE, until
 

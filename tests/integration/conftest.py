@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from actors.broker.connection import Connection
-from actors.commands.consumer import CommandConsumers, own_process
-from actors.commands.handler import CommandHandler
+from actors.rabbitmq.connection import Connection
+from actors.rabbitmq.consumer import CommandConsumers, own_process
+from actors.rabbitmq.handler import CommandHandler
 from actors.service import BatchService
 from tests.integration.application import Application
 from tests.integration.support import Drivers, options_for, settings_from

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.model import Batch
+from actors.batch.views import Batch
 from actors.service import BatchService
 from tests.integration.support import PATIENCE, Drivers, check_files, check_journal, options_for, settings_from, videos
 from tests.provider.client import Provider

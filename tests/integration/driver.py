@@ -32,13 +32,13 @@ import pykka
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from actors.broker.publisher import EventPublisher  # noqa: F401  (what is imported before the fork, no child has to)
-from actors.commands import handler as handling
-from actors.commands.command import Message
-from actors.commands.consumer import CommandConsumers, own_process
-from actors.commands.handler import CommandHandler
 from actors.errors import BatchReleased
 from actors.messages import LetGo, Lost
+from actors.rabbitmq import handler as handling
+from actors.rabbitmq.codec import Message
+from actors.rabbitmq.consumer import CommandConsumers, own_process
+from actors.rabbitmq.handler import CommandHandler
+from actors.rabbitmq.publisher import EventPublisher  # noqa: F401  (what is imported before the fork, no child has to)
 from actors.runtime import Runtime  # noqa: F401
 from actors.service import BatchService
 from actors.supervisor import BatchSupervisor

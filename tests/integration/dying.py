@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from actors.batch.views import Batch
 from actors.errors import NotFound
-from actors.model import Batch
 from actors.service import BatchService
 from storage.records import SubmissionRecord
 from tests.integration.crash_points import Operation

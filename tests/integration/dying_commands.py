@@ -8,9 +8,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from actors.broker.connection import Connection
-from actors.commands.consumer import CommandConsumers, own_process
-from actors.commands.handler import CommandHandler
+from actors.rabbitmq.connection import Connection
+from actors.rabbitmq.consumer import CommandConsumers, own_process
+from actors.rabbitmq.handler import CommandHandler
 from actors.service import BatchService
 from tests.integration.application import Application, Received
 from tests.integration.crash_points import Operation

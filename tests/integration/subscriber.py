@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import pika
 
-from actors.broker.topology import EVENTS
+from actors.rabbitmq.topology import EVENTS
 from actors.service import BatchService
 from tests.integration.support import PATIENCE
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from actors.model import Batch
+from actors.batch.views import Batch
 from actors.service import BatchService
 from actors.settings import Settings
 from tests.provider.client import Provider

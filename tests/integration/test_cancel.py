@@ -13,9 +13,10 @@ import peewee
 import pytest
 from pytest_mock import MockerFixture
 
-from actors import operations
+from actors.batch.cancellation import cancel
+from actors.batch.orphan_files import delete_orphan_files_soon
+from actors.batch.views import CancellationSummary
 from actors.errors import Conflict, NotFound
-from actors.model import CancellationSummary
 from actors.service import BatchService
 from storage.videos import PartFile, VideoFolder
 from tests.builders import a_job, an_intent
@@ -305,9 +306,9 @@ def test_a_neighbour_removes_what_dead_processes_left_of_a_cancelled_batch(
 ) -> None:
     order = {"options": options(), "request": videos(*numbered(3), id="b", concurrency=1), "hit": 2}
     assert drivers.run(**order, label="after rename")["ended"] == -signal.SIGKILL
-    tidy = mocker.patch.object(service, "_tidy")  # whoever cancels it dies before that
+    deletion = mocker.patch.object(service, "_delete_orphan_files")  # whoever cancels it dies before that
     check(service.cancel_batch("b"), total=3, cancelled=2, completed=1)
-    tidy.assert_called_once_with("b")
+    deletion.assert_called_once_with("b")
     (tmp_path / "videos" / "b" / "notes.txt").write_text("a person's")
     (tmp_path / "videos" / "b" / "b-02.frames").mkdir()  # can't be removed as a file is
     assert len(files(tmp_path)) == 3
@@ -335,8 +336,8 @@ def test_a_cancellation_that_comes_to_nothing_removes_no_file(service: BatchServ
             raise peewee.OperationalError("database is locked")
 
     recorder.read(lambda: busy.wait(PATIENCE))  # what comes meanwhile is one group
-    cancelling = recorder.write(lambda: operations.cancel(storage, "b", None, service.now()), patience=0.0)
-    operations.tidy_soon(recorder, storage, folder, "b")
+    cancelling = recorder.write(lambda: cancel(storage, "b", None, service.now()), patience=0.0)
+    delete_orphan_files_soon(recorder, storage, folder, "b")
     after = recorder.write(stumble)
     busy.set()
     after.result(PATIENCE)

@@ -18,9 +18,9 @@ import pika
 import pytest
 
 from actors import AsyncBatchClient, BatchClient, Conflict, InvalidRequest, NotFound, SettingsError, Unanswered
-from actors.broker import topology
-from actors.client.line import Line, Order
-from actors.events import Event
+from actors.batch.events import Event
+from actors.rabbitmq import topology
+from actors.rabbitmq.client.rpc import OutgoingCommand, RpcConnection
 from actors.service import BatchService
 from tests.integration.application import Application
 from tests.integration.support import check_paid_once, numbered, until, videos
@@ -122,16 +122,16 @@ def test_the_same_command_is_sent_again_when_the_connection_was_lost(
     serving: BatchService, client: BatchClient, mocker: Any
 ) -> None:
     """It was taken, and its answer was lost with the connection."""
-    original, sent = Line.send, list[str]()
+    original, sent = RpcConnection.send, list[str]()
 
-    def send(line: Line, order: Order) -> None:
+    def send(line: RpcConnection, order: OutgoingCommand) -> None:
         original(line, order)
         sent.append(order.id)
         if len(sent) == 1:
             line.close()
             raise pika.exceptions.StreamLostError("cut")
 
-    mocker.patch("actors.client.line.Line.send", send)
+    mocker.patch("actors.rabbitmq.client.rpc.RpcConnection.send", send)
     batch_id = client.create(videos("A lake"))
     assert sent == [sent[0]] * 2
     assert [batch.id for batch in serving.list_batches()] == [batch_id]

@@ -198,7 +198,7 @@ def test_every_method_of_a_closed_service_says_so(here: dict[str, Any]) -> None:
 
 RACE = """
 outcomes = collections.Counter()
-for name, side in [(n, s) for n in ("_started", "_want", "_write", "_run", "_ended") for s in ("before", "after")]:
+for name, side in [(n, s) for n in ("_started", "_apply", "_write", "_run", "_ended") for s in ("before", "after")]:
     service = service_of()
     service.create_batch({"id": f"{side}{name}", "videos": [{"prompt": f"{side}{name}: x"}]})
     passed = threading.Event()

@@ -12,9 +12,9 @@ from typing import Any
 import pika
 import pytest
 
-from actors.broker import topology
-from actors.commands.command import Message
-from actors.commands.handler import Unreadable
+from actors.rabbitmq import topology
+from actors.rabbitmq.codec import Message
+from actors.rabbitmq.handler import Unreadable
 from actors.service import BatchService
 from tests.integration.application import Application
 from tests.integration.support import PATIENCE, check_journal, check_paid_once, numbered, until, videos

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from actors.model import Batch
+from actors.batch.views import Batch
 from actors.service import BatchService
 from tests.integration.support import PATIENCE, Drivers, check_files, check_journal, check_paid_once, numbered, videos
 from tests.provider.client import Provider

@@ -9,10 +9,10 @@ import pika
 import pytest
 
 from actors import BatchClient, BatchService
-from actors.broker import topology
 from actors.cli.checks import rabbitmq as look
-from actors.commands.consumer import CommandConsumers
-from actors.commands.handler import CommandHandler
+from actors.rabbitmq import topology
+from actors.rabbitmq.consumer import CommandConsumers
+from actors.rabbitmq.handler import CommandHandler
 from actors.settings import Settings
 from tests.docs.definitions_document import document
 from tests.integration.support import until, videos

@@ -50,7 +50,7 @@ the call, and need none.)"""
 def _quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is logged of it is what these tests are about."""
     caplog.set_level("CRITICAL")
-    monkeypatch.setattr("actors.production._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
 
 
 def generating(service: BatchService, count: int) -> Callable[[], bool]:
@@ -157,7 +157,7 @@ def test_a_post_that_is_answered_while_there_is_no_room_is_bound(provider: Provi
 def test_a_batch_that_finds_no_room_is_not_created(
     service: BatchService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.service._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("actors.reading.ANSWER_SECONDS", 0.2)
     full, request = Full(service), videos("a cat", id="b", metadata={"notes": "x" * 60_000})
     with pytest.raises(StorageError, match="make room on its disk") as caught:
         service.create_batch(request)

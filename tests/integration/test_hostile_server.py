@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from actors.model import Batch
+from actors.batch.views import Batch
 from actors.service import BatchService
 from tests.integration.support import PATIENCE, until, videos
 
@@ -111,7 +111,7 @@ def service(
     hostile: Hostile, start_service: Start, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> BatchService:
     """Where no look ever tells anything, it is given up soon."""
-    monkeypatch.setattr("actors.production._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
     route = getattr(request.node, "callspec", None) and request.node.callspec.params.get("route")
     return start_service(
         openai_base_url=hostile.base_url,
@@ -175,7 +175,7 @@ def test_an_answer_that_grows_when_it_is_unpacked_takes_no_more_memory(
 def test_a_file_that_never_ends_ends_its_job_and_leaves_nothing(
     hostile: Hostile, service: BatchService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.production._LARGEST_FILE", 3_000_000)
+    monkeypatch.setattr("actors.video.task._LARGEST_FILE", 3_000_000)
     hostile.content = Endless(head(headers={"Content-Type": "video/mp4"}) + FILM)
     batch = make(service)
     assert code(batch) == "download_failed"

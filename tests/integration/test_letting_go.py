@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
+from actors.batch.views import Batch
 from actors.dispatcher import Dispatcher
 from actors.errors import BatchReleased, SettingsError, SoraBatchError
-from actors.model import Batch
 from actors.service import BatchService
 from actors.sora.client import SoraClient
 from actors.supervisor import BatchSupervisor
@@ -97,6 +97,8 @@ def test_what_others_asked_for_stays_wanted(
         drivers.run(options=options(), request=request, label="after look")
     running = service.process_batch("b") if how == "process" else service.resume_batches()[0]
     provider.wait(accepted=1)
+    runtime = service._started()
+    until(lambda: ownership(tmp_path)[0] == runtime._owner.id)
     service.let_go("b")
     with pytest.raises(BatchReleased):
         running.result(PATIENCE)

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import openai
 import pytest
 
-from actors.sora.simulator import SimulatorOptions, simulator_in_thread
+from actors.simulator import SimulatorOptions, simulator_in_thread
 
 # The SDK warns that the hosted API is gone; the protocol is not.
 pytestmark = [

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from actors.batch.views import Batch
 from actors.cli.app import app
 from actors.errors import Conflict, SoraError
-from actors.model import Batch
 from actors.service import BatchService
 from tests.integration.support import PATIENCE, check_files, check_journal, check_paid_once, numbered, videos
 from tests.provider.client import Provider
@@ -20,7 +20,7 @@ FILM = {"Content-Type": "video/mp4"}
 
 @pytest.fixture(autouse=True)
 def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.production._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
 
 
 def made(service: BatchService, count: int = 2) -> Batch:

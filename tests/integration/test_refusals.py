@@ -10,13 +10,13 @@ import pika
 import pytest
 
 from actors import BatchClient, BatchService, Unanswered
-from actors.broker import topology
-from actors.broker.connection import Connection
-from actors.broker.refusals import Attempts, Standing
 from actors.cli.checks import Check
 from actors.cli.checks import rabbitmq as look
-from actors.commands.consumer import CommandConsumers, own_process
-from actors.commands.handler import CommandHandler
+from actors.rabbitmq import topology
+from actors.rabbitmq.connection import Connection
+from actors.rabbitmq.consumer import CommandConsumers, own_process
+from actors.rabbitmq.handler import CommandHandler
+from actors.rabbitmq.refusals import Attempts, Standing
 from actors.settings import Settings
 from tests.integration.support import check_paid_once, until, videos
 from tests.provider.client import Provider

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from actors.broker import topology
 from actors.cli.remote import QUEUED
+from actors.rabbitmq import topology
 from actors.service import BatchService
 from tests.integration.application import Application
 from tests.integration.support import PATIENCE, ROOT, check_paid_once, numbered, until, videos

@@ -16,10 +16,10 @@ from urllib.parse import quote, urlsplit
 import psycopg
 import pytest
 
-from actors import references
+from actors.batch import references
+from actors.batch.references import load_reference
 from actors.cli.checks import server as server_check
 from actors.errors import InvalidRequest
-from actors.references import load_reference
 from actors.service import BatchService
 from tests.integration.support import PATIENCE, ROOT, settings_from, until, videos
 from tests.provider.client import Provider
@@ -40,7 +40,7 @@ _CONTROL = re.compile("[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f\u061c\u200e\u200f\u202
 
 @pytest.fixture(autouse=True)
 def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.production._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actors.course import POISON_DEATHS
+from actors.batch.run import POISON_DEATHS
 from actors.service import BatchService
 from storage.changes import Storage
 from storage.database import Database
@@ -205,15 +205,15 @@ def test_a_batch_that_waited_for_a_place_in_processes_that_died_is_made(
 DEADLY = """
 import os, signal
 from actors.cli.app import main
-from actors.production import Production
-run = Production.run
+from actors.video.task import VideoTask
+run = VideoTask.run
 
 def dying(self):
     if self._job.batch_id == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
     return run(self)
 
-Production.run = dying
+VideoTask.run = dying
 main()
 """
 

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
+from actors.batch.views import Batch
 from actors.errors import Conflict
 from actors.loop import IOLoop
-from actors.model import Batch
 from actors.service import BatchService
-from actors.sora.client import SoraClient, VideoSpec
-from actors.sora.pace import Pace
+from actors.sora.client import SoraClient
+from actors.sora.exchange import VideoSpec
+from actors.sora.rate_limiter import RateLimiter
 from actors.sora.submission import LeaseMargin, NotPaid, Submitter
 from storage.changes import Storage
-from storage.clocks import awake_or_not
+from storage.clocks import boottime
 from storage.database import Database
 from storage.recorder import Recorder
 from storage.states import SubmissionState
@@ -577,11 +578,11 @@ def test_how_long_a_server_is_tried_that_never_answered(
     runtime = service._started()
     if serves:
         service.serve()
-    pace = runtime._tools.client.pace
-    assert pace.patience == patience
-    assert pace.given_up(1e9) is (patience < math.inf)
-    pace.answered()
-    assert not pace.given_up(1e9)
+    rate_limiter = runtime._tools.client.rate_limiter
+    assert rate_limiter.patience == patience
+    assert rate_limiter.given_up(1e9) is (patience < math.inf)
+    rate_limiter.answered()
+    assert not rate_limiter.given_up(1e9)
 
 
 def test_a_serve_waits_for_a_server_that_was_never_there(
@@ -590,7 +591,7 @@ def test_a_serve_waits_for_a_server_that_was_never_there(
     """Ever less often, one video at a time, and it says so once."""
     provider.kill()
     service = start_service()
-    service._started()._tools.client.pace.patience = 0.1  # what a `run` would give it
+    service._started()._tools.client.rate_limiter.patience = 0.1  # what a `run` would give it
     service.serve()
     names = ["a", "b", "c"]
     for name in names:
@@ -708,12 +709,12 @@ def test_a_post_whose_time_has_passed_does_not_go_out(
 ) -> None:
     """A process that was suspended may not own the batch any more; and a look at the listing counts on the window."""
     settings, lease, intent = settings_from(options()), LeaseMargin(), an_intent()
-    send_before = awake_or_not() + (-0.001 if late == "window" else 60.0)
-    lease.trusted_until = awake_or_not() + (-0.001 if late == "lease" else 60.0)
+    send_before = boottime() + (-0.001 if late == "window" else 60.0)
+    lease.trusted_until = boottime() + (-0.001 if late == "lease" else 60.0)
     io, recorder = IOLoop(), Recorder(database)
 
     async def submit() -> Any:
-        async with SoraClient(settings, provider.base_url, Pace(None)) as client:
+        async with SoraClient(settings, provider.base_url, RateLimiter(None)) as client:
             submitter = Submitter(
                 io, client, storage, recorder, settings, provider=PROVIDER, owner_id="us", lease=lease
             )

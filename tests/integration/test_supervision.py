@@ -7,14 +7,14 @@ import pykka
 import pytest
 from pytest_mock import MockerFixture
 
-from actors import places
-from actors.course import Course
+from actors.batch.run import BatchRun
 from actors.dispatcher import Dispatcher
 from actors.errors import SoraBatchError
 from actors.messages import Completed, Failed, SupervisorEnded, SupervisorLost, Withdrawn
-from actors.production import Production
 from actors.service import BatchService
 from actors.supervisor import BatchSupervisor
+from actors.video import admission
+from actors.video.task import VideoTask
 from actors.worker import VideoWorker
 from storage.changes import Changes, Storage
 from storage.videos import PartFile
@@ -61,7 +61,7 @@ def first(times: int, prompt: str = "") -> Callable[..., bool]:
     """Say yes to the first few productions of a prompt."""
     seen = [0]
 
-    def when(production: Production) -> bool:
+    def when(production: VideoTask) -> bool:
         if prompt not in production._job.prompt:
             return False
         seen[0] += 1
@@ -70,11 +70,11 @@ def first(times: int, prompt: str = "") -> Callable[..., bool]:
     return when
 
 
-def mortal_run(mocker: MockerFixture, when: Callable[[Production], bool], *, late: bool = False) -> list[int]:
+def mortal_run(mocker: MockerFixture, when: Callable[[VideoTask], bool], *, late: bool = False) -> list[int]:
     """Have workers die of a production: before it, or (`late`) after it made everything."""
-    original, deaths = Production.run, [0]
+    original, deaths = VideoTask.run, [0]
 
-    async def run(self: Production) -> Completed | Failed | Withdrawn:
+    async def run(self: VideoTask) -> Completed | Failed | Withdrawn:
         doomed = when(self)
         report = None if doomed and not late else await original(self)
         if doomed:
@@ -83,7 +83,7 @@ def mortal_run(mocker: MockerFixture, when: Callable[[Production], bool], *, lat
         assert report is not None
         return report
 
-    mocker.patch.object(Production, "run", run)
+    mocker.patch.object(VideoTask, "run", run)
     return deaths
 
 
@@ -109,7 +109,7 @@ def test_a_worker_that_dies_is_replaced(
 def test_workers_that_die_before_their_post_keep_no_place(
     provider: Provider, start_service: Start, mocker: MockerFixture
 ) -> None:
-    mocker.patch.object(places, "STARTS", 4)
+    mocker.patch.object(admission, "STARTS", 4)
     service = start_service()
     image = "data:image/png;base64,iVBORw0KGgo="
     request = {"videos": [{"prompt": f"a {number}", "input_reference": image} for number in range(6)]}
@@ -176,7 +176,7 @@ def test_a_supervisor_that_dies_is_started_again_from_storage(
         hits[0] += 1
         return hits[0] == hit
 
-    deaths = dies(mocker, Course, "report", the_one)
+    deaths = dies(mocker, BatchRun, "report", the_one)
     service.create_batch(videos(*numbered(6), id="b", concurrency=2))
     final = service.process_batch("b").result(PATIENCE)
     assert deaths == [1]
@@ -226,7 +226,7 @@ def test_a_step_that_can_not_be_recorded_does_not_hang_the_batch(
 
 
 def test_one_batchs_supervisor_dies_alone(provider: Provider, service: BatchService, mocker: MockerFixture) -> None:
-    dies(mocker, Course, "report", lambda course, *_: course.batch.id == "doomed")
+    dies(mocker, BatchRun, "report", lambda run, *_: run.batch.id == "doomed")
     service.create_batch(videos(*numbered(3, "d"), id="doomed"))
     service.create_batch(videos(*numbered(6, "f"), id="fine", concurrency=2))
     doomed, fine = service.process_batch("doomed"), service.process_batch("fine")

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from actors.model import Batch
+from actors.batch.views import Batch
 from actors.service import BatchService
 from actors.sora.told_ids import bind_told
 from storage.states import SubmissionState

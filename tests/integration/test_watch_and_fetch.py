@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from actors.batch.views import Batch
 from actors.errors import SettingsError
-from actors.model import Batch
 from actors.service import BatchService
 from tests.integration.support import (
     PATIENCE,
@@ -33,7 +33,7 @@ Start = Callable[..., BatchService]
 
 @pytest.fixture(autouse=True)
 def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.production._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
     monkeypatch.setattr("actors.sora.watching._LOST_AFTER", 0.5)
 
 
@@ -260,7 +260,7 @@ def test_a_file_that_another_place_refuses_is_fetched_from_the_server(
 def test_a_video_that_was_made_with_another_key_is_never_lost(
     provider: Provider, start_service: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.production._made_with", lambda _submission: "another key")
+    monkeypatch.setattr("actors.video.task._made_with", lambda _submission: "another key")
     provider.hold()
     service = start_service(sora_video_timeout=2000)
     running = service.process_batch(service.create_batch(videos("a boat")).id)

@@ -20,10 +20,10 @@ import pykka
 import pytest
 
 from actors.aio import AsyncBatchService
+from actors.batch.maintenance import PruneReport
+from actors.batch.views import Batch
 from actors.errors import BatchReleased, Conflict, InvalidRequest, NotFound, SoraBatchError
-from actors.model import Batch
 from actors.service import BatchService
-from actors.upkeep import PruneReport
 from tests.integration.support import (
     PATIENCE,
     ROOT,

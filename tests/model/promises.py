@@ -23,10 +23,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from actors import operations
+from actors.batch.cancellation import cancel
+from actors.batch.events import Event
+from actors.batch.retrying import retry
+from actors.batch.update import derived_counts
 from actors.errors import Conflict, ErrorCode
-from actors.events import Event
-from actors.lifecycle import derived_counts
 from actors.messages import Release
 from storage.states import FINAL_BATCH, FINAL_JOB, LIVE_SUBMISSION, UNRESOLVED, BatchStatus, JobStatus, SubmissionState
 from tests.builders import PROVIDER
@@ -252,7 +253,7 @@ class Promises(RuleBasedStateMachine):
         batch = self.pick(which, self.world.batches())
         try:
             with self.world.database.begin():
-                summary = operations.cancel(self.world.storage, batch.id, None, CLOCK.now)
+                summary = cancel(self.world.storage, batch.id, None, CLOCK.now)
         except Conflict:
             assert batch.status in FINAL_BATCH - {BatchStatus.CANCELLED}
             return
@@ -272,7 +273,7 @@ class Promises(RuleBasedStateMachine):
         job_ids = None if named is None else [self.pick(named, jobs).id]
         try:
             with self.world.database.begin():
-                tried = operations.retry(
+                tried = retry(
                     self.world.storage, batch.id, PROVIDER, job_ids=job_ids, changes={}, changed_references=[],
                     pay_again=pay_again, at=CLOCK.now,
                 ).job_ids  # fmt: skip

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.errors import ErrorCode, Failure, SoraError
-from actors.sora.client import Accepted, Listed, NotNow, Page, Refused, ServerClock, Unanswered
-from actors.sora.pace import Pace
+from actors.sora.exchange import Accepted, Listed, NoAnswer, Page, Refused, SendForbidden, ServerClock
+from actors.sora.rate_limiter import RateLimiter
 from actors.sora.wire import http_failure, parse_video
 
 SUBMIT_TIMEOUT, SETTLE = 5.0, 2.0
@@ -113,16 +113,16 @@ class Provider:
             post.answer.set_result(Accepted(video, video.id))
         elif status in REFUSING:
             if status == 429:
-                post.process.client.pace.rate_limited(1.0)
+                post.process.client.rate_limiter.rate_limited(1.0)
             post.answer.set_result(Refused(http_failure(status, {}, "creating the video"), sent=True))
         else:
-            post.answer.set_result(Unanswered(http_failure(status, {}, "creating the video")))
+            post.answer.set_result(NoAnswer(http_failure(status, {}, "creating the video")))
 
     def cut(self, post):
         """The connection breaks. What had left may arrive yet."""
         post.closed_at = min(post.closed_at, self.now)
         if not post.answer.done():
-            post.answer.set_result(Unanswered(Failure(ErrorCode.NETWORK, "no answer")))
+            post.answer.set_result(NoAnswer(Failure(ErrorCode.NETWORK, "no answer")))
 
     def answer_listings(self):
         held, self.held = self.held, []
@@ -174,7 +174,7 @@ class ModelClient:
 
     def __init__(self, process, provider):
         self._process, self._provider = process, provider
-        self.pace, self.clock = Pace(), ServerClock()
+        self.rate_limiter, self.clock = RateLimiter(), ServerClock()
 
     def learn(self):
         """Read a `Date` header."""
@@ -193,7 +193,7 @@ class ModelClient:
                 await post.connected
                 try:
                     guard()
-                except NotNow as error:
+                except SendForbidden as error:
                     return Refused(Failure(ErrorCode.UNAVAILABLE, str(error)), sent=False)
                 provider.leaving(post)
                 post.sent_at = provider.now
@@ -204,11 +204,11 @@ class ModelClient:
         except TimeoutError:
             post.closed_at = provider.now
             if post.sent:
-                return Unanswered(Failure(ErrorCode.NETWORK, "no answer"), timed_out=True)
+                return NoAnswer(Failure(ErrorCode.NETWORK, "no answer"), timed_out=True)
             return Refused(Failure(ErrorCode.NETWORK, "no connection"), sent=False)
 
     async def list_page(self, after):
-        await self.pace.turn()
+        await self.rate_limiter.turn()
         self.learn()
         page = self._provider.page(after)
         if self._provider.slow:
@@ -223,7 +223,7 @@ class ModelClient:
         return Listed(known, page.videos[-1].id if page.videos else None, page.has_more, None)
 
     async def retrieve(self, remote_id, *, anew=False):
-        await self.pace.turn()
+        await self.rate_limiter.turn()
         self.learn()
         return self._provider.look(remote_id), None
 

@@ -17,18 +17,24 @@ import pykka
 import pytest
 import tenacity
 
-from actors import course, dispatcher, operations, places, production, supervisor, worker
-from actors.agenda import Doors
-from actors.course import Rules, request_digest
+from actors import dispatcher, supervisor, worker
+from actors.agenda import DispatcherCallbacks
+from actors.batch import run
+from actors.batch.assignment import Rules
+from actors.batch.creation import NewBatch, create
+from actors.batch.orphan_files import delete_orphan_files_soon
+from actors.batch.run import request_digest
+from actors.batch.start import want
 from actors.dispatcher import LEASE_MARGIN, Dispatcher
 from actors.messages import ClaimAll, WorkerLost
-from actors.places import Places
-from actors.production import Tools
 from actors.settings import Settings
-from actors.sora import pace, resolving, submission, watching
+from actors.sora import rate_limiter, resolving, submission, watching
 from actors.sora.outcomes import SEND_WINDOW
 from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
+from actors.video import admission, task
+from actors.video.admission import Admission
+from actors.video.tools import Tools
 from storage.changes import Storage
 from storage.database import Database
 from storage.states import LIVE_SUBMISSION, SubmissionState
@@ -118,16 +124,16 @@ class Process:
         )  # fmt: skip
         files = Files()
         watcher = Watcher(self.client, world.settings.sora_poll_interval.total_seconds())
-        tidy = partial(operations.tidy_soon, self.recorder, world.storage, files)
+        tidy = partial(delete_orphan_files_soon, self.recorder, world.storage, files)
         tools = Tools(
             self.io, self.client, submitter, watcher, world.storage, self.recorder, world.settings, files, files, tidy
         )  # fmt: skip
-        doors = Doors(
+        doors = DispatcherCallbacks(
             ended=lambda _: None, released=lambda *_: None, closed=Future(), waits={}, died=world.dispatcher_died
         )  # fmt: skip
-        places = Places(None, self.client.pace, self.io.loop)
-        submitter.on_left = places.left
-        self.dispatcher = Dispatcher.start(tools, places, rules, self.owner, lease, doors)
+        admission = Admission(None, self.client.rate_limiter, self.io.loop)
+        submitter.on_left = admission.left
+        self.dispatcher = Dispatcher.start(tools, admission, rules, self.owner, lease, doors)
 
     def tell(self, message):
         self.dispatcher.tell(message)
@@ -210,19 +216,19 @@ class World:
 
     def _patch(self):
         put = self._patches.setattr
-        for module in (dispatcher, places, production, supervisor, pace, submission, watching, tenacity):
+        for module in (dispatcher, admission, task, supervisor, rate_limiter, submission, watching, tenacity):
             put(module, "time", CLOCK)
         for module in (dispatcher, supervisor, submission, resolving):
-            put(module, "awake_or_not", CLOCK.time)
+            put(module, "boottime", CLOCK.time)
         for module in (dispatcher, resolving):
             put(module, "is_dead", lambda owner: any(each.dead for each in self.processes if each.owner.id == owner.id))
         put(resolving, "this_host", lambda: (self.current.owner.host, self.current.owner.boot))
         for module, name in ((dispatcher, "LOOK"), (supervisor, "TICK")):
             put(module, name, TICK)
-        put(production, "_made_with", lambda _submission: "")
+        put(task, "_made_with", lambda _submission: "")
         put(watching, "_LOST_AFTER", 5.0)
         intents = count(1)
-        put(course, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"intent-{next(intents):04d}")))
+        put(run, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"intent-{next(intents):04d}")))
         tell = worker.tell
         load = Dispatcher._load
 
@@ -263,8 +269,8 @@ class World:
         batch = a_batch(batch_id, total=len(prompts), concurrency=concurrency)
         jobs = [a_job(position, batch_id, prompt=prompt) for position, prompt in enumerate(prompts, 1)]
         with self.database.begin():
-            operations.create(self.storage, operations.NewBatch(batch, jobs, []))
-            operations.want(self.storage, batch_id, PROVIDER, None)
+            create(self.storage, NewBatch(batch, jobs, []))
+            want(self.storage, batch_id, PROVIDER, None)
 
     def start(self, host):
         process = Process(self, next(self._numbers), host)

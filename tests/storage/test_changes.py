@@ -3,7 +3,7 @@
 import peewee
 import pytest
 
-from storage.changes import Changes, Outcome
+from storage.changes import Changes, SubmissionOutcome
 from storage.states import BatchStatus, JobStatus, SubmissionState
 from tests.builders import NOON, a_batch, a_job, an_event, an_intent, put
 
@@ -30,7 +30,7 @@ def an_intending_step(**columns):
 def test_a_step_is_written_whole(storage, apply):
     put(storage, a_batch(epoch=1, total=2))
     storage.submissions.intend([an_intent("before", a_job(2))])
-    outcome = Outcome(submission_id="before", state=SubmissionState.REFUSED, note="no")
+    outcome = SubmissionOutcome(submission_id="before", state=SubmissionState.REFUSED, note="no")
     assert apply(an_intending_step(outcomes=(outcome,)))
     assert storage.batches.get("nature").status is BatchStatus.PROCESSING
     assert storage.jobs.of_batch("nature")[0].status is JobStatus.SUBMITTING
@@ -59,7 +59,7 @@ def test_a_step_of_a_batch_that_is_no_more_is_refused(storage, apply):
 def test_an_outcome_and_the_next_intent_of_a_job_share_a_step(storage, apply):
     put(storage, a_batch(epoch=1))
     storage.submissions.intend([an_intent("first")])
-    outcome = Outcome(submission_id="first", state=SubmissionState.ABSENT)
+    outcome = SubmissionOutcome(submission_id="first", state=SubmissionState.ABSENT)
     assert apply(an_intending_step(outcomes=(outcome,)))
     assert storage.submissions.live_of_batch("nature")["nature-01"].id == "intent-1"
 

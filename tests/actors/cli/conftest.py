@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from actors.batch.events import Event
+from actors.batch.views import Batch, Job
 from actors.cli.app import app
-from actors.events import Event
-from actors.model import Batch, Job
 from actors.settings import Settings
-from actors.sora.simulator import Simulator, SimulatorOptions, simulator_in_thread
+from actors.simulator import Simulator, SimulatorOptions, simulator_in_thread
 
 AT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

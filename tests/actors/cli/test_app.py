@@ -13,7 +13,7 @@ import pytest
 
 from actors.cli import main
 from actors.service import BatchService
-from actors.sora.simulator import Simulator
+from actors.simulator import Simulator
 
 Call = Callable[..., Any]
 COMMANDS = (
@@ -152,7 +152,7 @@ def test_a_missing_extra_is_a_matter_of_installing(call: Call, monkeypatch: pyte
     def missing() -> None:
         raise ModuleNotFoundError("pip install 'sora-batch[simulator]'")
 
-    monkeypatch.setattr("actors.sora.simulator.films.require_drawing", missing)
+    monkeypatch.setattr("actors.simulator.films.require_drawing", missing)
     result = call("demo")
     assert result.exit_code == 2
     assert "pip install 'sora-batch[simulator]'" in result.stderr

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from actors.batch.requests import BatchVideoRequest
 from actors.cli.batch_files import Request, complete, located, read_request, sniff
 from actors.errors import InvalidRequest
-from actors.model import BatchVideoRequest
 
 SEA = {"videos": [{"prompt": "Sea", "duration": 5}, {"prompt": "Sky"}], "batch_name": "Nature"}
 

@@ -17,7 +17,7 @@ import pytest
 from actors.errors import BatchReleased
 from actors.service import BatchService
 from actors.settings import SIMULATOR
-from actors.sora.simulator import Simulator
+from actors.simulator import Simulator
 from actors.waiting import RunningBatch
 from storage.states import BatchStatus, JobStatus, SubmissionState
 from tests.builders import a_batch, a_job, an_intent, put

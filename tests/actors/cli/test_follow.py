@@ -9,14 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from actors.batch.events import Event
+from actors.batch.views import Batch, Job
 from actors.cli.follow import Follower
 from actors.cli.lines import LineShow
 from actors.cli.signals import Interruption
 from actors.cli.view import BatchView
 from actors.errors import BatchReleased, NotFound, StorageError
-from actors.events import Event
 from actors.messages import Wait
-from actors.model import Batch, Job
 from actors.waiting import RunningBatch
 
 

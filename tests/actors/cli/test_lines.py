@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from actors.batch.events import Event
+from actors.batch.views import Batch, Job
 from actors.cli.lines import LineShow, line, waiting
 from actors.cli.view import BatchView
-from actors.events import Event
 from actors.messages import Wait
-from actors.model import Batch, Job
 
 Jobs = Callable[..., Job]
 Batches = Callable[..., Batch]

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
+from actors.batch.events import Event
+from actors.batch.views import Batch, Job
 from actors.cli.live import LiveShow, picture
 from actors.cli.text import cells
 from actors.cli.view import BatchView
-from actors.events import Event
 from actors.messages import Wait
-from actors.model import Batch, Job
 
 Jobs = Callable[..., Job]
 Batches = Callable[..., Batch]

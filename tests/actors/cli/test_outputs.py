@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from actors.batch.views import Job
 from actors.cli import outputs
 from actors.cli.outputs import OutputFolder, file_name
 from actors.errors import InvalidRequest
-from actors.model import Job
 
 
 @pytest.fixture

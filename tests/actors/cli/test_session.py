@@ -18,7 +18,7 @@ from actors.cli.outputs import OutputFolder
 from actors.cli.signals import Interrupted, Interruption
 from actors.errors import StorageError
 from actors.service import BatchService
-from actors.sora.simulator import Simulator, SimulatorOptions, simulator_in_thread
+from actors.simulator import Simulator, SimulatorOptions, simulator_in_thread
 
 Call = Callable[..., Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from actors.batch.views import Batch, Job
 from actors.cli.table import json_text, print_batch, print_table, summary
 from actors.cli.text import cells, shown_path
-from actors.model import Batch, Job
 from actors.service import BatchService
 from actors.settings import SIMULATOR
 from storage.states import BatchStatus, JobStatus

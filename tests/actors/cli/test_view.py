@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
+from actors.batch.events import Event
+from actors.batch.views import Batch, Job
 from actors.cli.view import BatchView, ended_by
-from actors.events import Event
-from actors.model import Batch, Job
 
 Jobs = Callable[..., Job]
 Batches = Callable[..., Batch]

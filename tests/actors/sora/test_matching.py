@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.sora.client import VideoSpec
+from actors.sora.exchange import VideoSpec
 from actors.sora.matching import (
     Held,
     Listing,

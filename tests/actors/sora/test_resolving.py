@@ -10,7 +10,7 @@ import pytest
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.loop import IOLoop
 from actors.settings import Settings
-from actors.sora.client import Page
+from actors.sora.exchange import Page
 from actors.sora.matching import BEFORE
 from actors.sora.outcomes import Bound
 from actors.sora.resolving import Resolver
@@ -73,7 +73,7 @@ def test_a_suspension_before_the_look_does_not_hide_what_was_made(
 ) -> None:
     """A run of the chaos paid twice: the window began late by as long as the database's time took to come."""
     awake = 1000.0
-    monkeypatch.setattr("actors.sora.resolving.awake_or_not", lambda: awake)
+    monkeypatch.setattr("actors.sora.resolving.boottime", lambda: awake)
     now = storage.database.now
     offset = now() - awake  # the server's clock and the database's are one
 

@@ -9,8 +9,9 @@ import pytest
 
 from actors.settings import Settings
 from actors.sora import upload
-from actors.sora.client import Accepted, CreateResult, NotNow, Refused, SoraClient, Unanswered, VideoSpec
-from actors.sora.pace import Pace
+from actors.sora.client import CreateResult, SoraClient
+from actors.sora.exchange import Accepted, NoAnswer, Refused, SendForbidden, VideoSpec
+from actors.sora.rate_limiter import RateLimiter
 from storage.records import ReferenceRecord
 
 LARGE = 4 << 20
@@ -65,7 +66,11 @@ async def served(server: Server) -> AsyncIterator[SoraClient]:
     listening = await asyncio.start_server(server.take, "127.0.0.1", 0, limit=65_536)
     port = listening.sockets[0].getsockname()[1]
     settings = Settings(_env_file=None, openai_base_url=f"http://127.0.0.1:{port}/v1")  # type: ignore[call-arg]
-    async with asyncio.timeout(30), listening, SoraClient(settings, str(settings.openai_base_url), Pace()) as client:
+    async with (
+        asyncio.timeout(30),
+        listening,
+        SoraClient(settings, str(settings.openai_base_url), RateLimiter()) as client,
+    ):
         yield client
 
 
@@ -82,7 +87,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr(upload, "awake_or_not", lambda: now)
+    monkeypatch.setattr(upload, "boottime", lambda: now)
     return passes
 
 
@@ -94,7 +99,7 @@ def test_the_guard_is_asked_once_and_a_slow_upload_goes_through(clock: Callable[
             nonlocal asked
             asked += 1
             if asked > 1:
-                raise NotNow("it is too late")
+                raise SendForbidden("it is too late")
 
         async with served(server) as client:
             creating = asyncio.create_task(client.create(spec(LARGE), "intent", guard))
@@ -116,7 +121,7 @@ def test_nothing_leaves_that_the_guard_stops(size: int) -> None:
         server = Server(step=65_536, paces=False)
 
         def guard() -> None:
-            raise NotNow("it is too late")
+            raise SendForbidden("it is too late")
 
         async with served(server) as client:
             return await client.create(spec(size), "intent", guard), server
@@ -142,7 +147,7 @@ def test_an_upload_whose_time_is_up_sends_no_further_block(clock: Callable[[floa
             return result, server
 
     result, server = asyncio.run(run())
-    assert isinstance(result, Unanswered)
+    assert isinstance(result, NoAnswer)
     assert result.timed_out
     assert "SORA_SUBMIT_TIMEOUT" in result.failure.message
     assert (server.complete, server.reset) == (False, True)
@@ -196,8 +201,8 @@ def test_a_post_without_an_answer_says_whether_its_time_was_up(monkeypatch: pyte
         return results
 
     late, dropped = asyncio.run(run())
-    assert isinstance(late, Unanswered)
-    assert isinstance(dropped, Unanswered)
+    assert isinstance(late, NoAnswer)
+    assert isinstance(dropped, NoAnswer)
     assert (late.timed_out, dropped.timed_out) == (True, False)
     assert "no answer: it took longer than 0.2 s (SORA_SUBMIT_TIMEOUT)" in late.failure.message
     assert "no answer: " in dropped.failure.message

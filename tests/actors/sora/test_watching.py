@@ -11,7 +11,8 @@ import pytest
 
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.sora import watching
-from actors.sora.client import PAGE, Listed
+from actors.sora.client import PAGE
+from actors.sora.exchange import Listed
 from actors.sora.watching import Watcher
 from actors.sora.wire import Phase, RemoteVideo, parse_video
 from tests.model.loop import Clock, ModelLoop

@@ -1,0 +1,108 @@
+"""Cancelling a batch: a takeover in one transaction, and what may still be charged for."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+
+from actors.batch.deletes import owe_deletes
+from actors.batch.events import EventName
+from actors.batch.lookup import existing
+from actors.batch.transitions import BatchMove, JobMove
+from actors.batch.update import BatchUpdate
+from actors.batch.views import CancellationSummary, Charge
+from actors.errors import Conflict, ErrorCode
+from storage.changes import Storage
+from storage.records import BatchRecord, JobRecord, SubmissionRecord
+from storage.states import FINAL_BATCH, BatchStatus, JobStatus, SubmissionState
+
+
+def cancel(
+    storage: Storage, batch_id: str, reason: str | None, at: float, *, deletes: bool = True
+) -> CancellationSummary:
+    """Take a batch over and end it. Its owner, if it has one, is fenced by the same write.
+
+    With `deletes`, the server is owed a DELETE for each video of ours that it may be making.
+
+    Raises:
+        NotFound: there is no such batch.
+        Conflict: it has ended otherwise.
+    """
+    batch = existing(storage, batch_id)
+    if batch.status is BatchStatus.CANCELLED:
+        tries, jobs = _tries(storage, batch_id)
+        if deletes:  # a POST may have been answered since, or the DELETE been given up; a finished video is left alone
+            ended_at, owed = batch.completed_at or 0.0, storage.deletes.of_batch(batch_id)
+            before = {each.submission.id for each in owed}
+            again = [entry for entry in tries if entry.id in before or (entry.closed_at or 0.0) >= ended_at]
+            owe_deletes(storage, again, jobs)
+        return _summary(batch, _charges(tries, jobs))
+    if batch.status in FINAL_BATCH:
+        raise Conflict(f"batch {batch_id} is {batch.status} already: there is nothing left to cancel")
+    return _cancel(storage, batch, reason, at, deletes=deletes)
+
+
+def _cancel(
+    storage: Storage, batch: BatchRecord, reason: str | None, at: float, *, deletes: bool
+) -> CancellationSummary:
+    step = BatchUpdate(batch, at)
+    step.batch = step.batch._replace(epoch=batch.epoch + 1)
+    failure = {"code": ErrorCode.CANCELLED.value, "message": reason or "the batch was cancelled", "retryable": True}
+    finished = set()
+    for job in storage.jobs.of_batch(batch.id, open_only=True):
+        step.move(job, JobMove.CANCEL, EventName.JOB_CANCELLED, error={**failure, "detail": None})
+        if job.status is JobStatus.DOWNLOADING:
+            finished.add(job.id)
+    tries, jobs = _tries(storage, batch.id, step.jobs)
+    charges = _charges(tries, jobs)
+    told = [charge.model_dump() for charge in charges if charge.job_id in step.jobs]
+    step.close(BatchMove.CANCEL, reason=reason, may_be_charged=told)
+    if not storage.apply(step.changes()):
+        raise AssertionError("the batch is locked by this transaction")
+    if deletes:
+        owe_deletes(storage, [entry for entry in tries if entry.job_id not in finished], jobs)
+    return _summary(step.batch, charges)
+
+
+def _summary(batch: BatchRecord, charges: list[Charge]) -> CancellationSummary:
+    return CancellationSummary.model_construct(
+        batch_id=batch.id,
+        status=batch.status,
+        total=batch.total,
+        cancelled=batch.cancelled,
+        completed=batch.completed,
+        failed=batch.failed,
+        already_final=batch.completed + batch.failed,
+        may_be_charged=charges,
+    )
+
+
+_CHARGED = {
+    SubmissionState.INTENDED: JobStatus.SUBMITTING.value,
+    SubmissionState.UNKNOWN: JobStatus.SUBMITTING.value,
+    SubmissionState.CLASHED: JobStatus.GENERATING.value,
+    SubmissionState.BOUND: JobStatus.GENERATING.value,
+    SubmissionState.DELETED: JobStatus.GENERATING.value,  # what it had cost by then, nobody tells
+    SubmissionState.SURPLUS: JobStatus.GENERATING.value,
+}
+
+
+def _tries(
+    storage: Storage, batch_id: str, known: dict[str, JobRecord] | None = None
+) -> tuple[list[SubmissionRecord], dict[str, JobRecord]]:
+    """The tries that a server may still charge for, and their jobs: as they are `known`, else as recorded."""
+    tries = [entry for entry in storage.submissions.of_batch(batch_id) if entry.state in _CHARGED]
+    known = known or {}
+    return tries, {**storage.jobs.by_id({entry.job_id for entry in tries} - known.keys()), **known}
+
+
+def _charges(tries: list[SubmissionRecord], jobs: dict[str, JobRecord]) -> list[Charge]:
+    """The videos of those jobs that are cancelled, as far as a server may still make and charge for them."""
+    charged = [
+        (jobs[entry.job_id].position, entry)
+        for entry in tries
+        if entry.job_id in jobs and jobs[entry.job_id].status is JobStatus.CANCELLED
+    ]
+    return [
+        Charge.model_construct(job_id=entry.job_id, remote_id=entry.remote_id, state=_CHARGED[entry.state])
+        for _, entry in sorted(charged, key=itemgetter(0))
+    ]

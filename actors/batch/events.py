@@ -1,0 +1,130 @@
+"""The events: their names, their routing keys and the CloudEvents document that is recorded and published. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_json
+
+from actors.batch.views import Batch, Job, job_document, moment, progress_document
+from storage.records import BatchRecord, EventRecord, JobRecord
+from storage.states import BatchStatus
+
+JOBS_MAX_BYTES = 256 * 1024
+
+
+class EventName(StrEnum):
+    """`<entity>.<event>`: the first two words of the routing key."""
+
+    BATCH_CREATED = "batch.created"
+    BATCH_STARTED = "batch.started"
+    BATCH_PROGRESSED = "batch.progressed"
+    BATCH_COMPLETED = "batch.completed"
+    BATCH_PARTIAL = "batch.partial"
+    BATCH_FAILED = "batch.failed"
+    BATCH_CANCELLED = "batch.cancelled"
+    BATCH_RETRIED = "batch.retried"
+    BATCH_DELETED = "batch.deleted"
+    JOB_SUBMITTED = "job.submitted"
+    JOB_PROGRESSED = "job.progressed"
+    JOB_COMPLETED = "job.completed"
+    JOB_FAILED = "job.failed"
+    JOB_CANCELLED = "job.cancelled"
+    JOB_RETRIED = "job.retried"
+
+
+FINAL_EVENTS = {
+    BatchStatus.COMPLETED: EventName.BATCH_COMPLETED,
+    BatchStatus.PARTIAL: EventName.BATCH_PARTIAL,
+    BatchStatus.FAILED: EventName.BATCH_FAILED,
+    BatchStatus.CANCELLED: EventName.BATCH_CANCELLED,
+}
+
+
+class Event(BaseModel):
+    """A fact about a batch: a CloudEvents 1.0 document."""
+
+    model_config = ConfigDict(frozen=True)
+
+    specversion: str = "1.0"
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: datetime
+    datacontenttype: str = "application/json"
+    dataschema: str
+    sequence: str
+    data: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """`batch.completed`, `job.failed`, ..."""
+        return self.type.removeprefix("sora-batch.").removesuffix(".v1")
+
+    @classmethod
+    def parse(cls, record: EventRecord) -> Self:
+        """Read a recorded event."""
+        return cls.model_validate_json(record.body)
+
+
+def batch_event(name: EventName, batch: BatchRecord, sequence: int, at: float, /, **more: Any) -> EventRecord:
+    """An event of a batch as it stands after it; `more` joins the data."""
+    return _event(name, batch, sequence, at, subject=batch.id, more=more)
+
+
+def job_event(name: EventName, batch: BatchRecord, job: JobRecord, sequence: int, at: float) -> EventRecord:
+    """An event of a job, with the batch as it stands after it."""
+    return _event(name, batch, sequence, at, subject=job.id, more={"job": job_document(job)})
+
+
+def final_event(batch: BatchRecord, jobs: Iterable[JobRecord], sequence: int, at: float, /, **more: Any) -> EventRecord:
+    """The event that ends a batch, with as much of the result as 256 KiB hold, from the first job on."""
+    document = Batch.of(batch, []).model_dump()
+    shown: list[Job] = []
+    size = 0
+    for job in map(Job.of, jobs):
+        size += len(job.model_dump_json().encode())
+        if size > JOBS_MAX_BYTES:
+            break
+        shown.append(job)
+    document["jobs"] = shown
+    if omitted := batch.total - len(shown):
+        document["jobs_omitted"] = omitted
+    return batch_event(FINAL_EVENTS[batch.status], batch, sequence, at, batch=document, **more)
+
+
+def _event(
+    name: EventName, batch: BatchRecord, sequence: int, at: float, *, subject: str, more: dict[str, Any]
+) -> EventRecord:
+    number, kind = f"{sequence:010d}", name.value
+    document = {
+        "specversion": "1.0",
+        "id": f"{batch.id}:{number}",
+        "source": f"/sora-batch/batches/{batch.id}",
+        "type": f"sora-batch.{kind}.v1",
+        "subject": subject,
+        "time": moment(at),
+        "datacontenttype": "application/json",
+        "dataschema": f"urn:sora-batch:{kind}.v1",
+        "sequence": number,
+        "data": {
+            "batch_id": batch.id,
+            "status": batch.status,
+            "progress": progress_document(batch),
+            **more,
+        },
+    }
+    key = f"{kind}.{batch.id}" + (f".{subject}" if subject != batch.id else "")
+    return EventRecord(
+        batch_id=batch.id,
+        sequence=sequence,
+        type=kind,
+        key=key,
+        body=to_json(document).decode(),
+        created_at=at,
+    )

@@ -1,0 +1,169 @@
+"""Input references: turns what a request names into bytes in storage, so that another machine can send them.
+
+A path is the library's and the command line's alone; an https URL only from a host that the operator allows.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import http.client
+import mimetypes
+import os
+import re
+import stat
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from actors.batch.requests import FileId, dotted, pointer
+from actors.errors import FieldError, InvalidRequest
+from actors.settings import Settings
+from storage.records import ReferenceRecord
+
+MAX_BYTES = 32 * 1024 * 1024
+_FETCH_SECONDS = 30
+_PIECE = 1 << 16
+_READ = os.O_RDONLY | os.O_NONBLOCK
+"""A pipe that nobody writes into is not waited for."""
+_LONGEST_NAME = 200
+_KIND = re.compile(r"[\w.+-]{1,31}/[\w.+-]{1,32}", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_KINDS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
+
+
+def load_reference(
+    reference: str | FileId, settings: Settings, place: tuple[str, ...], *, paths: bool
+) -> tuple[dict[str, Any], ReferenceRecord | None]:
+    """What a job keeps of its input reference, and the bytes to store, if there are any.
+
+    Args:
+        reference: as requested.
+        settings: which hosts are allowed.
+        place: where in the request it lies, for the error.
+        paths: whether any local path may be read.
+
+    Raises:
+        InvalidRequest: it can't be had, or is not allowed.
+    """
+    if isinstance(reference, FileId):
+        return {"file_id": reference.file_id}, None
+    try:
+        record = _bytes_of(reference, settings, paths=paths)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
+        shown = reference if len(reference) <= 100 else f"{reference[:97]}..."
+        message = f"{dotted(place)}: the input reference {shown!r} can't be used: {error}"
+        raise InvalidRequest(
+            message, (FieldError(pointer(place), message, "a readable image", "input_reference"),)
+        ) from None
+    return {"digest": record.digest}, record
+
+
+def _bytes_of(reference: str, settings: Settings, *, paths: bool) -> ReferenceRecord:
+    if reference.startswith("data:"):
+        return _data_url(reference)
+    if reference.startswith(("https://", "http://")):
+        return _fetch(reference, settings)
+    path = Path(reference)
+    descriptor = os.open(path, _READ) if paths else _open_below(path, settings.sora_reference_dirs)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # reading a pipe or a device need not end
+            raise ValueError("it is no file; name an image's file")
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(MAX_BYTES + 1)  # what a file system tells of a size need not hold
+    finally:
+        os.close(descriptor)
+    return _record(path.name, content, mimetypes.guess_type(path.name)[0])
+
+
+def _open_below(path: Path, folders: tuple[str, ...]) -> int:
+    """Open what lies below an allowed folder once symbolic links are resolved.
+
+    Whoever may write into the folder may put a link there between the look and the opening: so from the folder on,
+    each step is opened by itself and follows none.
+    """
+    try:
+        real = path.resolve(strict=True)
+        folder = next(each for each in map(_resolved, folders) if real != each and real.is_relative_to(each))
+        return _opened(folder, real.relative_to(folder).parts)
+    except (OSError, StopIteration):  # whoever may read no file is not told which ones there are
+        raise ValueError("it lies in no folder of SORA_REFERENCE_DIRS") from None
+
+
+def _resolved(folder: str) -> Path:
+    return Path(folder).resolve()
+
+
+def _opened(folder: Path, parts: tuple[str, ...]) -> int:
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    for number, part in enumerate(parts, 1):
+        how = _READ if number == len(parts) else os.O_RDONLY | os.O_DIRECTORY
+        try:
+            following = os.open(part, how | os.O_NOFOLLOW, dir_fd=at)
+        finally:
+            os.close(at)
+        at = following
+    return at
+
+
+def _data_url(url: str) -> ReferenceRecord:
+    head, comma, data = url.removeprefix("data:").partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise ValueError("a data URL must be data:<type>;base64,<data>")
+    try:
+        content = base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"its base64 is broken: {error}") from None
+    return _record("reference", content, head.removesuffix(";base64") or None)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would leave the host that was allowed."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _fetch(url: str, settings: Settings) -> ReferenceRecord:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "https":
+        raise ValueError("only https URLs are fetched")
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix(":443")
+    if host not in {allowed.lower() for allowed in settings.sora_reference_hosts}:
+        raise ValueError(f"the host {host!r} is not in SORA_REFERENCE_HOSTS")
+    with urllib.request.build_opener(_NoRedirect).open(url, timeout=_FETCH_SECONDS) as answer:
+        content = _taken_in(answer)
+        return _record(Path(parts.path).name or "reference", content, answer.headers.get_content_type())
+
+
+def _taken_in(answer: http.client.HTTPResponse) -> bytes:
+    """Not more than shows that it is too much, nor for longer than it may take: a command waits for it."""
+    content, whole, deadline = bytearray(), answer.length, monotonic() + _FETCH_SECONDS
+    most = MAX_BYTES + 1 if whole is None else min(whole, MAX_BYTES + 1)
+    while len(content) < most and (piece := answer.read1(min(_PIECE, most - len(content)))):
+        content += piece
+        if monotonic() > deadline:
+            raise ValueError(f"it did not come within {_FETCH_SECONDS} s")
+    if whole is not None and len(content) < most:
+        raise http.client.IncompleteRead(b"", most - len(content))
+    return bytes(content)
+
+
+def _record(name: str, content: bytes, told: str | None) -> ReferenceRecord:
+    if not content or len(content) > MAX_BYTES:
+        size = "more bytes" if content else "0 bytes"
+        raise ValueError(f"it has {size}, expected 1 to {MAX_BYTES}")
+    kind = next((kind for head, kind in _KINDS.items() if content.startswith(head)), None)
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        kind = "image/webp"
+    kind = kind or told or "application/octet-stream"
+    if not _KIND.fullmatch(kind):
+        raise ValueError(f"its type {kind[:80]!r} is none")
+    name = _CONTROL.sub("_", name)[-_LONGEST_NAME:]
+    if "." not in name:
+        name += mimetypes.guess_extension(kind) or ""
+    return ReferenceRecord(digest=hashlib.sha256(content).hexdigest(), name=name, content_type=kind, data=content)

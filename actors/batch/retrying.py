@@ -1,0 +1,190 @@
+"""Retrying what failed or was cancelled: which jobs, and how each goes back to work without being paid for twice."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.batch.deletes import with_a_record, withdraw_deletes
+from actors.batch.events import EventName
+from actors.batch.lookup import existing
+from actors.batch.start import bring, move_server
+from actors.batch.transitions import BatchMove, JobMove
+from actors.batch.update import BatchUpdate
+from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound
+from storage.changes import Storage
+from storage.records import BatchRecord, JobRecord, ReferenceRecord, SubmissionRecord
+from storage.states import FINAL_BATCH, JobStatus, SubmissionState
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The jobs of a batch that are tried again, and those that a blanket retry has left alone."""
+
+    job_ids: tuple[str, ...]
+    left_alone: tuple[str, ...] = ()
+
+
+def retry(
+    storage: Storage,
+    batch_id: str,
+    provider: str,
+    *,
+    job_ids: Sequence[str] | None,
+    changes: dict[str, dict[str, Any]],
+    changed_references: list[ReferenceRecord],
+    pay_again: bool,
+    at: float,
+    moves_server: bool = False,
+) -> Retried:
+    """Put what failed or was cancelled back to work; what Sora may still have is attached to, never paid anew.
+
+    Args:
+        storage: where.
+        batch_id: of a batch that has ended.
+        provider: where its videos are made from now on.
+        job_ids: only these; None: all that failed or was cancelled, as far as trying again unchanged may help.
+        changes: for a job id, the columns of its request that change; that is a new payment.
+        changed_references: the bytes that the changes refer to.
+        pay_again: the consent to pay for what may exist: an unknown outcome, a video that the server lost, and
+            whatever is named.
+        at: now.
+        moves_server: the server has moved to this address; with `pay_again`: this is another server.
+
+    Raises:
+        InvalidRequest: the list of jobs is empty.
+        NotFound: there is no such batch, or no such job in it.
+        Conflict: the batch has not ended, nothing of it can be tried again, or it was started elsewhere.
+        DeleteIsOut: wait for it, and call this again.
+    """
+    if job_ids is not None and not job_ids:
+        message = "job_ids: must name at least one job; leave it out for all that failed or were cancelled"
+        raise InvalidRequest(message, (FieldError("/job_ids", message, "at least one job", "too_short"),))
+    batch = existing(storage, batch_id)
+    if batch.status not in FINAL_BATCH:
+        raise Conflict(f"batch {batch_id} is {batch.status}: wait until it has ended, or cancel it")
+    jobs = {job.id: job for job in storage.jobs.of_batch(batch_id)}
+    named = dict.fromkeys([*(job_ids or []), *changes])
+    for job_id in named:
+        if job_id not in jobs:
+            raise NotFound(f"batch {batch_id} has no job {job_id!r}; it has {', '.join(list(jobs)[:5])}, ...")
+        if jobs[job_id].status is JobStatus.COMPLETED:
+            raise Conflict(f"job {job_id} is completed: there is nothing to retry")
+    chosen, left = _chosen(batch, jobs, named, _unknown(storage, batch_id, jobs.values()), pay_again=pay_again)
+    if not pay_again:
+        chosen, gone = with_a_record(storage, batch_id, chosen, named, changes)
+        left += gone
+    if moves_server:
+        move_server(storage, batch, provider, pay_again=pay_again)
+    else:
+        bring(storage, batch, provider)
+    batch = existing(storage, batch_id)
+    consented = _consented(storage, batch_id, chosen, named, pay_again=pay_again)
+    let_go = consented | {job.id for job in chosen if _is_changed(job, changes.get(job.id, {}))}
+    withdraw_deletes(storage, batch_id, [job for job in chosen if job.id not in let_go])
+    for reference in changed_references:
+        storage.jobs.keep_reference(reference)
+    _put_back(storage, batch, chosen, changes, let_go, at)
+    return Retried(tuple(job.id for job in chosen), tuple(job.id for job in left))
+
+
+_WORTH_ANOTHER_TRY = frozenset({ErrorCode.PERMISSION, ErrorCode.NOT_FOUND, ErrorCode.SUBMISSION_UNKNOWN})
+"""Not retryable by themselves, and yet mended before a retry of all: rights, an address, an outcome told since."""
+
+
+_TELLS = frozenset({SubmissionState.BOUND, SubmissionState.NOT_SENT, SubmissionState.REFUSED})
+
+
+def _unknown(storage: Storage, batch_id: str, jobs: Collection[JobRecord]) -> set[str]:
+    """Which jobs may have been made, for all that is known by now: some answers come after their job has ended."""
+    unknown = {job.id for job in jobs if _code(job) is ErrorCode.SUBMISSION_UNKNOWN}
+    entries = storage.submissions.of_batch(batch_id) if unknown else []
+    last = {entry.job_id: entry.state for entry in entries}
+    return {job_id for job_id in unknown if last.get(job_id) not in _TELLS}
+
+
+def _chosen(
+    batch: BatchRecord, jobs: dict[str, JobRecord], named: Collection[str], unknown: set[str], *, pay_again: bool
+) -> tuple[list[JobRecord], list[JobRecord]]:
+    """The jobs to try again, and those that are left alone."""
+    if named:
+        return [job for job in jobs.values() if job.id in named], []
+    ended = [job for job in jobs.values() if job.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
+    chosen: list[JobRecord] = []
+    left: list[JobRecord] = []
+    for job in ended:
+        helps = pay_again if job.id in unknown else _helps(job)
+        (chosen if helps else left).append(job)
+    if not chosen:
+        unknown_ones = [job.id for job in left if job.id in unknown]
+        why = "nothing failed or was cancelled"
+        if unknown_ones:
+            ids = ", ".join(unknown_ones)
+            why = f"whether {ids} was made is unknown; naming the job looks again, and consent to pay again submits it"
+        elif left:
+            ids = ", ".join(f"{job.id} ({_code(job)})" for job in left)
+            why = f"{ids} would fail again unchanged; change the request, or name the job to try it all the same"
+        raise Conflict(f"batch {batch.id} is {batch.status}, and nothing of it can be retried: {why}")
+    return chosen, left
+
+
+def _code(job: JobRecord) -> ErrorCode | None:
+    return ErrorCode(job.error["code"]) if job.error else None
+
+
+def _helps(job: JobRecord) -> bool:
+    """Whether trying it again unchanged may help."""
+    code = _code(job)
+    return code is None or code.retryable or code in _WORTH_ANOTHER_TRY
+
+
+def _is_changed(job: JobRecord, change: dict[str, Any]) -> bool:
+    return any(getattr(job, name) != value for name, value in change.items())
+
+
+def _put_back(
+    storage: Storage,
+    batch: BatchRecord,
+    chosen: list[JobRecord],
+    changes: dict[str, dict[str, Any]],
+    let_go: set[str],
+    at: float,
+) -> None:
+    storage.submissions.abandon(batch.id, let_go)
+    live = storage.submissions.live_of_batch(batch.id)
+    step = BatchUpdate(batch, at)
+    step.batch = step.batch._replace(epoch=batch.epoch + 1, wanted=True, spent=0.0, claims=0)
+    step.move_batch(BatchMove.RETRY, completed_at=None, error=None)
+    anew = {"error": None, "completed_at": None, "progress": 0}
+    for job in chosen:
+        submission = live.get(job.id)
+        remote_id = submission.remote_id if submission else None
+        accepted_at = at if remote_id else None
+        fields = {**anew, "remote_id": remote_id, "started_at": accepted_at, **changes.get(job.id, {})}
+        step.move(job, _way_back(submission), **fields)
+    # Told when all have moved: the progress in an event is the one after it.
+    step.tell(EventName.BATCH_RETRIED, job_ids=list(step.jobs))
+    for moved in step.jobs.values():
+        step.tell_job(EventName.JOB_RETRIED, moved)
+    if not storage.apply(step.changes()):
+        raise AssertionError("the batch is locked by this transaction")
+
+
+def _consented(
+    storage: Storage, batch_id: str, chosen: list[JobRecord], named: Collection[str], *, pay_again: bool
+) -> set[str]:
+    """For which jobs a person said that what may exist shall not keep us from paying again."""
+    if not pay_again:
+        return set()
+    live = storage.submissions.live_of_batch(batch_id)
+    unresolved = {job_id for job_id, submission in live.items() if submission.remote_id is None}
+    lost = {job.id for job in chosen if job.error and job.error["code"] == ErrorCode.NOT_FOUND.value}
+    gone = storage.deletes.record_gone(batch_id)
+    return {job.id for job in chosen} & (unresolved | lost | gone | set(named))
+
+
+def _way_back(submission: SubmissionRecord | None) -> JobMove:
+    if submission is None:
+        return JobMove.RETRY
+    return JobMove.RECHECK if submission.remote_id is None else JobMove.REATTACH

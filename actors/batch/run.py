@@ -1,0 +1,387 @@
+"""BatchRun: a batch while it is worked on, and what follows from each thing that is reported. Pure.
+
+Time comes in as arguments, what is to be recorded goes out as `changes`, and what is to be done afterwards as
+assignments. Who may start a video when (places, pauses) is asked from outside.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections import deque
+from dataclasses import replace
+from typing import assert_never
+
+from actors.batch.assignment import Assignment, Rules
+from actors.batch.events import EventName
+from actors.batch.ids import canonical_digest
+from actors.batch.transitions import BatchMove, JobMove
+from actors.batch.update import BatchUpdate, ended, ending
+from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
+from actors.messages import (
+    Completed,
+    Failed,
+    Fetching,
+    Progressed,
+    Report,
+    Submitted,
+    Wait,
+    Waiting,
+    Withdrawn,
+    WorkerLost,
+)
+from actors.restarts import restart_allowed
+from storage.changes import Changes
+from storage.providers import key_of, server_of
+from storage.records import BatchRecord, JobRecord, SubmissionRecord
+from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
+
+POISON_DEATHS = 3
+ABSENCES = 3
+"""How often the outcome of a video's POST may be unknown and nothing be made, before the video is given up."""
+
+
+def request_digest(job: JobRecord) -> str:
+    """What a job asks of the server: two jobs with one digest can't be told apart by it."""
+    return canonical_digest([job.prompt, job.model, job.duration, job.size, job.reference])
+
+
+class BatchRun:
+    """The folded state of a batch and its open jobs, and which worker has which."""
+
+    def __init__(
+        self,
+        batch: BatchRecord,
+        open_jobs: list[JobRecord],
+        live: dict[str, SubmissionRecord],
+        rules: Rules,
+        waits: dict[str, Wait] | None = None,
+        *,
+        at: float,
+    ) -> None:
+        self._update = BatchUpdate(batch, at)
+        """What has happened since changes were taken last."""
+        self.jobs = {job.id: job for job in open_jobs}
+        self._live, self._rules = live, rules
+        self.idle = deque(range(max(1, min(batch.concurrency, batch.total))))
+        # A job holds its place from its intent on: what is in flight comes first, before anything is started.
+        self._attached = deque(job.id for job in open_jobs if job.status in IN_FLIGHT_JOB or job.id in live)
+        self._fresh = deque(job.id for job in open_jobs if job.id not in self._attached)
+        self._running: dict[str, Assignment] = {}
+        self._runs = 0
+        self._told: dict[str, float] = {}
+        self._batch_told = -math.inf
+        self._untold = False
+        self._deaths: dict[str, list[float]] = {}
+        self._absences: dict[str, int] = {}
+        self.waits = {} if waits is None else waits
+        self.stopping = False
+        self._halted: Failure | None = None
+        self._barred: dict[str | None, Failure] = {}
+        """Models that the server refused: why no job with one of them is submitted any more."""
+        self._barred_wait = False
+        """Whether jobs may wait that are to be submitted no more."""
+
+    @property
+    def batch(self) -> BatchRecord:
+        """The batch as it stands, recorded or not."""
+        return self._update.batch
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything has happened that is to be recorded."""
+        return self._update.changed
+
+    def happens_at(self, at: float) -> None:
+        """Note the time of what happens from here on, by the database's clock."""
+        self._update.at = at
+
+    def take_changes(self, *, spent: float, claims: int) -> Changes:
+        """What is to be recorded of all that has happened since this was called last, with these two columns."""
+        self._update.batch = self.batch._replace(spent=spent, claims=claims)
+        changes, self._update = self._update.changes(), BatchUpdate(self.batch, self._update.at)
+        return changes
+
+    @property
+    def in_flight(self) -> int:
+        """How many jobs hold a place."""
+        return len(self._running) + len(self._attached)
+
+    @property
+    def wants_to_start(self) -> bool:
+        """Whether a video could be started now, if the process has room."""
+        room = self.idle and self.in_flight < max(1, self.batch.concurrency)
+        return bool(room and self._fresh and not self._attached and not self.stopping)
+
+    def bar(self, job: JobRecord) -> Failure | None:
+        """Why no POST of a job may follow: its like was refused, or the batch's time is up; None: it may."""
+        return self._halted or self._barred.get(job.model)
+
+    @property
+    def over(self) -> bool:
+        """Whether the batch has ended."""
+        return self.batch.status not in (BatchStatus.PENDING, BatchStatus.PROCESSING)
+
+    def rounds(self) -> int:
+        """How many rounds of videos the batch has at the most."""
+        return math.ceil(self.batch.total / max(1, self.batch.concurrency))
+
+    def time_left(self, spent: float) -> float:
+        """Seconds in which a video may still be started. Its time runs while the server answers, and not else."""
+        return self.batch.timeout * self.rounds() - spent if self.batch.timeout else math.inf
+
+    def keep_time(self, spent: float) -> None:
+        """See that nothing is started when the batch's time is up. What the server has in hand is made to its end."""
+        if self._halted is None and self.time_left(spent) <= 0:
+            rounds = self.rounds()
+            of = f"BATCH_TIMEOUT x {rounds} rounds" if rounds > 1 else "BATCH_TIMEOUT"
+            text = f"not submitted within {_span(self.batch.timeout * rounds)} ({of})"
+            self._halted, self._barred_wait = Failure(ErrorCode.BATCH_TIMEOUT, text), True
+        if self._barred_wait:
+            self._drop_barred()
+            self._settle()
+
+    # --- what happens
+
+    def begin(self) -> None:
+        """Start the batch, or go on with it; end it if it has killed its owners."""
+        if self.batch.status is BatchStatus.PENDING:
+            self._update.move_batch(BatchMove.START, started_at=self.batch.started_at or self._update.at)
+            self._update.tell(EventName.BATCH_STARTED)
+        if self.batch.deaths >= POISON_DEATHS:
+            text = f"{self.batch.deaths} processes in a row died when they began this batch; retry it to try once more"
+            self._fail_all(Failure(ErrorCode.INTERNAL, text))
+        self._settle()
+
+    def attach(self) -> list[Assignment]:
+        """Give idle workers the jobs that are in flight already."""
+        given = []
+        while self._attached and self.idle and not self.stopping:
+            job_id = self._attached.popleft()
+            submission = self._live.get(job_id)
+            if submission is None:
+                self._fresh.appendleft(job_id)
+                self._barred_wait = bool(self._halted or self._barred)
+                continue
+            given.append(self._assign(self.jobs[job_id], submission, fresh=False))
+        return given
+
+    def start_next(self) -> Assignment:
+        """Record the intent of the next job. `wants_to_start` said that there is one."""
+        job = self.jobs[self._fresh.popleft()]
+        if job.status is JobStatus.SUBMITTING:
+            job = self._update.move(job, JobMove.WITHDRAW, attempts=max(0, job.attempts - 1))
+        elif job.status is not JobStatus.PENDING:
+            # Its video was deleted by us: a retry had come before the answer to the DELETE.
+            job = self._update.move(job, JobMove.REMAKE, remote_id=None, started_at=None)
+        intent = SubmissionRecord(
+            id=uuid.uuid4().hex,
+            job_id=job.id,
+            batch_id=job.batch_id,
+            attempt=job.attempts + 1,
+            digest=request_digest(job),
+            provider=self._rules.provider,
+            sender=self._rules.owner_id,
+            intended_at=self._update.at,
+            state=SubmissionState.INTENDED,
+            server=server_of(self._rules.provider),
+            key_fingerprint=key_of(self._rules.provider),
+        )
+        self.jobs[job.id] = job = self._update.intend(job, intent)
+        return self._assign(job, intent, fresh=True)
+
+    def report(self, report: Report, now: float) -> None:
+        """Fold a worker's report in. One of a run that has ended is dropped."""
+        running = self._running.get(report.job_id)
+        if running is None or running.run != report.run:
+            return
+        job = self.jobs[report.job_id]
+        self.waits.pop(job.id, None)
+        match report:
+            case Submitted(_, _, remote_id):
+                self._told[job.id] = now
+                self._submitted(job, remote_id)
+            case Progressed(_, _, progress):
+                self._progressed(job, progress, now)
+            case Fetching():
+                self.jobs[job.id] = self._update.move(job, JobMove.FETCH)
+            case Waiting(_, _, wait):
+                if wait is not None:
+                    self.waits[job.id] = wait
+            case Completed(_, _, video):
+                self._update.move(job, JobMove.COMPLETE, EventName.JOB_COMPLETED, video=video, progress=100)
+                self._finished(job, now)
+            case Withdrawn():
+                self._withdrawn(job, report, now)
+            case Failed():
+                self._failed(job, report, now)
+            case _:
+                assert_never(report)
+
+    def worker_lost(self, lost: WorkerLost, now: float) -> None:
+        """A worker died: its job goes to another, unless it has killed too many."""
+        job_id = lost.job_id
+        running = self._running.get(job_id) if job_id else None
+        if running is None or running.run != lost.run or job_id is None:
+            return  # its job had been taken from it; the place is accounted for already
+        self.idle.append(lost.worker)
+        del self._running[job_id]
+        deaths = self._deaths.setdefault(job_id, [])
+        if restart_allowed(deaths, now):
+            deaths.append(now)
+            self._live[job_id] = running.submission
+            self._attached.append(job_id)
+            return
+        failure = Failure(ErrorCode.INTERNAL, f"the worker of this video died {len(deaths) + 1} times: {lost.error}")
+        self._update.fail(self.jobs[job_id], failure)
+        self._drop(job_id)
+        self._settle()
+
+    def tick(self, spent: float, now: float) -> None:
+        """Time has passed: the batch's own, and progress that was held back."""
+        self.keep_time(spent)
+        if self._untold:
+            self._tell_progress(now)
+
+    # --- what follows
+
+    def _submitted(self, job: JobRecord, remote_id: str) -> None:
+        news = job.status is JobStatus.SUBMITTING
+        started = job.started_at or self._update.at
+        event = EventName.JOB_SUBMITTED if news else None
+        if news or job.remote_id != remote_id:
+            self.jobs[job.id] = self._update.move(job, JobMove.ACCEPT, event, remote_id=remote_id, started_at=started)
+        running = self._running[job.id]
+        bound = running.submission._replace(state=SubmissionState.BOUND, remote_id=remote_id)
+        self._running[job.id] = replace(running, submission=bound)
+
+    def _progressed(self, job: JobRecord, progress: int, now: float) -> None:
+        told_at = self._told.get(job.id, -math.inf)
+        # A listing may lag behind what the video itself has told.
+        if progress <= job.progress or now - told_at < self._rules.progress_interval:
+            return
+        self._told[job.id] = now
+        self.jobs[job.id] = self._update.move(job, JobMove.ADVANCE, EventName.JOB_PROGRESSED, progress=progress)
+
+    def _withdrawn(self, job: JobRecord, report: Withdrawn, now: float) -> None:
+        self._update.resolve(report.submission_id, report.outcome)
+        if report.outcome in (SubmissionState.ABSENT, SubmissionState.ABANDONED):
+            self._absences[job.id] = self._absences.get(job.id, 0) + 1
+        if (bar := self.bar(job)) is not None:
+            self._update.fail(job, bar)
+            self._finished(job, now)
+            return
+        if self._absences.get(job.id, 0) >= ABSENCES:
+            text = f"{report.failure.message} ({ABSENCES} times, and nothing was made)"
+            self._update.fail(job, replace(report.failure, message=text))
+            self._finished(job, now)
+            return
+        self.jobs[job.id] = self._update.move(job, JobMove.WITHDRAW, attempts=job.attempts - 1)
+        self._free(job.id)
+        self._fresh.appendleft(job.id)
+
+    def _failed(self, job: JobRecord, report: Failed, now: float) -> None:
+        failure = report.failure
+        if report.outcome is not None:
+            self._update.resolve(report.submission_id, report.outcome, failure.message)
+        made_and_failed = report.outcome is SubmissionState.FAILED and failure.code.retryable
+        may_pay = self.bar(job) is None and job.attempts < self._rules.paid_attempts and not self.stopping
+        # We deleted it after a cancellation, and found out only now that it is gone: the retry wants another one.
+        deleted = report.outcome is SubmissionState.DELETED and self.bar(job) is None and not self.stopping
+        if deleted or (made_and_failed and may_pay):
+            self.jobs[job.id] = self._update.move(job, JobMove.REMAKE, remote_id=None, progress=0, started_at=None)
+            self._free(job.id)
+            self._fresh.appendleft(job.id)
+            return
+        self._update.fail(job, failure)
+        self._halt(job, report)
+        self._finished(job, now)
+
+    def _halt(self, job: JobRecord, report: Failed) -> None:
+        """Stop the POSTs that would meet the same answer."""
+        failure = report.failure
+        unsent = report.outcome in (SubmissionState.REFUSED, SubmissionState.NOT_SENT)
+        status, said = failure.detail.get("status"), failure.detail.get("message")
+        met = f"HTTP {status}: {said}" if status and said else failure.message
+        rejected = f"not submitted: {job.id} was rejected with {met}"
+        if failure.code is ErrorCode.PERMISSION:
+            if report.outcome is not SubmissionState.REFUSED:
+                return  # a video may not be had: that says nothing of POSTs
+            self._barred.setdefault(job.model, Failure(failure.code, rejected))
+        elif failure.code in ACCOUNT_CODES:
+            self._halted = self._halted or Failure(failure.code, rejected)
+        elif unsent and failure.code is ErrorCode.NETWORK:
+            self._halted = self._halted or Failure(failure.code, f"not submitted, like {job.id}: {failure.message}")
+        else:
+            return
+        self._drop_barred()
+
+    def _drop_barred(self) -> None:
+        """Fail what waits and is to be submitted no more."""
+        waiting, self._fresh, self._barred_wait = self._fresh, deque(), False
+        for job_id in waiting:
+            bar = self.bar(self.jobs[job_id])
+            if bar is None:
+                self._fresh.append(job_id)
+            else:
+                self._update.fail(self.jobs[job_id], bar)
+                self._drop(job_id)
+
+    def _finished(self, job: JobRecord, now: float) -> None:
+        self._drop(job.id)
+        self._settle()
+        if self.batch.status is BatchStatus.PROCESSING:
+            self._untold = True
+            self._tell_progress(now)
+
+    def _tell_progress(self, now: float) -> None:
+        if now - self._batch_told >= self._rules.progress_interval:
+            self._batch_told, self._untold = now, False
+            self._update.tell(EventName.BATCH_PROGRESSED)
+
+    def _fail_all(self, failure: Failure) -> None:
+        """End every open job. What Sora has in hand is let go: its submission stays bound, a retry re-attaches."""
+        self._fresh.clear()
+        self._attached.clear()
+        for job in list(self.jobs.values()):
+            self._update.fail(job, failure)
+            self._drop(job.id)
+
+    def _settle(self) -> None:
+        if ended(self.batch) and self.batch.status is BatchStatus.PROCESSING:
+            move = ending(self.batch)
+            self._untold = False  # what follows tells all, and is the last
+            self._update.close(move, error=None if move is BatchMove.COMPLETE else _summed_up(self._update))
+
+    def _assign(self, job: JobRecord, submission: SubmissionRecord, *, fresh: bool) -> Assignment:
+        self._runs += 1
+        assignment = Assignment(self.idle.popleft(), self._runs, job, submission, fresh)
+        self._running[job.id] = assignment
+        return assignment
+
+    def _free(self, job_id: str) -> None:
+        running = self._running.pop(job_id, None)
+        if running is not None:
+            self.idle.append(running.worker)
+
+    def _drop(self, job_id: str) -> None:
+        self._free(job_id)
+        self.jobs.pop(job_id, None)
+        self.waits.pop(job_id, None)
+        self._told.pop(job_id, None)
+        self._deaths.pop(job_id, None)
+        self._absences.pop(job_id, None)
+        self._live.pop(job_id, None)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds % 60 else f"{seconds / 60:g} min"
+
+
+def _summed_up(update: BatchUpdate) -> Failure:
+    batch = update.batch
+    errors = [job.error for job in update.jobs.values() if job.error is not None]
+    text = f"{batch.failed} of {batch.total} videos failed"
+    if not errors:  # the last to end ended well
+        return Failure(ErrorCode.GENERATION_FAILED, text)
+    return Failure(ErrorCode(errors[-1]["code"]), f"{text}; the last one: {errors[-1]['message']}")

@@ -1,0 +1,93 @@
+"""Starting a batch: marked as wanted, at the server that is to make its videos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.batch.lookup import existing
+from actors.errors import Conflict
+from actors.settings import SIMULATOR
+from storage.changes import Storage
+from storage.providers import server_of
+from storage.records import BatchRecord
+from storage.states import FINAL_BATCH, LIVE_SUBMISSION, JobStatus, SubmissionState
+
+
+def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None) -> bool:
+    """Mark a batch as wanted: whoever has room may claim it.
+
+    Returns:
+        Whether nobody had wanted it before.
+
+    Raises:
+        NotFound: there is no such batch.
+        Conflict: it was started at another server, which may have made something of it.
+    """
+    batch = existing(storage, batch_id)
+    if batch.status in FINAL_BATCH:
+        return False
+    bring(storage, batch, provider)
+    # Its server from now on: a simulated one that nobody claimed in time does not begin to cost.
+    changes: dict[str, Any] = {"wanted": True, "claims": 0, "server": server_of(provider)}
+    if batch.provider is None:
+        changes["provider"] = provider
+    if concurrency is not None and batch.owner is None:
+        changes["concurrency"] = concurrency
+    storage.batches.update(batch_id, **changes)
+    return not batch.wanted
+
+
+def bring(storage: Storage, batch: BatchRecord, provider: str) -> None:
+    """See that a batch's videos may be made at this server, with whatever key; bring it there if nothing was made.
+
+    Raises:
+        Conflict: it was started at another server, which may have made something of it.
+    """
+    if batch.provider is None or server_of(batch.provider) == server_of(provider):
+        return
+    here, there = server_of(provider), server_of(batch.provider)
+    simulated = SIMULATOR in (here, there)  # a batch that cost nothing does not begin to cost by itself
+    owned = batch.owner is not None and storage.owners.alive(batch.owner)
+    if simulated or owned or _may_be_elsewhere(storage, batch.id):
+        way_out = (
+            "use --simulate for simulated batches, and only for them"
+            if simulated
+            else f"set OPENAI_BASE_URL to {there}, or, if that server has moved here: sora-batch retry {batch.id} "
+            "--move-server (with --pay-again, if this is another one)"
+        )
+        raise Conflict(f"batch {batch.id} was started at {there}, and this is {here}: {way_out}")
+    storage.batches.move(batch, provider)
+
+
+_MAY_HAVE_MADE = LIVE_SUBMISSION | {SubmissionState.SURPLUS}
+
+
+def _may_be_elsewhere(storage: Storage, batch_id: str) -> bool:
+    """Whether a job that isn't completed has a submission that may have made something."""
+    tries = {entry.job_id for entry in storage.submissions.of_batch(batch_id) if entry.state in _MAY_HAVE_MADE}
+    return any(job.status is not JobStatus.COMPLETED for job in storage.jobs.by_id(tries).values())
+
+
+def move_server(storage: Storage, batch: BatchRecord, provider: str, *, pay_again: bool) -> None:
+    """Have an ended batch go on at another address, on a person's word.
+
+    `pay_again`: it is another server, and what the first may have made is let go; else the same one, with its videos.
+
+    Raises:
+        Conflict: one of the two is the simulator.
+    """
+    if batch.provider is None or server_of(batch.provider) == server_of(provider):
+        return
+    if SIMULATOR in (batch.provider, provider):
+        raise Conflict(f"batch {batch.id}: a simulated batch and a server's are never exchanged; create it again there")
+    if pay_again:
+        jobs = storage.jobs.of_batch(batch.id)
+        storage.submissions.abandon(batch.id, [job.id for job in jobs if job.status is not JobStatus.COMPLETED])
+    elif not storage.submissions.move(batch.id, server_of(batch.provider), provider):
+        raise Conflict(
+            f"batch {batch.id}: other videos with the ids of this batch's are known at {server_of(provider)}, so it is "
+            f"not the server of {server_of(batch.provider)}: use --move-server --pay-again for another one"
+        )
+    else:
+        storage.servers.carry_over(server_of(batch.provider), server_of(provider))
+    storage.batches.move(batch, provider)

@@ -1,0 +1,226 @@
+"""What is answered: batches, jobs, progress and summaries (pydantic). Snake case on the wire."""
+
+from __future__ import annotations
+
+import functools
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+)
+
+from actors.batch.ids import job_id
+from actors.errors import InvalidRequest
+from storage.records import BatchRecord, JobRecord
+from storage.states import FINAL_BATCH, BatchStatus, JobStatus
+
+
+class _Output(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Progress(_Output):
+    """How far a batch is. `pending` is everything that has not finished, `processing` the part of it in hand."""
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    pending: int
+    processing: int
+    percentage: int
+
+    @classmethod
+    def of(cls, *, total: int, completed: int, failed: int, cancelled: int, processing: int) -> Self:
+        """Derive what follows from the counts."""
+        return cls.model_construct(**_progress(total, completed, failed, cancelled, processing))
+
+
+class JobError(_Output):
+    """Why a job or a batch failed."""
+
+    code: str
+    message: str
+    retryable: bool
+    detail: dict[str, Any] | None = None
+
+
+class VideoFile(_Output):
+    """A finished file."""
+
+    path: str
+    bytes: int
+    sha256: str
+    content_type: str
+
+
+class Job(_Output):
+    """One video of a batch."""
+
+    id: str
+    index: int
+    status: JobStatus
+    prompt: str
+    duration: int | None
+    model: str | None
+    size: str | None
+    metadata: dict[str, Any]
+    remote_id: str | None
+    progress: int
+    attempts: int
+    error: JobError | None
+    video: VideoFile | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+
+    @classmethod
+    def of(cls, record: JobRecord) -> Self:
+        """The public face of a record."""
+        return cls.model_validate(job_document(record))
+
+
+class Batch(_Output):
+    """A batch as it stood when it was read. `jobs` is empty where they were not asked for (lists)."""
+
+    id: str
+    name: str | None
+    job_ids: list[str]
+    jobs: list[Job]
+    status: BatchStatus
+    progress: Progress
+    metadata: dict[str, Any]
+    error: JobError | None
+    concurrency: int
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the batch has ended, in whatever way."""
+        return self.status in FINAL_BATCH
+
+    @classmethod
+    def of(cls, record: BatchRecord, jobs: list[JobRecord]) -> Self:
+        """The public face of a batch's record and its jobs'."""
+        return cls(
+            id=record.id,
+            name=record.name,
+            job_ids=[job_id(record.id, position) for position in range(1, record.total + 1)],
+            jobs=[Job.of(job) for job in jobs],
+            status=record.status,
+            progress=progress_of(record),
+            metadata=record.metadata,
+            error=JobError(**record.error) if record.error else None,
+            concurrency=record.concurrency,
+            created_at=moment(record.created_at),
+            updated_at=moment(record.updated_at),
+            started_at=moment(record.started_at),
+            completed_at=moment(record.completed_at),
+        )
+
+
+def batch_status(name: BatchStatus | str | None) -> BatchStatus | None:
+    """The status of that name.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    try:
+        return None if name is None else BatchStatus(name)
+    except ValueError:
+        names = ", ".join(BatchStatus)
+        raise InvalidRequest(f"status: must be one of {names} (got {name!r})") from None
+
+
+def progress_of(record: BatchRecord) -> Progress:
+    """The progress that a batch's row tells, without its jobs."""
+    return Progress.of(
+        total=record.total,
+        completed=record.completed,
+        failed=record.failed,
+        cancelled=record.cancelled,
+        processing=record.processing,
+    )
+
+
+def progress_document(record: BatchRecord) -> dict[str, Any]:
+    """The same as JSON, without a model: there are events by the ten thousand."""
+    return _progress(record.total, record.completed, record.failed, record.cancelled, record.processing)
+
+
+def _progress(total: int, completed: int, failed: int, cancelled: int, processing: int) -> dict[str, Any]:
+    finished = completed + failed + cancelled
+    return {
+        "total": total,
+        "completed": completed,
+        "failed": failed,
+        "cancelled": cancelled,
+        "pending": total - finished,
+        "processing": processing,
+        "percentage": finished * 100 // total,
+    }
+
+
+def job_document(record: JobRecord) -> dict[str, Any]:
+    """What `Job` says of a record as JSON, its fields in the same order, without a model."""
+    return {
+        "id": record.id,
+        "index": record.position,
+        "status": record.status,
+        "prompt": record.prompt,
+        "duration": record.duration,
+        "model": record.model,
+        "size": record.size,
+        "metadata": record.metadata,
+        "remote_id": record.remote_id,
+        "progress": record.progress,
+        "attempts": record.attempts,
+        "error": _in_order(record.error, _ERROR),
+        "video": _in_order(record.video, _VIDEO),
+        "created_at": moment(record.created_at),
+        "updated_at": moment(record.updated_at),
+        "started_at": moment(record.started_at),
+        "completed_at": moment(record.completed_at),
+    }
+
+
+_ERROR, _VIDEO = tuple(JobError.model_fields), tuple(VideoFile.model_fields)
+
+
+def _in_order(document: dict[str, Any] | None, names: tuple[str, ...]) -> dict[str, Any] | None:
+    """Its fields as the model has them: a database need not keep the order."""
+    return {name: document.get(name) for name in names} if document else None
+
+
+class Charge(_Output):
+    """A video that the server may still make, and charge for, after its batch was cancelled."""
+
+    job_id: str
+    remote_id: str | None
+    state: str
+
+
+class CancellationSummary(_Output):
+    """What a cancellation did: `cancelled + completed + failed == total`."""
+
+    batch_id: str
+    status: BatchStatus
+    total: int
+    cancelled: int
+    completed: int
+    failed: int
+    already_final: int
+    """How many of the jobs had ended before: `completed + failed`."""
+    may_be_charged: list[Charge]
+
+
+@functools.lru_cache(maxsize=128)  # what is moved together has its times in common
+def moment(seconds: float | None) -> Any:
+    """Seconds since 1970 as an aware datetime in UTC; None stays None."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,1 +1,0 @@
-"""RabbitMQ: the names there, a connection that confirms, and the publication of the journal."""

@@ -1,1 +1,0 @@
-"""Commands from RabbitMQ: read, obeyed through BatchService, answered."""

@@ -1,0 +1,137 @@
+"""Answers: the events that answer commands, and the batch that `report` tells. Pure.
+
+They have no sequence number: nothing of them is in a batch's journal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import to_json
+
+from actors.batch.commands import CommandResult
+from actors.batch.views import Batch, Job, moment
+from actors.errors import FieldError
+from actors.rabbitmq.codec import key_of
+
+SOURCE = "/sora-batch/commands"
+UNKNOWN = "_"
+"""Stands in a routing key for a batch's id that is not known."""
+REPORT_MAX_BYTES = 8 * 1024 * 1024
+"""Of the jobs in a report: well below what a broker takes as one message."""
+_ERRORS_SHOWN = 50
+_JOB_IDS_SHOWN = 1000
+
+
+def accepted(
+    command: str, done: CommandResult, *, correlation: str, source: str, at: float
+) -> str:  # fmt: skip
+    """The event that says that a command was obeyed, and what that did."""
+    data: dict[str, Any] = {"command": command, "batch_id": done.batch_id}
+    if done.job_ids is not None and len(done.job_ids) <= _JOB_IDS_SHOWN:
+        data["job_ids"] = list(done.job_ids)
+    if done.summary is not None:
+        data["summary"] = done.summary
+    return _answer("accepted", data, (source, correlation), correlation, done.batch_id, at)
+
+
+def rejected(
+    command: str | None,
+    errors: Iterable[FieldError],
+    *,
+    correlation: str,
+    source: str,
+    digest: str,
+    at: float,
+    batch_id: str | None = None,
+) -> str:
+    """The event that says why a command was not obeyed."""
+    listed = [{name: _clean(value) for name, value in asdict(error).items()} for error in list(errors)[:_ERRORS_SHOWN]]
+    data = {"command": command, "errors": listed}
+    return _answer("rejected", data, (source, correlation, digest), correlation, batch_id, at)
+
+
+def _answer(
+    event: str, data: dict[str, Any], identity: tuple[str, ...], correlation: str, batch_id: str | None, at: float
+) -> str:
+    # The same answer has the same id, however often it is given.
+    document = _document(f"command.{event}", f"command:{key_of(event, *identity)[:32]}", SOURCE, batch_id, at)
+    return to_json({**document, "correlationid": correlation, "data": data}).decode()
+
+
+def reported(batch: Batch, sequence: int, *, correlation: str, source: str, at: float) -> str:
+    """A batch as it stood after the event with this number, with all of its jobs that 8 MiB hold."""
+    shown: list[Job] = []
+    size = 0
+    for job in batch.jobs:
+        size += len(job.model_dump_json())
+        if size > REPORT_MAX_BYTES:
+            break
+        shown.append(job)
+    whole = batch.model_dump(exclude={"jobs"}) | {"jobs": shown}
+    if len(shown) < len(batch.jobs):
+        whole["jobs_omitted"] = len(batch.jobs) - len(shown)
+    identity = f"{batch.id}:{sequence:010d}:reported:{key_of(source, correlation)[:16]}"
+    document = _document("batch.reported", identity, f"/sora-batch/batches/{batch.id}", batch.id, at)
+    data = {
+        "batch_id": batch.id,
+        "status": batch.status,
+        "progress": batch.progress,
+        "as_of_sequence": sequence,
+        "batch": whole,
+    }
+    return to_json({**document, "correlationid": correlation, "data": data}).decode()
+
+
+def _document(name: str, identity: str, source: str, batch_id: str | None, at: float) -> dict[str, Any]:
+    subject = {} if batch_id is None else {"subject": batch_id}
+    return {
+        "specversion": "1.0",
+        "id": identity,
+        "source": source,
+        "type": f"sora-batch.{name}.v1",
+        **subject,
+        "time": moment(at),
+        "datacontenttype": "application/json",
+        "dataschema": f"urn:sora-batch:{name}.v1",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """An answer or a report, ready to be published."""
+
+    key: str
+    id: str
+    type: str
+    at: float
+    """Seconds since 1970."""
+    correlation: str
+    body: bytes
+    refused: str | None
+    """Why, if it is a refusal."""
+
+
+def publication(body: str) -> Publication:
+    """Read what this module made, be it long ago."""
+    document = json.loads(body)
+    name = document["type"].removeprefix("sora-batch.").removesuffix(".v1")
+    errors = document["data"].get("errors")
+    return Publication(
+        key=f"{name}.{document.get('subject', UNKNOWN)}",
+        id=document["id"],
+        type=document["type"],
+        at=datetime.fromisoformat(document["time"]).timestamp(),
+        correlation=document["correlationid"],
+        body=body.encode(),
+        refused=None if errors is None else "; ".join(error["message"] for error in errors[:5]),
+    )
+
+
+def _clean(text: str) -> str:
+    """Without lone surrogates, which no document can carry."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,306 @@
+"""Streams of events: those of one batch, in order and each once; or all that match some keys."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from actors.batch.events import FINAL_EVENTS, Event
+from actors.batch.views import Batch
+from actors.rabbitmq.client.ordering import InOrder
+from actors.rabbitmq.client.replies import ACCEPTED, REJECTED, result
+from actors.rabbitmq.client.rpc import (
+    LOST,
+    SOURCE,
+    Broker,
+    OutgoingCommand,
+    Received,
+    RpcConnection,
+    checked_id,
+    unanswered,
+    unreachable,
+)
+from actors.rabbitmq.refusals import Attempts, Standing
+from actors.rabbitmq.topology import EVENTS, REPLAYS, connection_parameters
+
+logger = logging.getLogger(__name__)
+_ENDING = {*FINAL_EVENTS.values(), "batch.deleted"}
+_TICK = 0.5
+_REMEMBERED = 10_000
+
+
+class _Source:
+    """Keeps a line, and makes a new one whenever it is lost."""
+
+    def __init__(self, broker: Broker, bindings: list[tuple[str, str]]) -> None:
+        self._broker, self._bindings = broker, bindings
+        self._line: RpcConnection | None = None
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        user = connection_parameters(broker.url).credentials.username
+        self._attempts, self._next_try = Attempts("stream", user, Standing()), 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection. A `next` that waits in another thread ends soon."""
+        self._closed.set()
+        with self._lock:
+            self._drop()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to come."""
+        return self._closed.is_set()
+
+    def _drop(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _connect(self) -> None:
+        """The first line.
+
+        Raises:
+            Unanswered: the broker is not there.
+        """
+        try:
+            self._open()
+        except LOST as error:
+            raise unreachable(self._broker, error) from error
+
+    def _open(self) -> RpcConnection:
+        if self._line is None or self._line.inherited:
+            self._line = RpcConnection(self._broker, *self._bindings)
+            self._attempts.opened()
+            self._connected(self._line)
+        return self._line
+
+    def _connected(self, line: RpcConnection) -> None:
+        """Called with every new line."""
+
+    def _receive(self, seconds: float) -> Received | None:
+        """The next message; None: none came for so long, or the broker is away."""
+        pause = self._next_try - time.monotonic()
+        if pause > 0:
+            self._closed.wait(min(seconds, pause))
+            return None
+        try:
+            return self._open().receive(seconds)
+        except LOST as error:
+            self._next_try = time.monotonic() + self._attempts.lost(error)
+            self._drop()
+            return None
+
+
+class EventStream(_Source):
+    """The events of one batch, in order and each once, to its end: an iterator and a context manager.
+
+    What was missed, before it began or while the connection was lost, is asked for again. For one thread at a time.
+    """
+
+    def __init__(
+        self, broker: Broker, batch_id: str, from_sequence: int | None, *, source: str = SOURCE, timeout: float = 30.0
+    ) -> None:
+        """Join a batch.
+
+        Args:
+            broker: RabbitMQ.
+            batch_id: of a batch that a service knows there.
+            from_sequence: the first event to give; None: the first one after `batch`.
+            source: what commands are sent as.
+            timeout: seconds to wait for a service's answer.
+
+        Raises:
+            NotFound: there is no such batch.
+            Unanswered: RabbitMQ is not there, or nobody says how the batch is.
+        """
+        # Bound to both exchanges before anything is asked for: so nothing falls between.
+        key = f"*.*.{checked_id(batch_id)}.#"
+        super().__init__(broker, [(EVENTS, key), (REPLAYS, key)])
+        self.id = batch_id
+        self.report: dict[str, Any] = {}
+        """The event `batch.reported` that `batch` was read from."""
+        self._source = source
+        self._order = InOrder(from_sequence)
+        self._asked = OutgoingCommand("report", {"batch_id": batch_id}, source)
+        self._replay: tuple[str, int] | None = None
+        self._ended = False
+        try:
+            self._connect()
+            self._wait_for_the_report(timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait_for_the_report(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not self.report:
+            if time.monotonic() > deadline:
+                raise unanswered(self._broker, f"the question how the batch {self.id} is", timeout)
+            self._step(min(_TICK, timeout))
+
+    @property
+    def batch(self) -> Batch:
+        """The batch as it stood when this stream last connected."""
+        return Batch.model_validate(self.report["data"]["batch"])
+
+    @property
+    def sequence(self) -> int:
+        """Of the last event that `batch` already shows."""
+        return int(self.report["data"]["as_of_sequence"])
+
+    @property
+    def ended(self) -> bool:
+        """Whether all events up to the batch's end were given."""
+        return self._ended
+
+    def next(self, timeout: float) -> Event | None:
+        """The next event; None: none came for so many seconds, or the batch has ended (see `ended`).
+
+        Raises:
+            NotFound: the batch is gone.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            while not (self._ended or self._closed.is_set()):
+                event = self._order.take()
+                if event is not None:
+                    if event.name in _ENDING and int(event.sequence) >= self.sequence:
+                        self._end()
+                    return event
+                if self._exhausted():
+                    self._end()
+                    break
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._step(min(left, _TICK))
+        return None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        while not (self._ended or self._closed.is_set()):
+            event = self.next(_TICK)
+            if event is not None:
+                return event
+        raise StopIteration
+
+    def _end(self) -> None:
+        self._ended = True
+        self._drop()  # `for event in ...` has nobody who would close it
+
+    def _exhausted(self) -> bool:
+        """It had ended when we joined, and nothing of it is left to give."""
+        behind = self._order.next is not None and self._order.next > self.sequence
+        return behind and self._order.missing is None and self.batch_ended
+
+    @property
+    def batch_ended(self) -> bool:
+        """Whether the batch had ended when this stream last connected."""
+        return f"batch.{self.report['data']['status']}" in _ENDING
+
+    def _connected(self, line: RpcConnection) -> None:
+        self._asked = OutgoingCommand("report", {"batch_id": self.id}, self._source)
+        self._replay = None
+        line.send(self._asked)
+
+    def _step(self, seconds: float) -> None:
+        """Take a message, if one comes."""
+        told = self._receive(seconds)
+        if told is None:
+            return
+        if told.answers is not None:
+            self._take_answer(told)
+        else:
+            try:
+                self._order.add(Event.model_validate(told.document))
+            except ValidationError:
+                logger.warning("dropped a message that is no event: routing key %r", told.key)
+        missing = self._order.missing
+        if missing is not None and self._replay is None:
+            self._ask_for(missing)
+
+    def _take_answer(self, told: Received) -> None:
+        if told.answers == self._asked.id:
+            if told.name == REJECTED:
+                result(told)
+            elif told.name == "batch.reported":
+                self._join(told.document)
+        elif self._replay is not None and told.answers == self._replay[0] and told.name in (ACCEPTED, REJECTED):
+            self._order.pass_over(self._replay[1])  # what it has not brought was pruned
+            self._replay = None
+            result(told)
+
+    def _join(self, report: dict[str, Any]) -> None:
+        self.report = report
+        self._order.start(self.sequence + 1)
+        if self._order.next is not None and self._order.next <= self.sequence:
+            self._ask_for(self.sequence)
+
+    def _ask_for(self, sequence: int) -> None:
+        """Have what is missing up to this one told again."""
+        order = OutgoingCommand("replay", {"batch_id": self.id, "from_sequence": self._order.next}, self._source)
+        self._replay = order.id, sequence
+        try:
+            if self._line is not None:
+                self._line.send(order)
+        except LOST:
+            self._drop()  # the next line begins with a report
+
+
+class EventFeed(_Source):
+    """All events that match some keys, as they come: documents of CloudEvents. Begins now; never ends by itself.
+
+    What comes twice is dropped; what is published while the connection is lost is missed.
+    """
+
+    def __init__(self, broker: Broker, *keys: str) -> None:
+        """Subscribe.
+
+        Args:
+            broker: RabbitMQ.
+            keys: as of a topic exchange's bindings: `batch.completed.#`.
+
+        Raises:
+            Unanswered: RabbitMQ is not there.
+        """
+        super().__init__(broker, [(EVENTS, key) for key in keys])
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._connect()
+
+    def next(self, timeout: float) -> dict[str, Any] | None:
+        """The next one; None: none came for so many seconds."""
+        with self._lock:
+            told = None if self._closed.is_set() else self._receive(timeout)
+        return told.document if told is not None and self._is_new(str(told.document.get("id"))) else None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        while not self._closed.is_set():
+            document = self.next(_TICK)
+            if document is not None:
+                return document
+        raise StopIteration
+
+    def _is_new(self, identity: str) -> bool:
+        if identity in self._known:
+            return False
+        self._known[identity] = None
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return True

@@ -1,0 +1,288 @@
+"""CommandHandler: obeys one command after the other through BatchService, and answers each.
+
+Knows nothing of queues: what is to become of the message, it says by returning (answered) or by one of three
+exceptions.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeVar, assert_never
+
+import pika
+
+from actors.batch.commands import Cancel, Command, CommandKey, Create, OtherBody, Process, Replay, Retry, Show
+from actors.batch.factory import changed_columns, new_batch
+from actors.batch.lookup import UnknownBatch
+from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, ServiceClosed, StorageError
+from actors.rabbitmq import answers
+from actors.rabbitmq.answers import Publication, publication
+from actors.rabbitmq.codec import (
+    CancelData,
+    CommandName,
+    CommandRefused,
+    CreateData,
+    Message,
+    ProcessData,
+    ReceivedCommand,
+    ReplayData,
+    ReportData,
+    RetryData,
+    parse,
+    within_data,
+)
+from actors.rabbitmq.connection import ConnectionGone, Nacked
+from actors.rabbitmq.topology import EVENTS, REPLAYS
+from actors.service import BatchService
+from storage.database import DatabaseError, is_outage
+from storage.records import EventRecord
+
+T = TypeVar("T")
+Publish = Callable[[str, str, bytes, pika.BasicProperties], Future[Any]]
+"""`(exchange, routing key, body, properties)`; done when the broker has confirmed it, failed if it refused it."""
+logger = logging.getLogger(__name__)
+
+CREATION_PATIENCE = 5.0
+"""Seconds for which a command waits for the creation of the batch that it names."""
+OUTAGE_PATIENCE = 900.0
+"""Seconds for which a message is held while the database is away: below the broker's consumer_timeout (30 min)."""
+CONFIRM_PATIENCE = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_PAGE = 200
+_MAY_PRECEDE = {CommandName.PROCESS, CommandName.CANCEL, CommandName.RETRY}
+
+
+class Unreadable(Exception):
+    """The message is no command. It is to be kept for inspection, answered or not."""
+
+
+class Requeue(Exception):
+    """The command was not answered; the message is to come again."""
+
+
+class Postpone(Exception):
+    """The batch is not known, and its creation may be on its way: the message is to come again in a moment.
+
+    Attributes:
+        since: when it was first looked for, in seconds since 1970.
+    """
+
+    def __init__(self, since: float) -> None:
+        super().__init__("its batch is not known yet")
+        self.since = since
+
+
+class CommandHandler:
+    """What the consuming threads call.
+
+    Args:
+        service: what is commanded.
+        publish: sends a message.
+        stopping: set when nobody shall wait any more.
+    """
+
+    def __init__(self, service: BatchService, publish: Publish, stopping: threading.Event) -> None:
+        self._service, self._publish, self._stopping = service, publish, stopping
+
+    def handle(self, message: Message, since: float | None = None) -> None:
+        """Obey and answer.
+
+        Args:
+            message: as it arrived.
+            since: when its batch was first looked for, if it comes again.
+
+        Raises:
+            Unreadable, Postpone, Requeue: see there.
+        """
+        settings = self._service.settings
+        try:
+            command = parse(message, max_bytes=settings.command_max_bytes, max_size=settings.batch_max_size)
+        except CommandRefused as refused:
+            self._refuse_unread(message, refused)
+            if refused.well_formed:
+                return
+            raise Unreadable(str(refused)) from None
+        answer = publication(self._obey(command, since))
+        if answer.refused is None:
+            self._show(command)
+        self._tell(EVENTS, answer)
+        logger.info(
+            "a command was answered",
+            extra={
+                "action": "command",
+                "command": command.name.value,
+                "batch_id": command.batch_id,
+                "refused": answer.refused,
+            },
+        )
+
+    def _refuse_unread(self, message: Message, refused: CommandRefused) -> None:
+        logger.warning("a message was refused", extra={"action": "command_refused", "error": str(refused)})
+        if refused.id is None:
+            return  # whoever sent it could not tell the answer from another one
+        answer = answers.rejected(
+            refused.name, refused.errors, correlation=refused.id, source=refused.source,
+            digest=message.digest, at=self._service.now(),
+        )  # fmt: skip
+        self._tell(EVENTS, publication(answer))
+
+    def _obey(self, command: ReceivedCommand, since: float | None) -> str:
+        """The answer, once what was wished is recorded with it."""
+        key = CommandKey(command.source, command.id, command.digest)
+        at = self._service.now()
+        try:
+            obeyed = self._command(command)
+            return self._wait_out(
+                lambda: self._service.obey(
+                    obeyed,
+                    key,
+                    lambda done: answers.accepted(
+                        command.name, done, correlation=command.id, source=command.source, at=at
+                    ),
+                )
+            )
+        except UnknownBatch:
+            first = at if since is None or since > at else since
+            if command.name in _MAY_PRECEDE and at - first < CREATION_PATIENCE:
+                raise Postpone(first) from None
+            # Not where it was looked for: whoever sent the command is not shown our paths.
+            text = f"there is no batch {command.batch_id!r}"
+            errors: Sequence[FieldError] = [_about_the_batch(command, NotFound(text))]
+        except OtherBody as error:
+            return self._rejection(command, error.errors, at)
+        except InvalidRequest as error:
+            errors = within_data(error)
+        except (NotFound, Conflict) as error:
+            errors = [_about_the_batch(command, error)]
+        except Requeue:
+            raise
+        except Exception:
+            logger.exception("a command failed", extra={"action": "command_failed", "command": command.name.value})
+            message = "the service failed at this command; its log says why"
+            return self._rejection(command, [FieldError("", message, "", ErrorCode.INTERNAL.value)], at)
+        rejection = self._rejection(command, errors, at)
+        try:
+            return self._wait_out(lambda: self._service.refuse(key, rejection))
+        except OtherBody as error:
+            return self._rejection(command, error.errors, at)
+
+    def _command(self, received: ReceivedCommand) -> Command:
+        settings, data = self._service.settings, received.data
+        match data:
+            case CreateData():
+                request = data.request.model_copy(update={"id": received.batch_id})
+                return Create(new_batch(request, settings, self._service.now(), paths=False), data.process)
+            case ProcessData():
+                return Process(data.batch_id, data.concurrency)
+            case CancelData():
+                return Cancel(data.batch_id, data.reason)
+            case RetryData():
+                columns, references = changed_columns(data.changes or {}, settings, paths=False)
+                job_ids = None if data.job_ids is None else tuple(data.job_ids)
+                return Retry(data.batch_id, job_ids, columns, references, data.pay_again, data.move_server)
+            case ReportData():
+                return Show(data.batch_id)
+            case ReplayData():
+                return Replay(data.batch_id)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _wait_out(self, act: Callable[[], T]) -> T:
+        """Do it, and again while the database is away.
+
+        Raises:
+            Later: it is away for too long, or we are to stop, or the service is closed.
+        """
+        pause, deadline = _FIRST_PAUSE, time.monotonic() + OUTAGE_PATIENCE
+        while True:
+            try:
+                return act()
+            except ServiceClosed as error:
+                raise Requeue(str(error)) from error
+            except StorageError as error:
+                if not _passes(error):
+                    raise
+                if self._stopping.is_set() or time.monotonic() > deadline:
+                    raise Requeue(str(error)) from error
+            self._stopping.wait(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _rejection(self, command: ReceivedCommand, errors: Sequence[FieldError], at: float) -> str:
+        return answers.rejected(
+            command.name, errors, correlation=command.id, source=command.source, digest=command.digest, at=at,
+            batch_id=command.batch_id,
+        )  # fmt: skip
+
+    def _show(self, command: ReceivedCommand) -> None:
+        """Publish what was asked for. A command that comes again shows it again: nobody knows whether it was seen."""
+        match command.data:
+            case ReportData(batch_id=batch_id):
+                batch, sequence = self._wait_out(lambda: self._service.snapshot(batch_id))
+                now = self._service.now()
+                report = answers.reported(batch, sequence, correlation=command.id, source=command.source, at=now)
+                self._tell(REPLAYS, publication(report))
+            case ReplayData(batch_id=batch_id, from_sequence=sequence):
+                while page := self._wait_out(partial(self._service.recorded, batch_id, sequence, _PAGE)):
+                    sequence = page[-1].sequence + 1
+                    self._confirmed([self._replay(record, command.id) for record in page])
+            case CreateData() | ProcessData() | CancelData() | RetryData():
+                pass
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _replay(self, record: EventRecord, correlation: str) -> Future[Any]:
+        identity = f"{record.batch_id}:{record.sequence:010d}"
+        properties = _properties(identity, f"sora-batch.{record.type}.v1", record.created_at, correlation)
+        return self._publish(REPLAYS, record.key, record.body.encode(), properties)
+
+    def _tell(self, exchange: str, answer: Publication) -> None:
+        properties = _properties(answer.id, answer.type, answer.at, answer.correlation)
+        self._confirmed([self._publish(exchange, answer.key, answer.body, properties)])
+
+    def _confirmed(self, published: list[Future[Any]]) -> None:
+        """See that the broker has it.
+
+        Raises:
+            Later: it does not say so.
+        """
+        for future in published:
+            try:
+                future.result(CONFIRM_PATIENCE)
+            except TimeoutError:
+                raise Requeue("the broker did not confirm the answer") from None
+            except ConnectionGone as error:
+                raise Requeue(str(error)) from error
+            except Nacked as error:
+                # A subscriber's full queue refused it; all others have it, and would have it twice.
+                logger.warning(
+                    "the broker did not take an answer", extra={"action": "answer_refused", "error": str(error)}
+                )
+
+
+def _properties(identity: str, kind: str, at: float, correlation: str) -> pika.BasicProperties:
+    return pika.BasicProperties(
+        content_type="application/cloudevents+json", delivery_mode=2, message_id=identity, type=kind,
+        timestamp=int(at), app_id="sora-batch", correlation_id=correlation,
+    )  # fmt: skip
+
+
+def _about_the_batch(command: ReceivedCommand, error: NotFound | Conflict) -> FieldError:
+    field = "/data/id" if command.name is CommandName.CREATE else "/data/batch_id"
+    return FieldError(field, error.message, _EXPECTED[error.code], error.code.value)
+
+
+_EXPECTED = {
+    ErrorCode.NOT_FOUND: "what exists",
+    ErrorCode.CONFLICT: "what its state allows",
+}
+
+
+def _passes(error: StorageError) -> bool:
+    """Whether the database is away; else it can't do what it was asked, however often."""
+    cause = error.__cause__
+    return cause is None or isinstance(cause, DatabaseError) or is_outage(cause)

@@ -1,0 +1,317 @@
+"""EventPublisher: publishes what is recorded, in order within each batch, and marks what the broker has confirmed.
+
+The journal is its only source. What this process records is published right after its COMMIT; what others recorded
+and nobody published for a second, too. Each sends a contiguous run from behind the watermark, so that first
+appearances are in order whoever sends. All of it happens in the connection's thread; the database is asked through
+the recorder.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import pika
+
+from actors.rabbitmq.connection import Connection, ConnectionGone, State
+from actors.rabbitmq.topology import EVENTS
+from storage.changes import Storage
+from storage.publications import Unpublished
+from storage.recorder import Recorder
+from storage.records import EventRecord
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+UNCONFIRMED = 1000
+"""Events on their way, at the most; the rest wait in the journal."""
+LOOK = 1.0
+OTHERS_WAIT = 1.0
+"""Seconds after which an event that its own process has not published is published by another one."""
+_ENDED_LATELY, _EVERYTHING_EVERY = 900.0, 600.0
+_MARK_AFTER = 0.1
+_PAGE, _BATCHES = 200, 50
+_REFUSALS = 5
+_FIRST_BACK_OFF = 1.0
+_REMEMBERED = 2000
+
+
+@dataclass(slots=True)
+class _BatchCursor:
+    """How far a batch's events are, as this process knows."""
+
+    batch_id: str
+    sent: int
+    confirmed: int
+    marked: int
+    early: set[int] = field(default_factory=set)
+    """Confirmed, but not all before them."""
+    run: int = 0
+    """Goes up when it begins again behind its watermark: confirms of an earlier run count no more."""
+    refusals: int = 0
+    resting: bool = False
+
+    @property
+    def idle(self) -> bool:
+        return self.sent == self.marked and not self.resting
+
+
+class EventPublisher:
+    """See the module."""
+
+    def __init__(self, connection: Connection, storage: Storage, recorder: Recorder) -> None:
+        """Connects with the first event that is recorded here, or when it is started."""
+        self._connection, self._storage, self._recorder = connection, storage, recorder
+        self._fresh: deque[list[EventRecord]] = deque()
+        self._woken = False
+        self._cursors: OrderedDict[str, _BatchCursor] = OrderedDict()
+        self._behind: OrderedDict[str, None] = OrderedDict()
+        self._flying = 0
+        self._session = 0
+        self._reading = self._marking = self._looked_once = False
+        self._everything_at = 0.0
+        storage.journal.listener = self._recorded
+        connection.on_open.append(self._opened)
+        connection.on_lost.append(self._lost)
+
+    def start(self) -> None:
+        """Publish from now on what is recorded here, and what others leave lying."""
+        self._connection.start()
+
+    def close(self, seconds: float) -> None:
+        """Publish what is left, if the broker is there and takes it."""
+        self._storage.journal.listener = None
+        deadline = time.monotonic() + seconds
+        done = threading.Event()
+        if not self._connection.started:
+            return
+        while self._connection.takes_messages and time.monotonic() < deadline:
+            self._connection.call(partial(self._tell_when_done, done))
+            if done.wait(0.05):
+                break
+        self._connection.call(self._lost)  # the database closes next: nothing more is asked of it
+
+    def _recorded(self, events: list[EventRecord]) -> None:
+        """After a COMMIT, in the recorder's thread."""
+        if self._connection.state is not State.OPEN:
+            self._connection.start()
+            return  # it is found in the journal when the broker is there
+        self._fresh.append(events)
+        if not self._woken:
+            self._woken = True
+            self._connection.call(self._take_fresh)
+
+    # --- in the connection's thread
+
+    def _lost(self) -> None:
+        """What is asked or on its way concerns nobody any more."""
+        self._session += 1
+
+    def _opened(self) -> None:
+        """A new connection: nothing is on its way, and everything unmarked goes out again."""
+        self._session += 1
+        self._flying = 0
+        self._reading = self._marking = self._looked_once = False
+        self._cursors.clear()
+        self._behind.clear()
+        self._fresh.clear()
+        self._woken = False
+        self._everything_at = 0.0
+        self._look()
+
+    def _ask(self, future: Future[T], then: Callable[[T], object]) -> None:
+        """Go on with the database's answer, in this thread, unless the connection is another one by then."""
+        session = self._session
+
+        def arrived() -> None:
+            if session == self._session:
+                error = future.exception()
+                if error is None:
+                    then(future.result())
+                else:
+                    self._failed(error)
+
+        future.add_done_callback(lambda _: self._connection.call(arrived))
+
+    def _failed(self, error: BaseException) -> None:
+        """The database could not do it: everything unmarked is looked for again, a little later."""
+        logger.error("events could not be read or marked", extra={"action": "publishing", "error": repr(error)})
+        self._reading = self._marking = False
+        self._connection.call_later(LOOK, self._opened)
+
+    def _look(self) -> None:
+        """Once a second: whose events has nobody published?"""
+        now = self._storage.database.time()
+        everything = now - self._everything_at > _EVERYTHING_EVERY
+        if everything:
+            self._everything_at = now
+        behind = self._storage.publications.behind
+        ended_after = 0.0 if everything else now - _ENDED_LATELY
+        recorded_before = now + 1e9 if everything else now - OTHERS_WAIT
+        looked = self._recorder.read(lambda: behind(recorded_before=recorded_before, ended_after=ended_after))
+        self._ask(looked, self._looked)
+
+    def _looked(self, behind: dict[str, int]) -> None:
+        self._looked_once = True
+        for batch_id, last in behind.items():
+            cursor = self._cursors.get(batch_id)
+            if cursor is None or (cursor.sent < last and not cursor.resting):
+                self._behind[batch_id] = None
+        self._catch_up()
+        self._connection.call_later(LOOK, partial(self._look_again, self._session))
+
+    def _look_again(self, session: int) -> None:
+        if session == self._session:
+            self._look()
+
+    def _take_fresh(self) -> None:
+        """What this process has recorded: as a rule it follows what was sent, and needs no reading."""
+        self._woken = False
+        if self._connection.state is not State.OPEN:
+            return  # it is found in the journal
+        while self._fresh:
+            for event in self._fresh.popleft():
+                self._take(event)
+        self._catch_up()
+        self._connection.flush()
+
+    def _take(self, event: EventRecord) -> None:
+        cursor = self._cursors.get(event.batch_id)
+        if cursor is None and event.sequence == 1:
+            cursor = self._cursors[event.batch_id] = _BatchCursor(event.batch_id, 0, 0, 0)
+        if cursor is None:
+            self._behind[event.batch_id] = None
+        elif event.sequence == cursor.sent + 1 and not cursor.resting and self._flying < UNCONFIRMED:
+            self._send(cursor, event)
+        elif event.sequence > cursor.sent:
+            self._behind[event.batch_id] = None
+
+    def _catch_up(self) -> None:
+        """Read the next events of those that are behind."""
+        if self._reading or not self._behind or self._flying >= UNCONFIRMED // 2:
+            return
+        ids = [self._behind.popitem(last=False)[0] for _ in range(min(_BATCHES, len(self._behind)))]
+        courses = {batch_id: self._cursors.get(batch_id) for batch_id in ids}
+        sent = {batch_id: cursor.sent if cursor else -1 for batch_id, cursor in courses.items()}
+        self._reading = True
+        next_of, page = self._storage.publications.next_of, max(1, _PAGE // len(ids))
+        self._ask(self._recorder.read(lambda: next_of(sent, page)), self._caught_up)
+
+    def _caught_up(self, found: list[Unpublished]) -> None:
+        self._reading = False
+        for unpublished in found:
+            cursor = self._cursor_of(unpublished)
+            if cursor.resting:
+                continue
+            for event in unpublished.events:
+                if event.sequence > cursor.sent:  # what is missing in between was pruned
+                    if event.sequence > cursor.sent + 1 and cursor.confirmed == cursor.sent:
+                        cursor.confirmed = event.sequence - 1
+                    self._send(cursor, event)
+            if unpublished.more:
+                self._behind[unpublished.batch_id] = None
+        self._catch_up()
+        self._connection.flush()
+
+    def _cursor_of(self, unpublished: Unpublished) -> _BatchCursor:
+        batch_id, published = unpublished.batch_id, unpublished.published
+        cursor = self._cursors.get(batch_id)
+        if cursor is None:
+            cursor = self._cursors[batch_id] = _BatchCursor(batch_id, published, published, published)
+        elif published > cursor.sent:  # another process has published them
+            cursor.sent = cursor.confirmed = cursor.marked = published
+        return cursor
+
+    def _send(self, cursor: _BatchCursor, event: EventRecord) -> None:
+        cursor.sent = event.sequence
+        self._flying += 1
+        settled = partial(self._settled, cursor, event.sequence, cursor.run, self._session)
+        self._connection.send(EVENTS, event.key, event.body.encode(), properties_of(event), settled)
+
+    def _settled(self, cursor: _BatchCursor, sequence: int, run: int, session: int, error: Exception | None) -> None:
+        if session != self._session:
+            return
+        self._flying -= 1
+        if isinstance(error, ConnectionGone) or run != cursor.run:
+            return
+        if error is not None and cursor.refusals < _REFUSALS:
+            self._refused(cursor, sequence)
+            return
+        # Refused often enough: all other queues have it by now, and the full one's owner wants it so.
+        if sequence == cursor.confirmed + 1:
+            cursor.confirmed = sequence
+            while cursor.confirmed + 1 in cursor.early:
+                cursor.confirmed += 1
+                cursor.early.discard(cursor.confirmed)
+            if not cursor.early and error is None and cursor.confirmed == cursor.sent:
+                cursor.refusals = 0
+        elif sequence > cursor.confirmed:
+            cursor.early.add(sequence)
+        if not self._marking:
+            self._marking = True
+            self._connection.call_later(_MARK_AFTER, partial(self._mark, self._session))
+        if self._behind:
+            self._catch_up()
+
+    def _refused(self, cursor: _BatchCursor, sequence: int) -> None:
+        """A subscriber's queue is full: this batch alone goes back behind its watermark, after a rest."""
+        pause = _FIRST_BACK_OFF * 2**cursor.refusals
+        cursor.refusals += 1
+        logger.warning(
+            "an event was refused by a queue; its batch is published again from there on",
+            extra={"action": "event_refused", "batch_id": cursor.batch_id, "sequence": sequence, "seconds": pause},
+        )
+        self._begin_again(cursor)
+        cursor.resting = True
+        self._connection.call_later(pause, partial(self._rested, cursor, self._session))
+
+    def _begin_again(self, cursor: _BatchCursor) -> None:
+        cursor.run += 1
+        cursor.sent = cursor.confirmed
+        cursor.early.clear()
+
+    def _rested(self, cursor: _BatchCursor, session: int) -> None:
+        if session == self._session:
+            cursor.resting = False
+            self._behind[cursor.batch_id] = None
+            self._catch_up()
+
+    def _mark(self, session: int) -> None:
+        if session != self._session:
+            return
+        marks = {each.batch_id: each.confirmed for each in self._cursors.values() if each.confirmed > each.marked}
+        if not marks:
+            self._marking = False
+            return
+        mark = self._storage.publications.mark
+        self._ask(self._recorder.write(lambda: mark(marks)), lambda _: self._marked(marks))
+
+    def _marked(self, marks: dict[str, int]) -> None:
+        for batch_id, sequence in marks.items():
+            if (cursor := self._cursors.get(batch_id)) is not None:
+                cursor.marked = max(cursor.marked, sequence)
+                self._cursors.move_to_end(batch_id)
+        while len(self._cursors) > _REMEMBERED and next(iter(self._cursors.values())).idle:
+            self._cursors.popitem(last=False)
+        self._mark(self._session)
+
+    def _tell_when_done(self, done: threading.Event) -> None:
+        unmarked = any(cursor.marked < cursor.sent and not cursor.resting for cursor in self._cursors.values())
+        if self._looked_once and not (self._fresh or self._behind or self._reading or unmarked):
+            done.set()
+
+
+def properties_of(event: EventRecord) -> pika.BasicProperties:
+    """The AMQP properties of an event."""
+    return pika.BasicProperties(
+        content_type="application/cloudevents+json", delivery_mode=2,
+        message_id=f"{event.batch_id}:{event.sequence:010d}", type=f"sora-batch.{event.type}.v1",
+        timestamp=int(event.created_at), app_id="sora-batch", correlation_id=event.batch_id,
+    )  # fmt: skip

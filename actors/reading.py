@@ -1,0 +1,215 @@
+"""BatchReader: everything that can be asked of the database, for `BatchService`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import peewee
+
+from actors.batch.events import Event
+from actors.batch.lookup import existing, unknown_batch
+from actors.batch.views import Batch, batch_status
+from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
+from actors.settings import SIMULATOR, Settings
+from storage.changes import Storage
+from storage.database import Database, DatabaseError
+from storage.deletes import Owed
+from storage.recorder import Recorder
+from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
+from storage.states import BatchStatus
+
+T = TypeVar("T")
+MOST = 1_000_000
+ANSWER_SECONDS, _GRACE_SECONDS = 10.0, 1.0
+
+
+class BatchReader:
+    """Owns the database and the recorder; reads for any number of threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._closed, self._process = False, os.getpid()
+        try:
+            self._database = Database(settings.database_url)
+            self._database.open()
+        except DatabaseError as error:
+            raise DatabaseUnusable(str(error)) from error
+        self._storage = Storage(self._database)
+        self._recorder = Recorder(self._database)
+
+    @property
+    def database_place(self) -> str:
+        """Which database this is, for a person."""
+        return self._database.place
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called, or the process was forked since: its threads are the other process's."""
+        return self._closed or self._process != os.getpid()
+
+    def now(self) -> float:
+        """The time of whatever is recorded: the database's, in seconds since 1970."""
+        return self._database.time()
+
+    def get_batch_status(self, batch_id: str) -> Batch:
+        """A batch with its jobs, as it is recorded now.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        return self._read(lambda: self._batch(batch_id))
+
+    def _batch(self, batch_id: str) -> Batch:
+        batch = self._storage.batches.get(batch_id)
+        if batch is None:
+            raise unknown_batch(self._storage, batch_id)
+        return Batch.of(batch, self._storage.jobs.of_batch(batch_id))
+
+    def is_simulated(self, batch_id: str) -> bool:
+        """Whether the built-in simulator makes a batch's videos; False as long as it was not started."""
+        batch = self._read(lambda: self._storage.batches.get(batch_id))
+        return batch is not None and batch.provider == SIMULATOR
+
+    def seconds_worked(self, batch_id: str) -> float:
+        """How long a batch was somebody's, since it was created or retried last: not while it waited for `resume`."""
+        batch = self._read(lambda: self._storage.batches.get(batch_id))
+        return 0.0 if batch is None else batch.spent
+
+    def list_batches(
+        self,
+        status: BatchStatus | str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[Batch]:
+        """Batches without their jobs, newest first, from the one behind the id `after` on.
+
+        Raises:
+            InvalidRequest: the status is none.
+            NotFound: there is no batch `after`.
+        """
+        wanted = batch_status(status)
+        if not 1 <= limit <= MOST:
+            raise InvalidRequest(f"limit: must be from 1 to {MOST} (got {limit!r})")
+
+        def read() -> list[BatchRecord]:
+            batches = self._storage.batches
+            if after is not None and batches.get(after) is None:
+                raise unknown_batch(self._storage, after)
+            return batches.find(status=wanted, metadata=metadata, limit=limit, after=after)
+
+        return [Batch.of(record, []) for record in self._read(read)]
+
+    def jobs_without_file(self, batch_id: str) -> list[str]:
+        """The ids of a batch's completed jobs whose file is gone: named in a retry, they are fetched again.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        jobs = self.get_batch_status(batch_id).jobs
+        return [job.id for job in self._without_file(batch_id, {job.id for job in jobs})]
+
+    def _without_file(self, batch_id: str, job_ids: Collection[str]) -> list[JobRecord]:
+        """Those of these jobs that are completed and whose file is not where it was recorded."""
+        if not job_ids:
+            return []
+        jobs = self._read(lambda: self._storage.jobs.by_id(job_ids)).values()
+        completed = [job for job in jobs if job.batch_id == batch_id and job.video is not None]
+        return [job for job in completed if job.video and not Path(job.video["path"]).exists()]
+
+    def history(self, batch_id: str, from_sequence: int = 1) -> list[Event]:
+        """What happened to a batch, from a number of its sequence on.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+
+        def read() -> list[Event]:
+            if self._storage.batches.get(batch_id) is None:
+                raise unknown_batch(self._storage, batch_id)
+            return [Event.parse(record) for record in self._storage.journal.read(batch_id, from_sequence)]
+
+        return self._read(read)
+
+    def pruned(self, batch_id: str) -> int:
+        """The number of the last event of a batch that was pruned: `history` begins behind it. 0: none was.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+
+        def read() -> int:
+            batch, first = self._storage.batches.get(batch_id), self._storage.journal.first_sequence(batch_id)
+            if batch is None:
+                raise unknown_batch(self._storage, batch_id)
+            return batch.sequence if first is None else first - 1
+
+        return self._read(read)
+
+    def submissions(self, batch_id: str) -> list[SubmissionRecord]:
+        """Every try at paying for a video of a batch, in order, and what became of it; also of a deleted batch.
+
+        A `note` of one that is `bound` or `deleted` is the server's answer to our DELETE.
+        """
+        return self._read(lambda: self._storage.submissions.of_batch(batch_id))
+
+    def deletes(self, batch_id: str) -> list[Owed]:
+        """The DELETEs of a batch's cancelled videos: what is owed to the server, and what came of it."""
+        return self._read(lambda: self._storage.deletes.of_batch(batch_id))
+
+    def snapshot(self, batch_id: str) -> tuple[Batch, int]:
+        """A batch with its jobs, and the number of the last event that they show.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+
+        def read() -> tuple[Batch, int]:
+            batch = existing(self._storage, batch_id)  # locked: nothing happens between the two reads
+            return Batch.of(batch, self._storage.jobs.of_batch(batch_id)), batch.sequence
+
+        return self._write(read)
+
+    def recorded(self, batch_id: str, from_sequence: int = 1, limit: int | None = None) -> list[EventRecord]:
+        """A batch's events as they were recorded: the bytes that are published."""
+        return self._read(lambda: self._storage.journal.read(batch_id, from_sequence, limit))
+
+    # --- how
+
+    def _check_open(self) -> None:
+        if self._process != os.getpid():
+            raise ServiceClosed("this service was made before a fork; make one in each process")
+        if self._closed:
+            raise ServiceClosed
+
+    def _write(self, run: Callable[[], T]) -> T:
+        """In one transaction of the recorder; perhaps once more, after a COMMIT whose answer was lost."""
+        self._check_open()
+        answer = self._recorder.write(run, patience=ANSWER_SECONDS)
+        try:
+            return answer.result(timeout=ANSWER_SECONDS + _GRACE_SECONDS)
+        except TimeoutError:
+            undone, away = answer.cancel(), self._recorder.away
+            if undone:
+                self._check_open()
+            why = away.reason if away else f"the database {self._database.place} does not answer"
+            raise StorageError(
+                f"{why} (it was tried for {ANSWER_SECONDS:g} s); "
+                + ("nothing was changed" if undone else "look whether it was done before you try again")
+            ) from None
+        except (DatabaseError, peewee.DatabaseError) as error:
+            self._check_open()
+            raise StorageError(
+                str(error if isinstance(error, DatabaseError) else self._database.explained(error))
+            ) from error
+
+    def _read(self, run: Callable[[], T]) -> T:
+        self._check_open()
+        try:
+            return self._database.read(run)
+        except DatabaseError as error:
+            self._check_open()
+            raise StorageError(str(error)) from error

@@ -1,0 +1,244 @@
+"""BatchRunner: what runs batches in this process, and answers those who wait for their ends; for `BatchService`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+from actors import shared
+from actors.batch.views import Batch
+from actors.errors import (
+    BatchReleased,
+    ErrorCode,
+    Failure,
+    ServiceClosed,
+    SoraBatchError,
+    SoraError,
+)
+from actors.messages import Wait
+from actors.reading import ANSWER_SECONDS, BatchReader
+from actors.settings import SIMULATOR, Settings
+from actors.waiting import RunningBatch, Waiting
+from storage.database import DatabaseClosed
+from storage.providers import server_of
+from storage.records import JobRecord
+from storage.states import SubmissionState
+
+if TYPE_CHECKING:
+    from actors.rabbitmq.connection import Connection
+    from actors.rabbitmq.publisher import EventPublisher
+    from actors.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+_PUBLISH_SECONDS = 3.0
+
+
+class BatchRunner(BatchReader):
+    """Owns the futures and, from the first batch on, the runtime; with AMQP_URL, what publishes the events."""
+
+    def __init__(self, settings: Settings, *, simulate: bool) -> None:
+        super().__init__(settings)
+        self._simulate = simulate
+        self._lock = threading.RLock()
+        self._runtime: Runtime | None = None
+        self._waiting = Waiting()
+        self._queued: set[str] = set()
+        """The batches that nobody had wanted before we did: letting one go takes the wish back."""
+        try:
+            self._connection, self._publisher = self._to_rabbitmq()
+        except BaseException:
+            self._recorder.close()
+            self._database.close()
+            raise
+        # A program that forgets to close us still lets its batches go in order.
+        shared.open_services.add(self)
+
+    @property
+    def broker(self) -> Connection | None:
+        """The connection to RabbitMQ, where AMQP_URL is set."""
+        return self._connection
+
+    @property
+    def key_refused(self) -> bool:
+        """Whether the server refused the key, and has never accepted it: then nothing is claimed for others."""
+        return self._runtime is not None and self._runtime.key_refused
+
+    @property
+    def provider(self) -> str:
+        """Where this service has videos made.
+
+        Raises:
+            SettingsError: no server is named.
+        """
+        return SIMULATOR if self._simulate else self.settings.provider
+
+    def serve(self, *, publish_backlog: bool = False) -> Future[None]:
+        """From now on make every batch that is wanted of this provider, whoever asked for it, and publish all events.
+
+        Args:
+            publish_backlog: also those from before AMQP_URL was first set.
+
+        Returns:
+            Done when that has an end: the service was closed, or something of it died.
+
+        Raises:
+            SettingsError: no server is named, or videos can't be written.
+        """
+        done = self._started().claim_all()
+        if self._publisher is not None:
+            if publish_backlog:
+                self._write(lambda: self._storage.publications.begin(backlog=True))
+            self._publisher.start()
+        return done
+
+    def waits(self, batch_id: str) -> dict[str, Wait]:
+        """Why videos of a batch that runs here are waiting: by job id, or "" for the whole batch."""
+        self._check_open()
+        return self._runtime.waits(batch_id) if self._runtime is not None else {}
+
+    def finish_deletes(self) -> None:
+        """Send for 2 s more what is owed, and wait for the answers. For a program that ends: no other begins here."""
+        if self._runtime is not None:
+            self._runtime.finish_deletes()
+
+    def let_go(self, batch_id: str) -> None:
+        """Stop starting videos of a batch here, and take back that we want it; nothing is cancelled.
+
+        What others had asked for before stays wanted. Waits for POSTs in flight, so that their videos are found again.
+        """
+        self._check_open()
+        if self._runtime is None:
+            return
+        (future,) = self._waiting.add([batch_id])
+        self._runtime.release(batch_id, wanted=batch_id not in self._queued)
+        try:
+            future.result(timeout=ANSWER_SECONDS)
+        except BatchReleased:
+            return
+
+    def close(self) -> None:
+        """Let go of running batches (their Futures raise `BatchReleased`) and end the threads. Twice is once.
+
+        What other threads have asked for ends with its answer, or with `ServiceClosed`; a write that takes longer than
+        5 s is broken off and rolled back. Does nothing in a process that was forked since.
+        """
+        if self._process != os.getpid():
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        shared.open_services.discard(self)
+        with ExitStack() as last_first:  # each of them, whatever becomes of the others
+            last_first.callback(self._close_database)
+            last_first.callback(self._waiting.close, BatchReleased)
+            last_first.callback(self._recorder.close)
+            if self._connection is not None and self._publisher is not None:
+                last_first.callback(self._connection.close)
+                last_first.callback(self._publisher.close, _PUBLISH_SECONDS)
+            if self._runtime is not None:
+                last_first.callback(self._runtime.close)
+
+    def _close_database(self) -> None:
+        if not self._database.close():
+            logger.warning(
+                "closed, but another thread still uses the database; its connection ends when it is done",
+                extra={"action": "close", "database": self._database.place},
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- how a batch is run
+
+    def _to_rabbitmq(self) -> tuple[Connection | None, EventPublisher | None]:
+        """What publishes the events, where AMQP_URL is set. It connects with the first event."""
+        if self.settings.amqp_url is None:
+            return None, None
+        # pika: who needs no broker is quick without it.
+        from actors.rabbitmq.connection import Connection
+        from actors.rabbitmq.publisher import EventPublisher
+
+        connection = Connection(self.settings.amqp_url.get_secret_value(), self.settings.amqp_queue_type)
+        if not self._read(self._storage.publications.begun):
+            self._write(lambda: self._storage.publications.begin(backlog=False))
+        return connection, EventPublisher(connection, self._storage, self._recorder)
+
+    def _run(self, batch_ids: Sequence[str]) -> list[RunningBatch]:
+        if not batch_ids:
+            return []
+        running, runtime = self._waiting.add(batch_ids), self._started()
+        try:
+            runtime.process(tuple(batch_ids))
+        except SoraBatchError:
+            self._waiting.drop(running)
+            self._check_open()  # its dispatcher may have ended in order
+            raise
+        return running
+
+    def _started(self) -> Runtime:
+        with self._lock:
+            self._check_open()
+            if self._runtime is None:
+                # aiohttp and the actors: a program that only asks for a status is quick without them.
+                from actors.runtime import Runtime
+
+                self._runtime = Runtime(
+                    self.settings, self._storage, self._recorder, provider=self.provider, simulate=self._simulate,
+                    ended=self._ended, released=self._released,
+                )  # fmt: skip
+            return self._runtime
+
+    def _ended(self, batch_id: str) -> None:
+        """On the loop: a batch has ended; read it beside the loop and answer who waits."""
+        self._queued.discard(batch_id)
+        futures = self._waiting.take(batch_id)
+        if futures:
+            read = self._recorder.read(lambda: self._batch(batch_id))
+            read.add_done_callback(lambda done: self._answer(futures, done))
+
+    def _answer(self, futures: Sequence[RunningBatch], read: Future[Batch]) -> None:
+        error = read.exception()
+        outcome = ServiceClosed() if isinstance(error, DatabaseClosed) else error
+        self._waiting.answer(futures, outcome or read.result())
+
+    def _released(self, batch_id: str, error: str | None) -> None:
+        self._queued.discard(batch_id)
+        why = SoraBatchError(f"batch {batch_id}: {error}") if error else BatchReleased(batch_id)
+        self._waiting.answer(self._waiting.take(batch_id), why)
+
+    def _fetch_again(self, batch_id: str, jobs: list[JobRecord], running: RunningBatch | None) -> RunningBatch:
+        """Have files put back; the answer comes when they are there, and when what else runs has ended."""
+        made = {entry.job_id: entry for entry in self.submissions(batch_id) if entry.state is SubmissionState.BOUND}
+        answer, runtime, server = RunningBatch(batch_id), self._started(), server_of(self.provider)
+        answer.left_alone = running.left_alone if running else ()
+        problems: dict[str, str] = {}
+        fetching: dict[str, Future[str | None]] = {}
+        for job in jobs:
+            entry = made.get(job.id)
+            if entry is None or entry.remote_id is None:
+                problems[job.id] = "no video of it is recorded at a server"
+            elif entry.server != server:
+                problems[job.id] = f"its video is at {entry.server}, and this is {server}"
+            else:
+                fetching[job.id] = runtime.fetch_again(job, entry)
+
+        def finish() -> Batch:
+            problems.update({job_id: why for job_id, future in fetching.items() if (why := future.result())})
+            batch = running.result() if running else self.get_batch_status(batch_id)
+            if problems:
+                whys = "; ".join(f"{job_id}: {why}" for job_id, why in sorted(problems.items()))
+                text = f"a completed video's file could not be fetched again, and nothing was changed: {whys}"
+                raise SoraError(Failure(ErrorCode.DOWNLOAD_FAILED, text))
+            return batch
+
+        self._waiting.answer_when(answer, finish)
+        return answer

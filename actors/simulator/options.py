@@ -1,0 +1,55 @@
+"""How a simulator is to behave: one frozen object, checked at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from actors.simulator.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatorOptions:
+    """What a simulator does to the videos that it is asked for.
+
+    Raises:
+        ValueError: a value that no simulator can have.
+    """
+
+    latency: tuple[float, float] = (2.0, 5.0)
+    """Seconds from acceptance to the end, drawn evenly between the two."""
+    failure_rate: float = 0.0
+    """The share of generations that fail, 0 to 1."""
+    moderation: tuple[str, ...] = ()
+    """A prompt with one of these words in it, in any case, fails with `moderation_blocked`."""
+    rate_limit: float | None = None
+    """Creates per second; one second's worth may come at once, above that 429."""
+    api_key: str | None = None
+    """Demanded as a Bearer token."""
+    content_bytes: int | None = None
+    """Draw nothing: contents are of exactly this size and begin as their kind does (MP4: an `ftyp` box)."""
+    seed: int | None = None
+    """The same seed and prompts give the same latencies and failures, in whatever order they come."""
+    profile: str = "openai"
+    """Whose answers to give: a name in PROFILES."""
+    strict: bool = False
+    """Take only the seconds that the hosted API took."""
+    state_file: Path | None = None
+    """JSON lines of what was accepted and deleted, so that a restarted simulator goes on."""
+
+    def __post_init__(self) -> None:
+        """Check the values against each other."""
+        low, high = self.latency
+        _demand(0 <= low <= high, f"latency goes from low to high, both 0 or more, not {self.latency!r}")
+        _demand(0 <= self.failure_rate <= 1, f"failure_rate is between 0 and 1, not {self.failure_rate!r}")
+        _demand(self.rate_limit is None or self.rate_limit > 0, f"rate_limit is above 0, not {self.rate_limit!r}")
+        _demand(self.content_bytes is None or self.content_bytes >= 0, "content_bytes is 0 or more")
+        _demand(self.profile in PROFILES, f"profile is one of {', '.join(PROFILES)}, not {self.profile!r}")
+
+
+def _demand(holds: bool, message: str) -> None:  # noqa: FBT001 - an assertion's condition has no other name
+    if not holds:
+        raise ValueError(message)

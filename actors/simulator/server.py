@@ -1,0 +1,201 @@
+"""The simulator: an HTTP server, its routes and its handlers.
+
+Owns the clock, the rate limit and the life of the server. What a job is, is in jobs.py; which jobs there are,
+in ledger.py; how it is worded, in profiles.py.
+
+A create is not idempotent, as on every server of this protocol: an Idempotency-Key is not looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from actors.simulator.contents import TYPES, Contents
+from actors.simulator.creates import Create, parse_create, parse_prompt, read_fields
+from actors.simulator.films import require_drawing
+from actors.simulator.jobs import Job, State, blocked, draw, state_of
+from actors.simulator.ledger import Ledger
+from actors.simulator.listing import list_videos
+from actors.simulator.middlewares import answer_refusals, check_key, mark
+from actors.simulator.options import SimulatorOptions
+from actors.simulator.profiles import PROFILES
+from actors.simulator.rates import RateLimit
+from actors.simulator.refusals import Refusal, not_found, rate_limited
+
+if TYPE_CHECKING:
+    from actors.simulator.profiles import Profile
+
+LARGEST_REQUEST = 64 * 2**20
+"""Bytes: a reference picture and some room."""
+MODELS = ("sora-2", "sora-2-pro")
+logger = logging.getLogger(__name__)
+
+
+class Simulator:
+    """A stand-in for the Videos API."""
+
+    def __init__(self, options: SimulatorOptions = SimulatorOptions()) -> None:  # noqa: B008 - it is frozen
+        """Prepare a simulator; nothing is opened or read before start()."""
+        self._options = options
+        self._profile: Profile = PROFILES[options.profile]
+        self._seed = secrets.randbits(64) if options.seed is None else options.seed
+        self._rate = RateLimit(options.rate_limit) if options.rate_limit else None
+        self._moderated = [_whole_word(word) for word in options.moderation]
+        self._ledger = Ledger()
+        self._contents: Contents | None = None
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def creates(self) -> int:
+        """Creates and remixes accepted since start(), without what a state file brought back."""
+        return self._ledger.creates
+
+    @property
+    def max_in_flight(self) -> int:
+        """The most jobs that were unfinished at one moment."""
+        return self._ledger.max_in_flight
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Serve, and give the base URL, `http://127.0.0.1:PORT/v1`; port 0 is any free port.
+
+        Raises:
+            DrawingUnavailableError: PyAV is not installed, and no `content_bytes` are asked for.
+            OSError: the port is taken, or the state file can't be used.
+        """
+        if self._options.content_bytes is None:
+            require_drawing()
+        self._ledger = Ledger()  # as on the real servers, jobs do not outlive the process, unless a file has them
+        if self._options.state_file is not None:
+            self._ledger.open(self._options.state_file)
+        self._contents = Contents(self._options.content_bytes)
+        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1)
+        try:
+            await self._runner.setup()
+            await web.TCPSite(self._runner, host, port).start()
+        except BaseException:
+            await self.stop()
+            raise
+        bound = self._runner.addresses[0]
+        return f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}/v1"
+
+    async def stop(self) -> None:
+        """Stop serving, and remove what was drawn. Stopping twice is once."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        if self._contents is not None:
+            await asyncio.to_thread(self._contents.close)
+            self._contents = None
+        self._ledger.close()
+
+    def _application(self) -> web.Application:
+        middlewares = [answer_refusals(self._profile), check_key(self._options.api_key)]
+        application = web.Application(client_max_size=LARGEST_REQUEST, middlewares=middlewares)
+        application.on_response_prepare.append(mark)
+        application.add_routes(
+            [
+                web.get("/v1/models", self._models),
+                web.post("/v1/videos", self._create),
+                web.get("/v1/videos", self._list),
+                web.get("/v1/videos/{id}", self._retrieve),
+                web.delete("/v1/videos/{id}", self._delete),
+                web.get("/v1/videos/{id}/content", self._content),
+            ]
+        )
+        if self._profile.remixes:
+            application.add_routes([web.post("/v1/videos/{id}/remix", self._remix)])
+        return application
+
+    async def _models(self, _: web.Request) -> web.Response:
+        told = {"object": "model", "created": 0, "owned_by": "sora-batch simulator"}
+        data = [{"id": name} | told for name in MODELS]
+        return web.json_response({"object": "list", "data": data})
+
+    async def _create(self, request: web.Request) -> web.Response:
+        fields = await read_fields(request, json_too=self._profile.takes_json)
+        return self._accept(parse_create(fields, self._profile, strict=self._options.strict))
+
+    async def _remix(self, request: web.Request) -> web.Response:
+        source, state = self._find(request)
+        prompt = parse_prompt(await read_fields(request))
+        if state.status != "completed":
+            message = f"Only completed videos can be remixed; this one is {state.status}."
+            raise Refusal(400, message, code="video_not_completed")
+        create = Create(prompt=prompt, model=source.model, seconds=source.seconds, size=source.size)
+        return self._accept(create, remixed_from=source.id)
+
+    def _accept(self, create: Create, remixed_from: str | None = None) -> web.Response:
+        wait = self._rate.take(time.monotonic()) if self._rate else 0.0
+        if wait:
+            raise rate_limited(wait)
+        now = time.time()
+        job = self._draw_job(create, now, remixed_from)
+        self._ledger.accept(job, now)
+        logger.info("accepted a video", extra={"action": "simulator_accept", "video_id": job.id})
+        return web.json_response(self._profile.video(job, state_of(job, now)))
+
+    def _draw_job(self, create: Create, now: float, remixed_from: str | None) -> Job:
+        latency, failure = draw(
+            seed=self._seed,
+            prompt=create.prompt,
+            attempt=self._ledger.next_attempt(create.prompt),
+            latency=self._options.latency,
+            failure_rate=self._options.failure_rate,
+        )
+        if any(word.search(create.prompt) for word in self._moderated):
+            failure = blocked()
+        return Job(
+            number=self._ledger.next_number(),
+            id=self._profile.new_id(),
+            prompt=create.prompt,
+            model=create.model,
+            seconds=create.seconds,
+            size=create.size,
+            accepted_at=now,
+            latency=latency,
+            failure=failure,
+            remixed_from=remixed_from,
+        )
+
+    def _find(self, request: web.Request) -> tuple[Job, State]:
+        job = self._ledger.find(request.match_info["id"])
+        if job is None:
+            raise not_found("Video not found")
+        return job, state_of(job, time.time())
+
+    async def _list(self, request: web.Request) -> web.Response:
+        return web.json_response(list_videos(self._ledger, self._profile, request.query, time.time()))
+
+    async def _retrieve(self, request: web.Request) -> web.Response:
+        job, state = self._find(request)
+        status = self._profile.retrieved_status(job, state)
+        return web.json_response(self._profile.video(job, state), status=status)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        job, state = self._find(request)
+        if not state.ended and self._profile.delete_running == "refuse":
+            message = f"Only completed or failed videos can be deleted; this one is {state.status}."
+            raise Refusal(409, message, code="video_not_finished")
+        self._ledger.delete(job, stop=self._profile.delete_running == "abort")
+        if self._contents is not None:
+            self._contents.discard(job)
+        return web.json_response(self._profile.deleted(job, state))
+
+    async def _content(self, request: web.Request) -> web.StreamResponse:
+        job, state = self._find(request)
+        variant = self._profile.variant(request.query)
+        if state.status != "completed" or self._contents is None:
+            raise self._profile.no_content(state)
+        path = await self._contents.file(job, variant)
+        return web.FileResponse(path, headers={"Content-Type": TYPES[variant]})
+
+
+def _whole_word(word: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)

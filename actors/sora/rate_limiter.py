@@ -1,0 +1,137 @@
+"""Pace: when requests may leave. A 429 slows every batch of the process; so does a limit that the user set."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+
+from actors.messages import Wait
+
+_FIRST_PAUSE, _LONGEST_PAUSE, _DOUBLINGS = 1.0, 30.0, 6
+_LONGEST_TRY_AGAIN, _LONG = 8.0, 600.0
+"""Seconds between tries to reach a server; after a long time they are longer."""
+
+
+class Key:
+    """Whether the server takes the key of this process, as far as its answers have told."""
+
+    def __init__(self) -> None:
+        self._accepted = False
+        self.refused = False
+        """It was refused, and never accepted."""
+        self.on_refused: Callable[[], object] = lambda: None
+
+    def learn(self, status: int) -> None:
+        """Read an answer's status."""
+        if 200 <= status < 300:
+            self._accepted, self.refused = True, False
+        elif status == 401 and not (self._accepted or self.refused):
+            self.refused = True
+            self.on_refused()
+
+
+class RateLimiter:
+    """One a process and key. Lives on the I/O loop."""
+
+    def __init__(self, requests_per_second: float | None = None) -> None:
+        self._spacing = 1 / requests_per_second if requests_per_second else 0.0
+        self._next = 0.0
+        self._refusals = 0
+        self._unreachable_since: float | None = None
+        self._stood = 0.0
+        self._still_from = self._still_until = 0.0
+        """The last time in which it gave none, its end perhaps yet to come."""
+        self.key = Key()
+        self.ever_answered = False
+        self.patience = math.inf
+        """Seconds for which a server may be unreachable that never answered."""
+        self.wait: Wait | None = None
+        self.on_pause: Callable[[float], None] = lambda _seconds: None
+        """Called with the length of each pause."""
+
+    @property
+    def paused(self) -> float:
+        """Seconds for which nothing may leave."""
+        return max(0.0, self.wait.until - time.monotonic()) if self.wait else 0.0
+
+    @property
+    def stood(self) -> float:
+        """Seconds, in all, for which the server gave no answer or had asked to wait: no batch's time runs then."""
+        return self._stood + min(time.monotonic(), self._still_until) - self._still_from
+
+    async def turn(self) -> None:
+        """Wait until a request may leave."""
+        while pause := self.paused:  # noqa: ASYNC110  (it may be prolonged meanwhile)
+            await asyncio.sleep(pause)
+        left = self.book() - time.monotonic()
+        if left > 0:
+            await asyncio.sleep(left)
+
+    def book(self) -> float:
+        """Take the next turn, and tell when it is, by `time.monotonic()`."""
+        at = max(self._next, time.monotonic())
+        self._next = at + self._spacing
+        return at
+
+    def rate_limited(self, retry_after: float | None) -> None:
+        """The server said 429: obey its hint, or back off by ourselves."""
+        self.ever_answered, self._unreachable_since = True, None
+        self._heard()
+        if not self.paused:  # many requests meet the same refusal
+            self._refusals = min(self._refusals + 1, _DOUBLINGS)
+        backoff = min(_FIRST_PAUSE * 2 ** (self._refusals - 1), _LONGEST_PAUSE)
+        self._pause("rate limited", backoff if retry_after is None else max(retry_after, 0.05))
+
+    def unreachable(self) -> float:
+        """The server could not be connected to.
+
+        Returns:
+            For how long it has been so, in seconds: 0.0 the first time.
+        """
+        now = time.monotonic()
+        self._unreachable_since = self._unreachable_since or now
+        since = now - self._unreachable_since
+        left = math.inf if self.ever_answered else self.patience - since
+        longest = _LONGEST_PAUSE if since > _LONG else _LONGEST_TRY_AGAIN
+        self._pause("the server can't be reached", max(0.5, min(since, longest, left)))
+        return since
+
+    @property
+    def away(self) -> bool:
+        """Whether the server can't be connected to: one try at a time shows when it can."""
+        return self._unreachable_since is not None
+
+    def given_up(self, seconds: float) -> bool:
+        """Whether a server that can't be connected to for so long is given up: never one that has answered before."""
+        return not self.ever_answered and seconds >= self.patience
+
+    def no_answer(self) -> None:
+        """A request had no answer: from now on, until one has."""
+        self._stand_still(math.inf)
+
+    def answered(self) -> None:
+        """The server answered, and not with 429."""
+        self._refusals = 0
+        self._unreachable_since = None
+        self.ever_answered = True
+        self._heard()
+
+    def _pause(self, reason: str, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        if self.wait is None or until > self.wait.until:
+            self.wait = Wait(reason, until)
+            self._stand_still(until)
+            self.on_pause(seconds)
+
+    def _heard(self) -> None:
+        if self._still_until == math.inf:
+            self._still_until = time.monotonic() + self.paused
+
+    def _stand_still(self, until: float) -> None:
+        now = time.monotonic()
+        if now >= self._still_until:
+            self._stood += self._still_until - self._still_from
+            self._still_from = now
+        self._still_until = max(self._still_until, until)

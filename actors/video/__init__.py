@@ -1,0 +1,1 @@
+"""One video: submitted, watched and fetched, and when it may start."""

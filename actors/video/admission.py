@@ -1,0 +1,145 @@
+"""Admission: how many videos a process has in flight over all batches, and whose turn is next. On the I/O loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from actors.loop import tell
+from actors.messages import PlaceFree, Ref
+from actors.sora.rate_limiter import RateLimiter
+
+STARTS = 50
+"""How many intents of a process may be recorded whose POST has not left: each has to leave within its send window."""
+
+
+class Beginnings:
+    """Which batches of the process are begun, with nothing further recorded of them yet: a death counts against them.
+
+    One that such a death counts against is begun alone: neither is it blamed for a neighbour's crash, nor a neighbour
+    for its own.
+    """
+
+    def __init__(self) -> None:
+        self._fresh: dict[str, bool] = {}
+        self._waiting: dict[str, tuple[Ref, bool]] = {}
+
+    def may_begin(self, batch_id: str, supervisor: Ref, *, alone: bool) -> bool:
+        """Whether a batch may be begun now; if not, its supervisor is told when it may."""
+        others_alone = any(self._fresh.values()) or any(each for _, each in self._waiting.values())
+        if bool(self._fresh) if alone else others_alone:
+            self._waiting[batch_id] = supervisor, alone
+            return False
+        self._waiting.pop(batch_id, None)
+        return True
+
+    def begins(self, batch_id: str, *, alone: bool) -> None:
+        """Note that a batch is begun now."""
+        self._fresh[batch_id] = alone
+
+    def over(self, batch_id: str) -> None:
+        """Note that something further was recorded of a batch, or that it is left. Saying so twice does no harm."""
+        self._waiting.pop(batch_id, None)
+        if self._fresh.pop(batch_id, None) is not None and self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            for supervisor, _ in sorted(waiting.values(), key=lambda each: not each[1]):
+                tell(supervisor, PlaceFree())
+
+
+class Admission:
+    """Free places go to the waiting batch that has the fewest videos in flight; none while the server said to wait."""
+
+    def __init__(self, limit: int | None, rate_limiter: RateLimiter, loop: asyncio.AbstractEventLoop) -> None:
+        self._limit, self._rate_limiter, self._loop = limit, rate_limiter, loop
+        self._taken: dict[str, int] = {}
+        self._waiting: dict[str, Ref] = {}
+        self._starting: dict[str, set[str]] = {}
+        self._starts = 0
+        self._offering = False
+        self._turn: float | None = None
+        self.beginnings = Beginnings()
+        rate_limiter.on_pause = self._offer_in
+
+    def may_start(self, batch_id: str, supervisor: Ref) -> bool:
+        """Whether a batch may start one more video now; if not, its supervisor is told when it may."""
+        if (
+            self._rate_limiter.paused
+            or not self._room()
+            or self._somebody_has_fewer(batch_id)
+            or not self._turn_has_come()
+        ):
+            self._waiting.setdefault(batch_id, supervisor)
+            return False
+        self._waiting.pop(batch_id, None)
+        return True
+
+    def has_enough(self, batch_id: str) -> None:
+        """Note that a batch wants no more places for now: what it was offered is for others."""
+        self._waiting.pop(batch_id, None)
+        self._offer_soon()
+
+    def starting(self, batch_id: str, submission_id: str) -> None:
+        """Note that a video's intent is about to be recorded, and its POST to follow."""
+        self._starting.setdefault(batch_id, set()).add(submission_id)
+        self._starts += 1
+
+    def left(self, batch_id: str, submission_id: str) -> None:
+        """Note that its POST has left, or never will. Saying so twice does no harm."""
+        starting = self._starting.get(batch_id, set())
+        if submission_id in starting:
+            starting.remove(submission_id)
+            self._starts -= 1
+            self._offer_soon()
+
+    def taken(self, batch_id: str, count: int) -> None:
+        """Note how many videos a batch has in flight now."""
+        before = self._taken.get(batch_id, 0)
+        if count:
+            self._taken[batch_id] = count
+        else:
+            self._taken.pop(batch_id, None)
+        if count < before:
+            self._offer_soon()
+
+    def leave(self, batch_id: str) -> None:
+        """Forget a batch."""
+        self._waiting.pop(batch_id, None)
+        self.beginnings.over(batch_id)
+        self._starts -= len(self._starting.pop(batch_id, ()))
+        self.taken(batch_id, 0)
+        self._offer_soon()
+
+    def _turn_has_come(self) -> bool:
+        """Keep to the limit of requests a second: a create's turn is taken before its intent is recorded."""
+        if self._turn is None:
+            self._turn = self._rate_limiter.book()
+            if (left := self._turn - time.monotonic()) > 0:
+                self._offer_in(left)
+        if self._turn > time.monotonic():
+            return False
+        self._turn = None
+        return True
+
+    def _room(self) -> int:
+        starts = max(0, (1 if self._rate_limiter.away else STARTS) - self._starts)
+        return starts if self._limit is None else max(0, min(starts, self._limit - sum(self._taken.values())))
+
+    def _somebody_has_fewer(self, batch_id: str) -> bool:
+        mine = self._taken.get(batch_id, 0)
+        return any(self._taken.get(other, 0) < mine for other in self._waiting if other != batch_id)
+
+    def _offer_in(self, seconds: float) -> None:
+        self._loop.call_later(seconds, self._offer)
+
+    def _offer_soon(self) -> None:
+        if self._waiting and not self._offering:
+            self._offering = True
+            self._loop.call_soon(self._offer)
+
+    def _offer(self) -> None:
+        self._offering = False
+        if self._rate_limiter.paused:
+            return
+        by_need = sorted(self._waiting, key=lambda batch_id: self._taken.get(batch_id, 0))
+        for batch_id in by_need[: self._room()]:
+            tell(self._waiting.pop(batch_id), PlaceFree())

@@ -1,0 +1,82 @@
+"""The end of a download: what has come is checked, flushed and put into its place, many small files at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from io import FileIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+from actors.errors import ErrorCode, Failure, SoraError
+from storage.videos import EXTENSIONS, PartFile, flush_folder
+
+T = TypeVar("T")
+_KIND = re.compile(r"[\w.+-]{1,63}/[\w.+-]{1,63}", re.ASCII)
+_VIDEO_TYPES = ("video/", "image/gif", "application/octet-stream", "application/binary", "binary/octet-stream")
+
+
+@dataclass(frozen=True, slots=True)
+class PendingFile:
+    """What is left to be done for a file that has come."""
+
+    part: PartFile
+    block: bytes
+    content_type: str
+    expected: int | None
+    file: FileIO | None
+    """Open, if blocks before the last one are written already."""
+
+    def write(self) -> tuple[Path, dict[str, Any]]:
+        """Write the last block, check that the file is whole, flush it, and put it into its place.
+
+        Returns:
+            Its folder, which is yet to be flushed, and what is recorded of it.
+        """
+        part = self.part
+        with self.file or part.open() as opened:
+            part.write(opened, self.block)
+            if part.bytes == 0 or (self.expected is not None and part.bytes != self.expected):
+                of = "an unknown number" if self.expected is None else self.expected
+                raise _broken(f"{part.bytes} bytes came of {of}")
+            is_mp4 = part.head[4:8] == b"ftyp"
+            if not is_mp4 and (self.content_type == "video/mp4" or not self.content_type.startswith(_VIDEO_TYPES)):
+                raise _broken(f"it is said to be {self.content_type} and is no MP4 file")
+            part.flush(opened)
+        told = self.content_type if _KIND.fullmatch(self.content_type) else "application/octet-stream"
+        kind = "video/mp4" if is_mp4 else told
+        path = part.publish(EXTENSIONS.get(kind, ".bin"))
+        video = {"path": str(path), "bytes": part.bytes, "sha256": part.sha256, "content_type": kind}
+        return part.path.parent, video
+
+
+def finish(group: list[PendingFile]) -> list[dict[str, Any] | Exception]:
+    """Finish files, each with its result or error. Blocks.
+
+    A folder is flushed once for all of its files, and the loop is woken once: each call into the system gives the
+    interpreter's lock away, and has to win it back from the loop.
+    """
+    written = [_outcome(rest.write) for rest in group]
+    folders = {outcome[0] for outcome in written if not isinstance(outcome, Exception)}
+    flushed = {folder: _outcome(partial(flush_folder, folder)) for folder in folders}
+    results: list[dict[str, Any] | Exception] = []
+    for outcome in written:
+        if isinstance(outcome, Exception):
+            results.append(outcome)
+        else:
+            folder, video = outcome
+            results.append(flushed[folder] or video)
+    return results
+
+
+def _outcome(function: Callable[[], T]) -> T | Exception:
+    try:
+        return function()
+    except Exception as error:  # noqa: BLE001  (it is raised where the file is waited for)
+        return error
+
+
+def _broken(what: str) -> SoraError:
+    return SoraError(Failure(ErrorCode.DOWNLOAD_FAILED, f"the downloaded file is broken: {what}"))

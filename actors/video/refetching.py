@@ -1,0 +1,66 @@
+"""Fetches the file of a completed video again where it is gone: unpaid, and only if the bytes are those recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import aiohttp
+
+from actors.errors import SoraError
+from actors.video.tools import Tools
+from storage.records import JobRecord, SubmissionRecord
+from storage.videos import PartFile, flush_folder
+
+_TRIES = 3
+_PIECE = 1 << 20
+
+
+async def fetch_again(tools: Tools, job: JobRecord, submission: SubmissionRecord) -> str | None:
+    """Put a completed job's file back where it was recorded; nothing recorded changes.
+
+    Returns:
+        Why that can't be done; None: it is there.
+    """
+    assert job.video is not None
+    assert submission.remote_id is not None
+    place = Path(job.video["path"])
+    why: str | None = None
+    for tries in range(_TRIES):
+        if tries:
+            await asyncio.sleep(0.5 * 2**tries)
+        part = PartFile(place.with_name(f"{job.id}.{uuid.uuid4().hex}.part"))
+        try:
+            await _receive(tools, part, submission.remote_id, job.video["bytes"])
+            if part.sha256 != job.video["sha256"]:
+                return "the server's file is another one: its SHA-256 is not the one that was recorded"
+            if not await tools.io.offload(part.put, place):
+                return f"other bytes lie at {place} now"
+            await tools.io.offload(flush_folder, place.parent)
+        except SoraError as error:
+            why = error.message
+            if not error.retryable:
+                return why
+        except (aiohttp.ClientError, TimeoutError) as error:
+            why = f"the download broke off: {tools.client.words(error)}"
+        except OSError as error:
+            return f"the video can't be written to {place.parent}: {error.strerror or error}"
+        else:
+            return None
+        finally:
+            await tools.io.offload(part.discard)
+    return why
+
+
+async def _receive(tools: Tools, part: PartFile, remote_id: str, most: int) -> None:
+    async with tools.client.content(remote_id) as response:
+        file = await tools.io.offload(part.open)
+        try:
+            async for piece in response.content.iter_chunked(_PIECE):
+                await tools.io.offload(part.write, file, piece)
+                if part.bytes > most:
+                    return  # it is another one
+            await tools.io.offload(part.flush, file)
+        finally:
+            await tools.io.offload(file.close)

@@ -1,0 +1,393 @@
+"""How one video is made: submitted (or its submission resolved), watched, fetched.
+
+A coroutine that a VideoWorker runs. It decides nothing about its batch: it ends with a report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import errno
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
+from io import FileIO
+from typing import Any, TypeVar
+
+import aiohttp
+
+from actors.errors import ErrorCode, Failure, SoraError
+from actors.messages import (
+    Completed,
+    Failed,
+    Fetching,
+    Generate,
+    Progressed,
+    Report,
+    Submitted,
+    Wait,
+    Waiting,
+    Withdrawn,
+)
+from actors.sora.exchange import VideoSpec
+from actors.sora.outcomes import Bound, NotPaid, Outcome
+from actors.sora.watching import Absence, pause_after_404
+from actors.sora.wire import Phase, RemoteVideo
+from actors.video.files import PendingFile, _broken
+from actors.video.tools import Tools
+from storage.providers import key_of
+from storage.records import SubmissionRecord
+from storage.states import SubmissionState
+from storage.videos import PartFile
+
+logger = logging.getLogger(__name__)
+_DOWNLOADS = 5
+_LEAST_TIME = 120.0
+"""Seconds that each run of a job has for a video that the server may have finished."""
+_LONGEST_BACKOFF = 30.0
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What a person mends while a video waits: a disk or a quota that is full, a file system that has become read-only."""
+_BLOCK = 1 << 20
+_LARGEST_FILE = 4 << 30
+"""Bytes. A server that never stops sending must not fill the disk."""
+
+T = TypeVar("T")
+
+
+class _Ended(Exception):
+    """The video can't be had."""
+
+    def __init__(self, failure: Failure, outcome: SubmissionState | None = None) -> None:
+        super().__init__(failure.message)
+        self.failure, self.outcome = failure, outcome
+
+
+class VideoTask:
+    """One run of one job."""
+
+    def __init__(self, tools: Tools, order: Generate, report: Callable[[Report], None]) -> None:
+        self._tools, self._order, self._report = tools, order, report
+        self._job, self._run, self._submission = order.job, order.run, order.submission
+        self._no_room: str | None = None
+        """Why the file could not be written at the last try."""
+        self._waits_for: str | None = None
+        self._absence: Absence
+        self._own_key = True
+        """Whether the video was made with the key that looks."""
+
+    async def run(self) -> Completed | Failed | Withdrawn:
+        """Make the video.
+
+        Returns:
+            How it ended. What is an error of ours is raised.
+        """
+        try:
+            outcome = await self._submit()
+            if isinstance(outcome, NotPaid):
+                return self._not_paid(outcome)
+            if not isinstance(outcome, Bound):
+                return self._failed(outcome.failure)
+            self._report(Submitted(self._job.id, self._run, outcome.remote_id))
+            return await self._watch_and_fetch(outcome)
+        except _Ended as end:
+            return self._failed(end.failure, end.outcome or await self._deleted_by_us(end.failure))
+
+    async def _deleted_by_us(self, failure: Failure) -> SubmissionState | None:
+        """A lost video of which a DELETE of ours went out: where one store is behind the address, that was it."""
+        if failure.code is not ErrorCode.NOT_FOUND or self._tools.settings.sora_listing != "whole":
+            return None
+        was_sent, submission_id = self._tools.storage.deletes.was_sent, self._submission.id
+        sent = await self._tools.io.outcome(self._tools.recorder.read(lambda: was_sent(submission_id)))
+        return SubmissionState.DELETED if sent else None
+
+    async def _submit(self) -> Outcome:
+        submission = self._submission
+        if submission.state is SubmissionState.BOUND and submission.remote_id is not None:
+            return Bound(submission.remote_id)
+        if self._order.send_before is not None:
+            try:
+                spec = await self._spec()
+            except Exception:  # an error of ours, and not a byte has left
+                await self._tools.submitter.take_back(submission)
+                raise
+            outcome = await self._tools.submitter.submit(submission, spec, self._order.send_before)
+            if isinstance(outcome, Bound | NotPaid):
+                return outcome
+            resolved = await self._tools.submitter.resolve(submission, self._unknown_for)
+            # What the server said tells more than that it made nothing.
+            return replace(resolved, failure=outcome.failure) if isinstance(resolved, NotPaid) else resolved
+        return await self._tools.submitter.resolve(submission, self._unknown_for)
+
+    async def _spec(self) -> VideoSpec:
+        job, reference, file_id = self._job, None, None
+        if job.reference is not None and "file_id" in job.reference:
+            file_id = job.reference["file_id"]
+        elif job.reference is not None:
+            digest, load = job.reference["digest"], self._tools.storage.jobs.reference
+            reference = await self._tools.io.outcome(self._tools.recorder.read(lambda: load(digest)))
+        return VideoSpec(job.prompt, job.model, job.duration, job.size, reference, file_id)
+
+    def _unknown_for(self, seconds: float) -> None:
+        self._wait("the outcome of its submission is unknown", seconds)
+
+    def _not_paid(self, outcome: NotPaid) -> Failed | Withdrawn:
+        failure, client = outcome.failure, self._tools.client
+        if outcome.state is SubmissionState.REFUSED and failure.code is not ErrorCode.RATE_LIMITED:
+            return self._failed(failure, outcome.state)
+        if failure.code is ErrorCode.NETWORK and outcome.state is SubmissionState.NOT_SENT:
+            seconds = client.rate_limiter.unreachable()
+            if client.rate_limiter.given_up(seconds):
+                text = f"{failure.message}; tried for {seconds:.0f} s (SORA_CONNECT_TIMEOUT)"
+                return self._failed(replace(failure, message=text), outcome.state)
+            if seconds == 0.0:  # said once, and not at every try
+                logger.warning(
+                    "the server can't be reached; trying again until it can",
+                    extra={"action": "server_unreachable", "error": failure.message},
+                )
+        return Withdrawn(self._job.id, self._run, failure, self._submission.id, outcome.state)
+
+    def _failed(self, failure: Failure, outcome: SubmissionState | None = None) -> Failed:
+        return Failed(self._job.id, self._run, failure, self._submission.id, outcome)
+
+    async def _watch_and_fetch(self, bound: Bound) -> Completed:
+        limit = self._tools.settings.sora_video_timeout.total_seconds()
+        now = self._tools.storage.database.time()  # its acceptance may have been recorded on another machine
+        # Whoever takes over looks, and fetches what is ready, however late it is.
+        left = max(min(limit, _LEAST_TIME), (self._job.started_at or now) + limit - now)
+        self._own_key = provable = _made_with(self._submission) in ("", self._tools.settings.key_fingerprint)
+        self._waits_for = None
+        self._absence = Absence(self._tools.client, bound.remote_id, provable=provable)
+        try:
+            async with asyncio.timeout(left):
+                while True:
+                    video, by_listing = await self._watch(bound)
+                    self._report(Fetching(self._job.id, self._run))
+                    file = await self._fetch(bound.remote_id, video, by_listing=by_listing)
+                    if file is not None:
+                        return Completed(self._job.id, self._run, file)
+                    bound = Bound(bound.remote_id)
+        except TimeoutError:
+            code = ErrorCode.TIMEOUT
+            text = f"the video was not there {limit:g} s after its acceptance (SORA_VIDEO_TIMEOUT)"
+            if self._no_room is None and self._waits_for is not None:
+                text = f"{text}; the last try: {self._waits_for}"
+            elif self._no_room is not None:
+                code, text = ErrorCode.STORAGE, f"{self._no_room}; {text}"
+            raise _Ended(Failure(code, text, {"remote_id": bound.remote_id})) from None
+
+    async def _watch(self, bound: Bound) -> tuple[RemoteVideo, bool]:
+        """Wait until the video is ready; the second is whether the listing said so, and not the video itself."""
+        video = bound.video
+        if video is not None and video.phase is not Phase.WORKING:
+            return _ready(video), False
+        kind = (self._job.model, self._job.duration, self._job.size)
+        accepted_at = None if video is None else bound.told_at
+        errors = 0
+        with self._tools.watcher.watch(bound.remote_id, kind, accepted_at) as watch:
+            while True:
+                try:
+                    video = await watch.news()
+                except SoraError as error:
+                    errors += 1
+                    await self._end_if_lost(error, bound.remote_id)
+                    refused = error.code is ErrorCode.PERMISSION and not self._refuses_us(error)
+                    if self._refuses_us(error) or not (error.retryable or error.status == 404 or refused):
+                        raise _Ended(_lost(error, bound.remote_id)) from error
+                    watch.postpone(self._say_why(error, errors), anew=error.status == 404)
+                    continue
+                if errors:
+                    self._go_on()
+                errors = 0
+                self._absence.refuted()
+                if video.phase is not Phase.WORKING:
+                    return _ready(video), watch.by_listing
+                if video.progress is not None:
+                    self._report(Progressed(self._job.id, self._run, video.progress))
+
+    def _refuses_us(self, error: SoraError) -> bool:
+        """Whether the key may not have this video; one that didn't make it may be told so of each."""
+        return _is_account(error) and (self._own_key or error.code is not ErrorCode.PERMISSION)
+
+    async def _end_if_lost(self, error: SoraError, remote_id: str) -> None:
+        if error.status != 404:
+            self._absence.refuted()
+        elif await self._absence.proved():
+            raise _Ended(_lost(error, remote_id)) from error
+
+    async def _back_off(self, error: SoraError, tries: int) -> None:
+        await asyncio.sleep(self._say_why(error, tries))
+        self._go_on()
+
+    def _say_why(self, error: SoraError, tries: int) -> float:
+        """Tell what is waited for, and give the seconds."""
+        if error.retry_after is not None:
+            seconds = error.retry_after
+        elif error.status == 404:
+            seconds = pause_after_404(self._tools.settings.sora_poll_interval.total_seconds())
+        else:
+            seconds = _backoff(tries)
+        self._wait("rate limited" if error.code is ErrorCode.RATE_LIMITED else str(error), seconds)
+        return seconds
+
+    def _go_on(self) -> None:
+        self._waits_for = None
+        self._report(Waiting(self._job.id, self._run, None))
+
+    def _wait(self, reason: str, seconds: float) -> None:
+        self._waits_for = reason
+        self._report(Waiting(self._job.id, self._run, Wait(reason, time.monotonic() + seconds)))
+
+    async def _fetch(self, remote_id: str, video: RemoteVideo, *, by_listing: bool) -> dict[str, Any] | None:
+        """Download until the file is whole; a broken one starts anew, and what passes is waited for.
+
+        Returns:
+            What is recorded of the file; None: it had been said that it is ready, and it is not.
+        """
+        tries = broken = full = 0
+        while True:
+            part = self._tools.folder.part(self._job.batch_id, self._job.id, self._order.epoch)
+            try:
+                return await self._fetch_once(part, remote_id, video, tries)
+            except SoraError as error:
+                self._no_room = None
+                part.discard()
+                # Where else a file lies, our key is nobody's.
+                elsewhere = bool(video.urls) and tries % 2 == 1 and _is_account(error)
+                tries += 1
+                broken += not (error.passes or error.status == 404 or elsewhere)
+                if broken == _DOWNLOADS or (self._refuses_us(error) and not elsewhere):
+                    raise _Ended(_undownloadable(error, remote_id)) from error
+                await self._back_off(error, tries)
+                # Not after each 404: of two replicas asked in turn, one would have all looks and one all downloads.
+                unknown = error.status == 404 and tries > 1 and random.random() < 0.5  # noqa: S311
+                if unknown or (by_listing and tries == 1):
+                    video = await self._itself(remote_id) or video
+                    if video.phase is not Phase.READY:
+                        if by_listing:
+                            self._tools.watcher.refute_listing(f"it shows {remote_id} as ready, and it is not")
+                        return None
+            except OSError as error:
+                part.discard()  # what it took is free for others
+                text = f"the video can't be written to {part.path.parent}: {error.strerror or error}"
+                if error.errno not in _PASSING:
+                    raise _Ended(Failure(ErrorCode.STORAGE, text, {"remote_id": remote_id})) from error
+                await self._wait_for_room(text, full)
+                full += 1
+            except (_Ended, asyncio.CancelledError):
+                part.discard()
+                raise
+
+    async def _itself(self, remote_id: str) -> RemoteVideo | None:
+        """Ask the video itself: it may tell more than the listing did. Where it does not answer, the download does."""
+        try:
+            video, _ = await self._tools.client.retrieve(remote_id, anew=True)
+        except SoraError as error:
+            await self._end_if_lost(error, remote_id)
+            return None
+        self._absence.refuted()
+        return video
+
+    async def _wait_for_room(self, reason: str, tries: int) -> None:
+        logger.warning(
+            "no room for a video; trying again",
+            extra={
+                "action": "no_room",
+                "batch_id": self._job.batch_id,
+                "job_id": self._job.id,
+                "error": reason,
+            },
+        )
+        self._no_room = reason
+        seconds = _backoff(tries)
+        self._wait(reason, seconds)
+        await asyncio.sleep(seconds)
+        self._go_on()
+
+    async def _fetch_once(self, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
+        if video.inline is not None:
+            try:
+                data = base64.b64decode(video.inline)
+            except ValueError as error:
+                raise _broken(f"its base64 can't be read: {error}") from error
+            return await self._keep(part, [data], "video/mp4", len(data))
+        async with self._source(remote_id, video, tries) as response:
+            return await self._receive(part, response)
+
+    def _source(
+        self, remote_id: str, video: RemoteVideo, tries: int
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        # Some servers have no content route, or none for this file, but told where else it lies.
+        if video.urls and tries % 2 == 1:
+            return self._tools.client.content_at(video.urls[0])
+        return self._tools.client.content(remote_id, anew=tries > 0)
+
+    async def _receive(self, part: PartFile, response: aiohttp.ClientResponse) -> dict[str, Any]:
+        """Take a file in. What fits into one block costs the flushing thread one visit."""
+        expected = None if "Content-Encoding" in response.headers else response.content_length
+        block: list[bytes] = []
+        size = total = 0
+        file: FileIO | None = None
+        try:
+            async for chunk in response.content.iter_any():
+                block.append(chunk)
+                size += len(chunk)
+                total += len(chunk)
+                if max(total, expected or 0) > _LARGEST_FILE:
+                    text = f"the file has more than {_LARGEST_FILE} bytes, which no video has a need of"
+                    raise _Ended(Failure(ErrorCode.DOWNLOAD_FAILED, text))
+                if size >= _BLOCK:
+                    file = file or await self._tools.io.offload(part.open)
+                    await self._tools.io.offload(part.write, file, b"".join(block))
+                    block, size = [], 0
+            return await self._keep(part, block, response.content_type, expected, file)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _broken(f"the download broke off: {self._tools.client.words(error)}") from error
+        except asyncio.CancelledError:
+            file = None  # a thread may be writing to it: it is closed when that lets go of it
+            raise
+        finally:
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
+
+    async def _keep(
+        self, part: PartFile, block: list[bytes], content_type: str, expected: int | None, file: FileIO | None = None
+    ) -> dict[str, Any]:
+        rest = PendingFile(part, b"".join(block), content_type, expected, file)
+        # A large one takes its time.
+        return await (self._tools.files.do if file is None else self._tools.files.do_alone)(rest)
+
+
+def _made_with(submission: SubmissionRecord) -> str:
+    """The fingerprint of the key that its POST was sent with; `` where there is none."""
+    return submission.key_fingerprint or key_of(submission.provider)
+
+
+def _ready(video: RemoteVideo) -> RemoteVideo:
+    if video.phase is Phase.ENDED_BADLY:
+        assert video.failure is not None
+        raise _Ended(video.failure, SubmissionState.FAILED)
+    return video
+
+
+def _backoff(tries: int) -> float:
+    return min(0.5 * 2.0 ** min(tries, 10), _LONGEST_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def _lost(error: SoraError, remote_id: str) -> Failure:
+    if error.status == 404:
+        text = f"the server no longer knows the video {remote_id}, in any look for minutes: it may have been restarted"
+        return Failure(ErrorCode.NOT_FOUND, text, {**error.failure.detail, "remote_id": remote_id})
+    return Failure(error.code, error.message, {**error.failure.detail, "remote_id": remote_id})
+
+
+def _undownloadable(error: SoraError, remote_id: str) -> Failure:
+    code = error.code if _is_account(error) else ErrorCode.DOWNLOAD_FAILED
+    return Failure(code, error.message, {**error.failure.detail, "remote_id": remote_id})
+
+
+def _is_account(error: SoraError) -> bool:
+    return error.code in (ErrorCode.AUTHENTICATION, ErrorCode.PERMISSION)
