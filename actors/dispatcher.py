@@ -42,6 +42,7 @@ from actors.sora.submission import LeaseMargin
 from actors.supervisor import BatchSupervisor
 from actors.video.admission import Admission
 from actors.video.tools import Tools
+from storage.backoff import backoff
 from storage.clocks import boottime
 from storage.mending import check
 from storage.owners import is_dead
@@ -271,7 +272,7 @@ class Dispatcher(LoopActor):
             "a look at the database failed; looking again",
             extra={"action": "look_failed", "error": repr(error), "failures": len(self._failures)},
         )
-        self._look_on(LOOK * 2 ** len(self._failures))
+        self._look_on(backoff(len(self._failures), LOOK, IDLE_LOOK * 8))
 
     def _look_on(self, seconds: float) -> None:
         if self._closing:

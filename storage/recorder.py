@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from storage.backoff import backoff
 from storage.database import Database, DatabaseClosed, is_outage
 
 T = TypeVar("T")
@@ -145,7 +146,7 @@ class Recorder:
         return group, True
 
     def _handle(self, group: list[_Task]) -> None:
-        pause = _FIRST_PAUSE
+        failures = 0
         while group:
             try:
                 if self._database.peewee.is_closed():
@@ -160,6 +161,8 @@ class Recorder:
                 if not is_outage(error) or self._closing.is_set():
                     self.away = None
                     raise
+                pause = backoff(failures, _FIRST_PAUSE, _LONGEST_PAUSE)
+                failures += 1
                 self.away = Away(str(self._database.explained(error)), time.monotonic() + pause)
                 logger.warning(
                     "the database is away; trying again",
@@ -171,7 +174,6 @@ class Recorder:
                 )
                 self._database.peewee.discard()
                 self._closing.wait(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
                 for task in group:
                     if task.until <= time.monotonic() and not task.answer.done():
                         task.answer.set_exception(TimeoutError("the database stayed away"))

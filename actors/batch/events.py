@@ -102,23 +102,10 @@ def _event(
     name: EventName, batch: BatchRecord, sequence: int, at: float, *, subject: str, more: dict[str, Any]
 ) -> EventRecord:
     number, kind = f"{sequence:010d}", name.value
-    document = {
-        "specversion": "1.0",
-        "id": f"{batch.id}:{number}",
-        "source": f"/sora-batch/batches/{batch.id}",
-        "type": f"sora-batch.{kind}.v1",
-        "subject": subject,
-        "time": moment(at),
-        "datacontenttype": "application/json",
-        "dataschema": f"urn:sora-batch:{kind}.v1",
-        "sequence": number,
-        "data": {
-            "batch_id": batch.id,
-            "status": batch.status,
-            "progress": progress_document(batch),
-            **more,
-        },
-    }
+    envelope = cloud_event(kind, f"{batch.id}:{number}", f"/sora-batch/batches/{batch.id}", subject, at)
+    progress = progress_document(batch)
+    data = {"batch_id": batch.id, "status": batch.status, "progress": progress, **more}
+    document = {**envelope, "sequence": number, "data": data}
     key = f"{kind}.{batch.id}" + (f".{subject}" if subject != batch.id else "")
     return EventRecord(
         batch_id=batch.id,
@@ -128,3 +115,25 @@ def _event(
         body=to_json(document).decode(),
         created_at=at,
     )
+
+
+def cloud_event(name: str, identity: str, source: str, subject: str | None, at: float) -> dict[str, Any]:
+    """The attributes that every CloudEvent of ours has, in their order; what else it has follows them.
+
+    Args:
+        name: what happened, as `job.completed`.
+        identity: the same for the same event, however often it is told.
+        source: where it happened.
+        subject: to what, where that is known.
+        at: when, in seconds since 1970.
+    """
+    return {
+        "specversion": "1.0",
+        "id": identity,
+        "source": source,
+        "type": f"sora-batch.{name}.v1",
+        **({} if subject is None else {"subject": subject}),
+        "time": moment(at),
+        "datacontenttype": "application/json",
+        "dataschema": f"urn:sora-batch:{name}.v1",
+    }

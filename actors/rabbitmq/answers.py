@@ -14,7 +14,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from actors.batch.commands import CommandResult
-from actors.batch.views import Batch, Job, moment
+from actors.batch.events import cloud_event
+from actors.batch.views import Batch, Job
 from actors.errors import FieldError
 from actors.rabbitmq.codec import key_of
 
@@ -59,7 +60,7 @@ def _answer(
     event: str, data: dict[str, Any], identity: tuple[str, ...], correlation: str, batch_id: str | None, at: float
 ) -> str:
     # The same answer has the same id, however often it is given.
-    document = _document(f"command.{event}", f"command:{key_of(event, *identity)[:32]}", SOURCE, batch_id, at)
+    document = cloud_event(f"command.{event}", f"command:{key_of(event, *identity)[:32]}", SOURCE, batch_id, at)
     return to_json({**document, "correlationid": correlation, "data": data}).decode()
 
 
@@ -76,7 +77,7 @@ def reported(batch: Batch, sequence: int, *, correlation: str, source: str, at: 
     if len(shown) < len(batch.jobs):
         whole["jobs_omitted"] = len(batch.jobs) - len(shown)
     identity = f"{batch.id}:{sequence:010d}:reported:{key_of(source, correlation)[:16]}"
-    document = _document("batch.reported", identity, f"/sora-batch/batches/{batch.id}", batch.id, at)
+    document = cloud_event("batch.reported", identity, f"/sora-batch/batches/{batch.id}", batch.id, at)
     data = {
         "batch_id": batch.id,
         "status": batch.status,
@@ -85,20 +86,6 @@ def reported(batch: Batch, sequence: int, *, correlation: str, source: str, at: 
         "batch": whole,
     }
     return to_json({**document, "correlationid": correlation, "data": data}).decode()
-
-
-def _document(name: str, identity: str, source: str, batch_id: str | None, at: float) -> dict[str, Any]:
-    subject = {} if batch_id is None else {"subject": batch_id}
-    return {
-        "specversion": "1.0",
-        "id": identity,
-        "source": source,
-        "type": f"sora-batch.{name}.v1",
-        **subject,
-        "time": moment(at),
-        "datacontenttype": "application/json",
-        "dataschema": f"urn:sora-batch:{name}.v1",
-    }
 
 
 @dataclass(frozen=True, slots=True)

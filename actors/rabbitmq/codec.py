@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from actors.batch.requests import BatchVideoRequest, Input, Text, Whole, invalid
+from actors.depth import is_nested_deeper
 from actors.errors import FieldError, InvalidRequest
 from actors.expectations import ID_PATTERN
 
@@ -279,7 +280,8 @@ def _document(message: Message, max_bytes: int) -> dict[str, Any]:
         raise _Wrong("", "the body holds a number that is too long", "numbers that can be read", "number") from None
     if not isinstance(document, dict):
         raise _Wrong("", f"the body is {_shown(document)}", "a JSON object", "not_object")
-    _check_depth(document)
+    if is_nested_deeper(document, MAX_DEPTH):
+        raise _too_deep()
     return document
 
 
@@ -313,20 +315,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise _Wrong("", f"the number {_shown(text)} is too large", "finite numbers", "number")
     return number
-
-
-def _check_depth(document: Any) -> None:
-    level = [document]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return
-    raise _too_deep()
 
 
 def _too_deep() -> _Wrong:

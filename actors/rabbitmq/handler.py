@@ -37,8 +37,10 @@ from actors.rabbitmq.codec import (
     within_data,
 )
 from actors.rabbitmq.connection import ConnectionGone, Nacked
+from actors.rabbitmq.properties import event_properties
 from actors.rabbitmq.topology import EVENTS, REPLAYS
 from actors.service import BatchService
+from storage.backoff import backoff
 from storage.database import DatabaseError, is_outage
 from storage.records import EventRecord
 
@@ -196,9 +198,9 @@ class CommandHandler:
         """Do it, and again while the database is away.
 
         Raises:
-            Later: it is away for too long, or we are to stop, or the service is closed.
+            Requeue: it is away for too long, or we are to stop, or the service is closed.
         """
-        pause, deadline = _FIRST_PAUSE, time.monotonic() + OUTAGE_PATIENCE
+        failures, deadline = 0, time.monotonic() + OUTAGE_PATIENCE
         while True:
             try:
                 return act()
@@ -209,8 +211,8 @@ class CommandHandler:
                     raise
                 if self._stopping.is_set() or time.monotonic() > deadline:
                     raise Requeue(str(error)) from error
-            self._stopping.wait(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            self._stopping.wait(backoff(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+            failures += 1
 
     def _rejection(self, command: ReceivedCommand, errors: Sequence[FieldError], at: float) -> str:
         return answers.rejected(
@@ -237,18 +239,18 @@ class CommandHandler:
 
     def _replay(self, record: EventRecord, correlation: str) -> Future[Any]:
         identity = f"{record.batch_id}:{record.sequence:010d}"
-        properties = _properties(identity, f"sora-batch.{record.type}.v1", record.created_at, correlation)
+        properties = event_properties(identity, f"sora-batch.{record.type}.v1", record.created_at, correlation)
         return self._publish(REPLAYS, record.key, record.body.encode(), properties)
 
     def _tell(self, exchange: str, answer: Publication) -> None:
-        properties = _properties(answer.id, answer.type, answer.at, answer.correlation)
+        properties = event_properties(answer.id, answer.type, answer.at, answer.correlation)
         self._confirmed([self._publish(exchange, answer.key, answer.body, properties)])
 
     def _confirmed(self, published: list[Future[Any]]) -> None:
         """See that the broker has it.
 
         Raises:
-            Later: it does not say so.
+            Requeue: it does not say so.
         """
         for future in published:
             try:
@@ -262,13 +264,6 @@ class CommandHandler:
                 logger.warning(
                     "the broker did not take an answer", extra={"action": "answer_refused", "error": str(error)}
                 )
-
-
-def _properties(identity: str, kind: str, at: float, correlation: str) -> pika.BasicProperties:
-    return pika.BasicProperties(
-        content_type="application/cloudevents+json", delivery_mode=2, message_id=identity, type=kind,
-        timestamp=int(at), app_id="sora-batch", correlation_id=correlation,
-    )  # fmt: skip
 
 
 def _about_the_batch(command: ReceivedCommand, error: NotFound | Conflict) -> FieldError:

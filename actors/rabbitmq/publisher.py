@@ -21,7 +21,9 @@ from typing import TypeVar
 import pika
 
 from actors.rabbitmq.connection import Connection, ConnectionGone, State
+from actors.rabbitmq.properties import event_properties
 from actors.rabbitmq.topology import EVENTS
+from storage.backoff import backoff
 from storage.changes import Storage
 from storage.publications import Unpublished
 from storage.recorder import Recorder
@@ -39,7 +41,7 @@ _ENDED_LATELY, _EVERYTHING_EVERY = 900.0, 600.0
 _MARK_AFTER = 0.1
 _PAGE, _BATCHES = 200, 50
 _REFUSALS = 5
-_FIRST_BACK_OFF = 1.0
+_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 1.0, 60.0
 _REMEMBERED = 2000
 
 
@@ -262,7 +264,7 @@ class EventPublisher:
 
     def _refused(self, cursor: _BatchCursor, sequence: int) -> None:
         """A subscriber's queue is full: this batch alone goes back behind its watermark, after a rest."""
-        pause = _FIRST_BACK_OFF * 2**cursor.refusals
+        pause = backoff(cursor.refusals, _FIRST_BACK_OFF, _LONGEST_BACK_OFF)
         cursor.refusals += 1
         logger.warning(
             "an event was refused by a queue; its batch is published again from there on",
@@ -310,8 +312,5 @@ class EventPublisher:
 
 def properties_of(event: EventRecord) -> pika.BasicProperties:
     """The AMQP properties of an event."""
-    return pika.BasicProperties(
-        content_type="application/cloudevents+json", delivery_mode=2,
-        message_id=f"{event.batch_id}:{event.sequence:010d}", type=f"sora-batch.{event.type}.v1",
-        timestamp=int(event.created_at), app_id="sora-batch", correlation_id=event.batch_id,
-    )  # fmt: skip
+    identity, kind = f"{event.batch_id}:{event.sequence:010d}", f"sora-batch.{event.type}.v1"
+    return event_properties(identity, kind, event.created_at, event.batch_id)

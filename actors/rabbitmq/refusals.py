@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import re
 import threading
 import time
@@ -19,8 +18,11 @@ from pika.exceptions import (
     UnroutableError,
 )
 
+from storage.backoff import backoff
+
 logger = logging.getLogger("actors.rabbitmq")
 ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED = 403, 404, 406
+
 _DECLARE = "run `sora-batch doctor --declare` as a user who may configure"
 _OTHERWISE = (
     "RabbitMQ refused a declaration: {said}; delete it there once it is empty, or set AMQP_QUEUE_TYPE where only the "
@@ -39,7 +41,6 @@ _NO_QUEUE = "RabbitMQ has no queue for a message: " + _DECLARE
 _IN_THE_HANDSHAKE = re.compile(r"\(([0-9]+)\) (['\"])(.*)\2", re.DOTALL)
 _AWAY, _REFUSED = (0.2, 2.0), (1.0, 30.0)
 """Seconds: the first pause, and the longest."""
-_DOUBLINGS = 10
 _PROVEN_SECONDS = 30.0
 
 
@@ -128,9 +129,9 @@ class Attempts:
             self._opened_at = None
         self._standing.away(self._who, refused or "RabbitMQ is away; trying again", error)
         first, longest = _AWAY if refused is None else _REFUSED
-        seconds: float = min(longest, first * 2**self._tries)
-        self._tries = min(self._tries + 1, _DOUBLINGS)
-        return seconds * random.uniform(0.8, 1.0)  # noqa: S311  (no secret: that not all come at once)
+        seconds = backoff(self._tries, first, longest, jitter=0.2)
+        self._tries += 1
+        return seconds
 
     def opened(self) -> None:
         """It is made."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from actors.loop import IOLoop
 from actors.sora.client import SoraClient
 from actors.sora.exchange import SendForbidden
 from actors.sora.wire import Phase
+from storage.backoff import backoff
 from storage.changes import Storage
 from storage.clocks import boottime
 from storage.database import DatabaseError
@@ -209,7 +209,7 @@ class DeleteSender:
         """Seconds until the next try: longer after each one that failed."""
         failures = self._failures[owed.submission.id]
         self._failures[owed.submission.id] += 1
-        return min(2.0 ** min(failures, 20), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
+        return backoff(failures, 1.0, _LONGEST_PAUSE, jitter=0.5)
 
     async def _note(self, change: Callable[[Storage], None]) -> None:
         """Record what came of one."""

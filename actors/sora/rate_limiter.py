@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 
 from actors.messages import Wait
+from storage.backoff import backoff
 
-_FIRST_PAUSE, _LONGEST_PAUSE, _DOUBLINGS = 1.0, 30.0, 6
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _LONGEST_TRY_AGAIN, _LONG = 8.0, 600.0
 """Seconds between tries to reach a server; after a long time they are longer."""
 
@@ -80,9 +81,9 @@ class RateLimiter:
         self.ever_answered, self._unreachable_since = True, None
         self._heard()
         if not self.paused:  # many requests meet the same refusal
-            self._refusals = min(self._refusals + 1, _DOUBLINGS)
-        backoff = min(_FIRST_PAUSE * 2 ** (self._refusals - 1), _LONGEST_PAUSE)
-        self._pause("rate limited", backoff if retry_after is None else max(retry_after, 0.05))
+            self._refusals += 1
+        seconds = backoff(self._refusals - 1, _FIRST_PAUSE, _LONGEST_PAUSE)
+        self._pause("rate limited", seconds if retry_after is None else max(retry_after, 0.05))
 
     def unreachable(self) -> float:
         """The server could not be connected to.

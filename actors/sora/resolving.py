@@ -31,6 +31,7 @@ from actors.sora.matching import (
 )
 from actors.sora.outcomes import SEND_WINDOW, Bound, Finding, NotPaid, Outcome, Unknown, known
 from actors.sora.wire import RemoteVideo
+from storage.backoff import backoff
 from storage.changes import Storage
 from storage.clocks import boottime
 from storage.owners import is_dead, this_host
@@ -99,7 +100,7 @@ class Resolver:
             intent: the submission.
             waiting: told the seconds for which nothing can be proved yet.
         """
-        pause, proofs = _FIRST_PAUSE, 0
+        looks = proofs = 0
         while True:
             current, ready_in = await self._standing(intent.id)
             if current.state not in UNRESOLVED:
@@ -114,8 +115,9 @@ class Resolver:
             if finding.tried:
                 await asyncio.sleep(_FIRST_PAUSE * proofs)
             else:
+                pause = backoff(looks, _FIRST_PAUSE, _LONGEST_PAUSE)
+                looks += 1
                 await asyncio.sleep(min(pause, ready_in) if ready_in > 0 else pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _look(self, current: SubmissionRecord, ready_in: float) -> Finding:
         if current.key_fingerprint != self._key:

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
+from actors.depth import is_nested_deeper
 from actors.errors import ErrorCode, Failure
 
 _GOOD = frozenset({"completed", "succeeded", "success", "done"})
@@ -28,7 +29,6 @@ _LATEST = 253_402_300_800.0
 """The end of the year 9999, as seconds since 1970: what is later is no time that can be shown."""
 _MOST_VALUES = 1_000_000
 _DEEPEST = 64
-_NESTING = (dict, list)
 _LONGEST_ID = 1024
 _LONGEST_PAUSE = 86_400.0
 """Seconds: no server stops a process for longer than a day."""
@@ -125,21 +125,7 @@ def parse_json(text: bytes | bytearray) -> Any:
         document = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return None if _too_deep(document) else document
-
-
-def _too_deep(document: Any) -> bool:
-    level = [document] if isinstance(document, _NESTING) else []
-    for _ in range(_DEEPEST):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, _NESTING)
-        ]
-        if not level:
-            return False
-    return True
+    return None if is_nested_deeper(document, _DEEPEST) else document
 
 
 def masked(body: Any, mask: Callable[[str], str]) -> Any:

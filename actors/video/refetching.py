@@ -10,10 +10,12 @@ import aiohttp
 
 from actors.errors import SoraError
 from actors.video.tools import Tools
+from storage.backoff import backoff
 from storage.records import JobRecord, SubmissionRecord
 from storage.videos import PartFile, flush_folder
 
 _TRIES = 3
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _PIECE = 1 << 20
 
 
@@ -29,7 +31,7 @@ async def fetch_again(tools: Tools, job: JobRecord, submission: SubmissionRecord
     why: str | None = None
     for tries in range(_TRIES):
         if tries:
-            await asyncio.sleep(0.5 * 2**tries)
+            await asyncio.sleep(backoff(tries, _FIRST_PAUSE, _LONGEST_PAUSE))
         part = PartFile(place.with_name(f"{job.id}.{uuid.uuid4().hex}.part"))
         try:
             await _receive(tools, part, submission.remote_id, job.video["bytes"])

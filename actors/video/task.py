@@ -38,6 +38,7 @@ from actors.sora.watching import Absence, pause_after_404
 from actors.sora.wire import Phase, RemoteVideo
 from actors.video.files import PendingFile, _broken
 from actors.video.tools import Tools
+from storage.backoff import backoff
 from storage.providers import key_of
 from storage.records import SubmissionRecord
 from storage.states import SubmissionState
@@ -47,7 +48,7 @@ logger = logging.getLogger(__name__)
 _DOWNLOADS = 5
 _LEAST_TIME = 120.0
 """Seconds that each run of a job has for a video that the server may have finished."""
-_LONGEST_BACKOFF = 30.0
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 30.0
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """What a person mends while a video waits: a disk or a quota that is full, a file system that has become read-only."""
 _BLOCK = 1 << 20
@@ -228,7 +229,7 @@ class VideoTask:
         elif error.status == 404:
             seconds = pause_after_404(self._tools.settings.sora_poll_interval.total_seconds())
         else:
-            seconds = _backoff(tries)
+            seconds = backoff(tries, _FIRST_BACKOFF, _LONGEST_BACKOFF, jitter=0.5)
         self._wait("rate limited" if error.code is ErrorCode.RATE_LIMITED else str(error), seconds)
         return seconds
 
@@ -301,7 +302,7 @@ class VideoTask:
             },
         )
         self._no_room = reason
-        seconds = _backoff(tries)
+        seconds = backoff(tries, _FIRST_BACKOFF, _LONGEST_BACKOFF, jitter=0.5)
         self._wait(reason, seconds)
         await asyncio.sleep(seconds)
         self._go_on()
@@ -371,10 +372,6 @@ def _ready(video: RemoteVideo) -> RemoteVideo:
         assert video.failure is not None
         raise _Ended(video.failure, SubmissionState.FAILED)
     return video
-
-
-def _backoff(tries: int) -> float:
-    return min(0.5 * 2.0 ** min(tries, 10), _LONGEST_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 def _lost(error: SoraError, remote_id: str) -> Failure:

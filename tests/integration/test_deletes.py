@@ -6,7 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -502,7 +501,7 @@ def test_a_retry_finds_out_that_a_silent_delete_was_done(
     service = start_service(sora_listing="whole")
     mocker.patch("actors.sora.watching._LOST_AFTER", 0.5)
     mocker.patch("actors.sora.deleting._LONGEST_PAUSE", 3600.0)
-    mocker.patch("actors.sora.deleting.random", SimpleNamespace(uniform=lambda *_: 3600.0))
+    mocker.patch("actors.sora.deleting.backoff", return_value=3600.0)
     provider.fault(on="delete", do="lose_response")
     cancelled(service, provider, 1)
     until(lambda: states(service) == ["owed"] and deletes(provider) == 1)
@@ -561,7 +560,7 @@ def test_what_is_still_owed_is_told(
     provider: Provider, start_service: Start, command: Callable[..., Any], mocker: MockerFixture
 ) -> None:
     mocker.patch("actors.runtime._DELETE_SECONDS", 0.1)
-    mocker.patch("actors.sora.deleting.random", SimpleNamespace(uniform=lambda *_: 3600.0))
+    mocker.patch("actors.sora.deleting.backoff", return_value=3600.0)
     in_the_making(start_service(**NEVER), provider)
     provider.fault(on="delete", do="answer", status=503, times=-1)
     said = command("cancel", "b")

@@ -31,6 +31,7 @@ from actors.rabbitmq.client.rpc import (
 )
 from actors.rabbitmq.client.stream import EventFeed, EventStream
 from actors.rabbitmq.topology import EVENTS, REPLAYS
+from storage.backoff import backoff
 
 TIMEOUT = 30.0
 """Seconds to wait for an answer."""
@@ -207,7 +208,7 @@ class BatchClient:
         return result(told)
 
     def _answered(self, order: OutgoingCommand, batch_id: str, patience: _Patience) -> Received:
-        sent, pause = False, _FIRST_PAUSE
+        sent, failures = False, 0
         while True:
             line = None
             try:
@@ -222,8 +223,8 @@ class BatchClient:
                 sent = sent or not (line is None or refused)
                 if refused or not self._was_connected or patience.left < 0:
                     raise unreachable(self.broker, error, sent=sent) from error
-                time.sleep(pause)  # it is away: do not run against the door
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                time.sleep(backoff(failures, _FIRST_PAUSE, _LONGEST_PAUSE))  # it is away
+                failures += 1
             except BaseException:
                 self._drop()  # an answer that is still to come would wait there
                 raise

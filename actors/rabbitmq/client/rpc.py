@@ -20,6 +20,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled,
 from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, SoraBatchError
 from actors.expectations import ID_PATTERN
 from actors.rabbitmq import topology
+from actors.rabbitmq.properties import event_properties
 from actors.rabbitmq.quiet import hush
 from actors.rabbitmq.refusals import NOT_FOUND, innermost, refusal
 from actors.settings import load_settings
@@ -209,10 +210,7 @@ class RpcConnection:
     @hush()
     def send(self, order: OutgoingCommand) -> None:
         """Send a command, and wait until the broker has it in a queue."""
-        properties = pika.BasicProperties(
-            content_type="application/cloudevents+json", delivery_mode=2, message_id=order.id,
-            type=f"sora-batch.{order.name}.v1", timestamp=int(time.time()), app_id="sora-batch",
-        )  # fmt: skip
+        properties = event_properties(order.id, f"sora-batch.{order.name}.v1", time.time())
         try:
             self._channel.basic_publish(topology.COMMANDS, order.name, order.body, properties, mandatory=True)
         except UnroutableError as error:

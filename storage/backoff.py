@@ -1,0 +1,16 @@
+"""How long to wait before the next try. For threads and for coroutines: whoever waits, sleeps."""
+
+from __future__ import annotations
+
+import random
+
+_MOST_DOUBLINGS = 30
+
+
+def backoff(failures: int, first: float, longest: float, *, jitter: float = 0.0) -> float:
+    """Seconds to wait after so many failures, from 0 on: `first`, doubled with each, up to `longest`.
+
+    `jitter`: by which part of it the wait may be shorter, so that not all come at once.
+    """
+    seconds = min(first * 2.0 ** min(failures, _MOST_DOUBLINGS), longest)
+    return seconds * random.uniform(1.0 - jitter, 1.0)  # noqa: S311  (no secret)
