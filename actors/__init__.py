@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from actors.aio import AsyncBatchService
     from actors.audit import AuditReport, MissingFile, MissingVideo, OwedDelete, SurplusVideo, UnknownVideo
+    from actors.batch.cleanup import PruneReport
     from actors.batch.commands import Command, CommandKey, CommandResult
     from actors.batch.events import Event, EventName
-    from actors.batch.maintenance import PruneReport
     from actors.batch.requests import BatchVideoRequest, FileId, VideoRequest
     from actors.batch.views import Batch, CancellationSummary, Charge, Job, JobError, Progress, VideoFile
     from actors.errors import (
@@ -49,7 +49,7 @@ _HOMES = {
     "actors.audit": ("AuditReport", "MissingFile", "MissingVideo", "OwedDelete", "SurplusVideo", "UnknownVideo"),
     "actors.batch.commands": ("Command", "CommandKey", "CommandResult"),
     "actors.batch.events": ("Event", "EventName"),
-    "actors.batch.maintenance": ("PruneReport",),
+    "actors.batch.cleanup": ("PruneReport",),
     "actors.batch.requests": ("BatchVideoRequest", "FileId", "VideoRequest"),
     "actors.batch.views": ("Batch", "CancellationSummary", "Charge", "Job", "JobError", "Progress", "VideoFile"),
     "actors.errors": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from actors.messages import DispatcherMessage, Wait
 
@@ -66,3 +67,8 @@ class Question:
     """Whether to claim what was not asked for here, too."""
     spared: frozenset[str]
     """But not these: their supervisors died too often of late, or they were let go."""
+
+
+def moved_on(standing: tuple[Any, int, str | None] | None, epoch: int) -> bool:
+    """Whether a batch of ours was cancelled, taken over or deleted."""
+    return standing is None or standing[1] != epoch

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
+from actors.batch.cleanup import PruneReport
 from actors.batch.events import Event
-from actors.batch.maintenance import PruneReport
 from actors.batch.requests import BatchVideoRequest
 from actors.batch.views import Batch, CancellationSummary
 from actors.service import BatchService

@@ -14,9 +14,9 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, assert_never
 
-from actors.agenda import Agenda, DispatcherCallbacks, Leave, Question
+from actors.agenda import Agenda, DispatcherCallbacks, Leave, Question, moved_on
 from actors.batch.assignment import Rules
-from actors.batch.orphan_files import delete_orphan_files
+from actors.batch.cleanup import delete_orphan_files
 from actors.batch.unreadable import fail_unreadable
 from actors.loop import LoopActor, tell
 from actors.messages import (
@@ -42,12 +42,11 @@ from actors.sora.submission import LeaseMargin
 from actors.supervisor import BatchSupervisor
 from actors.video.admission import Admission
 from actors.video.tools import Tools
-from storage.backoff import backoff
-from storage.clocks import boottime
 from storage.mending import check
 from storage.owners import is_dead
 from storage.records import OwnerRecord
 from storage.states import FINAL_BATCH, BatchStatus
+from storage.timing import backoff, boottime
 
 logger = logging.getLogger(__name__)
 LOOK = 0.25
@@ -165,7 +164,7 @@ class Dispatcher(LoopActor):
         """In the recorder's thread, outside a transaction."""
         batches, asked, leaving = self._tools.storage.batches, question.asked, question.leaving
         standings = batches.standings(asked | question.running)
-        lost = [each for each in question.running if _moved_on(standings.get(each), question.epochs[each])]
+        lost = [each for each in question.running if moved_on(standings.get(each), question.epochs[each])]
         ended = {batch_id for batch_id in asked if batch_id not in standings or standings[batch_id][0] in FINAL_BATCH}
         left = [batch_id for batch_id in leaving if batch_id not in ended]
         free = self._claimable(asked - question.running - ended - set(left), {i: s[2] for i, s in standings.items()})
@@ -399,8 +398,3 @@ class Dispatcher(LoopActor):
         self._supervisors.pop(batch_id, None)
         self._epochs.pop(batch_id, None)
         self._callbacks.waits.pop(batch_id, None)
-
-
-def _moved_on(standing: tuple[Any, int, str | None] | None, epoch: int) -> bool:
-    """Whether a batch of ours was cancelled, taken over or deleted."""
-    return standing is None or standing[1] != epoch

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import peewee
 
 from actors.batch.events import Event
-from actors.batch.lookup import existing, unknown_batch
+from actors.batch.start import existing, unknown_batch
 from actors.batch.views import Batch, batch_status
 from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
 from actors.settings import SIMULATOR, Settings

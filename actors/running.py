@@ -25,8 +25,8 @@ from actors.reading import ANSWER_SECONDS, BatchReader
 from actors.settings import SIMULATOR, Settings
 from actors.waiting import RunningBatch, Waiting
 from storage.database import DatabaseClosed
-from storage.providers import server_of
 from storage.records import JobRecord
+from storage.servers import server_of
 from storage.states import SubmissionState
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Any
 
 from actors.agenda import Agenda, DispatcherCallbacks
 from actors.batch.assignment import Rules
-from actors.batch.orphan_files import delete_orphan_files_soon
+from actors.batch.cleanup import delete_orphan_files_soon
 from actors.dispatcher import Dispatcher
 from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Coalescer, IOLoop, tell

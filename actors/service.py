@@ -12,6 +12,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from actors.batch.cancellation import DeleteIsOut
+from actors.batch.cleanup import Maintenance, PruneReport, delete_orphan_files_soon
 from actors.batch.commands import (
     Cancel,
     Command,
@@ -27,13 +29,10 @@ from actors.batch.commands import (
     has_videos_made,
     once,
 )
-from actors.batch.deletes import DeleteIsOut
 from actors.batch.events import EventName
 from actors.batch.factory import changed_columns, new_batch
-from actors.batch.lookup import existing
-from actors.batch.maintenance import Maintenance, PruneReport
-from actors.batch.orphan_files import delete_orphan_files_soon
 from actors.batch.requests import BatchVideoRequest, check_metadata
+from actors.batch.start import existing
 from actors.batch.views import Batch, CancellationSummary
 from actors.errors import (
     InvalidRequest,
@@ -45,7 +44,7 @@ from actors.running import BatchRunner
 from actors.settings import Settings, load_settings
 from actors.shared import shared_service
 from actors.waiting import RunningBatch
-from storage.providers import server_of
+from storage.servers import server_of
 from storage.videos import VideoFolder
 
 if TYPE_CHECKING:

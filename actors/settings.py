@@ -27,8 +27,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from actors.errors import SettingsError
 from actors.expectations import SIZE_PATTERN, expectation, span_of
-from storage.providers import server_of
 from storage.secrets import HIDDEN, Secrets, key_in, masked_url, read_url
+from storage.servers import server_of
 
 SIMULATOR = "simulator"
 """The provider of batches whose videos the built-in simulator makes."""

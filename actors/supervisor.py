@@ -48,8 +48,8 @@ from actors.sora.outcomes import SEND_WINDOW
 from actors.video.admission import Admission
 from actors.video.tools import Tools
 from actors.worker import VideoWorker
-from storage.clocks import boottime
 from storage.states import SubmissionState
+from storage.timing import boottime
 
 TICK = 0.25
 LINGER = 0.02

@@ -8,9 +8,9 @@ from typing import Any
 from peewee import SQL
 
 from storage.database import Database
-from storage.providers import server_of
 from storage.records import BatchRecord
 from storage.rows import Insert, Rows, encode
+from storage.servers import server_of
 from storage.states import BatchStatus
 
 # Written out: SQLite finds a partial index by the very words that it was made with, in their order.

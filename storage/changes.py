@@ -10,9 +10,8 @@ from storage.database import Database
 from storage.deletes import Deletes
 from storage.inbox import Inbox
 from storage.jobs import JobRepository
-from storage.journal import Journal
+from storage.journal import Journal, Publications
 from storage.owners import Owners
-from storage.publications import Publications
 from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
 from storage.servers import Servers
 from storage.states import SubmissionState

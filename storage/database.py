@@ -22,9 +22,9 @@ from urllib.parse import unquote, urlsplit
 
 import peewee
 
-from storage.clocks import boottime
 from storage.connections import DatabaseClosed, DatabaseError, PooledSqlite
 from storage.secrets import Secrets, place_of, read_url
+from storage.timing import boottime
 
 __all__ = ["Database", "DatabaseClosed", "DatabaseError", "is_outage"]
 

@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from storage.backoff import backoff
 from storage.database import Database, DatabaseClosed, is_outage
+from storage.timing import backoff
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

@@ -1,8 +1,38 @@
-"""Servers: what was learned of one, and holds from then on for every process."""
+"""Servers: their addresses, and what is known of them."""
 
 from __future__ import annotations
 
+import functools
+from urllib.parse import urlsplit, urlunsplit
+
 from storage.database import Database
+
+_PORTS = {"http": 80, "https": 443}
+
+
+@functools.lru_cache(maxsize=64)
+def server_of(provider: str) -> str:
+    """The base URL, normalised: scheme and host in lower case, port unless default, path without its final `/`.
+
+    No user and no query: they tell accounts apart, not servers.
+    """
+    url = provider.partition("#")[0]
+    try:
+        parts = urlsplit(url)
+        host, number = parts.hostname, parts.port
+    except ValueError:
+        return url
+    if not host:
+        return url
+    port = "" if number in (None, _PORTS.get(parts.scheme)) else f":{number}"
+    return urlunsplit(
+        (parts.scheme, f"[{host}]{port}" if ":" in host else f"{host}{port}", parts.path.rstrip("/"), "", "")
+    )
+
+
+def key_of(provider: str) -> str:
+    """The fingerprint of the key; `` where there is none."""
+    return provider.partition("#")[2]
 
 
 class Servers:

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable
 from enum import Enum
 
 from storage.database import Database
-from storage.providers import key_of, server_of
 from storage.records import SubmissionRecord
 from storage.rows import Insert, Rows
+from storage.servers import key_of, server_of
 from storage.states import LIVE_SUBMISSION, UNRESOLVED, SubmissionState
 
 _ENDS_A_VIDEO = frozenset({SubmissionState.FAILED, SubmissionState.DELETED, SubmissionState.ABANDONED})

@@ -4,8 +4,8 @@ from typing import Any
 
 from actors.batch.run import request_digest
 from storage.changes import Storage
-from storage.providers import key_of, server_of
 from storage.records import BatchRecord, EventRecord, JobRecord, OwnerRecord, SubmissionRecord
+from storage.servers import key_of, server_of
 from storage.states import BatchStatus, JobStatus, SubmissionState
 
 PROVIDER = "http://server/v1#key"

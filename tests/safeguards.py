@@ -155,7 +155,7 @@ SAFEGUARDS = [
     ),
     Safeguard(
         "the owed DELETE",
-        "actors/batch/deletes.py",
+        "actors/batch/cancellation.py",
         "        storage.deletes.owe(owed)",
         "        pass",
         ("tests/actors/batch/test_operations.py", "tests/integration/test_deletes.py"),

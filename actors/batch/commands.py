@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from actors.batch.cancellation import cancel
-from actors.batch.creation import NewBatch, create
-from actors.batch.deletion import delete
-from actors.batch.lookup import existing, unknown_batch
+from actors.batch.cleanup import delete
 from actors.batch.retrying import retry
-from actors.batch.start import want
+from actors.batch.start import NewBatch, create, existing, unknown_batch, want
 from actors.batch.views import CancellationSummary
 from actors.errors import FieldError, InvalidRequest
 from storage.changes import Storage

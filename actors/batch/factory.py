@@ -7,10 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from actors.batch.creation import NewBatch
-from actors.batch.ids import canonical_digest, job_id, new_batch_id
 from actors.batch.references import load_reference
-from actors.batch.requests import BatchVideoRequest, VideoRequest, invalid
+from actors.batch.requests import BatchVideoRequest, VideoRequest, canonical_digest, invalid, job_id, new_batch_id
+from actors.batch.start import NewBatch
 from actors.errors import InvalidRequest
 from actors.settings import Settings
 from storage.records import BatchRecord, JobRecord, ReferenceRecord

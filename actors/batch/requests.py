@@ -5,7 +5,9 @@ Snake case on the wire; the camelCase of field names is accepted too, never for 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
@@ -212,3 +214,19 @@ def _shown(value: Any) -> str:
     except RecursionError:
         text = "something nested too deeply"
     return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."
+
+
+def canonical_digest(document: Any) -> str:
+    """SHA-256 of a JSON document in its canonical form, in hexadecimal."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def new_batch_id() -> str:
+    """An id for a batch whose creator names none."""
+    return f"batch-{secrets.token_hex(6)}"
+
+
+def job_id(batch_id: str, position: int) -> str:
+    """A job's id from its batch's and its place in it, from 1."""
+    return f"{batch_id}-{position:02d}"

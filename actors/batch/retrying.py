@@ -6,12 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.batch.deletes import with_a_record, withdraw_deletes
+from actors.batch.cancellation import with_a_record, withdraw_deletes
 from actors.batch.events import EventName
-from actors.batch.lookup import existing
-from actors.batch.start import bring, move_server
-from actors.batch.transitions import BatchMove, JobMove
-from actors.batch.update import BatchUpdate
+from actors.batch.start import bring, existing, move_server
+from actors.batch.transitions import BatchMove, BatchUpdate, JobMove
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound
 from storage.changes import Storage
 from storage.records import BatchRecord, JobRecord, ReferenceRecord, SubmissionRecord

@@ -14,9 +14,8 @@ from typing import assert_never
 
 from actors.batch.assignment import Assignment, Rules
 from actors.batch.events import EventName
-from actors.batch.ids import canonical_digest
-from actors.batch.transitions import BatchMove, JobMove
-from actors.batch.update import BatchUpdate, ended, ending
+from actors.batch.requests import canonical_digest
+from actors.batch.transitions import BatchMove, BatchUpdate, JobMove, ended, ending
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.messages import (
     Completed,
@@ -32,8 +31,8 @@ from actors.messages import (
 )
 from actors.restarts import restart_allowed
 from storage.changes import Changes
-from storage.providers import key_of, server_of
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
+from storage.servers import key_of, server_of
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
 POISON_DEATHS = 3

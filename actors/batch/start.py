@@ -1,16 +1,71 @@
-"""Starting a batch: marked as wanted, at the server that is to make its videos."""
+"""Creating a batch, finding it, and having it made at a server."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from actors.batch.lookup import existing
-from actors.errors import Conflict
+from actors.batch.events import EventName, batch_event
+from actors.errors import Conflict, NotFound
 from actors.settings import SIMULATOR
 from storage.changes import Storage
-from storage.providers import server_of
-from storage.records import BatchRecord
+from storage.records import BatchRecord, JobRecord, ReferenceRecord
+from storage.servers import server_of
 from storage.states import FINAL_BATCH, LIVE_SUBMISSION, JobStatus, SubmissionState
+
+
+class UnknownBatch(NotFound):
+    """There is no such batch; its creation may still be on its way."""
+
+
+def existing(storage: Storage, batch_id: str) -> BatchRecord:
+    """The batch, locked.
+
+    Raises:
+        UnknownBatch: there is none; the text names the database that was looked in.
+    """
+    batch = storage.batches.locked(batch_id)
+    if batch is None:
+        raise unknown_batch(storage, batch_id)
+    return batch
+
+
+def unknown_batch(storage: Storage, batch_id: str) -> UnknownBatch:
+    """The error for an id that is not there."""
+    return UnknownBatch(f"there is no batch {batch_id!r} in the database {storage.database.place}")
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A batch to create, complete with its jobs and the bytes of their references."""
+
+    batch: BatchRecord
+    jobs: list[JobRecord]
+    references: list[ReferenceRecord]
+
+
+def create(storage: Storage, new: NewBatch) -> bool:
+    """Store a batch, once.
+
+    Returns:
+        False if it was stored before: nothing was written.
+
+    Raises:
+        Conflict: the id exists with another request.
+    """
+    sequence = storage.journal.last_sequence(new.batch.id) + 1
+    batch = new.batch._replace(sequence=sequence)
+    if not storage.batches.add(batch):
+        if storage.batches.hidden(batch.id):
+            raise Conflict(f"batch {batch.id} is being deleted; try again when it is gone, or choose another id")
+        if existing(storage, batch.id).digest != batch.digest:
+            raise Conflict(f"batch {batch.id} exists already, with another request; choose another id")
+        return False
+    for reference in new.references:
+        storage.jobs.keep_reference(reference)
+    storage.jobs.add(new.jobs)
+    storage.journal.append([batch_event(EventName.BATCH_CREATED, batch, sequence, batch.created_at)])
+    return True
 
 
 def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None) -> bool:

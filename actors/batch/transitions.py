@@ -1,14 +1,20 @@
-"""The state machine of batches and jobs: the moves that each state allows. Every other one is refused.
+"""The state machine of batches and jobs: the moves that each state allows, and what a change of several folds into.
 
-Pure: no clock, no I/O, no actor. A duplicate that may come is a written self-loop. `docs/states.md` is printed from the
-tables.
+Pure: no clock, no I/O, no actor. Every move that is not in the two tables is refused; a duplicate that may come is a
+written self-loop. `docs/states.md` is printed from the tables.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from typing import Any
 
-from storage.states import BatchStatus, JobStatus
+from actors.batch.events import EventName, batch_event, final_event, job_event
+from actors.errors import Failure
+from storage.changes import Changes, SubmissionOutcome
+from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
+from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
 
 class JobMove(StrEnum):
@@ -141,3 +147,126 @@ def next_batch_status(status: BatchStatus, move: BatchMove) -> BatchStatus:
     if after is None:
         raise RefusedMove(f"a batch that is {status} can't {move}")
     return after
+
+
+def recount(batch: BatchRecord, before: JobStatus, after: JobStatus, **more: Any) -> BatchRecord:
+    """Fold one job's transition into the batch's counts, so that nobody counts ten thousand jobs again."""
+    return batch._replace(
+        completed=batch.completed + (after is JobStatus.COMPLETED) - (before is JobStatus.COMPLETED),
+        failed=batch.failed + (after is JobStatus.FAILED) - (before is JobStatus.FAILED),
+        cancelled=batch.cancelled + (after is JobStatus.CANCELLED) - (before is JobStatus.CANCELLED),
+        processing=batch.processing + (after in IN_FLIGHT_JOB) - (before in IN_FLIGHT_JOB),
+        **more,
+    )
+
+
+def ended(batch: BatchRecord) -> bool:
+    """Whether every job has ended."""
+    return batch.completed + batch.failed + batch.cancelled == batch.total
+
+
+def ending(batch: BatchRecord) -> BatchMove:
+    """Which end a batch comes to whose jobs have all ended."""
+    if batch.completed == batch.total:
+        return BatchMove.COMPLETE
+    return BatchMove.PART if batch.completed else BatchMove.FAIL
+
+
+class BatchUpdate:
+    """A change of a batch in the making: moves jobs, folds the counts and numbers the events.
+
+    Works on copies: until its changes are recorded, nothing has happened.
+    """
+
+    def __init__(self, batch: BatchRecord, at: float) -> None:
+        self._epoch, self._sequence = batch.epoch, batch.sequence
+        self.batch = batch
+        self.at = at
+        self.jobs: dict[str, JobRecord] = {}
+        self._intents: list[SubmissionRecord] = []
+        self._outcomes: list[SubmissionOutcome] = []
+        self._events: list[EventRecord] = []
+        self._closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
+
+    def move(self, job: JobRecord, move: JobMove, event: EventName | None = None, **fields: Any) -> JobRecord:
+        """Move a job, and tell it where it is to be told; `fields` are the record's columns that change with it."""
+        after = next_job_status(job.status, move)
+        times: dict[str, Any] = {"updated_at": self.at}
+        if after in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED):
+            times["completed_at"] = self.at
+        moved = job._replace(status=after, **{**times, **fields})
+        sequence = self.batch.sequence + (event is not None)
+        self.batch = recount(self.batch, job.status, after, sequence=sequence, updated_at=self.at)
+        self.jobs[job.id] = moved
+        if event is not None:
+            self._events.append(job_event(event, self.batch, moved, sequence, self.at))
+        return moved
+
+    def fail(self, job: JobRecord, failure: Failure) -> JobRecord:
+        """End a job with an error."""
+        return self.move(job, JobMove.FAIL, EventName.JOB_FAILED, error=failure.document())
+
+    def intend(self, job: JobRecord, intent: SubmissionRecord) -> JobRecord:
+        """Put down that a POST is about to go out."""
+        self._intents.append(intent)
+        return self.move(job, JobMove.INTEND, attempts=intent.attempt, progress=0)
+
+    def resolve(self, submission_id: str, state: SubmissionState, note: str | None = None) -> None:
+        """Put down what became of a submission."""
+        self._outcomes.append(SubmissionOutcome(submission_id=submission_id, state=state, note=note))
+
+    def move_batch(self, move: BatchMove, **fields: Any) -> None:
+        """Move the batch."""
+        self.batch = self.batch._replace(status=next_batch_status(self.batch.status, move), **fields)
+
+    def tell(self, event: EventName, **more: Any) -> None:
+        """Tell of the batch as it stands now."""
+        self._events.append(batch_event(event, self._counted(), self.batch.sequence, self.at, **more))
+
+    def tell_job(self, event: EventName, job: JobRecord) -> None:
+        """Tell of a job that was moved in this step, with the batch as it stands now."""
+        self._events.append(job_event(event, self._counted(), job, self.batch.sequence, self.at))
+
+    def close(self, move: BatchMove, *, error: Failure | None = None, **more: Any) -> None:
+        """End the batch: it needs no owner any more, and its last event tells all of it."""
+        document = error.document() if error else None
+        self.move_batch(move, completed_at=self.at, error=document, owner=None, wanted=False, claims=0)
+        self._counted()
+
+        def closing(batch: BatchRecord, jobs: Iterable[JobRecord]) -> EventRecord:
+            return final_event(batch, jobs, batch.sequence, batch.updated_at, **more)
+
+        self._closing = closing
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to record."""
+        return bool(self.jobs or self._outcomes or self._events or self._closing)
+
+    def changes(self) -> Changes:
+        """What to record."""
+        return Changes(
+            batch=self.batch,
+            epoch=self._epoch,
+            sequence=self._sequence,
+            jobs=tuple(self.jobs.values()),
+            intents=tuple(self._intents),
+            outcomes=tuple(self._outcomes),
+            events=tuple(self._events),
+            closing=self._closing,
+        )
+
+    def _counted(self) -> BatchRecord:
+        """Take the next number of the sequence."""
+        self.batch = self.batch._replace(sequence=self.batch.sequence + 1, updated_at=self.at)
+        return self.batch
+
+
+def derived_counts(jobs: Sequence[JobRecord]) -> dict[str, int]:
+    """The counts of a batch, counted anew. What `recount` folds must equal it."""
+    return {
+        "completed": sum(job.status is JobStatus.COMPLETED for job in jobs),
+        "failed": sum(job.status is JobStatus.FAILED for job in jobs),
+        "cancelled": sum(job.status is JobStatus.CANCELLED for job in jobs),
+        "processing": sum(job.status in IN_FLIGHT_JOB for job in jobs),
+    }

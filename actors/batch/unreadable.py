@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.batch.transitions import BatchMove
-from actors.batch.update import BatchUpdate, derived_counts
+from actors.batch.transitions import BatchMove, BatchUpdate, derived_counts
 from actors.errors import ErrorCode, Failure
 from storage.changes import Storage
 from storage.mending import mend

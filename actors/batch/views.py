@@ -11,7 +11,7 @@ from pydantic import (
     ConfigDict,
 )
 
-from actors.batch.ids import job_id
+from actors.batch.requests import job_id
 from actors.errors import InvalidRequest
 from storage.records import BatchRecord, JobRecord
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus

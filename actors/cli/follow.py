@@ -70,7 +70,7 @@ def show_for(*, quiet: bool) -> Show:
             from actors.cli.live import LiveShow
 
             return LiveShow(console)
-    from actors.cli.lines import LineShow
+    from actors.cli.text import LineShow
 
     return LineShow(sys.stderr)
 

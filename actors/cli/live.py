@@ -11,8 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from actors.cli.lines import waiting
-from actors.cli.text import clean, count, shorten, span
+from actors.cli.text import clean, count, shorten, span, waiting
 from storage.states import JobStatus
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from actors.errors import SoraBatchError
 from storage.states import DeleteState
 
 if TYPE_CHECKING:
-    from actors.batch.maintenance import PruneReport
+    from actors.batch.cleanup import PruneReport
     from actors.batch.views import CancellationSummary
     from storage.deletes import Owed
 

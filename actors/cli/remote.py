@@ -65,7 +65,7 @@ def submit(
     within the command. Where no service is listening, the batch is queued and the exit code is 0; with --watch it is
     waited for. With --watch the exit codes are those of `sora-batch run`; Ctrl-C ends the watching, not the batch.
     """
-    from actors.batch.ids import new_batch_id
+    from actors.batch.requests import new_batch_id
     from actors.cli.batch_files import complete, located, override, read_request
 
     request = read_request(file, prompt or [])

@@ -75,8 +75,8 @@ def _commands(service: BatchService) -> Iterator[None]:
 
 
 def _announce(service: BatchService) -> None:
-    from storage.providers import server_of
     from storage.secrets import masked_url
+    from storage.servers import server_of
 
     settings = service.settings
     commands = (

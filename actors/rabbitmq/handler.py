@@ -18,7 +18,7 @@ import pika
 
 from actors.batch.commands import Cancel, Command, CommandKey, Create, OtherBody, Process, Replay, Retry, Show
 from actors.batch.factory import changed_columns, new_batch
-from actors.batch.lookup import UnknownBatch
+from actors.batch.start import UnknownBatch
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, ServiceClosed, StorageError
 from actors.rabbitmq import answers
 from actors.rabbitmq.answers import Publication, publication
@@ -40,9 +40,9 @@ from actors.rabbitmq.connection import ConnectionGone, Nacked
 from actors.rabbitmq.properties import event_properties
 from actors.rabbitmq.topology import EVENTS, REPLAYS
 from actors.service import BatchService
-from storage.backoff import backoff
 from storage.database import DatabaseError, is_outage
 from storage.records import EventRecord
+from storage.timing import backoff
 
 T = TypeVar("T")
 Publish = Callable[[str, str, bytes, pika.BasicProperties], Future[Any]]

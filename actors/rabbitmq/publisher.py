@@ -23,11 +23,11 @@ import pika
 from actors.rabbitmq.connection import Connection, ConnectionGone, State
 from actors.rabbitmq.properties import event_properties
 from actors.rabbitmq.topology import EVENTS
-from storage.backoff import backoff
 from storage.changes import Storage
-from storage.publications import Unpublished
+from storage.journal import Unpublished
 from storage.recorder import Recorder
 from storage.records import EventRecord
+from storage.timing import backoff
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

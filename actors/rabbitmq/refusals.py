@@ -18,7 +18,7 @@ from pika.exceptions import (
     UnroutableError,
 )
 
-from storage.backoff import backoff
+from storage.timing import backoff
 
 logger = logging.getLogger("actors.rabbitmq")
 ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED = 403, 404, 406

@@ -18,11 +18,10 @@ from yarl import URL
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.settings import Settings
 from actors.sora import wire
-from actors.sora.embedded import failed_inside
 from actors.sora.exchange import Accepted, Listed, NoAnswer, Page, Refused, SendForbidden, ServerClock, VideoSpec
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.upload import Upload, data_url, form_of
-from actors.sora.wire import RemoteVideo
+from actors.sora.wire import RemoteVideo, failed_inside
 from storage.secrets import basic_auth, masked_url, without_user
 
 PAGE = 100

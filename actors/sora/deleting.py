@@ -20,15 +20,14 @@ from actors.loop import IOLoop
 from actors.sora.client import SoraClient
 from actors.sora.exchange import SendForbidden
 from actors.sora.wire import Phase
-from storage.backoff import backoff
 from storage.changes import Storage
-from storage.clocks import boottime
 from storage.database import DatabaseError
 from storage.deletes import Owed
-from storage.providers import key_of, server_of
 from storage.recorder import Recorder
 from storage.records import DeleteRecord
+from storage.servers import key_of, server_of
 from storage.states import DeleteState, SubmissionState
+from storage.timing import backoff, boottime
 
 logger = logging.getLogger(__name__)
 SEND_WINDOW, ANSWER_SECONDS = 2.0, 10.0

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from actors.errors import Failure
 from actors.sora import wire
 from actors.sora.wire import RemoteVideo
-from storage.clocks import boottime
 from storage.records import ReferenceRecord
+from storage.timing import boottime
 
 _READINGS = 8
 

@@ -1,14 +1,17 @@
-"""What came of a submission, for whoever makes the video."""
+"""What became of a POST: its outcome, and how an id that its answer told is written down."""
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 
 from actors.errors import ErrorCode, Failure
 from actors.sora.wire import RemoteVideo
-from storage.records import SubmissionRecord
-from storage.states import SubmissionState
+from storage.changes import Storage
+from storage.records import JobRecord, SubmissionRecord
+from storage.states import FINAL_JOB, LIVE_SUBMISSION, JobStatus, SubmissionState
+from storage.submissions import Bind
 
 SEND_WINDOW = 2.0
 """Seconds from the intent within which the POST must leave: after that, its sender must not send it any more."""
@@ -62,3 +65,69 @@ def known(submission: SubmissionRecord) -> Outcome:
     if submission.state is SubmissionState.SURPLUS:
         return Unknown(Failure(ErrorCode.SUBMISSION_UNKNOWN, submission.note or "it was made, and no job holds it"))
     return NotPaid(submission.state, Failure(ErrorCode.UNAVAILABLE, submission.note or "nothing was paid"))
+
+
+logger = logging.getLogger(__name__)
+
+
+def bind_told(storage: Storage, submission_id: str, remote_id: str) -> Bind:
+    """Write down which video a create's own answer told."""
+    bind = storage.submissions.bind(submission_id, remote_id)
+    if bind is Bind.HELD and _freed(storage, submission_id, remote_id):
+        return storage.submissions.bind(submission_id, remote_id)
+    if bind is Bind.RESOLVED:
+        entry = storage.submissions.get(submission_id)
+        adopted = entry.adopted and entry.state is SubmissionState.BOUND
+        if adopted and _take_back(storage, entry):
+            return storage.submissions.bind(submission_id, remote_id)
+        if entry.remote_id != remote_id:
+            _warn("a video that nobody needs was told", entry, remote_id)
+    return bind
+
+
+def _freed(storage: Storage, submission_id: str, remote_id: str) -> bool:
+    """Take the id from the submission that has it, unless that one was told it too and still makes its video."""
+    server = storage.submissions.get(submission_id).server or ""
+    holder = storage.submissions.holder(server, remote_id)
+    if holder is None:
+        return True
+    adopted = holder.adopted and holder.state is SubmissionState.BOUND
+    if adopted and _take_back(storage, holder):
+        return True
+    storage.batches.locked(holder.batch_id)  # before its job is looked at: its owner may just be ending it
+    job = _job_of(storage, holder)
+    storage.servers.note_reused_ids(server)
+    _warn("the server gave an id again; its listing proves nothing from now on", holder, remote_id)
+    if holder.state in LIVE_SUBMISSION and job is not None and job.status not in FINAL_JOB:
+        return False
+    unknown = holder.state in LIVE_SUBMISSION and job is not None and job.status is not JobStatus.COMPLETED
+    storage.submissions.let_go_of_id(holder.id, SubmissionState.UNKNOWN if unknown else holder.state)
+    return True
+
+
+def _take_back(storage: Storage, entry: SubmissionRecord) -> bool:
+    """Take an adopted video from a submission whose job is being made: its outcome is open again.
+
+    Returns:
+        False if its job has ended: nothing was changed.
+    """
+    batch = storage.batches.locked(entry.batch_id)  # before its job is looked at: its owner may just be ending it
+    job = _job_of(storage, entry)
+    if batch is None or job is None or job.status in FINAL_JOB:
+        return False
+    storage.submissions.let_go_of_id(entry.id, SubmissionState.UNKNOWN)
+    # Whoever makes it watches the wrong video: its epoch has passed, and the next owner resolves it anew.
+    storage.batches.update(batch.id, epoch=batch.epoch + 1, owner=None)
+    anew = job._replace(status=JobStatus.SUBMITTING, remote_id=None, progress=0, started_at=None)
+    storage.jobs.save([anew])
+    _warn("an adopted video was told to be another POST's", entry, str(entry.remote_id))
+    return True
+
+
+def _job_of(storage: Storage, entry: SubmissionRecord) -> JobRecord | None:
+    return storage.jobs.by_id([entry.job_id]).get(entry.job_id)
+
+
+def _warn(what: str, entry: SubmissionRecord, remote_id: str) -> None:
+    ids = {"batch_id": entry.batch_id, "job_id": entry.job_id, "remote_id": remote_id}
+    logger.warning(what, extra={"action": "id_taken_back", **ids})

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from actors.messages import Wait
-from storage.backoff import backoff
+from storage.timing import backoff
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _LONGEST_TRY_AGAIN, _LONG = 8.0, 600.0

@@ -31,15 +31,14 @@ from actors.sora.matching import (
 )
 from actors.sora.outcomes import SEND_WINDOW, Bound, Finding, NotPaid, Outcome, Unknown, known
 from actors.sora.wire import RemoteVideo
-from storage.backoff import backoff
 from storage.changes import Storage
-from storage.clocks import boottime
 from storage.owners import is_dead, this_host
-from storage.providers import key_of, server_of
 from storage.recorder import Recorder
 from storage.records import JobRecord, OwnerRecord, SubmissionRecord
+from storage.servers import key_of, server_of
 from storage.states import FINAL_JOB, UNRESOLVED, SubmissionState
 from storage.submissions import Bind
+from storage.timing import backoff, boottime
 
 _UNKNOWN_SKEW, _KNOWN_SKEW = 120.0, 2.0
 _PAGES = 50

@@ -13,22 +13,21 @@ from collections.abc import Callable
 
 import peewee
 
-from actors.batch.deletes import owe_delete_of_cancelled
+from actors.batch.cancellation import owe_delete_of_cancelled
 from actors.errors import ErrorCode, Failure
 from actors.loop import IOLoop
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.exchange import Accepted, NoAnswer, Refused, SendForbidden, VideoSpec
-from actors.sora.outcomes import SEND_WINDOW, Bound, NotPaid, Outcome, Unknown, known
+from actors.sora.outcomes import SEND_WINDOW, Bound, NotPaid, Outcome, Unknown, bind_told, known
 from actors.sora.resolving import Resolver
-from actors.sora.told_ids import bind_told
 from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
-from storage.clocks import boottime
 from storage.recorder import Recorder
 from storage.records import SubmissionRecord
 from storage.states import SubmissionState
 from storage.submissions import Bind
+from storage.timing import boottime
 
 logger = logging.getLogger(__name__)
 

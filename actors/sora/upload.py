@@ -19,8 +19,8 @@ from typing import Any
 
 import aiohttp
 
-from storage.clocks import boottime
 from storage.records import ReferenceRecord
+from storage.timing import boottime
 
 _BLOCK, _LAST = 65_536, 4096
 _LOOK_AGAIN = 0.01

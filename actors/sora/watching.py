@@ -20,8 +20,7 @@ from typing import Self
 from actors.errors import ErrorCode, SoraError
 from actors.sora.client import PAGE, SoraClient
 from actors.sora.durations import Durations
-from actors.sora.embedded import inner_id
-from actors.sora.wire import Phase, RemoteVideo
+from actors.sora.wire import Phase, RemoteVideo, inner_id
 
 logger = logging.getLogger(__name__)
 _SAVES = 3

@@ -10,8 +10,8 @@ import aiohttp
 
 from actors.errors import SoraError
 from actors.video.tools import Tools
-from storage.backoff import backoff
 from storage.records import JobRecord, SubmissionRecord
+from storage.timing import backoff
 from storage.videos import PartFile, flush_folder
 
 _TRIES = 3

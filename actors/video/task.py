@@ -38,10 +38,10 @@ from actors.sora.watching import Absence, pause_after_404
 from actors.sora.wire import Phase, RemoteVideo
 from actors.video.files import PendingFile, _broken
 from actors.video.tools import Tools
-from storage.backoff import backoff
-from storage.providers import key_of
 from storage.records import SubmissionRecord
+from storage.servers import key_of
 from storage.states import SubmissionState
+from storage.timing import backoff
 from storage.videos import PartFile
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from actors.batch.cancellation import cancel
-from actors.batch.orphan_files import delete_orphan_files_soon
+from actors.batch.cleanup import delete_orphan_files_soon
 from actors.batch.views import CancellationSummary
 from actors.errors import Conflict, NotFound
 from actors.service import BatchService

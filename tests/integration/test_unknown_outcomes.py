@@ -17,7 +17,7 @@ from aiohttp import web
 
 from actors.batch.views import Batch
 from actors.service import BatchService
-from actors.sora.told_ids import bind_told
+from actors.sora.outcomes import bind_told
 from storage.states import SubmissionState
 from storage.submissions import Bind
 from tests.builders import an_intent

@@ -20,7 +20,7 @@ import pykka
 import pytest
 
 from actors.aio import AsyncBatchService
-from actors.batch.maintenance import PruneReport
+from actors.batch.cleanup import PruneReport
 from actors.batch.views import Batch
 from actors.errors import BatchReleased, Conflict, InvalidRequest, NotFound, SoraBatchError
 from actors.service import BatchService

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from actors.batch.cancellation import cancel
 from actors.batch.events import Event
 from actors.batch.retrying import retry
-from actors.batch.update import derived_counts
+from actors.batch.transitions import derived_counts
 from actors.errors import Conflict, ErrorCode
 from actors.messages import Release
 from storage.states import FINAL_BATCH, FINAL_JOB, LIVE_SUBMISSION, UNRESOLVED, BatchStatus, JobStatus, SubmissionState

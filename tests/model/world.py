@@ -21,10 +21,9 @@ from actors import dispatcher, supervisor, worker
 from actors.agenda import DispatcherCallbacks
 from actors.batch import run
 from actors.batch.assignment import Rules
-from actors.batch.creation import NewBatch, create
-from actors.batch.orphan_files import delete_orphan_files_soon
+from actors.batch.cleanup import delete_orphan_files_soon
 from actors.batch.run import request_digest
-from actors.batch.start import want
+from actors.batch.start import NewBatch, create, want
 from actors.dispatcher import LEASE_MARGIN, Dispatcher
 from actors.messages import ClaimAll, WorkerLost
 from actors.settings import Settings

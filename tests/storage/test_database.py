@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from storage import database as database_module
-from storage.clocks import boottime
 from storage.database import MIGRATIONS, Database, DatabaseError, is_outage
 from storage.states import LIVE_SUBMISSION
+from storage.timing import boottime
 from tests.builders import a_batch
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgresql import PostgreSQL

@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage.providers import key_of, server_of
+from storage.servers import key_of, server_of
 
 
 @pytest.mark.parametrize(

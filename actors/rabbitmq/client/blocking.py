@@ -12,8 +12,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from actors.batch.ids import new_batch_id
-from actors.batch.requests import BatchVideoRequest
+from actors.batch.requests import BatchVideoRequest, new_batch_id
 from actors.batch.views import Batch, CancellationSummary
 from actors.rabbitmq.client.replies import ACCEPTED, REJECTED, result
 from actors.rabbitmq.client.rpc import (
@@ -31,7 +30,7 @@ from actors.rabbitmq.client.rpc import (
 )
 from actors.rabbitmq.client.stream import EventFeed, EventStream
 from actors.rabbitmq.topology import EVENTS, REPLAYS
-from storage.backoff import backoff
+from storage.timing import backoff
 
 TIMEOUT = 30.0
 """Seconds to wait for an answer."""

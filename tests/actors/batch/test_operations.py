@@ -5,10 +5,9 @@ import threading
 import pytest
 
 from actors.batch import cancellation, retrying
-from actors.batch.creation import NewBatch, create
-from actors.batch.deletion import delete
+from actors.batch.cleanup import delete
 from actors.batch.events import Event
-from actors.batch.start import want
+from actors.batch.start import NewBatch, create, want
 from actors.errors import Conflict, ErrorCode, Failure, InvalidRequest, NotFound
 from storage.changes import Storage
 from storage.database import Database

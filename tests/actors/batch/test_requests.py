@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.batch.ids import canonical_digest, job_id
-from actors.batch.requests import METADATA_MAX_BYTES, BatchVideoRequest, FileId, check_metadata
+from actors.batch.requests import (
+    METADATA_MAX_BYTES,
+    BatchVideoRequest,
+    FileId,
+    canonical_digest,
+    check_metadata,
+    job_id,
+)
 from actors.batch.views import Batch, Job, Progress, moment
 from actors.errors import InvalidRequest
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus

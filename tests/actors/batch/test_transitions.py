@@ -11,12 +11,16 @@ from actors.batch.transitions import (
     BATCH_MOVES,
     JOB_MOVES,
     BatchMove,
+    BatchUpdate,
     JobMove,
     RefusedMove,
+    derived_counts,
+    ended,
+    ending,
     next_batch_status,
     next_job_status,
+    recount,
 )
-from actors.batch.update import BatchUpdate, derived_counts, ended, ending, recount
 from actors.batch.views import progress_of
 from actors.errors import ErrorCode, Failure
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus, JobStatus, SubmissionState

@@ -9,7 +9,7 @@ import pytest
 
 from actors.batch.events import Event
 from actors.batch.views import Batch, Job
-from actors.cli.lines import LineShow, line, waiting
+from actors.cli.text import LineShow, line, waiting
 from actors.cli.view import BatchView
 from actors.messages import Wait
 

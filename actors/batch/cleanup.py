@@ -1,19 +1,116 @@
-"""Maintenance: what grows with the whole database is removed in pieces, with the writes of others in between.
-
-Each piece is a transaction of its own: whatever ends it between two, the next upkeep goes on from there.
-"""
+"""All that is removed: ended batches, what no job uses any more, files that no job records; large things in pieces."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.batch.deletion import DELETED_ROWS, delete, delete_ended
 from actors.batch.events import EventName, batch_event
+from actors.batch.start import existing
+from actors.errors import Conflict
 from storage.changes import Storage
+from storage.recorder import Recorder
+from storage.records import BatchRecord, EventRecord
+from storage.states import FINAL_BATCH
+from storage.videos import VideoFolder
+
+
+def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000) -> bool:
+    """Forget an ended batch, or as much of it as this transaction may remove; its journal stays until it is pruned.
+
+    Args:
+        storage: where.
+        batch_id: of a batch that has ended, or whose deletion was begun.
+        at: now.
+        rows: at most so many.
+
+    Returns:
+        Whether all of it is gone. Nobody sees it any more in any case.
+
+    Raises:
+        NotFound: there is no such batch.
+        Conflict: it has not ended.
+    """
+    if not storage.batches.hidden(batch_id):
+        batch = existing(storage, batch_id)
+        if batch.status not in FINAL_BATCH:
+            raise Conflict(f"batch {batch_id} is {batch.status}: only what has ended can be deleted; cancel it first")
+        storage.journal.append([batch_event(EventName.BATCH_DELETED, batch, batch.sequence + 1, at)])
+        storage.publications.delete({batch_id: batch.sequence + 1})
+        storage.batches.hide(batch_id, at)
+    most = max(1, (rows - DELETED_ROWS) // 2)  # each job has at most one live submission
+    job_ids = storage.jobs.some_of(batch_id, most)
+    storage.submissions.abandon(batch_id, job_ids)
+    storage.jobs.remove(job_ids)
+    if len(job_ids) == most:
+        return False
+    storage.batches.remove(batch_id)
+    return True
+
+
+DELETED_ROWS = 4
+"""What the deletion of a batch writes besides its jobs and their submissions."""
+
+
+def delete_ended(storage: Storage, batches: list[BatchRecord], events: list[EventRecord]) -> int:
+    """Forget these batches, but for those that have changed since they were read.
+
+    Args:
+        storage: where.
+        batches: that have ended.
+        events: of each, that it is deleted.
+
+    Returns:
+        How many went.
+    """
+    batch_ids = set(storage.batches.unchanged(batches))
+    told = [event for event in events if event.batch_id in batch_ids]
+    if told:
+        storage.submissions.abandon_all(batch_ids)
+        storage.journal.append(told)
+        storage.publications.delete({event.batch_id: event.sequence for event in told})
+        storage.batches.remove(*batch_ids)
+    return len(told)
+
+
+logger = logging.getLogger(__name__)
+
+
+def delete_orphan_files(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
+    """Remove the files of an ended batch that no job records: unfinished ones, and those that came too late.
+
+    For whoever cancelled it, lost it, ended it after another owner, or noted its owner's death. It is locked meanwhile:
+    a retry begins later. In a transaction of its own: an end that is not committed yet may still come to nothing, and a
+    removed file does not come back.
+    """
+    if not folder.batch(batch_id).is_dir():
+        return
+    with storage.database.begin():
+        batch = storage.batches.locked(batch_id)
+        if batch is not None and batch.status in FINAL_BATCH:
+            made = {entry.job_id for entry in storage.submissions.of_batch(batch_id) if entry.remote_id is not None}
+            jobs = storage.jobs.by_id(made).values()  # of another one no file can have come
+            kept = {Path(job.video["path"]).name for job in jobs if job.video is not None}
+            folder.clear(batch_id, {job.id for job in jobs}, kept)
+
+
+def delete_orphan_files_soon(recorder: Recorder, storage: Storage, folder: VideoFolder, batch_id: str) -> None:
+    """Have them removed in the background, by the recorder's thread; nobody waits for it."""
+
+    def told(done: Future[None]) -> None:
+        error = done.exception()
+        if error is not None:
+            text = storage.database.describe(error)
+            logger.warning("a batch's orphan files were not removed", extra={"batch_id": batch_id, "error": text})
+
+    recorder.read(lambda: delete_orphan_files(storage, folder, batch_id)).add_done_callback(told)
+
 
 K = TypeVar("K")
 MOST_ROWS, SECONDS = 1000, 0.2

@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from actors.batch import maintenance
-from actors.batch.creation import NewBatch, create
-from actors.batch.maintenance import Maintenance, PruneReport
+from actors.batch import cleanup
+from actors.batch.cleanup import Maintenance, PruneReport
+from actors.batch.start import NewBatch, create
 from actors.errors import Conflict, NotFound
 from storage.changes import Storage
 from storage.records import ReferenceRecord
@@ -21,7 +21,7 @@ TABLES = ("batches", "jobs", "journal", "publications", "input_references", "inb
 @pytest.fixture(autouse=True)
 def no_pauses(mocker):
     """Nobody else is there who would need them."""
-    mocker.patch.object(maintenance.time, "sleep")
+    mocker.patch.object(cleanup.time, "sleep")
 
 
 class Doors:
@@ -121,12 +121,12 @@ def test_a_batch_that_is_tried_again_meanwhile_stays(storage, doors):
 
 
 def test_pieces_grow_and_shrink_with_the_time_that_they_take(storage, doors, monkeypatch):
-    monkeypatch.setattr(maintenance, "_timed", lambda piece: (piece(), 0.01))
+    monkeypatch.setattr(cleanup, "_timed", lambda piece: (piece(), 0.01))
     with storage.database.begin():
         fill(storage, 1, events=1500)
     doors.upkeep().prune(NOON + 1, LATER, delete_batches=False)
     assert [each for each in doors.removed if each] == [128, 256, 512, 604]
-    monkeypatch.setattr(maintenance, "_timed", lambda piece: (piece(), 0.15))
+    monkeypatch.setattr(cleanup, "_timed", lambda piece: (piece(), 0.15))
     with storage.database.begin():
         storage.journal.append([an_event(each, "b0") for each in range(1, 301)])
     doors.removed.clear()
@@ -214,7 +214,7 @@ def test_a_reference_goes_with_the_last_job_that_uses_it(storage, doors):
 
 
 def test_large_references_go_a_few_at_a_time(storage, doors, monkeypatch):
-    monkeypatch.setattr(maintenance, "_BYTES", 250)
+    monkeypatch.setattr(cleanup, "_BYTES", 250)
     for number, size in enumerate((100, 100, 100, 1000, 1)):
         storage.jobs.keep_reference(reference(f"d{number}", size))
     doors.upkeep().drop_references()

@@ -1,8 +1,22 @@
-"""How long to wait before the next try. For threads and for coroutines: whoever waits, sleeps."""
+"""The clock that counts suspended time, and how long to wait before the next try."""
 
 from __future__ import annotations
 
 import random
+import time
+
+if hasattr(time, "CLOCK_BOOTTIME"):
+
+    def boottime() -> float:
+        """Seconds on a clock that goes on while the machine (or the process) is suspended."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+else:
+
+    def boottime() -> float:
+        """Seconds on the nearest this system has to a clock that counts suspended time."""
+        return time.monotonic()
+
 
 _MOST_DOUBLINGS = 30
 
