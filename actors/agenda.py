@@ -27,7 +27,7 @@ class DispatcherCallbacks:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class ReleaseOrder:
     """How a batch is let go."""
 
     wanted: bool
@@ -43,7 +43,7 @@ class Agenda:
     """The batches that are looked after: asked for here, or claimed before."""
     own: set[str] = field(default_factory=set)
     """Those of them that were asked for here: they fail here, too, where the key is refused."""
-    leaving: dict[str, Leave] = field(default_factory=dict)
+    releasing: dict[str, ReleaseOrder] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
     """What was let go here is not claimed again before it is asked for here."""
     deaths: dict[str, list[float]] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Question:
     asked: frozenset[str]
     running: frozenset[str]
     epochs: dict[str, int]
-    leaving: dict[str, bool]
+    releasing: dict[str, bool]
     """Batches without a supervisor that are to be left, and whether they stay wanted."""
     room: int
     others: bool

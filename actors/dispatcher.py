@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, assert_never
 
-from actors.agenda import Agenda, DispatcherCallbacks, Leave, Question, moved_on
+from actors.agenda import Agenda, DispatcherCallbacks, Question, ReleaseOrder, moved_on
 from actors.batch.assignment import Rules
 from actors.batch.cleanup import delete_orphan_files
 from actors.batch.unreadable import fail_unreadable
@@ -25,7 +25,6 @@ from actors.messages import (
     Close,
     DispatcherMessage,
     KeyRefused,
-    LetGo,
     Loaded,
     Look,
     LookFailed,
@@ -33,6 +32,7 @@ from actors.messages import (
     MakeBatches,
     Ref,
     Release,
+    ReleaseBatch,
     Seen,
     SupervisorEnded,
     SupervisorLost,
@@ -72,7 +72,7 @@ class Dispatcher(LoopActor):
         self._tools, self._admission, self._rules, self._owner, self._lease = tools, admission, rules, owner, lease
         self._callbacks = callbacks
         self._agenda = agenda = agenda or Agenda()
-        self._asked, self._leaving, self._dropped = agenda.asked, agenda.leaving, agenda.dropped
+        self._asked, self._releasing, self._dropped = agenda.asked, agenda.releasing, agenda.dropped
         self._deaths, self._own = agenda.deaths, agenda.own
         self._supervisors: dict[str, Ref] = {}
         self._epochs: dict[str, int] = {}
@@ -106,11 +106,11 @@ class Dispatcher(LoopActor):
             case SupervisorLost(batch_id, epoch, error):
                 if self._epochs.get(batch_id) == epoch:
                     self._supervisor_lost(batch_id, error)
-            case Release(batch_id, wanted):
+            case ReleaseBatch(batch_id, wanted):
                 self._dropped.add(batch_id)
-                self._release(batch_id, Leave(wanted))
+                self._release(batch_id, ReleaseOrder(wanted))
             case KeyRefused():
-                self._leave_to_others()
+                self._release_to_others()
             case Close():
                 self._close()
             case _:
@@ -125,7 +125,9 @@ class Dispatcher(LoopActor):
             tell(ref, Lost())
         while not self.actor_inbox.empty():
             message = self.actor_inbox.get().message
-            if isinstance(message, MakeBatches | ClaimAll | Release | Close):  # the rest was said by what is over now
+            if isinstance(
+                message, MakeBatches | ClaimAll | ReleaseBatch | Close
+            ):  # the rest was said by what is over now
                 agenda.unread.append(message)
         if self._closing:
             agenda.unread.append(Close())
@@ -150,10 +152,12 @@ class Dispatcher(LoopActor):
             asked=frozenset(self._asked),
             running=running,
             epochs=dict(self._epochs),
-            leaving={batch_id: leave.wanted for batch_id, leave in self._leaving.items() if batch_id not in running},
+            releasing={
+                batch_id: leave.wanted for batch_id, leave in self._releasing.items() if batch_id not in running
+            },
             room=0 if self._closing else self._tools.settings.batch_parallel - len(running),
             others=self._agenda.everything and not self._key.refused,
-            spared=frozenset(dying | self._dropped | set(self._leaving)),
+            spared=frozenset(dying | self._dropped | set(self._releasing)),
         )
 
     def _looked(self, future: Future[Seen]) -> None:
@@ -162,11 +166,11 @@ class Dispatcher(LoopActor):
 
     def _look_at_database(self, question: Question) -> Seen:
         """In the recorder's thread, outside a transaction."""
-        batches, asked, leaving = self._tools.storage.batches, question.asked, question.leaving
+        batches, asked, releasing = self._tools.storage.batches, question.asked, question.releasing
         standings = batches.standings(asked | question.running)
         lost = [each for each in question.running if moved_on(standings.get(each), question.epochs[each])]
         ended = {batch_id for batch_id in asked if batch_id not in standings or standings[batch_id][0] in FINAL_BATCH}
-        left = [batch_id for batch_id in leaving if batch_id not in ended]
+        left = [batch_id for batch_id in releasing if batch_id not in ended]
         free = self._claimable(asked - question.running - ended - set(left), {i: s[2] for i, s in standings.items()})
         others = self._wanted_by_others(question, free) if question.others and question.room > 0 else []
         broken = {each: "its status is unknown" for each in free if standings[each][0] not in set(BatchStatus)}
@@ -175,7 +179,7 @@ class Dispatcher(LoopActor):
             claim = partial(batches.claim, owner=self._owner.id, provider=self._rules.provider)
             with self._tools.storage.database.begin():
                 for batch_id in left:
-                    batches.leave(batch_id, owner=self._owner.id, wanted=leaving[batch_id])
+                    batches.release_idle(batch_id, owner=self._owner.id, wanted=releasing[batch_id])
                 ids = claim(free, limit=question.room)
                 ids += claim(others, limit=question.room - len(ids), only_wanted=True)
                 claimed = [loaded for batch_id in ids if (loaded := self._load_or_note(batch_id, broken)) is not None]
@@ -248,12 +252,12 @@ class Dispatcher(LoopActor):
                 tell(self._supervisors[batch_id], Lost())
         for loaded in sorted(seen.claimed, key=lambda each: each.batch.deaths):
             self._start(loaded)
-        for batch_id in seen.left:
-            self._left(batch_id)
+        for batch_id in seen.released:
+            self._note_release(batch_id)
         for batch_id in seen.ended:
             if batch_id not in self._supervisors:
                 self._asked.discard(batch_id)
-                self._leaving.pop(batch_id, None)
+                self._releasing.pop(batch_id, None)
                 self._deaths.pop(batch_id, None)
                 self._own.discard(batch_id)
                 self._callbacks.ended(batch_id)
@@ -286,7 +290,7 @@ class Dispatcher(LoopActor):
     def _start(self, loaded: Loaded) -> None:
         batch_id, own = loaded.batch.id, self._own
         if self._key.refused and batch_id not in own:
-            self._leaving.setdefault(batch_id, Leave(wanted=True))
+            self._releasing.setdefault(batch_id, ReleaseOrder(wanted=True))
         waits = self._callbacks.waits.setdefault(batch_id, {})
         try:
             ref = BatchSupervisor.start(
@@ -297,8 +301,8 @@ class Dispatcher(LoopActor):
             return
         self._supervisors[batch_id], self._epochs[batch_id] = ref, loaded.batch.epoch
         tell(ref, Begin())
-        if batch_id in self._leaving:  # it was claimed when this was asked for
-            tell(ref, LetGo(self._leaving[batch_id].wanted))
+        if batch_id in self._releasing:  # it was claimed when this was asked for
+            tell(ref, Release(self._releasing[batch_id].wanted))
 
     def _renew(self) -> None:
         """Prolong the lease. It is trusted from before it was asked for, less a margin."""
@@ -324,7 +328,7 @@ class Dispatcher(LoopActor):
     def _supervisor_ended(self, batch_id: str, *, released: bool) -> None:
         self._forget(batch_id)
         if released:
-            self._left(batch_id)
+            self._note_release(batch_id)
         if self._closing:
             self._close()
         else:
@@ -344,22 +348,22 @@ class Dispatcher(LoopActor):
             logger.error("the supervisor of a batch died too often; leaving the batch to other processes", extra=about)
             # Another process may have more luck with it.
             text = f"its supervisor died {len(deaths) + 1} times: {error}"
-            self._leaving.setdefault(batch_id, Leave(wanted=True, error=text))
+            self._releasing.setdefault(batch_id, ReleaseOrder(wanted=True, error=text))
         if self._closing:
             self._close()
         else:
             self._look()
 
-    def _release(self, batch_id: str, leave: Leave) -> None:
+    def _release(self, batch_id: str, leave: ReleaseOrder) -> None:
         """Let a batch go: through its supervisor, or at the next look, where it has none (any more)."""
         self._asked.add(batch_id)
-        self._leaving[batch_id] = leave
+        self._releasing[batch_id] = leave
         if batch_id in self._supervisors:
-            tell(self._supervisors[batch_id], LetGo(leave.wanted))
+            tell(self._supervisors[batch_id], Release(leave.wanted))
         else:
             self._look()
 
-    def _leave_to_others(self) -> None:
+    def _release_to_others(self) -> None:
         """The key is refused: let go of what was not asked for here, so that a process with another one makes it."""
         if self._agenda.everything:
             logger.error(
@@ -368,23 +372,23 @@ class Dispatcher(LoopActor):
                 extra={"action": "key_refused"},
             )
         for batch_id in (self._asked | set(self._supervisors)) - self._own:
-            self._release(batch_id, Leave(wanted=True))
+            self._release(batch_id, ReleaseOrder(wanted=True))
 
-    def _left(self, batch_id: str) -> None:
+    def _note_release(self, batch_id: str) -> None:
         """It is no longer ours, and recorded so."""
         self._asked.discard(batch_id)
         self._own.discard(batch_id)
-        leave = self._leaving.pop(batch_id, None)
+        leave = self._releasing.pop(batch_id, None)
         self._callbacks.released(batch_id, leave.error if leave else None)
 
     def _close(self) -> None:
         """Let every batch go; done when the last supervisor has."""
         self._closing = True
         for ref in self._supervisors.values():
-            tell(ref, LetGo(wanted=True))
+            tell(ref, Release(wanted=True))
         if self._supervisors or self._looking:
             return
-        if self._leaving:
+        if self._releasing:
             self._look()
             return
         for batch_id in self._asked:

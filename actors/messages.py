@@ -167,7 +167,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class LetGo:
+class Release:
     """Stop starting videos, see the POSTs in flight bound, and let the batch go without cancelling it."""
 
     wanted: bool
@@ -179,7 +179,7 @@ class Lost:
     """Somebody else has the batch by now: stop, and write nothing."""
 
 
-SupervisorMessage = Begin | PlaceFree | Recorded | RecordingFailed | Tick | LetGo | Lost | Report | WorkerLost
+SupervisorMessage = Begin | PlaceFree | Recorded | RecordingFailed | Tick | Release | Lost | Report | WorkerLost
 
 
 # --- to the Dispatcher
@@ -198,7 +198,7 @@ class ClaimAll:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class ReleaseBatch:
     """Let a batch go."""
 
     batch_id: str
@@ -232,7 +232,7 @@ class Seen:
     lost: tuple[str, ...]
     ended: tuple[str, ...]
     """Batches that have ended, or that are no more."""
-    left: tuple[str, ...]
+    released: tuple[str, ...]
     """Batches that were to be let go, and that are not ours any more."""
 
 
@@ -270,5 +270,14 @@ class KeyRefused:
 
 
 DispatcherMessage = (
-    KeyRefused | MakeBatches | ClaimAll | Release | Close | Look | Seen | LookFailed | SupervisorEnded | SupervisorLost
+    KeyRefused
+    | MakeBatches
+    | ClaimAll
+    | ReleaseBatch
+    | Close
+    | Look
+    | Seen
+    | LookFailed
+    | SupervisorEnded
+    | SupervisorLost
 )

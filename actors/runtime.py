@@ -24,7 +24,7 @@ from actors.batch.cleanup import delete_orphan_files_soon
 from actors.dispatcher import Dispatcher
 from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Coalescer, IOLoop, tell
-from actors.messages import ClaimAll, Close, DispatcherMessage, KeyRefused, Look, MakeBatches, Release, Wait
+from actors.messages import ClaimAll, Close, DispatcherMessage, KeyRefused, Look, MakeBatches, ReleaseBatch, Wait
 from actors.restarts import restart_allowed
 from actors.settings import Settings
 from actors.sora.client import SoraClient
@@ -190,7 +190,7 @@ class Runtime:
 
     def release(self, batch_id: str, *, wanted: bool) -> None:
         """Let a batch go."""
-        self._order(Release(batch_id, wanted))
+        self._order(ReleaseBatch(batch_id, wanted))
 
     def _order(self, message: DispatcherMessage) -> None:
         if self._given_up is not None:
@@ -228,7 +228,7 @@ class Runtime:
 
     def _give_up(self, messages: Sequence[DispatcherMessage]) -> None:
         for message in messages:
-            named = (message.batch_id,) if isinstance(message, Release) else ()
+            named = (message.batch_id,) if isinstance(message, ReleaseBatch) else ()
             for batch_id in message.batch_ids if isinstance(message, MakeBatches) else named:
                 self._released(batch_id, f"the dispatcher died: {self._given_up}")
 

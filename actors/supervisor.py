@@ -24,7 +24,6 @@ from actors.messages import (
     Failed,
     Fetching,
     Generate,
-    LetGo,
     Loaded,
     Lost,
     PlaceFree,
@@ -32,6 +31,7 @@ from actors.messages import (
     Recorded,
     RecordingFailed,
     Ref,
+    Release,
     Report,
     Stop,
     Submitted,
@@ -107,8 +107,8 @@ class BatchSupervisor(LoopActor):
         self._recording: list[Assignment] | None = None
         self._phase, self._deaths = _Phase.WAITING, loaded.batch.deaths
         self._alive = self._lingering = False
-        self._release: LetGo | None = None
-        self._drained = self._given_back = self._has_orphans = False
+        self._release: Release | None = None
+        self._drained = self._released = self._has_orphans = False
 
     def on_receive(self, message: SupervisorMessage | _Drained | _Lingered) -> None:  # noqa: C901  (a table)
         """One line a message."""
@@ -129,13 +129,13 @@ class BatchSupervisor(LoopActor):
                 self._go_on()
             case WorkerLost():
                 self._replace(message)
-            case LetGo():
-                self._let_go(message)
+            case Release():
+                self._start_release(message)
             case _Drained():
                 self._drained = True
                 self._release_if_done()
             case Lost():
-                self._end(lost=not self._given_back)
+                self._end(lost=not self._released)
             case Submitted() | Progressed() | Fetching() | Waiting() | Completed() | Failed() | Withdrawn():
                 self._report(message)
             case _:
@@ -164,12 +164,12 @@ class BatchSupervisor(LoopActor):
         self._tick_later()
 
     @property
-    def _is_left_to_others(self) -> bool:
+    def _is_for_others(self) -> bool:
         """Where the key is refused, what this process learns says nothing of a batch that others can make."""
         return not self._is_own() and self._tools.client.rate_limiter.key.refused
 
     def _report(self, report: Report) -> None:
-        if self._is_left_to_others and isinstance(report, Failed):
+        if self._is_for_others and isinstance(report, Failed):
             if report.outcome is not SubmissionState.REFUSED:
                 return
             job_id, run, failure, submission_id, outcome = (
@@ -205,7 +205,7 @@ class BatchSupervisor(LoopActor):
             self._attach()
             self.run.keep_time(self._spent())
             # Without the lease nothing would be sent: the next tick looks again.
-            may_send = self._tools.submitter.may_send and not self._is_left_to_others
+            may_send = self._tools.submitter.may_send and not self._is_for_others
             while may_send and self.run.wants_to_start and self._may_start():
                 self._begins()
                 self._to_start.append(self.run.start_next())
@@ -252,7 +252,7 @@ class BatchSupervisor(LoopActor):
 
     def _hand_over(self) -> None:
         """Give the recorder all that has happened since it was last given something; one step at a time."""
-        if self._recording is not None or self._given_back or not self._to_record:
+        if self._recording is not None or self._released or not self._to_record:
             return
         changes = self.run.take_changes(spent=self._spent(), claims=self._next_claims())
         self._recording, self._to_start = self._to_start, []
@@ -331,7 +331,7 @@ class BatchSupervisor(LoopActor):
         settle, submission_id = self._tools.storage.submissions.settle, assignment.submission.id
         self._tools.recorder.write(lambda: settle(submission_id, SubmissionState.NOT_SENT, "its batch was over"))
 
-    def _let_go(self, message: LetGo) -> None:
+    def _start_release(self, message: Release) -> None:
         if self._release is None:
             self.run.stopping = True
             self._release = message
@@ -341,9 +341,9 @@ class BatchSupervisor(LoopActor):
 
     def _release_if_done(self) -> None:
         """Give the batch back when nothing of it is on its way to the server or the recorder."""
-        if self._release is None or not self._drained or self._recording is not None or self._given_back:
+        if self._release is None or not self._drained or self._recording is not None or self._released:
             return
-        self._given_back = True
+        self._released = True
         for worker in self._workers:
             tell(worker, Stop())
         release, spent, wanted = self._tools.storage.batches.release, self._spent(), self._release.wanted
@@ -366,6 +366,6 @@ class BatchSupervisor(LoopActor):
     def _end(self, *, lost: bool) -> None:
         # Leave no file behind that nobody knows: of an earlier owner, or of a video that came when it was over.
         self._has_orphans = lost or (self.run.over and bool(self._epoch > 1 or self.run.batch.failed))
-        if not self._given_back:  # else that is told when it is recorded
+        if not self._released:  # else that is told when it is recorded
             tell(self._dispatcher, SupervisorEnded(self._id, self._epoch, released=False))
         self.stop()

@@ -213,7 +213,7 @@ class BatchRepository:
             (claims, spent, wanted, batch_id, epoch),
         )
 
-    def leave(self, batch_id: str, *, owner: str, wanted: bool) -> None:
+    def release_idle(self, batch_id: str, *, owner: str, wanted: bool) -> None:
         """Let go of a batch that nobody works on here: unless another owner has it."""
         self._database.execute(
             "UPDATE batches SET owner=NULL, epoch=epoch+1, wanted=(wanted AND ?) "

@@ -162,7 +162,7 @@ _ROWS: list[tuple[Any, ...]] = [
     ("discard", _F, "storage/videos.py:PartFile.discard", "a file that is not wanted any more is removed", "the worker stops"),
     # letting go, ending
     ("not sent", _C, "actors/supervisor.py:BatchSupervisor._not_sent", "an intent as not sent: its batch was over", "the supervisor stops"),
-    ("leave", _C, "storage/batches.py:BatchRepository.leave", "a batch that nobody works on here is let go", "whoever waits is told"),
+    ("leave", _C, "storage/batches.py:BatchRepository.release_idle", "a batch that nobody works on here is let go", "whoever waits is told"),
     ("withdraw", _C, _APPLY, "a job as `pending` again: its POST was not sent", "the batch is let go", _moves_jobs_to(JobStatus.PENDING)),
     ("release", _C, "storage/batches.py:BatchRepository.release", "a batch has no owner any more, epoch + 1", "whoever waits is told"),
     ("forget", _C, "storage/owners.py:Owners.forget", "the process is no owner any more", "its threads end"),

@@ -33,7 +33,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from actors.errors import BatchReleased
-from actors.messages import LetGo, Lost
+from actors.messages import Lost, Release
 from actors.rabbitmq import handler as handling
 from actors.rabbitmq.codec import Message
 from actors.rabbitmq.consumer import CommandConsumers, own_process
@@ -183,7 +183,7 @@ def _let_go_early(order: Order) -> None:
             watched.enter_context(_watched(order, lambda: service))
             let_go.start()
 
-        told = _tell_at_the_second_intent(LetGo, tell)
+        told = _tell_at_the_second_intent(Release, tell)
         with service:
             with contextlib.suppress(BatchReleased):
                 service.process_batch(batch_id).result()

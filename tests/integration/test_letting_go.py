@@ -208,7 +208,7 @@ def test_letting_go_while_its_supervisor_dies(
     provider: Provider, service: BatchService, mocker: MockerFixture, tmp_path: Path, caplog: Any
 ) -> None:
     caplog.set_level("CRITICAL")
-    mocker.patch.object(BatchSupervisor, "_let_go", side_effect=RuntimeError("a bug of ours"))
+    mocker.patch.object(BatchSupervisor, "_start_release", side_effect=RuntimeError("a bug of ours"))
     provider.hold()
     service.create_batch(videos(*numbered(3), id="b"))
     running = service.process_batch("b")

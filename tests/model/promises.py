@@ -28,7 +28,7 @@ from actors.batch.events import Event
 from actors.batch.retrying import retry
 from actors.batch.transitions import derived_counts
 from actors.errors import Conflict, ErrorCode
-from actors.messages import Release
+from actors.messages import ReleaseBatch
 from storage.states import FINAL_BATCH, FINAL_JOB, LIVE_SUBMISSION, UNRESOLVED, BatchStatus, JobStatus, SubmissionState
 from tests.builders import PROVIDER
 from tests.model.provider import LAG, LATE, LISTINGS, REFUSING
@@ -148,7 +148,7 @@ class Promises(RuleBasedStateMachine):
     @rule(at=st.integers(0, 1), which=st.integers(0, 1))
     def a_batch_is_let_go(self, at, which):
         if process := self.pick(at, self.alive):
-            process.tell(Release(self.pick(which, self.world.batches()).id, wanted=True))
+            process.tell(ReleaseBatch(self.pick(which, self.world.batches()).id, wanted=True))
             self.world.run()
 
     @rule(seconds=st.sampled_from(_MOMENTS))

@@ -210,7 +210,7 @@ def test_a_batch_that_nobody_works_on_is_left(batches):
     batches.add(a_batch("nobodys", wanted=True, epoch=4))
     batches.add(a_batch("theirs", wanted=True, owner="them", epoch=4))
     for batch_id in ("mine", "nobodys", "theirs"):
-        batches.leave(batch_id, owner="us", wanted=False)
+        batches.release_idle(batch_id, owner="us", wanted=False)
     found = [batches.get(batch_id) for batch_id in ("mine", "nobodys", "theirs")]
     assert [(batch.owner, batch.epoch, batch.wanted) for batch in found] == [
         (None, 5, False), (None, 5, False), ("them", 4, True),
