@@ -242,7 +242,7 @@ class BatchService(BatchRunner):
 
         text = self._write_after_deletes(write)
         self._follow(command, done[0] if done else None)
-        if self._runtime is not None and has_videos_made(command):
+        if self._runtime is not None:
             self._runtime.look()
         return text
 
@@ -317,6 +317,8 @@ class BatchService(BatchRunner):
         if result is not None and result.summary is not None:
             self._send_deletes(result.summary)
             self._delete_orphan_files(result.batch_id)
+            if self._runtime is not None:
+                self._runtime.look()
         if result is not None and isinstance(command, Delete):
             maintenance = self._maintenance()
             if not result.gone:
@@ -325,9 +327,6 @@ class BatchService(BatchRunner):
                 maintenance.drop_references(list(result.digests))
             if not command.keep_files:
                 self._folder().remove(command.batch_id)
-        # A verb that has a batch made asks the runtime for that batch itself.
-        if self._runtime is not None and not isinstance(command, Process | Retry):
-            self._runtime.look()
 
     def _write_after_deletes(self, run: Callable[[], T]) -> T:
         """As `_write`, once no DELETE is on its way under what is retried: some seconds at the most."""
