@@ -220,7 +220,8 @@ class VideoTask:
 
     async def _back_off(self, error: SoraError, tries: int) -> None:
         await asyncio.sleep(self._say_why(error, tries))
-        self._go_on()
+        # What the last try met stays known: the video's time may be up during the next one.
+        self._report(Waiting(self._job.id, self._run, None))
 
     def _say_why(self, error: SoraError, tries: int) -> float:
         """Tell what is waited for, and give the seconds."""
