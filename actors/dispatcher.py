@@ -125,9 +125,7 @@ class Dispatcher(LoopActor):
             tell(ref, Lost())
         while not self.actor_inbox.empty():
             message = self.actor_inbox.get().message
-            if isinstance(
-                message, MakeBatches | ClaimAll | ReleaseBatch | Close
-            ):  # the rest was said by what is over now
+            if isinstance(message, MakeBatches | ClaimAll | ReleaseBatch | Close):  # the rest is over now
                 agenda.unread.append(message)
         if self._closing:
             agenda.unread.append(Close())
@@ -152,9 +150,7 @@ class Dispatcher(LoopActor):
             asked=frozenset(self._asked),
             running=running,
             epochs=dict(self._epochs),
-            releasing={
-                batch_id: leave.wanted for batch_id, leave in self._releasing.items() if batch_id not in running
-            },
+            releasing={each: order.wanted for each, order in self._releasing.items() if each not in running},
             room=0 if self._closing else self._tools.settings.batch_parallel - len(running),
             others=self._agenda.everything and not self._key.refused,
             spared=frozenset(dying | self._dropped | set(self._releasing)),

@@ -192,17 +192,8 @@ class BatchRepository:
             f"ORDER BY b.created_at LIMIT ? {lock}) RETURNING id"
         )
         server = server_of(provider)
-        parameters = [
-            owner,
-            owner,
-            provider,
-            server,
-            server,
-            provider,
-            self._database.list_parameter(ids),
-            owner,
-            limit,
-        ]
+        listed = self._database.list_parameter(ids)
+        parameters = [owner, owner, provider, server, server, provider, listed, owner, limit]
         # An unread RETURNING breaks the COMMIT on SQLite: read it here.
         return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
 

@@ -105,10 +105,8 @@ class JobRepository:
         """Remove those of these references that no job uses. Returns how many went."""
         listed = self._database.list_parameter(digests)
         if self._database.postgresql:  # a statement of its own: the next one sees the jobs of whoever had the lock
-            sql = (
-                f"SELECT digest FROM input_references WHERE digest {self._database.in_list} ORDER BY digest FOR UPDATE"
-            )
-            self._database.execute(sql, (listed,))
+            lock = f"WHERE digest {self._database.in_list} ORDER BY digest FOR UPDATE"
+            self._database.execute(f"SELECT digest FROM input_references {lock}", (listed,))
         sql = f"DELETE FROM input_references WHERE digest {self._database.in_list} AND {self._unused}"
         return int(self._database.execute(sql, (listed,)).rowcount)
 

@@ -1,4 +1,7 @@
-"""The journal of events, and how far it is published."""
+"""The journal: what happened to each batch, as the bytes that are published, in a gapless sequence; and how far it is.
+
+A watermark a batch: everything up to it is confirmed by the broker. Watermarks are for all processes of a database.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Servers: their addresses, and what is known of them."""
+"""Servers: their addresses, apart from the key that they are asked with, and what is known of them.
+
+A provider is recorded as one text, the base URL and the key's fingerprint, since versions before know nothing else.
+"""
 
 from __future__ import annotations
 

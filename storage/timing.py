@@ -1,4 +1,7 @@
-"""The clock that counts suspended time, and how long to wait before the next try."""
+"""The clock that leases and their like go by, and how long to wait before the next try.
+
+What is recorded has the database's time (`storage.database.Database.time`): other processes compare it with theirs.
+"""
 
 from __future__ import annotations
 

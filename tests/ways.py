@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tests.benchmarks.against import checked_out
+from tests.integration.support import until as wait_until
 from tests.servers.rabbitmq import RabbitMQ
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +47,7 @@ class Way:
         report = self._folder / "report.json"
         process = self.start(*command, counts=report, **settings)
         if until is not None:
-            _wait(until)
+            wait_until(until)
             process.send_signal(signal.SIGTERM)
         process.wait(_PATIENCE)
         found: list[str] = json.loads(report.read_text())
@@ -92,7 +92,7 @@ class Way:
     def crash(self) -> list[str]:
         """A crash, and the `resume` behind it."""
         first = self.start("run", "batch.json", "--simulate")
-        _wait(lambda: any((self._folder / "videos" / "nature").glob("*")) or first.poll() is not None)
+        wait_until(lambda: any((self._folder / "videos" / "nature").glob("*")) or first.poll() is not None)
         first.kill()
         first.wait(_PATIENCE)
         return self.files("resume", "nature", "--simulate")
@@ -104,14 +104,6 @@ WAYS: dict[str, Callable[[Way], list[str]]] = {
     "cancel": Way.cancel,
     "crash and `resume`": Way.crash,
 }
-
-
-def _wait(until: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not until():
-        if time.monotonic() > deadline:
-            raise TimeoutError("it did not come")
-        time.sleep(0.01)
 
 
 def walk(report: str, command: list[str]) -> None:
@@ -127,10 +119,9 @@ def walk(report: str, command: list[str]) -> None:
 
     def write() -> None:
         sys.setprofile(None)
-        real = {os.path.realpath(name) for name in passed if name.startswith(root)}
-        inside = {name.partition(f"/{package}/")[2] and f"{package}/" + name.rpartition(f"/{package}/")[2]
-                  for name in real for package in ("actors", "storage") if f"/{package}/" in name}  # fmt: skip
-        Path(report).write_text(json.dumps(sorted(inside)))
+        inside = [os.path.relpath(name, root) for name in passed if name.startswith(f"{root}/")]
+        files = sorted(name for name in inside if name.startswith(("actors/", "storage/")))
+        Path(report).write_text(json.dumps(files))
 
     from actors.cli import main
 

@@ -134,7 +134,7 @@ class PruneReport:
 
 
 class Maintenance:
-    """Removes in pieces. Runs in the thread of whoever asked for it; the doors are the service's."""
+    """Removes in pieces. Runs in the thread of whoever asked for it; it reads and writes as the service does."""
 
     def __init__(
         self,

@@ -169,7 +169,7 @@ DATA: dict[CommandName, type[Input]] = {
 
 @dataclass(frozen=True, slots=True)
 class ReceivedCommand:
-    """A wish from outside."""
+    """A command as it came."""
 
     name: CommandName
     source: str

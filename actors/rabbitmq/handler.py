@@ -134,7 +134,7 @@ class CommandHandler:
         self._tell(EVENTS, publication(answer))
 
     def _obey(self, command: ReceivedCommand, since: float | None) -> str:
-        """The answer, once what was wished is recorded with it."""
+        """The answer, once what was commanded is recorded with it."""
         key = CommandKey(command.source, command.id, command.digest)
         at = self._service.now()
         try:

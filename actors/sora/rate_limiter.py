@@ -1,4 +1,4 @@
-"""Pace: when requests may leave. A 429 slows every batch of the process; so does a limit that the user set."""
+"""RateLimiter: when requests may leave. A 429 slows every batch of the process; so does a limit that the user set."""
 
 from __future__ import annotations
 

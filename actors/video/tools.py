@@ -19,7 +19,7 @@ from storage.videos import VideoFolder
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a production works with: one set for all workers of a process."""
+    """What a VideoTask works with: one set for all workers of a process."""
 
     io: IOLoop
     client: SoraClient

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
+from actors.batch.commands import CommandKey, Process
 from actors.batch.views import Batch
 from actors.dispatcher import Dispatcher
 from actors.errors import BatchReleased, SettingsError, SoraBatchError
@@ -80,6 +81,17 @@ def test_a_batch_that_waits_for_room_is_let_go(provider: Provider, start_service
     with pytest.raises(BatchReleased):
         running.result(PATIENCE)
     assert rows(tmp_path, "SELECT id FROM batches WHERE wanted") == [("a",)]
+
+
+def test_what_a_message_asked_for_stays_wanted(provider: Provider, start_service: Start, tmp_path: Path) -> None:
+    provider.hold()
+    service = start_service()
+    service.create_batch(videos(*numbered(2), id="b", concurrency=1))
+    service.serve()
+    assert service.obey(Process("b"), CommandKey("a program", "1", "digest"), lambda _: "done") == "done"
+    provider.wait(accepted=1)
+    service.let_go("b")
+    assert ownership(tmp_path) == (None, True)
 
 
 @pytest.mark.parametrize("how", ["resume", "process", "resume one that has not started"])
