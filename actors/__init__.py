@@ -14,8 +14,19 @@ if TYPE_CHECKING:
     from actors.batch.cleanup import PruneReport
     from actors.batch.commands import Command, CommandKey, CommandResult
     from actors.batch.events import Event, EventName
-    from actors.batch.requests import BatchVideoRequest, FileId, VideoRequest
-    from actors.batch.views import Batch, CancellationSummary, Charge, Job, JobError, Progress, VideoFile
+    from actors.batch.fields import FileId
+    from actors.batch.requests import BatchVideoRequest, BudgetRequest, VideoDefaults, VideoRequest
+    from actors.batch.views import (
+        Batch,
+        CancellationSummary,
+        Charge,
+        Job,
+        JobError,
+        JobWarning,
+        Progress,
+        ReportedVideo,
+        VideoFile,
+    )
     from actors.errors import (
         BatchReleased,
         Conflict,
@@ -50,8 +61,12 @@ _HOMES = {
     "actors.batch.commands": ("Command", "CommandKey", "CommandResult"),
     "actors.batch.events": ("Event", "EventName"),
     "actors.batch.cleanup": ("PruneReport",),
-    "actors.batch.requests": ("BatchVideoRequest", "FileId", "VideoRequest"),
-    "actors.batch.views": ("Batch", "CancellationSummary", "Charge", "Job", "JobError", "Progress", "VideoFile"),
+    "actors.batch.fields": ("FileId",),
+    "actors.batch.requests": ("BatchVideoRequest", "BudgetRequest", "VideoDefaults", "VideoRequest"),
+    "actors.batch.views": (
+        "Batch", "CancellationSummary", "Charge", "Job", "JobError", "JobWarning", "Progress", "ReportedVideo",
+        "VideoFile",
+    ),
     "actors.errors": (
         "BatchReleased", "Conflict", "DatabaseUnusable", "ErrorCode", "Failure", "FieldError", "InvalidRequest",
         "NotFound", "ServiceClosed", "SettingsError", "SoraBatchError", "SoraError", "StorageError",
@@ -75,14 +90,14 @@ __version__ = "0.1.0"
 # Each name is written down, and not taken from _HOMES: a type checker reads them here.
 __all__ = [
     "AsyncBatchClient", "AsyncBatchService", "AuditReport", "Batch", "BatchClient", "BatchReleased", "BatchService",
-    "BatchStatus", "BatchVideoRequest", "CancellationSummary", "Charge", "Command",
+    "BatchStatus", "BatchVideoRequest", "BudgetRequest", "CancellationSummary", "Charge", "Command",
     "CommandKey", "CommandResult", "Conflict", "Connection",
     "DatabaseUnusable", "DeleteRecord", "DeleteState", "ErrorCode", "Event", "EventFeed", "EventName",
     "EventRecord", "EventStream", "Failure", "FieldError", "FileId", "InvalidRequest", "Job", "JobError",
-    "JobStatus", "MissingFile", "MissingVideo", "NotFound", "Owed", "OwedDelete", "Progress", "PruneReport",
-    "RunningBatch", "ServiceClosed", "Settings", "SettingsError", "SoraBatchError", "SoraError",
-    "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo", "Unanswered", "UnknownVideo",
-    "VideoFile", "VideoRequest", "Wait", "__version__", "get_batch_service", "load_settings",
+    "JobStatus", "JobWarning", "MissingFile", "MissingVideo", "NotFound", "Owed", "OwedDelete", "Progress",
+    "PruneReport", "ReportedVideo", "RunningBatch", "ServiceClosed", "Settings", "SettingsError", "SoraBatchError",
+    "SoraError", "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo", "Unanswered", "UnknownVideo",
+    "VideoDefaults", "VideoFile", "VideoRequest", "Wait", "__version__", "get_batch_service", "load_settings",
 ]  # fmt: skip
 
 

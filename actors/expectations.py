@@ -12,13 +12,15 @@ from typing import Any
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 SIZE_PATTERN = r"^\d{2,5}x\d{2,5}$"
+UNIT_PATTERN = r"^([A-Z]{3}|seconds|videos)$"
 _PATTERNS = {
+    UNIT_PATTERN: "must be a currency of three capital letters, such as USD, or seconds, or videos",
     ID_PATTERN: "must be 1 to 64 letters, digits, '-' or '_'",
     SIZE_PATTERN: "must be <width>x<height> in pixels, for example 1280x720",
 }
 _SENTENCES = {
     "missing": "is required",
-    "extra_forbidden": "is no field that is known here",
+    "extra_forbidden": "unknown field",
     "too_short": "must have at least {min_length} entry",
     "string_too_short": "must have at least {min_length} character",
     "string_too_long": "must have at most {max_length} characters",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from peewee import SQL
+from peewee import SQL, Table
 
 from storage.database import Database
 from storage.records import BatchRecord
-from storage.rows import Insert, Rows, encode
+from storage.rows import Insert, Rows, encode, names_of
 from storage.servers import server_of
 from storage.states import BatchStatus
 
@@ -65,7 +65,7 @@ class BatchRepository:
         after: str | None = None,
     ) -> list[BatchRecord]:
         """Batches, newest first, from the one behind `after` on; `metadata` must match in each key given."""
-        table = self._database.tables.batch
+        table: Any = Table("batches", names_of(BatchRecord)).bind(self._database.peewee)
         query = table.select().where(SQL(_KEPT)).order_by(table.created_at.desc(), table.id.desc()).limit(limit)
         if status is not None:
             query = query.where(table.status == status.value)
@@ -78,7 +78,7 @@ class BatchRepository:
                 table.created_at <= last,
                 (table.created_at < last) | ((table.created_at == last) & (table.id < after)),
             )
-        return [self._rows.read(row) for row in query.tuples()]
+        return [self._rows.read(row) for row in query.tuples().execute()]
 
     def _has(self, key: str, value: Any) -> SQL:
         """Whether a batch has this in its metadata; None: or nothing. Not by a path: on SQLite none names every key."""
@@ -145,7 +145,7 @@ class BatchRepository:
     def update(self, batch_id: str, **columns: Any) -> None:
         """Change columns that no owner decides about: `wanted`, `metadata`, and what nobody works by at this moment."""
         given = ", ".join(f"{name}=?" for name in columns)
-        values = [encode(value) if isinstance(value, dict) else value for value in columns.values()]
+        values = [encode(value) if isinstance(value, dict | list) else value for value in columns.values()]
         self._database.execute(f"UPDATE batches SET {given} WHERE id=?", [*values, batch_id])
 
     def wanted(self, provider: str, *, owner: str, limit: int) -> list[str]:

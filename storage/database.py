@@ -7,7 +7,6 @@ migrations. Knows which failures are an outage (to be waited out) and which are 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import peewee
@@ -27,9 +26,6 @@ from storage.secrets import Secrets, place_of, read_url
 from storage.timing import boottime
 
 __all__ = ["Database", "DatabaseClosed", "DatabaseError", "is_outage"]
-
-if TYPE_CHECKING:
-    from storage.tables import Tables
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -106,13 +102,6 @@ class Database:
         from storage.postgresql import PooledPostgresql
 
         return PooledPostgresql(url)
-
-    @functools.cached_property
-    def tables(self) -> Tables:
-        """The models, for queries that are put together. Made when they are first asked for."""
-        from storage.tables import make_tables
-
-        return make_tables(self.peewee)
 
     def list_parameter(self, texts: Iterable[str]) -> Any:
         """Texts as the one parameter of `in_list`."""

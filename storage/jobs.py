@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from storage.database import Database
-from storage.records import JobRecord, ReferenceRecord
+from storage.records import FileUse, JobRecord, ReferenceRecord
 from storage.rows import Insert, Rows, names_of
 from storage.states import FINAL_JOB, JobStatus
 
@@ -28,15 +28,21 @@ class JobRepository:
         # PostgreSQL: what is there is locked, so that nobody removes it before the jobs that use it can be seen.
         kept = "ON CONFLICT (digest) DO UPDATE SET digest=excluded.digest" if database.postgresql else _AS_IT_IS
         self._keep = Insert(database, "input_references", ReferenceRecord, kept)
+        self._use = Insert(database, "job_files", FileUse, _AS_IT_IS)
         digest = "j.reference ->> 'digest'" if database.postgresql else "json_extract(j.reference, '$.digest')"
-        self._digests = f"SELECT DISTINCT {digest} FROM jobs j WHERE j.batch_id=? AND j.reference IS NOT NULL"
+        self._digests = (
+            f"SELECT {digest} FROM jobs j WHERE j.batch_id=? AND j.reference IS NOT NULL "
+            "UNION SELECT f.digest FROM job_files f JOIN jobs j ON j.id=f.job_id WHERE j.batch_id=?"
+        )
         self._unused = (
-            f"NOT EXISTS (SELECT 1 FROM jobs j WHERE j.reference IS NOT NULL AND {digest}=input_references.digest)"
+            f"NOT EXISTS (SELECT 1 FROM jobs j WHERE j.reference IS NOT NULL AND {digest}=input_references.digest) "
+            "AND NOT EXISTS (SELECT 1 FROM job_files f WHERE f.digest=input_references.digest)"
         )
 
     def add(self, jobs: list[JobRecord]) -> None:
         """Store new jobs."""
         self._add(jobs)
+        self.use_files(jobs)
 
     def of_batch(self, batch_id: str, *, open_only: bool = False) -> list[JobRecord]:
         """A batch's jobs in their order."""
@@ -66,6 +72,11 @@ class JobRepository:
         """Write everything of these jobs that may change. The batch's fence has been passed before."""
         self._save(jobs)
 
+    def use_files(self, jobs: Iterable[JobRecord]) -> None:
+        """Note which stored files these jobs use beside their input references."""
+        uses = {(job.id, file["digest"]) for job in jobs for file in job.files.values() if "digest" in file}
+        self._use(FileUse(*use) for use in sorted(uses))
+
     def keep_reference(self, reference: ReferenceRecord) -> None:
         """Store the bytes of an input reference, once."""
         self._keep.one(reference)
@@ -83,7 +94,7 @@ class JobRepository:
 
     def digests_of(self, batch_id: str) -> list[str]:
         """The input references that a batch's jobs use."""
-        found = self._database.execute(self._digests, (batch_id,)).fetchall()
+        found = self._database.execute(self._digests, (batch_id, batch_id)).fetchall()
         return sorted(digest for (digest,) in found if digest is not None)
 
     def unused_references(self, after: str, limit: int, size: int, among: list[str] | None = None) -> list[str]:

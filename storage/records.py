@@ -74,6 +74,36 @@ class JobRecord(NamedTuple):
     updated_at: float
     started_at: float | None
     completed_at: float | None
+    options: Document | None = None
+    """What else is asked for, as far as it is: `seed`, `params`, `files` (by field, as `reference`), and `take`."""
+    made: Document | None = None
+    """What was made, as far as it is known: `reported` by the server, and `warnings`."""
+
+    @property
+    def seed(self) -> int | None:
+        """The seed that is asked for."""
+        return self.options.get("seed") if self.options else None
+
+    @property
+    def take(self) -> int:
+        """Which of the takes of its request it is, from 1."""
+        return self.options.get("take", 1) if self.options else 1
+
+    @property
+    def params(self) -> Document:
+        """Further fields of the server."""
+        return self.options.get("params", {}) if self.options else {}
+
+    @property
+    def files(self) -> dict[str, Document]:
+        """Further files, by the server's name of the field."""
+        return self.options.get("files", {}) if self.options else {}
+
+
+def options_of(*, seed: int | None, take: int | None, params: Document, files: Document) -> Document | None:
+    """The options of a job; None if it has none."""
+    given = {"seed": seed, "take": take, "params": params, "files": files}
+    return {name: value for name, value in given.items() if value not in (None, {})} or None
 
 
 class SubmissionRecord(NamedTuple):
@@ -149,6 +179,13 @@ class OwnerRecord(NamedTuple):
     started: str
     """The process's start time as its system tells it: tells a reused pid."""
     lease_until: float
+
+
+class FileUse(NamedTuple):
+    """A job uses stored bytes for one of its `files`."""
+
+    job_id: str
+    digest: str
 
 
 class ReferenceRecord(NamedTuple):

@@ -7,15 +7,45 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from actors.batch.expansion import Expansion, Place, Take, Video, videos_of
+from actors.batch.field_errors import invalid
+from actors.batch.fields import FileId
 from actors.batch.references import load_reference
-from actors.batch.requests import BatchVideoRequest, VideoRequest, canonical_digest, invalid, job_id, new_batch_id
+from actors.batch.requests import BatchVideoRequest, VideoDefaults, VideoRequest, canonical_digest, job_id, new_batch_id
 from actors.batch.start import NewBatch
 from actors.errors import InvalidRequest
 from actors.settings import Settings
-from storage.records import BatchRecord, JobRecord, ReferenceRecord
+from storage.records import BatchRecord, Document, JobRecord, ReferenceRecord, options_of
 from storage.states import BatchStatus, JobStatus
 
-_References = dict[str, ReferenceRecord]
+
+class _References:
+    """The input references and further files of a request: each is loaded once, however often it is named."""
+
+    def __init__(self, settings: Settings, *, paths: bool) -> None:
+        self._settings, self._paths = settings, paths
+        self._kept: dict[str | FileId, Document] = {}
+        self._records: dict[str, ReferenceRecord] = {}
+
+    @property
+    def records(self) -> list[ReferenceRecord]:
+        """The bytes to store."""
+        return list(self._records.values())
+
+    def kept(self, reference: str | FileId | None, place: Place) -> Document | None:
+        """What a job keeps of a reference; `place`: where in the request it stands, for the error."""
+        if reference is None:
+            return None
+        if reference not in self._kept:
+            kept, record = load_reference(reference, self._settings, place, paths=self._paths)
+            if record is not None:
+                self._records[record.digest] = record
+            self._kept[reference] = kept
+        return self._kept[reference]
+
+    def all_kept(self, files: Mapping[str, str | FileId], place: Place) -> Document:
+        """The same for each of the further files."""
+        return {name: self.kept(file, (*place, name)) for name, file in files.items()}
 
 
 def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, paths: bool = True) -> NewBatch:
@@ -24,27 +54,73 @@ def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, pat
     `paths`: whether they may be read from any local path, or only below SORA_REFERENCE_DIRS.
 
     Raises:
-        InvalidRequest: an input reference can't be had.
+        InvalidRequest: an input reference can't be had, or a placeholder is wrong.
     """
     batch_id = request.id or new_batch_id()
-    references: _References = {}
-    jobs = [
-        _new_job(batch_id, position, video, settings, references, now, paths=paths)
-        for position, video in enumerate(request.videos, 1)
-    ]
-    document = request.model_dump(mode="json", exclude={"id"})
-    for video, job in zip(document["videos"], jobs, strict=True):
-        video["input_reference"] = job.reference  # its bytes belong to the request, not the name of its file
+    references = _References(settings, paths=paths)
+    expansion = Expansion(request.matrix)
+    jobs: list[JobRecord] = []
+    for video in videos_of(request):
+        reference = references.kept(video.input_reference, video.place_of("input_reference"))
+        files = references.all_kept(video.files, video.place_of("files"))
+        for take in expansion.takes(video):
+            jobs.append(_new_job(batch_id, len(jobs) + 1, video, take, settings, now, reference, files))
     timeout = settings.batch_timeout.total_seconds()
     batch = BatchRecord(
         id=batch_id, name=request.batch_name, metadata=dict(request.metadata), status=BatchStatus.PENDING,
         concurrency=request.concurrency or settings.batch_concurrency,
         timeout=timeout if request.timeout_ms is None else request.timeout_ms / 1000,
-        digest=canonical_digest(document), provider=None, total=len(jobs), completed=0, failed=0, cancelled=0,
-        processing=0, error=None, sequence=0, epoch=0, owner=None, wanted=False, claims=0, spent=0.0,
+        digest=canonical_digest(_as_given(request, references)), provider=None, total=len(jobs), completed=0, failed=0,
+        cancelled=0, processing=0, error=None, sequence=0, epoch=0, owner=None, wanted=False, claims=0, spent=0.0,
         created_at=now, updated_at=now, started_at=None, completed_at=None,
     )  # fmt: skip
-    return NewBatch(batch, jobs, list(references.values()))
+    budget = [each.model_dump(mode="json") for each in request.budget or ()]
+    return NewBatch(batch, jobs, references.records, budget)
+
+
+def _as_given(request: BatchVideoRequest, references: _References) -> Document:
+    """The request before expansion, as its digest sees it: a reference is its bytes, and not the name of its file.
+
+    What a request does not say of the newer fields is left out: its digest is the one that it always had.
+    """
+    document = request.model_dump(mode="json", exclude={"id", "budget", "matrix", "defaults"})
+    document["videos"] = [_video_as_given(video, references) for video in request.videos]
+    if request.defaults is not None:
+        document["defaults"] = _video_as_given(request.defaults, references)
+    if request.matrix is not None:
+        document["matrix"] = [[name, values] for name, values in request.matrix.items()]  # their order counts
+    return document
+
+
+def _video_as_given(video: VideoDefaults, references: _References) -> Document:
+    document = video.model_dump(mode="json")
+    for name in ("seed", "takes", "params", "files"):
+        if not document[name] and document[name] != 0:
+            del document[name]
+    document["input_reference"] = references.kept(video.input_reference, ("input_reference",))
+    if video.files:
+        document["files"] = references.all_kept(video.files, ("files",))
+    return document
+
+
+def _new_job(
+    batch_id: str,
+    position: int,
+    video: Video,
+    take: Take,
+    settings: Settings,
+    now: float,
+    reference: Document | None,
+    files: Document,
+) -> JobRecord:
+    return JobRecord(
+        id=job_id(batch_id, position), batch_id=batch_id, position=position, status=JobStatus.PENDING,
+        prompt=take.prompt, duration=video.duration or settings.sora_seconds,
+        model=video.model or settings.sora_model, size=video.size or settings.sora_size,
+        reference=reference, metadata=take.metadata, remote_id=None, progress=0, attempts=0, error=None, video=None,
+        created_at=now, updated_at=now, started_at=None, completed_at=None,
+        options=options_of(seed=take.seed, take=take.take, params=take.params, files=files),
+    )  # fmt: skip
 
 
 def changed_columns(
@@ -52,58 +128,39 @@ def changed_columns(
 ) -> tuple[dict[str, dict[str, Any]], list[ReferenceRecord]]:
     """The columns that changed requests set, by job id, and the bytes of their input references.
 
-    `paths`: as for `new_batch`.
+    `options` has the further fields that change, which join those of the job. `paths`: as for `new_batch`.
 
     Raises:
         InvalidRequest: a change is wrong.
     """
     columns: dict[str, dict[str, Any]] = {}
-    references: _References = {}
+    references = _References(settings, paths=paths)
     for changed_id, change in changes.items():
         try:
             video = VideoRequest.model_validate({"prompt": "unchanged", **change})
         except ValidationError as error:
             raise invalid(error, "changes", changed_id) from None
-        if "metadata" in video.model_fields_set:
-            raise InvalidRequest(f"changes of {changed_id}: metadata is not sent to the server and can't change")
-        given = video.model_dump(exclude_unset=True, include={"prompt", "duration", "size", "model"})
-        if "prompt" not in change:
-            del given["prompt"]
-        if "input_reference" in video.model_fields_set:
-            place = ("changes", changed_id, "input_reference")
-            given["reference"] = _reference(video, place, settings, references, paths=paths)
-        columns[changed_id] = given
-    return columns, list(references.values())
+        columns[changed_id] = _changed(changed_id, video, references, prompt="prompt" in change)
+    return columns, references.records
 
 
-def _new_job(
-    batch_id: str,
-    position: int,
-    video: VideoRequest,
-    settings: Settings,
-    references: _References,
-    now: float,
-    *,
-    paths: bool,
-) -> JobRecord:
-    return JobRecord(
-        id=job_id(batch_id, position), batch_id=batch_id, position=position, status=JobStatus.PENDING,
-        prompt=video.prompt, duration=video.duration or settings.sora_seconds,
-        model=video.model or settings.sora_model, size=video.size or settings.sora_size,
-        reference=_reference(
-            video, ("videos", str(position - 1), "input_reference"), settings, references, paths=paths
-        ),
-        metadata=dict(video.metadata), remote_id=None, progress=0, attempts=0, error=None, video=None,
-        created_at=now, updated_at=now, started_at=None, completed_at=None,
-    )  # fmt: skip
-
-
-def _reference(
-    video: VideoRequest, place: tuple[str, ...], settings: Settings, references: _References, *, paths: bool
-) -> dict[str, Any] | None:
-    if video.input_reference is None:
-        return None
-    kept, record = load_reference(video.input_reference, settings, place, paths=paths)
-    if record is not None:
-        references[record.digest] = record
-    return kept
+def _changed(changed_id: str, video: VideoRequest, references: _References, *, prompt: bool) -> dict[str, Any]:
+    said = video.model_fields_set
+    if "metadata" in said:
+        raise InvalidRequest(f"changes of {changed_id}: metadata is not sent to the server and can't change")
+    if video.takes is not None:
+        raise InvalidRequest(f"changes of {changed_id}: a job is one take; create a batch for more takes")
+    if video.seed == "random":
+        raise InvalidRequest(f"changes of {changed_id}: a random seed is drawn when a batch is created; give a number")
+    given = video.model_dump(exclude_unset=True, include={"prompt", "duration", "size", "model"})
+    if not prompt:
+        del given["prompt"]
+    place = ("changes", changed_id)
+    if "input_reference" in said:
+        given["reference"] = references.kept(video.input_reference, (*place, "input_reference"))
+    options: dict[str, Any] = {"params": dict(video.params)} if "params" in said else {}
+    if "seed" in said:
+        options["seed"] = video.seed
+    if "files" in said:
+        options["files"] = references.all_kept(video.files, (*place, "files"))
+    return given | ({"options": options} if options else {})

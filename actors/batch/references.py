@@ -20,7 +20,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from actors.batch.requests import FileId, dotted, pointer
+from actors.batch.field_errors import dotted, pointer
+from actors.batch.fields import FileId
 from actors.errors import FieldError, InvalidRequest
 from actors.settings import Settings
 from storage.records import ReferenceRecord

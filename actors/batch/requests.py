@@ -1,103 +1,44 @@
 """What is asked for (pydantic).
 
-Snake case on the wire; the camelCase of field names is accepted too, never for the keys in `metadata`.
+Snake case on the wire; the camelCase of field names is accepted too, never for the keys in `metadata`, `params`,
+`files` and `matrix`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
-from collections.abc import Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from actors.batch.field_errors import invalid
+from actors.batch.fields import (
+    FileId,
+    Files,
+    Input,
+    MatrixName,
+    MatrixValue,
+    Metadata,
+    Params,
+    Prompt,
+    Seed,
+    Takes,
+    Text,
+    Whole,
+    no_boolean,
 )
-from pydantic.alias_generators import to_camel
-
 from actors.errors import FieldError, InvalidRequest
-from actors.expectations import ID_PATTERN, SIZE_PATTERN, expectation
-
-METADATA_MAX_BYTES = 65_536
-_SHOWN_MAX = 80
-_ERRORS_MAX = 1000
+from actors.expectations import ID_PATTERN, SIZE_PATTERN, UNIT_PATTERN
 
 
-def _storable(text: str) -> str:
-    """Refuse what a database can't keep: NUL characters and lone surrogates."""
-    if "\0" in text:
-        raise ValueError("must not contain NUL characters")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode, without lone surrogates") from None
-    return text
+class VideoDefaults(Input):
+    """What the videos of a batch have in common: each field counts for the videos that do not say it."""
 
-
-def _storable_document(document: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    try:
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-    except (ValueError, RecursionError):
-        raise ValueError("must be plain JSON, without NaN or Infinity, and not deeply nested") from None
-    if "\\u0000" in text:
-        raise ValueError("must not contain NUL characters")
-    _storable(text)
-    if len(text.encode()) > METADATA_MAX_BYTES:
-        raise ValueError(f"must be at most {METADATA_MAX_BYTES} bytes as JSON")
-    return document
-
-
-def _no_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a whole number")  # noqa: TRY004  (pydantic reports ValueErrors)
-    return value
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be empty")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_storable)]
-Prompt = Annotated[str, Field(max_length=32_000), AfterValidator(_storable), AfterValidator(_not_blank)]
-Metadata = Annotated[dict[str, JsonValue], AfterValidator(_storable_document)]
-Whole = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_no_boolean)]
-
-
-class Input(BaseModel):
-    """What comes from outside: both spellings of a field, and nothing that is unknown."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        loc_by_alias=False,
-        extra="forbid",
-        frozen=True,
-    )
-
-
-class FileId(Input):
-    """An input reference that the server has already."""
-
-    file_id: Annotated[Text, Field(min_length=1, max_length=512)]
-
-
-class VideoRequest(Input):
-    """One video to make. What it does not say, the settings say, or else the server."""
-
-    prompt: Prompt
+    prompt: Prompt | None = None
     duration: Whole | None = None
     """Seconds."""
     seconds: Annotated[Whole | None, Field(exclude=True)] = None
@@ -105,6 +46,14 @@ class VideoRequest(Input):
     size: Annotated[str, Field(pattern=SIZE_PATTERN)] | None = None
     """`<width>x<height>` in pixels."""
     model: Annotated[Text, Field(min_length=1, max_length=256)] | None = None
+    seed: Seed | None = None
+    """`"random"`: one is drawn for each video and combination when the batch is created, and recorded."""
+    takes: Takes | None = None
+    """How many videos to make of the same request; with a seed they have seed, seed + 1, ..."""
+    params: Params = Field(default_factory=dict)
+    """Further fields of the server, such as `negative_prompt` or `fps`; a null leaves a default out."""
+    files: Files = Field(default_factory=dict)
+    """Further files of the server, such as `last_frame`, by field; each is given as `input_reference` is."""
     input_reference: Text | FileId | None = None
     """A path (library and command line only), a data URL, an https URL of an allowed host, or `{file_id}`."""
     metadata: Metadata = Field(default_factory=dict)
@@ -116,6 +65,14 @@ class VideoRequest(Input):
             raise ValueError("means the same as duration: give one of them")
         return seconds
 
+    @field_validator("files")
+    @classmethod
+    def _no_param(cls, files: dict[str, str | FileId], info: ValidationInfo) -> dict[str, str | FileId]:
+        twice = next((name for name in files if name in info.data.get("params", {})), None)
+        if twice is not None:
+            raise ValueError(f"has {twice}, which params has too: give one of them")
+        return files
+
     @model_validator(mode="after")
     def _told_as_duration(self) -> Self:
         """Whichever name was used, it is the same request."""
@@ -125,16 +82,66 @@ class VideoRequest(Input):
         return self
 
 
+class VideoRequest(VideoDefaults):
+    """One video to make. What it does not say, `defaults` say, then the settings, or else the server."""
+
+    prompt: Prompt
+
+
+class BudgetRequest(Input):
+    """What a batch may use at most."""
+
+    amount: Annotated[Decimal, Field(gt=0, le=10**12, decimal_places=6), BeforeValidator(no_boolean)]
+    """In units of the currency, seconds or videos."""
+    unit: Annotated[str, Field(pattern=UNIT_PATTERN)]
+    """A currency such as `USD`, or `seconds`, or `videos`."""
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _with_prompt(video: Any, prompt: Any) -> Any:
+    return video | {"prompt": prompt} if isinstance(video, dict) and video.get("prompt") is None else video
+
+
 class BatchVideoRequest(Input):
     """The videos that belong together."""
 
     videos: Annotated[list[VideoRequest], Field(min_length=1)]
+    defaults: VideoDefaults | None = None
+    """Fields for all videos that do not say them; `params` are merged key by key."""
+    matrix: (
+        Annotated[dict[MatrixName, Annotated[list[MatrixValue], Field(min_length=1)]], Field(min_length=1)] | None
+    ) = None
+    """Lists of values by name: each video is made once for each combination, with `{name}` replaced in it."""
     batch_name: Annotated[Text, Field(max_length=256)] | None = None
     metadata: Metadata = Field(default_factory=dict)
     id: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
     concurrency: Whole | None = None
-    timeout_ms: Annotated[int, Field(ge=0, le=10**10), BeforeValidator(_no_boolean)] | None = None
+    timeout_ms: Annotated[int, Field(ge=0, le=10**10), BeforeValidator(no_boolean)] | None = None
     """Milliseconds for each round of the batch; 0: no limit."""
+    budget: Annotated[list[BudgetRequest], BeforeValidator(_listed), Field(max_length=16)] | None = None
+    """What the batch may use at most, one entry a unit."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_prompt(cls, given: Any) -> Any:
+        """Give videos without a prompt the one of `defaults`: every video has one from here on."""
+        defaults = given.get("defaults") if isinstance(given, dict) else None
+        prompt = defaults.get("prompt") if isinstance(defaults, dict) else None
+        if prompt is None or not isinstance(given.get("videos"), list):
+            return given
+        return {**given, "videos": [_with_prompt(video, prompt) for video in given["videos"]]}
+
+    @field_validator("budget")
+    @classmethod
+    def _one_a_unit(cls, budgets: list[BudgetRequest] | None) -> list[BudgetRequest] | None:
+        units = [budget.unit for budget in budgets or ()]
+        twice = next((unit for unit in units if units.count(unit) > 1), None)
+        if twice is not None:
+            raise ValueError(f"has two entries in {twice}: give one")
+        return budgets
 
     @classmethod
     def parse(cls, request: Self | dict[str, Any], *, max_size: int) -> Self:
@@ -149,11 +156,33 @@ class BatchVideoRequest(Input):
             raise invalid(error) from None
         except RecursionError:
             raise InvalidRequest("the request is nested too deeply to be read") from None
-        if len(parsed.videos) > max_size:
+        if parsed.size > max_size:
             expected = f"at most {max_size} videos (BATCH_MAX_SIZE)"
-            message = f"videos: {len(parsed.videos)} videos are too many, expected {expected}"
+            message = f"videos: {parsed.size_in_words} are too many, expected {expected}"
             raise InvalidRequest(message, (FieldError("/videos", message, expected, "too_long"),))
         return parsed
+
+    @property
+    def size(self) -> int:
+        """How many jobs it stands for: videos x combinations x takes."""
+        usual = (self.defaults.takes if self.defaults else None) or 1
+        return self.combinations * sum(video.takes or usual for video in self.videos)
+
+    @property
+    def combinations(self) -> int:
+        """How often each video is made for the sake of the matrix."""
+        return math.prod(map(len, (self.matrix or {}).values()))
+
+    @property
+    def size_in_words(self) -> str:
+        """Its size, and where it comes from."""
+        videos = f"{len(self.videos)} video{'s' if len(self.videos) > 1 else ''}"
+        if self.size == len(self.videos):
+            return videos
+        of_matrix = f" x {self.combinations} combinations" if self.combinations > 1 else ""
+        takes = self.size // self.combinations
+        of_takes = f" ({takes} with their takes)" if takes != len(self.videos) else ""
+        return f"{videos}{of_takes}{of_matrix} = {self.size} videos"
 
 
 class _OnlyMetadata(Input):
@@ -170,50 +199,6 @@ def check_metadata(metadata: Any) -> dict[str, Any]:
         return _OnlyMetadata.model_validate({"metadata": metadata}).metadata
     except ValidationError as error:
         raise invalid(error) from None
-
-
-def invalid(error: ValidationError, *within: str) -> InvalidRequest:
-    """Turn pydantic's report into one sentence a field and the list that commands are answered with.
-
-    `within`: where in the request that lies which was validated.
-    """
-    if error.error_count() > _ERRORS_MAX:  # telling each would cost far more than checking them
-        return InvalidRequest(f"{error.error_count()} fields are wrong, too many to name each")
-    errors = tuple(
-        _field_error({**entry, "loc": (*within, *entry["loc"])}) for entry in error.errors(include_url=False)
-    )
-    return InvalidRequest("; ".join(entry.message for entry in errors[:5]), errors)
-
-
-def _field_error(entry: dict[str, Any]) -> FieldError:
-    # pydantic adds the name of a union's branch to the place; the caller never wrote it.
-    place = [str(part) for part in entry["loc"] if part not in _BRANCHES and not str(part).startswith("function-")]
-    if "metadata" in place:
-        del place[place.index("metadata") + 1 :]  # behind it are keys of the caller's, mixed with names of branches
-    expected = expectation(entry)
-    got = "" if entry["type"] == "missing" else f" (got {_shown(entry['input'])})"
-    return FieldError(pointer(place), f"{dotted(place) or 'the request'}: {expected}{got}", expected, entry["type"])
-
-
-_BRANCHES = {"FileId", "constrained-str", "str"}
-
-
-def pointer(place: Sequence[str]) -> str:
-    """A place in a request as a JSON Pointer."""
-    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in place)
-
-
-def dotted(place: Sequence[str]) -> str:
-    """A place in a request as a person would write it."""
-    return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in place).removeprefix(".")
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except RecursionError:
-        text = "something nested too deeply"
-    return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."
 
 
 def canonical_digest(document: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from actors.batch.start import bring, existing, move_server
 from actors.batch.transitions import BatchMove, BatchUpdate, JobMove
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound
 from storage.changes import Storage
-from storage.records import BatchRecord, JobRecord, ReferenceRecord, SubmissionRecord
+from storage.records import BatchRecord, Document, JobRecord, ReferenceRecord, SubmissionRecord, options_of
 from storage.states import FINAL_BATCH, JobStatus, SubmissionState
 
 
@@ -69,6 +69,7 @@ def retry(
             raise NotFound(f"batch {batch_id} has no job {job_id!r}; it has {', '.join(list(jobs)[:5])}, ...")
         if jobs[job_id].status is JobStatus.COMPLETED:
             raise Conflict(f"job {job_id} is completed: there is nothing to retry")
+    columns = {job_id: _columns(jobs[job_id], change) for job_id, change in changes.items()}
     chosen, left = _chosen(batch, jobs, named, _unknown(storage, batch_id, jobs.values()), pay_again=pay_again)
     if not pay_again:
         chosen, gone = with_a_record(storage, batch_id, chosen, named, changes)
@@ -79,11 +80,11 @@ def retry(
         bring(storage, batch, provider)
     batch = existing(storage, batch_id)
     consented = _consented(storage, batch_id, chosen, named, pay_again=pay_again)
-    let_go = consented | {job.id for job in chosen if _is_changed(job, changes.get(job.id, {}))}
+    let_go = consented | {job.id for job in chosen if _is_changed(job, columns.get(job.id, {}))}
     withdraw_deletes(storage, batch_id, [job for job in chosen if job.id not in let_go])
     for reference in changed_references:
         storage.jobs.keep_reference(reference)
-    _put_back(storage, batch, chosen, changes, let_go, at)
+    _put_back(storage, batch, chosen, columns, let_go, at)
     return Retried(tuple(job.id for job in chosen), tuple(job.id for job in left))
 
 
@@ -137,15 +138,33 @@ def _helps(job: JobRecord) -> bool:
     return code is None or code.retryable or code in _WORTH_ANOTHER_TRY
 
 
-def _is_changed(job: JobRecord, change: dict[str, Any]) -> bool:
-    return any(getattr(job, name) != value for name, value in change.items())
+def _columns(job: JobRecord, change: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that a change sets: params and files join those of the job, and null takes one out."""
+    columns = dict(change)
+    further = columns.pop("options", None)
+    if further is not None:
+        columns["options"] = options_of(
+            seed=further.get("seed", job.seed),
+            take=job.options.get("take") if job.options else None,
+            params=_joined(job.params, further.get("params", {})),
+            files=_joined(job.files, further.get("files", {})),
+        )
+    return columns
+
+
+def _joined(before: Document, change: Document) -> Document:
+    return {name: value for name, value in {**before, **change}.items() if value is not None}
+
+
+def _is_changed(job: JobRecord, columns: Mapping[str, Any]) -> bool:
+    return any(getattr(job, name) != value for name, value in columns.items())
 
 
 def _put_back(
     storage: Storage,
     batch: BatchRecord,
     chosen: list[JobRecord],
-    changes: dict[str, dict[str, Any]],
+    columns: Mapping[str, dict[str, Any]],
     let_go: set[str],
     at: float,
 ) -> None:
@@ -154,12 +173,12 @@ def _put_back(
     step = BatchUpdate(batch, at)
     step.batch = step.batch._replace(epoch=batch.epoch + 1, wanted=True, spent=0.0, claims=0)
     step.move_batch(BatchMove.RETRY, completed_at=None, error=None)
-    anew = {"error": None, "completed_at": None, "progress": 0}
+    anew = {"error": None, "completed_at": None, "progress": 0, "made": None}
     for job in chosen:
         submission = live.get(job.id)
         remote_id = submission.remote_id if submission else None
         accepted_at = at if remote_id else None
-        fields = {**anew, "remote_id": remote_id, "started_at": accepted_at, **changes.get(job.id, {})}
+        fields = {**anew, "remote_id": remote_id, "started_at": accepted_at, **columns.get(job.id, {})}
         step.move(job, _way_back(submission), **fields)
     # Told when all have moved: the progress in an event is the one after it.
     step.tell(EventName.BATCH_RETRIED, job_ids=list(step.jobs))
@@ -167,6 +186,7 @@ def _put_back(
         step.tell_job(EventName.JOB_RETRIED, moved)
     if not storage.apply(step.changes()):
         raise AssertionError("the batch is locked by this transaction")
+    storage.jobs.use_files(step.jobs.values())
 
 
 def _consented(

@@ -42,7 +42,8 @@ ABSENCES = 3
 
 def request_digest(job: JobRecord) -> str:
     """What a job asks of the server: two jobs with one digest can't be told apart by it."""
-    return canonical_digest([job.prompt, job.model, job.duration, job.size, job.reference])
+    further = [{"seed": job.seed, "params": job.params, "files": job.files}] if job.options else []
+    return canonical_digest([job.prompt, job.model, job.duration, job.size, job.reference, *further])
 
 
 class BatchRun:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from actors.batch.events import EventName, batch_event
@@ -42,6 +42,8 @@ class NewBatch:
     batch: BatchRecord
     jobs: list[JobRecord]
     references: list[ReferenceRecord]
+    budget: list[dict[str, Any]] = field(default_factory=list)
+    """What it may use at most, one entry a unit."""
 
 
 def create(storage: Storage, new: NewBatch) -> bool:
@@ -64,6 +66,8 @@ def create(storage: Storage, new: NewBatch) -> bool:
     for reference in new.references:
         storage.jobs.keep_reference(reference)
     storage.jobs.add(new.jobs)
+    if new.budget:
+        storage.batches.update(batch.id, budget=new.budget)
     storage.journal.append([batch_event(EventName.BATCH_CREATED, batch, sequence, batch.created_at)])
     return True
 

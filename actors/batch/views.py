@@ -56,6 +56,24 @@ class VideoFile(_Output):
     content_type: str
 
 
+class JobWarning(_Output):
+    """What was made is not what was asked for."""
+
+    code: str
+    message: str
+    asked: str | int | float | None
+    made: str | int | float | None
+
+
+class ReportedVideo(_Output):
+    """What a server told of the video that it made; null: it did not say."""
+
+    seconds: float | None
+    size: str | None
+    seed: int | None
+    revised_prompt: str | None
+
+
 class Job(_Output):
     """One video of a batch."""
 
@@ -66,12 +84,20 @@ class Job(_Output):
     duration: int | None
     model: str | None
     size: str | None
+    seed: int | None
+    params: dict[str, Any]
+    """Further fields of the server, as they were asked for."""
+    take: int
+    """Which of the takes of its request this is, from 1."""
     metadata: dict[str, Any]
     remote_id: str | None
     progress: int
     attempts: int
     error: JobError | None
     video: VideoFile | None
+    warnings: list[JobWarning]
+    reported: ReportedVideo | None
+    """What the server told of the video; null: nothing yet."""
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
@@ -177,12 +203,17 @@ def job_document(record: JobRecord) -> dict[str, Any]:
         "duration": record.duration,
         "model": record.model,
         "size": record.size,
+        "seed": record.seed,
+        "params": record.params,
+        "take": record.take,
         "metadata": record.metadata,
         "remote_id": record.remote_id,
         "progress": record.progress,
         "attempts": record.attempts,
         "error": _in_order(record.error, _ERROR),
         "video": _in_order(record.video, _VIDEO),
+        "warnings": record.made.get("warnings", []) if record.made else [],
+        "reported": _in_order(record.made.get("reported"), _REPORTED) if record.made else None,
         "created_at": moment(record.created_at),
         "updated_at": moment(record.updated_at),
         "started_at": moment(record.started_at),
@@ -191,6 +222,7 @@ def job_document(record: JobRecord) -> dict[str, Any]:
 
 
 _ERROR, _VIDEO = tuple(JobError.model_fields), tuple(VideoFile.model_fields)
+_REPORTED = tuple(ReportedVideo.model_fields)
 
 
 def _in_order(document: dict[str, Any] | None, names: tuple[str, ...]) -> dict[str, Any] | None:

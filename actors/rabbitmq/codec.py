@@ -27,7 +27,9 @@ from pydantic import (
     ValidationError,
 )
 
-from actors.batch.requests import BatchVideoRequest, Input, Text, Whole, invalid
+from actors.batch.field_errors import invalid
+from actors.batch.fields import Input, Text, Whole
+from actors.batch.requests import BatchVideoRequest
 from actors.depth import is_nested_deeper
 from actors.errors import FieldError, InvalidRequest
 from actors.expectations import ID_PATTERN

@@ -138,12 +138,12 @@ class SoraClient:
 
     async def _body(self, spec: VideoSpec, guard: Callable[[], None]) -> Upload:
         if self._settings.sora_request_format == "multipart":
-            form = form_of(spec.fields(), spec.reference, spec.file_id)
+            form = form_of(spec)
             return Upload(await form.as_bytes(), form.content_type, guard, self._submit_timeout)
-        body: dict[str, Any] = spec.fields()
-        if spec.seconds is not None:
-            # The JSON-only server takes a number, and so do the others that take JSON.
-            body["seconds"] = spec.seconds
+        # The JSON-only server takes the seconds as a number, and so do the others that take JSON.
+        body = spec.fields()
+        for name, file in spec.files.items():
+            body[name] = {"file_id": file} if isinstance(file, str) else data_url(file)
         if spec.reference is not None:
             body["input_reference"] = {"image_url": data_url(spec.reference)}
         elif spec.file_id is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from actors.errors import Failure
 from actors.sora import wire
@@ -24,12 +26,23 @@ class VideoSpec:
     size: str | None
     reference: ReferenceRecord | None = None
     file_id: str | None = None
+    seed: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Further fields of the server."""
+    files: Mapping[str, ReferenceRecord | str] = field(default_factory=dict, hash=False)
+    """Further files of the server by field: the bytes, or the id of a file that it has."""
 
-    def fields(self) -> dict[str, str]:
-        """The form's text fields."""
-        seconds = None if self.seconds is None else str(self.seconds)
-        given = {"prompt": self.prompt, "model": self.model, "seconds": seconds, "size": self.size}
-        return {name: value for name, value in given.items() if value is not None}
+    def fields(self) -> dict[str, Any]:
+        """The request's fields as JSON has them, but for files."""
+        given = {
+            "prompt": self.prompt, "model": self.model, "seconds": self.seconds, "size": self.size, "seed": self.seed,
+        }  # fmt: skip
+        return {**{name: value for name, value in given.items() if value is not None}, **self.params}
+
+    def all_files(self) -> dict[str, ReferenceRecord | str]:
+        """The input reference and the further files by field: the bytes, or the id of a file that the server has."""
+        own = self.reference or self.file_id
+        return {**({} if own is None else {"input_reference": own}), **self.files}
 
 
 @dataclass(frozen=True, slots=True)

@@ -365,7 +365,7 @@ class Resolver:
         return None
 
     def _as_intent(self, entry: SubmissionRecord, job: JobRecord) -> OpenIntent:
-        spec = VideoSpec(job.prompt, job.model, job.duration, job.size)
+        spec = VideoSpec(job.prompt, job.model, job.duration, job.size, seed=job.seed)
         until = self._arrives_until(entry)
         return OpenIntent(entry.id, spec, entry.intended_at, until, in_flight=self._in_flight(entry))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import select
 import socket
 import struct
@@ -19,6 +20,7 @@ from typing import Any
 
 import aiohttp
 
+from actors.sora.exchange import VideoSpec
 from storage.records import ReferenceRecord
 from storage.timing import boottime
 
@@ -102,19 +104,26 @@ class Upload(aiohttp.Payload):
             raise TimeoutError(f"the upload was cut off after {self._longest:g} s (SORA_SUBMIT_TIMEOUT)")
 
 
-def form_of(fields: dict[str, str], reference: ReferenceRecord | None, file_id: str | None) -> aiohttp.MultipartWriter:
+def form_of(spec: VideoSpec) -> aiohttp.MultipartWriter:
     """The multipart form, byte for byte as the official SDK writes it. A new one for every POST."""
     writer = aiohttp.MultipartWriter("form-data")
-    if file_id is not None:
-        fields = {**fields, "input_reference[file_id]": file_id}
-    for name, value in fields.items():
-        part = writer.append(value)
+    files = spec.all_files()
+    texts = {name: _as_text(value) for name, value in spec.fields().items()}
+    texts |= {f"{name}[file_id]": file for name, file in files.items() if isinstance(file, str)}
+    for name, text in texts.items():
+        part = writer.append(text)
         part.headers.popall("Content-Type", None)
         part.set_content_disposition("form-data", quote_fields=False, name=name)
-    if reference is not None:
-        part = writer.append(io.BytesIO(reference.data), {"Content-Type": reference.content_type})
-        part.set_content_disposition("form-data", quote_fields=False, name="input_reference", filename=reference.name)
+    for name, file in files.items():
+        if not isinstance(file, str):
+            part = writer.append(io.BytesIO(file.data), {"Content-Type": file.content_type})
+            part.set_content_disposition("form-data", quote_fields=False, name=name, filename=file.name)
     return writer
+
+
+def _as_text(value: Any) -> str:
+    """A field's value in a form: true and false in lower case, objects and lists as JSON text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def data_url(reference: ReferenceRecord) -> str:

@@ -38,7 +38,7 @@ from actors.sora.watching import Absence, pause_after_404
 from actors.sora.wire import Phase, RemoteVideo
 from actors.video.files import PendingFile, _broken
 from actors.video.tools import Tools
-from storage.records import SubmissionRecord
+from storage.records import Document, ReferenceRecord, SubmissionRecord
 from storage.servers import key_of
 from storage.states import SubmissionState
 from storage.timing import backoff
@@ -123,13 +123,18 @@ class VideoTask:
         return await self._tools.submitter.resolve(submission, self._unknown_for)
 
     async def _spec(self) -> VideoSpec:
-        job, reference, file_id = self._job, None, None
-        if job.reference is not None and "file_id" in job.reference:
-            file_id = job.reference["file_id"]
-        elif job.reference is not None:
-            digest, load = job.reference["digest"], self._tools.storage.jobs.reference
-            reference = await self._tools.io.outcome(self._tools.recorder.read(lambda: load(digest)))
-        return VideoSpec(job.prompt, job.model, job.duration, job.size, reference, file_id)
+        job = self._job
+        files = {name: await self._loaded(kept) for name, kept in job.files.items()}
+        own = None if job.reference is None else await self._loaded(job.reference)
+        reference, file_id = (None, own) if isinstance(own, str) else (own, None)
+        return VideoSpec(job.prompt, job.model, job.duration, job.size, reference, file_id, job.seed, job.params, files)
+
+    async def _loaded(self, kept: Document) -> ReferenceRecord | str:
+        """The bytes of a reference, or the id that the server knows it by."""
+        if "file_id" in kept:
+            return str(kept["file_id"])
+        load = self._tools.storage.jobs.reference
+        return await self._tools.io.outcome(self._tools.recorder.read(lambda: load(kept["digest"])))
 
     def _unknown_for(self, seconds: float) -> None:
         self._wait("the outcome of its submission is unknown", seconds)

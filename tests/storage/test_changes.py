@@ -99,8 +99,7 @@ def test_a_step_whose_commit_was_not_answered_is_written_once(storage, apply, ev
 def test_a_repeated_intent_opens_its_send_window_anew(storage, apply):
     put(storage, a_batch(epoch=1))
     apply(an_intending_step())
-    table = storage.database.tables.submission
-    table.update(intended_at=NOON - 100).execute()
+    storage.database.execute("UPDATE submissions SET intended_at=?", (NOON - 100,))
     apply(an_intending_step())
     assert abs(storage.submissions.get("intent-1").intended_at - storage.database.now()) < 5
 

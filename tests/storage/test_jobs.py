@@ -11,7 +11,8 @@ def test_a_job_comes_back_as_it_was_stored(storage):
     job = a_job(
         prompt="a lake\nat dawn ü", duration=10, model="sora-2", size="1280x720", reference={"file_id": "f"},
         metadata={"k": [1]}, remote_id="v", progress=7, attempts=2, error={"code": "x"}, video={"path": "/p"},
-        started_at=NOON + 0.5, completed_at=NOON + 1,
+        started_at=NOON + 0.5, completed_at=NOON + 1, options={"seed": 2**63 - 1, "params": {"ü": [1.5]}},
+        made={"reported": {"seconds": 8}},
     )  # fmt: skip
     put(storage, a_batch(), [job])
     assert storage.jobs.of_batch("nature") == [job]
@@ -54,7 +55,7 @@ def test_everything_of_a_job_that_may_change_is_saved(storage):
     changed = a_job(
         status=JobStatus.COMPLETED, prompt="new", duration=1, model="m", size="10x10", reference={"digest": "d"},
         remote_id="v", progress=100, attempts=3, error={"message": "ü"}, video={"bytes": 1}, updated_at=NOON + 1,
-        started_at=NOON, completed_at=NOON + 2,
+        started_at=NOON, completed_at=NOON + 2, options={"take": 2}, made={"warnings": []},
     )  # fmt: skip
     storage.jobs.save([changed])
     assert storage.jobs.of_batch("nature") == [changed]

@@ -23,8 +23,8 @@ def standing_at(storage):
     def make(state, intent_id="intent-1", job=None, **columns):
         storage.submissions.intend([an_intent(intent_id, job, **columns)])
         remote_id = f"video-{intent_id}" if state in (S.BOUND, S.FAILED, S.DELETED, S.SURPLUS) else None
-        table = storage.database.tables.submission
-        table.update(state=state.value, remote_id=remote_id).where(table.id == intent_id).execute()
+        sql = "UPDATE submissions SET state=?, remote_id=? WHERE id=?"
+        storage.database.execute(sql, (state.value, remote_id, intent_id))
         return storage.submissions.get(intent_id)
 
     return make
@@ -184,8 +184,8 @@ def test_open_intents_of_a_server_come_from_every_batch_and_key_in_order(storage
     keys = ["http://server/v1#one", "HTTP://Server:80/v1/#two", PROVIDER]
     for number, (batch_id, provider) in enumerate(zip(["one", "two", "three"], keys, strict=True)):
         standing_at(S.UNKNOWN, f"intent-{number}", a_job(batch_id=batch_id), provider=provider)
-        table = storage.database.tables.submission
-        table.update(intended_at=NOON - number).where(table.id == f"intent-{number}").execute()
+        sql = "UPDATE submissions SET intended_at=? WHERE id=?"
+        storage.database.execute(sql, (NOON - number, f"intent-{number}"))
     standing_at(S.BOUND, "bound", a_job(batch_id="four"))
     standing_at(S.UNKNOWN, "elsewhere", a_job(batch_id="five"), provider="http://other/v1#key")
     found = submissions.unresolved("http://server/v1", 0.0, [])

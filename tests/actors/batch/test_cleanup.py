@@ -193,15 +193,25 @@ def kept(storage):
     return {digest for (digest,) in storage.database.execute("SELECT digest FROM input_references").fetchall()}
 
 
-def ended(name, digest, **columns):
+def used(digest):
+    return {"reference": {"digest": digest}}
+
+
+def used_as_a_file(digest):
+    return {"options": {"files": {"last_frame": {"digest": digest}, "mask": {"file_id": "f"}}}}
+
+
+def ended(name, digest, use=used, **columns):
     batch = a_batch(name, **{"status": BatchStatus.FAILED, "completed_at": NOON, "sequence": 0} | columns)
-    return NewBatch(batch, [a_job(1, name, reference={"digest": digest})], [reference(digest)])
+    return NewBatch(batch, [a_job(1, name, **use(digest))], [reference(digest)])
 
 
-def test_a_reference_goes_with_the_last_job_that_uses_it(storage, doors):
+@pytest.mark.parametrize("first", [used, used_as_a_file])
+@pytest.mark.parametrize("second", [used, used_as_a_file])
+def test_a_reference_goes_with_the_last_job_that_uses_it(storage, doors, first, second):
     with storage.database.begin():
-        for name, digest in (("a", "one"), ("b", "one"), ("c", "two")):
-            create(storage, ended(name, digest))
+        for name, digest, use in (("a", "one", first), ("b", "one", second), ("c", "two", second)):
+            create(storage, ended(name, digest, use))
         put(storage, a_batch("d", status="failed", completed_at=NOON), [a_job(1, "d", reference={"file_id": "f"})])
         storage.jobs.keep_reference(reference("nobody's"))
     for name, left in (("a", {"one", "two", "nobody's"}), ("b", {"two", "nobody's"}), ("d", {"two", "nobody's"})):

@@ -114,8 +114,8 @@ def test_the_last_event_carries_the_whole_batch(status):
 def test_the_last_event_carries_as_many_jobs_as_256_kib_hold(letter):
     jobs = some_jobs(40, prompt=letter * 16_000, status=JobStatus.COMPLETED)
     batch = document(final_event(a_batch(total=40, status=BatchStatus.COMPLETED), jobs, 9, AT))["data"]["batch"]
-    size = len(json.dumps(batch["jobs"], ensure_ascii=False).encode())
-    one = len(json.dumps(batch["jobs"][0], ensure_ascii=False).encode())
+    size = len(json.dumps(batch["jobs"], ensure_ascii=False, separators=(",", ":")).encode())
+    one = len(json.dumps(batch["jobs"][0], ensure_ascii=False, separators=(",", ":")).encode())
     assert size <= JOBS_MAX_BYTES + 2 * len(jobs)
     assert size + one > JOBS_MAX_BYTES
     assert len(batch["jobs"]) + batch["jobs_omitted"] == 40

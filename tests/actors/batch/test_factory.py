@@ -105,7 +105,8 @@ def test_a_changed_reference_comes_with_its_bytes():
     [
         ({"prompt": ""}, "prompt"),
         ({"duration": 0}, "duration"),
-        ({"seed": 1}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"params": {"seconds": 1}}, "params"),
         ({"input_reference": "/does/not/exist"}, "input_reference"),
     ],
 )

@@ -293,8 +293,7 @@ def test_we_ask_to_delete_what_we_made_and_nobody_else_did(cancel, do, storage):
     )
     for job, state in zip(jobs, states, strict=True):
         bring(storage, job, state)
-    table = storage.database.tables.submission
-    table.update(adopted=True).where(table.id == "intent-2").execute()
+    storage.database.execute("UPDATE submissions SET adopted=TRUE WHERE id='intent-2'")
     cancel()
     assert [(owed.submission.remote_id, owed.delete.state) for owed in do(lambda s: s.deletes.of_batch("nature"))] == [
         ("video_1", "owed")
@@ -534,6 +533,28 @@ def test_a_changed_request_is_a_new_payment(ended, retry, storage):
     assert (job.status, job.prompt, job.size, job.remote_id) == ("pending", "a sea", "10x10", None)
     assert storage.submissions.get("intent-1").state is S.ABANDONED
     assert storage.jobs.reference("d") == reference
+
+
+def test_changed_params_and_files_join_those_of_the_job_and_null_takes_one_out(ended, retry, storage):
+    ended(state=S.BOUND)
+    before = {"seed": 3, "take": 2, "params": {"fps": 24, "steps": 9}, "files": {"a": {"file_id": "f"}}}
+    storage.jobs.save([job_of(storage)._replace(options=before, made={"warnings": []})])
+    change = {"params": {"fps": 30, "steps": None}, "files": {"b": {"digest": "d"}}}
+    reference = ReferenceRecord(digest="d", name="a", content_type="image/png", data=b"x")
+    retry(changes={"nature-01": {"options": change}}, references=[reference])
+    job = job_of(storage)
+    files = {"a": {"file_id": "f"}, "b": {"digest": "d"}}
+    assert job.options == {"seed": 3, "take": 2, "params": {"fps": 30}, "files": files}
+    assert (job.remote_id, job.made) == (None, None)
+    assert storage.submissions.get("intent-1").state is S.ABANDONED
+    assert storage.jobs.drop_references(["d"]) == 0
+
+
+def test_options_that_are_set_to_what_they_are_are_no_new_payment(ended, retry, storage):
+    ended(state=S.BOUND)
+    storage.jobs.save([job_of(storage)._replace(options={"seed": 3, "params": {"fps": 24}})])
+    retry(changes={"nature-01": {"options": {"seed": 3, "params": {"fps": 24, "steps": None}}}})
+    assert storage.submissions.get("intent-1").state is S.BOUND
 
 
 def test_a_change_that_changes_nothing_is_no_new_payment(ended, retry, storage):

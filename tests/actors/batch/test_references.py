@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from actors.batch import references
+from actors.batch.fields import FileId
 from actors.batch.references import load_reference
-from actors.batch.requests import FileId
 from actors.errors import InvalidRequest
 from actors.settings import Settings
 

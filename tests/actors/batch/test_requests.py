@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.batch.fields import DOCUMENT_MAX_BYTES, FileId
 from actors.batch.requests import (
-    METADATA_MAX_BYTES,
     BatchVideoRequest,
-    FileId,
     canonical_digest,
     check_metadata,
     job_id,
@@ -120,9 +119,30 @@ def test_the_longest_prompt_and_the_largest_batch_are_taken():
         ({"metadata": {"a": float("nan")}}, "/videos/1/metadata", "NaN"),
         ({"metadata": {"a": "\0"}}, "/videos/1/metadata", "NUL"),
         ({"metadata": {"\0": 1}}, "/videos/1/metadata", "NUL"),
-        ({"metadata": {"a": "x" * METADATA_MAX_BYTES}}, "/videos/1/metadata", "65536 bytes"),
+        ({"metadata": {"a": "x" * DOCUMENT_MAX_BYTES}}, "/videos/1/metadata", "65536 bytes"),
         ({"metadata": {"a": {"b": ["\ud800"]}}}, "/videos/1/metadata", "surrogates"),
-        ({"seed": 7}, "/videos/1/seed", ""),
+        ({"seed": -1}, "/videos/1/seed", 'must be a whole number from 0 to 9223372036854775807, or "random" (got -1)'),
+        ({"seed": 2**63}, "/videos/1/seed", "must be a whole number"),
+        ({"seed": 2**64}, "/videos/1/seed", "must be a whole number"),
+        ({"seed": True}, "/videos/1/seed", "must be a whole number"),
+        ({"seed": 1.5}, "/videos/1/seed", "must be a whole number"),
+        ({"seed": "often"}, "/videos/1/seed", "must be a whole number"),
+        ({"takes": 0}, "/videos/1/takes", "1 or more"),
+        ({"takes": 101}, "/videos/1/takes", "100 or less"),
+        ({"takes": True}, "/videos/1/takes", "whole number"),
+        ({"params": []}, "/videos/1/params", "object"),
+        ({"params": {"x": float("inf")}}, "/videos/1/params", "NaN"),
+        ({"params": {"x": "y" * DOCUMENT_MAX_BYTES}}, "/videos/1/params", "65536 bytes"),
+        ({"params": {"seconds": 8}}, "/videos/1/params", "use the video's own field duration"),
+        ({"params": {"n": 3}}, "/videos/1/params", "use the video's own field takes"),
+        ({"params": {"a\r\nb": 3}}, "/videos/1/params", "control characters"),
+        ({"params": {'a"b': 3}}, "/videos/1/params", "quotes"),
+        ({"params": {"": 3}}, "/videos/1/params", "1 to 128 characters"),
+        ({"files": {"seed": "a.png"}}, "/videos/1/files", "use the video's own field seed"),
+        ({"files": {"last_frame": 7}}, "/videos/1/files/last_frame", ""),
+        ({"files": {"a": "a.png"}, "params": {"a": 1}}, "/videos/1/files", "which params has too"),
+        ({"promt": "x"}, "/videos/1/promt", "unknown field; did you mean prompt?"),
+        ({"fps": 24}, "/videos/1/fps", 'a further field of the server goes into params: {"fps": ...}'),
         ({"a/b~c": 7}, "/videos/1/a~1b~0c", ""),
         ({"input_reference": 7}, "/videos/1/input_reference", ""),
         ({"input_reference": {"file_id": ""}}, "/videos/1/input_reference/file_id", ""),
@@ -251,8 +271,9 @@ def test_a_job_shows_its_place_its_error_and_its_file():
 
 def test_a_job_shows_exactly_the_fields_of_the_contract():
     assert set(Job.model_fields) == {
-        "id", "index", "status", "prompt", "duration", "model", "size", "metadata", "remote_id", "progress",
-        "attempts", "error", "video", "created_at", "updated_at", "started_at", "completed_at",
+        "id", "index", "status", "prompt", "duration", "model", "size", "seed", "params", "take", "metadata",
+        "remote_id", "progress", "attempts", "error", "video", "warnings", "reported", "created_at", "updated_at",
+        "started_at", "completed_at",
     }  # fmt: skip
 
 

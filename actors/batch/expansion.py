@@ -1,0 +1,227 @@
+"""Expands a request into its videos: defaults, then each combination of the matrix, then takes. Pure but for seeds.
+
+It happens once, when the batch is created: what was drawn and filled in is recorded with each job.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from actors.batch.field_errors import all_of, nearest, wrong_field
+from actors.batch.fields import DOCUMENT_MAX_BYTES, LARGEST_SEED, PROMPT_MAX, FileId
+from actors.batch.requests import BatchVideoRequest, VideoDefaults, VideoRequest
+from actors.errors import InvalidRequest
+
+_LARGEST_DRAWN = 2**31 - 1
+"""Every server takes a seed up to here."""
+_LARGEST_BATCH = 64 * 1024 * 1024
+"""Bytes of prompts, params and metadata after expansion: a short request may stand for very much."""
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+Place = tuple[str, ...]
+Value = str | int | float | bool
+
+
+class Video(NamedTuple):
+    """A video of a request with its defaults."""
+
+    place: Place
+    """Where in the request it stands."""
+    prompt: str
+    duration: int | None
+    size: str | None
+    model: str | None
+    seed: int | str | None
+    takes: int
+    params: Mapping[str, Any]
+    files: Mapping[str, str | FileId]
+    input_reference: str | FileId | None
+    metadata: Mapping[str, Any]
+    own: frozenset[str]
+    """The fields that it says itself, not by the defaults."""
+
+    def place_of(self, field: str) -> Place:
+        """Where in the request one of its fields stands."""
+        return (*(self.place if field in self.own else ("defaults",)), field)
+
+
+class Take(NamedTuple):
+    """One job to be: what is asked of the server, and the job's metadata."""
+
+    prompt: str
+    seed: int | None
+    take: int | None
+    """None: its video is to be made once."""
+    params: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+def videos_of(request: BatchVideoRequest) -> list[Video]:
+    """The videos of a request, each with what the defaults say in its stead."""
+    defaults = request.defaults or VideoDefaults()
+    return [_with_defaults(video, defaults, ("videos", str(index))) for index, video in enumerate(request.videos)]
+
+
+def _with_defaults(video: VideoRequest, defaults: VideoDefaults, place: Place) -> Video:
+    own = frozenset(name for name in video.model_fields_set if getattr(video, name) is not None)
+    if video.prompt == defaults.prompt:
+        own -= {"prompt"}
+
+    def chosen(field: str) -> Any:
+        return getattr(video if field in own else defaults, field)
+
+    return Video(
+        place=place,
+        prompt=video.prompt,
+        duration=chosen("duration"),
+        size=chosen("size"),
+        model=chosen("model"),
+        seed=chosen("seed"),
+        takes=chosen("takes") or 1,
+        params={**defaults.params, **video.params},
+        files=chosen("files"),
+        input_reference=chosen("input_reference"),
+        metadata=chosen("metadata"),
+        own=own,
+    )
+
+
+class Expansion:
+    """Makes the takes of videos, with one matrix."""
+
+    def __init__(self, matrix: Mapping[str, Sequence[Value]] | None) -> None:
+        self._matrix = matrix
+        self._size = 0
+
+    def takes(self, video: Video) -> Iterator[Take]:
+        """The takes of a video: the first name of the matrix changes slowest, the number of the take fastest.
+
+        Raises:
+            InvalidRequest: a placeholder is unknown, or what is filled in is too large.
+        """
+        self._check(video)
+        for values in self._combinations():
+            prompt, params, metadata = self._filled(video, values)
+            params = {name: value for name, value in params.items() if value is not None}
+            self._measure(video, prompt, params, metadata)
+            seed = self._seed(video)
+            for take in range(video.takes):
+                yield Take(
+                    prompt=prompt,
+                    seed=None if seed is None else seed + take,
+                    take=None if video.takes == 1 else take + 1,
+                    params=params,
+                    metadata=metadata,
+                )
+
+    def _combinations(self) -> Iterator[dict[str, Value]]:
+        names = list(self._matrix or {})
+        for values in itertools.product(*(self._matrix or {}).values()):
+            yield dict(zip(names, values, strict=True))
+
+    def _check(self, video: Video) -> None:
+        wrong = [
+            wrong_field((*video.place_of("metadata"), name), "the matrix has this name, too: rename one of them")
+            for name in self._matrix or ()
+            if name in video.metadata
+        ]
+        last = LARGEST_SEED if not isinstance(video.seed, int) else video.seed + video.takes - 1
+        if last > LARGEST_SEED:
+            expected = f"must be at most {LARGEST_SEED} for the last of its {video.takes} takes"
+            wrong.append(wrong_field(video.place_of("seed"), expected, video.seed))
+        wrong += [
+            wrong_field(
+                video.place_of(field), f"is not filled in from the matrix: {{{name}}} works in prompt, params, metadata"
+            )
+            for field in ("model", "input_reference", "files")
+            for name in self._matrix or ()
+            if f"{{{name}}}" in _text_of(getattr(video, field))
+        ]
+        if wrong:
+            raise all_of(wrong)
+
+    def _filled(self, video: Video, values: Mapping[str, Value]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        if self._matrix is None:
+            return video.prompt, dict(video.params), dict(video.metadata)
+        try:
+            place = video.place_of("prompt")
+            prompt = str(_fill(video.prompt, values, typed=False))
+            place = video.place_of("params")
+            params = {name: _filled_in(value, values) for name, value in video.params.items()}
+            place = video.place_of("metadata")
+            metadata = {name: _filled_in(value, values) for name, value in video.metadata.items()}
+        except _WrongTemplate as error:
+            raise all_of([wrong_field(place, str(error), code="placeholder")]) from None
+        return prompt, params, {**metadata, **values}
+
+    def _measure(self, video: Video, prompt: str, params: dict[str, Any], metadata: dict[str, Any]) -> None:
+        """See that what was filled in is not too large, by itself and in all."""
+        if not prompt.strip() or len(prompt) > PROMPT_MAX:
+            raise all_of([wrong_field(video.place_of("prompt"), f"must have 1 to {PROMPT_MAX} characters", prompt)])
+        sizes = {
+            name: len(json.dumps(document, ensure_ascii=False).encode()) if document else 0
+            for name, document in (("params", params), ("metadata", metadata))
+        }
+        for name, size in sizes.items():
+            if size > DOCUMENT_MAX_BYTES:
+                expected = f"must be at most {DOCUMENT_MAX_BYTES} bytes as JSON, the values of the matrix included"
+                raise all_of([wrong_field(video.place_of(name), expected)])
+        self._size += video.takes * (len(prompt.encode()) + sum(sizes.values()))
+        if self._size > _LARGEST_BATCH:
+            raise InvalidRequest(
+                f"the expanded batch has more than {_LARGEST_BATCH >> 20} MiB of prompts, params and metadata: "
+                "make several batches of it"
+            )
+
+    @staticmethod
+    def _seed(video: Video) -> int | None:
+        if video.seed == "random":
+            return secrets.randbelow(_LARGEST_DRAWN + 2 - video.takes)
+        return video.seed if isinstance(video.seed, int) else None
+
+
+class _WrongTemplate(Exception):
+    """What is wrong with the braces in a text."""
+
+
+def _filled_in(value: Any, values: Mapping[str, Value]) -> Any:
+    """A value of params or metadata with each text in it filled in; keys stay as they are."""
+    if isinstance(value, str):
+        return _fill(value, values)
+    if isinstance(value, list):
+        return [_filled_in(each, values) for each in value]
+    if isinstance(value, dict):
+        return {name: _filled_in(each, values) for name, each in value.items()}
+    return value
+
+
+def _fill(text: str, values: Mapping[str, Value], *, typed: bool = True) -> Value:
+    """Replace placeholders; `typed`: a text that is exactly one becomes the value itself, a number for example."""
+    whole = _PLACEHOLDER.fullmatch(text)
+    if typed and whole is not None and whole[1] in values:
+        return values[whole[1]]
+    return _PLACEHOLDER.sub(lambda match: _replacement(match, values), text)
+
+
+def _replacement(match: re.Match[str], values: Mapping[str, Value]) -> str:
+    if match[0] in ("{{", "}}"):
+        return match[0][0]
+    name = match[1]
+    if name is None:
+        raise _WrongTemplate(f"has a single {match[0]}: write {match[0] * 2} for a brace")
+    if name not in values:
+        near = nearest(name, values)
+        meant = f"did you mean {{{near}}}?" if near else f"the matrix has {', '.join(values)}"
+        raise _WrongTemplate(f"has the unknown placeholder {{{name[:64]}}}: {meant} (write {{{{ and }}}} for braces)")
+    value = values[name]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _text_of(value: Any) -> str:
+    texts = value.values() if isinstance(value, Mapping) else [value]
+    return " ".join(each for each in texts if isinstance(each, str))

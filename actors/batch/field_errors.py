@@ -1,0 +1,94 @@
+"""Says what is wrong with a request: one sentence a field, with its place, the value and the nearest known field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from actors.batch.fields import BATCH_FIELDS, VIDEO_FIELDS
+from actors.errors import FieldError, InvalidRequest
+from actors.expectations import expectation
+
+_SHOWN_MAX = 80
+_ERRORS_MAX = 1000
+_BRANCHES = {"FileId", "constrained-str", "str", "[key]", "literal['random']", "int"}
+_FREE = ("metadata", "params")
+"""Behind these are keys of the caller's, mixed with names of pydantic's branches."""
+
+
+def invalid(error: ValidationError, *within: str) -> InvalidRequest:
+    """Turn pydantic's report into one sentence a field and the list that commands are answered with.
+
+    `within`: where in the request that lies which was validated.
+    """
+    if error.error_count() > _ERRORS_MAX:  # telling each would cost far more than checking them
+        return InvalidRequest(f"{error.error_count()} fields are wrong, too many to name each")
+    return all_of(_field_error({**entry, "loc": (*within, *entry["loc"])}) for entry in error.errors(include_url=False))
+
+
+def all_of(errors: Iterable[FieldError]) -> InvalidRequest:
+    """The refusal of a request for these reasons; its sentence has the first five."""
+    listed = tuple(errors)
+    return InvalidRequest("; ".join(entry.message for entry in listed[:5]), listed)
+
+
+def wrong_field(place: Sequence[str], expected: str, value: Any = None, code: str = "value_error") -> FieldError:
+    """What is wrong with the field at a place; `value`: what stands there, where that helps."""
+    got = "" if value is None else f" (got {_shown(value)})"
+    return FieldError(pointer(place), f"{dotted(place) or 'the request'}: {expected}{got}", expected, code)
+
+
+def _field_error(entry: dict[str, Any]) -> FieldError:
+    # pydantic adds the name of a union's branch to the place; the caller never wrote it.
+    place = [str(part) for part in entry["loc"] if part not in _BRANCHES and not str(part).startswith("function-")]
+    free = next((place.index(name) for name in _FREE if name in place), None)
+    if free is not None:
+        del place[free + 1 :]
+    expected = expectation(entry)
+    if entry["type"] == "extra_forbidden":
+        expected += _advice(place)
+    value = None if entry["type"] == "missing" else entry["input"]
+    error = wrong_field(place, expected, code=entry["type"])
+    if entry["type"] == "missing":
+        return error
+    return FieldError(error.field, f"{error.message} (got {_shown(value)})", expected, error.code)
+
+
+def _advice(place: Sequence[str]) -> str:
+    """The way out of an unknown field: the nearest known one, or where the server's own fields go."""
+    of_video = bool({"videos", "defaults", "changes"} & set(place[:-1]))
+    if len(place) > 1 and not of_video:
+        return ""
+    near = nearest(place[-1], VIDEO_FIELDS if of_video else BATCH_FIELDS)
+    if near is not None:
+        return f"; did you mean {near}?"
+    if of_video:
+        return f'; a further field of the server goes into params: {{"{place[-1]}": ...}}'
+    return "; a field of a video goes into videos or defaults" if place[-1] in VIDEO_FIELDS else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a misspelt one is most like, if it is like any."""
+    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.7)
+    return found[0] if found else None
+
+
+def pointer(place: Sequence[str]) -> str:
+    """A place in a request as a JSON Pointer."""
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in place)
+
+
+def dotted(place: Sequence[str]) -> str:
+    """A place in a request as a person would write it."""
+    return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in place).removeprefix(".")
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = "something nested too deeply"
+    return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."

@@ -1,0 +1,152 @@
+"""The fields of requests: their types and limits, the same for JSON, batch files, the command line and RabbitMQ."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+)
+from pydantic.alias_generators import to_camel
+
+DOCUMENT_MAX_BYTES = 65_536
+"""Of the metadata of a batch or a video, and of a video's params, as JSON."""
+PROMPT_MAX = 32_000
+LARGEST_SEED = 2**63 - 1
+MOST_TAKES = 100
+VIDEO_FIELDS = (
+    "prompt", "duration", "seconds", "size", "model", "seed", "takes", "params", "files", "input_reference", "metadata",
+)  # fmt: skip
+"""Of a video and of `defaults`."""
+BATCH_FIELDS = (
+    "videos", "defaults", "matrix", "batch_name", "metadata", "id", "concurrency", "timeout_ms", "budget",
+)  # fmt: skip
+RESERVED = {
+    "prompt": "prompt", "model": "model", "seconds": "duration", "size": "size", "seed": "seed",
+    "input_reference": "input_reference", "n": "takes",
+}  # fmt: skip
+"""What may stand neither in `params` nor in `files`, and the field of a video that says it."""
+_NAME = re.compile(r'[^\x00-\x1f\x7f"\\\ud800-\udfff]{1,128}')
+
+
+def _storable(text: str) -> str:
+    """Refuse what a database can't keep: NUL characters and lone surrogates."""
+    if "\0" in text:
+        raise ValueError("must not contain NUL characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode, without lone surrogates") from None
+    return text
+
+
+def check_document(document: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Refuse what is no plain JSON, can't be stored, or is larger than 64 KiB as JSON."""
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise ValueError("must be plain JSON, without NaN or Infinity, and not deeply nested") from None
+    if "\\u0000" in text:
+        raise ValueError("must not contain NUL characters")
+    _storable(text)
+    if len(text.encode()) > DOCUMENT_MAX_BYTES:
+        raise ValueError(f"must be at most {DOCUMENT_MAX_BYTES} bytes as JSON")
+    return document
+
+
+def no_boolean(value: Any) -> Any:
+    """Refuse true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")  # noqa: TRY004  (pydantic reports ValueErrors)
+    return value
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _further_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Names that a form can carry, and none that a video has a field of its own for."""
+    for name in fields:
+        if name in RESERVED:
+            raise ValueError(f"must not contain {name}: use the video's own field {RESERVED[name]}")
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"has the name {name[:80]!r}: a name has 1 to 128 characters, no control characters, no quotes"
+            )
+    return fields
+
+
+def _seed(value: Any) -> Any:
+    if value == "random":
+        return value
+    if isinstance(value, str) and re.fullmatch(r"\d{1,19}", value, re.ASCII):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_SEED:
+        raise ValueError(f'must be a whole number from 0 to {LARGEST_SEED}, or "random"')
+    return value
+
+
+def _matrix_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return _storable(value)
+    if isinstance(value, bool | int) or (isinstance(value, float) and abs(value) < float("inf")):
+        return value
+    raise ValueError("must be a text, a number, true or false")
+
+
+def _matrix_name(name: str) -> str:
+    if not name.strip() or len(name) > _LONGEST_NAME or not {"{", "}"}.isdisjoint(name):
+        raise ValueError(f"must be a name of 1 to {_LONGEST_NAME} characters, without braces")
+    return _storable(name)
+
+
+_LONGEST_NAME = 64
+
+Text = Annotated[str, AfterValidator(_storable)]
+Prompt = Annotated[str, Field(max_length=PROMPT_MAX), AfterValidator(_storable), AfterValidator(_not_blank)]
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(check_document)]
+Params = Annotated[dict[str, JsonValue], AfterValidator(_further_fields), AfterValidator(check_document)]
+Whole = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(no_boolean)]
+Takes = Annotated[int, Field(ge=1, le=MOST_TAKES), BeforeValidator(no_boolean)]
+Seed = Annotated[
+    int | Literal["random"],
+    BeforeValidator(_seed),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}, {"const": "random", "type": "string"}]}
+    ),
+]
+MatrixName = Annotated[str, AfterValidator(_matrix_name)]
+MatrixValue = Annotated[Any, AfterValidator(_matrix_value), WithJsonSchema({"type": ["string", "number", "boolean"]})]
+
+
+class Input(BaseModel):
+    """What comes from outside: both spellings of a field, and nothing that is unknown."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        loc_by_alias=False,
+        extra="forbid",
+        frozen=True,
+    )
+
+
+class FileId(Input):
+    """An input reference that the server has already."""
+
+    file_id: Annotated[Text, Field(min_length=1, max_length=512)]
+
+
+Files = Annotated[dict[str, Text | FileId], AfterValidator(_further_fields), Field(max_length=16)]
