@@ -12,7 +12,7 @@ from typing import Any
 import pykka
 
 from actors.errors import Failure
-from storage.records import BatchRecord, JobRecord, SubmissionRecord
+from storage.records import BatchRecord, Document, JobRecord, SubmissionRecord
 from storage.states import SubmissionState
 
 Ref = pykka.ActorRef[Any]
@@ -95,6 +95,10 @@ class Completed:
     run: int
     video: dict[str, Any]
     """`{path, bytes, sha256, content_type}`."""
+    made: Document | None = None
+    """What is known of the video beside its file: `reported` and `warnings`."""
+    told: Document | None = None
+    """What the server told of its price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,8 @@ class Failed:
     failure: Failure
     submission_id: str
     outcome: SubmissionState | None = None
+    told: Document | None = None
+    """What the server told of its price."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from storage.inbox import Inbox
 from storage.jobs import JobRepository
 from storage.journal import Journal, Publications
 from storage.owners import Owners
-from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
+from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord
 from storage.servers import Servers
 from storage.states import SubmissionState
 from storage.submissions import SubmissionRepository
@@ -37,6 +37,8 @@ class Changes:
     jobs: tuple[JobRecord, ...] = ()
     intents: tuple[SubmissionRecord, ...] = ()
     outcomes: tuple[SubmissionOutcome, ...] = ()
+    told: tuple[tuple[str, Document], ...] = ()
+    """What servers told of the prices of submissions, by their ids."""
     events: tuple[EventRecord, ...] = ()
     closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
     """Makes the last event from the batch and all of its jobs, as they are after the change."""
@@ -71,6 +73,8 @@ class Storage:
             return self.submissions.intend(changes.intents)  # the send window starts again
         for outcome in changes.outcomes:
             self.submissions.settle(outcome.submission_id, outcome.state, outcome.note)
+        for submission_id, told in changes.told:
+            self.submissions.tell(submission_id, told)
         if not self.submissions.intend(changes.intents):
             return False
         self.jobs.save(changes.jobs)

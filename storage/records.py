@@ -137,6 +137,8 @@ class SubmissionRecord(NamedTuple):
     """The POST had no answer within its time: it may still be admitted."""
     former_remote_id: str | None = None
     """The id that it had, until the server gave that to another video."""
+    told: Document | None = None
+    """Prices and billed seconds that the server told, under its own names, exactly as told."""
 
 
 class DeleteRecord(NamedTuple):

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable
 from enum import Enum
 
 from storage.database import Database
-from storage.records import SubmissionRecord
-from storage.rows import Insert, Rows
+from storage.records import Document, SubmissionRecord
+from storage.rows import Insert, Rows, encode
 from storage.servers import key_of, server_of
 from storage.states import LIVE_SUBMISSION, UNRESOLVED, SubmissionState
 
@@ -130,6 +130,11 @@ class SubmissionRepository:
             (SubmissionState.ABANDONED.value, note, submission_id),
         )
         return bool(cursor.rowcount == 1)
+
+    def tell(self, submission_id: str, told: Document) -> None:
+        """Add what the server told of a submission's price."""
+        joined = {**(self.get(submission_id).told or {}), **told}
+        self._database.execute("UPDATE submissions SET told=? WHERE id=?", (encode(joined), submission_id))
 
     def annotate(self, submission_id: str, note: str) -> None:
         """Add what happened to a submission's video without changing its state."""

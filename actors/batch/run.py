@@ -208,8 +208,9 @@ class BatchRun:
             case Waiting(_, _, wait):
                 if wait is not None:
                     self.waits[job.id] = wait
-            case Completed(_, _, video):
-                self._update.move(job, JobMove.COMPLETE, EventName.JOB_COMPLETED, video=video, progress=100)
+            case Completed(_, _, video, made, told):
+                self._update.note_told(running.submission.id, told)
+                self._update.move(job, JobMove.COMPLETE, EventName.JOB_COMPLETED, video=video, made=made, progress=100)
                 self._finished(job, now)
             case Withdrawn():
                 self._withdrawn(job, report, now)
@@ -284,6 +285,7 @@ class BatchRun:
         failure = report.failure
         if report.outcome is not None:
             self._update.resolve(report.submission_id, report.outcome, failure.message)
+        self._update.note_told(report.submission_id, report.told)
         made_and_failed = report.outcome is SubmissionState.FAILED and failure.code.retryable
         may_pay = self.bar(job) is None and job.attempts < self._rules.paid_attempts and not self.stopping
         # We deleted it after a cancellation, and found out only now that it is gone: the retry wants another one.

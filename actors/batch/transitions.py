@@ -13,7 +13,7 @@ from typing import Any
 from actors.batch.events import EventName, batch_event, final_event, job_event
 from actors.errors import Failure
 from storage.changes import Changes, SubmissionOutcome
-from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
+from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
 
@@ -185,6 +185,7 @@ class BatchUpdate:
         self.jobs: dict[str, JobRecord] = {}
         self._intents: list[SubmissionRecord] = []
         self._outcomes: list[SubmissionOutcome] = []
+        self._told: list[tuple[str, Document]] = []
         self._events: list[EventRecord] = []
         self._closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
 
@@ -214,6 +215,11 @@ class BatchUpdate:
     def resolve(self, submission_id: str, state: SubmissionState, note: str | None = None) -> None:
         """Put down what became of a submission."""
         self._outcomes.append(SubmissionOutcome(submission_id=submission_id, state=state, note=note))
+
+    def note_told(self, submission_id: str, told: Document | None) -> None:
+        """Put down what the server told of a submission's price."""
+        if told is not None:
+            self._told.append((submission_id, told))
 
     def move_batch(self, move: BatchMove, **fields: Any) -> None:
         """Move the batch."""
@@ -252,6 +258,7 @@ class BatchUpdate:
             jobs=tuple(self.jobs.values()),
             intents=tuple(self._intents),
             outcomes=tuple(self._outcomes),
+            told=tuple(self._told),
             events=tuple(self._events),
             closing=self._closing,
         )

@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
 )
 
 from actors.batch.requests import job_id
@@ -75,7 +76,7 @@ class ReportedVideo(_Output):
 
 
 class Job(_Output):
-    """One video of a batch."""
+    """One video of a batch. What has a default, a service of the version before does not tell."""
 
     id: str
     index: int
@@ -84,10 +85,10 @@ class Job(_Output):
     duration: int | None
     model: str | None
     size: str | None
-    seed: int | None
-    params: dict[str, Any]
+    seed: int | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the server, as they were asked for."""
-    take: int
+    take: int = 1
     """Which of the takes of its request this is, from 1."""
     metadata: dict[str, Any]
     remote_id: str | None
@@ -95,8 +96,8 @@ class Job(_Output):
     attempts: int
     error: JobError | None
     video: VideoFile | None
-    warnings: list[JobWarning]
-    reported: ReportedVideo | None
+    warnings: list[JobWarning] = Field(default_factory=list)
+    reported: ReportedVideo | None = None
     """What the server told of the video; null: nothing yet."""
     created_at: datetime
     updated_at: datetime

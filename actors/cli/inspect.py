@@ -39,15 +39,20 @@ def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbos
     from actors.cli.remote import or_remote, status_there
     from actors.cli.table import print_batch, print_json
 
-    simulated, worked = False, None
+    simulated, worked, prices = False, None, []
     if remote:
         batch = status_there(batch_id, verbose=verbose)
     else:
         with or_remote("status", batch_id), opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
             batch = service.get_batch_status(batch_id)
             simulated, worked = service.is_simulated(batch_id), service.seconds_worked(batch_id)
+            prices = [
+                {"job_id": entry.job_id, "submission_id": entry.id, **entry.told}
+                for entry in service.submissions(batch_id)
+                if entry.told
+            ]
     if json:
-        print_json(batch.model_dump(mode="json"))
+        print_json({**batch.model_dump(mode="json"), **({"prices": prices} if prices else {})})
     else:
         print_batch(batch, {}, simulated=simulated, worked=worked, elsewhere=remote)
 
@@ -102,8 +107,8 @@ def history(
 ) -> None:
     """Show what happened to a batch, one event a line.
 
-    Below them, unless with --json: the DELETEs of cancelled videos, owed or answered. What was pruned is said on
-    standard error.
+    Below them, unless with --json: the prices that the server told, and the DELETEs of cancelled videos, owed or
+    answered. What was pruned is said on standard error.
     """
     from actors.cli.table import say
 
@@ -118,7 +123,8 @@ def history(
                 say(_line(event))
         if not json:
             submissions = service.submissions(batch_id)
-            for line in (*_unanswered(submissions), *_deletions(service.deletes(batch_id), submissions)):
+            deletions = _deletions(service.deletes(batch_id), submissions)
+            for line in (*_unanswered(submissions), *_prices(submissions), *deletions):
                 say(line)
 
 
@@ -209,6 +215,16 @@ def _unanswered(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
             yield f"      {entry.job_id}: the POST of attempt {entry.attempt} met: {clean(entry.met)}; {outcome}"
 
 
+def _prices(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
+    """What the server told of the price of each video, in its own words."""
+    from actors.cli.text import clean
+
+    for entry in submissions:
+        if entry.told:
+            told = ", ".join(f"{name} {value}" for name, value in entry.told.items())
+            yield f"      {entry.job_id}: the server told of attempt {entry.attempt}: {clean(told)}"
+
+
 def _deletions(deletes: Iterable[Owed], submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
     """No events: the batch had ended before, and its last event is its last."""
     from actors.cli.text import clean
@@ -262,5 +278,6 @@ def _line(event: Event) -> str:
         words.append(f"{job['status']} {job['progress']} %")
     if job.get("error"):
         words.append(reason(job["error"]["code"], job["error"]["message"]))
+    words += [f"warning: {warning['message']};" for warning in job.get("warnings", [])]
     words.append(f"({event.data['progress']['percentage']} % of the batch)")
     return f"{int(event.sequence):>5} {clean(' '.join(words))}"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _PROMPT = 40
 _LEAST, _LEAST_BESIDE = 8, 4
 """To so many columns a cell is cut: so that a row stays one line, and at all."""
+_NAMED = 5
+"""So many videos are named in a warning."""
 _GAP, _INDENT = "  ", "   "
 _UNSAFE = {code: f"\\u{code:04x}" for code in UNSAFE if code >= 0x7F}  # json has escaped the others
 
@@ -127,6 +129,20 @@ def print_batch(
         own_line=3,
     )
     say(summary(batch, simulated=simulated, elsewhere=elsewhere, worked=worked))
+    for line in _warnings(batch.jobs):
+        say(line)
+
+
+def _warnings(jobs: Iterable[Job]) -> Iterator[str]:
+    """Where videos are not what was asked for; what is the same of many videos is one line."""
+    numbers: dict[str, list[int]] = {}
+    for job in jobs:
+        for warning in job.warnings:
+            numbers.setdefault(warning.message, []).append(job.index)
+    for message, found in numbers.items():
+        rest = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        numbered = f"video{'s' if len(found) > 1 else ''} {', '.join(map(str, found[:_NAMED]))}{rest}"
+        yield f"warning: {numbered}: {clean(message)}"
 
 
 def print_paths(batch: Batch, placed: Mapping[str, Path]) -> None:

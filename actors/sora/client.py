@@ -107,7 +107,7 @@ class SoraClient:
         video = wire.parse_video(body)
         if video is not None and video.id:
             self.rate_limiter.answered()
-            return Accepted(video, video.id)
+            return Accepted(video, video.id, wire.price_told(response.headers))
         failure = wire.http_failure(response.status, body, "creating the video")
         pause = wire.retry_after(response.headers)
         if failure.code is ErrorCode.RATE_LIMITED:

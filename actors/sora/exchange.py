@@ -51,6 +51,8 @@ class Accepted:
 
     video: RemoteVideo
     remote_id: str
+    told: dict[str, Any] | None = None
+    """The price, where its answer tells it."""
 
 
 @dataclass(frozen=True, slots=True)

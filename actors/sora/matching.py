@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
+from typing import Any
 
 from actors.sora.exchange import VideoSpec
 from actors.sora.wire import RemoteVideo
@@ -199,11 +200,12 @@ def _may_say(told: str | None, prompt: str) -> bool:
 def contradicts(video: RemoteVideo, spec: VideoSpec) -> bool:
     """Whether a listed video carries a field that this request can't have led to."""
     seconds = None if spec.seconds is None else f"{spec.seconds:g}"
-    pairs = (
+    pairs: tuple[tuple[Any, Any], ...] = (
         (video.prompt, spec.prompt),
         (video.model, spec.model),
         (video.seconds, seconds),
         (video.size, spec.size),
+        (video.seed, spec.seed),
     )
     return any(told is not None and asked is not None and told != asked for told, asked in pairs)
 

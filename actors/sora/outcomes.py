@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from actors.errors import ErrorCode, Failure
 from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
-from storage.records import JobRecord, SubmissionRecord
+from storage.records import Document, JobRecord, SubmissionRecord
 from storage.states import FINAL_JOB, LIVE_SUBMISSION, JobStatus, SubmissionState
 from storage.submissions import Bind
 
@@ -70,8 +70,10 @@ def known(submission: SubmissionRecord) -> Outcome:
 logger = logging.getLogger(__name__)
 
 
-def bind_told(storage: Storage, submission_id: str, remote_id: str) -> Bind:
-    """Write down which video a create's own answer told."""
+def bind_told(storage: Storage, submission_id: str, remote_id: str, told: Document | None = None) -> Bind:
+    """Write down which video a create's own answer told, and what else (`told`)."""
+    if told is not None:
+        storage.submissions.tell(submission_id, told)
     bind = storage.submissions.bind(submission_id, remote_id)
     if bind is Bind.HELD and _freed(storage, submission_id, remote_id):
         return storage.submissions.bind(submission_id, remote_id)

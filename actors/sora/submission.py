@@ -24,7 +24,7 @@ from actors.sora.resolving import Resolver
 from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
 from storage.recorder import Recorder
-from storage.records import SubmissionRecord
+from storage.records import Document, SubmissionRecord
 from storage.states import SubmissionState
 from storage.submissions import Bind
 from storage.timing import boottime
@@ -110,8 +110,8 @@ class Submitter:
     async def _post(self, intent: SubmissionRecord, spec: VideoSpec, send_before: float) -> Outcome:
         result = await self._client.create(spec, intent.id, self._guard(intent, send_before))
         match result:
-            case Accepted(video, remote_id):
-                return await self._bind(intent, remote_id, video)
+            case Accepted(video, remote_id, told):
+                return await self._bind(intent, remote_id, video, told)
             case Refused(failure, sent):
                 state = SubmissionState.REFUSED if sent else SubmissionState.NOT_SENT
                 await self._settle(intent.id, state, failure)
@@ -133,15 +133,17 @@ class Submitter:
 
         return guard
 
-    async def _bind(self, intent: SubmissionRecord, remote_id: str, video: RemoteVideo | None) -> Outcome:
+    async def _bind(
+        self, intent: SubmissionRecord, remote_id: str, video: RemoteVideo | None, told: Document | None
+    ) -> Outcome:
         storage, told_at = self._storage, time.monotonic()
         try:
-            bind = await self._io.outcome(self._recorder.write(lambda: bind_told(storage, intent.id, remote_id)))
+            bind = await self._io.outcome(self._recorder.write(lambda: bind_told(storage, intent.id, remote_id, told)))
         except peewee.IntegrityError:
             # The version before, at work beside us, has written that id and no server.
             def bind_again() -> Bind:
                 storage.submissions.fill_in()
-                return bind_told(storage, intent.id, remote_id)
+                return bind_told(storage, intent.id, remote_id, told)
 
             bind = await self._io.outcome(self._recorder.write(bind_again))
         if bind is Bind.BOUND:

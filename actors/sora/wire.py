@@ -84,6 +84,10 @@ class RemoteVideo:
     """Where else its file can be had."""
     inline: str | None
     """The file itself, in base64: a server that makes videos while one waits has no other place for it."""
+    seed: int | None = None
+    revised_prompt: str | None = None
+    told: dict[str, Any] | None = None
+    """What it costs, and the seconds that are billed, under the server's own names."""
 
 
 def parse_video(body: Any) -> RemoteVideo | None:
@@ -107,7 +111,33 @@ def parse_video(body: Any) -> RemoteVideo | None:
         failure=_generation_failure(status, body.get("error")) if phase is Phase.ENDED_BADLY else None,
         urls=_urls(body, entries),
         inline=next((entry["b64_json"] for entry in entries if isinstance(entry.get("b64_json"), str)), None),
+        seed=_seed(body.get("seed")),
+        revised_prompt=_text(body.get("revised_prompt")),
+        told=_billed(body["usage"]) if isinstance(body.get("usage"), dict) else None,
     )
+
+
+_BILLED = ("cost", "cost_in_usd_ticks", "duration_seconds", "total_tokens", "completion_tokens")
+
+
+def _billed(usage: dict[str, Any]) -> dict[str, Any] | None:
+    """What a server's `usage` says of prices: the numbers as they are told, and nothing is converted."""
+    found = {f"usage.{name}": usage[name] for name in _BILLED if _number(usage.get(name)) is not None}
+    return found or None
+
+
+def price_told(headers: Mapping[str, str]) -> dict[str, Any] | None:
+    """The price that a LiteLLM proxy tells in the header of a create's own answer, in US dollars, as a text."""
+    value = headers.get(PRICE_HEADER)
+    return {PRICE_HEADER: value} if value is not None and _number(value) is not None else None
+
+
+PRICE_HEADER = "x-litellm-response-cost"
+
+
+def _seed(value: Any) -> int | None:
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 else value
+    return number if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**63 else None
 
 
 def phase_of(status: str) -> Phase:

@@ -40,10 +40,10 @@ class PendingFile:
             part.write(opened, self.block)
             if part.bytes == 0 or (self.expected is not None and part.bytes != self.expected):
                 of = "an unknown number" if self.expected is None else self.expected
-                raise _broken(f"{part.bytes} bytes came of {of}")
+                raise broken(f"{part.bytes} bytes came of {of}")
             is_mp4 = part.head[4:8] == b"ftyp"
             if not is_mp4 and (self.content_type == "video/mp4" or not self.content_type.startswith(_VIDEO_TYPES)):
-                raise _broken(f"it is said to be {self.content_type} and is no MP4 file")
+                raise broken(f"it is said to be {self.content_type} and is no MP4 file")
             part.flush(opened)
         told = self.content_type if _KIND.fullmatch(self.content_type) else "application/octet-stream"
         kind = "video/mp4" if is_mp4 else told
@@ -78,5 +78,6 @@ def _outcome(function: Callable[[], T]) -> T | Exception:
         return error
 
 
-def _broken(what: str) -> SoraError:
+def broken(what: str) -> SoraError:
+    """The error for a download that did not bring a whole video."""
     return SoraError(Failure(ErrorCode.DOWNLOAD_FAILED, f"the downloaded file is broken: {what}"))

@@ -6,18 +6,14 @@ A coroutine that a VideoWorker runs. It decides nothing about its batch: it ends
 from __future__ import annotations
 
 import asyncio
-import base64
 import errno
 import logging
 import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
-from io import FileIO
+from pathlib import Path
 from typing import Any, TypeVar
-
-import aiohttp
 
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.messages import (
@@ -36,7 +32,8 @@ from actors.sora.exchange import VideoSpec
 from actors.sora.outcomes import Bound, NotPaid, Outcome
 from actors.sora.watching import Absence, pause_after_404
 from actors.sora.wire import Phase, RemoteVideo
-from actors.video.files import PendingFile, _broken
+from actors.video.comparison import Measured, can_measure, compare, measure
+from actors.video.download import FileTooLarge, fetch
 from actors.video.tools import Tools
 from storage.records import Document, ReferenceRecord, SubmissionRecord
 from storage.servers import key_of
@@ -51,9 +48,6 @@ _LEAST_TIME = 120.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 30.0
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """What a person mends while a video waits: a disk or a quota that is full, a file system that has become read-only."""
-_BLOCK = 1 << 20
-_LARGEST_FILE = 4 << 30
-"""Bytes. A server that never stops sending must not fill the disk."""
 
 T = TypeVar("T")
 
@@ -61,9 +55,9 @@ T = TypeVar("T")
 class _Ended(Exception):
     """The video can't be had."""
 
-    def __init__(self, failure: Failure, outcome: SubmissionState | None = None) -> None:
+    def __init__(self, failure: Failure, outcome: SubmissionState | None = None, told: Document | None = None) -> None:
         super().__init__(failure.message)
-        self.failure, self.outcome = failure, outcome
+        self.failure, self.outcome, self.told = failure, outcome, told
 
 
 class VideoTask:
@@ -94,7 +88,8 @@ class VideoTask:
             self._report(Submitted(self._job.id, self._run, outcome.remote_id))
             return await self._watch_and_fetch(outcome)
         except _Ended as end:
-            return self._failed(end.failure, end.outcome or await self._deleted_by_us(end.failure))
+            state = end.outcome or await self._deleted_by_us(end.failure)
+            return replace(self._failed(end.failure, state), told=end.told)
 
     async def _deleted_by_us(self, failure: Failure) -> SubmissionState | None:
         """A lost video of which a DELETE of ours went out: where one store is behind the address, that was it."""
@@ -173,7 +168,8 @@ class VideoTask:
                     self._report(Fetching(self._job.id, self._run))
                     file = await self._fetch(bound.remote_id, video, by_listing=by_listing)
                     if file is not None:
-                        return Completed(self._job.id, self._run, file)
+                        made = compare(self._job, video, await self._measured(file))
+                        return Completed(self._job.id, self._run, file, made, video.told)
                     bound = Bound(bound.remote_id)
         except TimeoutError:
             code = ErrorCode.TIMEOUT
@@ -183,6 +179,12 @@ class VideoTask:
             elif self._no_room is not None:
                 code, text = ErrorCode.STORAGE, f"{self._no_room}; {text}"
             raise _Ended(Failure(code, text, {"remote_id": bound.remote_id})) from None
+
+    async def _measured(self, file: Document) -> Measured | None:
+        """The file's own length and size, where they were asked for and can be read."""
+        if (self._job.duration is None and self._job.size is None) or not can_measure():
+            return None
+        return await self._tools.io.offload(measure, Path(file["path"]))
 
     async def _watch(self, bound: Bound) -> tuple[RemoteVideo, bool]:
         """Wait until the video is ready; the second is whether the listing said so, and not the video itself."""
@@ -287,6 +289,12 @@ class VideoTask:
                 part.discard()
                 raise
 
+    async def _fetch_once(self, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
+        try:
+            return await fetch(self._tools, part, remote_id, video, tries)
+        except FileTooLarge as error:
+            raise _Ended(Failure(ErrorCode.DOWNLOAD_FAILED, str(error), {"remote_id": remote_id})) from None
+
     async def _itself(self, remote_id: str) -> RemoteVideo | None:
         """Ask the video itself: it may tell more than the listing did. Where it does not answer, the download does."""
         try:
@@ -313,60 +321,6 @@ class VideoTask:
         await asyncio.sleep(seconds)
         self._go_on()
 
-    async def _fetch_once(self, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
-        if video.inline is not None:
-            try:
-                data = base64.b64decode(video.inline)
-            except ValueError as error:
-                raise _broken(f"its base64 can't be read: {error}") from error
-            return await self._keep(part, [data], "video/mp4", len(data))
-        async with self._source(remote_id, video, tries) as response:
-            return await self._receive(part, response)
-
-    def _source(
-        self, remote_id: str, video: RemoteVideo, tries: int
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        # Some servers have no content route, or none for this file, but told where else it lies.
-        if video.urls and tries % 2 == 1:
-            return self._tools.client.content_at(video.urls[0])
-        return self._tools.client.content(remote_id, anew=tries > 0)
-
-    async def _receive(self, part: PartFile, response: aiohttp.ClientResponse) -> dict[str, Any]:
-        """Take a file in. What fits into one block costs the flushing thread one visit."""
-        expected = None if "Content-Encoding" in response.headers else response.content_length
-        block: list[bytes] = []
-        size = total = 0
-        file: FileIO | None = None
-        try:
-            async for chunk in response.content.iter_any():
-                block.append(chunk)
-                size += len(chunk)
-                total += len(chunk)
-                if max(total, expected or 0) > _LARGEST_FILE:
-                    text = f"the file has more than {_LARGEST_FILE} bytes, which no video has a need of"
-                    raise _Ended(Failure(ErrorCode.DOWNLOAD_FAILED, text))
-                if size >= _BLOCK:
-                    file = file or await self._tools.io.offload(part.open)
-                    await self._tools.io.offload(part.write, file, b"".join(block))
-                    block, size = [], 0
-            return await self._keep(part, block, response.content_type, expected, file)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _broken(f"the download broke off: {self._tools.client.words(error)}") from error
-        except asyncio.CancelledError:
-            file = None  # a thread may be writing to it: it is closed when that lets go of it
-            raise
-        finally:
-            if file is not None:
-                with suppress(OSError):
-                    file.close()
-
-    async def _keep(
-        self, part: PartFile, block: list[bytes], content_type: str, expected: int | None, file: FileIO | None = None
-    ) -> dict[str, Any]:
-        rest = PendingFile(part, b"".join(block), content_type, expected, file)
-        # A large one takes its time.
-        return await (self._tools.files.do if file is None else self._tools.files.do_alone)(rest)
-
 
 def _made_with(submission: SubmissionRecord) -> str:
     """The fingerprint of the key that its POST was sent with; `` where there is none."""
@@ -376,7 +330,7 @@ def _made_with(submission: SubmissionRecord) -> str:
 def _ready(video: RemoteVideo) -> RemoteVideo:
     if video.phase is Phase.ENDED_BADLY:
         assert video.failure is not None
-        raise _Ended(video.failure, SubmissionState.FAILED)
+        raise _Ended(video.failure, SubmissionState.FAILED, video.told)
     return video
 
 

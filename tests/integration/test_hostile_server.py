@@ -175,11 +175,11 @@ def test_an_answer_that_grows_when_it_is_unpacked_takes_no_more_memory(
 def test_a_file_that_never_ends_ends_its_job_and_leaves_nothing(
     hostile: Hostile, service: BatchService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.video.task._LARGEST_FILE", 3_000_000)
+    monkeypatch.setattr("actors.video.download._LARGEST_FILE", 3_000_000)
     hostile.content = Endless(head(headers={"Content-Type": "video/mp4"}) + FILM)
     batch = make(service)
     assert code(batch) == "download_failed"
-    assert "more than 3000000 bytes" in str(batch.jobs[0].error)
+    assert "exceeds the limit of 3000000 bytes" in str(batch.jobs[0].error)
     assert len([path for path in hostile.paths() if path.endswith("/content")]) == 1
     assert list((tmp_path / "videos" / "b").iterdir()) == []
 

@@ -3,13 +3,18 @@
 import base64
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pytest
 
+from actors.batch.views import Batch
 from actors.service import BatchService
-from tests.integration.support import PATIENCE, rows
+from actors.sora.wire import Phase, RemoteVideo
+from actors.video.comparison import Measured, compare, measure
+from tests.builders import a_job
+from tests.integration.support import PATIENCE, rows, settings_from
 from tests.provider.client import Provider
 
 pytestmark = pytest.mark.integration
@@ -97,6 +102,96 @@ def test_a_retry_changes_one_param_and_sends_the_others_as_before(provider: Prov
     assert again.status == "completed"
     assert again.jobs[0].params == {"fps": 24, "steps": 2}
     assert sent(provider)[-1] == {"prompt": "a", "seed": "4", "fps": "24", "steps": "2"}
+
+
+def warnings_of(batch: Batch) -> list[tuple[str, Any, Any]]:
+    return [(each.code, each.asked, each.made) for job in batch.jobs for each in job.warnings]
+
+
+def test_what_the_server_ignored_is_a_warning_on_the_job(provider: Provider, service: BatchService) -> None:
+    provider.options(tells={"seconds": "8", "size": "854x480", "seed": "7", "revised_prompt": "a wide lake"})
+    video = {"prompt": "a lake", "duration": 12, "size": "1280x720", "seed": 5}
+    batch = service.process_batch(service.create_batch({"videos": [video]}).id).result(PATIENCE)
+    assert batch.status == "completed"
+    assert warnings_of(batch) == [
+        ("duration_differs", 12, 8), ("size_differs", "1280x720", "854x480"), ("seed_differs", 5, 7),
+    ]  # fmt: skip
+    assert batch.jobs[0].warnings[0].message == "asked for duration 12 s; the server reports 8 s"
+    reported = batch.jobs[0].reported
+    assert reported is not None
+    assert reported.model_dump() == {
+        "seconds": 8, "size": "854x480", "seed": 7, "revised_prompt": "a wide lake",
+    }  # fmt: skip
+    (told,) = [event.data["job"] for event in service.history(batch.id) if event.name == "job.completed"]
+    assert [warning["code"] for warning in told["warnings"]] == ["duration_differs", "size_differs", "seed_differs"]
+    assert told["reported"]["seed"] == 7
+
+
+def test_what_was_asked_for_and_made_is_no_warning(provider: Provider, service: BatchService) -> None:
+    provider.options(tells={"seed": 5})
+    video = {"prompt": "a lake", "duration": 12, "size": "1280x720", "seed": 5}
+    batch = service.process_batch(service.create_batch({"videos": [video, {"prompt": "b"}]}).id).result(PATIENCE)
+    assert warnings_of(batch) == []
+
+
+def test_a_server_that_tells_nothing_reports_nothing(provider: Provider, service: BatchService) -> None:
+    provider.options(tells={"seconds": None, "size": None})
+    batch = service.process_batch(service.create_batch({"videos": [{"prompt": "a", "duration": 4}]}).id).result(
+        PATIENCE
+    )
+    assert (batch.jobs[0].reported, batch.jobs[0].warnings) == (None, [])
+
+
+def test_the_length_and_size_of_the_file_count_for_more_than_what_the_server_says(
+    start_service: Start, tmp_path: Path
+) -> None:
+    service = BatchService(
+        settings_from({**OWN, "database_url": f"sqlite:///{tmp_path}/db", "video_dir": str(tmp_path)}), simulate=True
+    )
+    with service:
+        batch = service.process_batch(service.create_batch({"videos": [{"prompt": "a lake"}]}).id).result(PATIENCE)
+    assert batch.jobs[0].video is not None
+    path = Path(batch.jobs[0].video.path)
+    assert measure(path) == Measured(2.0, "320x240")
+    told = RemoteVideo(
+        id="v", status="completed", phase=Phase.READY, progress=None, created_at=None, prompt=None, model=None,
+        seconds="4", size="1280x720", failure=None, urls=(), inline=None,
+    )  # fmt: skip
+    made = compare(a_job(duration=4, size="1280x720"), told, measure(path))
+    assert made is not None
+    assert [(each["code"], each["asked"], each["made"], each["message"]) for each in made["warnings"]] == [
+        ("duration_differs", 4, 2.0, "asked for duration 4 s; the file has 2.0 s"),
+        ("size_differs", "1280x720", "320x240", "asked for size 1280x720; the file has 320x240"),
+    ]
+    assert warnings_of(batch) == []
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(path.read_bytes()[:60])
+    assert measure(broken) == Measured(None, None)
+
+
+def test_the_prices_that_a_server_tells_are_kept_with_the_submission(
+    provider: Provider, service: BatchService, tmp_path: Path
+) -> None:
+    usage = {"cost": 0.1, "cost_in_usd_ticks": 1_000_000_000, "duration_seconds": "8", "cost_details": {}}
+    provider.options(tells={"usage": usage}, create_headers={"x-litellm-response-cost": "0.4000001"})
+    batch = service.create_batch({"id": "b", "videos": [{"prompt": "a lake"}, {"prompt": "a sea [fail]"}]})
+    service.process_batch(batch.id).result(PATIENCE)
+    told = {
+        "x-litellm-response-cost": "0.4000001", "usage.cost": 0.1, "usage.cost_in_usd_ticks": 1_000_000_000,
+        "usage.duration_seconds": "8",
+    }  # fmt: skip
+    assert [entry.told for entry in service.submissions("b")] == [told, told]
+
+
+def test_prices_that_are_no_numbers_are_not_kept(provider: Provider, service: BatchService) -> None:
+    provider.options(tells={"usage": {"cost": "much", "duration_seconds": None}}, create_headers=BAD_PRICE)
+    batch = service.process_batch(service.create_batch({"videos": [{"prompt": "a lake"}]}).id).result(PATIENCE)
+    assert batch.status == "completed"
+    assert [entry.told for entry in service.submissions(batch.id)] == [None]
+
+
+OWN = {"sora_seconds": 2, "sora_size": "320x240"}
+BAD_PRICE = {"x-litellm-response-cost": "None"}
 
 
 def test_files_go_with_the_last_batch_that_uses_them(service: BatchService, tmp_path: Any) -> None:

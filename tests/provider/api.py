@@ -128,7 +128,9 @@ class VideosApi:
             return replies.error(400, malformed, "invalid_request")
         video = self._studio.accept(post, self._replica(request))
         self._changed()
-        return self._job(video)
+        reply = self._job(video)
+        reply.headers.update(self._studio.options.create_headers)
+        return reply
 
     def _job(self, video: Video) -> Reply:
         return Reply(replies.job(video, self._studio.options))

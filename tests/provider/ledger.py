@@ -128,6 +128,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--id-style", choices=ID_STYLES, default=default.id_style)
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--skew", type=float, default=default.skew)
+    parser.add_argument("--tells", type=json.loads, default=default.tells, help='{"KEY": VALUE}')
+    parser.add_argument("--create-headers", type=json.loads, default=default.create_headers, help='{"NAME": "VALUE"}')
     parser.add_argument("--replicas", type=int, default=default.replicas)
     parser.add_argument("--replica-choice", choices=REPLICA_CHOICES, default=default.replica_choice)
     parser.add_argument("--state", type=Path, help="where the ledger outlives POST /_/die")

@@ -36,6 +36,10 @@ class Options:
     seed: int = 0
     skew: float = 0.0
     """Seconds that the server's clock (`Date`, `created_at`) is ahead of the machine's."""
+    tells: dict[str, Any] = field(default_factory=dict)
+    """What each Video says instead or besides, such as `usage`; null leaves a key out."""
+    create_headers: dict[str, str] = field(default_factory=dict)
+    """Further headers of the answer to a create."""
     replicas: int = 1
     """Servers behind the address, each with the videos that it has accepted and no others."""
     replica_choice: str = "random"

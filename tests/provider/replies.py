@@ -38,7 +38,7 @@ class Reply:
 def job(video: Video, options: Options) -> dict[str, Any]:
     done = video.done_at
     status, progress = _standing(video)
-    return {
+    told = {
         "id": video.id,
         "object": "video",
         "model": video.model,
@@ -53,6 +53,9 @@ def job(video: Video, options: Options) -> dict[str, Any]:
         "remixed_from_video_id": None,
         "error": video.error,
     }
+    if not options.tells:
+        return told
+    return {key: value for key, value in {**told, **options.tells}.items() if value is not None}
 
 
 def listing(page: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:

@@ -183,6 +183,37 @@ def test_history_tells_what_a_post_met_whose_answer_told_nothing(call: Call) -> 
     ]
 
 
+def test_prices_that_the_server_told_are_shown(call: Call) -> None:
+    failed_batch(LOST, LOST)
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        submissions = service._storage.submissions
+        submissions.intend([an_intent(f"intent-{position}", a_job(position)) for position in (1, 2)])
+        submissions.tell("intent-2", {"x-litellm-response-cost": "0.40"})
+        submissions.tell("intent-2", {"usage.cost": 0.4})
+    assert call("history", "nature").stdout == (
+        "      nature-02: the server told of attempt 1: x-litellm-response-cost 0.40, usage.cost 0.4\n"
+    )
+    assert json.loads(call("status", "nature", "--json").stdout)["prices"] == [
+        {"job_id": "nature-02", "submission_id": "intent-2", "x-litellm-response-cost": "0.40", "usage.cost": 0.4}
+    ]
+
+
+def test_a_warning_is_shown_once_for_all_videos_that_it_is_of(call: Call) -> None:
+    def made(seconds: int) -> dict[str, Any]:
+        message = f"asked for duration 12 s; the file has {seconds} s"
+        warning = {"code": "duration_differs", "message": message, "asked": 12, "made": seconds}
+        return {"reported": None, "warnings": [warning]}
+
+    jobs = [a_job(position, status=JobStatus.COMPLETED, made=made(8)) for position in range(1, 8)]
+    jobs.append(a_job(8, status=JobStatus.COMPLETED, made=made(4)))
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        put(service._storage, a_batch(status=BatchStatus.COMPLETED, total=8, completed=8), jobs)
+    assert call("status", "nature").stdout.splitlines()[-2:] == [
+        "warning: videos 1, 2, 3, 4, 5 and 2 more: asked for duration 12 s; the file has 8 s",
+        "warning: video 8: asked for duration 12 s; the file has 4 s",
+    ]
+
+
 def test_history_tells_what_the_server_answered_to_a_delete(call: Call) -> None:
     jobs = [a_job(position, status=JobStatus.CANCELLED) for position in (1, 2, 3)]
     with BatchService() as service, service._database.connection(), service._database.begin():

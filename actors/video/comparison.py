@@ -1,0 +1,92 @@
+"""What a server told of a finished video, and where that, or the file itself, is not what was asked for."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.sora.wire import RemoteVideo
+from storage.records import Document, JobRecord
+
+logger = logging.getLogger(__name__)
+_SECONDS_OFF = 0.5
+"""A film is a whole number of frames: so far it may be off the seconds that were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A video file's own length in seconds and size in pixels; None: the file does not say."""
+
+    seconds: float | None
+    size: str | None
+
+
+_UNMEASURED = Measured(None, None)
+
+
+@functools.cache
+def can_measure() -> bool:
+    """Whether the extra `media` is installed."""
+    return importlib.util.find_spec("av") is not None
+
+
+def measure(path: Path) -> Measured:
+    """Read a file's length and size. Blocks. A file that can't be read says nothing: that is no fault of its video."""
+    import av
+
+    try:
+        with av.open(path) as container:
+            stream = next(iter(container.streams.video), None)
+            seconds = None if container.duration is None else container.duration / av.time_base
+            size = None if stream is None or not stream.width else f"{stream.width}x{stream.height}"
+            return Measured(seconds, size)
+    except (av.FFmpegError, ValueError) as error:
+        logger.debug("a video file can't be measured", extra={"action": "unmeasured", "error": str(error)})
+        return _UNMEASURED
+
+
+def compare(job: JobRecord, video: RemoteVideo, measured: Measured | None) -> Document | None:
+    """What is recorded of a finished video beside its file: `reported` and `warnings`; None: nothing was told."""
+    reported = {
+        "seconds": _number(video.seconds), "size": video.size, "seed": video.seed,
+        "revised_prompt": video.revised_prompt,
+    }  # fmt: skip
+    told = any(value is not None for value in reported.values())
+    warnings = list(_warnings(job, reported, measured or _UNMEASURED))
+    if not told and not warnings:
+        return None
+    return {"reported": reported if told else None, "warnings": warnings}
+
+
+def _warnings(job: JobRecord, reported: dict[str, Any], measured: Measured) -> list[Document]:
+    found = [
+        _differs("duration", job.duration, reported["seconds"], measured.seconds, " s"),
+        _differs("size", job.size, reported["size"], measured.size, ""),
+        _differs("seed", job.seed, reported["seed"], None, ""),
+    ]
+    return [warning for warning in found if warning is not None]
+
+
+def _differs(field: str, asked: Any, told: Any, measured: Any, unit: str) -> Document | None:
+    """The warning that a field is not what was asked for. The file counts for more than what the server says of it."""
+    made = told if measured is None else measured
+    if asked is None or made is None or made == asked:
+        return None
+    if field == "duration":
+        if abs(made - asked) <= _SECONDS_OFF:
+            return None
+        made = round(made, 2)
+    by = "the server reports" if measured is None else "the file has"
+    message = f"asked for {field} {asked}{unit}; {by} {made}{unit}"
+    return {"code": f"{field}_differs", "message": message, "asked": asked, "made": made}
+
+
+def _number(seconds: str | None) -> float | None:
+    if seconds is None:
+        return None
+    number = float(seconds)
+    return int(number) if number.is_integer() else number

@@ -1,0 +1,103 @@
+"""Downloading a finished video: from the server's content route, from where else it lies, or out of its JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from contextlib import AbstractAsyncContextManager, suppress
+from io import FileIO
+from typing import Any
+
+import aiohttp
+
+from actors.sora.wire import RemoteVideo
+from actors.video.files import PendingFile, broken
+from actors.video.tools import Tools
+from storage.videos import PartFile
+
+_BLOCK = 1 << 20
+_LARGEST_FILE = 4 << 30
+"""Bytes. A server that never stops sending must not fill the disk."""
+
+
+class FileTooLarge(Exception):
+    """The server sends more than a video may have."""
+
+
+async def fetch(tools: Tools, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
+    """Download a video's file and put it into its place, once.
+
+    Args:
+        tools: what it is done with.
+        part: the file aside.
+        remote_id: the video.
+        video: what the server told of it: where else it lies, or the file itself.
+        tries: how often it was tried before.
+
+    Returns:
+        What is recorded of the file.
+
+    Raises:
+        SoraError: it can't be had, or is broken.
+        FileTooLarge: it exceeds the limit.
+        OSError: it can't be written.
+    """
+    if video.inline is not None:
+        try:
+            data = base64.b64decode(video.inline)
+        except ValueError as error:
+            raise broken(f"its base64 can't be read: {error}") from error
+        return await _keep(tools, part, [data], "video/mp4", len(data))
+    async with _source(tools, remote_id, video, tries) as response:
+        return await _receive(tools, part, response)
+
+
+def _source(
+    tools: Tools, remote_id: str, video: RemoteVideo, tries: int
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    # Some servers have no content route, or none for this file, but told where else it lies.
+    if video.urls and tries % 2 == 1:
+        return tools.client.content_at(video.urls[0])
+    return tools.client.content(remote_id, anew=tries > 0)
+
+
+async def _receive(tools: Tools, part: PartFile, response: aiohttp.ClientResponse) -> dict[str, Any]:
+    """Take a file in. What fits into one block costs the flushing thread one visit."""
+    expected = None if "Content-Encoding" in response.headers else response.content_length
+    block: list[bytes] = []
+    size = total = 0
+    file: FileIO | None = None
+    try:
+        async for chunk in response.content.iter_any():
+            block.append(chunk)
+            size += len(chunk)
+            total += len(chunk)
+            if max(total, expected or 0) > _LARGEST_FILE:
+                raise FileTooLarge(f"the file exceeds the limit of {_LARGEST_FILE} bytes")
+            if size >= _BLOCK:
+                file = file or await tools.io.offload(part.open)
+                await tools.io.offload(part.write, file, b"".join(block))
+                block, size = [], 0
+        return await _keep(tools, part, block, response.content_type, expected, file)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise broken(f"the download broke off: {tools.client.words(error)}") from error
+    except asyncio.CancelledError:
+        file = None  # a thread may be writing to it: it is closed when that lets go of it
+        raise
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+
+
+async def _keep(
+    tools: Tools,
+    part: PartFile,
+    block: list[bytes],
+    content_type: str,
+    expected: int | None,
+    file: FileIO | None = None,
+) -> dict[str, Any]:
+    rest = PendingFile(part, b"".join(block), content_type, expected, file)
+    # A large one takes its time.
+    return await (tools.files.do if file is None else tools.files.do_alone)(rest)
