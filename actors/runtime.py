@@ -70,14 +70,7 @@ class Runtime:
         if simulate:
             settings = _for_the_simulator(settings)
         self._settings, self._storage, self._recorder = settings, storage, recorder
-        folder = VideoFolder(settings.video_dir)
-        try:
-            folder.prepare()
-        except OSError as error:
-            raise SettingsError(
-                f"VIDEO_DIR={settings.video_dir!r}: videos can't be written to {folder.root}: "
-                f"{error.strerror or error}; make it writable or name another folder"
-            ) from error
+        folder = _prepared_folder(settings.video_dir)
         self.io = IOLoop()
         self._simulator: Any = None
         self._owner = this_process()
@@ -307,3 +300,15 @@ def _for_the_simulator(settings: Settings) -> Settings:
     if "sora_poll_interval" not in settings.model_fields_set:
         changes["sora_poll_interval"] = _SIMULATOR_POLL
     return settings.model_copy(update=changes)
+
+
+def _prepared_folder(path: str) -> VideoFolder:
+    folder = VideoFolder(path)
+    try:
+        folder.prepare()
+    except OSError as error:
+        raise SettingsError(
+            f"VIDEO_DIR={path!r}: videos can't be written to {folder.root}: {error.strerror or error}; "
+            "make it writable or name another folder"
+        ) from error
+    return folder

@@ -56,19 +56,11 @@ def retry(
         Conflict: the batch has not ended, nothing of it can be tried again, or it was started elsewhere.
         DeleteIsOut: wait for it, and call this again.
     """
-    if job_ids is not None and not job_ids:
-        message = "job_ids: must name at least one job; leave it out for all that failed or were cancelled"
-        raise InvalidRequest(message, (FieldError("/job_ids", message, "at least one job", "too_short"),))
     batch = existing(storage, batch_id)
     if batch.status not in FINAL_BATCH:
         raise Conflict(f"batch {batch_id} is {batch.status}: wait until it has ended, or cancel it")
     jobs = {job.id: job for job in storage.jobs.of_batch(batch_id)}
-    named = dict.fromkeys([*(job_ids or []), *changes])
-    for job_id in named:
-        if job_id not in jobs:
-            raise NotFound(f"batch {batch_id} has no job {job_id!r}; it has {', '.join(list(jobs)[:5])}, ...")
-        if jobs[job_id].status is JobStatus.COMPLETED:
-            raise Conflict(f"job {job_id} is completed: there is nothing to retry")
+    named = _named(batch_id, jobs, job_ids, changes)
     columns = {job_id: _columns(jobs[job_id], change) for job_id, change in changes.items()}
     chosen, left = _chosen(batch, jobs, named, _unknown(storage, batch_id, jobs.values()), pay_again=pay_again)
     if not pay_again:
@@ -86,6 +78,22 @@ def retry(
         storage.jobs.keep_reference(reference)
     _put_back(storage, batch, chosen, columns, let_go, at)
     return Retried(tuple(job.id for job in chosen), tuple(job.id for job in left))
+
+
+def _named(
+    batch_id: str, jobs: Mapping[str, JobRecord], job_ids: Sequence[str] | None, changes: Mapping[str, Any]
+) -> dict[str, None]:
+    """The ids that are named, or for which something changes, each once and in order."""
+    if job_ids is not None and not job_ids:
+        message = "job_ids: must name at least one job; leave it out for all that failed or were cancelled"
+        raise InvalidRequest(message, (FieldError("/job_ids", message, "at least one job", "too_short"),))
+    named = dict.fromkeys([*(job_ids or []), *changes])
+    for job_id in named:
+        if job_id not in jobs:
+            raise NotFound(f"batch {batch_id} has no job {job_id!r}; it has {', '.join(list(jobs)[:5])}, ...")
+        if jobs[job_id].status is JobStatus.COMPLETED:
+            raise Conflict(f"job {job_id} is completed: there is nothing to retry")
+    return named
 
 
 _WORTH_ANOTHER_TRY = frozenset({ErrorCode.PERMISSION, ErrorCode.NOT_FOUND, ErrorCode.SUBMISSION_UNKNOWN})
