@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from actors.batch.expansion import Expansion, Place, Take, Video, videos_of
-from actors.batch.field_errors import invalid
+from actors.batch.field_errors import all_of, invalid, wrong_field
 from actors.batch.fields import FileId
 from actors.batch.references import load_reference
 from actors.batch.requests import BatchVideoRequest, VideoDefaults, VideoRequest, canonical_digest, job_id, new_batch_id
@@ -17,6 +17,8 @@ from actors.errors import InvalidRequest
 from actors.settings import Settings
 from storage.records import BatchRecord, Document, JobRecord, ReferenceRecord, options_of
 from storage.states import BatchStatus, JobStatus
+
+_FILES_MAX_BYTES = 64 * 1024 * 1024
 
 
 class _References:
@@ -45,7 +47,12 @@ class _References:
 
     def all_kept(self, files: Mapping[str, str | FileId], place: Place) -> Document:
         """The same for each of the further files."""
-        return {name: self.kept(file, (*place, name)) for name, file in files.items()}
+        kept = {name: self.kept(file, (*place, name)) for name, file in files.items()}
+        size = sum(len(self._records[each["digest"]].data) for each in kept.values() if each and "digest" in each)
+        if size > _FILES_MAX_BYTES:  # they are put together within the time in which a POST has to leave
+            expected = f"must be at most {_FILES_MAX_BYTES >> 20} MiB together"
+            raise all_of([wrong_field(place, f"{expected}, and are {size} bytes", code="too_large")])
+        return kept
 
 
 def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, paths: bool = True) -> NewBatch:

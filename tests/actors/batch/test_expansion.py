@@ -287,6 +287,16 @@ def test_a_file_counts_by_its_bytes_wherever_it_is_named(tmp_path):
     assert one.jobs[0].files == {"mask": one.jobs[0].reference}
 
 
+def test_the_files_of_a_video_are_limited_together(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes([number]) * (24 << 20))
+    files = {path.stem: str(path) for path in paths}
+    error = refused({"videos": [{"prompt": "a", "files": files}]})
+    assert error.errors[0].field == "/videos/0/files"
+    assert "at most 64 MiB together" in error.message
+
+
 def test_a_budget_is_kept_as_it_was_given():
     budget = [{"amount": 20, "unit": "USD"}, {"amount": "0.5", "unit": "seconds"}]
     assert batch_of({"videos": [{"prompt": "a"}], "budget": budget}).budget == [
