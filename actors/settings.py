@@ -27,7 +27,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from actors.errors import SettingsError
 from actors.expectations import SIZE_PATTERN, expectation, span_of
-from storage.secrets import HIDDEN, Secrets, key_in, masked_url, read_url
+from actors.headers import AUTHORIZATION, BEARER, NOWHERE, key_header, read_auth, read_headers, secrets_in, telling
+from storage.secrets import HIDDEN, Secrets, key_in, masked_url, query_secrets, read_url
 from storage.servers import server_of
 
 SIMULATOR = "simulator"
@@ -84,7 +85,11 @@ class Settings(BaseSettings):
 
     openai_base_url: str | None = Field(default=None, repr=False)
     """The server that speaks the Videos API, up to and with its `/v1`. Not shown: it may hold a password."""
+    sora_auth: str = "bearer"
+    """How the key is sent: `bearer`, `header:NAME`, or `none`."""
     openai_api_key: SecretStr | None = None
+    sora_headers: SecretStr | None = None
+    """Further headers of each request to the server."""
     sora_model: str | None = None
     sora_size: str | None = Field(default=None, pattern=SIZE_PATTERN)
     sora_seconds: int | None = Field(default=None, ge=1)
@@ -150,7 +155,26 @@ class Settings(BaseSettings):
         meant = read_url(value)
         if host is None or not {"/", "?"}.isdisjoint((meant.user or "") + (meant.password or "")):
             raise ValueError(f"is not a URL such as http://localhost:8000/v1; {_ESCAPED}")
-        return value.rstrip("/")
+        address, question, query = value.partition("?")
+        return f"{address.rstrip('/')}{question if query else ''}{query}"
+
+    @field_validator("sora_auth")
+    @classmethod
+    def _auth(cls, value: str) -> str:
+        return read_auth(value)
+
+    @field_validator("sora_headers")
+    @classmethod
+    def _headers(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        named = {name.lower(): name for name in read_headers(value.get_secret_value())} if value else {}
+        carrier = key_header(info.data.get("sora_auth", BEARER)) if info.data.get("openai_api_key") else None
+        if carrier is not None and carrier.lower() in named:
+            raise ValueError(
+                f"has {named[carrier.lower()]}, in which OPENAI_API_KEY is sent: unset one of them, or set SORA_AUTH"
+            )
+        if AUTHORIZATION in named and _has_user(info):
+            raise ValueError("has Authorization, in which the user in OPENAI_BASE_URL is sent: leave out one of them")
+        return value
 
     @field_validator("openai_api_key", "amqp_url")
     @classmethod
@@ -159,7 +183,8 @@ class Settings(BaseSettings):
             return value
         # Handed over as a SecretStr, it was not stripped.
         value = SecretStr(_without_control_characters(value.get_secret_value().strip()))
-        if info.field_name == "openai_api_key" and read_url(info.data.get("openai_base_url") or "").user is not None:
+        carrier = key_header(info.data.get("sora_auth", BEARER))
+        if info.field_name == "openai_api_key" and (carrier or "").lower() == AUTHORIZATION and _has_user(info):
             raise ValueError(
                 "can't be sent beside the user in OPENAI_BASE_URL, since a request has one header for both: "
                 "unset it, or take the user out of the URL"
@@ -195,10 +220,18 @@ class Settings(BaseSettings):
         return self.openai_api_key.get_secret_value() if self.openai_api_key else None
 
     @cached_property
+    def headers(self) -> dict[str, str]:
+        """What `SORA_HEADERS` says, by name."""
+        return read_headers(self.sora_headers.get_secret_value()) if self.sora_headers else {}
+
+    @cached_property
     def secrets(self) -> Secrets:
         """All that must not be shown, and its mask."""
         amqp = self.amqp_url.get_secret_value() if self.amqp_url else ""
-        return Secrets([self.api_key or ""], [self.openai_base_url or "", self.database_url, amqp])
+        headers = self.sora_headers.get_secret_value() if self.sora_headers else ""
+        return Secrets(
+            [self.api_key or "", *secrets_in(headers)], [self.openai_base_url or "", self.database_url, amqp]
+        )
 
     @field_serializer("openai_base_url", "database_url")
     def _masked(self, value: str | None) -> str | None:
@@ -221,8 +254,14 @@ class Settings(BaseSettings):
 
     @property
     def key_fingerprint(self) -> str:
-        """What tells two keys of one server apart, without telling either."""
-        secret = (self.api_key or "") + key_in(self.openai_base_url or "")
+        """What tells two keys, or accounts, of one server apart, without telling either.
+
+        A key in a query or in a header of `SORA_HEADERS` is one, too. Without these it is what it always was.
+        """
+        url = self.openai_base_url or ""
+        secret = (self.api_key or "" if self.sora_auth != NOWHERE else "") + key_in(url)
+        told = [*query_secrets(url), telling(self.headers, keyed=bool(secret))]
+        secret = "\n".join([secret, *filter(None, told)])
         return hashlib.sha256(secret.encode()).hexdigest()[:12]
 
 
@@ -233,7 +272,11 @@ NO_SERVER = (
 )
 
 
-SECRET = frozenset({"OPENAI_API_KEY"})
+def _has_user(info: ValidationInfo) -> bool:
+    return read_url(info.data.get("openai_base_url") or "").user is not None
+
+
+SECRET = frozenset({"OPENAI_API_KEY", "SORA_HEADERS"})
 URLS = frozenset({"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL"})
 """The settings that are shown masked, and those that are shown without what is secret in them."""
 

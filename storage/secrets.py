@@ -150,6 +150,11 @@ def key_in(url: str) -> str:
     return parts.password or parts.user or ""
 
 
+def query_secrets(url: str) -> list[str]:
+    """The parameters of a URL's query whose values are secrets, as they are written."""
+    return [parameter for parameter, secret in _parameters(read_url(url)) if secret and parameter]
+
+
 def basic_auth(url: str) -> str | None:
     """The user and the password of a URL as HTTP sends them, in base64; None: it has none."""
     parts = read_url(url)

@@ -130,7 +130,8 @@ def server(settings: Settings) -> Check:
     except SoraError as error:
         return Check("server", ok=False, message=f"{place} {_no_answer(error)}")
     if "Location" in headers:
-        headers = {**headers, "Location": urljoin(f"{without_user(base)}{_LISTING}", headers["Location"])}
+        asked = without_user(base).partition("?")[0]
+        headers = {**headers, "Location": urljoin(f"{asked}{_LISTING}", headers["Location"])}
     ok, message = verdict(status, headers, body)
     if settings.sora_listing == "partial" and status == 200 and ok and _shows_prompts(body):
         message += _NOT_WHOLE

@@ -13,6 +13,7 @@ from typing import Any
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
+from actors.headers import masked_headers, secrets_in
 from actors.settings import SECRET, URLS, Settings
 from storage.secrets import HIDDEN, Secrets, masked_url
 
@@ -43,9 +44,9 @@ def known_secrets(settings: Settings | None) -> Secrets:
     if settings is not None:
         return settings.secrets
     written = [given for values in (_known(os.environ), _known(_file())) for given in values.items()]
-    return Secrets(
-        [value for name, value in written if name in SECRET], [value for name, value in written if name in URLS]
-    )
+    words = [value for name, value in written if name in SECRET]
+    headers = [word for name, value in written if name == "SORA_HEADERS" for word in secrets_in(value)]
+    return Secrets([*words, *headers], [value for name, value in written if name in URLS])
 
 
 def misspelt() -> Iterator[str]:
@@ -110,4 +111,6 @@ def _shown(value: Any) -> str | None:
 def _masked(name: str, value: str | None, secrets: Secrets) -> str | None:
     if value is None:
         return None
+    if name == "SORA_HEADERS":
+        return masked_headers(value, HIDDEN)
     return HIDDEN if name in SECRET else masked_url(value) if name in URLS else secrets.mask(value)

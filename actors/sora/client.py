@@ -13,16 +13,15 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
-from yarl import URL
 
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.settings import Settings
 from actors.sora import wire
 from actors.sora.exchange import Accepted, Listed, NoAnswer, Page, Refused, SendForbidden, ServerClock, VideoSpec
 from actors.sora.rate_limiter import RateLimiter
+from actors.sora.route import Route
 from actors.sora.upload import Upload, data_url, form_of
 from actors.sora.wire import RemoteVideo, failed_inside
-from storage.secrets import basic_auth, masked_url, without_user
 
 PAGE = 100
 _LARGEST_ANSWER = 64 * 1024 * 1024
@@ -38,16 +37,12 @@ class SoraClient:
     """Two sessions on the I/O loop: one for creates, one for everything that may be repeated."""
 
     def __init__(self, settings: Settings, base_url: str, rate_limiter: RateLimiter) -> None:
-        self._base, self._place = without_user(base_url), masked_url(base_url)
+        self._route = Route(settings, base_url)
         self._settings = settings
         self._submit_timeout = settings.sora_submit_timeout.total_seconds()
         self.rate_limiter = rate_limiter
         self.clock = ServerClock()
-        key, user = settings.api_key, basic_auth(base_url)
         self._secrets = settings.secrets
-        # One header for both: the settings have only one of them, but the simulator's address has no user.
-        given = f"Basic {user}" if user else f"Bearer {key}" if key else None
-        self._headers = {"Authorization": given} if given else {}
         self._creates: aiohttp.ClientSession | None = None
         self._rest: aiohttp.ClientSession | None = None
 
@@ -84,9 +79,9 @@ class SoraClient:
         timeout = aiohttp.ClientTimeout(total=self._submit_timeout, sock_connect=10)
         try:
             async with self._creates.post(
-                f"{self._base}/videos",
+                self._route.url("/videos"),
                 # A LiteLLM proxy would send a create up to three times.
-                headers={**self._headers, "Idempotency-Key": intent_id, "x-litellm-num-retries": "0"},
+                headers={**self._route.headers, "Idempotency-Key": intent_id, "x-litellm-num-retries": "0"},
                 allow_redirects=False,
                 timeout=timeout,
                 data=body,
@@ -114,19 +109,19 @@ class SoraClient:
             self.rate_limiter.rate_limited(pause)
         else:
             self.rate_limiter.answered()
-        location = self._secrets.mask(response.headers.get("Location", ""))
-        moved = wire.redirected(response.status, location, f"{self._base}/videos")
+        location = self._secrets.mask(self._route.without_query(response.headers.get("Location", "")))
+        moved = wire.redirected(response.status, location, self._route.url("/videos"))
         if moved is not None:
             return Refused(moved, sent=True)
         if response.status not in wire.REFUSALS:
             return NoAnswer(failure)
         if response.status in (404, 405):
-            failure = Failure(failure.code, f"{self._place} has no Videos API: {failure.message}", failure.detail)
+            failure = Failure(failure.code, f"{self._route.place} has no Videos API: {failure.message}", failure.detail)
         return Refused(failure, sent=True, retry_after=pause)
 
     def _not_sent(self, error: Exception) -> Refused:
         self.rate_limiter.no_answer()
-        text = f"{self._place} can't be reached: {self.words(error)}"
+        text = f"{self._route.place} can't be reached: {self.words(error)}"
         return Refused(Failure(ErrorCode.NETWORK, text), sent=False)
 
     def _unanswered(self, error: Exception, *, timed_out: bool) -> NoAnswer:
@@ -164,7 +159,7 @@ class SoraClient:
             SoraError: it could not be looked at. A failed video is no error: some servers tell of it as HTTP 500.
         """
         path = f"/videos/{quote(remote_id, safe='')}"
-        status, headers, body = await self._request("GET", path, follow=True, anew=anew)
+        status, headers, body = await self._request(path, anew=anew)
         video = wire.parse_video(body)
         if status >= 400 and (video is None or video.phase is not wire.Phase.ENDED_BADLY):
             video = failed_inside(body, remote_id)
@@ -197,8 +192,8 @@ class SoraClient:
         return Listed(videos, last, has_more, wire.poll_hint(headers))
 
     async def _entries(self, after: str | None, *, follow: bool = True) -> tuple[list[Any], bool | None, Any]:
-        query = f"?limit={PAGE}&order=desc" + (f"&after={quote(after, safe='')}" if after else "")
-        status, headers, body = await self._request("GET", f"/videos{query}", follow=follow)
+        query = f"limit={PAGE}&order=desc" + (f"&after={quote(after, safe='')}" if after else "")
+        status, headers, body = await self._request("/videos", query, follow=follow)
         if 300 <= status < 400:
             place = self._secrets.mask(wire.short(headers.get("Location", "no place")))
             text = f"listing the videos was redirected to {place} (HTTP {status}): OPENAI_BASE_URL names another place"
@@ -240,8 +235,8 @@ class SoraClient:
             async with (
                 aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]) as session,
                 session.delete(
-                    self._base + path,
-                    headers={**self._headers, "Accept-Encoding": "identity"},
+                    self._route.url(path),
+                    headers={**self._route.headers, "Accept-Encoding": "identity"},
                     timeout=aiohttp.ClientTimeout(total=seconds),
                     allow_redirects=False,
                 ) as response,
@@ -270,22 +265,18 @@ class SoraClient:
         Raises:
             SoraError: it can't be had there.
         """
-        return self._file(f"{self._base}/videos/{quote(remote_id, safe='')}/content", self._headers, anew=anew)
+        return self._file(self._route.url(f"/videos/{quote(remote_id, safe='')}/content"), anew=anew)
 
     def content_at(self, url: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Open a file where the server said that it lies. The key goes to the server itself only."""
-        own = URL(url).origin() == URL(self._base).origin()
-        return self._file(url, self._headers if own else {})
+        return self._file(url)
 
     @asynccontextmanager
-    async def _file(
-        self, url: str, headers: dict[str, str], *, anew: bool = False
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _file(self, url: str, *, anew: bool = False) -> AsyncIterator[aiohttp.ClientResponse]:
         await self.rate_limiter.turn()
-        asked = {**headers, "Accept": "video/*, application/binary, */*"}
+        session, kinds = self._session(anew=anew), "video/*, application/binary, */*"
         try:
-            # aiohttp takes the key off when a redirect leaves the origin.
-            response = await self._session(anew=anew).get(url, headers=asked, timeout=_FILE_TIMEOUT)
+            response = await self._route.get(session, url, kinds, _FILE_TIMEOUT)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.rate_limiter.no_answer()
             raise self._no_download(error) from error
@@ -310,17 +301,17 @@ class SoraClient:
             return self._no_download(error)
         return self._error(response.status, response.headers, body, "downloading the video")
 
-    async def _request(self, method: str, path: str, *, follow: bool, anew: bool = False) -> tuple[int, Any, Any]:
-        session = self._session(anew=anew)
+    async def _request(
+        self, path: str, query: str = "", *, follow: bool = True, anew: bool = False
+    ) -> tuple[int, Any, Any]:
+        session, url = self._session(anew=anew), self._route.url(path, query)
         await self.rate_limiter.turn()
         try:
-            async with session.request(
-                method, self._base + path, headers=self._headers, timeout=_LOOK_TIMEOUT, allow_redirects=follow
-            ) as response:
+            async with await self._route.get(session, url, "*/*", _LOOK_TIMEOUT, follow=follow) as response:
                 body = self._read(await _body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.rate_limiter.no_answer()
-            raise _network(f"{method} {path} got no answer: {self.words(error)}") from error
+            raise _network(f"GET {path} got no answer: {self.words(error)}") from error
         self.clock.learn(response.headers.get("Date"))
         self.rate_limiter.key.learn(response.status)
         if response.status != 429:
@@ -333,21 +324,20 @@ class SoraClient:
         Raises:
             SoraError: there was no answer; its cause says why.
         """
-        assert self._rest is not None
+        session, url, within = (
+            self._session(),
+            self._route.url("/videos", "limit=1"),
+            aiohttp.ClientTimeout(total=seconds),
+        )
         try:
-            async with self._rest.get(
-                f"{self._base}/videos?limit=1",
-                headers={**self._headers, "Accept": "application/json"},
-                timeout=aiohttp.ClientTimeout(total=seconds),
-                allow_redirects=False,
-            ) as response:
+            async with await self._route.get(session, url, "application/json", within, follow=False) as response:
                 return response.status, response.headers, bytes(await _body_of(response))
         except TimeoutError as error:
             raise _network(f"no answer within {seconds:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise _network(self.words(error)) from error
 
-    def _session(self, *, anew: bool) -> aiohttp.ClientSession:
+    def _session(self, *, anew: bool = False) -> aiohttp.ClientSession:
         """The one for what may be repeated; `anew`: one that opens a connection for each request."""
         session = self._creates if anew else self._rest
         assert session is not None

@@ -225,7 +225,7 @@ def redirected(status: int, location: str, asked: str) -> Failure | None:
     place = short(urlunsplit((target.scheme, target.netloc.rpartition("@")[2], target.path, "", "")))
     base = place.rstrip("/").rpartition("/")[0]
     if moved or path != own_path:
-        way_out = f"set OPENAI_BASE_URL={base}"
+        way_out = f"set OPENAI_BASE_URL={base}{' with the query that it has now' if own.query else ''}"
     elif slash:
         way_out = f"OPENAI_BASE_URL={base} is right; have the server or its proxy take POST /videos without the slash"
     else:

@@ -12,7 +12,9 @@ from actors.settings import Settings, load_settings
 
 DEFAULTS = {
     "OPENAI_BASE_URL": None,
+    "SORA_AUTH": "bearer",
     "OPENAI_API_KEY": None,
+    "SORA_HEADERS": None,
     "SORA_MODEL": None,
     "SORA_SIZE": None,
     "SORA_SECONDS": None,
@@ -84,6 +86,10 @@ def test_an_empty_variable_is_an_unset_one(given, name):
     ("name", "text", "value"),
     [
         ("OPENAI_BASE_URL", "http://localhost:8000/v1/", "http://localhost:8000/v1"),
+        ("OPENAI_BASE_URL", "http://h/v1/?api-version=preview", "http://h/v1?api-version=preview"),
+        ("OPENAI_BASE_URL", "http://h/v1?", "http://h/v1"),
+        ("SORA_AUTH", "None", "none"),
+        ("SORA_AUTH", "Header: api-key", "header:api-key"),
         ("SORA_POLL_INTERVAL", "0.5", timedelta(microseconds=500)),
         ("SORA_SETTLE", "0", timedelta(0)),
         ("BATCH_TIMEOUT", "0", timedelta(0)),
@@ -115,6 +121,10 @@ def test_a_setting_is_read_from_a_file_and_the_environment_goes_first(given, tmp
         ("SORA_SECONDS", "0"),
         ("SORA_SECONDS", "ten"),
         ("SORA_REQUEST_FORMAT", "xml"),
+        ("SORA_AUTH", "basic"),
+        ("SORA_AUTH", "header:"),
+        ("SORA_AUTH", "header:a b"),
+        ("SORA_AUTH", "header:Content-Type"),
         ("SORA_POLL_INTERVAL", "0"),
         ("SORA_POLL_INTERVAL", "-1"),
         ("SORA_POLL_INTERVAL", "soon"),
@@ -337,3 +347,95 @@ def test_without_a_server_it_is_said_what_to_do(given):
         _ = given(OPENAI_API_KEY=SECRET).provider
     for words in ("OPENAI_BASE_URL is not set", "--simulate", "listed for removal on 2026-09-24"):
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "headers"),
+    [
+        ('{"X-Team": "films"}', {"X-Team": "films"}),
+        ("X-Team: films\r\n\n  x-url : http://h:1/\n", {"X-Team": "films", "x-url": "http://h:1/"}),
+        ("{}", {}),
+        ('{"X-Empty": ""}', {"X-Empty": ""}),
+    ],
+)
+def test_headers_are_an_object_or_lines(given, text, headers):
+    assert given(SORA_HEADERS=text).headers == headers
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"X-Team": "a\\nEvil: b"}', "the value of X-Team has a line break"),
+        ('{"X-Team": "a\\u0000"}', "the value of X-Team has a line break or another control character"),
+        ('{"X-Team\\n": "a"}', r"has 'X-Team\n' where a header's name belongs"),
+        ('{"X Team": "a"}', "has 'X Team' where a header's name belongs"),
+        ('{"X-Team": 1}', "the value of X-Team must be a text in quotation marks"),
+        ('{"X-Team": {"a": "b"}}', "the value of X-Team must be a text"),
+        ('{"X-Team": "a"', "must be a JSON object such as"),
+        ("X-Team films", "line 1 has no colon"),
+        ("X-Team: a\nmore", "line 2 has no colon"),
+        ("X-Team: a\nx-team: b", "x-team stands there twice"),
+        ('{"X-Team": "a", "X-Team": "b"}', "X-Team stands there twice"),
+        ("Idempotency-Key: 1", "Idempotency-Key can't be set"),
+        ("content-length: 1", "content-length can't be set"),
+        ("x-litellm-num-retries: 3", "x-litellm-num-retries can't be set"),
+    ],
+)
+def test_headers_that_can_not_be_sent_are_refused_and_not_shown(given, text, expected):
+    with pytest.raises(SettingsError) as caught:
+        given(SORA_HEADERS=f"{text}")
+    assert str(caught.value).startswith(f"SORA_HEADERS=***: {expected}")
+
+
+@pytest.mark.parametrize("variables", [
+    {"OPENAI_API_KEY": "k", "SORA_HEADERS": "authorization: x"},
+    {"OPENAI_API_KEY": "k", "SORA_AUTH": "header:api-key", "SORA_HEADERS": "API-Key: x"},
+    {"OPENAI_BASE_URL": "http://me:pw@h/v1", "SORA_HEADERS": "Authorization: x"},
+])  # fmt: skip
+def test_no_header_is_sent_twice(given, variables):
+    with pytest.raises(
+        SettingsError, match=r"SORA_HEADERS=\*\*\*: has (authorization|API-Key|Authorization), in which"
+    ):
+        given(**variables)
+
+
+def test_a_user_in_the_url_goes_with_a_key_in_a_header_of_its_own(given):
+    url = {"OPENAI_BASE_URL": "http://me:pw@h/v1", "OPENAI_API_KEY": SECRET}
+    for auth in ("header:api-key", "none"):
+        assert given(SORA_AUTH=auth, **url).api_key == SECRET
+    for auth in ("bearer", "header:AUTHORIZATION"):
+        with pytest.raises(
+            SettingsError, match=r"OPENAI_API_KEY=\*\*\*: can't be sent beside the user in OPENAI_BASE_URL"
+        ):
+            given(SORA_AUTH=auth, **url)
+
+
+def test_headers_are_shown_nowhere(given):
+    settings = given(SORA_HEADERS=f"X-Gate: Bearer {SECRET}\nCookie: session=Heron9342")
+    for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
+        assert SECRET not in shown
+        assert "Heron" not in shown
+    assert settings.secrets.mask(f"the token {SECRET} of session Heron9342") == "the token *** of session ***"
+
+
+def test_a_key_in_a_header_or_a_query_tells_keys_apart(given):
+    def provider(**variables):
+        return given(
+            **{"OPENAI_BASE_URL": "http://h/v1", "OPENAI_API_KEY": "", "SORA_HEADERS": "", **variables}
+        ).provider
+
+    alone = provider(OPENAI_API_KEY="k")
+    assert alone == "http://h/v1#8254c329a928"  # as versions before have recorded it
+    assert provider(OPENAI_API_KEY="k", SORA_HEADERS="custom-llm-provider: x\nX-Gate-Key: g") == alone
+    assert provider(OPENAI_API_KEY="k", OPENAI_BASE_URL="http://h/v1?api-version=1").endswith(alone.partition("#")[2])
+    keys = {
+        provider(),
+        alone,
+        provider(OPENAI_API_KEY="k", SORA_HEADERS="OpenAI-Organization: a"),
+        provider(OPENAI_API_KEY="k", SORA_HEADERS="OpenAI-Organization: b"),
+        provider(SORA_HEADERS="Authorization: Key a"),
+        provider(SORA_HEADERS="Authorization: Key b"),
+        provider(OPENAI_BASE_URL="http://h/v1?code=a").replace("?code=***", ""),
+        provider(OPENAI_BASE_URL="http://h/v1?code=b").replace("?code=***", ""),
+    }
+    assert len(keys) == 8

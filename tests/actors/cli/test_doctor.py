@@ -46,9 +46,11 @@ def test_no_secret_is_shown(home: Path, monkeypatch: pytest.MonkeyPatch, usable:
     monkeypatch.setenv("AMQP_URL", "amqp://u:hidden2@h")
     monkeypatch.setenv("DATABASE_URL", "postgresql://u:hidden3@h/d")
     monkeypatch.setenv("SORA_REFERENCE_HOSTS", "a.example, b.example")
+    monkeypatch.setenv("SORA_HEADERS", "X-Team: hidden4\nX-Gate: hidden5" if usable else "X-Team hidden4")
     table = settings_table(load_settings() if usable else None)
     assert "hidden" not in str(table)
     assert "amqp://u:***@h" in str(table)
+    assert ("X-Team: ***, X-Gate: ***" in str(table)) is usable
 
 
 @pytest.mark.parametrize(
@@ -187,6 +189,7 @@ def answering(tls: ssl.SSLContext | None = None, **answer: Any) -> Iterator[str]
         ("https://videos.example/api/v1/videos?limit=1", "set OPENAI_BASE_URL=https://videos.example/api/v1"),
         ("/api/v1/videos?limit=1", "set OPENAI_BASE_URL=http://{host}/api/v1"),
         ("http://{host}/v1/videos/?limit=1", "have the server, or the proxy before it, take /videos as it is"),
+        ("https://videos.example/v1/videos?code=x&limit=1", "set OPENAI_BASE_URL=https://videos.example/v1"),
         ("https://login.example/?next=/v1", "set OPENAI_BASE_URL to the server itself"),
     ],
 )

@@ -1,0 +1,124 @@
+"""What a person says of the headers of each request (`SORA_HEADERS`, `SORA_AUTH`): read, checked, told apart. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+AUTHORIZATION = "authorization"
+BEARER, NOWHERE, HEADER = "bearer", "none", "header:"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = re.compile(
+    r"accept|accept-encoding|connection|content-.*|expect|idempotency-key|keep-alive|proxy-.*|te|trailer|"
+    r"transfer-encoding|upgrade|x-litellm-num-retries"
+)
+"""What a request needs to be read and paid for once: it is ours to say."""
+_CREDENTIAL = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token")
+_ACCOUNT = re.compile(r"account|organi[sz]ation|project|subscription|tenant|workspace")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_SCHEME = re.compile(r"(?:api-?key|basic|bearer|token)\s+", re.IGNORECASE)
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_SHAPE = 'must be a JSON object such as {"X-Team": "films"}, or lines such as X-Team: films'
+
+
+def read_headers(text: str) -> dict[str, str]:
+    """The headers in a JSON object, or in lines `Name: value`.
+
+    Raises:
+        ValueError: it is neither, or a header can't be sent; the text quotes no value.
+    """
+    headers: dict[str, str] = {}
+    for name, value in _given(text):
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"has {name!r} where a header's name belongs; it {_SHAPE}")
+        if not isinstance(value, str):
+            raise ValueError(f"the value of {name} must be a text in quotation marks")  # noqa: TRY004  (pydantic's)
+        if _CONTROL.search(value):
+            raise ValueError(f"the value of {name} has a line break or another control character in it: remove it")
+        if _OURS.fullmatch(name.lower()):
+            raise ValueError(f"{name} can't be set: sora-batch sets it, or leaves it out, itself")
+        if name.lower() in map(str.lower, headers):
+            raise ValueError(f"{name} stands there twice")
+        headers[name] = value.strip()
+    return headers
+
+
+def _given(text: str) -> Iterable[tuple[str, Any]]:
+    if not text.lstrip().startswith("{"):
+        return _lines(text)
+    try:
+        pairs = json.loads(text, object_pairs_hook=list)  # a name that stands twice would be lost in a dict
+    except (ValueError, RecursionError):
+        raise ValueError(_SHAPE) from None
+    return pairs if isinstance(pairs, list) else []
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(_LINE_END.split(text), 1):
+        if not line.strip():
+            continue
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise ValueError(f"line {number} has no colon; it {_SHAPE}")
+        yield name.strip(), value.strip()
+
+
+def read_auth(text: str) -> str:
+    """`bearer`, `none` or `header:NAME`, the first two in lower case.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if text.lower() in (BEARER, NOWHERE):
+        return text.lower()
+    name = text[len(HEADER) :].strip()
+    if not text.lower().startswith(HEADER) or not _TOKEN.fullmatch(name):
+        raise ValueError("must be bearer, none, or header:NAME, for example header:api-key")
+    if _OURS.fullmatch(name.lower()):
+        raise ValueError(f"{name} can't carry the key: sora-batch sets it, or leaves it out, itself")
+    return HEADER + name
+
+
+def key_header(auth: str) -> str | None:
+    """The name of the header that carries the key; None: it is not sent."""
+    return None if auth == NOWHERE else "Authorization" if auth == BEARER else auth.removeprefix(HEADER)
+
+
+def secrets_in(text: str) -> Iterator[str]:
+    """What is secret in headers as they were written, also where they can't be read.
+
+    Each value, and of `Bearer KEY` and `name=KEY; ...` the key by itself: whoever refuses it may quote only that.
+    """
+    try:
+        values = list(read_headers(text).values())
+    except ValueError:
+        values = [line.partition(":")[2] or line for line in _LINE_END.split(text)] + _QUOTED.findall(text)
+    for value in map(str.strip, values):
+        yield value
+        yield _SCHEME.sub("", value, count=1)
+        yield from (part.partition("=")[2].strip('" ') for part in re.split("[;,]", value))
+
+
+def masked_headers(text: str, hidden: str) -> str:
+    """The headers' names with `hidden` for each value."""
+    try:
+        return ", ".join(f"{name}: {hidden}" for name in read_headers(text))
+    except ValueError:
+        return hidden
+
+
+def telling(headers: Mapping[str, str], *, keyed: bool) -> str:
+    """What tells two users of one server apart in their headers; `` where nothing does.
+
+    An account's name always does. What looks like a key does where no other key is sent (`keyed`): beside one it is a
+    gateway's, as a rule, and may be exchanged while videos are made.
+    """
+    found = sorted(
+        f"{name.lower()}: {value}"
+        for name, value in headers.items()
+        if _ACCOUNT.search(name.lower()) or (not keyed and _CREDENTIAL.search(name.lower()))
+    )
+    return "\n".join(found)
