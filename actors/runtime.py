@@ -295,8 +295,8 @@ class Runtime:
 
 
 def _for_the_simulator(settings: Settings) -> Settings:
-    """It has one store; asking it costs nothing, and nobody wants to wait for a demonstration."""
-    changes: dict[str, Any] = {"sora_listing": "whole"}
+    """It has one store, in this process; asking it costs nothing, and nobody wants to wait for a demonstration."""
+    changes: dict[str, Any] = {"sora_listing": "whole", "http_proxy": None}
     if "sora_poll_interval" not in settings.model_fields_set:
         changes["sora_poll_interval"] = _SIMULATOR_POLL
     return settings.model_copy(update=changes)

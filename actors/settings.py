@@ -10,7 +10,7 @@ import unicodedata
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import (
@@ -28,8 +28,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from actors.errors import SettingsError
 from actors.expectations import SIZE_PATTERN, expectation, span_of
 from actors.headers import AUTHORIZATION, BEARER, NOWHERE, key_header, read_auth, read_headers, secrets_in, telling
+from actors.transport import proxy_of, read_proxy, trust
 from storage.secrets import HIDDEN, Secrets, key_in, masked_url, query_secrets, read_url
 from storage.servers import server_of
+
+if TYPE_CHECKING:
+    import ssl
 
 SIMULATOR = "simulator"
 """The provider of batches whose videos the built-in simulator makes."""
@@ -121,6 +125,13 @@ class Settings(BaseSettings):
     command_max_bytes: int = Field(default=1_048_576, ge=1024)
     command_keep: Positive = timedelta(days=7)
     video_dir: str = "videos"
+    http_proxy: str | None = Field(default=None, repr=False)
+    https_proxy: str | None = Field(default=None, repr=False)
+    no_proxy: str | None = None
+    ssl_cert_file: str | None = None
+    ssl_cert_dir: str | None = None
+    requests_ca_bundle: str | None = None
+    """These six are other programs' too: looked at when a server is to be reached, and not before."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -202,9 +213,11 @@ class Settings(BaseSettings):
         home, slash, rest = path.partition("/")
         return f"sqlite:///{quote(_at_home(home))}{slash}{rest}"
 
-    @field_validator("video_dir", "sora_reference_dirs")
+    @field_validator("video_dir", "sora_reference_dirs", "ssl_cert_file", "ssl_cert_dir", "requests_ca_bundle")
     @classmethod
-    def _paths(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _paths(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if value is None:
+            return None
         return _at_home(value) if isinstance(value, str) else tuple(map(_at_home, value))
 
     @field_validator("batch_lease")
@@ -229,11 +242,44 @@ class Settings(BaseSettings):
         """All that must not be shown, and its mask."""
         amqp = self.amqp_url.get_secret_value() if self.amqp_url else ""
         headers = self.sora_headers.get_secret_value() if self.sora_headers else ""
-        return Secrets(
-            [self.api_key or "", *secrets_in(headers)], [self.openai_base_url or "", self.database_url, amqp]
-        )
+        urls = [self.openai_base_url, self.database_url, amqp, self.http_proxy, self.https_proxy]
+        return Secrets([self.api_key or "", *secrets_in(headers)], filter(None, urls))
 
-    @field_serializer("openai_base_url", "database_url")
+    def proxy_for(self, url: str) -> str | None:
+        """The proxy that a request to this URL goes through; None: through none.
+
+        Raises:
+            SettingsError: one of the proxies can't be used.
+        """
+        return proxy_of(url, self._proxies, self.no_proxy)
+
+    @cached_property
+    def _proxies(self) -> dict[str, str | None]:
+        proxies: dict[str, str | None] = {}
+        for scheme, given in (("http", self.http_proxy), ("https", self.https_proxy)):
+            try:
+                proxies[scheme] = None if given is None else read_proxy(given)
+            except ValueError as error:
+                raise SettingsError(f"{scheme.upper()}_PROXY={masked_url(str(given))}: {error}") from None
+        return proxies
+
+    @property
+    def trust(self) -> ssl.SSLContext | None:
+        """The certificates that a server's is verified with; None: the system's.
+
+        Raises:
+            SettingsError: a file of them can't be used.
+        """
+        if not (self.ssl_cert_file or self.ssl_cert_dir or self.requests_ca_bundle):
+            return None
+        try:
+            return trust(self.ssl_cert_file, self.ssl_cert_dir, self.requests_ca_bundle)
+        except OSError as error:
+            named = {"SSL_CERT_FILE": self.ssl_cert_file, "REQUESTS_CA_BUNDLE": self.requests_ca_bundle}
+            given = " and ".join(f"{name}={path!r}" for name, path in named.items() if path)
+            raise SettingsError(f"{given}: no certificates can be read from it: {error.strerror or error}") from None
+
+    @field_serializer("openai_base_url", "database_url", "http_proxy", "https_proxy")
     def _masked(self, value: str | None) -> str | None:
         return masked_url(value) if value else value
 
@@ -277,8 +323,10 @@ def _has_user(info: ValidationInfo) -> bool:
 
 
 SECRET = frozenset({"OPENAI_API_KEY", "SORA_HEADERS"})
-URLS = frozenset({"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL"})
+URLS = frozenset({"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL", "HTTP_PROXY", "HTTPS_PROXY"})
 """The settings that are shown masked, and those that are shown without what is secret in them."""
+GENERAL = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"})
+"""The settings that other programs have too: what is called almost like one of them may be theirs."""
 
 
 def load_settings(**changes: Any) -> Settings:

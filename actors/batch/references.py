@@ -136,7 +136,10 @@ def _fetch(url: str, settings: Settings) -> ReferenceRecord:
     host = parts.netloc.rpartition("@")[2].lower().removesuffix(":443")
     if host not in {allowed.lower() for allowed in settings.sora_reference_hosts}:
         raise ValueError(f"the host {host!r} is not in SORA_REFERENCE_HOSTS")
-    with urllib.request.build_opener(_NoRedirect).open(url, timeout=_FETCH_SECONDS) as answer:
+    proxy = settings.proxy_for(url)
+    handlers = (_NoRedirect, urllib.request.ProxyHandler({"https": proxy} if proxy else {}))
+    trusting = urllib.request.HTTPSHandler(context=settings.trust)
+    with urllib.request.build_opener(*handlers, trusting).open(url, timeout=_FETCH_SECONDS) as answer:
         content = _taken_in(answer)
         return _record(Path(parts.path).name or "reference", content, answer.headers.get_content_type())
 

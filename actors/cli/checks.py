@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-from actors.errors import SoraError
+from actors.errors import SettingsError, SoraError
 from actors.settings import Settings
 from storage.database import Database, DatabaseError
 from storage.secrets import masked_url, without_user
@@ -127,8 +127,11 @@ def server(settings: Settings) -> Check:
     place = masked_url(base)
     try:
         status, headers, body = _asked(settings, base)
+    except SettingsError as error:
+        return Check("server", ok=False, message=str(error))
     except SoraError as error:
-        return Check("server", ok=False, message=f"{place} {_no_answer(error)}")
+        way_out = ": start it, or mend OPENAI_BASE_URL" if "unreachable" in str(error) else ""
+        return Check("server", ok=False, message=f"{place} {error}{way_out}")
     if "Location" in headers:
         asked = without_user(base).partition("?")[0]
         headers = {**headers, "Location": urljoin(f"{asked}{_LISTING}", headers["Location"])}
@@ -153,16 +156,6 @@ def _asked(settings: Settings, base_url: str) -> tuple[int, Mapping[str, str], b
         return io.submit(look()).result()
     finally:
         io.close()
-
-
-def _no_answer(error: SoraError) -> str:
-    import aiohttp
-
-    if isinstance(error.__cause__, aiohttp.ClientConnectorCertificateError):
-        wrong = error.__cause__.certificate_error
-        why = getattr(wrong, "verify_message", "") or wrong
-        return f"has a certificate that can't be verified ({why}): set SSL_CERT_FILE to the file of its CA"
-    return f"is unreachable ({error}): start it, or mend OPENAI_BASE_URL"
 
 
 def verdict(status: int, headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:  # noqa: PLR0911  (one a kind of answer)

@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from actors.headers import masked_headers, secrets_in
-from actors.settings import SECRET, URLS, Settings
+from actors.settings import GENERAL, SECRET, URLS, Settings
 from storage.secrets import HIDDEN, Secrets, masked_url
 
 _ENV = Path(".env")
@@ -51,10 +51,10 @@ def known_secrets(settings: Settings | None) -> Secrets:
 
 def misspelt() -> Iterator[str]:
     """A sentence for each name that is almost one of ours: in `.env`, and in the environment if it begins like ours."""
-    known = [field.upper() for field in Settings.model_fields]
+    known = [name for field in Settings.model_fields if (name := field.upper()) not in GENERAL]
     ours = tuple({f"{name.partition('_')[0]}_" for name in known})
     given = {name.upper() for name in os.environ if name.upper().startswith(ours)}
-    for name in sorted(given.union(map(str.upper, _file())).difference(known)):
+    for name in sorted(given.union(map(str.upper, _file())).difference(known, GENERAL)):
         nearest = min(known, key=lambda each: _edits(name, each))
         if _edits(name, nearest) <= _MOST_EDITS:
             yield f"{name} is unknown; did you mean {nearest}?"

@@ -85,6 +85,7 @@ class SoraClient:
                 allow_redirects=False,
                 timeout=timeout,
                 data=body,
+                **self._route.way,
             ) as response:
                 return self._judge(response, self._read(await _body_of(response)))
         except Exception as error:  # noqa: BLE001  (whatever it was, only the body tells whether it left)
@@ -121,8 +122,10 @@ class SoraClient:
 
     def _not_sent(self, error: Exception) -> Refused:
         self.rate_limiter.no_answer()
-        text = f"{self._route.place} can't be reached: {self.words(error)}"
-        return Refused(Failure(ErrorCode.NETWORK, text), sent=False)
+        obstacle = self._route.obstacle(error)
+        why = f"can't be reached: {self.words(error)}" if obstacle is None else self._secrets.mask(obstacle.why)
+        failure = Failure(ErrorCode.NETWORK, f"{self._route.place} {wire.short(why)}")
+        return Refused(failure, sent=False, passes=obstacle is None or obstacle.passes)
 
     def _unanswered(self, error: Exception, *, timed_out: bool) -> NoAnswer:
         self.rate_limiter.no_answer()
@@ -239,6 +242,7 @@ class SoraClient:
                     headers={**self._route.headers, "Accept-Encoding": "identity"},
                     timeout=aiohttp.ClientTimeout(total=seconds),
                     allow_redirects=False,
+                    **self._route.way,
                 ) as response,
             ):
                 body = self._read(await _body_of(response))
@@ -322,7 +326,7 @@ class SoraClient:
         """`(status, headers, body)` of the listing's first entry, as a create would meet the server: following nothing.
 
         Raises:
-            SoraError: there was no answer; its cause says why.
+            SoraError: there was no answer; a sentence of which the server is the subject says why.
         """
         session, url, within = (
             self._session(),
@@ -333,9 +337,11 @@ class SoraClient:
             async with await self._route.get(session, url, "application/json", within, follow=False) as response:
                 return response.status, response.headers, bytes(await _body_of(response))
         except TimeoutError as error:
-            raise _network(f"no answer within {seconds:g} s") from error
+            raise _network(f"is unreachable (no answer within {seconds:g} s)") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _network(self.words(error)) from error
+            obstacle = self._route.obstacle(error)
+            why = f"is unreachable ({self.words(error)})" if obstacle is None else self._secrets.mask(obstacle.why)
+            raise _network(why) from error
 
     def _session(self, *, anew: bool = False) -> aiohttp.ClientSession:
         """The one for what may be repeated; `anew`: one that opens a connection for each request."""
@@ -345,7 +351,8 @@ class SoraClient:
 
     def words(self, error: BaseException) -> str:
         """What an error says. It may quote what the server sent, and that the key."""
-        text = str(error).strip() or type(error).__name__
+        obstacle = self._route.obstacle(error)
+        text = f"{obstacle.host} {obstacle.why}" if obstacle else str(error).strip() or type(error).__name__
         return wire.short(self._secrets.mask(text))
 
     def _read(self, text: bytes | bytearray) -> Any:

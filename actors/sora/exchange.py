@@ -62,6 +62,8 @@ class Refused:
     failure: Failure
     sent: bool
     retry_after: float | None = None
+    passes: bool = True
+    """Whether it may go otherwise the next time, with nothing changed: else it is not tried again."""
 
 
 @dataclass(frozen=True, slots=True)

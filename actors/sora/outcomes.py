@@ -34,6 +34,8 @@ class NotPaid:
 
     state: SubmissionState
     failure: Failure
+    passes: bool = True
+    """Whether what was not sent may be sent the next time, with nothing changed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,31 @@ A redirect is followed here and not by aiohttp, so that each step is given what 
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import aiohttp
 from yarl import URL
 
+from actors.errors import SettingsError
 from actors.headers import BEARER, key_header
 from actors.settings import Settings
-from storage.secrets import basic_auth, masked_url, without_user
+from actors.transport import wrong_with
+from storage.secrets import basic_auth, masked_url, place_of, without_user
 
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
 _SCHEMES = frozenset({"http", "https"})
+
+
+class Obstacle(NamedTuple):
+    """What a request did not get past."""
+
+    host: str
+    """Which host was to be reached."""
+    why: str
+    """A sentence of which the host is the subject, with the way out."""
+    passes: bool
+    """Whether it may pass by itself."""
 
 
 class Route:
@@ -27,6 +42,9 @@ class Route:
         """The server, for a person."""
         self.headers = _own_headers(settings, base_url)
         """What each request to the server says, and none to anybody else."""
+        self._settings = settings
+        self.way = self._way(self._base)
+        """How aiohttp gets there: the proxy, and what the server's certificate is verified with."""
 
     def url(self, path: str, query: str = "") -> str:
         """The address of one of the server's routes, with the query that each request to it has."""
@@ -57,13 +75,52 @@ class Route:
             if own and at.user is not None:
                 at = at.with_user(None)  # it would be sent beside our own
             headers = {**self.headers, "Accept": accept} if own else {"Accept": accept}
-            response = await session.get(at, headers=headers, timeout=timeout, allow_redirects=False)
+            way = self.way if own else self._way_elsewhere(str(at))
+            response = await session.get(at, headers=headers, timeout=timeout, allow_redirects=False, **way)
             location = response.headers.get("Location")
             if not follow or location is None or response.status not in _REDIRECTED:
                 return response
             response.release()
             at = _read(location, at)
         raise aiohttp.TooManyRedirects(response.request_info, (response,))
+
+    def _way(self, url: str) -> dict[str, Any]:
+        proxy = self._settings.proxy_for(url)
+        way: dict[str, Any] = {} if proxy is None else {"proxy": proxy}
+        if any(each.startswith("https:") for each in (url, proxy or "")) and (context := self._settings.trust):
+            way["ssl"] = context
+        return way
+
+    def _way_elsewhere(self, url: str) -> dict[str, Any]:
+        try:
+            return self._way(url)
+        except SettingsError as error:  # of certificates that the server itself had no need of
+            raise aiohttp.ClientError(str(error)) from error
+
+    def obstacle(self, error: BaseException) -> Obstacle | None:
+        """The certificate or the proxy that a request did not get past; None: it was something else."""
+        match error:
+            case aiohttp.ClientConnectorCertificateError():
+                why, way_out = wrong_with(error.certificate_error)
+                text = f"has a certificate that can't be verified ({why}): {way_out}"
+                return Obstacle(error.host, text, passes=False)
+            case aiohttp.ClientHttpProxyError():  # only where it was asked for a tunnel, and so of https
+                text = f"can't be reached: the proxy {place_of(str(error.request_info.real_url))} {_refusal(error)}"
+                return Obstacle("the server", text, passes=error.status >= 500 or error.status == 429)
+            case aiohttp.ClientProxyConnectionError():
+                proxy = f"{error.host}:{error.port}"
+                text = f"can't be reached: there is no connection to the proxy {proxy} ({error.strerror})"
+                return Obstacle("the server", text, passes=True)
+            case _:
+                return None
+
+
+def _refusal(error: aiohttp.ClientHttpProxyError) -> str:
+    """What a proxy that was asked for a tunnel said."""
+    if error.status == 407:
+        return "wants a user and a password (HTTP 407): set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
+    said = f"HTTP {error.status} {error.message}".rstrip()
+    return f"(HTTPS_PROXY) refused a connection to it ({said}): NO_PROXY names the hosts that need no proxy"
 
 
 def _own_headers(settings: Settings, base_url: str) -> dict[str, str]:

@@ -112,10 +112,10 @@ class Submitter:
         match result:
             case Accepted(video, remote_id, told):
                 return await self._bind(intent, remote_id, video, told)
-            case Refused(failure, sent):
+            case Refused(failure, sent, passes=passes):
                 state = SubmissionState.REFUSED if sent else SubmissionState.NOT_SENT
                 await self._settle(intent.id, state, failure)
-                return NotPaid(state, failure)
+                return NotPaid(state, failure, passes)
             case NoAnswer(failure, timed_out):
                 unanswered = self._storage.submissions.unanswered
                 met = failure.message

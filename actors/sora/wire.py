@@ -202,6 +202,8 @@ def http_failure(status: int, body: Any, what: str) -> Failure:
     elif name is ErrorCode.RATE_LIMITED and ("insufficient_quota" in words or "exceeded your current quota" in words):
         name = ErrorCode.QUOTA_EXCEEDED
     text = f"{what} was answered with HTTP {status}" + (f": {message}" if message else "")
+    if status == 407:
+        text += "; the proxy wants a user and a password: set HTTP_PROXY=http://USER:PASSWORD@HOST:PORT"
     return Failure(name, text, {"status": status, "code": code, "message": message})
 
 

@@ -136,7 +136,8 @@ class VideoTask:
 
     def _not_paid(self, outcome: NotPaid) -> Failed | Withdrawn:
         failure, client = outcome.failure, self._tools.client
-        if outcome.state is SubmissionState.REFUSED and failure.code is not ErrorCode.RATE_LIMITED:
+        refused = outcome.state is SubmissionState.REFUSED and failure.code is not ErrorCode.RATE_LIMITED
+        if refused or not outcome.passes:
             return self._failed(failure, outcome.state)
         if failure.code is ErrorCode.NETWORK and outcome.state is SubmissionState.NOT_SENT:
             seconds = client.rate_limiter.unreachable()

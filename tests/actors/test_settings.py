@@ -44,6 +44,12 @@ DEFAULTS = {
     "COMMAND_MAX_BYTES": 1_048_576,
     "COMMAND_KEEP": timedelta(days=7),
     "VIDEO_DIR": "videos",
+    "HTTP_PROXY": None,
+    "HTTPS_PROXY": None,
+    "NO_PROXY": None,
+    "SSL_CERT_FILE": None,
+    "SSL_CERT_DIR": None,
+    "REQUESTS_CA_BUNDLE": None,
     "LOG_LEVEL": "info",
     "LOG_FORMAT": "text",
 }
@@ -439,3 +445,52 @@ def test_a_key_in_a_header_or_a_query_tells_keys_apart(given):
         provider(OPENAI_BASE_URL="http://h/v1?code=b").replace("?code=***", ""),
     }
     assert len(keys) == 8
+
+
+def test_proxies_are_read_from_a_file_and_by_either_case(given, tmp_path):
+    (tmp_path / ".env").write_text(
+        "HTTPS_PROXY=proxy.example:3128\nhttp_proxy=http://other:1\nNO_PROXY=.example.org,10.0.0.0/8\n"
+    )
+    settings = given(https_proxy="http://mine:1")
+    assert settings.proxy_for("https://videos.example/v1") == "http://mine:1"
+    assert settings.proxy_for("http://videos.example/v1") == "http://other:1"
+    assert load_settings(https_proxy=None).proxy_for("https://videos.example") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "no_proxy", "bypassed"),
+    [
+        ("http://videos.example.org", "example.org", True),
+        ("http://videos.example.org", ".example.org", True),
+        ("http://videos.example.org", "*.example.org", True),
+        ("http://videos.example.org", "EXAMPLE.org:80", True),
+        ("http://videos.example.org:81", "example.org:80", False),
+        ("http://notexample.org", "example.org", False),
+        ("http://videos.example.org", "videos", False),
+        ("http://videos.example.org", " , ", False),
+        ("http://videos.example.org", "a,*", True),
+        ("http://10.1.2.3:8000", "10.0.0.0/8", True),
+        ("http://11.1.2.3:8000", "10.0.0.0/8", False),
+        ("http://[::1]:8000", "[::1]", True),
+        ("http://[::1]:8000", "::1", True),
+        ("http://[::1]:8000", "127.0.0.1", False),
+    ],
+)
+def test_no_proxy_names_hosts_domains_and_networks(given, url, no_proxy, bypassed):
+    settings = given(HTTP_PROXY="http://proxy:1", NO_PROXY=no_proxy)
+    assert settings.proxy_for(url) == (None if bypassed else "http://proxy:1")
+
+
+def test_the_password_of_a_proxy_is_not_shown(given):
+    settings = given(HTTPS_PROXY=f"http://me:{SECRET}@proxy:1", HTTP_PROXY=f"me:{SECRET}@proxy:1")
+    for shown in (repr(settings), str(settings.model_dump()), settings.model_dump_json()):
+        assert SECRET not in shown
+    assert settings.secrets.mask(f"to {SECRET}") == "to ***"
+
+
+def test_a_proxy_that_can_not_be_used_disturbs_nobody_who_needs_none(given):
+    settings = given(HTTPS_PROXY=f"socks5://me:{SECRET}@proxy:1")
+    with pytest.raises(
+        SettingsError, match=r"HTTPS_PROXY=socks5://me:\*\*\*@proxy:1: must be the URL of an HTTP proxy"
+    ):
+        settings.proxy_for("https://videos.example/v1")

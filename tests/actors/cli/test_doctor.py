@@ -306,7 +306,8 @@ def test_a_name_that_is_nothing_like_ours_is_nobodys_business(
     call: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / ".env").write_text("SORA_MODEL_OF_THE_YEAR=x\nPATH_TO_IT=x\nORA_MODEL=x\n")
-    for name in ("APP_URL", "ORA_SIZE", "SORA_REFERENCE", "sora_size"):
+    (home / ".env").write_text((home / ".env").read_text() + "FTP_PROXY=x\nNO_PROXI=x\n")
+    for name in ("APP_URL", "HTTP_PROX", "NO_COLOR", "SSL_CERTFILE", "ORA_SIZE", "SORA_REFERENCE", "sora_size"):
         monkeypatch.setenv(name, "1280x720")
     assert call("list").stderr == "sora-batch: ORA_MODEL is unknown; did you mean SORA_MODEL?\n"
 

@@ -33,6 +33,8 @@ WHERE: dict[str, tuple[str, str]] = {
     "a token in a header": ("SORA_HEADERS", "Authorization: Bearer {secret}"),
     "a header in JSON": ("SORA_HEADERS", '{{"X-Gate": "{encoded}"}}'),
     "headers that are none": ("SORA_HEADERS", "{secret}"),
+    "a password of the proxy": ("HTTP_PROXY", "http://me:{secret}@{host}"),
+    "a password of a proxy for TLS": ("HTTPS_PROXY", "me:{encoded}@{host}"),
     "a server that is none": ("OPENAI_BASE_URL", "me:{secret}@{host}/v1"),
     "a password of the database": ("DATABASE_URL", "postgresql://me:{secret}@{nobody}/db"),
     "an encoded password of the database": ("DATABASE_URL", "postgresql://me:{encoded}@{nobody}/db"),
@@ -109,8 +111,8 @@ def test_no_command_shows_a_secret(
     call: Callable[..., Any], home: Path, quoting: str, nobody: str, where: str, middle: str, command: list[str]
 ) -> None:
     name, value = WHERE[where]
-    # What stands before an unescaped colon is a user's name, and shown.
-    secret = f"Kestrel5{middle.replace(':', '') if where.startswith('a token') else middle}Heron9"
+    # What stands before an unescaped colon is a user's or a header's name, and shown.
+    secret = f"Kestrel5{middle.replace(':', '') if where.startswith(('a token', 'headers')) else middle}Heron9"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOG_LEVEL", "debug")
         patch.setenv("OPENAI_BASE_URL", f"http://{quoting}/v1")

@@ -1,61 +1,20 @@
 """What a server is sent, and what nobody else is: headers, the key, the query of its address, across redirects."""
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from actors.errors import SoraError
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.exchange import Accepted, Refused, VideoSpec
 from actors.sora.rate_limiter import RateLimiter
+from tests.servers.http_recorder import VIDEO, Recorder, answer, listening
 
 SPEC = VideoSpec("a lake", None, None, None)
-VIDEO = b'{"id": "v1", "status": "completed"}'
 LISTING = b'{"data": [], "has_more": false}'
-
-
-def answer(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "Connection: close", "", ""]).encode() + body
-
-
-@dataclass
-class Recorder:
-    """Keeps each request's head, and answers by its first line."""
-
-    answers: list[tuple[str, bytes]] = field(default_factory=list)
-    heads: list[str] = field(default_factory=list)
-
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        self.heads.append(head)
-        if length := re.search(r"content-length: (\d+)", head, re.IGNORECASE):
-            await reader.readexactly(int(length[1]))
-        line = head.partition("\r\n")[0]
-        writer.write(next((data for pattern, data in self.answers if re.search(pattern, line)), answer(VIDEO)))
-        await writer.drain()
-        writer.close()
-
-    @property
-    def lines(self) -> list[str]:
-        return [head.partition(" HTTP/")[0] for head in self.heads]
-
-    def values(self, name: str) -> list[str | None]:
-        """Of each request, what a header says; more than one of a name are an error."""
-        found = [re.findall(rf"^{name}: (.*?)\r$", head, re.IGNORECASE | re.MULTILINE) for head in self.heads]
-        assert all(len(each) <= 1 for each in found), found
-        return [each[0] if each else None for each in found]
-
-
-@asynccontextmanager
-async def listening(recorder: Recorder) -> AsyncIterator[str]:
-    async with asyncio.timeout(30), await asyncio.start_server(recorder.take, "127.0.0.1", 0) as server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def ask_everything(client: SoraClient) -> None:
@@ -193,8 +152,6 @@ def test_a_redirect_within_the_origin_keeps_key_and_headers() -> None:
 
 @pytest.mark.parametrize("location", ["ftp://host/film", "http://", "http://[", "/v1/videos/v1/content"])
 def test_a_redirect_that_leads_nowhere_ends(location: str) -> None:
-    from actors.errors import SoraError
-
     server = Recorder([("content", answer(b"", "302 Found", Location=location))])
     with pytest.raises(SoraError, match="downloading the video failed: "):
         run(lambda client, _: fetch(client), server)

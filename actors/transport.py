@@ -1,0 +1,101 @@
+"""Proxies and certificates: what lies between this machine and a server, as other programs' variables say it. Pure."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import ssl
+
+_PORTS = {"http": 80, "https": 443}
+_EXPIRED, _HOSTNAME, _IP_ADDRESS = 10, 62, 64
+"""OpenSSL's numbers for what is wrong with a certificate."""
+
+
+def read_proxy(text: str) -> str:
+    """The URL of a proxy; as elsewhere, its `http://` may be left out.
+
+    Raises:
+        ValueError: it is none that can be used.
+    """
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in _PORTS and parts.hostname and parts.port != 0:
+            return url
+    except ValueError:
+        pass
+    raise ValueError("must be the URL of an HTTP proxy, such as http://proxy.example:3128 (SOCKS is not supported)")
+
+
+def is_bypassed(url: str, no_proxy: str) -> bool:
+    """Whether `NO_PROXY` names a URL's host: itself, a domain that it is in, its network, `*`; perhaps with a port."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = None
+    for entry in map(str.strip, no_proxy.lower().split(",")):
+        name = entry.removesuffix(f":{port}").removeprefix("*").lstrip(".")
+        if entry == "*" or (name and (host == name or host.endswith(f".{name}"))):
+            return True
+        if address is not None and _is_in(address, name):
+            return True
+    return False
+
+
+def _is_in(address: ipaddress.IPv4Address | ipaddress.IPv6Address, network: str) -> bool:
+    try:
+        return address in ipaddress.ip_network(network.strip("[]"), strict=False)
+    except ValueError:
+        return False
+
+
+@functools.lru_cache(maxsize=8)  # reading all the certificates of a system takes a while
+def trust(file: str | None, folder: str | None, bundle: str | None) -> ssl.SSLContext:
+    """What servers are verified with.
+
+    Args:
+        file: `SSL_CERT_FILE`, in the place of the system's file.
+        folder: `SSL_CERT_DIR`, in the place of the system's folder.
+        bundle: `REQUESTS_CA_BUNDLE`, a file or a folder, beside these.
+
+    Raises:
+        OSError: a file can't be read, or holds no certificates. A folder that is not there holds none, as for OpenSSL.
+    """
+    import ssl  # only those that reach a server have a need of it
+
+    usual = ssl.get_default_verify_paths()
+    file = file or _there(usual.openssl_cafile)
+    context = ssl.create_default_context(cafile=file, capath=_there(folder or usual.openssl_capath))
+    if bundle is not None and bundle != file:
+        if Path(bundle).is_dir():
+            context.load_verify_locations(capath=bundle)
+        else:
+            context.load_verify_locations(cafile=bundle)
+    return context
+
+
+def _there(path: str) -> str | None:
+    return path if Path(path).exists() else None
+
+
+def wrong_with(error: Exception) -> tuple[str, str]:
+    """Why a certificate can't be verified, and the way out."""
+    why = str(getattr(error, "verify_message", "") or error)
+    code = getattr(error, "verify_code", None)
+    if code in (_HOSTNAME, _IP_ADDRESS):
+        return why, "set OPENAI_BASE_URL to the host that it was made for"
+    return why, "have it renewed" if code == _EXPIRED else "set SSL_CERT_FILE to the file of its CA"
+
+
+def proxy_of(url: str, proxies: Mapping[str, str | None], no_proxy: str | None) -> str | None:
+    """Which proxy a request goes through; None: through none."""
+    proxy = proxies.get(urlsplit(url).scheme)
+    return None if proxy is None or (no_proxy and is_bypassed(url, no_proxy)) else proxy
