@@ -149,7 +149,7 @@ def _asked(settings: Settings, base_url: str) -> tuple[int, Mapping[str, str], b
 
     async def look() -> tuple[int, Mapping[str, str], bytes]:
         async with SoraClient(settings, base_url, RateLimiter()) as client:
-            return await client.look(_TIMEOUT)
+            return await client.look(_TIMEOUT, query="limit=1")
 
     io = IOLoop("sora-doctor")
     try:

@@ -6,7 +6,6 @@ from an exception's class, whether it has left.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
@@ -19,13 +18,12 @@ from actors.settings import Settings
 from actors.sora import wire
 from actors.sora.exchange import Accepted, Listed, NoAnswer, Page, Refused, SendForbidden, ServerClock, VideoSpec
 from actors.sora.rate_limiter import RateLimiter
-from actors.sora.route import Route
-from actors.sora.upload import Upload, data_url, form_of
+from actors.sora.route import Route, body_of
+from actors.sora.servers import Recogniser, Server, why_not_sent
+from actors.sora.upload import Upload, form_of, json_of
 from actors.sora.wire import RemoteVideo, failed_inside
 
 PAGE = 100
-_LARGEST_ANSWER = 64 * 1024 * 1024
-"""Bytes of JSON: some servers put a whole film into it."""
 _LOOK_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)
 _FILE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
@@ -43,6 +41,7 @@ class SoraClient:
         self.rate_limiter = rate_limiter
         self.clock = ServerClock()
         self._secrets = settings.secrets
+        self.recogniser = Recogniser(self.look)
         self._creates: aiohttp.ClientSession | None = None
         self._rest: aiohttp.ClientSession | None = None
 
@@ -75,7 +74,10 @@ class SoraClient:
             guard: called directly before the first byte leaves; raises `SendForbidden` to stop it.
         """
         assert self._creates is not None
-        body = await self._body(spec, guard)
+        server = await self.recogniser.server_for(spec, self._settings.sora_request_format)
+        if server is not None and (why := why_not_sent(server, spec)) is not None:
+            return Refused(Failure(ErrorCode.INVALID_REQUEST, why), sent=False, passes=False)
+        body = await self._body(spec, server, guard)
         timeout = aiohttp.ClientTimeout(total=self._submit_timeout, sock_connect=10)
         try:
             async with self._creates.post(
@@ -87,7 +89,7 @@ class SoraClient:
                 data=body,
                 **self._route.way,
             ) as response:
-                return self._judge(response, self._read(await _body_of(response)))
+                return self._judge(response, self._read(await body_of(response)))
         except Exception as error:  # noqa: BLE001  (whatever it was, only the body tells whether it left)
             if body.sent:
                 return self._unanswered(error, timed_out=isinstance(error, TimeoutError) or body.overdue)
@@ -134,19 +136,11 @@ class SoraClient:
             words = f"it took longer than {self._submit_timeout:g} s (SORA_SUBMIT_TIMEOUT)"
         return NoAnswer(Failure(ErrorCode.NETWORK, f"no answer: {words}"), timed_out)
 
-    async def _body(self, spec: VideoSpec, guard: Callable[[], None]) -> Upload:
+    async def _body(self, spec: VideoSpec, server: Server | None, guard: Callable[[], None]) -> Upload:
         if self._settings.sora_request_format == "multipart":
             form = form_of(spec)
             return Upload(await form.as_bytes(), form.content_type, guard, self._submit_timeout)
-        # The JSON-only server takes the seconds as a number, and so do the others that take JSON.
-        body = spec.fields()
-        for name, file in spec.files.items():
-            body[name] = {"file_id": file} if isinstance(file, str) else data_url(file)
-        if spec.reference is not None:
-            body["input_reference"] = {"image_url": data_url(spec.reference)}
-        elif spec.file_id is not None:
-            body["input_reference"] = {"file_id": spec.file_id}
-        return Upload(json.dumps(body).encode(), "application/json", guard, self._submit_timeout)
+        return Upload(json_of(spec, server), "application/json", guard, self._submit_timeout)
 
     async def retrieve(self, remote_id: str, *, anew: bool = False) -> tuple[RemoteVideo, float | None]:
         """Look at a video.
@@ -245,7 +239,7 @@ class SoraClient:
                     **self._route.way,
                 ) as response,
             ):
-                body = self._read(await _body_of(response))
+                body = self._read(await body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.rate_limiter.no_answer()
             if not sent:
@@ -312,7 +306,7 @@ class SoraClient:
         await self.rate_limiter.turn()
         try:
             async with await self._route.get(session, url, "*/*", _LOOK_TIMEOUT, follow=follow) as response:
-                body = self._read(await _body_of(response))
+                body = self._read(await body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.rate_limiter.no_answer()
             raise _network(f"GET {path} got no answer: {self.words(error)}") from error
@@ -322,20 +316,18 @@ class SoraClient:
             self.rate_limiter.answered()
         return response.status, response.headers, body
 
-    async def look(self, seconds: float) -> tuple[int, Mapping[str, str], bytes]:
-        """`(status, headers, body)` of the listing's first entry, as a create would meet the server: following nothing.
+    async def look(
+        self, seconds: float, path: str = "/videos", query: str = ""
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """`(status, headers, body)` of a route, as a create would meet the server: following nothing.
 
         Raises:
             SoraError: there was no answer; a sentence of which the server is the subject says why.
         """
-        session, url, within = (
-            self._session(),
-            self._route.url("/videos", "limit=1"),
-            aiohttp.ClientTimeout(total=seconds),
-        )
+        session, url, within = self._session(), self._route.url(path, query), aiohttp.ClientTimeout(total=seconds)
         try:
             async with await self._route.get(session, url, "application/json", within, follow=False) as response:
-                return response.status, response.headers, bytes(await _body_of(response))
+                return response.status, response.headers, bytes(await body_of(response))
         except TimeoutError as error:
             raise _network(f"is unreachable (no answer within {seconds:g} s)") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -366,20 +358,6 @@ class SoraClient:
         if failure.code is ErrorCode.RATE_LIMITED:
             self.rate_limiter.rate_limited(pause)
         return SoraError(failure, status=status, retry_after=pause)
-
-
-async def _body_of(response: aiohttp.ClientResponse) -> bytearray:
-    """The body of an answer.
-
-    Raises:
-        aiohttp.ClientPayloadError: it is larger than any answer has a need of.
-    """
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > _LARGEST_ANSWER:
-            raise aiohttp.ClientPayloadError(f"it has more than {_LARGEST_ANSWER} bytes")
-    return body
 
 
 def _network(text: str) -> SoraError:

@@ -1,4 +1,4 @@
-"""The route to a server: its addresses, and what is sent to it and to nobody else.
+"""The route to a server and back: its addresses, and what is sent to it and to nobody else.
 
 A redirect is followed here and not by aiohttp, so that each step is given what belongs to it.
 """
@@ -18,7 +18,23 @@ from storage.secrets import basic_auth, masked_url, place_of, without_user
 
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
+_LARGEST_ANSWER = 64 * 1024 * 1024
+"""Bytes of JSON: some servers put a whole film into it."""
 _SCHEMES = frozenset({"http", "https"})
+
+
+async def body_of(response: aiohttp.ClientResponse) -> bytearray:
+    """The body of an answer.
+
+    Raises:
+        aiohttp.ClientPayloadError: it is larger than any answer has a need of.
+    """
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > _LARGEST_ANSWER:
+            raise aiohttp.ClientPayloadError(f"it has more than {_LARGEST_ANSWER} bytes")
+    return body
 
 
 class Obstacle(NamedTuple):

@@ -21,6 +21,7 @@ from typing import Any
 import aiohttp
 
 from actors.sora.exchange import VideoSpec
+from actors.sora.servers import Server
 from storage.records import ReferenceRecord
 from storage.timing import boottime
 
@@ -119,6 +120,19 @@ def form_of(spec: VideoSpec) -> aiohttp.MultipartWriter:
             part = writer.append(io.BytesIO(file.data), {"Content-Type": file.content_type})
             part.set_content_disposition("form-data", quote_fields=False, name=name, filename=file.name)
     return writer
+
+
+def json_of(spec: VideoSpec, server: Server | None) -> bytes:
+    """The same as JSON. The seconds are a number there, and pictures are texts: so every server has it but OpenAI's."""
+    body = spec.fields()
+    for name, file in spec.all_files().items():
+        if isinstance(file, str):
+            body[name] = {"file_id": file}
+        elif name == "input_reference" and server is Server.OPENAI:
+            body[name] = {"image_url": data_url(file)}
+        else:
+            body[name] = data_url(file)
+    return json.dumps(body).encode()
 
 
 def _as_text(value: Any) -> str:

@@ -111,3 +111,31 @@ def test_the_built_in_simulator_is_reached_without_a_proxy(options: Callable[...
     with BatchService(settings, simulate=True) as service:
         batch = service.create_batch(videos("a cat"))
         assert service.process_batch(batch.id).result(PATIENCE).status == "completed"
+
+
+def test_the_simulator_takes_a_picture_in_json(options: Callable[..., dict[str, Any]]) -> None:
+    pytest.importorskip("av")
+    settings = settings_from(options(sora_request_format="json", openai_base_url=None))
+    with BatchService(settings, simulate=True) as service:
+        picture = "data:image/png;base64,iVBORw0KGgo="
+        batch = service.create_batch({"videos": [{"prompt": "a cat", "input_reference": picture}]})
+        done = service.process_batch(batch.id).result(PATIENCE)
+    assert (done.status, done.jobs[0].error) == ("completed", None)
+
+
+def test_a_file_id_that_the_server_would_drop_fails_its_own_video_only(
+    start_service: Callable[..., BatchService],
+) -> None:
+    listing = b'{"data": [{"id": "Wan", "owned_by": "vllm"}]}'
+    film = answer(b"\0\0\0\x18ftypmp42\0\0\0\0" + bytes(16), **{"Content-Type": "video/mp4"})
+    server = Recorder([("models", answer(listing)), ("content", film)])
+    with in_thread(listening(server)) as host:
+        service = start_service(openai_base_url=f"http://{host}/v1")
+        named = {"prompt": "a dog", "input_reference": {"file_id": "file-1"}}
+        batch = service.create_batch({"videos": [named, {"prompt": "a cat"}]})
+        done = service.process_batch(batch.id).result(PATIENCE)
+        service.close()
+    assert [job.status for job in done.jobs] == ["failed", "completed"]
+    assert done.jobs[0].error.code == "invalid_request"
+    assert "vLLM-Omni ignores the file_id of input_reference" in done.jobs[0].error.message
+    assert [line for line in server.lines if line.startswith("POST")] == ["POST /v1/videos"]

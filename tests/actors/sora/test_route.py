@@ -24,7 +24,7 @@ async def ask_everything(client: SoraClient) -> None:
     await client.retrieve("v1", anew=True)
     await client.list_page(None)
     await client.list_page("v0")
-    await client.look(10)
+    await client.look(10, query="limit=1")
     await client.delete("v1", lambda: None, 10)
     async with client.content("v1") as response:
         await response.read()

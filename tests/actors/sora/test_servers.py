@@ -1,0 +1,108 @@
+"""How a picture is sent: in the form that works, and not at all where it would be dropped without a word."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from actors.settings import Settings
+from actors.sora.client import SoraClient
+from actors.sora.exchange import Accepted, Refused, VideoSpec
+from actors.sora.rate_limiter import RateLimiter
+from actors.sora.servers import Server, read_models
+from storage.records import ReferenceRecord
+from tests.servers.http_recorder import VIDEO, Recorder, answer, listening
+
+PICTURE = ReferenceRecord("d", "a.png", "image/png", b"\x89PNG")
+URL = "data:image/png;base64,iVBORw=="
+WITH_PICTURE = VideoSpec("a lake", None, 4, None, PICTURE, files={"last_frame": PICTURE})
+WITH_ID = VideoSpec("a lake", None, 4, None, file_id="file-1")
+OTHER_WITH_ID = VideoSpec("a lake", None, 4, None, PICTURE, files={"last_frame": "file-2"})
+
+
+def listing(owner: str, *names: str) -> bytes:
+    return json.dumps({"object": "list", "data": [{"id": name, "owned_by": owner} for name in names]}).encode()
+
+
+SGLANG, VLLM, OPENAI = listing("sglang", "Wan"), listing("vllm", "Wan"), listing("openai", "gpt-9", "sora-2")
+
+
+@pytest.mark.parametrize(
+    ("headers", "document", "server", "names"),
+    [
+        ({}, json.loads(SGLANG), Server.SGLANG, ("Wan",)),
+        ({}, json.loads(VLLM), Server.VLLM_OMNI, ("Wan",)),
+        ({}, json.loads(listing("nvidia", "Wan")), Server.DYNAMO, ("Wan",)),
+        ({}, json.loads(OPENAI), Server.OPENAI, ("gpt-9", "sora-2")),
+        ({"X-LiteLLM-Version": "1.110.2"}, json.loads(OPENAI), Server.LITELLM, ("gpt-9", "sora-2")),
+        ({"x-litellm-version": "1.110.2"}, None, Server.LITELLM, ()),
+        ({}, json.loads(listing("somebody", "Wan")), None, ("Wan",)),
+        ({}, {"data": [1, {"id": 2}, {"owned_by": None}]}, None, ()),
+        ({}, {"data": {}}, None, ()),
+        ({}, [], None, ()),
+    ],
+)
+def test_a_server_is_known_by_its_models(headers: Any, document: Any, server: Any, names: Any) -> None:
+    found = read_models(headers, document)
+    assert (found.server, found.names) == (server, names)
+
+
+def created(models: bytes | None, spec: VideoSpec, form: str, times: int = 1) -> tuple[list[Any], Recorder]:
+    server = Recorder([("POST", answer(VIDEO))])
+    server.answers.append(("models", answer(models) if models is not None else answer(b"", "404 Not Found")))
+
+    async def run() -> list[Any]:
+        async with listening(server) as host:
+            given: dict[str, Any] = {"openai_base_url": f"http://{host}/v1", "sora_request_format": form}
+            settings = Settings(_env_file=None, http_proxy=None, **given)  # type: ignore[call-arg]
+            async with SoraClient(settings, str(settings.openai_base_url), RateLimiter()) as client:
+                posts = (client.create(spec, f"intent-{number}", lambda: None) for number in range(times))
+                return await asyncio.gather(*posts)
+
+    return asyncio.run(run()), server
+
+
+@pytest.mark.parametrize("models", [SGLANG, listing("nvidia", "Wan"), listing("somebody", "Wan"), None])
+def test_a_picture_in_json_is_a_text(models: bytes | None) -> None:
+    (result,), server = created(models, WITH_PICTURE, "json")
+    assert isinstance(result, Accepted)
+    assert json.loads(server.bodies[-1]) == {
+        "prompt": "a lake", "seconds": 4, "input_reference": URL, "last_frame": URL,
+    }  # fmt: skip
+
+
+def test_openai_s_own_api_takes_an_object() -> None:
+    (result,), server = created(OPENAI, WITH_PICTURE, "json")
+    assert isinstance(result, Accepted)
+    assert json.loads(server.bodies[-1])["input_reference"] == {"image_url": URL}
+    assert json.loads(server.bodies[-1])["last_frame"] == URL
+
+
+@pytest.mark.parametrize("form", ["multipart", "json"])
+@pytest.mark.parametrize(("spec", "name"), [(WITH_ID, "input_reference"), (OTHER_WITH_ID, "last_frame")])
+@pytest.mark.parametrize(("models", "who"), [(VLLM, "vLLM-Omni"), (SGLANG, "SGLang")])
+def test_a_file_id_that_would_be_dropped_is_not_sent(
+    models: bytes, who: str, spec: VideoSpec, name: str, form: str
+) -> None:
+    (result,), server = created(models, spec, form)
+    assert isinstance(result, Refused)
+    assert (result.sent, result.passes, result.failure.code) == (False, False, "invalid_request")
+    assert f"{who} ignores the file_id of {name}" in result.failure.message
+    assert server.lines == ["GET /v1/models"]
+
+
+@pytest.mark.parametrize("models", [OPENAI, listing("somebody", "Wan"), None])
+def test_a_file_id_is_sent_where_it_may_be_known(models: bytes | None) -> None:
+    (result,), server = created(models, WITH_ID, "json")
+    assert isinstance(result, Accepted)
+    assert json.loads(server.bodies[-1])["input_reference"] == {"file_id": "file-1"}
+    (result,), server = created(models, WITH_ID, "multipart")
+    assert isinstance(result, Accepted)
+    assert b'name="input_reference[file_id]"' in server.bodies[-1]
+
+
+def test_a_server_is_asked_once_and_only_where_it_matters() -> None:
+    assert len(created(SGLANG, WITH_PICTURE, "json", times=5)[1].heads) == 6
+    assert len(created(SGLANG, WITH_PICTURE, "multipart", times=5)[1].heads) == 5
+    assert len(created(SGLANG, VideoSpec("a lake", None, None, None), "json", times=5)[1].heads) == 5
