@@ -1,49 +1,46 @@
-"""The simulated videos as files: an MP4 film, a thumbnail, a sprite sheet.
+"""The contents of finished jobs: an MP4 film, a thumbnail and a sprite sheet, made once each, off the event loop.
 
-Owns how a film looks and how it is encoded. Decides nothing about jobs and never runs on the event loop: the
-functions take a good part of a second of CPU and are called in a thread.
-
-Every picture says SIMULATED, and so does the comment in the MP4 file.
+Owns how they are encoded, the folder that they lie in and the threads that make them. A film takes a good part of a
+second of CPU; its MP4 file says in a comment that it is simulated. The folder goes when it is closed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-import math
-import zlib
-from dataclasses import dataclass
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from actors.simulator.pictures import (
-    BLACK,
-    GREY,
-    MARGIN,
-    WHITE,
-    Canvas,
-    backdrop,
-    lettering,
-    paragraph,
-    writable,
-)
+from actors.simulator.pictures import Canvas, Film, moment, still, writable
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from threading import Event
 
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
-MARK = "SIMULATED"
+    from actors.simulator.jobs import Job
+    from actors.simulator.profiles import Variant
+
 NO_PYAV = "the simulator draws videos with PyAV: pip install 'sora-batch[simulator]', or use --content-bytes"
 COMMENT = "SIMULATED by sora-batch: no video model made this film"
 FILM_ENCODERS = (
     ("libx264", {"preset": "ultrafast", "crf": "28", "threads": "1"}),
     ("mpeg4", {"qscale": "8"}),
 )
-SMOOTH, COARSE = 10, 4
-"""Frames a second: of a film of up to LONG seconds, and of a longer one."""
-LONG = 30
+DRAWN_SIZE = "720x1280"
+"""Of a job that asked for no size, on a server that tells none."""
+SUFFIXES: dict[Variant, str] = {"video": ".mp4", "thumbnail": ".webp", "spritesheet": ".jpg"}
+TYPES: dict[Variant, str] = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}
+BEGINNINGS: dict[Variant, bytes] = {
+    "video": b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41",
+    "thumbnail": b"RIFF\x00\x00\x00\x00WEBP",
+    "spritesheet": b"\xff\xd8\xff\xe0",
+}
 
 
 class DrawingUnavailableError(ModuleNotFoundError):
@@ -56,30 +53,12 @@ def require_drawing() -> None:
         raise DrawingUnavailableError(NO_PYAV, name="av")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Film:
-    """What is to be drawn."""
-
-    prompt: str
-    caption: str
-    """A line of facts under the prompt."""
-    width: int
-    height: int
-    """Both even: H.264 halves them for the colours."""
-    seconds: int
-
-    @property
-    def rate(self) -> int:
-        """Frames a second."""
-        return SMOOTH if self.seconds <= LONG else COARSE
-
-
 def write_film(film: Film, path: Path, stopped: Event) -> None:
     """Write an MP4 file of exactly the film's size and length, or a shorter one once it is stopped."""
     import av
 
     name, options = _encoder()
-    still = _still(film)
+    unmoved = still(film)
     with av.open(path, "w", format="mp4", options={"movflags": "faststart"}) as container:
         container.metadata["comment"] = COMMENT
         container.metadata["title"] = writable(film.prompt)[:200]
@@ -88,7 +67,7 @@ def write_film(film: Film, path: Path, stopped: Event) -> None:
         for number in range(film.seconds * film.rate):
             if stopped.is_set():
                 break
-            frame = _moment(film, still, number / film.rate).frame()
+            frame = moment(film, unmoved, number / film.rate).frame()
             frame.pts, frame.time_base = number, Fraction(1, film.rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -96,16 +75,16 @@ def write_film(film: Film, path: Path, stopped: Event) -> None:
 
 def write_thumbnail(film: Film, path: Path, _stopped: Event) -> None:
     """Write the film's middle as one WebP picture."""
-    _write_picture(_moment(film, _still(film), film.seconds / 2), "libwebp", "yuv420p", path)
+    _write_picture(moment(film, still(film), film.seconds / 2), "libwebp", "yuv420p", path)
 
 
 def write_spritesheet(film: Film, path: Path, _stopped: Event) -> None:
     """Write ten moments of the film as one JPEG picture, five in a row."""
     width, height = _sprite_size(film)
     sheet = Canvas.blank(5 * width, 2 * height)
-    still = _still(film)
+    unmoved = still(film)
     for number in range(10):
-        frame = _moment(film, still, film.seconds * number / 10).frame()
+        frame = moment(film, unmoved, film.seconds * number / 10).frame()
         sprite = Canvas(frame.reformat(width, height, "yuv420p"))
         sheet.paste(sprite, width * (number % 5), height * (number // 5))
     _write_picture(sheet, "mjpeg", "yuvj420p", path)
@@ -138,37 +117,71 @@ def _encoder() -> tuple[str, dict[str, str]]:
     raise RuntimeError(message)
 
 
-def _still(film: Film) -> Canvas:
-    """Draw what does not move, once a film."""
-    width, height = film.width, film.height
-    digest = zlib.crc32(film.prompt.encode("utf-8", "replace"))
-    picture = backdrop(width, height, (96 + digest % 64, 96 + digest // 64 % 64))
-    letter = max(1, min(width, height) // 240)
-    mark_width = min(width * 9 // 10, (len(MARK) + MARGIN) * 16 * letter) & ~1
-    mark = lettering([MARK], mark_width, min(32 * letter, height // 4) & ~1)
-    text = paragraph(writable(film.prompt), width * 9 // 10, height // 2, letter)
-    caption = paragraph(writable(film.caption), width * 9 // 10, height // 12, max(1, letter - 1))
-    for part, top in ((text, height // 5), (caption, height * 29 // 40), (mark, height // 20)):
-        picture.paste(part, (width - part.width) // 2 & ~1, top & ~1)
-    picture.rectangle(0, _bar(film), width, film.height - _bar(film), BLACK)
-    return picture
+WRITERS = {"video": write_film, "thumbnail": write_thumbnail, "spritesheet": write_spritesheet}
 
 
-def _bar(film: Film) -> int:
-    """Give the upper edge of the bar that shows how much of the film has been seen."""
-    return film.height * 39 // 40 & ~1
+class Contents:
+    """Files of videos, thumbnails and sprite sheets."""
+
+    def __init__(self, content_bytes: int | None) -> None:
+        """Draw the contents, or fill them up to a number of bytes."""
+        self._content_bytes = content_bytes
+        self._folder = tempfile.TemporaryDirectory(prefix="sora-simulator-")
+        self._stopped = threading.Event()
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="simulator-drawing")
+        self._files: dict[tuple[str, Variant], asyncio.Future[Path]] = {}
+
+    async def file(self, job: Job, variant: Variant) -> Path:
+        """Give the file of a job's content; whoever asks meanwhile waits for the same drawing."""
+        key = (job.id, variant)
+        if key not in self._files:
+            loop = asyncio.get_running_loop()
+            self._files[key] = loop.run_in_executor(self._threads, self._make, job, variant)
+        try:
+            # A client that hangs up must not spoil the drawing for the others.
+            return await asyncio.shield(self._files[key])
+        except Exception:
+            self._files.pop(key, None)
+            raise
+
+    def discard(self, job: Job) -> None:
+        """Remove the files of a job."""
+        for variant in SUFFIXES:
+            if self._files.pop((job.id, variant), None) is not None:
+                self._path(job, variant).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove all files, after giving up what is being drawn: minutes of film take seconds to draw."""
+        self._stopped.set()
+        self._threads.shutdown(cancel_futures=True)
+        self._folder.cleanup()
+
+    def _path(self, job: Job, variant: Variant) -> Path:
+        return Path(self._folder.name) / f"{job.number}{SUFFIXES[variant]}"
+
+    def _make(self, job: Job, variant: Variant) -> Path:
+        path = self._path(job, variant)
+        if self._content_bytes is None:
+            WRITERS[variant](film_of(job), path, self._stopped)
+        else:
+            _fill(path, variant, job, self._content_bytes)
+        return path
 
 
-def _moment(film: Film, still: Canvas, time: float) -> Canvas:
-    """Draw what moves: a ball that bounces from side to side once in four seconds, and the bar."""
-    picture = still.copy()
-    radius = max(2, min(film.width, film.height) // 16)
-    lane = film.width - 2 * radius
-    across = abs((time / 2) % 2 - 1)
-    up = abs(math.sin(math.pi * time)) * film.height / 20
-    floor = _bar(film) - radius
-    picture.disc(radius + int(lane * across) & ~1, int(floor - up), radius, WHITE)
-    picture.disc(radius + int(lane * across) & ~1, int(floor - up), radius // 2, GREY)
-    done = film.width * (time + 1 / film.rate) / film.seconds
-    picture.rectangle(0, _bar(film), int(done) & ~1, film.height - _bar(film), WHITE)
-    return picture
+def film_of(job: Job) -> Film:
+    """Tell what a job's film looks like."""
+    size = job.size or DRAWN_SIZE
+    width, height = map(int, size.split("x"))
+    caption = f"{job.model}  {size}  {job.seconds} s"
+    return Film(prompt=job.prompt, caption=caption, width=width, height=height, seconds=job.seconds)
+
+
+def _fill(path: Path, variant: Variant, job: Job, size: int) -> None:
+    """Write a file of a size without writing most of it; the id in it tells one job's file from another's."""
+    begin = BEGINNINGS[variant]
+    if variant == "video":
+        begin += b"\x00\x00\x00\x00free"  # a box of length 0 goes to the end of the file
+    begin += f"SIMULATED {job.id}".encode()
+    with path.open("wb") as file:
+        file.write(begin[:size])
+        file.truncate(size)

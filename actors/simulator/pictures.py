@@ -1,4 +1,4 @@
-"""Pictures in memory: shapes and lettering for the simulated films.
+"""Pictures in memory: shapes, lettering, and what a simulated film looks like. Each says SIMULATED.
 
 Owns pixels; knows nothing of jobs, files or encoders. The letters come from FFmpeg's own decoder of ANSI
 text (the 8x16 letters of a text terminal, code page 437), because the FFmpeg that PyAV brings has no
@@ -9,8 +9,11 @@ PyAV is imported inside the functions: importing the simulator must not need it.
 
 from __future__ import annotations
 
+import math
 import textwrap
 import unicodedata
+import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     import av
     from av.video.codeccontext import VideoCodecContext
 
+MARK = "SIMULATED"
+SMOOTH, COARSE = 10, 4
+"""Frames a second: of a film of up to LONG seconds, and of a longer one."""
+LONG = 30
 LETTER_WIDTH, LETTER_HEIGHT = 8, 16
 MARGIN = 2
 """Letters that a line of text is widened by: one at its left, and one at its right, where the decoder would
@@ -146,3 +153,57 @@ def paragraph(text: str, width: int, height: int, largest: int) -> Canvas:
     # The letters in use may be wider than a very small box: then they are squeezed into it.
     used = (max(map(len, lines)) + MARGIN) * LETTER_WIDTH * scale
     return lettering(lines, min(used, width) & ~1, min(len(lines) * LETTER_HEIGHT * scale, height) & ~1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """What is to be drawn."""
+
+    prompt: str
+    caption: str
+    """A line of facts under the prompt."""
+    width: int
+    height: int
+    """Both even: H.264 halves them for the colours."""
+    seconds: int
+
+    @property
+    def rate(self) -> int:
+        """Frames a second."""
+        return SMOOTH if self.seconds <= LONG else COARSE
+
+
+def still(film: Film) -> Canvas:
+    """Draw what does not move, once a film."""
+    width, height = film.width, film.height
+    digest = zlib.crc32(film.prompt.encode("utf-8", "replace"))
+    picture = backdrop(width, height, (96 + digest % 64, 96 + digest // 64 % 64))
+    letter = max(1, min(width, height) // 240)
+    mark_width = min(width * 9 // 10, (len(MARK) + MARGIN) * 16 * letter) & ~1
+    mark = lettering([MARK], mark_width, min(32 * letter, height // 4) & ~1)
+    text = paragraph(writable(film.prompt), width * 9 // 10, height // 2, letter)
+    caption = paragraph(writable(film.caption), width * 9 // 10, height // 12, max(1, letter - 1))
+    for part, top in ((text, height // 5), (caption, height * 29 // 40), (mark, height // 20)):
+        picture.paste(part, (width - part.width) // 2 & ~1, top & ~1)
+    picture.rectangle(0, _bar(film), width, film.height - _bar(film), BLACK)
+    return picture
+
+
+def _bar(film: Film) -> int:
+    """Give the upper edge of the bar that shows how much of the film has been seen."""
+    return film.height * 39 // 40 & ~1
+
+
+def moment(film: Film, unmoved: Canvas, time: float) -> Canvas:
+    """Draw what moves: a ball that bounces from side to side once in four seconds, and the bar."""
+    picture = unmoved.copy()
+    radius = max(2, min(film.width, film.height) // 16)
+    lane = film.width - 2 * radius
+    across = abs((time / 2) % 2 - 1)
+    up = abs(math.sin(math.pi * time)) * film.height / 20
+    floor = _bar(film) - radius
+    picture.disc(radius + int(lane * across) & ~1, int(floor - up), radius, WHITE)
+    picture.disc(radius + int(lane * across) & ~1, int(floor - up), radius // 2, GREY)
+    done = film.width * (time + 1 / film.rate) / film.seconds
+    picture.rectangle(0, _bar(film), int(done) & ~1, film.height - _bar(film), WHITE)
+    return picture

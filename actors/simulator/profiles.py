@@ -11,7 +11,7 @@ import uuid
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
-from actors.simulator.refusals import Refusal, invalid, not_found
+from actors.simulator.gate import Refusal, invalid, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The simulator: an HTTP server, its routes and its handlers.
 
-Owns the clock, the rate limit and the life of the server. What a job is, is in jobs.py; which jobs there are,
-in ledger.py; how it is worded, in profiles.py.
+Owns the clock and the life of the server. What a job is and which there are, is in jobs.py; how it is worded, in
+profiles.py; what holds for every request, in gate.py.
 
 A create is not idempotent, as on every server of this protocol: an Idempotency-Key is not looked at.
 """
@@ -12,24 +12,23 @@ import asyncio
 import logging
 import re
 import secrets
+import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from actors.simulator.contents import TYPES, Contents
-from actors.simulator.creates import Create, parse_create, parse_prompt, read_fields
-from actors.simulator.films import require_drawing
-from actors.simulator.jobs import Job, State, blocked, draw, state_of
-from actors.simulator.ledger import Ledger
-from actors.simulator.listing import list_videos
-from actors.simulator.middlewares import answer_refusals, check_key, mark
+from actors.simulator.films import TYPES, Contents, require_drawing
+from actors.simulator.gate import RateLimit, Refusal, answer_refusals, check_key, mark, not_found, rate_limited
+from actors.simulator.jobs import Job, Ledger, State, blocked, draw, state_of
 from actors.simulator.options import SimulatorOptions
 from actors.simulator.profiles import PROFILES
-from actors.simulator.rates import RateLimit
-from actors.simulator.refusals import Refusal, not_found, rate_limited
+from actors.simulator.requests import Create, list_videos, parse_create, parse_prompt, read_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from actors.simulator.profiles import Profile
 
 LARGEST_REQUEST = 64 * 2**20
@@ -199,3 +198,31 @@ class Simulator:
 
 def _whole_word(word: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+
+
+@contextmanager
+def simulator_in_thread(
+    options: SimulatorOptions = SimulatorOptions(),  # noqa: B008 - it is frozen
+) -> Iterator[tuple[Simulator, str]]:
+    """Run a simulator on a free port for as long as the context lasts; gives it and its base URL."""
+    simulator = Simulator(options)
+    with _loop_in_thread() as loop:
+        base_url = asyncio.run_coroutine_threadsafe(simulator.start(), loop).result()
+        try:
+            yield simulator, base_url
+        finally:
+            asyncio.run_coroutine_threadsafe(simulator.stop(), loop).result()
+
+
+@contextmanager
+def _loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="simulator")
+    thread.start()
+    try:
+        yield loop
+    finally:
+        asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

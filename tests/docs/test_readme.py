@@ -16,8 +16,7 @@ from actors.cli.session import EXIT_CODES
 from actors.cli.settings_table import settings_table
 from actors.errors import ErrorCode
 from actors.settings import Settings
-from actors.simulator import SimulatorOptions
-from actors.simulator.threads import simulator_in_thread
+from actors.simulator import SimulatorOptions, simulator_in_thread
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

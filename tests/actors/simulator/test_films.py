@@ -9,8 +9,8 @@ from unittest.mock import Mock
 import pytest
 
 from actors.simulator import DrawingUnavailableError
-from actors.simulator.films import Film, require_drawing, write_film, write_spritesheet, write_thumbnail
-from actors.simulator.pictures import lettering, writable
+from actors.simulator.films import require_drawing, write_film, write_spritesheet, write_thumbnail
+from actors.simulator.pictures import Film, lettering, writable
 
 av = pytest.importorskip("av")
 

@@ -8,7 +8,7 @@ from io import BytesIO
 import httpx2
 import pytest
 
-from actors.simulator import SimulatorOptions, contents, simulator_in_thread
+from actors.simulator import SimulatorOptions, films, simulator_in_thread
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Without certificates, since loading them takes a test longer than all the rest, and this is plain HTTP."""
@@ -253,10 +253,10 @@ def test_a_drawing_that_fails_is_a_server_error_and_is_tried_again(serve, monkey
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(contents.WRITERS, "video", fail)
+    monkeypatch.setitem(films.WRITERS, "video", fail)
     answer = client.get(path)
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
-    monkeypatch.setitem(contents.WRITERS, "video", lambda _film, path, _stopped: path.write_bytes(b"film"))
+    monkeypatch.setitem(films.WRITERS, "video", lambda _film, path, _stopped: path.write_bytes(b"film"))
     assert client.get(path).content == b"film"
 
 

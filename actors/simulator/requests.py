@@ -1,4 +1,4 @@
-"""What is read from a create: the fields of a form or of a JSON body, checked as OpenAI's API checks them.
+"""What is read from a request: the fields of a form or of a JSON body, the query of a listing, checked as OpenAI does.
 
 Owns the rules for prompt, model, seconds, size and input_reference. Fields that it does not know pass: the
 servers of this protocol have many of their own.
@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp.web import FileField
 
-from actors.simulator.refusals import Refusal, invalid
+from actors.simulator.gate import Refusal, invalid
+from actors.simulator.jobs import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohttp import web
 
+    from actors.simulator.jobs import Ledger
     from actors.simulator.profiles import Profile
 
 LONGEST_PROMPT = 32_000
+DEFAULT_LIMIT = 20
 LONGEST_SECONDS = 600
 HOSTED_SECONDS = (4, 8, 12)
 SIDES = range(64, 4097)
@@ -150,3 +153,37 @@ def _wrong_type(name: str, expected: str, value: object) -> Refusal:
     words = {str: "a string", int: "an integer", bool: "a boolean", list: "an array", dict: "an object"}
     got = words.get(type(value), f"a {type(value).__name__}")
     return invalid(name, f"Invalid type for '{name}': expected {expected}, but got {got} instead.", "invalid_type")
+
+
+def list_videos(ledger: Ledger, profile: Profile, query: Mapping[str, str], now: float) -> dict[str, Any]:
+    """Give the page that a query asks for.
+
+    Raises:
+        Refusal: the query makes no sense.
+    """
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise invalid("order", f"Invalid value: '{order}'. Supported values are: 'asc' and 'desc'.")
+    limit = _limit(query.get("limit"), profile)
+    try:
+        jobs, more = ledger.page(after=query.get("after"), limit=limit, newest_first=order == "desc")
+    except KeyError:
+        if profile.unknown_after_is_refused:
+            raise invalid("after", f"No video with the id '{query['after']}' was found.") from None
+        jobs, more = [], False
+    return {
+        "object": "list",
+        "data": [profile.video(job, state_of(job, now)) for job in jobs],
+        "first_id": jobs[0].id if jobs else None,
+        "last_id": jobs[-1].id if jobs else None,
+        "has_more": more,
+    }
+
+
+def _limit(text: str | None, profile: Profile) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    limits = profile.list_limits
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and int(text) in limits):
+        raise invalid("limit", f"Invalid value: '{text}'. Expected a number from {limits[0]} to {limits[-1]}.")
+    return int(text)
