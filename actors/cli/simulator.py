@@ -35,8 +35,13 @@ def simulator(
         int | None, typer.Option("--content-bytes", min=0, metavar="N", help="Files of N bytes, nothing drawn.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The same seed: the same latencies and failures.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Only the seconds that the hosted API took.")] = False,
-    profile: Annotated[str, typer.Option("--profile", help="openai, vllm-omni or sglang.")] = "openai",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Only the seconds, sizes, models and fields that the hosted API took.")
+    ] = False,
+    profile: Annotated[
+        str, typer.Option("--profile", help="Answer as this server does: openai, vllm-omni or sglang.")
+    ] = "openai",
+    model: Annotated[str | None, typer.Option("--model", help="The only model that is served.")] = None,
     state_file: Annotated[
         Path | None, typer.Option("--state-file", metavar="FILE", help="Remember the videos over a restart.")
     ] = None,
@@ -54,7 +59,7 @@ def simulator(
         options = SimulatorOptions(
             latency=limits[0], failure_rate=failure_rate, moderation=tuple(moderation or ()), rate_limit=limits[1],
             api_key=api_key, content_bytes=content_bytes, seed=seed, strict=strict, profile=profile,
-            state_file=state_file,
+            model=model, state_file=state_file,
         )  # fmt: skip
     except ValueError as error:
         raise InvalidRequest(f"the simulator can't be that way: {error}") from None

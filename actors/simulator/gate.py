@@ -33,12 +33,13 @@ class Refusal(Exception):
         code: str | None = None,
         kind: str = "invalid_request_error",
         headers: dict[str, str] | None = None,
+        detail: object = None,
     ) -> None:
-        """Hold the parts of the answer; `kind` is told as `type`."""
+        """Hold the parts of the answer; `kind` is told as `type`, `detail` where a server tells no more than that."""
         super().__init__(message)
         self.status, self.message = status, message
         self.param, self.code, self.kind = param, code, kind
-        self.headers = headers or {}
+        self.headers, self.detail = headers or {}, detail
 
 
 def invalid(param: str, message: str, code: str = "invalid_value") -> Refusal:
@@ -113,7 +114,7 @@ def _from_aiohttp(request: web.Request, error: web.HTTPException) -> Refusal:
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     message = f"{error.reason} ({request.method} {request.path})"
     code = "unknown_url" if error.status == HTTPStatus.NOT_FOUND else None
-    return Refusal(error.status, message, code=code, headers=headers)
+    return Refusal(error.status, message, code=code, headers=headers, detail=error.reason)
 
 
 class RateLimit:

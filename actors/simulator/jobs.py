@@ -13,11 +13,13 @@ import heapq
 import json
 import random
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from actors.simulator.fields import Page
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 QUEUED_SHARE = 0.1
@@ -54,6 +56,8 @@ class Job:
     """Seconds from acceptance to the end."""
     failure: Failure | None = None
     remixed_from: str | None = None
+    told: dict[str, Any] = field(default_factory=dict)
+    """What its video object tells beside all this, by name."""
 
     @property
     def ends_at(self) -> float:
@@ -215,14 +219,25 @@ class Ledger:
             self._ends.remove(job.ends_at)
             heapq.heapify(self._ends)
 
-    def page(self, *, after: str | None, limit: int, newest_first: bool) -> tuple[list[Job], bool]:
-        """Give the jobs that follow the one named `after`, and whether there are more behind them.
+    def page(self, page: Page, *, by_second: bool = False) -> tuple[list[Job], bool]:
+        """Give the jobs of a page, and whether there are more behind them.
+
+        Args:
+            page: what is asked for.
+            by_second: sort by whole seconds of acceptance only, so that those of one second stay oldest first.
 
         Raises:
             KeyError: there is no job with the id `after`.
         """
         jobs = list(self._jobs.values())
-        if newest_first:
+        if by_second:
+            jobs.sort(key=lambda job: int(job.accepted_at), reverse=page.newest_first)
+        elif page.newest_first:
             jobs.reverse()
-        start = 0 if after is None else jobs.index(self._jobs[after]) + 1
-        return jobs[start : start + limit], len(jobs) > start + limit
+        if page.after is not None:
+            ids = [job.id for job in jobs]
+            if page.after not in ids:
+                raise KeyError(page.after)
+            jobs = jobs[ids.index(page.after) + 1 :]
+        limit = len(jobs) if page.limit is None else page.limit
+        return jobs[:limit], len(jobs) > limit

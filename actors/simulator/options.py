@@ -36,7 +36,9 @@ class SimulatorOptions:
     profile: str = "openai"
     """Whose answers to give: a name in PROFILES."""
     strict: bool = False
-    """Take only the seconds that the hosted API took."""
+    """Take only the seconds, sizes, models and fields that the hosted API took; the profile `openai` alone has it."""
+    model: str | None = None
+    """The one model that is served; else `sora-2`, and with the profile `openai` any other that is asked for."""
     state_file: Path | None = None
     """JSON lines of what was accepted and deleted, so that a restarted simulator goes on."""
 
@@ -48,6 +50,10 @@ class SimulatorOptions:
         _demand(self.rate_limit is None or self.rate_limit > 0, f"rate_limit is above 0, not {self.rate_limit!r}")
         _demand(self.content_bytes is None or self.content_bytes >= 0, "content_bytes is 0 or more")
         _demand(self.profile in PROFILES, f"profile is one of {', '.join(PROFILES)}, not {self.profile!r}")
+        _demand(
+            not self.strict or self.profile == "openai",
+            f"strict is for the profile openai; {self.profile} always checks as its server does",
+        )
 
 
 def _demand(holds: bool, message: str) -> None:  # noqa: FBT001 - an assertion's condition has no other name

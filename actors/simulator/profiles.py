@@ -1,50 +1,136 @@
-"""How three servers word the same facts: OpenAI's hosted API, vLLM-Omni and SGLang.
+"""OpenAI's hosted API as a profile: its ids, its bodies, and how it checks requests.
 
-Owns ids, bodies and which requests a server knows. Decides nothing about jobs. A profile overrides what its
-server does otherwise than OpenAI's API did; where nobody wrote down what that did, it is marked as a guess.
+Every other server is a Profile that overrides what it does otherwise (vllm_omni.py, sglang.py); where nobody wrote down
+what OpenAI's did, it is marked as a guess. A profile decides nothing about jobs. This one takes fields that it does not
+know and tells them back, unless it is strict: the servers of this protocol have many of their own.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
-import uuid
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
+from actors.simulator.fields import (
+    LONGEST_SECONDS,
+    MULTIPART,
+    URLENCODED,
+    Create,
+    File,
+    Page,
+    check_drawable,
+    read_form,
+    read_json,
+    told_back,
+)
 from actors.simulator.gate import Refusal, invalid, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from aiohttp import web
 
     from actors.simulator.jobs import Job, State
 
 Body = dict[str, Any]
 Variant = Literal["video", "thumbnail", "spritesheet"]
 VARIANTS: tuple[Variant, ...] = ("video", "thumbnail", "spritesheet")
+PROFILES = ("openai", "vllm-omni", "sglang")
+"""The names of all."""
 KEPT_SECONDS = 3600
 """How long the hosted API kept a completed video. The simulator says so too, and keeps it on."""
+KNOWN = ("prompt", "model", "seconds", "size")
+LONGEST_PROMPT = 32_000
+LONGEST_LIMIT = 100
+HOSTED_SECONDS = (4, 8, 12)
+HOSTED_SIZES = ("720x1280", "1280x720", "1024x1792", "1792x1024")
+HOSTED_MODELS = ("sora-2", "sora-2-pro", "sora-2-2025-10-06", "sora-2-2025-12-08", "sora-2-pro-2025-10-06")
+IMAGES = ("image/jpeg", "image/png", "image/webp")
+MEANINGS = {"code", "cost", "created", "data", "detail", "file_path", "file_paths", "message", "polling_url", "request",
+            "request_id", "task_id", "unsigned_urls", "url", "urls", "usage"}  # fmt: skip
+"""What clients read in an answer beside the keys of OpenAI's: nobody may put an address there by asking for it."""
 
 
 class Profile:
     """OpenAI's hosted API."""
 
-    takes_json = True
-    default_size: str | None = "720x1280"
-    list_limits = range(101)
     remixes = True
     unknown_after_is_refused = True
     """A guess for the hosted API; the others answer an empty page."""
+    lists_by_second = False
+    """Whether videos of one second are listed oldest first, whichever order is asked for."""
     delete_running: Literal["refuse", "abort", "forget"] = "refuse"
     """A guess for the hosted API: its reference speaks of completed and failed videos only."""
+
+    def __init__(self, *, model: str | None = None, strict: bool = False) -> None:
+        """Serve one model, or any; `strict`: take only what the hosted API took."""
+        self._model = model
+        self._strict = strict
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that are listed."""
+        return HOSTED_MODELS[:2] if self._model is None else (self._model,)
+
+    async def read_create(self, request: web.Request) -> Create:
+        """Read and check a create.
+
+        Raises:
+            Refusal: a field is missing or wrong.
+        """
+        fields = await self.read_fields(request)
+        create = Create(
+            prompt=parse_prompt(fields),
+            model=self._checked_model(_text(fields, "model")),
+            seconds=_seconds(fields.get("seconds"), strict=self._strict),
+            size=_size(_text(fields, "size"), strict=self._strict) or HOSTED_SIZES[0],
+            told=told_back({name: value for name, value in fields.items() if name not in KNOWN and value is not None}),
+        )
+        _check_reference(fields.get("input_reference"))
+        for name in create.told if self._strict else ():
+            if name.partition("[")[0] != "input_reference":
+                raise invalid(name, f"Unknown parameter: '{name}'.", "unknown_parameter")
+        return create
+
+    async def read_fields(self, request: web.Request) -> Body:
+        """Read a body, a form or JSON.
+
+        Raises:
+            Refusal: it is neither.
+        """
+        is_form = request.content_type in (MULTIPART, URLENCODED)
+        return await read_form(request) if is_form else await read_json(request)
+
+    def _checked_model(self, name: str | None) -> str:
+        models = HOSTED_MODELS if self._strict and self._model is None else self.models
+        if name is not None and name not in models and (self._strict or self._model is not None):
+            supported = ", ".join(f"'{known}'" for known in models)
+            raise invalid("model", f"Invalid value: '{name}'. Supported values are: {supported}.")
+        return name or models[0]
+
+    def read_page(self, query: Mapping[str, str]) -> Page:
+        """Check the query of a listing.
+
+        Raises:
+            Refusal: it makes no sense.
+        """
+        order = query.get("order", "desc")
+        if order not in ("asc", "desc"):
+            raise invalid("order", f"Invalid value: '{order}'. Supported values are: 'asc' and 'desc'.")
+        limit = query.get("limit", "20")
+        if not (re.fullmatch("[0-9]{1,4}", limit) and int(limit) <= LONGEST_LIMIT):
+            raise invalid("limit", f"Invalid value: '{limit}'. Expected a number from 0 to {LONGEST_LIMIT}.")
+        return Page(after=query.get("after"), limit=int(limit), newest_first=order == "desc")
 
     def new_id(self) -> str:
         """Give an id that no other job ever has: never seeded, or a restart would give the old ones again."""
         return f"video_{secrets.token_hex(24)}"
 
     def video(self, job: Job, state: State) -> Body:
-        """Give the video object."""
+        """Give the video object; what was asked under a name that means something else here stands in `request`."""
         completed = state.ended_at if state.status == "completed" else None
-        return {
+        body = {
             "id": job.id,
             "object": "video",
             "created_at": int(job.accepted_at),
@@ -60,6 +146,9 @@ class Profile:
             "error": self.failure(job) if state.status == "failed" else None,
             "simulated": True,
         }
+        taken = {name: value for name, value in job.told.items() if name in body or name in MEANINGS}
+        told = {name: value for name, value in job.told.items() if name not in taken}
+        return body | told | ({"request": taken} if taken else {})
 
     def failure(self, job: Job) -> Body | None:
         """Give the `error` of a failed job."""
@@ -73,20 +162,22 @@ class Profile:
         """Give the body of a DELETE that was obeyed."""
         return {"id": job.id, "deleted": True, "object": "video.deleted"}
 
-    def variant(self, query: Mapping[str, str]) -> Variant:
-        """Read which content is asked for."""
-        asked = query.get("variant", "video")
-        for variant in VARIANTS:
-            if asked == variant:
-                return variant
-        message = f"Invalid value: '{asked}'. Supported values are: 'video', 'thumbnail', and 'spritesheet'."
-        raise invalid("variant", message)
+    def content(self, state: State, query: Mapping[str, str]) -> Variant:
+        """Read which content of a job is asked for.
 
-    def no_content(self, state: State) -> Refusal:
-        """Give the refusal of the content of a job that has none."""
+        Raises:
+            Refusal: it has none, or not this one.
+        """
+        asked = query.get("variant", "video")
+        variant = next((known for known in VARIANTS if known == asked), None)
+        if variant is None:
+            message = f"Invalid value: '{asked}'. Supported values are: 'video', 'thumbnail', and 'spritesheet'."
+            raise invalid("variant", message)
         if state.status == "failed":
-            return not_found("Video generation failed: there is no content.")
-        return not_found(f"Video is not ready yet, use GET /v1/videos/{{video_id}} (status: {state.status}).")
+            raise not_found("Video generation failed: there is no content.")
+        if state.status != "completed":
+            raise not_found(f"Video is not ready yet, use GET /v1/videos/{{video_id}} (status: {state.status}).")
+        return variant
 
     def error(self, refusal: Refusal) -> Body:
         """Give the body of an HTTP error."""
@@ -94,103 +185,80 @@ class Profile:
         return {"error": {"message": refusal.message, **fields}}
 
 
-class VllmOmni(Profile):
-    """vLLM-Omni 0.30: forms only, HTTP errors for failed jobs, and a DELETE that stops the work."""
+def profile_of(name: str, *, model: str | None = None, strict: bool = False) -> Profile:
+    """Give the profile with a name of PROFILES."""
+    if name == "openai":
+        return Profile(model=model, strict=strict)
+    # Their rules take a while to import, and few ask for them.
+    from actors.simulator.sglang import Sglang
+    from actors.simulator.vllm_omni import VllmOmni
 
-    takes_json = False
-    default_size = None
-    list_limits = range(1, 101)
-    remixes = False
-    unknown_after_is_refused = False
-    delete_running = "abort"
-
-    def new_id(self) -> str:
-        """Give an id in its own form."""
-        return f"video_gen_{secrets.token_hex(16)}"
-
-    def video(self, job: Job, state: State) -> Body:
-        """Give the video object: progress is 0 until it is 100, and failed jobs say when they ended."""
-        done = state.status == "completed"
-        changes = {
-            "progress": 100 if done else 0,
-            "completed_at": state.ended_at,
-            "expires_at": None,
-            "quality": "standard",
-            "media_type": "video/mp4",
-            "file_name": f"{job.id}.mp4" if done else None,
-            "inference_time_s": job.latency if done else None,
-        }
-        return super().video(job, state) | changes
-
-    def failure(self, job: Job) -> Body | None:
-        """Give the `error` of a failed job, with a number for a code."""
-        return {"code": job.failure.http_status, "message": job.failure.message} if job.failure else None
-
-    def retrieved_status(self, job: Job, state: State) -> int:
-        """Give the failure's own status for a failed job."""
-        return job.failure.http_status if job.failure and state.status == "failed" else HTTPStatus.OK
-
-    def variant(self, query: Mapping[str, str]) -> Variant:  # noqa: ARG002 - it is not looked at
-        """Give the video, whatever is asked for."""
-        return "video"
-
-    def no_content(self, state: State) -> Refusal:
-        """Give the refusal of the content of a job that has none."""
-        if state.status == "failed":
-            return Refusal(422, "Video generation failed")
-        return not_found("Video is not ready yet")
-
-    def error(self, refusal: Refusal) -> Body:
-        """Give the body of an HTTP error: the status's name for a type, the status for a code."""
-        if refusal.status == HTTPStatus.UNAUTHORIZED:
-            return {"error": "Unauthorized"}
-        fields = {"type": HTTPStatus(refusal.status).phrase, "param": refusal.param, "code": refusal.status}
-        return {"error": {"message": refusal.message, **fields}}
+    return VllmOmni(model=model) if name == "vllm-omni" else Sglang(model=model)
 
 
-class Sglang(Profile):
-    """SGLang 0.5.23: bare ids, no prompt told, and a DELETE that only forgets."""
+def parse_prompt(fields: Mapping[str, Any]) -> str:
+    """Check the prompt, which creates and remixes have.
 
-    list_limits = range(1, 101)
-    remixes = False
-    unknown_after_is_refused = False
-    delete_running = "forget"
-
-    def new_id(self) -> str:
-        """Give an id in its own form."""
-        return str(uuid.uuid4())
-
-    def video(self, job: Job, state: State) -> Body:
-        """Give the video object: without the prompt, with places for files that are not told."""
-        body = super().video(job, state)
-        del body["prompt"]
-        told = {"expires_at": None, "quality": "standard", "url": None, "urls": None, "file_path": None}
-        return body | told | {"num_outputs": 1, "inference_time_s": job.latency if state.ended else None}
-
-    def failure(self, job: Job) -> Body | None:
-        """Give the `error` of a failed job, which has no code."""
-        return {"message": job.failure.message} if job.failure else None
-
-    def deleted(self, job: Job, state: State) -> Body:
-        """Give the video object, in a status of its own."""
-        return self.video(job, state) | {"status": "deleted"}
-
-    def variant(self, query: Mapping[str, str]) -> Variant:
-        """Read an output's number: there is only the first."""
-        asked = query.get("variant", "0")
-        if not (asked.isascii() and asked.isdigit() and int(asked) == 0):
-            raise not_found(f"Video variant {asked} not found")
-        return "video"
-
-    def no_content(self, state: State) -> Refusal:
-        """Give the refusal of the content of a job that has none."""
-        return not_found("Video not found" if state.ended else "Generation is still in-progress")
-
-    def error(self, refusal: Refusal) -> Body:
-        """Give the body of an HTTP error."""
-        if refusal.status == HTTPStatus.UNAUTHORIZED:
-            return {"error": "Unauthorized"}
-        return {"detail": refusal.message}
+    Raises:
+        Refusal: it is missing or wrong.
+    """
+    prompt = _text(fields, "prompt")
+    if prompt is None:
+        raise invalid("prompt", "Missing required parameter: 'prompt'.", "missing_required_parameter")
+    if not prompt:
+        message = "Invalid 'prompt': empty string. Expected a string with minimum length 1."
+        raise invalid("prompt", message, "empty_string")
+    if len(prompt) > LONGEST_PROMPT:
+        message = f"Invalid 'prompt': expected at most {LONGEST_PROMPT} characters, but got {len(prompt)}."
+        raise invalid("prompt", message, "string_above_max_length")
+    return prompt
 
 
-PROFILES: Mapping[str, Profile] = {"openai": Profile(), "vllm-omni": VllmOmni(), "sglang": Sglang()}
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise _wrong_type(name, "a string", value)
+
+
+def _seconds(value: object, *, strict: bool) -> int:
+    """Read a whole number; servers take it as text, most as a number too, the hosted API did not."""
+    if value is None:
+        return 4
+    if isinstance(value, bool) or not isinstance(value, str if strict else (str, int)):
+        raise _wrong_type("seconds", "a string", value)
+    text = str(value)
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
+        raise invalid("seconds", f"Invalid value: '{text}'. Expected whole seconds, 1 to {LONGEST_SECONDS}.")
+    check_drawable(int(text), None)
+    if strict and int(text) not in HOSTED_SECONDS:
+        raise invalid("seconds", f"Invalid value: '{text}'. Supported values are: '4', '8', and '12'.")
+    return int(text)
+
+
+def _size(text: str | None, *, strict: bool) -> str | None:
+    check_drawable(1, text)
+    if strict and text is not None and text not in HOSTED_SIZES:
+        supported = ", ".join(f"'{size}'" for size in HOSTED_SIZES)
+        raise invalid("size", f"Invalid value: '{text}'. Supported values are: {supported}.")
+    return text
+
+
+def _check_reference(reference: object) -> None:
+    if isinstance(reference, File):
+        kind = reference["content_type"]
+        if kind not in IMAGES:
+            message = f"Invalid file 'input_reference': unsupported mimetype ('{kind}'), not one of {IMAGES}."
+            raise invalid("input_reference", message, "unsupported_mimetype")
+    elif isinstance(reference, dict):
+        if len({"file_id", "image_url"} & reference.keys()) != 1:
+            message = "Invalid 'input_reference': expected exactly one of 'file_id' and 'image_url'."
+            raise invalid("input_reference", message)
+    elif reference is not None:
+        raise _wrong_type("input_reference", "a file or an object", reference)
+
+
+def _wrong_type(name: str, expected: str, value: object) -> Refusal:
+    words = {str: "a string", int: "an integer", bool: "a boolean", list: "an array", dict: "an object"}
+    got = "a file" if isinstance(value, File) else words.get(type(value), f"a {type(value).__name__}")
+    return invalid(name, f"Invalid type for '{name}': expected {expected}, but got {got} instead.", "invalid_type")

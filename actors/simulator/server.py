@@ -19,21 +19,27 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from actors.simulator.fields import Create
 from actors.simulator.films import TYPES, Contents, require_drawing
-from actors.simulator.gate import RateLimit, Refusal, answer_refusals, check_key, mark, not_found, rate_limited
+from actors.simulator.gate import (
+    RateLimit,
+    Refusal,
+    answer_refusals,
+    check_key,
+    invalid,
+    mark,
+    not_found,
+    rate_limited,
+)
 from actors.simulator.jobs import Job, Ledger, State, blocked, draw, state_of
 from actors.simulator.options import SimulatorOptions
-from actors.simulator.profiles import PROFILES
-from actors.simulator.requests import Create, list_videos, parse_create, parse_prompt, read_fields
+from actors.simulator.profiles import parse_prompt, profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actors.simulator.profiles import Profile
-
 LARGEST_REQUEST = 64 * 2**20
 """Bytes: a reference picture and some room."""
-MODELS = ("sora-2", "sora-2-pro")
 logger = logging.getLogger(__name__)
 
 
@@ -43,7 +49,7 @@ class Simulator:
     def __init__(self, options: SimulatorOptions = SimulatorOptions()) -> None:  # noqa: B008 - it is frozen
         """Prepare a simulator; nothing is opened or read before start()."""
         self._options = options
-        self._profile: Profile = PROFILES[options.profile]
+        self._profile = profile_of(options.profile, model=options.model, strict=options.strict)
         self._seed = secrets.randbits(64) if options.seed is None else options.seed
         self._rate = RateLimit(options.rate_limit) if options.rate_limit else None
         self._moderated = [_whole_word(word) for word in options.moderation]
@@ -70,7 +76,7 @@ class Simulator:
         """
         if self._options.content_bytes is None:
             require_drawing()
-        self._ledger = Ledger()  # as on the real servers, jobs do not outlive the process, unless a file has them
+        self._ledger = Ledger()  # as on the real servers, jobs end with the process, unless a file has them
         if self._options.state_file is not None:
             self._ledger.open(self._options.state_file)
         self._contents = Contents(self._options.content_bytes)
@@ -114,16 +120,15 @@ class Simulator:
 
     async def _models(self, _: web.Request) -> web.Response:
         told = {"object": "model", "created": 0, "owned_by": "sora-batch simulator"}
-        data = [{"id": name} | told for name in MODELS]
+        data = [{"id": name} | told for name in self._profile.models]
         return web.json_response({"object": "list", "data": data})
 
     async def _create(self, request: web.Request) -> web.Response:
-        fields = await read_fields(request, json_too=self._profile.takes_json)
-        return self._accept(parse_create(fields, self._profile, strict=self._options.strict))
+        return self._accept(await self._profile.read_create(request))
 
     async def _remix(self, request: web.Request) -> web.Response:
         source, state = self._find(request)
-        prompt = parse_prompt(await read_fields(request))
+        prompt = parse_prompt(await self._profile.read_fields(request))
         if state.status != "completed":
             message = f"Only completed videos can be remixed; this one is {state.status}."
             raise Refusal(400, message, code="video_not_completed")
@@ -161,6 +166,7 @@ class Simulator:
             latency=latency,
             failure=failure,
             remixed_from=remixed_from,
+            told=create.told,
         )
 
     def _find(self, request: web.Request) -> tuple[Job, State]:
@@ -170,7 +176,22 @@ class Simulator:
         return job, state_of(job, time.time())
 
     async def _list(self, request: web.Request) -> web.Response:
-        return web.json_response(list_videos(self._ledger, self._profile, request.query, time.time()))
+        page = self._profile.read_page(request.query)
+        try:
+            jobs, more = self._ledger.page(page, by_second=self._profile.lists_by_second)
+        except KeyError:
+            if self._profile.unknown_after_is_refused:
+                raise invalid("after", f"No video with the id '{page.after}' was found.") from None
+            jobs, more = [], False
+        now = time.time()
+        body = {
+            "object": "list",
+            "data": [self._profile.video(job, state_of(job, now)) for job in jobs],
+            "first_id": jobs[0].id if jobs else None,
+            "last_id": jobs[-1].id if jobs else None,
+            "has_more": more,
+        }
+        return web.json_response(body)
 
     async def _retrieve(self, request: web.Request) -> web.Response:
         job, state = self._find(request)
@@ -189,9 +210,9 @@ class Simulator:
 
     async def _content(self, request: web.Request) -> web.StreamResponse:
         job, state = self._find(request)
-        variant = self._profile.variant(request.query)
-        if state.status != "completed" or self._contents is None:
-            raise self._profile.no_content(state)
+        variant = self._profile.content(state, request.query)
+        if self._contents is None:
+            raise not_found("Video not found")  # it is being stopped
         path = await self._contents.file(job, variant)
         return web.FileResponse(path, headers={"Content-Type": TYPES[variant]})
 

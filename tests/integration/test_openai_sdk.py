@@ -77,6 +77,13 @@ def test_an_address_of_a_picture_is_sent_along(client):
     assert client.videos.create(prompt="a lake", extra_body=reference).status == "queued"
 
 
+def test_fields_that_the_sdk_does_not_know_are_told_back(client):
+    further = {"seed": 7, "negative_prompt": "blur", "generate_audio": True}
+    video = client.videos.create(prompt="a lake", extra_body=further)
+    told = client.videos.retrieve(video.id).model_extra
+    assert (told["seed"], told["negative_prompt"], told["generate_audio"]) == (7, "blur", "true")
+
+
 def test_a_video_is_deleted(client):
     video = client.videos.create(prompt="a lake")
     assert client.videos.delete(video.id).deleted

@@ -395,6 +395,7 @@ def test_simulated_videos_are_said_to_be(call: Call, monkeypatch: pytest.MonkeyP
         (("simulator", "--latency", "5-2"), "latency"),
         (("simulator", "--rate-limit", "0"), "--rate-limit"),
         (("simulator", "--profile", "mine"), "profile"),
+        (("simulator", "--profile", "sglang", "--strict"), "strict"),
         (("frobnicate",), "No such command"),
     ],
 )

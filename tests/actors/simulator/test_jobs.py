@@ -128,6 +128,7 @@ def test_a_deleted_job_is_in_flight_unless_its_work_was_stopped(stop, left):
         {"rate_limit": 0.0},
         {"content_bytes": -1},
         {"profile": "azure"},
+        {"strict": True, "profile": "sglang"},
     ],
 )
 def test_options_that_make_no_sense_are_refused(wrong):
