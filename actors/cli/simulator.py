@@ -42,6 +42,10 @@ def simulator(
         str, typer.Option("--profile", help="Answer as this server does: openai, vllm-omni or sglang.")
     ] = "openai",
     model: Annotated[str | None, typer.Option("--model", help="The only model that is served.")] = None,
+    replicas: Annotated[
+        int,
+        typer.Option("--replicas", min=1, metavar="N", help="N stores behind one port; each request goes to one."),
+    ] = 1,
     state_file: Annotated[
         Path | None, typer.Option("--state-file", metavar="FILE", help="Remember the videos over a restart.")
     ] = None,
@@ -59,7 +63,7 @@ def simulator(
         options = SimulatorOptions(
             latency=limits[0], failure_rate=failure_rate, moderation=tuple(moderation or ()), rate_limit=limits[1],
             api_key=api_key, content_bytes=content_bytes, seed=seed, strict=strict, profile=profile,
-            model=model, state_file=state_file,
+            model=model, replicas=replicas, state_file=state_file,
         )  # fmt: skip
     except ValueError as error:
         raise InvalidRequest(f"the simulator can't be that way: {error}") from None

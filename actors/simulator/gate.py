@@ -1,4 +1,4 @@
-"""What stands before and behind every handler: the key, the rate of creates, the shape of errors, the mark.
+"""What stands before and behind every handler: replicas, the key, the rate of creates, the shape of errors, the mark.
 
 A handler, or whatever it calls, raises a Refusal; a middleware answers it in the profile's words.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import secrets
+from contextvars import ContextVar
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from actors.simulator.profiles import Profile
 
 logger = logging.getLogger(__name__)
+REPLICA = ContextVar("replica", default=0)
+"""The replica that answers the request, from 0."""
 
 
 class Refusal(Exception):
@@ -68,6 +72,21 @@ def rate_limited(seconds: float) -> Refusal:
 async def mark(_: web.Request, response: web.StreamResponse) -> None:
     """Say in every answer that it is simulated."""
     response.headers["X-Simulated"] = "true"
+
+
+def balance(replicas: int, seed: int) -> Middleware:
+    """Choose the replica that answers a request, as a load balancer does that knows nothing of the videos."""
+    dice = random.Random(seed)  # noqa: S311  (a dice, no secret)
+
+    @web.middleware
+    async def choose(request: web.Request, handler: Handler) -> web.StreamResponse:
+        replica = dice.randrange(replicas)
+        REPLICA.set(replica)
+        response = await handler(request)
+        response.headers["X-Simulated-Replica"] = str(replica)
+        return response
+
+    return choose
 
 
 def check_key(api_key: str | None) -> Middleware:

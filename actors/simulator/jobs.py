@@ -58,6 +58,8 @@ class Job:
     remixed_from: str | None = None
     told: dict[str, Any] = field(default_factory=dict)
     """What its video object tells beside all this, by name."""
+    replica: int = 0
+    """Whose store it is in, from 0."""
 
     @property
     def ends_at(self) -> float:
@@ -138,8 +140,9 @@ def blocked() -> Failure:
 class Ledger:
     """All jobs that were accepted and not deleted."""
 
-    def __init__(self) -> None:
-        """Begin with nothing, in memory only."""
+    def __init__(self, replicas: int = 1) -> None:
+        """Begin with nothing, in memory only; each replica sees its own jobs alone."""
+        self._replicas = replicas
         self.creates = 0
         """Accepted since the start; what a file brought back is not counted again."""
         self.max_in_flight = 0
@@ -207,9 +210,11 @@ class Ledger:
             heapq.heappop(self._ends)
         return len(self._ends)
 
-    def find(self, video_id: str) -> Job | None:
-        """Give a job by its id."""
-        return self._jobs.get(video_id)
+    def find(self, video_id: str, replica: int = 0) -> Job | None:
+        """Give a replica's job by its id."""
+        job = self._jobs.get(video_id)
+        # A state file may be of a time with more replicas.
+        return job if job is not None and job.replica % self._replicas == replica else None
 
     def delete(self, job: Job, *, stop: bool) -> None:
         """Forget a job; unless its work is stopped, it stays in flight to its end."""
@@ -219,17 +224,20 @@ class Ledger:
             self._ends.remove(job.ends_at)
             heapq.heapify(self._ends)
 
-    def page(self, page: Page, *, by_second: bool = False) -> tuple[list[Job], bool]:
-        """Give the jobs of a page, and whether there are more behind them.
+    def page(self, page: Page, replica: int = 0, *, by_second: bool = False) -> tuple[list[Job], bool]:
+        """Give the jobs of a replica's page, and whether there are more behind them.
 
         Args:
             page: what is asked for.
+            replica: whose.
             by_second: sort by whole seconds of acceptance only, so that those of one second stay oldest first.
 
         Raises:
             KeyError: there is no job with the id `after`.
         """
         jobs = list(self._jobs.values())
+        if self._replicas > 1:
+            jobs = [job for job in jobs if job.replica % self._replicas == replica]
         if by_second:
             jobs.sort(key=lambda job: int(job.accepted_at), reverse=page.newest_first)
         elif page.newest_first:

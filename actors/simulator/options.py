@@ -39,6 +39,8 @@ class SimulatorOptions:
     """Take only the seconds, sizes, models and fields that the hosted API took; the profile `openai` alone has it."""
     model: str | None = None
     """The one model that is served; else `sora-2`, and with the profile `openai` any other that is asked for."""
+    replicas: int = 1
+    """So many stores behind one port, each with its own videos: every request goes to one of them at random."""
     state_file: Path | None = None
     """JSON lines of what was accepted and deleted, so that a restarted simulator goes on."""
 
@@ -54,6 +56,7 @@ class SimulatorOptions:
             not self.strict or self.profile == "openai",
             f"strict is for the profile openai; {self.profile} always checks as its server does",
         )
+        _demand(self.replicas >= 1, f"replicas is 1 or more, not {self.replicas!r}")
 
 
 def _demand(holds: bool, message: str) -> None:  # noqa: FBT001 - an assertion's condition has no other name

@@ -146,6 +146,8 @@ class Profile:
             "error": self.failure(job) if state.status == "failed" else None,
             "simulated": True,
         }
+        if not job.told:
+            return body
         taken = {name: value for name, value in job.told.items() if name in body or name in MEANINGS}
         told = {name: value for name, value in job.told.items() if name not in taken}
         return body | told | ({"request": taken} if taken else {})

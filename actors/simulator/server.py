@@ -22,9 +22,11 @@ from aiohttp import web
 from actors.simulator.fields import Create
 from actors.simulator.films import TYPES, Contents, require_drawing
 from actors.simulator.gate import (
+    REPLICA,
     RateLimit,
     Refusal,
     answer_refusals,
+    balance,
     check_key,
     invalid,
     mark,
@@ -52,8 +54,8 @@ class Simulator:
         self._profile = profile_of(options.profile, model=options.model, strict=options.strict)
         self._seed = secrets.randbits(64) if options.seed is None else options.seed
         self._rate = RateLimit(options.rate_limit) if options.rate_limit else None
-        self._moderated = [_whole_word(word) for word in options.moderation]
-        self._ledger = Ledger()
+        self._moderated = [re.compile(rf"(?<!\w){re.escape(w)}(?!\w)", re.IGNORECASE) for w in options.moderation]
+        self._ledger = Ledger(options.replicas)
         self._contents: Contents | None = None
         self._runner: web.AppRunner | None = None
 
@@ -76,7 +78,8 @@ class Simulator:
         """
         if self._options.content_bytes is None:
             require_drawing()
-        self._ledger = Ledger()  # as on the real servers, jobs end with the process, unless a file has them
+        # As on the real servers, jobs end with the process, unless a file has them.
+        self._ledger = Ledger(self._options.replicas)
         if self._options.state_file is not None:
             self._ledger.open(self._options.state_file)
         self._contents = Contents(self._options.content_bytes)
@@ -102,6 +105,8 @@ class Simulator:
 
     def _application(self) -> web.Application:
         middlewares = [answer_refusals(self._profile), check_key(self._options.api_key)]
+        if self._options.replicas > 1:
+            middlewares.insert(0, balance(self._options.replicas, self._seed))
         application = web.Application(client_max_size=LARGEST_REQUEST, middlewares=middlewares)
         application.on_response_prepare.append(mark)
         application.add_routes(
@@ -167,10 +172,11 @@ class Simulator:
             failure=failure,
             remixed_from=remixed_from,
             told=create.told,
+            replica=REPLICA.get(),
         )
 
     def _find(self, request: web.Request) -> tuple[Job, State]:
-        job = self._ledger.find(request.match_info["id"])
+        job = self._ledger.find(request.match_info["id"], REPLICA.get())
         if job is None:
             raise not_found("Video not found")
         return job, state_of(job, time.time())
@@ -178,7 +184,7 @@ class Simulator:
     async def _list(self, request: web.Request) -> web.Response:
         page = self._profile.read_page(request.query)
         try:
-            jobs, more = self._ledger.page(page, by_second=self._profile.lists_by_second)
+            jobs, more = self._ledger.page(page, REPLICA.get(), by_second=self._profile.lists_by_second)
         except KeyError:
             if self._profile.unknown_after_is_refused:
                 raise invalid("after", f"No video with the id '{page.after}' was found.") from None
@@ -215,10 +221,6 @@ class Simulator:
             raise not_found("Video not found")  # it is being stopped
         path = await self._contents.file(job, variant)
         return web.FileResponse(path, headers={"Content-Type": TYPES[variant]})
-
-
-def _whole_word(word: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
 
 
 @contextmanager

@@ -134,12 +134,8 @@ class Sglang(Profile):
         seconds = DEFAULT_SECONDS if asked.seconds is None else asked.seconds
         frames = fps * seconds if asked.num_frames is None else asked.num_frames
         steps = 1 if asked.num_inference_steps is None else asked.num_inference_steps
-        for name, number in (
-            ("width", width),
-            ("height", height),
-            ("num_frames", frames),
-            ("num_inference_steps", steps),
-        ):
+        positive = {"width": width, "height": height, "num_frames": frames, "num_inference_steps": steps}
+        for name, number in positive.items():
             if number <= 0:
                 raise Refusal(400, f"{name} must be positive")
         if asked.quality not in (None, *QUALITIES):

@@ -174,7 +174,7 @@ def test_log_level_and_format_are_obeyed(call: Call, monkeypatch: pytest.MonkeyP
 
 def test_the_simulator_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "actors.cli", "simulator", "--port", "0", "--content-bytes", "9", "--api-key", "k"]
-    command += ["--model", "mine", "--profile", "sglang"]
+    command += ["--replicas", "2", "--model", "mine", "--profile", "sglang"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as simulator:
         assert simulator.stdout is not None
@@ -182,6 +182,7 @@ def test_the_simulator_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
         request = urllib.request.Request(f"{base_url}/videos", headers={"Authorization": "Bearer k"})
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert json.loads(answer.read())["data"] == []
+            assert answer.headers["X-Simulated-Replica"] in {"0", "1"}
         request.full_url = f"{base_url}/models"
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert [model["id"] for model in json.loads(answer.read())["data"]] == ["mine"]

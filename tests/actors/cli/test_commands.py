@@ -396,6 +396,7 @@ def test_simulated_videos_are_said_to_be(call: Call, monkeypatch: pytest.MonkeyP
         (("simulator", "--rate-limit", "0"), "--rate-limit"),
         (("simulator", "--profile", "mine"), "profile"),
         (("simulator", "--profile", "sglang", "--strict"), "strict"),
+        (("simulator", "--replicas", "0"), "--replicas"),
         (("frobnicate",), "No such command"),
     ],
 )

@@ -129,6 +129,7 @@ def test_a_deleted_job_is_in_flight_unless_its_work_was_stopped(stop, left):
         {"content_bytes": -1},
         {"profile": "azure"},
         {"strict": True, "profile": "sglang"},
+        {"replicas": 0},
     ],
 )
 def test_options_that_make_no_sense_are_refused(wrong):
