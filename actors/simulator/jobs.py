@@ -67,8 +67,8 @@ class Job:
         return self.accepted_at + self.latency
 
     def record(self) -> dict[str, Any]:
-        """Give the job as JSON."""
-        return asdict(self)
+        """Give the job as JSON, in the form that an older simulator reads too where it has all that the job is."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("told", "replica")}
 
     @classmethod
     def restore(cls, record: dict[str, Any]) -> Job:

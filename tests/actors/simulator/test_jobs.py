@@ -1,5 +1,6 @@
 """The simulator's jobs: states by time, fates by seed and prompt, rates, the ledger."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -85,9 +86,16 @@ def test_a_lone_surrogate_in_a_prompt_is_drawn_for_too():
     assert fate(prompt="\ud800") == fate(prompt="\ud800")
 
 
-@pytest.mark.parametrize("failure", [None, blocked()])
-def test_a_job_survives_being_recorded(failure):
-    assert Job.restore(job(failure=failure).record()) == job(failure=failure)
+@pytest.mark.parametrize(
+    "changes", [{}, {"failure": blocked()}, {"told": {"seed": 0, "lora": {"name": "x"}}}, {"replica": 1}]
+)
+def test_a_job_survives_being_recorded(changes):
+    recorded = replace(job(), **changes)
+    assert Job.restore(recorded.record()) == recorded
+
+
+def test_a_plain_job_is_recorded_as_it_was_before_jobs_told_more():
+    assert not job().record().keys() & {"told", "replica"}
 
 
 def test_a_rate_limit_lets_a_second_s_worth_through_and_tells_when_the_next_may_come():
