@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from actors.cli.text import clean, count, shorten, span, waiting
+from actors.cli.text import clean, count, shorten, span, title, waiting
 from storage.states import JobStatus
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def picture(
     number = len(str(jobs[-1].index)) if jobs else 0
     prompt = min(_PROMPT, max(_LEAST_PROMPT, width - number - bar - widest - 4))  # and the gaps between the columns
     for job, state in zip(jobs, states, strict=True):
-        grid.add_row(str(job.index), Text(shorten(job.prompt, prompt)), _bar_of(job, now, bar, marks), state)
+        grid.add_row(str(job.index), Text(title(job, prompt)), _bar_of(job, now, bar, marks), state)
     yield grid
     if more > 0:
         yield Text(f"{more} more waiting", style="dim")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from actors.cli.options import warn
-from actors.cli.text import cells, clean, count, fold, reason, shorten, shown_path, span, terminal_width
+from actors.cli.text import cells, clean, count, fold, reason, shorten, shown_path, span, terminal_width, title
 from actors.errors import ErrorCode
 from actors.logs import UNSAFE
 from storage.states import FINAL_JOB, BatchStatus, JobStatus
@@ -124,7 +124,7 @@ def print_batch(
     """
     print_table(
         ["#", "video", "state", "file or reason"],
-        [[str(job.index), shorten(job.prompt, _PROMPT), job.status.value, outcome(job, placed)] for job in batch.jobs],
+        [[str(job.index), title(job, _PROMPT), job.status.value, outcome(job, placed)] for job in batch.jobs],
         cut=1,
         own_line=3,
     )

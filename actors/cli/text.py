@@ -18,6 +18,7 @@ from actors.logs import UNSAFE
 
 if TYPE_CHECKING:
     from actors.batch.events import Event
+    from actors.batch.views import Job
     from actors.cli.view import BatchView
     from actors.messages import Wait
 
@@ -62,6 +63,12 @@ def shorten(text: str, width: int) -> str:
             break
         kept += character
     return kept.rstrip() + "…"
+
+
+def title(job: Job, width: int) -> str:
+    """A video's prompt in at most `width` columns, and which take of it this is if it is not the first."""
+    take = f", take {job.take}" if job.take > 1 else ""
+    return shorten(job.prompt, max(1, width - len(take))) + take
 
 
 def fold(text: str, width: int, indent: str = "  ") -> str:

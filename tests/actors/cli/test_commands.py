@@ -198,6 +198,15 @@ def test_prices_that_the_server_told_are_shown(call: Call) -> None:
     ]
 
 
+def test_the_takes_of_a_prompt_are_told_apart(call: Call) -> None:
+    jobs = [a_job(take, prompt="a very long prompt " * 9, options={"take": take}) for take in (1, 2)]
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        put(service._storage, a_batch(total=2), jobs)
+    _, first, second, _ = call("status", "nature").stdout.splitlines()
+    assert "take" not in first
+    assert "a very long prompt a very long…, take 2" in second
+
+
 def test_a_warning_is_shown_once_for_all_videos_that_it_is_of(call: Call) -> None:
     def made(seconds: int) -> dict[str, Any]:
         message = f"asked for duration 12 s; the file has {seconds} s"
