@@ -21,7 +21,7 @@ from actors.loop import IOLoop
 from actors.settings import SIMULATOR, Settings
 from actors.sora.client import SoraClient
 from actors.sora.rate_limiter import RateLimiter
-from actors.sora.wire import RemoteVideo
+from actors.sora.wire import RemoteVideo, inner_id
 from storage.changes import Storage
 from storage.deletes import Owed
 from storage.records import JobRecord, SubmissionRecord
@@ -132,16 +132,17 @@ def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) 
     server = settings.server or ""
     submissions = read(lambda: storage.submissions.at_server(server))
     jobs = read(lambda: storage.jobs.by_id({each.job_id for each in submissions}))
-    known = {each.remote_id for each in submissions}
-    listed = {video.id for video in videos}
+    # A LiteLLM proxy lists other ids than it gave.
+    known = {inner_id(each.remote_id) for each in submissions if each.remote_id is not None}
+    listed = {inner_id(video.id) for video in videos if video.id is not None}
     paths, missing_files = _files(storage, read, checksums=checksums)
     return AuditReport(
         videos_listed=len(videos),
         files_compared=len(paths),
         listing_problem=problem,
-        unknown_videos=[_unknown(video, submissions, jobs) for video in videos if video.id not in known],
+        unknown_videos=[_unknown(video, submissions, jobs) for video in videos if inner_id(str(video.id)) not in known],
         surplus_videos=[
-            SurplusVideo(remote_id=each.remote_id, job_id=each.job_id, listed=each.remote_id in listed)
+            SurplusVideo(remote_id=each.remote_id, job_id=each.job_id, listed=inner_id(each.remote_id) in listed)
             for each in submissions
             if each.state is SubmissionState.SURPLUS and each.remote_id is not None
         ],
@@ -196,13 +197,13 @@ def _unknown(video: RemoteVideo, submissions: list[SubmissionRecord], jobs: dict
 
 
 def _missing(
-    submissions: list[SubmissionRecord], jobs: dict[str, JobRecord], listed: set[str | None]
+    submissions: list[SubmissionRecord], jobs: dict[str, JobRecord], listed: set[str]
 ) -> Iterator[MissingVideo]:
     for each in submissions:
         job = jobs.get(each.job_id)
         if each.state is not SubmissionState.BOUND or job is None or each.remote_id is None:
             continue
-        if each.remote_id not in listed and job.status in _WANTS_ITS_VIDEO:
+        if inner_id(each.remote_id) not in listed and job.status in _WANTS_ITS_VIDEO:
             yield MissingVideo(job_id=job.id, remote_id=each.remote_id, status=job.status)
 
 

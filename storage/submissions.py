@@ -173,6 +173,11 @@ class SubmissionRepository:
         found = self._rows.select(some, (server, self._database.list_parameter(remote_ids)))
         return {held.remote_id: held for held in found if held.remote_id is not None}
 
+    def ids_like(self, server: str, beginning: str) -> list[str]:
+        """The remote ids at a server that begin so, and perhaps some that almost do."""
+        sql = "SELECT remote_id FROM submissions WHERE server=? AND remote_id LIKE ?"
+        return [remote_id for (remote_id,) in self._database.execute(sql, (server, f"{beginning}%")).fetchall()]
+
     def at_server(self, server: str) -> list[SubmissionRecord]:
         """All tries at one server, whatever the key was."""
         self.fill_in()

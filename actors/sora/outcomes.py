@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from actors.errors import ErrorCode, Failure
-from actors.sora.wire import RemoteVideo
+from actors.sora.wire import WRAPPED, RemoteVideo, inner_id
 from storage.changes import Storage
 from storage.records import Document, JobRecord, SubmissionRecord
 from storage.states import FINAL_JOB, LIVE_SUBMISSION, JobStatus, SubmissionState
@@ -76,7 +77,11 @@ def bind_told(storage: Storage, submission_id: str, remote_id: str, told: Docume
     """Write down which video a create's own answer told, and what else (`told`)."""
     if told is not None:
         storage.submissions.tell(submission_id, told)
+    # In flight it keeps others from being given its video; once it was not waited for, they may have been.
+    late = inner_id(remote_id) != remote_id and storage.submissions.get(submission_id).closed_at is not None
     bind = storage.submissions.bind(submission_id, remote_id)
+    if late and bind is Bind.BOUND:
+        _take_back_twins(storage, submission_id, remote_id)
     if bind is Bind.HELD and _freed(storage, submission_id, remote_id):
         return storage.submissions.bind(submission_id, remote_id)
     if bind is Bind.RESOLVED:
@@ -87,6 +92,26 @@ def bind_told(storage: Storage, submission_id: str, remote_id: str, told: Docume
         if entry.remote_id != remote_id:
             _warn("a video that nobody needs was told", entry, remote_id)
     return bind
+
+
+def same_videos(storage: Storage, server: str, listed: Collection[str]) -> dict[str, SubmissionRecord]:
+    """The submissions whose videos are listed so, by the listed id: a LiteLLM proxy lists other ids than it gave."""
+    holders = storage.submissions.holders(server, listed)
+    others = {inner_id(each): each for each in listed if each not in holders and inner_id(each) != each}
+    if others:
+        ours = {each: inner_id(each) for each in storage.submissions.ids_like(server, WRAPPED)}
+        alike = {each: others[inner] for each, inner in ours.items() if inner in others}
+        holders |= {alike[each]: entry for each, entry in storage.submissions.holders(server, alike).items()}
+    return holders
+
+
+def _take_back_twins(storage: Storage, submission_id: str, remote_id: str) -> None:
+    """Take a video from those that adopted it under the id by which it is listed."""
+    server = storage.submissions.get(submission_id).server or ""
+    alike = [each for each in storage.submissions.ids_like(server, WRAPPED) if inner_id(each) == inner_id(remote_id)]
+    for entry in storage.submissions.holders(server, alike).values():
+        if entry.id != submission_id and entry.adopted and entry.state is SubmissionState.BOUND:
+            _take_back(storage, entry)
 
 
 def _freed(storage: Storage, submission_id: str, remote_id: str) -> bool:

@@ -29,7 +29,7 @@ from actors.sora.matching import (
     pair,
     reused,
 )
-from actors.sora.outcomes import SEND_WINDOW, Bound, Finding, NotPaid, Outcome, Unknown, known
+from actors.sora.outcomes import SEND_WINDOW, Bound, Finding, NotPaid, Outcome, Unknown, known, same_videos
 from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
 from storage.owners import is_dead, this_host
@@ -369,8 +369,9 @@ class Resolver:
         until = self._arrives_until(entry)
         return OpenIntent(entry.id, spec, entry.intended_at, until, in_flight=self._in_flight(entry))
 
-    def _held(self, remote_ids: list[str]) -> dict[str, Held]:
-        holders = self._storage.submissions.holders(self._server, remote_ids)
+    def _held(self, listed: list[str]) -> dict[str, Held]:
+        """By listed id, what a submission has."""
+        holders = same_videos(self._storage, self._server, listed)
         jobs = self._storage.jobs.by_id({entry.job_id for entry in holders.values()})
         return {remote_id: self._as_held(entry, jobs.get(entry.job_id)) for remote_id, entry in holders.items()}
 

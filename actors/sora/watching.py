@@ -171,6 +171,8 @@ class Watcher:
         self._client, self._interval = client, interval
         self._durations = Durations()
         self._watches: dict[str, Watch] = {}
+        self._wrapped: dict[str, set[str]] = {}
+        """The ids of those that a proxy gave another id than it lists, by the id that both hold."""
         self._agenda: list[tuple[float, int, Watch]] = []
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
@@ -195,6 +197,8 @@ class Watcher:
     def add(self, watch: Watch) -> None:
         """Begin to watch a video."""
         self._watches[watch.remote_id] = watch
+        if (inner := inner_id(watch.remote_id)) != watch.remote_id:
+            self._wrapped.setdefault(inner, set()).add(watch.remote_id)
         self._check_later(watch)
         if watch.accepted_at is not None:
             watch.due = watch.accepted_at + self._interval
@@ -208,6 +212,10 @@ class Watcher:
         """Watch it no longer."""
         if self._watches.get(watch.remote_id) is watch:
             del self._watches[watch.remote_id]
+            alike = self._wrapped.get(inner_id(watch.remote_id), set())
+            alike.discard(watch.remote_id)
+            if not alike:
+                self._wrapped.pop(inner_id(watch.remote_id), None)
 
     def plan(self, watch: Watch) -> None:
         """Put it into the agenda. An entry of it that comes earlier does as well: it is put in anew then."""
@@ -325,8 +333,9 @@ class Watcher:
             listed = await self._client.listed(after, self._knows)
             pages += 1
             for video in listed.videos:
-                unseen.discard(str(video.id))
-                self._listed(str(video.id), video, asked_at, listed.hint)
+                own_id = self._own_id(str(video.id))
+                unseen.discard(own_id)
+                self._listed(own_id, video, asked_at, listed.hint)
             if listed.has_more is not True or listed.last in (None, after):
                 break
             after = listed.last
@@ -340,8 +349,14 @@ class Watcher:
         else:
             self._distrust = _DISTRUST
 
-    def _knows(self, remote_id: str) -> bool:
-        return remote_id in self._watches or remote_id in self._ready_at
+    def _knows(self, listed_id: str) -> bool:
+        own_id = self._own_id(listed_id)
+        return own_id in self._watches or own_id in self._ready_at
+
+    def _own_id(self, listed_id: str) -> str:
+        """The id by which a listed video is watched. Where two videos may be meant, neither is."""
+        alike = self._wrapped.get(inner_id(listed_id), ()) if self._wrapped else ()
+        return listed_id if listed_id in self._watches or len(alike) != 1 else next(iter(alike))
 
     def _listed(self, remote_id: str, video: RemoteVideo, asked_at: float, hint: float | None) -> None:
         watch = self._watches.get(remote_id)

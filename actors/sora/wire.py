@@ -347,6 +347,8 @@ def _seconds(value: Any) -> str | None:
 
 
 _WRAPPED, _LITELLM, _ID = "video_", "litellm:", "video_id:"
+WRAPPED = "video_bGl0ZWxsbT"
+"""So every id begins that a LiteLLM proxy gives: `litellm:` in base64."""
 _LONGEST = 1_000_000
 """Characters of a text in which a video is looked for."""
 _TRIES = 200

@@ -1,5 +1,6 @@
 """The audit against a server that keeps its own count: it finds what is planted, and nothing else."""
 
+import base64
 import json
 import urllib.request
 from collections.abc import Callable
@@ -179,3 +180,22 @@ def test_a_shared_server_s_videos_are_counted_and_those_that_may_be_ours_are_nam
     assert [line.startswith("20 server videos unknown to this database") for line in lines] == [True, False, False]
     assert "it may be of nature-02" in lines[1]
     assert lines[2] == "22 server videos compared: 21 unknown to this database, 0 files missing"
+
+
+def test_ids_that_a_proxy_lists_otherwise_than_it_gave_them_are_the_same(
+    service: BatchService, provider: Provider
+) -> None:
+    provider.fault(on="content", do="answer", status=400, match="video 1", times=-1)
+    batch = made(service, 1, id="nature")
+    told = "litellm:custom_llm_provider:hosted_vllm;model_id:films;video_id:video_gen_1"
+    given, listed = (
+        f"video_{base64.b64encode(text.encode()).decode()}" for text in (f"{told};deployment_id:0af3", told)
+    )
+    storage = service._storage
+    (entry,) = service.submissions("nature")
+    service._write(lambda: storage.database.execute("UPDATE submissions SET remote_id=? WHERE id=?", (given, entry.id)))
+    page = {"object": "list", "data": [{"id": listed, "status": "completed"}], "has_more": False}
+    provider.fault(on="list", do="answer", body=page, times=-1)
+    report = service.audit()
+    assert batch.status == "failed"
+    assert (report.videos_listed, report.unknown_videos, report.missing_videos) == (1, [], [])

@@ -1,6 +1,7 @@
 """What a Resolver does where the right moment can't be had from a real server."""
 
 import asyncio
+import base64
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
@@ -12,14 +13,16 @@ from actors.loop import IOLoop
 from actors.settings import Settings
 from actors.sora.exchange import Page
 from actors.sora.matching import BEFORE
-from actors.sora.outcomes import Bound
+from actors.sora.outcomes import Bound, bind_told
 from actors.sora.resolving import Resolver
+from actors.sora.wire import parse_video
 from storage.changes import Storage
 from storage.database import Database
 from storage.owners import this_process
 from storage.recorder import Recorder
 from storage.records import SubmissionRecord
 from storage.states import SubmissionState
+from storage.submissions import Bind
 from tests.builders import PROVIDER, a_batch, an_intent, put
 
 
@@ -173,3 +176,46 @@ def test_a_post_of_a_sender_that_lives_and_has_told_nothing_counts_as_timed_out(
     assert (current.state, bool(current.timed_out), ready_in < 0) == (SubmissionState.UNKNOWN, lives, True)
     why = resolver._why_no_proof(current)
     assert (why is not None and "SORA_SUBMIT_TIMEOUT" in why) is lives
+
+
+def wrapped(video: str, more: str = "") -> str:
+    """An id of a LiteLLM proxy's."""
+    text = f"litellm:custom_llm_provider:hosted_vllm;model_id:films;video_id:{video}{more}"
+    return f"video_{base64.b64encode(text.encode()).decode()}"
+
+
+TOLD, LISTED = wrapped("video_gen_1", ";deployment_id:0af3"), wrapped("video_gen_1")
+
+
+@pytest.mark.parametrize(("told", "adopted"), [(TOLD, False), (wrapped("video_gen_2", ";deployment_id:0af3"), True)])
+def test_a_video_that_a_twin_has_is_not_adopted_under_the_id_by_which_a_proxy_lists_it(
+    io: IOLoop, recorder: Recorder, storage: Storage, intent: SubmissionRecord, told: str, adopted: bool
+) -> None:
+    twin = an_intent("intent-2", job_id="b-02")
+    put(storage, a_batch("b", total=2))
+    with storage.database.begin():
+        storage.submissions.intend([twin])
+        storage.submissions.bind(twin.id, told)
+    listed = parse_video({"id": LISTED, "status": "queued", "prompt": storage.jobs.by_id(["b-01"])["b-01"].prompt})
+    assert listed is not None
+
+    async def page(_after: str | None) -> Page:
+        return Page((listed,), has_more=False)
+
+    resolver = a_resolver(io, recorder, storage, Mock(list_page=page, clock=Mock(offset=0.0)))
+    io.submit(resolver._reading(intent)).result(10)
+    assert storage.submissions.get(intent.id).remote_id == (LISTED if adopted else None)
+
+
+def test_an_answer_that_comes_late_takes_its_video_back_from_who_adopted_it_as_listed(
+    storage: Storage, intent: SubmissionRecord
+) -> None:
+    late = an_intent("intent-2", job_id="b-02")
+    with storage.database.begin():
+        storage.submissions.intend([late])
+        storage.submissions.settle(late.id, SubmissionState.UNKNOWN)
+        assert storage.submissions.bind(intent.id, LISTED, adopted=True) is Bind.BOUND
+        assert bind_told(storage, late.id, TOLD) is Bind.BOUND
+    first, second = (storage.submissions.get(each.id) for each in (intent, late))
+    assert (first.state, first.remote_id, first.former_remote_id) == (SubmissionState.UNKNOWN, None, LISTED)
+    assert (second.state, second.remote_id) == (SubmissionState.BOUND, TOLD)

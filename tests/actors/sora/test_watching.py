@@ -1,6 +1,7 @@
 """How videos are watched: with which requests, and how soon each is noticed. In a time of its own."""
 
 import asyncio
+import base64
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from actors.sora import watching
 from actors.sora.client import PAGE
 from actors.sora.exchange import Listed
 from actors.sora.watching import Watcher
-from actors.sora.wire import Phase, RemoteVideo, parse_video
+from actors.sora.wire import Phase, RemoteVideo, inner_id, parse_video
 from tests.model.loop import Clock, ModelLoop
 
 INTERVAL = 2.0
@@ -158,11 +159,13 @@ class World:
         self.ended_badly: list[str] = []
         self.progressed: list[int | None] = []
         self.errors = 0
+        self.name: Callable[[int], str] = "video_{}".format
+        """The id that a create is answered with."""
 
     def start(self, seconds: float, count: int = 1, *, attached: bool = False) -> None:
         """Have videos accepted, that take so long."""
         for _ in range(count):
-            remote_id = f"video_{len(self.server.ready_at)}"
+            remote_id = self.name(len(self.server.ready_at))
             self.server.ready_at[remote_id] = self.clock.now + seconds
             self.loop.create_task(self._watch(remote_id, None if attached else self.clock.now))
 
@@ -223,6 +226,39 @@ def test_one_page_takes_the_place_of_many_looks(world: World) -> None:
     assert max(world.delays()) < INTERVAL
     assert world.server.requests["look"] == 0
     assert world.server.requests["page"] <= 6
+
+
+def wrapped(video: str, more: str = "") -> str:
+    """An id of a LiteLLM proxy's."""
+    text = f"litellm:custom_llm_provider:hosted_vllm;model_id:films;video_id:{video}{more}"
+    return f"video_{base64.b64encode(text.encode()).decode()}"
+
+
+def listed_otherwise(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As that proxy lists its videos: the ids lack what it had added."""
+    return [{**each, "id": wrapped(inner_id(each["id"]))} for each in documents]
+
+
+def test_a_proxy_s_listing_is_read_although_it_writes_the_ids_otherwise(world: World) -> None:
+    world.name = lambda number: wrapped(f"video_gen_{number}", ";deployment_id:0af3")
+    world.server.listing = listed_otherwise
+    world.start(9.0, 20)
+    world.pass_time(12.0)
+    assert max(world.delays()) < INTERVAL
+    assert world.server.requests["look"] == 0
+    assert not world.watcher._wrapped
+
+
+def test_of_two_videos_that_a_proxy_lists_alike_each_is_looked_at_itself(world: World) -> None:
+    """Two servers behind it that count from 1."""
+    world.name = lambda number: wrapped(f"{number // 2}", f";deployment_id:{number % 2}")
+    world.server.listing = listed_otherwise
+    world.start(9.0, 19)
+    world.start(90.0)  # the twin of the 19th
+    world.pass_time(60.0)
+    assert len(world.noticed) == 19
+    world.pass_time(60.0)
+    assert len(world.noticed) == 20
 
 
 @pytest.mark.parametrize("count", [50, 100, 1000, 3000])
