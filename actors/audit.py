@@ -20,6 +20,7 @@ from actors.errors import SoraError
 from actors.loop import IOLoop
 from actors.settings import SIMULATOR, Settings
 from actors.sora.client import SoraClient
+from actors.sora.listing import pages
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.wire import RemoteVideo, inner_id
 from storage.changes import Storage
@@ -167,19 +168,17 @@ def _listed(settings: Settings) -> tuple[list[RemoteVideo], str | None]:
 async def _list(settings: Settings, base_url: str) -> tuple[list[RemoteVideo], str | None]:
     found: dict[str, RemoteVideo] = {}
     async with SoraClient(settings, base_url, RateLimiter(settings.sora_max_requests_per_second)) as client:
-        after: str | None = None
-        for _ in range(_PAGES):
-            try:
-                page = await client.list_page(after)
-            except SoraError as error:
-                return list(found.values()), str(error)
-            new = {video.id: video for video in page.videos if video.id is not None and video.id not in found}
-            found |= new
-            if page.has_more is False or not page.videos:
-                return list(found.values()), None
-            if not new:  # no paging: `after` shows the same page again
-                return list(found.values()), f"the listing has no pages: perhaps these {len(found)} videos are not all"
-            after = page.videos[-1].id
+        try:
+            async for page in pages(client.list_page, _PAGES, guess=True):
+                new = {video.id: video for video in page.videos if video.id is not None and video.id not in found}
+                found |= new
+                if page.has_more is False or not page.videos:
+                    return list(found.values()), None
+                if not new:  # no paging: `after` shows the same page again
+                    why = f"the listing has no pages: perhaps these {len(found)} videos are not all"
+                    return list(found.values()), why
+        except SoraError as error:
+            return list(found.values()), str(error)
     return list(found.values()), f"only its newest {len(found)} videos were looked at"
 
 

@@ -16,7 +16,7 @@ import aiohttp
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.settings import Settings
 from actors.sora import wire
-from actors.sora.exchange import Accepted, Listed, NoAnswer, Page, Refused, SendForbidden, ServerClock, VideoSpec
+from actors.sora.exchange import Accepted, NoAnswer, Page, Refused, SendForbidden, ServerClock, VideoSpec
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.route import Route, body_of
 from actors.sora.servers import Recogniser, Server, why_not_sent
@@ -170,13 +170,13 @@ class SoraClient:
         Raises:
             SoraError: there is none, or it could not be read.
         """
-        data, has_more, _ = await self._entries(after, follow=False)
+        data, has_more, headers = await self._entries(after, follow=False)
         videos = tuple(video for entry in data if (video := wire.parse_video(entry)) is not None)
         if len(videos) != len(data):
             raise SoraError(Failure(ErrorCode.SERVER_ERROR, "the listing has entries that are no videos"))
-        return Page(videos, has_more)
+        return Page(videos, has_more, videos[-1].id if videos else None, wire.poll_hint(headers))
 
-    async def listed(self, after: str | None, knows: Callable[[str], bool]) -> Listed:
+    async def listed(self, after: str | None, knows: Callable[[str], bool]) -> Page:
         """What a page of the listing says of the videos that somebody knows; of the others not even a word is read.
 
         Raises:
@@ -186,7 +186,7 @@ class SoraClient:
         known = [entry for entry in data if isinstance(entry, dict) and knows(wire.identifier(entry) or "")]
         videos = tuple(video for entry in known if (video := wire.parse_video(entry)) is not None)
         last = wire.identifier(data[-1]) if data and isinstance(data[-1], dict) else None
-        return Listed(videos, last, has_more, wire.poll_hint(headers))
+        return Page(videos, has_more, last, wire.poll_hint(headers))
 
     async def _entries(self, after: str | None, *, follow: bool = True) -> tuple[list[Any], bool | None, Any]:
         query = f"limit={PAGE}&order=desc" + (f"&after={quote(after, safe='')}" if after else "")

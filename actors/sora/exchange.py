@@ -82,22 +82,14 @@ class SendForbidden(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of the server's listing."""
+    """One page of the server's listing, or what it says of certain videos."""
 
     videos: tuple[RemoteVideo, ...]
     has_more: bool | None
     """None: the server didn't say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What one page of the listing says of certain videos."""
-
-    videos: tuple[RemoteVideo, ...]
-    last: str | None
+    last: str | None = None
     """The id behind which the next page begins."""
-    has_more: bool | None
-    hint: float | None
+    hint: float | None = None
     """The seconds after which the server wants to be asked again."""
 
 

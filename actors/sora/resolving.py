@@ -18,6 +18,7 @@ from actors.loop import IOLoop
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.exchange import VideoSpec
+from actors.sora.listing import pages
 from actors.sora.matching import (
     ANSWERED_WITHIN,
     BEFORE,
@@ -263,18 +264,14 @@ class Resolver:
     async def _pages(self, since: float) -> tuple[list[RemoteVideo], bool]:
         """What is listed back to a moment of the server's time, and whether that is all of it."""
         found: list[RemoteVideo] = []
-        after: str | None = None
-        for _ in range(_PAGES):
-            page = await self._client.list_page(after)
+        ended = False
+        async for page in pages(self._client.list_page, _PAGES):
             found += page.videos
             older = any(video.created_at is not None and video.created_at < since for video in page.videos)
             if older and in_falling_order(page.videos):
                 return found, True
-            last = page.videos[-1].id if page.videos else None
-            if page.has_more is not True or last is None or last == after:
-                return found, page.has_more is False
-            after = last
-        return found, False
+            ended = page.has_more is False
+        return found, ended
 
     # --- what follows
 

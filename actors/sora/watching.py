@@ -13,13 +13,15 @@ import logging
 import math
 import random
 import time
-from collections.abc import Hashable
+from collections.abc import Awaitable, Hashable
 from itertools import count
 from typing import Self
 
 from actors.errors import ErrorCode, SoraError
 from actors.sora.client import PAGE, SoraClient
 from actors.sora.durations import Durations
+from actors.sora.exchange import Page
+from actors.sora.listing import pages
 from actors.sora.wire import Phase, RemoteVideo, inner_id
 
 logger = logging.getLogger(__name__)
@@ -155,12 +157,14 @@ class Absence:
         return not shown
 
     async def _is_listed(self) -> bool:
-        same, after = inner_id(self._remote_id), None
-        for _ in range(_PAGES):
-            page = await self._client.listed(after, lambda listed: inner_id(listed) == same)
-            if page.videos or page.has_more is not True or page.last in (None, after):
-                return bool(page.videos)
-            after = page.last
+        same, client = inner_id(self._remote_id), self._client
+
+        def read(after: str | None) -> Awaitable[Page]:
+            return client.listed(after, lambda listed: inner_id(listed) == same)
+
+        async for page in pages(read, _PAGES):
+            if page.videos:
+                return True
         return False
 
 
@@ -327,20 +331,24 @@ class Watcher:
     async def _look_at_listing(self, began: float) -> None:
         """Read it, the newest first, until it has told of all that were watched when it was asked."""
         self._swept_from = began
-        unseen, watched, after, pages = set(self._watches), len(self._watches), None, 0
-        while self._watches and unseen and pages <= 2 * math.ceil(watched / PAGE):
+        unseen, watched, read_pages = set(self._watches), len(self._watches), 0
+        asked_at = began
+
+        def read(after: str | None) -> Awaitable[Page]:
+            nonlocal asked_at
             asked_at = time.monotonic()
-            listed = await self._client.listed(after, self._knows)
-            pages += 1
-            for video in listed.videos:
+            return self._client.listed(after, self._knows)
+
+        async for page in pages(read, 2 * math.ceil(watched / PAGE) + 1 if watched else 0):
+            read_pages += 1
+            for video in page.videos:
                 own_id = self._own_id(str(video.id))
                 unseen.discard(own_id)
-                self._listed(own_id, video, asked_at, listed.hint)
-            if listed.has_more is not True or listed.last in (None, after):
+                self._listed(own_id, video, asked_at, page.hint)
+            if not self._watches or not unseen:
                 break
-            after = listed.last
-        self._pages = pages
-        often = min(_OFTEN, max(1.0, watched / _VIDEOS_A_PAGE)) if pages == 1 else 1.0
+        self._pages = read_pages
+        often = min(_OFTEN, max(1.0, watched / _VIDEOS_A_PAGE)) if read_pages == 1 else 1.0
         self._period = self._interval / often
         if time.monotonic() < self._no_listing_until:
             return  # it was refuted

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.errors import ErrorCode, Failure, SoraError
-from actors.sora.exchange import Accepted, Listed, NoAnswer, Page, Refused, SendForbidden, ServerClock
+from actors.sora.exchange import Accepted, NoAnswer, Page, Refused, SendForbidden, ServerClock
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.wire import http_failure, parse_video
 
@@ -166,7 +166,8 @@ class Provider:
             elif self.listing == "with other spaces":
                 document["prompt"] = document["prompt"].replace(" ", "  ")
         videos = tuple(parse_video(document) for document in documents)
-        return Page(videos, None if self.listing == "without an end" else has_more)
+        last = videos[-1].id if videos else None
+        return Page(videos, None if self.listing == "without an end" else has_more, last)
 
 
 class ModelClient:
@@ -220,7 +221,7 @@ class ModelClient:
     async def listed(self, after, knows):
         page = await self.list_page(after)
         known = tuple(video for video in page.videos if knows(video.id))
-        return Listed(known, page.videos[-1].id if page.videos else None, page.has_more, None)
+        return Page(known, page.has_more, page.last)
 
     async def retrieve(self, remote_id, *, anew=False):
         await self.rate_limiter.turn()

@@ -13,7 +13,7 @@ import pytest
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.sora import watching
 from actors.sora.client import PAGE
-from actors.sora.exchange import Listed
+from actors.sora.exchange import Page
 from actors.sora.watching import Watcher
 from actors.sora.wire import Phase, RemoteVideo, inner_id, parse_video
 from tests.model.loop import Clock, ModelLoop
@@ -54,7 +54,7 @@ class Server:
         assert video is not None
         return video, self.hint
 
-    async def listed(self, after: str | None, knows: Callable[[str], bool]) -> Listed:
+    async def listed(self, after: str | None, knows: Callable[[str], bool]) -> Page:
         self.requests["page"] += 1
         await asyncio.sleep(self.takes / 2)
         if self.listing_fails:
@@ -65,7 +65,7 @@ class Server:
         more = start + PAGE < len(documents) if self.has_more else None
         await asyncio.sleep(self.takes / 2)
         videos = tuple(video for each in page if knows(each["id"]) and (video := parse_video(each)) is not None)
-        return Listed(videos, page[-1]["id"] if page else None, more, None)
+        return Page(videos, more, page[-1]["id"] if page else None)
 
 
 class Forgetful:
@@ -75,10 +75,10 @@ class Forgetful:
         self.shown: tuple[RemoteVideo, ...] = ()
         self.fails: SoraError | None = None
 
-    async def listed(self, _after: str | None, knows: Callable[[str], bool]) -> Listed:
+    async def listed(self, _after: str | None, knows: Callable[[str], bool]) -> Page:
         if self.fails is not None:
             raise self.fails
-        return Listed(tuple(video for video in self.shown if knows(str(video.id))), None, has_more=False, hint=None)
+        return Page(tuple(video for video in self.shown if knows(str(video.id))), has_more=False)
 
 
 @pytest.fixture
