@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from actors.messages import Wait
     from actors.rabbitmq.client.asynchronous import AsyncBatchClient
     from actors.rabbitmq.client.blocking import BatchClient
-    from actors.rabbitmq.client.rpc import Unanswered
+    from actors.rabbitmq.client.broker import Unanswered
     from actors.rabbitmq.client.stream import EventFeed, EventStream
     from actors.rabbitmq.connection import Connection
     from actors.service import BatchService, get_batch_service
@@ -74,7 +74,7 @@ _HOMES = {
     "actors.messages": ("Wait",),
     "actors.rabbitmq.client.asynchronous": ("AsyncBatchClient",),
     "actors.rabbitmq.client.blocking": ("BatchClient",),
-    "actors.rabbitmq.client.rpc": ("Unanswered",),
+    "actors.rabbitmq.client.broker": ("Unanswered",),
     "actors.rabbitmq.client.stream": ("EventFeed", "EventStream"),
     "actors.rabbitmq.connection": ("Connection",),
     "actors.service": ("BatchService", "get_batch_service"),

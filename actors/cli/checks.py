@@ -224,13 +224,14 @@ def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:
 
     from actors.cli.broker_checks import look
     from actors.rabbitmq import topology
-    from actors.rabbitmq.client.rpc import LOST, Broker, unreachable
-    from actors.rabbitmq.quiet import hush
+    from actors.rabbitmq.client.broker import Broker
+    from actors.rabbitmq.client.rpc import LOST
+    from actors.rabbitmq.refusals import hush
 
     url = settings.amqp_url.get_secret_value()
     try:
         with hush(), pika.BlockingConnection(topology.connection_parameters(url)) as connection:
             ok, message = look(connection, settings.amqp_queue_type, declare=declare)
     except LOST as error:
-        return Check("RabbitMQ", ok=False, message=str(unreachable(Broker(url), error)))
+        return Check("RabbitMQ", ok=False, message=str(Broker(url).unreachable(error)))
     return Check("RabbitMQ", ok=ok, message=f"{masked_url(url)}: {message}")

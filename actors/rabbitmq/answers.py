@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from pika import BasicProperties
 from pydantic_core import to_json
 
 from actors.batch.commands import CommandResult
@@ -18,6 +19,7 @@ from actors.batch.events import cloud_event
 from actors.batch.views import Batch, Job
 from actors.errors import FieldError
 from actors.rabbitmq.codec import key_of
+from actors.rabbitmq.outgoing import event_properties
 
 SOURCE = "/sora-batch/commands"
 UNKNOWN = "_"
@@ -93,12 +95,8 @@ class Publication:
     """An answer or a report, ready to be published."""
 
     key: str
-    id: str
-    type: str
-    at: float
-    """Seconds since 1970."""
-    correlation: str
     body: bytes
+    properties: BasicProperties
     refused: str | None
     """Why, if it is a refusal."""
 
@@ -107,14 +105,11 @@ def publication(body: str) -> Publication:
     """Read what this module made, be it long ago."""
     document = json.loads(body)
     name = document["type"].removeprefix("sora-batch.").removesuffix(".v1")
-    errors = document["data"].get("errors")
+    errors, at = document["data"].get("errors"), datetime.fromisoformat(document["time"]).timestamp()
     return Publication(
         key=f"{name}.{document.get('subject', UNKNOWN)}",
-        id=document["id"],
-        type=document["type"],
-        at=datetime.fromisoformat(document["time"]).timestamp(),
-        correlation=document["correlationid"],
         body=body.encode(),
+        properties=event_properties(document["id"], document["type"], at, document["correlationid"]),
         refused=None if errors is None else "; ".join(error["message"] for error in errors[:5]),
     )
 

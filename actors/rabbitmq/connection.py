@@ -1,42 +1,34 @@
-"""Connection: publishes with confirms over one connection to RabbitMQ, many messages at a time.
+"""Connection: one connection to RabbitMQ, made anew whenever it is lost. The one loop that all who use the broker have.
 
-Owns a thread and pika's loop in it; the connection is made anew whenever it is lost. What its users do in that thread
-(`call`, the callbacks) must not block. Knows nothing of what it publishes.
+The publisher's has a thread of its own (`start`); the consumers and the client drive theirs themselves (`run`). What
+each does on a connection is handed in. What its users do in its thread (`call`, the callbacks) must not block.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any
 
 import pika
-from pika.exceptions import AMQPError
+from pika.adapters.select_connection import IOLoop
+from pika.exceptions import ChannelClosedByBroker
 
 from actors.rabbitmq import topology
-from actors.rabbitmq.quiet import hush
-from actors.rabbitmq.refusals import ACCESS_REFUSED, Attempts, Standing
+from actors.rabbitmq.outgoing import Item, Outgoing, Settled
+from actors.rabbitmq.refusals import ACCESS_REFUSED, Attempts, ConnectionGone, Standing, hush
 
 logger = logging.getLogger(__name__)
-WINDOW = 200
-"""Unconfirmed messages."""
 _CLOSE_SECONDS = 3.0
 _BLOCKED_SECONDS = 0.2
-
-
-class Nacked(Exception):
-    """The broker refused a message: a queue that it should have gone into is full."""
-
-
-class ConnectionGone(Exception):
-    """The connection was lost, or closed, before the message was confirmed: it may have been taken."""
 
 
 class State(Enum):
@@ -46,21 +38,6 @@ class State(Enum):
     OPEN = "open"
     AWAY = "away"
     CLOSED = "closed"
-
-
-Settled = Callable[[Exception | None], object]
-"""Told once, in the connection's thread: None when the broker has confirmed a message, else why it has not."""
-
-
-@dataclass(slots=True)
-class _Item:
-    exchange: str
-    routing_key: str
-    body: bytes
-    properties: Any
-    settled: Settled
-    lasting: bool
-    """Whether it is published again over the next connection; else its owner is told that this one is gone."""
 
 
 class _SelectConnection(pika.SelectConnection):  # type: ignore[misc]
@@ -79,6 +56,10 @@ class _SelectConnection(pika.SelectConnection):  # type: ignore[misc]
             if held and not (self.is_closing or self.is_closed):
                 super()._output_marshaled_frames([b"".join(held)])
 
+    def drop(self) -> None:
+        """End it without a word to the broker, as pika ends one that it takes for dead."""
+        self._terminate_stream(ConnectionGone("it was left"))
+
     def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
         # Private to pika: were it called otherwise one day, messages would only go out one by one.
         if self._held is None:
@@ -88,38 +69,67 @@ class _SelectConnection(pika.SelectConnection):  # type: ignore[misc]
 
 
 class Connection:
-    """See the module. Starts with the first use; publishing never waits for the broker.
+    """See the module. Connects with the first use; publishing never waits for the broker.
 
     Attributes:
         standing: what it has logged of the broker; for others in this process who would log the same.
+        on_open: called in the thread whenever it is open, before anything is published over it.
+        on_lost: called in the thread when it is lost, before anybody is told of his message.
+        why: it is not open: what the last one was lost by.
+        undeclared: why the broker did not let us declare, if so: what is missing then, is missing for this.
     """
 
-    def __init__(self, url: str, queue_type: str = topology.QUORUM) -> None:
-        self._queue_type = queue_type
+    def __init__(
+        self,
+        url: str,
+        queue_type: str = topology.QUORUM,
+        *,
+        who: str = "publisher",
+        standing: Standing | None = None,
+        begin: Callable[[Any], object] = lambda _: None,
+        needs: tuple[Iterable[str], Iterable[str]] | None = ((topology.EVENTS, topology.REPLAYS), ()),
+        blocked_seconds: float | None = None,
+    ) -> None:
+        """As it is without arguments, it publishes events.
+
+        Args:
+            url: of the broker.
+            queue_type: of the queues, `quorum` or `classic`.
+            who: what it is for, in the log.
+            standing: what this process has logged of the broker.
+            begin: called with each new channel: subscribes to something, for example.
+            needs: exchanges and queues that must be there where this user may not declare; None: whatever the broker
+                says to our declarations, it may all be there.
+            blocked_seconds: a connection that the broker blocks for so long is lost; None: it waits.
+        """
         self._parameters = topology.connection_parameters(url)
-        self.standing = Standing()
+        self._parameters.blocked_connection_timeout = blocked_seconds
+        self._queue_type, self._who, self._begin, self._needs = queue_type, who, begin, needs
+        self.standing = standing or Standing()
+        self._attempts = Attempts(who, self._parameters.credentials.username, self.standing)
         self.state = State.CONNECTING
         self.on_open: list[Callable[[], object]] = []
-        """Called in the thread whenever it is open, before anything is published over it."""
         self.on_lost: list[Callable[[], object]] = []
-        """Called in the thread when it is lost, before anybody is told of his message."""
-        self._todo: deque[_Item] = deque()
-        self._flying: dict[int, _Item] = {}
-        self._tag = 0
+        self.why: BaseException | None = None
+        self.undeclared: ChannelClosedByBroker | None = None
+        self._outgoing = Outgoing(self.call)
         self._connection: Any = None
-        self._channel: Any = None
-        self._closing = threading.Event()
-        self._attempts = Attempts("publisher", self._parameters.credentials.username, self.standing)
-        self._pause = 0.0
-        self._why: Any = None
-        """Why the broker has closed our channel: the connection's own end does not say it."""
+        self.channel: Any = None
+        self._process = os.getpid()
+        self._next_try = 0.0
+        self._given_up: Any = None
+        """Why we, or the broker on our channel, end a connection: its own end does not say it."""
         self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._patience = _CLOSE_SECONDS
         self._thread: threading.Thread | None = None
-        self._blocked = self._pumping = False
+        self._blocked = self._leaving = False
+
+    # --- from any thread
 
     @property
     def started(self) -> bool:
-        """Whether anybody has used it."""
+        """Whether anybody has used its thread."""
         return self._thread is not None
 
     @property
@@ -127,38 +137,35 @@ class Connection:
         """Whether what is sent now may soon be confirmed: it is open, or may be in a moment."""
         return self.state in (State.CONNECTING, State.OPEN) and not self._blocked
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open, and this process's own: after a fork it is the other one's."""
+        return self.state is State.OPEN and self._process == os.getpid()
+
     def start(self) -> None:
-        """Connect, and stay connected. Twice is once."""
+        """Connect, and stay connected, in a thread of its own. Twice is once."""
         with self._lock:
             if self._thread is None and not self._closing.is_set():
-                self._thread = threading.Thread(target=self._run, name="sora-amqp", daemon=True)
+                self._thread = threading.Thread(target=self._stay_connected, name="sora-amqp", daemon=True)
                 self._thread.start()
 
     def publish(self, exchange: str, routing_key: str, body: bytes, properties: Any) -> Future[None]:
-        """Publish, from any thread; again over the next connection, if this one is lost.
+        """Publish; again over the next connection, if this one is lost.
 
         Returns:
             Done when the broker has confirmed it; fails with `Nacked`, or with `ConnectionGone` when it is closed.
         """
         done: Future[None] = Future()
-        item = _Item(exchange, routing_key, body, properties, partial(_settle, done), lasting=True)
-        if self._closing.is_set():
-            _settle(done, ConnectionGone("the connection to RabbitMQ is closed"))
-            return done
-        self._todo.append(item)
+
+        def settled(error: Exception | None) -> None:
+            done.set_exception(error) if error is not None else done.set_result(None)
+
+        self._outgoing.add(Item(exchange, routing_key, body, properties, settled, lasting=True))
         self.start()
-        self.call(self._pump)
-        if self.state is State.CLOSED:  # in this moment: nobody else would tell
-            self._fail(ConnectionGone("the connection to RabbitMQ is closed"), lasting=True)
+        self.call(self._outgoing.flush)
+        if self.state is State.CLOSED:  # nobody else tells
+            self._outgoing.fail(ConnectionGone("the connection to RabbitMQ is closed"), lasting=True)
         return done
-
-    def send(self, exchange: str, routing_key: str, body: bytes, properties: Any, settled: Settled) -> None:
-        """Publish over this very connection; in its thread only."""
-        self._todo.append(_Item(exchange, routing_key, body, properties, settled, lasting=False))
-
-    def flush(self) -> None:
-        """Have what was sent go out; in the thread only."""
-        self._pump()
 
     def call(self, function: Callable[[], object]) -> None:
         """Have a function called in the thread, if there is a connection."""
@@ -167,157 +174,173 @@ class Connection:
             with suppress(Exception):  # it is being made anew
                 connection.ioloop.add_callback_threadsafe(function)
 
-    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
-        """The same after a while; in the thread only. Lost with the connection."""
-        self._connection.ioloop.call_later(seconds, function)
-
     def close(self, seconds: float = _CLOSE_SECONDS) -> None:
         """Publish what was handed over, for as long as the broker is there, then end. What is left fails."""
-        if self.state is State.OPEN and not self._blocked and (self._todo or self._flying):
-            empty = threading.Event()
-            self.call(partial(self._when_empty, empty))
-            empty.wait(seconds)
         with self._lock:
+            self._patience = seconds
             self._closing.set()
-        self.call(self._close_connection)
-        if self._thread is not None:
-            # A broker in an alarm does not even read that we leave: the thread ends when it does.
-            self._thread.join(_BLOCKED_SECONDS if self._blocked else seconds)
-        self.state = State.CLOSED
-        self._fail(ConnectionGone("the connection was closed before the broker confirmed this"), lasting=True)
-
-    # --- in the thread
-
-    def _when_empty(self, empty: threading.Event) -> None:
-        if self._todo or self._flying:
-            self.call_later(0.01, partial(self._when_empty, empty))
+        if self._thread is None:
+            self.disconnect(seconds)
         else:
-            empty.set()
+            self.call(lambda: None)  # it looks up
+            self._thread.join(2 * seconds)
+        self.state = State.CLOSED
+        self._outgoing.fail(ConnectionGone("the connection was closed before the broker confirmed this"), lasting=True)
 
-    def _run(self) -> None:
-        with hush():
-            self._stay_connected()
+    # --- in the thread that uses it
+
+    @hush()
+    def run(self, seconds: float = math.inf, until: Callable[[], object] = lambda: False) -> None:
+        """Connect when it is time to, take what comes, and send what is to be sent.
+
+        Returns after so many seconds, when `until` is true, or when the connection was lost or could not be made.
+        """
+        deadline = time.monotonic() + seconds
+        if self._connection is None or self._process != os.getpid():
+            pause = self._next_try - time.monotonic()
+            if pause > 0 and (self._closing.wait(min(pause, seconds)) or pause > seconds):
+                return
+            self._connect()
+        connection, timer = self._connection, None
+        if seconds < math.inf:
+            timer = connection.ioloop.call_later(max(0.0, deadline - time.monotonic()), lambda: None)
+        while self._connection is not None and not until():
+            self._turn(connection)
+            if time.monotonic() >= deadline:
+                break
+        if self._connection is None:
+            connection.ioloop.close()
+        elif timer is not None:
+            connection.ioloop.remove_timeout(timer)
+
+    def send(
+        self, exchange: str, key: str, body: bytes, properties: Any, settled: Settled, *, mandatory: bool = False
+    ) -> None:
+        """Publish over this very connection, with the next `flush`; `mandatory`: it has to come into a queue."""
+        self._outgoing.add(Item(exchange, key, body, properties, settled, mandatory=mandatory))
+
+    def flush(self) -> None:
+        """Have what was sent go out."""
+        self._outgoing.flush()
+
+    def call_later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Have a function called after a while. Lost with the connection."""
+        self._connection.ioloop.call_later(seconds, function)
+
+    def open_channel(self, begin: Callable[[Any], object]) -> None:
+        """Have another channel opened, for what the broker may answer by closing it."""
+        self._connection.channel(on_open_callback=begin)
+
+    def give_up(self, why: Any) -> None:
+        """It is of no more use: lose it."""
+        self._given_up = self._given_up or why
+        if not self._leaving:
+            self.state = State.AWAY
+        # One that is being opened is broken off; in either case it is told as gone.
+        if self._connection is not None and not (self._connection.is_closing or self._connection.is_closed):
+            self._connection.close()
+
+    @hush()
+    def disconnect(self, seconds: float = _CLOSE_SECONDS) -> None:
+        """Have confirmed what was sent, for as long as the broker is there, and close. The next `run` makes another."""
+        if self._connection is None or self._process != os.getpid():
+            return
+        self._leaving, called = True, list[bool]()
+        self.call(lambda: called.append(True))  # behind what others have had called
+        if self.state is State.OPEN:
+            self.run(seconds, lambda: self._blocked or (called and not self._outgoing))
+        if self._connection is not None:
+            self.give_up(None)
+            self.run(_BLOCKED_SECONDS if self._blocked else seconds)
+        if self._connection is not None:  # a broker in an alarm does not even read that we leave
+            self._connection.drop()
+            self.run(seconds)
+        self._leaving = False
+        self.state = State.CLOSED if self._closing.is_set() else State.CONNECTING
 
     def _stay_connected(self) -> None:
         while not self._closing.is_set():
-            self._connection = _SelectConnection(
-                self._parameters,
-                on_open_callback=lambda connection: connection.channel(on_open_callback=self._on_channel),
-                on_open_error_callback=self._on_gone,
-                on_close_callback=self._on_gone,
-            )
-            self._connection.add_on_connection_blocked_callback(lambda *_: self._on_blocked())
-            self._connection.add_on_connection_unblocked_callback(lambda *_: self._on_unblocked())
-            try:
-                self._connection.ioloop.start()
-            except Exception as error:
-                # Closed in the middle of its opening, pika fails after it has closed the socket; and a socket that is
-                # reset in that moment it takes for a mistake of ours.
-                reset = isinstance(error.__context__, OSError)
-                if not (reset or self._closing.is_set()):
-                    logger.exception("the connection to RabbitMQ failed", extra={"action": "broker_failed"})
-                self._on_gone(self._connection, error)
-            finally:
-                self._connection.ioloop.close()
-            self._closing.wait(self._pause)
+            self.run(until=self._closing.is_set)
+        self.disconnect(self._patience)
 
-    def _on_channel(self, channel: Any) -> None:
-        channel.add_on_close_callback(self._on_declaration_refused)
-        topology.declare(channel, self._queue_type)
-        channel.confirm_delivery(self._on_confirm, partial(self._on_declared, channel))
+    def _connect(self) -> None:
+        if self._process != os.getpid():  # the connection is the other process's
+            self._forget()
+            self._outgoing.lost()
+            self.state = State.CONNECTING
+        ioloop = IOLoop()
+        ioloop.activate_poller()
+        self._connection = _SelectConnection(
+            self._parameters,
+            on_open_callback=lambda _: self.open_channel(partial(self._set_up, declares=True)),
+            on_open_error_callback=self._on_gone,
+            on_close_callback=self._on_gone,
+            custom_ioloop=ioloop,
+        )
+        self._connection.add_on_connection_blocked_callback(lambda *_: self._on_blocked(now=True))
+        self._connection.add_on_connection_unblocked_callback(lambda *_: self._on_blocked(now=False))
 
-    def _on_declaration_refused(self, channel: Any, why: Any) -> None:
-        if channel is self._channel or getattr(why, "reply_code", None) != ACCESS_REFUSED:
-            self._on_channel_closed(channel, why)
-            return
-        # This user must not declare: what is published to may be there all the same.
-        self._connection.channel(on_open_callback=self._on_plain_channel)
+    def _turn(self, connection: Any) -> None:
+        try:
+            connection.ioloop.poll()
+            connection.ioloop.process_timeouts()
+        except Exception as error:
+            # Closed in the middle of its opening, pika fails after it has closed the socket; and a socket that is
+            # reset in that moment it takes for a mistake of ours.
+            reset = isinstance(error.__context__, OSError)
+            if not (reset or self._leaving):
+                logger.exception("the connection to RabbitMQ failed", extra={"action": "broker_failed"})
+            self._on_gone(connection, error)
 
-    def _on_plain_channel(self, channel: Any) -> None:
-        channel.add_on_close_callback(self._on_channel_closed)
-        topology.expect(channel, (topology.EVENTS, topology.REPLAYS))
-        channel.confirm_delivery(self._on_confirm, partial(self._on_declared, channel))
+    def _set_up(self, channel: Any, *, declares: bool) -> None:
+        channel.add_on_close_callback(partial(self._on_channel_closed, declares=declares))
+        if declares:
+            topology.declare(channel, self._queue_type)
+        else:
+            topology.expect(channel, *(self._needs or ()))
+        self._begin(channel)
+        channel.add_on_return_callback(self._outgoing.returned)
+        channel.confirm_delivery(self._on_confirm, lambda _: self._on_ready(channel))
 
-    def _on_channel_closed(self, _: Any, why: Any) -> None:
-        self._why = why
-        self._close_connection()
+    def _on_channel_closed(self, channel: Any, why: Any, *, declares: bool) -> None:
+        refused = declares and channel is not self.channel and isinstance(why, ChannelClosedByBroker)
+        if refused and (self._needs is None or why.reply_code == ACCESS_REFUSED):
+            # This user must not declare, or others have declared it in their way: it may be there all the same.
+            self.undeclared = why
+            self.open_channel(partial(self._set_up, declares=False))
+        else:
+            self.give_up(why)
 
-    def _on_declared(self, channel: Any, _: Any) -> None:
+    def _on_ready(self, channel: Any) -> None:
         """The broker has answered, so all before it is as it should be."""
-        self._channel, self._tag = channel, 0
+        self.channel, self.why = channel, None
         self._attempts.opened()
         self.state = State.OPEN
         for tell in self.on_open:
             tell()
-        self._pump()
-
-    def _on_blocked(self) -> None:
-        self._blocked = True
-        self._say("blocked", "blocked by RabbitMQ: its memory or its disk is low")
-
-    def _on_unblocked(self) -> None:
-        self._blocked = False
-        self._say("open", "RabbitMQ takes messages again")
-
-    def _on_gone(self, connection: Any, why: Any) -> None:
-        self._channel, self._blocked = None, False
-        for tell in self.on_lost:
-            tell()
-        why, self._why = self._why or why, None
-        if not self._closing.is_set():
-            self.state = State.AWAY
-            self._pause = self._attempts.lost(why)
-        self._todo.extendleft(reversed(self._flying.values()))
-        self._flying = {}
-        self._fail(ConnectionGone("the connection to RabbitMQ was lost"), lasting=False)
-        logger.debug("not connected", extra={"action": "broker_away", "error": repr(why)})
-        connection.ioloop.stop()
-
-    def _fail(self, error: Exception, *, lasting: bool) -> None:
-        """Tell the owners of what is not published over the next connection (`lasting`: there is no next one)."""
-        for _ in range(len(self._todo)):  # in place: others append to it
-            item = self._todo.popleft()
-            if lasting or not item.lasting:
-                item.settled(error)
-            else:
-                self._todo.append(item)
+        self._outgoing.open(channel)
 
     def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
         self._attempts.lasts()
-        tags = [tag for tag in self._flying if tag <= method.delivery_tag] if method.multiple else [method.delivery_tag]
-        error = None if isinstance(method, pika.spec.Basic.Ack) else Nacked("a full queue refused it")
-        for tag in tags:
-            item = self._flying.pop(tag, None)
-            if item is not None:
-                item.settled(error)
-        if self._todo and not self._pumping:  # after the confirms that came with this one
-            self._pumping = True
-            self.call(self._pump)
+        self._outgoing.confirmed(frame.method)
 
-    def _pump(self) -> None:
-        self._pumping = False
-        if self._channel is None or not self._todo:
+    def _on_blocked(self, *, now: bool) -> None:
+        self._blocked = now
+        self.standing.blocked(self._who, now=now)
+
+    def _on_gone(self, connection: Any, why: Any) -> None:
+        if connection is not self._connection:
             return
-        with suppress(AMQPError), self._connection.at_once():  # lost just now: it is noticed in a moment
-            while self._channel is not None and self._todo and len(self._flying) < WINDOW:
-                item = self._todo.popleft()
-                self._tag += 1
-                self._flying[self._tag] = item
-                self._channel.basic_publish(item.exchange, item.routing_key, item.body, item.properties)
+        why = self._given_up or why
+        self._forget()
+        for tell in self.on_lost:
+            tell()
+        if not self._leaving:
+            self.state, self.why = State.AWAY, why
+            self._next_try = time.monotonic() + self._attempts.lost(why)
+        self._outgoing.lost()
+        logger.debug("not connected", extra={"action": "broker_away", "error": repr(why)})
 
-    def _close_connection(self) -> None:
-        # One that is being opened is broken off; in either case it is told as gone.
-        if not (self._connection.is_closing or self._connection.is_closed):
-            self._connection.close()
-
-    def _say(self, state: str, text: str) -> None:
-        level = logging.WARNING if state != "open" else logging.INFO
-        logger.log(level, text, extra={"action": f"broker_{state}"})
-
-
-def _settle(done: Future[None], error: Exception | None) -> None:
-    if error is None:
-        done.set_result(None)
-    else:
-        done.set_exception(error)
+    def _forget(self) -> None:
+        self._connection = self.channel = self._given_up = self.undeclared = None
+        self._blocked, self._process = False, os.getpid()

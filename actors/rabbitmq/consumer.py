@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import dramatiq
-import dramatiq.worker
 import pika
-from dramatiq.brokers.rabbitmq import RabbitmqBroker
-from dramatiq.errors import ConnectionClosed
-from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika.exceptions import ConsumerCancelled
 
 from actors.rabbitmq import topology
 from actors.rabbitmq.codec import Message
+from actors.rabbitmq.connection import Connection
 from actors.rabbitmq.handler import Postpone, Requeue, Unreadable
-from actors.rabbitmq.refusals import ACCESS_REFUSED, Attempts, Standing
+from actors.rabbitmq.refusals import ConnectionGone, Standing
 
 logger = logging.getLogger(__name__)
 Handle = Callable[[Message, float | None], None]
@@ -36,7 +34,6 @@ SINCE_HEADER = "x-sora-batch-since"
 """On a message that waits for its batch's creation: since when, in milliseconds since 1970."""
 _WAKE_MILLISECONDS = 500
 """How often an idle thread looks whether it shall stop: more often costs the process more than 1 % of a core."""
-_RESTART_SECONDS = 1.0
 _STOP_MILLISECONDS = 1000
 _CLOSE_SECONDS = 2.0
 _ERROR_MAX = 1000
@@ -44,13 +41,7 @@ _GIVEN_UP = (
     f"it went back to its queue {topology.DELIVERY_LIMIT} times: its service ended each time, or could not obey it"
 )
 _RETURNS = "x-delivery-count"
-_OF_THE_BROKER = (
-    _RETURNS,
-    "x-death",
-    "x-first-death-exchange",
-    "x-first-death-queue",
-    "x-first-death-reason",
-)
+_OF_THE_BROKER = (_RETURNS, "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason")
 
 
 class Properties(pika.BasicProperties):  # type: ignore[misc]
@@ -74,7 +65,6 @@ class Properties(pika.BasicProperties):  # type: ignore[misc]
 
 def own_process() -> None:
     """Set what pika and dramatiq have for the whole process: for a program that does nothing but serve."""
-    dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = _RESTART_SECONDS
     # Their lines are ours, told once: each try to connect would be a dozen of pika's and one of dramatiq's criticals.
     logging.getLogger("dramatiq").setLevel(logging.CRITICAL + 1)
     logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -82,16 +72,21 @@ def own_process() -> None:
     pika.spec.props[pika.BasicProperties.INDEX] = Properties
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delivery:
     """A message on its way through a task, and what is needed to settle it."""
 
-    tag: int
     channel: Any = field(repr=False)
-    routing_key: str
-    exchange: str
+    method: Any
     properties: Any = field(repr=False)
     body: bytes = field(repr=False)
+    verdict: BaseException | None = None
+    """Why it was not answered."""
+
+    @property
+    def routing_key(self) -> str:
+        """It goes back with it, if it goes back."""
+        return str(_text(self.method.routing_key))
 
     @property
     def message(self) -> Message:
@@ -119,193 +114,106 @@ def _text(value: Any) -> str | None:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
-class CommandBroker(RabbitmqBroker):
-    """dramatiq's broker with our consumer, our topology, and no way to send a message in dramatiq's format."""
+class CommandBroker(dramatiq.Broker):
+    """A broker of dramatiq's with our consumer, our topology, and no way to send a message in dramatiq's format."""
 
     def __init__(self, url: str, queue_type: str, standing: Standing) -> None:
-        super().__init__(middleware=[Verdict()], parameters=[])
-        parameters = topology.connection_parameters(url)
-        self.parameters, self._queue_type = parameters, queue_type
-        user = parameters.credentials.username
-        self._attempts = {name: Attempts(name, user, standing) for name in THREADS}
-        self._pauses = dict.fromkeys(THREADS, 0.0)
-        self.stopping = threading.Event()
-        """Set when nobody shall wait for the broker any more."""
+        super().__init__(middleware=[])
+        needs = (topology.COMMANDS, topology.WAITING), topology.queues(queue_type)
+        self._connection = partial(Connection, url, queue_type, standing=standing, needs=needs)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
-        """A consumer on a connection of its own, which has declared what it needs; once the broker is there.
+        """A consumer on a connection of its own."""
+        return CommandConsumer(self._connection, queue_name, prefetch, timeout / 1000)
 
-        Raises:
-            ConnectionClosed: we are to stop.
-        """
-        while not self.stopping.wait(self._pauses[queue_name]):
-            lost = partial(self._lost, queue_name)
-            try:
-                consumer = CommandConsumer(self.parameters, self._queue_type, queue_name, prefetch, timeout, lost)
-            except Exception as error:  # noqa: BLE001  (it has many faces)
-                lost(error)
-            else:
-                self._pauses[queue_name] = 0.0
-                self._attempts[queue_name].opened()
-                return consumer
-        raise _lost(ConnectionError("the service stops"))
-
-    def _lost(self, queue_name: str, error: Exception) -> None:
-        self._pauses[queue_name] = self._attempts[queue_name].lost(error)
-
-    def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:  # noqa: ARG002  (dramatiq's signature)
+    def declare_queue(self, queue_name: str) -> None:
         """Have the queue consumed. What is declared at the broker is the topology's business."""
         if queue_name not in self.queues:
-            self.emit_before("declare_queue", queue_name)
-            self.queues.add(queue_name)
+            self.queues[queue_name] = None
             self.emit_after("declare_queue", queue_name)
-
-    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """Refuse: commands are published by applications, as CloudEvents."""
-        raise NotImplementedError("commands are published to the exchange, not through dramatiq")
 
 
 class CommandConsumer(dramatiq.Consumer):
     """Takes messages off one queue, on a connection of its own, and settles them there."""
 
-    def __init__(
-        self, parameters: Any, queue_type: str, queue_name: str, prefetch: int, timeout: int,
-        on_lost: Callable[[Exception], None],
-    ) -> None:  # fmt: skip
-        self._queue_name, self._on_lost = queue_name, on_lost
-        self._connection = pika.BlockingConnection(parameters)
-        try:
-            self._aside = self._declared(queue_type)
-            self._aside.confirm_delivery()
-            self._channel = self._connection.channel()
-            self._channel.basic_qos(prefetch_count=prefetch)
-            self._deliveries = self._channel.consume(queue_name, inactivity_timeout=timeout / 1000)
-        except BaseException:
-            with suppress(Exception):
-                self._connection.close()
-            raise
+    def __init__(self, connect: Callable[..., Connection], queue_name: str, prefetch: int, seconds: float) -> None:
+        """`seconds`: how long a message is waited for."""
+        self._queue_name, self._prefetch, self._seconds = queue_name, prefetch, seconds
+        self._arrived: deque[Delivery] = deque()
+        self._connection = connect(who=queue_name, begin=self._subscribe)
 
-    def _declared(self, queue_type: str) -> Any:
-        """A channel, once all that is needed is there."""
-        channel = self._connection.channel()
-        try:
-            topology.declare(channel, queue_type)
-        except ChannelClosedByBroker as error:
-            if error.reply_code != ACCESS_REFUSED:
-                raise
-            channel = self._connection.channel()  # this user must not declare: it may be there all the same
-            topology.expect(channel, (topology.COMMANDS, topology.WAITING), topology.queues(queue_type))
-        return channel
+    def _subscribe(self, channel: Any) -> None:
+        self._arrived.clear()
+        channel.basic_qos(prefetch_count=self._prefetch)
+        channel.add_on_cancel_callback(lambda _: self._connection.give_up(ConsumerCancelled("its queue is gone")))
+        channel.basic_consume(self._queue_name, lambda *came: self._arrived.append(Delivery(*came)))
 
     def __next__(self) -> dramatiq.MessageProxy | None:
-        """The next message, or None if none came for a while.
-
-        Raises:
-            ConnectionClosed: the connection is lost, or a message could not be put aside. It is made anew in a moment,
-                and what was not settled comes again.
-        """
-        try:
-            method, properties, body = next(self._deliveries)
-        except Exception as error:  # noqa: BLE001  (a lost connection has many faces)
-            self._on_lost(error)
-            raise _lost(error) from None
-        if method is None:
+        """The next message, or None: none came for a while, or the connection is lost. What it brought comes again."""
+        if not self._arrived:
+            self._connection.run(self._seconds, lambda: self._arrived)
+        if not self._arrived:
             return None
-        delivery = Delivery(
-            method.delivery_tag, self._channel, str(_text(method.routing_key)), str(_text(method.exchange)),
-            properties, body,
-        )  # fmt: skip
-        given = {"delivery": delivery}
-        message: dramatiq.Message[Any] = dramatiq.Message(self._queue_name, self._queue_name, (), given, {})
-        proxy = dramatiq.MessageProxy(message)
-        if method.redelivered and delivery.returns >= topology.DELIVERY_LIMIT:  # the broker would not bring it again
-            proxy.verdict = Unreadable(_GIVEN_UP)  # type: ignore[attr-defined]
-            self.nack(proxy)
+        delivery = self._arrived.popleft()
+        name, given = self._queue_name, {"delivery": delivery}
+        proxy = dramatiq.MessageProxy(dramatiq.Message(name, name, (), given, {}))
+        if (
+            delivery.method.redelivered and delivery.returns >= topology.DELIVERY_LIMIT
+        ):  # the broker would not bring it again
+            delivery.verdict = Unreadable(_GIVEN_UP)
+            self.ack(proxy)
             return None
         return proxy
 
     def ack(self, message: dramatiq.MessageProxy) -> None:
-        """Acknowledge it: it was answered."""
-        self._settle(message, lambda channel, tag: channel.basic_ack(tag))
-
-    def nack(self, message: dramatiq.MessageProxy) -> None:
-        """Put it where its verdict says: aside, back, or into the queue of those that wait for their batch."""
+        """Settle it, whatever became of it."""
         delivery: Delivery = message.kwargs["delivery"]
-        verdict = getattr(message, "verdict", None)
-        if isinstance(verdict, Requeue):
-            self._settle(message, lambda channel, tag: channel.basic_nack(tag, requeue=True))
-        elif isinstance(verdict, Postpone):
-            headers: dict[str, Any] = {SINCE_HEADER: int(verdict.since * 1000)}
-            self._settle(message, partial(self._move, delivery, topology.WAITING, delivery.routing_key, headers))
-        else:
-            headers = {ERROR_HEADER: _reason(verdict)}
-            self._settle(message, partial(self._move, delivery, "", topology.UNREADABLE, headers))
+        # Over the channel that it came over: if that is lost it comes again, and its number is another message's.
+        self._connection.call(lambda: self._settle(delivery) if delivery.channel.is_open else None)
 
-    def _settle(self, message: dramatiq.MessageProxy, settle: Callable[[Any, int], None]) -> None:
-        delivery: Delivery = message.kwargs["delivery"]
-        if delivery.channel is not self._channel:
-            return  # it came over a connection that is lost: it comes again, and its number is another message's by now
-        with suppress(AMQPError):  # lost just now: it comes again
-            self._connection.add_callback_threadsafe(partial(settle, self._channel, delivery.tag))
+    nack = ack
 
-    def _move(
-        self, delivery: Delivery, exchange: str, routing_key: str, headers: dict[str, Any], channel: Any, tag: int
-    ) -> None:
-        """In the consumer's thread: publish it elsewhere, confirmed, then acknowledge it: never is it nowhere."""
-        kept = {key: value for key, value in (delivery.properties.headers or {}).items() if key not in _OF_THE_BROKER}
-        delivery.properties.headers = {**kept, **headers}
-        delivery.properties.expiration = None  # it is kept until somebody looks at it
+    def _settle(self, delivery: Delivery) -> None:
+        """Acknowledge it; or put it where its verdict says: back, to those that wait for their batch, or aside."""
+        match delivery.verdict:
+            case None:
+                delivery.channel.basic_ack(delivery.method.delivery_tag)
+            case Requeue():
+                delivery.channel.basic_nack(delivery.method.delivery_tag)
+            case Postpone(since=since):
+                self._move(delivery, topology.WAITING, delivery.routing_key, {SINCE_HEADER: int(since * 1000)})
+            case verdict:
+                self._move(delivery, "", topology.UNREADABLE, {ERROR_HEADER: _reason(verdict)})
+
+    def _move(self, delivery: Delivery, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
+        """Publish it elsewhere, confirmed, then acknowledge it: never is it nowhere."""
+        properties = delivery.properties
+        kept = {key: value for key, value in (properties.headers or {}).items() if key not in _OF_THE_BROKER}
+        properties.headers = {**kept, **headers}
+        properties.expiration = None  # it is kept until somebody looks at it
         try:
-            self._aside.basic_publish(exchange, routing_key, delivery.body, delivery.properties, mandatory=True)
-        except AMQPError:
-            raise
+            properties.encode()
         except Exception:  # noqa: BLE001  (pika can't write everything that it reads)
-            plain = pika.BasicProperties(headers=headers, delivery_mode=2)
-            self._aside.basic_publish(exchange, routing_key, delivery.body, plain, mandatory=True)
-        channel.basic_ack(tag)
+            properties = pika.BasicProperties(headers=headers, delivery_mode=2)
+        moved = partial(self._moved, delivery)
+        self._connection.send(exchange, routing_key, delivery.body, properties, moved, mandatory=True)
+        self._connection.flush()
+
+    def _moved(self, delivery: Delivery, error: Exception | None) -> None:
+        if error is None and delivery.channel.is_open:
+            delivery.channel.basic_ack(delivery.method.delivery_tag)
+        elif error is not None and not isinstance(error, ConnectionGone):
+            self._connection.give_up(error)  # it comes again, a little later
 
     def close(self) -> None:
         """Settle what is to be settled, and close the connection."""
-        with suppress(Exception):
-            settled = threading.Event()
-            self._connection.add_callback_threadsafe(settled.set)
-            while not settled.is_set():
-                self._connection.process_data_events(time_limit=0)
-        with suppress(Exception):
-            self._connection.close()
-        with suppress(Exception):  # a connection that was lost does not close its loop itself
-            self._connection._impl.ioloop.close()  # noqa: SLF001
+        self._connection.disconnect(_CLOSE_SECONDS)
 
 
-def _lost(error: Exception) -> ConnectionClosed:
-    return ConnectionClosed(error)  # type: ignore[no-untyped-call]
-
-
-def _reason(verdict: BaseException | None) -> str:
-    text = (
-        str(verdict) if isinstance(verdict, Unreadable) else f"the service failed: {type(verdict).__name__}: {verdict}"
-    )
+def _reason(verdict: BaseException) -> str:
+    known = isinstance(verdict, Unreadable)
+    text = str(verdict) if known else f"the service failed: {type(verdict).__name__}: {verdict}"
     return text.encode("utf-8", "backslashreplace").decode()[:_ERROR_MAX]
-
-
-class Verdict(dramatiq.Middleware):
-    """Tells the consumer why a task failed. Without it, a message whose task failed would be acknowledged and gone."""
-
-    @property
-    def actor_options(self) -> set[str]:
-        """Which exceptions of a task are expected."""
-        return {"throws"}
-
-    def after_process_message(
-        self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy, *, result: Any = None,  # noqa: ARG002
-        exception: BaseException | None = None,
-    ) -> None:  # fmt: skip
-        """Note it."""
-        if exception is not None:
-            if not isinstance(exception, Unreadable | Requeue | Postpone):
-                logger.error("a command's task failed", exc_info=exception, extra={"action": "task_failed"})
-            message.verdict = exception  # type: ignore[attr-defined]
-            message.fail()
 
 
 class CommandConsumers:
@@ -333,12 +241,14 @@ class CommandConsumers:
 
     def _declare(self, queue_name: str, handle: Handle) -> None:
         def task(delivery: Delivery) -> None:
-            handle(delivery.message, delivery.since)
+            try:
+                handle(delivery.message, delivery.since)
+            except BaseException as verdict:
+                delivery.verdict = verdict
+                if not isinstance(verdict, Unreadable | Requeue | Postpone):
+                    logger.exception("a command's task failed", extra={"action": "task_failed"})
 
-        declared = dramatiq.actor(
-            broker=self._broker, actor_name=queue_name, queue_name=queue_name, throws=(Unreadable, Requeue, Postpone)
-        )
-        declared(task)
+        dramatiq.actor(broker=self._broker, actor_name=queue_name, queue_name=queue_name)(task)
 
     def start(self) -> None:
         """Consume, as soon as the broker is there."""
@@ -347,7 +257,6 @@ class CommandConsumers:
 
     def stop(self) -> None:
         """Take nothing new, finish what is in hand; what takes too long goes back to the broker."""
-        self._broker.stopping.set()
         stopping = [
             threading.Thread(target=worker.stop, kwargs={"timeout": _STOP_MILLISECONDS}, daemon=True)
             for worker in self._workers
@@ -356,4 +265,3 @@ class CommandConsumers:
             thread.start()
         for thread in stopping:
             thread.join(2 * _STOP_MILLISECONDS / 1000 + _CLOSE_SECONDS)
-        self._broker.close()

@@ -20,24 +20,11 @@ from actors.batch.commands import Cancel, Command, CommandKey, Create, OtherBody
 from actors.batch.factory import changed_columns, new_batch
 from actors.batch.start import UnknownBatch
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, ServiceClosed, StorageError
-from actors.rabbitmq import answers
+from actors.rabbitmq import answers, codec
 from actors.rabbitmq.answers import Publication, publication
-from actors.rabbitmq.codec import (
-    CancelData,
-    CommandName,
-    CommandRefused,
-    CreateData,
-    Message,
-    ProcessData,
-    ReceivedCommand,
-    ReplayData,
-    ReportData,
-    RetryData,
-    parse,
-    within_data,
-)
-from actors.rabbitmq.connection import ConnectionGone, Nacked
-from actors.rabbitmq.properties import event_properties
+from actors.rabbitmq.codec import CommandName, CommandRefused, Message, ReceivedCommand, parse, within_data
+from actors.rabbitmq.publisher import properties_of
+from actors.rabbitmq.refusals import ConnectionGone, Nacked
 from actors.rabbitmq.topology import EVENTS, REPLAYS
 from actors.service import BatchService
 from storage.database import DatabaseError, is_outage
@@ -176,20 +163,20 @@ class CommandHandler:
     def _command(self, received: ReceivedCommand) -> Command:
         settings, data = self._service.settings, received.data
         match data:
-            case CreateData():
+            case codec.CreateData():
                 request = data.request.model_copy(update={"id": received.batch_id})
                 return Create(new_batch(request, settings, self._service.now(), paths=False), data.process)
-            case ProcessData():
+            case codec.ProcessData():
                 return Process(data.batch_id, data.concurrency)
-            case CancelData():
+            case codec.CancelData():
                 return Cancel(data.batch_id, data.reason)
-            case RetryData():
+            case codec.RetryData():
                 columns, references = changed_columns(data.changes or {}, settings, paths=False)
                 job_ids = None if data.job_ids is None else tuple(data.job_ids)
                 return Retry(data.batch_id, job_ids, columns, references, data.pay_again, data.move_server)
-            case ReportData():
+            case codec.ReportData():
                 return Show(data.batch_id)
-            case ReplayData():
+            case codec.ReplayData():
                 return Replay(data.batch_id)
             case _ as unreachable:
                 assert_never(unreachable)
@@ -223,28 +210,25 @@ class CommandHandler:
     def _show(self, command: ReceivedCommand) -> None:
         """Publish what was asked for. A command that comes again shows it again: nobody knows whether it was seen."""
         match command.data:
-            case ReportData(batch_id=batch_id):
+            case codec.ReportData(batch_id=batch_id):
                 batch, sequence = self._wait_out(lambda: self._service.snapshot(batch_id))
                 now = self._service.now()
                 report = answers.reported(batch, sequence, correlation=command.id, source=command.source, at=now)
                 self._tell(REPLAYS, publication(report))
-            case ReplayData(batch_id=batch_id, from_sequence=sequence):
+            case codec.ReplayData(batch_id=batch_id, from_sequence=sequence):
                 while page := self._wait_out(partial(self._service.recorded, batch_id, sequence, _PAGE)):
                     sequence = page[-1].sequence + 1
                     self._confirmed([self._replay(record, command.id) for record in page])
-            case CreateData() | ProcessData() | CancelData() | RetryData():
+            case codec.CreateData() | codec.ProcessData() | codec.CancelData() | codec.RetryData():
                 pass
             case _ as unreachable:
                 assert_never(unreachable)
 
     def _replay(self, record: EventRecord, correlation: str) -> Future[Any]:
-        identity = f"{record.batch_id}:{record.sequence:010d}"
-        properties = event_properties(identity, f"sora-batch.{record.type}.v1", record.created_at, correlation)
-        return self._publish(REPLAYS, record.key, record.body.encode(), properties)
+        return self._publish(REPLAYS, record.key, record.body.encode(), properties_of(record, correlation))
 
     def _tell(self, exchange: str, answer: Publication) -> None:
-        properties = event_properties(answer.id, answer.type, answer.at, answer.correlation)
-        self._confirmed([self._publish(exchange, answer.key, answer.body, properties)])
+        self._confirmed([self._publish(exchange, answer.key, answer.body, answer.properties)])
 
     def _confirmed(self, published: list[Future[Any]]) -> None:
         """See that the broker has it.
@@ -268,13 +252,8 @@ class CommandHandler:
 
 def _about_the_batch(command: ReceivedCommand, error: NotFound | Conflict) -> FieldError:
     field = "/data/id" if command.name is CommandName.CREATE else "/data/batch_id"
-    return FieldError(field, error.message, _EXPECTED[error.code], error.code.value)
-
-
-_EXPECTED = {
-    ErrorCode.NOT_FOUND: "what exists",
-    ErrorCode.CONFLICT: "what its state allows",
-}
+    expected = "what exists" if isinstance(error, NotFound) else "what its state allows"
+    return FieldError(field, error.message, expected, error.code.value)
 
 
 def _passes(error: StorageError) -> bool:

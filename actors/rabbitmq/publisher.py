@@ -20,8 +20,9 @@ from typing import TypeVar
 
 import pika
 
-from actors.rabbitmq.connection import Connection, ConnectionGone, State
-from actors.rabbitmq.properties import event_properties
+from actors.rabbitmq.connection import Connection, State
+from actors.rabbitmq.outgoing import event_properties
+from actors.rabbitmq.refusals import ConnectionGone
 from actors.rabbitmq.topology import EVENTS
 from storage.changes import Storage
 from storage.journal import Unpublished
@@ -130,17 +131,23 @@ class EventPublisher:
 
     def _ask(self, future: Future[T], then: Callable[[T], object]) -> None:
         """Go on with the database's answer, in this thread, unless the connection is another one by then."""
-        session = self._session
 
         def arrived() -> None:
-            if session == self._session:
-                error = future.exception()
-                if error is None:
-                    then(future.result())
-                else:
-                    self._failed(error)
+            error = future.exception()
+            if error is None:
+                then(future.result())
+            else:
+                self._failed(error)
 
-        future.add_done_callback(lambda _: self._connection.call(arrived))
+        now = self._of_this_session(arrived)
+        future.add_done_callback(lambda _: self._connection.call(now))
+
+    def _later(self, seconds: float, function: Callable[[], object]) -> None:
+        self._connection.call_later(seconds, self._of_this_session(function))
+
+    def _of_this_session(self, function: Callable[[], object]) -> Callable[[], object]:
+        session = self._session
+        return lambda: function() if session == self._session else None
 
     def _failed(self, error: BaseException) -> None:
         """The database could not do it: everything unmarked is looked for again, a little later."""
@@ -167,11 +174,7 @@ class EventPublisher:
             if cursor is None or (cursor.sent < last and not cursor.resting):
                 self._behind[batch_id] = None
         self._catch_up()
-        self._connection.call_later(LOOK, partial(self._look_again, self._session))
-
-    def _look_again(self, session: int) -> None:
-        if session == self._session:
-            self._look()
+        self._later(LOOK, self._look)
 
     def _take_fresh(self) -> None:
         """What this process has recorded: as a rule it follows what was sent, and needs no reading."""
@@ -258,7 +261,7 @@ class EventPublisher:
             cursor.early.add(sequence)
         if not self._marking:
             self._marking = True
-            self._connection.call_later(_MARK_AFTER, partial(self._mark, self._session))
+            self._later(_MARK_AFTER, self._mark)
         if self._behind:
             self._catch_up()
 
@@ -270,24 +273,17 @@ class EventPublisher:
             "an event was refused by a queue; its batch is published again from there on",
             extra={"action": "event_refused", "batch_id": cursor.batch_id, "sequence": sequence, "seconds": pause},
         )
-        self._begin_again(cursor)
-        cursor.resting = True
-        self._connection.call_later(pause, partial(self._rested, cursor, self._session))
-
-    def _begin_again(self, cursor: _BatchCursor) -> None:
         cursor.run += 1
-        cursor.sent = cursor.confirmed
+        cursor.sent, cursor.resting = cursor.confirmed, True
         cursor.early.clear()
+        self._later(pause, partial(self._rested, cursor))
 
-    def _rested(self, cursor: _BatchCursor, session: int) -> None:
-        if session == self._session:
-            cursor.resting = False
-            self._behind[cursor.batch_id] = None
-            self._catch_up()
+    def _rested(self, cursor: _BatchCursor) -> None:
+        cursor.resting = False
+        self._behind[cursor.batch_id] = None
+        self._catch_up()
 
-    def _mark(self, session: int) -> None:
-        if session != self._session:
-            return
+    def _mark(self) -> None:
         marks = {each.batch_id: each.confirmed for each in self._cursors.values() if each.confirmed > each.marked}
         if not marks:
             self._marking = False
@@ -302,7 +298,7 @@ class EventPublisher:
                 self._cursors.move_to_end(batch_id)
         while len(self._cursors) > _REMEMBERED and next(iter(self._cursors.values())).idle:
             self._cursors.popitem(last=False)
-        self._mark(self._session)
+        self._mark()
 
     def _tell_when_done(self, done: threading.Event) -> None:
         unmarked = any(cursor.marked < cursor.sent and not cursor.resting for cursor in self._cursors.values())
@@ -310,7 +306,7 @@ class EventPublisher:
             done.set()
 
 
-def properties_of(event: EventRecord) -> pika.BasicProperties:
-    """The AMQP properties of an event."""
+def properties_of(event: EventRecord, correlation: str | None = None) -> pika.BasicProperties:
+    """The AMQP properties of an event; `correlation`: the id of the command that asked for it, if one did."""
     identity, kind = f"{event.batch_id}:{event.sequence:010d}", f"sora-batch.{event.type}.v1"
-    return event_properties(identity, kind, event.created_at, event.batch_id)
+    return event_properties(identity, kind, event.created_at, correlation or event.batch_id)

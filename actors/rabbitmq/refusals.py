@@ -1,4 +1,8 @@
-"""What RabbitMQ refuses, in words; how long to wait before the next try; and saying so once in a process."""
+"""What RabbitMQ refuses, in words; how long to wait before the next try; and saying so once in a process.
+
+The library changes no logger's level: those are its program's. pika's own lines are dropped in a thread that works on
+one of our connections (`hush`): ours tell it, once.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,17 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pika.exceptions import (
+    AMQPError,
     AuthenticationError,
     ChannelClosedByBroker,
     ConnectionClosedByBroker,
-    NackError,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
-    UnroutableError,
 )
 
 from storage.timing import backoff
@@ -44,9 +49,22 @@ _AWAY, _REFUSED = (0.2, 2.0), (1.0, 30.0)
 _PROVEN_SECONDS = 30.0
 
 
+class Nacked(AMQPError):  # type: ignore[misc]
+    """The broker refused a message: a queue that it should have gone into is full."""
+
+
+class Unroutable(AMQPError):  # type: ignore[misc]
+    """The broker has no queue for a message that has to come into one."""
+
+
+class ConnectionGone(AMQPError):  # type: ignore[misc]
+    """The connection was lost, or closed, before the message was confirmed: it may have been taken."""
+
+
 def innermost(error: Any) -> Any:
     """What is the matter: pika nests it, and often says nothing itself."""
-    inner = next((each for each in getattr(error, "args", ()) if isinstance(each, BaseException)), None)
+    told = *getattr(error, "args", ()), *getattr(error, "exceptions", ())[-1:]
+    inner = next((each for each in told if isinstance(each, BaseException)), None)
     if inner is None:
         inner = getattr(error, "exception", None) or getattr(error, "__cause__", None)
     return error if inner is None else innermost(inner)
@@ -60,9 +78,9 @@ def refusal(error: Any, user: str) -> str | None:
 
 def _reason(error: Any) -> tuple[str | None, str]:
     """The sentence, and the broker's own words."""
-    if isinstance(error, NackError):
+    if isinstance(error, Nacked):
         return _FULL, ""
-    if isinstance(error, UnroutableError):
+    if isinstance(error, Unroutable):
         return _NO_QUEUE, ""
     code, said = _verdict(error)
     if isinstance(error, AuthenticationError | ProbableAuthenticationError) and code == ACCESS_REFUSED:
@@ -85,8 +103,11 @@ def _verdict(error: Any) -> tuple[int | None, str]:
 class Standing:
     """How the connections of a process stand with the broker: each reason is logged once, whoever meets it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
+        """`silent`: whoever uses the connection is told by exceptions."""
+        self._silent = silent
         self._away: dict[str, str] = {}
+        self._blocked: set[str] = set()
         self._lock = threading.Lock()
 
     def away(self, who: str, sentence: str, error: Any) -> None:
@@ -94,10 +115,11 @@ class Standing:
         with self._lock:
             known = sentence in self._away.values()
             self._away[who] = sentence
+            self._blocked.discard(who)
         if not known:
             told = innermost(error)
             more = {"error": f"{type(told).__name__}: {told}", "connection": who}
-            logger.warning(sentence, extra={"action": "broker_away", **more})
+            self._say(logging.WARNING, sentence, "broker_away", more)
 
     def back(self, who: str) -> None:
         """A connection works; told when the last one does."""
@@ -105,7 +127,22 @@ class Standing:
             was_away = self._away.pop(who, None) is not None
             all_back = was_away and not self._away
         if all_back:
-            logger.info("RabbitMQ is back", extra={"action": "broker_open"})
+            self._say(logging.INFO, "RabbitMQ is back", "broker_open")
+
+    def blocked(self, who: str, *, now: bool) -> None:
+        """The broker takes nothing over a connection any more, or again; told of the first and the last one."""
+        with self._lock:
+            before = bool(self._blocked)
+            (self._blocked.add if now else self._blocked.discard)(who)
+            changed = bool(self._blocked) != before
+        if changed and now:
+            self._say(logging.WARNING, "blocked by RabbitMQ: its memory or its disk is low", "broker_blocked")
+        elif changed:
+            self._say(logging.INFO, "RabbitMQ takes messages again", "broker_open")
+
+    def _say(self, level: int, text: str, action: str, more: dict[str, str] | None = None) -> None:
+        if not self._silent:
+            logger.log(level, text, extra={"action": action, **(more or {})})
 
 
 class Attempts:
@@ -147,3 +184,26 @@ class Attempts:
     def _works(self) -> None:
         self._doubted, self._tries = False, 0
         self._standing.back(self._who)
+
+
+_ours = threading.local()
+
+
+class _NotOurs(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
+        return not getattr(_ours, "depth", 0)
+
+
+@contextmanager
+def hush() -> Iterator[None]:
+    """What pika logs in this thread until the end is dropped. Of others' connections it stays."""
+    _ours.depth = getattr(_ours, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _ours.depth -= 1
+
+
+_FILTER = _NotOurs()
+for _name in [name for name in logging.Logger.manager.loggerDict if name.startswith("pika.")]:
+    logging.getLogger(_name).addFilter(_FILTER)

@@ -24,8 +24,6 @@ class Kind(StrEnum):
     """Before and after a function of ours."""
     SETTLE = "settling"
     """Before and after a message is acknowledged, or given back to the broker."""
-    PUT = "putting aside"
-    """Before: it is nowhere else. After: the broker has confirmed it."""
 
 
 class Operation(StrEnum):
@@ -116,8 +114,8 @@ def _moves_jobs_to(status: JobStatus) -> Callable[[Values], int]:
 
 
 def _on_their_way(values: Values) -> int:
-    connection = values["self"]
-    return int(connection._channel is not None and bool(connection._todo or connection._flying))
+    outgoing = values["self"]
+    return int(outgoing._channel is not None and bool(outgoing))
 
 
 _APPLY = "storage/changes.py:Storage.apply"
@@ -182,14 +180,14 @@ _ROWS: list[tuple[Any, ...]] = [
     # what is told
     ("begin publishing", _C, "storage/journal.py:Publications.begin", "from here on events are published", "a service opens"),
     ("declare", _F, "actors/rabbitmq/topology.py:declare", "the exchanges and queues are declared", "messages are taken and published"),
-    ("publish", _F, "actors/rabbitmq/connection.py:Connection._pump", "events and answers are written to the socket", "the broker confirms them", _on_their_way),
+    ("publish", _F, "actors/rabbitmq/outgoing.py:Outgoing.flush", "events and answers are written to the socket", "the broker confirms them", _on_their_way),
     ("confirm", _F, "actors/rabbitmq/connection.py:Connection._on_confirm", "the broker's confirm is taken", "events are marked, a command is acknowledged"),
     ("mark", _C, "storage/journal.py:Publications.mark", "events are marked as published", "the next ones"),
     # commands
     ("command", _C, "actors/batch/commands.py:once", "what a command does, with the command and its answer", "the answer is published"),
-    ("acknowledge", Kind.SETTLE, "actors/rabbitmq/consumer.py:CommandConsumer.ack", "a command is acknowledged", "the next one"),
-    ("put elsewhere", Kind.PUT, "actors/rabbitmq/consumer.py:CommandConsumer._move", "a command is put aside, or where it waits", "it is acknowledged where it was"),
-    ("moved", Kind.SETTLE, "actors/rabbitmq/consumer.py:CommandConsumer._move", "what was put elsewhere is acknowledged where it was", "the next one"),
+    ("acknowledge", Kind.SETTLE, "actors/rabbitmq/consumer.py:CommandConsumer._settle", "a command is acknowledged", "the next one"),
+    ("put elsewhere", _F, "actors/rabbitmq/consumer.py:CommandConsumer._move", "a command is published aside, or where it waits", "it is acknowledged where it was, once that is confirmed"),
+    ("moved", Kind.SETTLE, "actors/rabbitmq/consumer.py:CommandConsumer._moved", "what was put elsewhere is acknowledged where it was", "the next one"),
 ]  # fmt: skip
 
 _MADE = (
@@ -222,7 +220,7 @@ _PASSED_BY: dict[Operation, str] = {
     Operation.COMMAND_REPLAY: _ANSWERED,
     Operation.COMMAND_REFUSED: _ANSWERED,
     Operation.COMMAND_MALFORMED: "declare, publish, confirm, put elsewhere, moved",
-    Operation.COMMAND_EARLY: "declare, put elsewhere, moved",
+    Operation.COMMAND_EARLY: "declare, publish, confirm, put elsewhere, moved",
 }
 
 POINTS: dict[str, Point] = {

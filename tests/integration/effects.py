@@ -20,7 +20,6 @@ from typing import Any
 import aiohttp
 import peewee
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
 
 from storage.database import Database
 from tests.integration.crash_points import POINTS, Kind, Point
@@ -50,8 +49,8 @@ class _Watch:
     def install(self, *, thorough: bool) -> None:
         self._commits()
         self._requests()
-        for kind, name in ((Kind.SETTLE, "basic_ack"), (Kind.SETTLE, "basic_nack"), (Kind.PUT, "basic_publish")):
-            self._consumer(kind, name)
+        for name in ("basic_ack", "basic_nack"):
+            self._consumer(Kind.SETTLE, name)
         for point in POINTS.values():
             if point.kind is Kind.CALL:
                 self._call(point)
@@ -129,7 +128,7 @@ class _Watch:
         aiohttp.ClientSession._request = watched  # type: ignore[method-assign]
 
     def _consumer(self, kind: Kind, name: str) -> None:
-        original = getattr(BlockingChannel, name)
+        original = getattr(pika.channel.Channel, name)
 
         def watched(channel: Any, *arguments: Any, **named: Any) -> Any:
             names, _ = self._here(kind, name)
@@ -138,7 +137,7 @@ class _Watch:
             self._tell("after", names)
             return answer
 
-        setattr(BlockingChannel, name, watched)
+        setattr(pika.channel.Channel, name, watched)
 
     # --- what is a function of the product
 

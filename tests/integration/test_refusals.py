@@ -152,7 +152,7 @@ def test_who_may_not_declare_serves_where_all_is_declared(
     serve(house.user(NOTHING, r"^(sora\.batch\..*|amq\.default)$", r"^sora\.batch\..*$"))  # as in rabbitmq.conf
     with BatchClient(house.user(configure=OWN_QUEUES)) as shop:
         assert list(shop.events(shop.create(videos("A lake"))))[-1].name == "batch.completed"
-        shop._line._channel.basic_publish(topology.COMMANDS, "create", b"no command")  # type: ignore[union-attr]
+        shop._line._connection.channel.basic_publish(topology.COMMANDS, "create", b"no command")  # type: ignore[union-attr]
     channel = house.channel()
     until(lambda: channel.queue_declare(topology.UNREADABLE, passive=True).method.message_count == 1)
     check_paid_once(provider)

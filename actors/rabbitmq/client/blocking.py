@@ -14,27 +14,13 @@ from pydantic import BaseModel
 
 from actors.batch.requests import BatchVideoRequest, new_batch_id
 from actors.batch.views import Batch, CancellationSummary
-from actors.rabbitmq.client.replies import ACCEPTED, REJECTED, result
-from actors.rabbitmq.client.rpc import (
-    LOST,
-    SOURCE,
-    OutgoingCommand,
-    Received,
-    RpcConnection,
-    Unanswered,
-    broker_of,
-    checked_id,
-    is_batch_id,
-    unanswered,
-    unreachable,
-)
+from actors.rabbitmq.client.broker import Broker, Unanswered, checked_id, is_batch_id
+from actors.rabbitmq.client.rpc import ACCEPTED, LOST, REJECTED, SOURCE, OutgoingCommand, Received, RpcConnection
 from actors.rabbitmq.client.stream import EventFeed, EventStream
 from actors.rabbitmq.topology import EVENTS, REPLAYS
-from storage.timing import backoff
 
 TIMEOUT = 30.0
 """Seconds to wait for an answer."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 _LOOK = 1.0
 """Seconds without an answer after which it is looked whether anybody listens at all."""
 
@@ -90,7 +76,7 @@ class BatchClient:
         Raises:
             SettingsError: there is no URL.
         """
-        self.broker, self.source, self.timeout = broker_of(url), source, timeout
+        self.broker, self.source, self.timeout = Broker.named(url), source, timeout
         self._line: RpcConnection | None = None
         self._was_connected = False
         self._lock = threading.Lock()
@@ -189,7 +175,7 @@ class BatchClient:
                 return self._consumed("create")
             except LOST as error:
                 self._drop()
-                raise unreachable(self.broker, error) from error
+                raise self.broker.unreachable(error) from error
 
     def _consumed(self, command: str) -> bool:
         return self._connected().consumers(command) > 0
@@ -204,10 +190,10 @@ class BatchClient:
                 told = self._answered(order, batch_id, _Patience(time.monotonic() + self.timeout, queued))
             except _Stopped as stopped:
                 raise stopped.__cause__ or stopped from None
-        return result(told)
+        return told.result()
 
     def _answered(self, order: OutgoingCommand, batch_id: str, patience: _Patience) -> Received:
-        sent, failures = False, 0
+        sent = False
         while True:
             line = None
             try:
@@ -217,25 +203,26 @@ class BatchClient:
                     return told
                 queued = not self._consumed(order.name)
             except LOST as error:
-                self._drop()
                 refused = self.broker.refusal(error) is not None
                 sent = sent or not (line is None or refused)
                 if refused or not self._was_connected or patience.left < 0:
-                    raise unreachable(self.broker, error, sent=sent) from error
-                time.sleep(backoff(failures, _FIRST_PAUSE, _LONGEST_PAUSE))  # it is away
-                failures += 1
+                    self._drop()
+                    raise self.broker.unreachable(error, sent=sent) from error
+                if line is not None:
+                    line.give_up(error)  # the next one comes after a pause
             except BaseException:
                 self._drop()  # an answer that is still to come would wait there
                 raise
             else:
                 what = f"the command {order.name!r} about the batch {batch_id}"
-                raise unanswered(self.broker, what, self.timeout, queued=queued)
+                raise self.broker.unanswered(what, self.timeout, queued=queued)
 
     def _connected(self) -> RpcConnection:
-        if self._line is None or self._line.inherited:
+        if self._line is None:
             # What could not be read as a command is answered without a batch's id.
             self._line = RpcConnection(self.broker, (EVENTS, f"{REJECTED}._"))
-            self._was_connected = True
+        self._line.open()
+        self._was_connected = True
         return self._line
 
     def _drop(self) -> None:

@@ -4,121 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import re
+import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pika
-from pika.exceptions import AMQPError, ChannelClosedByBroker, ConsumerCancelled, UnroutableError
+from pika.exceptions import AMQPError, ConsumerCancelled
 
-from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, SoraBatchError
-from actors.expectations import ID_PATTERN
+from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, SoraBatchError
 from actors.rabbitmq import topology
-from actors.rabbitmq.properties import event_properties
-from actors.rabbitmq.quiet import hush
-from actors.rabbitmq.refusals import NOT_FOUND, innermost, refusal
-from actors.settings import load_settings
-from storage.secrets import Secrets, masked_url
+from actors.rabbitmq.client.broker import Broker
+from actors.rabbitmq.connection import Connection
+from actors.rabbitmq.outgoing import event_properties
+from actors.rabbitmq.refusals import NOT_FOUND, ConnectionGone, Standing, Unroutable, hush
 
 logger = logging.getLogger(__name__)
 SOURCE = "/sora-batch/client"
+ACCEPTED, REJECTED = "command.accepted", "command.rejected"
 LOST = (AMQPError, OSError)
 """What a connection raises that is of no more use."""
 _BLOCKED_SECONDS = 10.0
 """A broker in its memory or disk alarm takes nothing and says so: then we would wait for ever."""
-
-
-class Unanswered(SoraBatchError):
-    """RabbitMQ could not be reached or refused the command, or no service answered in time.
-
-    Attributes:
-        sent: the command may still be obeyed.
-        queued: the command is in its queue, and no service listened there: it is obeyed when one starts.
-    """
-
-    code = ErrorCode.UNAVAILABLE
-
-    def __init__(self, message: str, *, sent: bool = False, queued: bool = False) -> None:
-        super().__init__(message)
-        self.sent, self.queued = sent, queued
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where RabbitMQ is, and as what our queues are declared there, if nobody has done so yet."""
-
-    url: str
-    queue_type: str = topology.QUORUM
-
-    def refusal(self, error: BaseException) -> str | None:
-        """What the broker refused, if it is there and refused something."""
-        return refusal(error, topology.connection_parameters(self.url).credentials.username)
-
-
-def broker_of(url: str | None) -> Broker:
-    """The one that was given, or else that of the settings.
-
-    Raises:
-        SettingsError: there is none.
-    """
-    if url is not None:
-        return Broker(url)
-    settings = load_settings()
-    if settings.amqp_url is None:
-        raise SettingsError(
-            "AMQP_URL is not set: name the RabbitMQ that `sora-batch serve` uses, "
-            "for example AMQP_URL=amqp://guest:guest@localhost:5672/"
-        )
-    return Broker(settings.amqp_url.get_secret_value(), settings.amqp_queue_type)
-
-
-def is_batch_id(batch_id: str) -> bool:
-    """Whether it can be a batch's id. Something else might be a pattern in a binding."""
-    return re.fullmatch(ID_PATTERN, batch_id) is not None
-
-
-def checked_id(batch_id: str) -> str:
-    """The batch's id.
-
-    Raises:
-        NotFound: it can be none.
-    """
-    if not is_batch_id(batch_id):
-        raise NotFound(f"there is no batch {batch_id!r}: an id is 1 to 64 letters, digits, '-' or '_'")
-    return batch_id
-
-
-def unreachable(broker: Broker, error: BaseException, *, sent: bool = False) -> Unanswered:
-    """That RabbitMQ is not there or refused something, and what to do."""
-    mask, refused = Secrets(urls=[broker.url]).mask, broker.refusal(error)
-    if refused is not None:
-        return Unanswered(mask(refused), sent=sent)
-    inner, place = innermost(error), masked_url(broker.url)
-    reason = mask(str(inner)) or type(inner).__name__
-    return Unanswered(f"RabbitMQ at {place} can't be reached: {reason}; see that it runs, and AMQP_URL", sent=sent)
-
-
-def unanswered(broker: Broker, what: str, seconds: float, *, queued: bool = False) -> Unanswered:
-    """That nobody answered, and what to do."""
-    place = masked_url(broker.url)
-    if queued:
-        return Unanswered(
-            f"no service is listening at the RabbitMQ at {place}: {what} is queued, and obeyed when `sora-batch serve` "
-            "starts there",
-            sent=True,
-            queued=True,
-        )
-    return Unanswered(
-        f"no answer within {seconds:g} s to {what}: is `sora-batch serve` running with the RabbitMQ at {place}? "
-        "The command waits there until a service takes it",
-        sent=True,
-    )
 
 
 class OutgoingCommand:
@@ -160,78 +69,126 @@ class Received:
         """The id of the command that it answers, if it answers one."""
         return self.document.get("correlationid")
 
+    def result(self) -> dict[str, Any]:
+        """What the command brought: the `data` of its answer, or of its report.
+
+        Raises:
+            InvalidRequest, NotFound, Conflict, SoraBatchError: it was rejected.
+        """
+        data: dict[str, Any] = self.document["data"]
+        if self.name != REJECTED:
+            return data
+        errors = tuple(
+            FieldError(
+                field=str(entry.get("field", "")).removeprefix("/data"),
+                message=str(entry.get("message", "")),
+                expected=str(entry.get("expected", "")),
+                code=str(entry.get("code", "")),
+            )
+            for entry in data.get("errors", [])
+        )
+        sentence = "; ".join(error.message for error in errors[:5]) or "the command was rejected"
+        match errors[0].code if errors else "":
+            case ErrorCode.NOT_FOUND.value:
+                raise NotFound(sentence)
+            case ErrorCode.CONFLICT.value:
+                raise Conflict(sentence)
+            case ErrorCode.INTERNAL.value:
+                raise SoraBatchError(sentence)
+            case _:
+                raise InvalidRequest(sentence, errors)
+
 
 class RpcConnection:
-    """Not for two threads at a time. Any method may raise one of `LOST`; then it is of no more use."""
+    """Not for two threads at a time. Any method may raise one of `LOST`; `open` connects anew."""
+
+    def __init__(self, broker: Broker, *bindings: tuple[str, str], standing: Standing | None = None) -> None:
+        """Connects with `open`.
+
+        Args:
+            broker: RabbitMQ.
+            bindings: pairs of an exchange and a key, of what to receive.
+            standing: logs what becomes of the connection; without it, nothing is logged.
+        """
+        self._bindings, self._received = bindings, deque[tuple[str, bytes]]()
+        self._connection = Connection(
+            broker.url, broker.queue_type, who="stream", standing=standing or Standing(silent=True),
+            begin=self._subscribe, needs=None, blocked_seconds=_BLOCKED_SECONDS,
+        )  # fmt: skip
+
+    def _subscribe(self, channel: Any) -> None:
+        self._received.clear()
+        channel.queue_declare("", exclusive=True, callback=lambda _: None)  # the queue that `""` names from here on
+        for exchange, key in self._bindings:
+            channel.queue_bind("", exchange, key)
+        channel.add_on_cancel_callback(lambda _: self._connection.give_up(ConsumerCancelled("its queue is gone")))
+        channel.basic_consume("", self._take, auto_ack=True)
+
+    def _take(self, _: Any, method: Any, __: Any, body: bytes) -> None:
+        self._received.append((method.routing_key, body))
+
+    def open(self, seconds: float = math.inf) -> bool:
+        """Connect if there is no connection, when it is time to try again; whether there was none.
+
+        Raises:
+            ConnectionGone: there is none yet after so many seconds; its cause says why, as far as that is known.
+        """
+        if self._connection.is_open:
+            return False
+        self._connection.run(seconds, lambda: self._connection.is_open)
+        self._check_open()
+        return True
+
+    def _check_open(self) -> None:
+        if not self._connection.is_open:
+            raise ConnectionGone("there is no connection to RabbitMQ") from self._connection.why
 
     @hush()
-    def __init__(self, broker: Broker, *bindings: tuple[str, str]) -> None:
-        """Connect; `bindings`: pairs of an exchange and a key, of what to receive."""
-        self._process = os.getpid()
-        parameters = topology.connection_parameters(broker.url)
-        parameters.blocked_connection_timeout = _BLOCKED_SECONDS
-        self._connection = pika.BlockingConnection(parameters)
-        self._undeclared: ChannelClosedByBroker | None = None
-        """Why nothing was declared: what is missing then, is missing for this."""
-        try:
-            self._channel = self._open(broker.queue_type)
-            self._queue = self._channel.queue_declare("", exclusive=True).method.queue
-            for exchange, key in bindings:
-                self.bind(exchange, key)
-            self._received: deque[tuple[str, bytes]] = deque()
-            self._cancelled: str | None = None
-            self._channel.add_on_cancel_callback(self._cancel)
-            self._channel.basic_consume(self._queue, self._take, auto_ack=True)
-        except BaseException:
-            self.close()
-            raise
+    def _ask(self, act: Callable[..., object], *what: Any) -> Any:
+        """Have something done that takes a callback, and wait for what that is called with."""
+        self._check_open()
+        answers = list[Any]()
+        act(*what, callback=answers.append)
+        self._connection.run(until=lambda: answers)
+        self._check_open()
+        return answers[0]
 
-    def _open(self, queue_type: str) -> Any:
-        channel = self._connection.channel()
-        try:
-            topology.declare(channel, queue_type)
-        except ChannelClosedByBroker as error:
-            # Its operators have declared it in their way, or this user must not: it may be there all the same.
-            self._undeclared = error
-            channel = self._connection.channel()
-        channel.confirm_delivery()
-        return channel
-
-    @hush()
     def bind(self, exchange: str, key: str) -> None:
         """Receive what is published there with this key."""
-        self._channel.queue_bind(self._queue, exchange, key)
+        self._ask(self._connection.channel.queue_bind, "", exchange, key)
 
-    @hush()
     def unbind(self, exchange: str, key: str) -> None:
         """Receive it no more."""
-        self._channel.queue_unbind(self._queue, exchange, key)
+        self._ask(self._connection.channel.queue_unbind, "", exchange, key)
 
-    @hush()
     def send(self, order: OutgoingCommand) -> None:
         """Send a command, and wait until the broker has it in a queue."""
-        properties = event_properties(order.id, f"sora-batch.{order.name}.v1", time.time())
-        try:
-            self._channel.basic_publish(topology.COMMANDS, order.name, order.body, properties, mandatory=True)
-        except UnroutableError as error:
-            raise self._undeclared or error from None
+        error = self._ask(self._publish, order)
+        if error is not None:
+            # What nobody was let declare, is missing for that.
+            raise (isinstance(error, Unroutable) and self._connection.undeclared) or error
 
-    @hush()
+    def _publish(self, order: OutgoingCommand, callback: Callable[[Exception | None], object]) -> None:
+        properties = event_properties(order.id, f"sora-batch.{order.name}.v1", time.time())
+        self._connection.send(topology.COMMANDS, order.name, order.body, properties, callback, mandatory=True)
+        self._connection.flush()
+
     def consumers(self, command: str) -> int:
         """How many consumers such commands have: none where they have no queue."""
-        channel = self._connection.channel()
-        try:
-            queue = topology.CANCELS if command == "cancel" else topology.COMMANDS
-            return int(channel.queue_declare(queue, passive=True).method.consumer_count)
-        except ChannelClosedByBroker as error:
-            if error.reply_code != NOT_FOUND:
-                raise
-            return 0
-        finally:
-            if channel.is_open:
-                channel.close()
+        told = self._ask(self._look, topology.CANCELS if command == "cancel" else topology.COMMANDS)
+        if not isinstance(told, Exception):
+            return int(told.method.consumer_count)
+        if getattr(told, "reply_code", None) != NOT_FOUND:
+            raise told
+        return 0
 
-    @hush()
+    def _look(self, queue: str, callback: Callable[[Any], object]) -> None:
+        def look(channel: Any) -> None:
+            channel.add_on_close_callback(lambda _, why: callback(why))
+            channel.queue_declare(queue, passive=True, callback=lambda frame: (callback(frame), channel.close()))
+
+        self._connection.open_channel(look)
+
     def receive(self, seconds: float) -> Received | None:
         """The next message; None: none came for so long."""
         deadline = time.monotonic() + seconds
@@ -240,30 +197,20 @@ class RpcConnection:
                 told = _read(*self._received.popleft())
                 if told is not None:
                     return told
-            if self._cancelled is not None:
-                raise ConsumerCancelled(self._cancelled)
+            self._check_open()
             left = deadline - time.monotonic()
-            self._connection.process_data_events(max(0.0, left))
+            self._connection.run(max(0.0, left), lambda: self._received)
             if left <= 0 and not self._received:
                 return None
 
-    @hush()
+    def give_up(self, why: BaseException) -> None:
+        """It is of no more use: the next `open` makes another one, after a pause."""
+        if self._connection.is_open:
+            self._connection.give_up(why)
+
     def close(self) -> None:
         """Let go of the connection; what its queue still holds is dropped."""
-        if self._connection.is_open and not self.inherited:
-            with suppress(*LOST):
-                self._connection.close()
-
-    @property
-    def inherited(self) -> bool:
-        """Whether the process was forked since: the connection is the other process's."""
-        return self._process != os.getpid()
-
-    def _take(self, _: Any, method: Any, __: Any, body: bytes) -> None:
-        self._received.append((method.routing_key, body))
-
-    def _cancel(self, method: Any) -> None:
-        self._cancelled = f"the broker has ended the queue {method.consumer_tag}"
+        self._connection.disconnect()
 
 
 def _read(key: str, body: bytes) -> Received | None:

@@ -3,48 +3,39 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
+from abc import abstractmethod
 from collections import OrderedDict
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import ValidationError
 
 from actors.batch.events import FINAL_EVENTS, Event
 from actors.batch.views import Batch
+from actors.rabbitmq.client.broker import Broker, checked_id
 from actors.rabbitmq.client.ordering import InOrder
-from actors.rabbitmq.client.replies import ACCEPTED, REJECTED, result
-from actors.rabbitmq.client.rpc import (
-    LOST,
-    SOURCE,
-    Broker,
-    OutgoingCommand,
-    Received,
-    RpcConnection,
-    checked_id,
-    unanswered,
-    unreachable,
-)
-from actors.rabbitmq.refusals import Attempts, Standing
-from actors.rabbitmq.topology import EVENTS, REPLAYS, connection_parameters
+from actors.rabbitmq.client.rpc import ACCEPTED, LOST, REJECTED, SOURCE, OutgoingCommand, Received, RpcConnection
+from actors.rabbitmq.refusals import Standing
+from actors.rabbitmq.topology import EVENTS, REPLAYS
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 _ENDING = {*FINAL_EVENTS.values(), "batch.deleted"}
 _TICK = 0.5
 _REMEMBERED = 10_000
 
 
-class _Source:
-    """Keeps a line, and makes a new one whenever it is lost."""
+class _Source(Generic[T]):
+    """An iterator over what comes over a connection that is made anew whenever it is lost, and a context manager."""
 
     def __init__(self, broker: Broker, bindings: list[tuple[str, str]]) -> None:
-        self._broker, self._bindings = broker, bindings
-        self._line: RpcConnection | None = None
+        self._broker = broker
+        self._line = RpcConnection(broker, *bindings, standing=Standing())
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        user = connection_parameters(broker.url).credentials.username
-        self._attempts, self._next_try = Attempts("stream", user, Standing()), 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -56,20 +47,29 @@ class _Source:
         """Let go of the connection. A `next` that waits in another thread ends soon."""
         self._closed.set()
         with self._lock:
-            self._drop()
+            self._line.close()
 
     @property
     def ended(self) -> bool:
         """Whether nothing more is to come."""
         return self._closed.is_set()
 
-    def _drop(self) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+    @abstractmethod
+    def next(self, timeout: float) -> T | None:
+        """The next one; None: none came for so many seconds."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        while not self._closed.is_set():
+            item = self.next(_TICK)
+            if item is not None:
+                return item
+        raise StopIteration
 
     def _connect(self) -> None:
-        """The first line.
+        """The first connection.
 
         Raises:
             Unanswered: the broker is not there.
@@ -77,33 +77,23 @@ class _Source:
         try:
             self._open()
         except LOST as error:
-            raise unreachable(self._broker, error) from error
+            raise self._broker.unreachable(error) from error
 
-    def _open(self) -> RpcConnection:
-        if self._line is None or self._line.inherited:
-            self._line = RpcConnection(self._broker, *self._bindings)
-            self._attempts.opened()
-            self._connected(self._line)
-        return self._line
-
-    def _connected(self, line: RpcConnection) -> None:
-        """Called with every new line."""
+    def _open(self, seconds: float = math.inf) -> None:
+        """Connect, if there is no connection; what is to be said over each new one follows here."""
+        self._line.open(seconds)
 
     def _receive(self, seconds: float) -> Received | None:
         """The next message; None: none came for so long, or the broker is away."""
-        pause = self._next_try - time.monotonic()
-        if pause > 0:
-            self._closed.wait(min(seconds, pause))
-            return None
         try:
-            return self._open().receive(seconds)
+            self._open(seconds)
+            return self._line.receive(seconds)
         except LOST as error:
-            self._next_try = time.monotonic() + self._attempts.lost(error)
-            self._drop()
+            self._line.give_up(error)
             return None
 
 
-class EventStream(_Source):
+class EventStream(_Source[Event]):
     """The events of one batch, in order and each once, to its end: an iterator and a context manager.
 
     What was missed, before it began or while the connection was lost, is asked for again. For one thread at a time.
@@ -147,7 +137,7 @@ class EventStream(_Source):
         deadline = time.monotonic() + timeout
         while not self.report:
             if time.monotonic() > deadline:
-                raise unanswered(self._broker, f"the question how the batch {self.id} is", timeout)
+                raise self._broker.unanswered(f"the question how the batch {self.id} is", timeout)
             self._step(min(_TICK, timeout))
 
     @property
@@ -173,7 +163,7 @@ class EventStream(_Source):
         """
         deadline = time.monotonic() + timeout
         with self._lock:
-            while not (self._ended or self._closed.is_set()):
+            while not self._closed.is_set():
                 event = self._order.take()
                 if event is not None:
                     if event.name in _ENDING and int(event.sequence) >= self.sequence:
@@ -188,19 +178,10 @@ class EventStream(_Source):
                 self._step(min(left, _TICK))
         return None
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Event:
-        while not (self._ended or self._closed.is_set()):
-            event = self.next(_TICK)
-            if event is not None:
-                return event
-        raise StopIteration
-
     def _end(self) -> None:
         self._ended = True
-        self._drop()  # `for event in ...` has nobody who would close it
+        self._closed.set()
+        self._line.close()  # `for event in ...` has nobody who would close it
 
     def _exhausted(self) -> bool:
         """It had ended when we joined, and nothing of it is left to give."""
@@ -212,10 +193,11 @@ class EventStream(_Source):
         """Whether the batch had ended when this stream last connected."""
         return f"batch.{self.report['data']['status']}" in _ENDING
 
-    def _connected(self, line: RpcConnection) -> None:
-        self._asked = OutgoingCommand("report", {"batch_id": self.id}, self._source)
-        self._replay = None
-        line.send(self._asked)
+    def _open(self, seconds: float = math.inf) -> None:
+        if self._line.open(seconds):
+            self._asked = OutgoingCommand("report", {"batch_id": self.id}, self._source)
+            self._replay = None
+            self._line.send(self._asked)
 
     def _step(self, seconds: float) -> None:
         """Take a message, if one comes."""
@@ -236,13 +218,13 @@ class EventStream(_Source):
     def _take_answer(self, told: Received) -> None:
         if told.answers == self._asked.id:
             if told.name == REJECTED:
-                result(told)
+                told.result()
             elif told.name == "batch.reported":
                 self._join(told.document)
         elif self._replay is not None and told.answers == self._replay[0] and told.name in (ACCEPTED, REJECTED):
             self._order.pass_over(self._replay[1])  # what it has not brought was pruned
             self._replay = None
-            result(told)
+            told.result()
 
     def _join(self, report: dict[str, Any]) -> None:
         self.report = report
@@ -255,13 +237,12 @@ class EventStream(_Source):
         order = OutgoingCommand("replay", {"batch_id": self.id, "from_sequence": self._order.next}, self._source)
         self._replay = order.id, sequence
         try:
-            if self._line is not None:
-                self._line.send(order)
-        except LOST:
-            self._drop()  # the next line begins with a report
+            self._line.send(order)
+        except LOST as error:
+            self._line.give_up(error)  # the next connection begins with a report
 
 
-class EventFeed(_Source):
+class EventFeed(_Source[dict[str, Any]]):
     """All events that match some keys, as they come: documents of CloudEvents. Begins now; never ends by itself.
 
     What comes twice is dropped; what is published while the connection is lost is missed.
@@ -286,16 +267,6 @@ class EventFeed(_Source):
         with self._lock:
             told = None if self._closed.is_set() else self._receive(timeout)
         return told.document if told is not None and self._is_new(str(told.document.get("id"))) else None
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        while not self._closed.is_set():
-            document = self.next(_TICK)
-            if document is not None:
-                return document
-        raise StopIteration
 
     def _is_new(self, identity: str) -> bool:
         if identity in self._known:

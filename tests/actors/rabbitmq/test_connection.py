@@ -9,7 +9,8 @@ import pika
 import pytest
 
 from actors.errors import SettingsError
-from actors.rabbitmq.connection import Connection, ConnectionGone, State
+from actors.rabbitmq.connection import Connection, State
+from actors.rabbitmq.refusals import ConnectionGone
 from actors.service import BatchService
 from actors.settings import Settings
 from tests.integration.support import until

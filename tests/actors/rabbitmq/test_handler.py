@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from actors.errors import StorageError
 from actors.rabbitmq import handler as handler_module
 from actors.rabbitmq.codec import Message
-from actors.rabbitmq.connection import ConnectionGone, Nacked
 from actors.rabbitmq.handler import CREATION_PATIENCE, CommandHandler, Postpone, Requeue, Unreadable
+from actors.rabbitmq.refusals import ConnectionGone, Nacked
 from actors.service import BatchService
 from actors.settings import Settings
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from actors.rabbitmq import publisher as module
-from actors.rabbitmq.connection import ConnectionGone, Nacked, State
+from actors.rabbitmq.connection import State
 from actors.rabbitmq.publisher import EventPublisher
+from actors.rabbitmq.refusals import ConnectionGone, Nacked
 from storage.changes import Storage
 from storage.database import Database
 from tests.builders import NOON, a_batch, an_event, put
