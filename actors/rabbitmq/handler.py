@@ -28,7 +28,6 @@ from actors.rabbitmq.refusals import ConnectionGone, Nacked
 from actors.rabbitmq.topology import EVENTS, REPLAYS
 from actors.service import BatchService
 from storage.database import DatabaseError, is_outage
-from storage.records import EventRecord
 from storage.timing import backoff
 
 T = TypeVar("T")
@@ -218,14 +217,16 @@ class CommandHandler:
             case codec.ReplayData(batch_id=batch_id, from_sequence=sequence):
                 while page := self._wait_out(partial(self._service.recorded, batch_id, sequence, _PAGE)):
                     sequence = page[-1].sequence + 1
-                    self._confirmed([self._replay(record, command.id) for record in page])
+                    self._confirmed(
+                        [
+                            self._publish(REPLAYS, each.key, each.body.encode(), properties_of(each, command.id))
+                            for each in page
+                        ]
+                    )
             case codec.CreateData() | codec.ProcessData() | codec.CancelData() | codec.RetryData():
                 pass
             case _ as unreachable:
                 assert_never(unreachable)
-
-    def _replay(self, record: EventRecord, correlation: str) -> Future[Any]:
-        return self._publish(REPLAYS, record.key, record.body.encode(), properties_of(record, correlation))
 
     def _tell(self, exchange: str, answer: Publication) -> None:
         self._confirmed([self._publish(exchange, answer.key, answer.body, answer.properties)])

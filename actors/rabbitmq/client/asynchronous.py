@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from actors.batch.events import Event
-from actors.batch.requests import BatchVideoRequest
-from actors.batch.views import Batch, CancellationSummary
 from actors.rabbitmq.client.blocking import TIMEOUT, BatchClient
 from actors.rabbitmq.client.rpc import SOURCE
 from actors.rabbitmq.client.stream import EventFeed, EventStream
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _TICK = 0.5
 
@@ -34,6 +34,18 @@ class _Thread:
         return asyncio.shield(asyncio.wrap_future(done))
 
 
+def _in_the_thread(
+    method: Callable[Concatenate[BatchClient, P], T],
+) -> Callable[Concatenate[AsyncBatchClient, P], Coroutine[Any, Any, T]]:
+    @wraps(method)
+    async def call(self: AsyncBatchClient, /, *given: P.args, **named: P.kwargs) -> T:
+        if self._thread is None:
+            self._thread = _Thread()
+        return await self._thread.do(lambda: method(self._client, *given, **named))
+
+    return call
+
+
 class AsyncBatchClient:
     """The same methods as coroutines, and events to iterate over with `async for`."""
 
@@ -48,38 +60,12 @@ class AsyncBatchClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def create(self, request: BatchVideoRequest | Mapping[str, Any], *, process: bool = True) -> str:
-        """As `BatchClient.create`."""
-        return await self._do(lambda: self._client.create(request, process=process))
-
-    async def process(self, batch_id: str, concurrency: int | None = None) -> None:
-        """As `BatchClient.process`."""
-        await self._do(lambda: self._client.process(batch_id, concurrency))
-
-    async def cancel(self, batch_id: str, reason: str | None = None) -> CancellationSummary:
-        """As `BatchClient.cancel`."""
-        return await self._do(lambda: self._client.cancel(batch_id, reason))
-
-    async def retry(
-        self,
-        batch_id: str,
-        job_ids: Sequence[str] | None = None,
-        changes: Mapping[str, Mapping[str, Any]] | None = None,
-        *,
-        pay_again: bool = False,
-        move_server: bool = False,
-    ) -> None:
-        """As `BatchClient.retry`."""
-        consents = {"pay_again": pay_again, "move_server": move_server}
-        await self._do(lambda: self._client.retry(batch_id, job_ids, changes, **consents))
-
-    async def report(self, batch_id: str) -> Batch:
-        """As `BatchClient.report`."""
-        return await self._do(lambda: self._client.report(batch_id))
-
-    async def listening(self) -> bool:
-        """As `BatchClient.listening`."""
-        return await self._do(self._client.listening)
+    create = _in_the_thread(BatchClient.create)
+    process = _in_the_thread(BatchClient.process)
+    cancel = _in_the_thread(BatchClient.cancel)
+    retry = _in_the_thread(BatchClient.retry)
+    report = _in_the_thread(BatchClient.report)
+    listening = _in_the_thread(BatchClient.listening)
 
     def events(self, batch_id: str, from_sequence: int | None = 1) -> AsyncIterator[Event]:
         """As `BatchClient.events`."""
@@ -94,11 +80,6 @@ class AsyncBatchClient:
         if self._thread is not None:
             thread, self._thread = self._thread, None
             await thread.end(self._client.close)
-
-    async def _do(self, work: Callable[[], T]) -> T:
-        if self._thread is None:
-            self._thread = _Thread()
-        return await self._thread.do(work)
 
 
 async def _each(join: Callable[[], EventStream | EventFeed]) -> AsyncIterator[Any]:
