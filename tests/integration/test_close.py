@@ -296,6 +296,7 @@ with BatchClient(options["amqp_url"], timeout=1) as client:
     child = os.fork()
     if child == 0:
         client._connected().receive(0)
+        client._connected().consumers("create")
         client.close()
         os._exit(0 if client._line is None else 1)
     status = os.waitpid(child, 0)[1]

@@ -120,6 +120,18 @@ def test_a_command_that_ends_every_service_is_put_aside_before_the_broker_gives_
     assert "it went back to its queue 50 times" in properties.headers["x-sora-batch-error"]
 
 
+def test_what_has_no_queue_to_be_put_aside_in_is_put_there_once_it_is_made_again(
+    application: Application, service: BatchService, consume: Callable[..., None], rabbitmq: RabbitMQ
+) -> None:
+    consume(service)
+    assert application.ask("report", {"batch_id": "nowhere"}).name == "command.rejected"
+    application.channel.queue_delete(topology.UNREADABLE)
+    application.publish(b"no command", "create")
+    until(lambda: topology.UNREADABLE in rabbitmq.control("list_queues", "--silent", "name"))
+    ((_, kept),) = until(application.aside)
+    assert kept == b"no command"
+
+
 def test_a_misspelt_routing_key_is_answered(
     application: Application, service: BatchService, consume: Callable[..., None]
 ) -> None:
