@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urljoin
 
-from actors.errors import SettingsError, SoraError
 from actors.settings import Settings
 from storage.database import Database, DatabaseError
-from storage.secrets import masked_url, without_user
+from storage.secrets import masked_url
 
-_TIMEOUT = 10.0
 _LONGEST_CHECK = 30.0
-_LISTING = "/videos"
-_REFUSED = {401: "the key (OPENAI_API_KEY) is wrong or missing", 403: "the key (OPENAI_API_KEY) may not do this"}
-_NO_ROUTE = "no Videos API here, or one without a listing: then a POST whose answer is lost can't be looked up"
-_NOT_WHOLE = (
-    "; SORA_LISTING is partial, so that a POST without an answer is never proved to have made nothing: set "
-    "SORA_LISTING=whole if one store is behind this address"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,90 +107,14 @@ def _writable(folder: Path) -> tuple[bool, str]:
 
 
 def server(settings: Settings) -> Check:
-    """See whether OPENAI_BASE_URL speaks the Videos API and takes the key. One GET: nothing is made."""
-    base = settings.openai_base_url
-    if base is None:
+    """See whether OPENAI_BASE_URL speaks the Videos API and takes the key. GETs only: nothing is made."""
+    if settings.openai_base_url is None:
         way_out = "set it to a server that speaks the Videos API; without it only --simulate and demo work"
         return Check("server", ok=False, message=f"OPENAI_BASE_URL is not set: {way_out}")
-    place = masked_url(base)
-    try:
-        status, headers, body = _asked(settings, base)
-    except SettingsError as error:
-        return Check("server", ok=False, message=str(error))
-    except SoraError as error:
-        way_out = ": start it, or mend OPENAI_BASE_URL" if "unreachable" in str(error) else ""
-        return Check("server", ok=False, message=f"{place} {error}{way_out}")
-    if "Location" in headers:
-        asked = without_user(base).partition("?")[0]
-        headers = {**headers, "Location": urljoin(f"{asked}{_LISTING}", headers["Location"])}
-    ok, message = verdict(status, headers, body)
-    if settings.sora_listing == "partial" and status == 200 and ok and _shows_prompts(body):
-        message += _NOT_WHOLE
-    return Check("server", ok=ok, message=f"{place}: {message}")
+    from actors.cli.server_checks import look
 
-
-def _asked(settings: Settings, base_url: str) -> tuple[int, Mapping[str, str], bytes]:
-    """What the server answers to the client that `run` uses: what that can't send, is not sent here."""
-    from actors.loop import IOLoop
-    from actors.sora.client import SoraClient
-    from actors.sora.rate_limiter import RateLimiter
-
-    async def look() -> tuple[int, Mapping[str, str], bytes]:
-        async with SoraClient(settings, base_url, RateLimiter()) as client:
-            return await client.look(_TIMEOUT, query="limit=1")
-
-    io = IOLoop("sora-doctor")
-    try:
-        return io.submit(look()).result()
-    finally:
-        io.close()
-
-
-def verdict(status: int, headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:  # noqa: PLR0911  (one a kind of answer)
-    """What an answer to GET /videos tells."""
-    if status in _REFUSED:
-        return False, f"{_REFUSED[status]} (HTTP {status})"
-    if status == 429:
-        return True, "reachable, and limits its rate just now (HTTP 429)"
-    if status == 405:
-        return True, "has the Videos API, without a listing: a POST whose answer is lost can't be looked up (HTTP 405)"
-    if 300 <= status < 400:
-        return False, _redirect(headers.get("Location") or "")
-    if status == 404:
-        return False, f"{_NO_ROUTE} (HTTP 404; does OPENAI_BASE_URL end with /v1?)"
-    if status != 200:
-        return False, f"answers HTTP {status}: look at the server's log"
-    document = _json(body)
-    if document is None:
-        return False, "no Videos API: it answers with something that is not JSON"
-    if isinstance(document, dict) and isinstance(document.get("data"), list):
-        return True, "has the Videos API, with a listing"
-    return False, "no Videos API: its answer to GET /videos is no list"
-
-
-def _redirect(location: str) -> str:
-    """No POST follows one: it might lead to another server."""
-    place = location.partition("#")[0].partition("?")[0]
-    told = f"redirects to {masked_url(place)}"
-    if place.endswith(_LISTING):
-        right = masked_url(place.removesuffix(_LISTING))
-        return f"{told}, and no POST follows that: set OPENAI_BASE_URL={right}"
-    if place.endswith(f"{_LISTING}/"):
-        return f"{told}, and no POST follows that: have the server, or the proxy before it, take {_LISTING} as it is"
-    return f"{told}: set OPENAI_BASE_URL to the server itself, up to and with its /v1"
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _shows_prompts(body: bytes) -> bool:
-    """Whether the listing could tell a video of ours."""
-    document = _json(body)
-    return any(isinstance(entry, dict) and entry.get("prompt") for entry in document["data"])
+    ok, message = look(settings, settings.openai_base_url)
+    return Check("server", ok=ok, message=message)
 
 
 def simulator() -> Check:

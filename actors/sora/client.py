@@ -106,7 +106,7 @@ class SoraClient:
         if video is not None and video.id:
             self.rate_limiter.answered()
             return Accepted(video, video.id, wire.price_told(response.headers))
-        failure = wire.http_failure(response.status, body, "creating the video")
+        failure = self._failure(response.status, body, "creating the video")
         pause = wire.retry_after(response.headers)
         if failure.code is ErrorCode.RATE_LIMITED:
             self.rate_limiter.rate_limited(pause)
@@ -118,7 +118,7 @@ class SoraClient:
             return Refused(moved, sent=True)
         if response.status not in wire.REFUSALS:
             return NoAnswer(failure)
-        if response.status in (404, 405):
+        if response.status in (404, 405) and failure.code is ErrorCode.NOT_FOUND:
             failure = Failure(failure.code, f"{self._route.place} has no Videos API: {failure.message}", failure.detail)
         return Refused(failure, sent=True, retry_after=pause)
 
@@ -317,14 +317,20 @@ class SoraClient:
         return response.status, response.headers, body
 
     async def look(
-        self, seconds: float, path: str = "/videos", query: str = ""
+        self, seconds: float, path: str = "/videos", query: str = "", *, above: bool = False
     ) -> tuple[int, Mapping[str, str], bytes]:
         """`(status, headers, body)` of a route, as a create would meet the server: following nothing.
+
+        `above`: of one beside the API's `/v1`, such as `/health`.
 
         Raises:
             SoraError: there was no answer; a sentence of which the server is the subject says why.
         """
-        session, url, within = self._session(), self._route.url(path, query), aiohttp.ClientTimeout(total=seconds)
+        session, url, within = (
+            self._session(),
+            self._route.url(path, query, above=above),
+            aiohttp.ClientTimeout(total=seconds),
+        )
         try:
             async with await self._route.get(session, url, "application/json", within, follow=False) as response:
                 return response.status, response.headers, bytes(await body_of(response))
@@ -352,9 +358,15 @@ class SoraClient:
         body = wire.parse_json(text)
         return wire.masked(body, self._secrets.mask) if self._secrets else body
 
+    def _failure(self, status: int, body: Any, what: str) -> Failure:
+        failure = wire.http_failure(status, body, what)
+        if failure.code is ErrorCode.AUTHENTICATION:  # some servers have another status for it
+            self.rate_limiter.key.learn(401)
+        return failure
+
     def _error(self, status: int, headers: Any, body: Any, what: str) -> SoraError:
         pause = wire.retry_after(headers)
-        failure = wire.http_failure(status, body, what)
+        failure = self._failure(status, body, what)
         if failure.code is ErrorCode.RATE_LIMITED:
             self.rate_limiter.rate_limited(pause)
         return SoraError(failure, status=status, retry_after=pause)

@@ -62,10 +62,14 @@ class Route:
         self.way = self._way(self._base)
         """How aiohttp gets there: the proxy, and what the server's certificate is verified with."""
 
-    def url(self, path: str, query: str = "") -> str:
-        """The address of one of the server's routes, with the query that each request to it has."""
+    def url(self, path: str, query: str = "", *, above: bool = False) -> str:
+        """The address of one of the server's routes, with the query that each request to it has.
+
+        `above`: of one beside the API's `/v1`.
+        """
         parameters = "&".join(filter(None, (query, self._query)))
-        return f"{self._base}{path}?{parameters}" if parameters else f"{self._base}{path}"
+        base = self._base.removesuffix("/v1") if above else self._base
+        return f"{base}{path}?{parameters}" if parameters else f"{base}{path}"
 
     def without_query(self, location: str) -> str:
         """Where a redirect leads, without the query that was the request's own."""

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from actors.depth import is_nested_deeper
 from actors.errors import ErrorCode, Failure
+from actors.sora.advice import advice
 
 _GOOD = frozenset({"completed", "succeeded", "success", "done"})
 _BAD = frozenset({"failed", "error", "cancelled", "canceled", "expired", "deleted", "rejected"})
@@ -202,8 +203,8 @@ def http_failure(status: int, body: Any, what: str) -> Failure:
     elif name is ErrorCode.RATE_LIMITED and ("insufficient_quota" in words or "exceeded your current quota" in words):
         name = ErrorCode.QUOTA_EXCEEDED
     text = f"{what} was answered with HTTP {status}" + (f": {message}" if message else "")
-    if status == 407:
-        text += "; the proxy wants a user and a password: set HTTP_PROXY=http://USER:PASSWORD@HOST:PORT"
+    if (known := advice(status, message)) is not None:
+        name, text = known.code or name, f"{text}; {known.way_out}"
     return Failure(name, text, {"status": status, "code": code, "message": message})
 
 

@@ -1,9 +1,6 @@
 """Whole batches behind a proxy, and before a certificate that can't be verified."""
 
-import asyncio
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +10,9 @@ from actors.service import BatchService
 from tests.integration.support import PATIENCE, check_paid_once, numbered, settings_from, videos
 from tests.provider.client import Provider
 from tests.servers.http_proxy import Proxy, proxying
-from tests.servers.http_recorder import Recorder, answer, certificate, listening, serving_with
+from tests.servers.http_recorder import Recorder, answer, certificate, in_thread, listening, serving_with
 
 pytestmark = pytest.mark.integration
-
-
-@contextmanager
-def in_thread(serving: AbstractAsyncContextManager[str]) -> Iterator[str]:
-    """Have it served beside the test; its host and port."""
-    loop, stack = asyncio.new_event_loop(), AsyncExitStack()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    async def ended() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    started, stop = asyncio.Event(), asyncio.Event()
-    hosts: list[str] = []
-
-    async def serve() -> None:
-        async with stack:
-            hosts.append(await stack.enter_async_context(serving))
-            started.set()
-            await stop.wait()
-
-    running = asyncio.run_coroutine_threadsafe(serve(), loop)
-    asyncio.run_coroutine_threadsafe(started.wait(), loop).result(PATIENCE)
-    yield hosts[0]
-    loop.call_soon_threadsafe(stop.set)
-    running.result(PATIENCE)
-    asyncio.run_coroutine_threadsafe(ended(), loop).result(PATIENCE)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(PATIENCE)
-    loop.close()
 
 
 def test_a_batch_is_made_through_a_proxy(provider: Provider, start_service: Callable[..., BatchService]) -> None:

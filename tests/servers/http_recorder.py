@@ -5,13 +5,15 @@ import re
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+_PATIENCE = 30.0
 VIDEO = b'{"id": "v1", "status": "completed"}'
 
 
@@ -25,6 +27,8 @@ class Recorder:
     """Keeps each request's head and the size of its body, and answers by its first line."""
 
     answers: list[tuple[str, bytes]] = field(default_factory=list)
+    hangs: str = "no line"
+    """A pattern of the first lines that are never answered."""
     heads: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
@@ -34,6 +38,9 @@ class Recorder:
         length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
         self.bodies.append(await reader.readexactly(int(length[1])) if length else b"")
         line = head.partition("\r\n")[0]
+        if re.search(self.hangs, line):
+            await reader.read()  # until the client has enough of it
+            return
         writer.write(next((data for pattern, data in self.answers if re.search(pattern, line)), answer(VIDEO)))
         await writer.drain()
 
@@ -75,6 +82,39 @@ async def taking(take: Take, tls: ssl.SSLContext | None = None) -> AsyncIterator
 def listening(recorder: Recorder, tls: ssl.SSLContext | None = None) -> AbstractAsyncContextManager[str]:
     """Have it answer; its host and port."""
     return taking(recorder.take, tls)
+
+
+@contextmanager
+def in_thread(serving: AbstractAsyncContextManager[str]) -> Iterator[str]:
+    """Have it served beside the test; its host and port."""
+    loop, stack = asyncio.new_event_loop(), AsyncExitStack()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def ended() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    started, stop = asyncio.Event(), asyncio.Event()
+    hosts: list[str] = []
+
+    async def serve() -> None:
+        async with stack:
+            hosts.append(await stack.enter_async_context(serving))
+            started.set()
+            await stop.wait()
+
+    running = asyncio.run_coroutine_threadsafe(serve(), loop)
+    asyncio.run_coroutine_threadsafe(started.wait(), loop).result(_PATIENCE)
+    yield hosts[0]
+    loop.call_soon_threadsafe(stop.set)
+    running.result(_PATIENCE)
+    asyncio.run_coroutine_threadsafe(ended(), loop).result(_PATIENCE)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(_PATIENCE)
+    loop.close()
 
 
 def certificate(folder: Path) -> Path:

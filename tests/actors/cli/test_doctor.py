@@ -17,12 +17,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from actors.cli import checks
-from actors.cli.checks import database, rabbitmq, server, verdict, video_dir
+from actors.cli import checks, server_checks
+from actors.cli.checks import database, rabbitmq, server, video_dir
+from actors.cli.server_checks import verdict
 from actors.cli.settings_table import settings_table
 from actors.service import BatchService
 from actors.settings import Settings, load_settings
 from storage.database import MIGRATIONS, Database
+from tests.servers.http_proxy import Proxy, proxying
+from tests.servers.http_recorder import Recorder, answer, in_thread, listening
 from tests.servers.port import Port
 
 ROOT = Path(__file__).parents[3]
@@ -201,7 +204,8 @@ def test_a_redirect_that_a_run_would_meet_is_a_problem_with_its_way_out(home: Pa
 
 
 def test_a_server_that_never_answers_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(server_checks, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(server_checks, "_SHORT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         check = server(Settings(openai_base_url=f"http://127.0.0.1:{listening.getsockname()[1]}/v1"))
     assert not check.ok
@@ -275,7 +279,105 @@ def test_a_user_in_the_url_is_asked_as_run_asks(home: Path) -> None:
         host = f"127.0.0.1:{listening.server_address[1]}"
         assert server(Settings(openai_base_url=f"http://m%65:p%40ss-%E5%90%8D@{host}/v1")).ok
         listening.shutdown()
-    assert Kept.said == [f"Basic {base64.b64encode('me:p@ss-名'.encode()).decode()}"]
+    assert set(Kept.said) == {f"Basic {base64.b64encode('me:p@ss-名'.encode()).decode()}"}
+
+
+LISTS = ("videos", answer(b'{"data": []}'))
+
+
+def models(owner: str, *names: str) -> tuple[str, bytes]:
+    listed = [{"id": name, "owned_by": owner} for name in names]
+    return "models", answer(json.dumps({"object": "list", "data": listed}).encode())
+
+
+def refused(status: str, message: str, **headers: str) -> tuple[str, bytes]:
+    return "videos", answer(json.dumps({"error": {"message": message, "code": status[:3]}}).encode(), status, **headers)
+
+
+LITELLM = ("models", answer(b"{}", **{"x-litellm-version": "1.110.2"}))
+WORKERS = "Asynchronous video jobs is not supported with --api-server-count > 1 because each has a store of its own"
+UNHEALTHY = answer(b'{"status": "unhealthy", "error": "Scheduler worker exited; restart the server."}', "503 x")
+
+
+@pytest.mark.parametrize(
+    ("answers", "more", "ok", "words"),
+    [
+        ([LISTS, models("vllm", "wan")], {}, True, "(vLLM-Omni): has the Videos API, with a listing"),
+        ([LISTS, models("sglang", "wan")], {}, True, "(SGLang): has the Videos API, with a listing"),
+        ([LISTS, models("somebody", "wan")], {}, True, "/v1: has the Videos API, with a listing"),
+        (
+            [refused("400 Bad Request", "litellm.BadRequestError: LLM Provider NOT provided. Pass in ..."), LITELLM], {},
+            True, ("(LiteLLM's proxy): has the Videos API, and no listing: LiteLLM lists videos of a provider that a header "
+            "names only: set SORA_HEADERS='custom-llm-provider: PROVIDER'"),
+        ),
+        (
+            [refused("400 Bad Request", "No connected db."), LITELLM], {}, False,
+            ("answers HTTP 400: No connected db.; so says a LiteLLM proxy without a database of a key that it does not know: "
+            "check OPENAI_API_KEY"),
+        ),
+        ([refused("409 Conflict", WORKERS)], {}, False, f"HTTP 409: {WORKERS}; start vLLM-Omni with --api-server-count 1"),
+        ([refused("401 Unauthorized", "Unauthorized")], {}, False, "another header (SORA_AUTH) (HTTP 401: Unauthorized)"),
+        ([refused("500 Internal Server Error", "out of cheese")], {}, False, "HTTP 500: out of cheese; look at the server's"),
+        (
+            [("/health", UNHEALTHY), LISTS, models("sglang", "wan")], {}, False,
+            "unhealthy and takes no videos: Scheduler worker exited; restart the server.",
+        ),
+        (
+            [LISTS, models("vllm", "wan", "ltx")], {"sora_model": "sora-2"}, False,
+            "it does not list the model 'sora-2' (SORA_MODEL), but wan, ltx",
+        ),
+        ([LISTS, models("vllm", "wan")], {"sora_model": "wan"}, True, "with a listing"),
+        (
+            [LISTS, models("somebody", "wan")], {"sora_model": "sora-2"}, True,
+            "with a listing; it does not list the model 'sora-2' (SORA_MODEL), but wan",
+        ),
+        ([LISTS, models("somebody", "openai/*")], {"sora_model": "sora-2"}, True, "/v1: has the Videos API, with a listing"),
+        ([LISTS, models("vllm", "wan")], {"sora_request_format": "json"}, False, "set SORA_REQUEST_FORMAT=multipart"),
+        ([refused("405 x", ""), models("nvidia", "wan")], {}, False, "takes JSON only: set SORA_REQUEST_FORMAT=json"),
+        ([refused("405 x", ""), models("nvidia", "wan")], {"sora_request_format": "json"}, True, "without a listing"),
+    ],
+)  # fmt: skip
+def test_real_servers_are_told_with_what_to_set(home: Path, answers: Any, more: Any, ok: bool, words: str) -> None:
+    with in_thread(listening(Recorder(answers))) as host:
+        check = server(Settings(openai_base_url=f"http://{host}/v1", **more))
+    assert check.ok is ok, check.message
+    assert words in check.message
+    assert check.message.startswith(f"http://{host}/v1")
+
+
+@pytest.mark.parametrize(
+    ("live", "words"), [("200 OK", "SGLang answers nothing while it warms up"), ("404 x", "unreachable")]
+)
+def test_a_server_that_warms_up_is_told_from_one_that_is_not_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch, live: str, words: str
+) -> None:
+    monkeypatch.setattr(server_checks, "_TIMEOUT", 0.2)
+    with in_thread(listening(Recorder([("/liveness", answer(b"{}", live))], hangs="videos|models"))) as host:
+        check = server(Settings(openai_base_url=f"http://{host}/v1"))
+    assert not check.ok
+    assert words in check.message
+
+
+def test_doctor_goes_the_way_that_a_batch_goes(home: Path) -> None:
+    proxy = Proxy(answer(b"", "407 Proxy Authentication Required"))
+    with in_thread(proxying(proxy)) as between:
+        check = server(Settings(openai_base_url="https://videos.example/v1", https_proxy=between))
+        assert "https://videos.example/v1 can't be reached: the proxy" in check.message
+        assert "wants a user and a password (HTTP 407)" in check.message
+    assert proxy.lines == ["CONNECT videos.example:443"]
+    check = server(Settings(openai_base_url="https://videos.example/v1", ssl_cert_file=str(home / "none.pem")))
+    assert not check.ok
+    assert check.message.startswith(f"SSL_CERT_FILE='{home}/none.pem': no certificates can be read from it")
+
+
+def test_doctor_sends_what_a_batch_sends(home: Path) -> None:
+    recorder = Recorder([LISTS, models("vllm", "wan")])
+    with in_thread(listening(recorder)) as host:
+        url = f"http://{host}/v1?api-version=preview"
+        given = {"openai_api_key": "k", "sora_auth": "header:api-key", "sora_headers": "X-Team: films"}
+        assert server(Settings(openai_base_url=url, **given)).ok  # type: ignore[arg-type]
+    assert recorder.lines == ["GET /v1/videos?limit=1&api-version=preview", "GET /v1/models?api-version=preview"]
+    assert (recorder.values("api-key"), recorder.values("X-Team")) == (["k", "k"], ["films", "films"])
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,35 @@ def test_a_server_is_asked_once_and_only_where_it_matters() -> None:
     assert len(created(SGLANG, WITH_PICTURE, "json", times=5)[1].heads) == 6
     assert len(created(SGLANG, WITH_PICTURE, "multipart", times=5)[1].heads) == 5
     assert len(created(SGLANG, VideoSpec("a lake", None, None, None), "json", times=5)[1].heads) == 5
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "refused"), [("No connected db.", "authentication", True), ("no", "invalid_request", False)]
+)
+def test_a_key_that_is_refused_with_another_status_is_known_for_it(message: str, code: str, refused: bool) -> None:
+    server = Recorder([(".*", answer(json.dumps({"error": {"message": message}}).encode(), "400 Bad Request"))])
+
+    async def run() -> tuple[Any, bool]:
+        async with listening(server) as host:
+            settings = Settings(_env_file=None, http_proxy=None, openai_base_url=f"http://{host}/v1")  # type: ignore[call-arg]
+            async with SoraClient(settings, str(settings.openai_base_url), RateLimiter()) as client:
+                return await client.create(WITH_PICTURE, "intent", lambda: None), client.rate_limiter.key.refused
+
+    result, key_refused = asyncio.run(run())
+    assert isinstance(result, Refused)
+    assert (result.sent, result.failure.code, key_refused) == (True, code, refused)
+
+
+def test_an_unknown_model_is_no_missing_api() -> None:
+    server = Recorder([(".*", answer(b'{"message": "Model not found"}', "404 Not Found"))])
+
+    async def run() -> Any:
+        async with listening(server) as host:
+            settings = Settings(_env_file=None, http_proxy=None, openai_base_url=f"http://{host}/v1")  # type: ignore[call-arg]
+            async with SoraClient(settings, str(settings.openai_base_url), RateLimiter()) as client:
+                return await client.create(WITH_PICTURE, "intent", lambda: None)
+
+    result = asyncio.run(run())
+    assert isinstance(result, Refused)
+    assert result.failure.code == "invalid_request"
+    assert "has no Videos API" not in result.failure.message

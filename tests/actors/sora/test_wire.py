@@ -412,3 +412,33 @@ def test_a_secret_that_is_quoted_is_taken_out_of_the_words_and_of_nothing_else()
     }
     assert masked("k3y! is wrong", Secrets(["k3y!"]).mask) == "*** is wrong"
     assert masked(None, Secrets(["k3y!"]).mask) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code", "way_out"),
+    [
+        (400, "No connected db.", ErrorCode.AUTHENTICATION, "check OPENAI_API_KEY"),
+        (400, "Model mismatch: 'a' is not served", ErrorCode.INVALID_REQUEST, "set SORA_MODEL"),
+        (404, "Model not found", ErrorCode.INVALID_REQUEST, "set SORA_MODEL"),
+        (
+            409,
+            "not supported with --api-server-count > 1",
+            ErrorCode.SERVER_ERROR,
+            "start vLLM-Omni with --api-server-count 1",
+        ),
+        (
+            400,
+            "LLM Provider NOT provided",
+            ErrorCode.INVALID_REQUEST,
+            "set SORA_HEADERS='custom-llm-provider: PROVIDER'",
+        ),
+        (407, "", ErrorCode.SERVER_ERROR, "set HTTP_PROXY=http://USER:PASSWORD@HOST:PORT"),
+    ],
+)
+def test_what_a_server_means_is_told_with_what_to_set(status, message, code, way_out):
+    failure = http_failure(status, {"error": {"message": message}}, "creating the video")
+    assert failure.code is code
+    assert failure.message.startswith(
+        f"creating the video was answered with HTTP {status}: {message}"[: 50 if message else 40]
+    )
+    assert way_out in failure.message

@@ -1,0 +1,167 @@
+"""What `doctor` says of the server: what it is, whether it can be used as it is set, and what to set otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urljoin
+
+from actors.errors import SettingsError, SoraError
+from actors.loop import IOLoop
+from actors.settings import Settings
+from actors.sora.advice import NEEDS_PROVIDER, advice
+from actors.sora.client import SoraClient
+from actors.sora.rate_limiter import RateLimiter
+from actors.sora.servers import Models, Server
+from actors.sora.wire import error_words, parse_json
+from storage.secrets import masked_url, without_user
+
+_TIMEOUT, _SHORT = 10.0, 3.0
+"""Seconds for the answer that matters, and for those that only tell more."""
+_LISTING = "/videos"
+_NO_ROUTE = "no Videos API here, or one without a listing: then a POST whose answer is lost can't be looked up"
+_NOT_WHOLE = (
+    "; SORA_LISTING is partial, so that a POST without an answer is never proved to have made nothing: set "
+    "SORA_LISTING=whole if one store is behind this address"
+)
+_CANT_LOOK_UP = "until then a POST whose answer is lost can't be looked up"
+_WARMING_UP = (
+    "is running, but did not answer within 10 s: SGLang answers nothing while it warms up; wait until it is "
+    "ready, or raise SORA_SUBMIT_TIMEOUT"
+)
+_REFUSES_OTHERS = frozenset({Server.VLLM_OMNI, Server.LITELLM, Server.DYNAMO})
+"""They make nothing with a model that they do not list; others take any name."""
+_MOST_NAMES = 10
+
+
+def look(settings: Settings, base_url: str) -> tuple[bool, str]:
+    """Whether the server can be used, and a sentence about it.
+
+    It is asked by the client that `run` uses: what that can't send, is not sent here.
+    """
+    io = IOLoop("sora-doctor")
+    try:
+        return io.submit(_look(settings, base_url)).result()
+    except SettingsError as error:
+        return False, str(error)
+    finally:
+        io.close()
+
+
+async def _look(settings: Settings, base_url: str) -> tuple[bool, str]:
+    place = masked_url(base_url)
+    async with SoraClient(settings, base_url, RateLimiter()) as client:
+        try:
+            status, headers, body = await client.look(_TIMEOUT, _LISTING, "limit=1")
+        except SoraError as error:
+            if isinstance(error.__cause__, TimeoutError) and await _answers(client, "/liveness"):
+                return False, f"{place} {_WARMING_UP}"
+            way_out = ": start it, or mend OPENAI_BASE_URL" if "unreachable" in str(error) else ""
+            return False, f"{place} {error}{way_out}"
+        if "Location" in headers:
+            asked = without_user(base_url).partition("?")[0]
+            headers = {**headers, "Location": urljoin(f"{asked}{_LISTING}", headers["Location"])}
+        ok, message = verdict(status, headers, body)
+        if settings.sora_listing == "partial" and status == 200 and ok and _shows_prompts(body):
+            message += _NOT_WHOLE
+        models = Models(None, ())
+        with suppress(SoraError):
+            models = await client.recogniser.models(_SHORT)
+        problem = await _dead(client) if models.server is Server.SGLANG else None
+        problem = problem or (_unfit(settings, models) if ok else None)
+        if problem is not None:
+            ok, message = False, problem
+        elif ok:
+            message += _unlisted(settings, models)
+    who = f" ({models.server.value})" if models.server else ""
+    return ok, f"{place}{who}: {message}"
+
+
+async def _answers(client: SoraClient, path: str) -> bool:
+    with suppress(SoraError):
+        return (await client.look(_SHORT, path, above=True))[0] == 200
+    return False
+
+
+async def _dead(client: SoraClient) -> str | None:
+    """Why SGLang makes nothing any more, although it still lists its videos."""
+    with suppress(SoraError):
+        status, _, body = await client.look(_SHORT, "/health", above=True)
+        words = error_words(parse_json(body))[1]
+        if status == 503 and words:
+            return f"it is unhealthy and takes no videos: {words} (GET /health, HTTP 503)"
+    return None
+
+
+def _unfit(settings: Settings, models: Models) -> str | None:
+    """What of the settings the server can't be used with."""
+    form = settings.sora_request_format
+    if models.server is Server.VLLM_OMNI and form == "json":
+        return "it takes no JSON: set SORA_REQUEST_FORMAT=multipart"
+    if models.server is Server.DYNAMO and form == "multipart":
+        return "it takes JSON only: set SORA_REQUEST_FORMAT=json"
+    unlisted = _unlisted(settings, models)
+    return unlisted.removeprefix("; ") if unlisted and models.server in _REFUSES_OTHERS else None
+
+
+def _unlisted(settings: Settings, models: Models) -> str:
+    """That SORA_MODEL is none of the server's models; `` where that can't be said."""
+    name, names = settings.sora_model, models.names
+    if name is None or not names or name in names or any("*" in each for each in names):
+        return ""
+    some = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+    return f"; it does not list the model {name!r} (SORA_MODEL), but {some}"
+
+
+def verdict(status: int, headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:  # noqa: PLR0911  (one a kind of answer)
+    """What an answer to GET /videos tells."""
+    document = parse_json(body)
+    words = error_words(document)[1] if status >= 400 else ""
+    known, said = advice(status, words), f"HTTP {status}: {words}" if words else f"HTTP {status}"
+    if known is NEEDS_PROVIDER:
+        return True, f"has the Videos API, and no listing: {known.way_out}; {_CANT_LOOK_UP}"
+    if known is not None:
+        return False, f"answers {said}; {known.way_out}"
+    if status == 401:
+        wrong = "the key (OPENAI_API_KEY) is wrong or missing, or it belongs in another header (SORA_AUTH)"
+        return False, f"{wrong} ({said})"
+    if status == 403:
+        return False, f"the key (OPENAI_API_KEY) may not do this ({said})"
+    if status == 429:
+        return True, f"reachable, and limits its rate just now ({said})"
+    if status == 405:
+        return True, "has the Videos API, without a listing: a POST whose answer is lost can't be looked up (HTTP 405)"
+    if 300 <= status < 400:
+        return False, _redirect(headers.get("Location") or "")
+    if status == 404:
+        return False, f"{_NO_ROUTE} ({said}; does OPENAI_BASE_URL end with /v1?)"
+    if status != 200:
+        return False, f"answers {said}; look at the server's log"
+    return _listing(document)
+
+
+def _listing(document: Any) -> tuple[bool, str]:
+    if document is None:
+        return False, "no Videos API: it answers with something that is not JSON"
+    if isinstance(document, dict) and isinstance(document.get("data"), list):
+        return True, "has the Videos API, with a listing"
+    return False, "no Videos API: its answer to GET /videos is no list"
+
+
+def _redirect(location: str) -> str:
+    """No POST follows one: it might lead to another server."""
+    place = location.partition("#")[0].partition("?")[0]
+    told = f"redirects to {masked_url(place)}"
+    if place.endswith(_LISTING):
+        right = masked_url(place.removesuffix(_LISTING))
+        return f"{told}, and no POST follows that: set OPENAI_BASE_URL={right}"
+    if place.endswith(f"{_LISTING}/"):
+        return f"{told}, and no POST follows that: have the server, or the proxy before it, take {_LISTING} as it is"
+    return f"{told}: set OPENAI_BASE_URL to the server itself, up to and with its /v1"
+
+
+def _shows_prompts(body: bytes) -> bool:
+    """Whether the listing could tell a video of ours."""
+    document = parse_json(body)
+    return any(isinstance(entry, dict) and entry.get("prompt") for entry in document["data"])

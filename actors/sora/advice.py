@@ -1,0 +1,45 @@
+"""What to do about an answer whose own words do not say it: sentences of servers, and their way out. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from actors.errors import ErrorCode
+
+_MODEL = "set SORA_MODEL, or the request's model, to one that the server lists"
+
+
+class Advice(NamedTuple):
+    """What an answer means."""
+
+    way_out: str
+    code: ErrorCode | None = None
+    """What it is, where its status says something else."""
+
+
+NEEDS_PROVIDER = Advice(
+    "LiteLLM lists videos of a provider that a header names only: set SORA_HEADERS='custom-llm-provider: PROVIDER' "
+    "(hosted_vllm, openai, ...), and at the proxy that provider's API base"
+)
+_KNOWN = {
+    "llm provider not provided": NEEDS_PROVIDER,
+    "no connected db": Advice(
+        "so says a LiteLLM proxy without a database of a key that it does not know: check OPENAI_API_KEY",
+        ErrorCode.AUTHENTICATION,
+    ),
+    "--api-server-count": Advice(
+        "start vLLM-Omni with --api-server-count 1, since each worker knows its own videos only"
+    ),
+    "invalid model name": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
+    "model mismatch": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
+    "model not found": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
+}
+_PROXY = Advice("the proxy wants a user and a password: set HTTP_PROXY=http://USER:PASSWORD@HOST:PORT")
+
+
+def advice(status: int, message: str) -> Advice | None:
+    """What an error of a server means; None: its own words must do."""
+    if status == 407:
+        return _PROXY
+    words = message.lower()
+    return next((found for part, found in _KNOWN.items() if part in words), None)
