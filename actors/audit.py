@@ -20,9 +20,10 @@ from actors.errors import SoraError
 from actors.loop import IOLoop
 from actors.settings import SIMULATOR, Settings
 from actors.sora.client import SoraClient
+from actors.sora.embedded import inner_id
 from actors.sora.listing import pages
 from actors.sora.rate_limiter import RateLimiter
-from actors.sora.wire import RemoteVideo, inner_id
+from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
 from storage.deletes import Owed
 from storage.records import JobRecord, SubmissionRecord

@@ -16,12 +16,13 @@ import aiohttp
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.settings import Settings
 from actors.sora import wire
+from actors.sora.embedded import failed_inside
 from actors.sora.exchange import Accepted, NoAnswer, Page, Refused, SendForbidden, ServerClock, VideoSpec
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.route import Route, body_of
 from actors.sora.servers import Recogniser, Server, why_not_sent
 from actors.sora.upload import Upload, form_of, json_of
-from actors.sora.wire import RemoteVideo, failed_inside
+from actors.sora.wire import RemoteVideo
 
 PAGE = 100
 _LOOK_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)

@@ -8,7 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from actors.errors import ErrorCode, Failure
-from actors.sora.wire import WRAPPED, RemoteVideo, inner_id
+from actors.sora.embedded import WRAPPED, inner_id
+from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
 from storage.records import Document, JobRecord, SubmissionRecord
 from storage.states import FINAL_JOB, LIVE_SUBMISSION, JobStatus, SubmissionState

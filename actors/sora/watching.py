@@ -20,9 +20,10 @@ from typing import Self
 from actors.errors import ErrorCode, SoraError
 from actors.sora.client import PAGE, SoraClient
 from actors.sora.durations import Durations
+from actors.sora.embedded import inner_id
 from actors.sora.exchange import Page
 from actors.sora.listing import pages
-from actors.sora.wire import Phase, RemoteVideo, inner_id
+from actors.sora.wire import Phase, RemoteVideo
 
 logger = logging.getLogger(__name__)
 _SAVES = 3

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import ErrorCode
-from actors.sora.wire import failed_inside, inner_id
+from actors.sora.embedded import failed_inside, inner_id
 
 
 def wrapped(text: str) -> str:
