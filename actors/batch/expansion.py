@@ -21,6 +21,10 @@ _LARGEST_DRAWN = 2**31 - 1
 """Every server takes a seed up to here."""
 _LARGEST_BATCH = 64 * 1024 * 1024
 """Bytes of prompts, params and metadata after expansion: a short request may stand for very much."""
+_LARGEST_PROMPT = (PROMPT_MAX, f"must have 1 to {PROMPT_MAX} characters, the values of the matrix included")
+_LARGEST_DOCUMENT = (
+    DOCUMENT_MAX_BYTES, f"must be at most {DOCUMENT_MAX_BYTES} bytes as JSON, the values of the matrix included",
+)  # fmt: skip
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 Place = tuple[str, ...]
@@ -150,11 +154,11 @@ class Expansion:
             return video.prompt, dict(video.params), dict(video.metadata)
         try:
             place = video.place_of("prompt")
-            prompt = str(_fill(video.prompt, values, typed=False))
+            prompt = str(_Filling(values, _LARGEST_PROMPT).fill(video.prompt, typed=False))
             place = video.place_of("params")
-            params = {name: _filled_in(value, values) for name, value in video.params.items()}
+            params = _Filling(values, _LARGEST_DOCUMENT).filled_in(dict(video.params))
             place = video.place_of("metadata")
-            metadata = {name: _filled_in(value, values) for name, value in video.metadata.items()}
+            metadata = _Filling(values, _LARGEST_DOCUMENT).filled_in(dict(video.metadata))
         except _WrongTemplate as error:
             raise all_of([wrong_field(place, str(error), code="placeholder")]) from None
         return prompt, params, {**metadata, **values}
@@ -169,8 +173,7 @@ class Expansion:
         }
         for name, size in sizes.items():
             if size > DOCUMENT_MAX_BYTES:
-                expected = f"must be at most {DOCUMENT_MAX_BYTES} bytes as JSON, the values of the matrix included"
-                raise all_of([wrong_field(video.place_of(name), expected)])
+                raise all_of([wrong_field(video.place_of(name), _LARGEST_DOCUMENT[1])])
         self._size += video.takes * (len(prompt.encode()) + sum(sizes.values()))
         if self._size > _LARGEST_BATCH:
             raise InvalidRequest(
@@ -189,36 +192,59 @@ class _WrongTemplate(Exception):
     """What is wrong with the braces in a text."""
 
 
-def _filled_in(value: Any, values: Mapping[str, Value]) -> Any:
-    """A value of params or metadata with each text in it filled in; keys stay as they are."""
-    if isinstance(value, str):
-        return _fill(value, values)
-    if isinstance(value, list):
-        return [_filled_in(each, values) for each in value]
-    if isinstance(value, dict):
-        return {name: _filled_in(each, values) for name, each in value.items()}
-    return value
+class _Filling:
+    """Fills one prompt or document in with one combination, and stops before that takes more memory than it may.
+
+    Args:
+        values: of the matrix, by name.
+        most: how long it may become, and what it must be, for the error.
+    """
+
+    def __init__(self, values: Mapping[str, Value], most: tuple[int, str]) -> None:
+        self._values = values
+        self._left, self._expected = most
+
+    def filled_in(self, value: Any) -> Any:
+        """A value of params or metadata with each text in it filled in; keys stay as they are."""
+        if isinstance(value, str):
+            return self.fill(value)
+        if isinstance(value, list):
+            return [self.filled_in(each) for each in value]
+        if isinstance(value, dict):
+            return {name: self.filled_in(each) for name, each in value.items()}
+        return value
+
+    def fill(self, text: str, *, typed: bool = True) -> Value:
+        """Replace placeholders; `typed`: a text that is exactly one becomes the value itself, a number for example."""
+        whole = _PLACEHOLDER.fullmatch(text)
+        if typed and whole is not None and whole[1] in self._values:
+            self._take(len(_text(self._values[whole[1]])))
+            return self._values[whole[1]]
+        return _PLACEHOLDER.sub(self._replacement, text)
+
+    def _replacement(self, match: re.Match[str]) -> str:
+        if match[0] in ("{{", "}}"):
+            return match[0][0]
+        name = match[1]
+        if name is None:
+            raise _WrongTemplate(f"has a single {match[0]}: write {match[0] * 2} for a brace")
+        if name not in self._values:
+            near = nearest(name, self._values)
+            meant = f"did you mean {{{near}}}?" if near else f"the matrix has {', '.join(self._values)}"
+            raise _WrongTemplate(
+                f"has the unknown placeholder {{{name[:64]}}}: {meant} (write {{{{ and }}}} for braces)"
+            )
+        replacement = _text(self._values[name])
+        self._take(len(replacement))
+        return replacement
+
+    def _take(self, length: int) -> None:
+        self._left -= length
+        if self._left < 0:
+            raise _WrongTemplate(self._expected)
 
 
-def _fill(text: str, values: Mapping[str, Value], *, typed: bool = True) -> Value:
-    """Replace placeholders; `typed`: a text that is exactly one becomes the value itself, a number for example."""
-    whole = _PLACEHOLDER.fullmatch(text)
-    if typed and whole is not None and whole[1] in values:
-        return values[whole[1]]
-    return _PLACEHOLDER.sub(lambda match: _replacement(match, values), text)
-
-
-def _replacement(match: re.Match[str], values: Mapping[str, Value]) -> str:
-    if match[0] in ("{{", "}}"):
-        return match[0][0]
-    name = match[1]
-    if name is None:
-        raise _WrongTemplate(f"has a single {match[0]}: write {match[0] * 2} for a brace")
-    if name not in values:
-        near = nearest(name, values)
-        meant = f"did you mean {{{near}}}?" if near else f"the matrix has {', '.join(values)}"
-        raise _WrongTemplate(f"has the unknown placeholder {{{name[:64]}}}: {meant} (write {{{{ and }}}} for braces)")
-    value = values[name]
+def _text(value: Value) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -1,6 +1,7 @@
 """Defaults, matrix, takes and seeds: what a request becomes."""
 
 import json
+import tracemalloc
 from time import perf_counter
 
 import pytest
@@ -207,6 +208,28 @@ def test_what_is_filled_in_keeps_to_the_limits_of_its_field():
 
 
 # --- takes and seeds
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        {"prompt": "{x}" * 10_000},
+        {"prompt": "a", "params": {"style": "{x}" * 20_000}},
+        {"prompt": "a", "params": {"styles": ["{x}"] * 9000}},
+        {"prompt": "a", "metadata": {"notes": ["{x}"] * 9000}},
+    ],
+    ids=["prompt", "params", "whole values", "metadata"],
+)
+def test_what_is_filled_in_is_refused_before_it_takes_memory(video):
+    request = {"videos": [video], "matrix": {"x": ["y" * 100_000]}}  # of the size that a command may have
+    tracemalloc.start()
+    try:
+        error = refused(request)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert "the values of the matrix included" in str(error)
+    assert error.errors[0].field == f"/videos/0/{list(video)[-1]}"
 
 
 def test_takes_have_seeds_one_after_the_other():
