@@ -22,6 +22,12 @@ _SENTENCES = {
     "missing": "is required",
     "extra_forbidden": "unknown field",
     "too_short": "must have at least {min_length} entry",
+    "too_long": "must have at most {max_length} entries",
+    "recursion_depth_exceeded": "must not be nested so deeply",
+    "finite_number": "must be a number, without NaN and Infinity",
+    "decimal_parsing": "must be a number",
+    "decimal_type": "must be a number",
+    "decimal_max_places": "must have at most {decimal_places} decimal places",
     "string_too_short": "must have at least {min_length} character",
     "string_too_long": "must have at most {max_length} characters",
     "greater_than": "must be more than 0",  # the only such limit; of a length of time, too

@@ -91,4 +91,6 @@ def _shown(value: Any) -> str:
         text = repr(value)
     except RecursionError:
         text = "something nested too deeply"
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "a number too long to be shown"
     return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."

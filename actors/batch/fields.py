@@ -53,8 +53,10 @@ def check_document(document: dict[str, JsonValue]) -> dict[str, JsonValue]:
     try:
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError):
-        raise ValueError("must be plain JSON, without NaN or Infinity, and not deeply nested") from None
-    if "\\u0000" in text:
+        raise ValueError(
+            "must be plain JSON, without NaN, Infinity and numbers of thousands of digits, and not deeply nested"
+        ) from None
+    if "\\u0000" in text.replace("\\\\", ""):  # not a backslash that is followed by a u
         raise ValueError("must not contain NUL characters")
     _storable(text)
     if len(text.encode()) > DOCUMENT_MAX_BYTES:
@@ -100,9 +102,9 @@ def _seed(value: Any) -> Any:
 def _matrix_value(value: Any) -> Any:
     if isinstance(value, str):
         return _storable(value)
-    if isinstance(value, bool | int) or (isinstance(value, float) and abs(value) < float("inf")):
+    if isinstance(value, bool | int | float) and abs(value) < _LARGEST_NUMBER:
         return value
-    raise ValueError("must be a text, a number, true or false")
+    raise ValueError("must be a text, a number of at most 308 digits, true or false")
 
 
 def _matrix_name(name: str) -> str:
@@ -112,6 +114,8 @@ def _matrix_name(name: str) -> str:
 
 
 _LONGEST_NAME = 64
+_LARGEST_NUMBER = 10**308
+"""What is larger few programs read, and Python does not even write what is far larger."""
 
 Text = Annotated[str, AfterValidator(_storable)]
 Prompt = Annotated[str, Field(max_length=PROMPT_MAX), AfterValidator(_storable), AfterValidator(_not_blank)]

@@ -34,6 +34,9 @@ from actors.batch.fields import (
 from actors.errors import FieldError, InvalidRequest
 from actors.expectations import ID_PATTERN, SIZE_PATTERN, UNIT_PATTERN
 
+_COUNTED = 10**12
+"""Videos: how many more there are is not said."""
+
 
 class VideoDefaults(Input):
     """What the videos of a batch have in common: each field counts for the videos that do not say it."""
@@ -179,6 +182,8 @@ class BatchVideoRequest(Input):
         videos = f"{len(self.videos)} video{'s' if len(self.videos) > 1 else ''}"
         if self.size == len(self.videos):
             return videos
+        if self.size > _COUNTED:  # a matrix of many names stands for a number of thousands of digits
+            return f"{videos} x the combinations of the matrix = more than {_COUNTED} videos"
         of_matrix = f" x {self.combinations} combinations" if self.combinations > 1 else ""
         takes = self.size // self.combinations
         of_takes = f" ({takes} with their takes)" if takes != len(self.videos) else ""

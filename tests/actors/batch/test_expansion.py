@@ -176,6 +176,7 @@ def test_what_is_wrong_with_a_template_of_the_defaults_is_said_of_the_defaults()
         ({"x": [None]}, "/matrix/x/0"),
         ({"x": [{}]}, "/matrix/x/0"),
         ({"x": [float("nan")]}, "/matrix/x/0"),
+        ({"x": [10**5000]}, "/matrix/x/0"),
         ({"": ["a"]}, "/matrix/"),
         ({"a{b": ["a"]}, "/matrix/a{b"),
     ],
@@ -191,6 +192,12 @@ def test_a_matrix_of_a_million_is_counted_and_not_made():
     assert perf_counter() - began < 1
     assert "2 videos x 1000000 combinations = 2000000 videos" in error.message
     assert "at most 10 videos (BATCH_MAX_SIZE)" in error.message
+
+
+def test_a_matrix_of_more_combinations_than_can_be_written_is_refused_in_words():
+    error = refused({"videos": [{"prompt": "a"}], "matrix": {f"n{number}": [1, 2] for number in range(15_000)}})
+    assert "more than 1000000000000 videos are too many" in error.message
+    assert len(error.message) < 200
 
 
 def test_what_a_short_request_stands_for_is_bounded():

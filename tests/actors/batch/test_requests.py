@@ -209,6 +209,48 @@ def test_what_was_given_is_shown_shortened_and_never_a_traceback():
     assert "\n" not in message
 
 
+def nested(levels):
+    document = 1
+    for _ in range(levels):
+        document = {"a": document}
+    return document
+
+
+@pytest.mark.parametrize(
+    ("video", "words"),
+    [
+        ({"duration": 10**5000}, "must be 1000000 or less (got a number too long to be shown)"),
+        ({"params": {"a": 10**5000}}, "numbers of thousands of digits"),
+        ({"params": nested(300)}, "videos[0].params: must not be nested so deeply (got {'a'"),
+        ({"files": {f"f{number}": {"file_id": "f"} for number in range(17)}}, "must have at most 16 entries (got"),
+    ],
+)
+def test_what_can_hardly_be_read_is_refused_in_one_plain_sentence(video, words):
+    with pytest.raises(InvalidRequest) as caught:
+        BatchVideoRequest.parse({"videos": [{"prompt": "a", **video}]}, max_size=10)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        ("NaN", "must be a number, without NaN and Infinity"),
+        ("much", "must be a number"),
+        ([], "must be a number"),
+        ("0.0000001", "must have at most 6 decimal places"),
+    ],
+)
+def test_an_amount_that_is_none_is_refused_in_plain_words(amount, words):
+    with pytest.raises(InvalidRequest) as caught:
+        BatchVideoRequest.parse({"videos": [{"prompt": "a"}], "budget": {"amount": amount, "unit": "USD"}}, max_size=10)
+    assert str(caught.value) == f"budget[0].amount: {words} (got {amount!r})"
+
+
+def test_a_backslash_before_a_u_is_no_nul_character():
+    video = {"prompt": "a", "params": {"path": "C:\\u0000"}}
+    assert BatchVideoRequest.parse({"videos": [video]}, max_size=10).videos[0].params == video["params"]
+
+
 def test_a_request_nested_too_deeply_is_refused():
     deep = {}
     for _ in range(50_000):
