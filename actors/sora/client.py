@@ -75,7 +75,10 @@ class SoraClient:
             guard: called directly before the first byte leaves; raises `SendForbidden` to stop it.
         """
         assert self._creates is not None
-        server = await self.recogniser.server_for(spec, self._settings.sora_request_format)
+        try:
+            server = await self.recogniser.server_for(spec, self._settings.sora_request_format)
+        except Exception as error:  # noqa: BLE001  (the session is being closed, for instance)
+            return self._not_sent(error)
         if server is not None and (why := why_not_sent(server, spec)) is not None:
             return Refused(Failure(ErrorCode.INVALID_REQUEST, why), sent=False, passes=False)
         body = await self._body(spec, server, guard)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ from actors.sora.exchange import VideoSpec
 from actors.sora.wire import parse_json
 
 _PATIENCE = 1.0
-"""Seconds: a create waits meanwhile."""
+"""Seconds: a create waits meanwhile, and has to leave 2 s after its intent."""
+_PAUSE = 10.0
+"""Seconds for which a server that took so long is not asked again: creates that wait in turn would never leave."""
 
 
 class Server(Enum):
@@ -77,6 +81,8 @@ class Recogniser:
         self._look = look
         self._known: Models | None = None
         self._asking = asyncio.Lock()
+        self._asked_again = -math.inf
+        """When a server that gave no answer in time is asked again, by `time.monotonic()`."""
 
     async def models(self, seconds: float) -> Models:
         """What the server's listing of models tells.
@@ -94,7 +100,17 @@ class Recogniser:
         if not named and (request_format == "multipart" or "input_reference" not in files):
             return None
         async with self._asking:
-            if self._known is None:
-                with suppress(SoraError):
-                    self._known = await self.models(_PATIENCE)
+            began = time.monotonic()
+            if self._known is None and began >= self._asked_again:
+                self._known = await self._ask()
+                if (now := time.monotonic()) - began > _PATIENCE / 2:
+                    self._asked_again = now + _PAUSE
         return None if self._known is None else self._known.server
+
+    async def _ask(self) -> Models | None:
+        """What the server tells now; None: nothing, or that it can't tell yet."""
+        with suppress(SoraError):
+            status, headers, body = await self._look(_PATIENCE, "/models")
+            if status < 500 and status != 429:
+                return read_models(headers, parse_json(body))
+        return None

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.exchange import Accepted, Refused, VideoSpec
+from actors.sora.outcomes import SEND_WINDOW
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.servers import Server, read_models
 from storage.records import ReferenceRecord
@@ -138,3 +140,70 @@ def test_an_unknown_model_is_no_missing_api() -> None:
     assert isinstance(result, Refused)
     assert result.failure.code == "invalid_request"
     assert "has no Videos API" not in result.failure.message
+
+
+class SilentAtFirst(Recorder):
+    """A server of which the listing of models is not answered."""
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"GET /v1/models"):
+            self.bodies.append(await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0])))
+            writer.write(answer(VIDEO))
+            return
+        self.heads.append(head.decode())
+        await reader.read()  # until the client gives up
+
+
+def test_creates_wait_together_for_a_server_that_does_not_say_which_one_it_is() -> None:
+    """Each has to leave 2 s after its intent: if they waited in turn, none but the first would."""
+    server = SilentAtFirst()
+    left: list[float] = []
+
+    async def run() -> list[Any]:
+        async with listening(server) as host:
+            given: dict[str, Any] = {"openai_base_url": f"http://{host}/v1", "sora_request_format": "json"}
+            settings = Settings(_env_file=None, http_proxy=None, **given)  # type: ignore[call-arg]
+            async with SoraClient(settings, str(settings.openai_base_url), RateLimiter()) as client:
+                began = time.monotonic()
+                posts = (
+                    client.create(WITH_PICTURE, f"intent-{number}", lambda: left.append(time.monotonic() - began))
+                    for number in range(5)
+                )
+                return await asyncio.gather(*posts)
+
+    results = asyncio.run(run())
+    assert all(isinstance(result, Accepted) for result in results)
+    assert len(server.heads) == 1
+    assert max(left) < SEND_WINDOW
+
+
+@pytest.mark.parametrize("status", ["503 Service Unavailable", "429 Too Many Requests"])
+def test_a_server_that_is_just_starting_is_asked_again(status: str) -> None:
+    server = Recorder([("models", answer(b"{}", status)), ("POST", answer(VIDEO))])
+
+    async def run() -> tuple[Any, Any]:
+        async with listening(server) as host:
+            given: dict[str, Any] = {"openai_base_url": f"http://{host}/v1"}
+            settings = Settings(_env_file=None, http_proxy=None, **given)  # type: ignore[call-arg]
+            async with SoraClient(settings, str(settings.openai_base_url), RateLimiter()) as client:
+                first = await client.create(WITH_ID, "intent-1", lambda: None)
+                server.answers.insert(0, ("models", answer(SGLANG)))
+                return first, await client.create(WITH_ID, "intent-2", lambda: None)
+
+    first, second = asyncio.run(run())
+    assert isinstance(first, Accepted)
+    assert isinstance(second, Refused)
+
+
+def test_a_client_that_is_closed_meanwhile_sends_nothing() -> None:
+    settings = Settings(_env_file=None, openai_base_url="http://127.0.0.1:9/v1", sora_request_format="json")  # type: ignore[call-arg]
+
+    async def run() -> Any:
+        async with SoraClient(settings, str(settings.openai_base_url), RateLimiter()) as client:
+            pass
+        return await client.create(WITH_PICTURE, "intent-1", lambda: None)
+
+    result = asyncio.run(run())
+    assert isinstance(result, Refused)
+    assert not result.sent
