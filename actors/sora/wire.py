@@ -122,7 +122,12 @@ _BILLED = ("cost", "cost_in_usd_ticks", "duration_seconds", "total_tokens", "com
 
 def _billed(usage: dict[str, Any]) -> dict[str, Any] | None:
     """What a server's `usage` says of prices: the numbers as they are told, and nothing is converted."""
-    found = {f"usage.{name}": usage[name] for name in _BILLED if _number(usage.get(name)) is not None}
+    told = {name: usage.get(name) for name in _BILLED}
+    found = {
+        f"usage.{name}": value
+        for name, value in told.items()
+        if not isinstance(value, bool) and _number(value) is not None
+    }
     return found or None
 
 

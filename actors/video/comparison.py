@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ from storage.records import Document, JobRecord
 logger = logging.getLogger(__name__)
 _SECONDS_OFF = 0.5
 """A film is a whole number of frames: so far it may be off the seconds that were asked for."""
+
+_LONGEST_SIZE, _LONGEST_PROMPT = 64, 32_000
+"""Characters that are kept of what a server tells."""
+_PIXELS = re.compile(r"0*(\d{1,6})\s*[xX\u00d7*]\s*0*(\d{1,6})", re.ASCII)
+_LINES = re.compile(r"(\d{3,4})[pP]", re.ASCII)
+"""Of the short edge: 720p."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +59,8 @@ def measure(path: Path) -> Measured:
 def compare(job: JobRecord, video: RemoteVideo, measured: Measured | None) -> Document | None:
     """What is recorded of a finished video beside its file: `reported` and `warnings`; None: nothing was told."""
     reported = {
-        "seconds": _number(video.seconds), "size": video.size, "seed": video.seed,
-        "revised_prompt": video.revised_prompt,
+        "seconds": _number(video.seconds), "size": _cut(video.size, _LONGEST_SIZE), "seed": video.seed,
+        "revised_prompt": _cut(video.revised_prompt, _LONGEST_PROMPT),
     }  # fmt: skip
     told = any(value is not None for value in reported.values())
     warnings = list(_warnings(job, reported, measured or _UNMEASURED))
@@ -77,12 +84,29 @@ def _differs(field: str, asked: Any, told: Any, measured: Any, unit: str) -> Doc
     if asked is None or made is None or made == asked:
         return None
     if field == "duration":
-        if abs(made - asked) <= _SECONDS_OFF:
+        if made <= 0 or abs(made - asked) <= _SECONDS_OFF:
             return None
         made = round(made, 2)
+    if field == "size" and _may_be(asked, made):
+        return None
     by = "the server reports" if measured is None else "the file has"
     message = f"asked for {field} {asked}{unit}; {by} {made}{unit}"
     return {"code": f"{field}_differs", "message": message, "asked": asked, "made": made}
+
+
+def _may_be(asked: str, told: str) -> bool:
+    """Whether a size may be another spelling of the one that was asked for, or is none at all, such as `auto`."""
+    width, height = map(int, asked.split("x"))
+    if (pixels := _PIXELS.fullmatch(told.strip())) is not None:
+        return (int(pixels[1]), int(pixels[2])) == (width, height)
+    if (lines := _LINES.fullmatch(told.strip())) is not None:
+        return int(lines[1]) == min(width, height)
+    return True
+
+
+def _cut(text: str | None, longest: int) -> str | None:
+    """What a server tells of a video goes into the events: not without end."""
+    return text if text is None or len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _number(seconds: str | None) -> float | None:
