@@ -92,6 +92,14 @@ class JobRepository:
             raise LookupError(f"no input reference with the digest {digest} is stored")
         return reference
 
+    def bytes_of(self, digests: list[str]) -> int:
+        """How many bytes these stored files have; one that is listed twice counts twice."""
+        if not digests:
+            return 0
+        sql = f"SELECT digest, length(data) FROM input_references WHERE digest {self._database.in_list}"
+        sizes = dict(self._database.execute(sql, (self._database.list_parameter(digests),)).fetchall())
+        return sum(sizes.get(digest, 0) for digest in digests)
+
     def digests_of(self, batch_id: str) -> list[str]:
         """The input references that a batch's jobs use."""
         found = self._database.execute(self._digests, (batch_id, batch_id)).fetchall()

@@ -146,6 +146,11 @@ class Expansion:
             for name in self._matrix or ()
             if f"{{{name}}}" in _text_of(getattr(video, field))
         ]
+        wrong += [
+            wrong_field(video.place_of("files"), f"has {name}, which params has too: give one of them")
+            for name in video.files
+            if video.params.get(name) is not None
+        ]
         if wrong:
             raise all_of(wrong)
 

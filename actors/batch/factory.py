@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from actors.batch.expansion import Expansion, Place, Take, Video, videos_of
 from actors.batch.field_errors import all_of, invalid, wrong_field
-from actors.batch.fields import FileId
+from actors.batch.fields import FILES_MAX_BYTES, FileId
 from actors.batch.references import load_reference
 from actors.batch.requests import BatchVideoRequest, VideoDefaults, VideoRequest, canonical_digest, job_id, new_batch_id
 from actors.batch.start import NewBatch
@@ -17,8 +17,6 @@ from actors.errors import InvalidRequest
 from actors.settings import Settings
 from storage.records import BatchRecord, Document, JobRecord, ReferenceRecord, options_of
 from storage.states import BatchStatus, JobStatus
-
-_FILES_MAX_BYTES = 64 * 1024 * 1024
 
 
 class _References:
@@ -49,8 +47,8 @@ class _References:
         """The same for each of the further files."""
         kept = {name: self.kept(file, (*place, name)) for name, file in files.items()}
         size = sum(len(self._records[each["digest"]].data) for each in kept.values() if each and "digest" in each)
-        if size > _FILES_MAX_BYTES:  # they are put together within the time in which a POST has to leave
-            expected = f"must be at most {_FILES_MAX_BYTES >> 20} MiB together"
+        if size > FILES_MAX_BYTES:
+            expected = f"must be at most {FILES_MAX_BYTES >> 20} MiB together"
             raise all_of([wrong_field(place, f"{expected}, and are {size} bytes", code="too_large")])
         return kept
 
@@ -91,22 +89,24 @@ def _as_given(request: BatchVideoRequest, references: _References) -> Document:
     What a request does not say of the newer fields is left out: its digest is the one that it always had.
     """
     document = request.model_dump(mode="json", exclude={"id", "budget", "matrix", "defaults"})
-    document["videos"] = [_video_as_given(video, references) for video in request.videos]
+    document["videos"] = [
+        _video_as_given(video, references, ("videos", str(index))) for index, video in enumerate(request.videos)
+    ]
     if request.defaults is not None:
-        document["defaults"] = _video_as_given(request.defaults, references)
+        document["defaults"] = _video_as_given(request.defaults, references, ("defaults",))
     if request.matrix is not None:
         document["matrix"] = [[name, values] for name, values in request.matrix.items()]  # their order counts
     return document
 
 
-def _video_as_given(video: VideoDefaults, references: _References) -> Document:
+def _video_as_given(video: VideoDefaults, references: _References, place: Place) -> Document:
     document = video.model_dump(mode="json")
     for name in ("seed", "takes", "params", "files"):
         if not document[name] and document[name] != 0:
             del document[name]
-    document["input_reference"] = references.kept(video.input_reference, ("input_reference",))
+    document["input_reference"] = references.kept(video.input_reference, (*place, "input_reference"))
     if video.files:
-        document["files"] = references.all_kept(video.files, ("files",))
+        document["files"] = references.all_kept(video.files, (*place, "files"))
     return document
 
 

@@ -19,6 +19,9 @@ from pydantic.alias_generators import to_camel
 
 DOCUMENT_MAX_BYTES = 65_536
 """Of the metadata of a batch or a video, and of a video's params, as JSON."""
+FILES_MAX_BYTES = 64 * 1024 * 1024
+"""Of a video's files together: they are put together within the time in which a POST has to leave."""
+MOST_FILES = 16
 PROMPT_MAX = 32_000
 LARGEST_SEED = 2**63 - 1
 MOST_TAKES = 100
@@ -153,4 +156,4 @@ class FileId(Input):
     file_id: Annotated[Text, Field(min_length=1, max_length=512)]
 
 
-Files = Annotated[dict[str, Text | FileId], AfterValidator(_further_fields), Field(max_length=16)]
+Files = Annotated[dict[str, Text | FileId], AfterValidator(_further_fields), Field(max_length=MOST_FILES)]

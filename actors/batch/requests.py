@@ -71,7 +71,8 @@ class VideoDefaults(Input):
     @field_validator("files")
     @classmethod
     def _no_param(cls, files: dict[str, str | FileId], info: ValidationInfo) -> dict[str, str | FileId]:
-        twice = next((name for name in files if name in info.data.get("params", {})), None)
+        params = info.data.get("params", {})
+        twice = next((name for name in files if params.get(name) is not None), None)
         if twice is not None:
             raise ValueError(f"has {twice}, which params has too: give one of them")
         return files

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.batch.cancellation import with_a_record, withdraw_deletes
+from actors.batch.changes import check_files, columns_of, is_changed
 from actors.batch.events import EventName
 from actors.batch.start import bring, existing, move_server
 from actors.batch.transitions import BatchMove, BatchUpdate, JobMove
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound
 from storage.changes import Storage
-from storage.records import BatchRecord, Document, JobRecord, ReferenceRecord, SubmissionRecord, options_of
+from storage.records import BatchRecord, JobRecord, ReferenceRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, JobStatus, SubmissionState
 
 
@@ -61,7 +62,7 @@ def retry(
         raise Conflict(f"batch {batch_id} is {batch.status}: wait until it has ended, or cancel it")
     jobs = {job.id: job for job in storage.jobs.of_batch(batch_id)}
     named = _named(batch_id, jobs, job_ids, changes)
-    columns = {job_id: _columns(jobs[job_id], change) for job_id, change in changes.items()}
+    columns = {job_id: columns_of(jobs[job_id], change) for job_id, change in changes.items()}
     chosen, left = _chosen(batch, jobs, named, _unknown(storage, batch_id, jobs.values()), pay_again=pay_again)
     if not pay_again:
         chosen, gone = with_a_record(storage, batch_id, chosen, named, changes)
@@ -72,10 +73,11 @@ def retry(
         bring(storage, batch, provider)
     batch = existing(storage, batch_id)
     consented = _consented(storage, batch_id, chosen, named, pay_again=pay_again)
-    let_go = consented | {job.id for job in chosen if _is_changed(job, columns.get(job.id, {}))}
+    let_go = consented | {job.id for job in chosen if is_changed(job, columns.get(job.id, {}))}
     withdraw_deletes(storage, batch_id, [job for job in chosen if job.id not in let_go])
     for reference in changed_references:
         storage.jobs.keep_reference(reference)
+    check_files(storage, columns)
     _put_back(storage, batch, chosen, columns, let_go, at)
     return Retried(tuple(job.id for job in chosen), tuple(job.id for job in left))
 
@@ -144,28 +146,6 @@ def _helps(job: JobRecord) -> bool:
     """Whether trying it again unchanged may help."""
     code = _code(job)
     return code is None or code.retryable or code in _WORTH_ANOTHER_TRY
-
-
-def _columns(job: JobRecord, change: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that a change sets: params and files join those of the job, and null takes one out."""
-    columns = dict(change)
-    further = columns.pop("options", None)
-    if further is not None:
-        columns["options"] = options_of(
-            seed=further.get("seed", job.seed),
-            take=job.options.get("take") if job.options else None,
-            params=_joined(job.params, further.get("params", {})),
-            files=_joined(job.files, further.get("files", {})),
-        )
-    return columns
-
-
-def _joined(before: Document, change: Document) -> Document:
-    return {name: value for name, value in {**before, **change}.items() if value is not None}
-
-
-def _is_changed(job: JobRecord, columns: Mapping[str, Any]) -> bool:
-    return any(getattr(job, name) != value for name, value in columns.items())
 
 
 def _put_back(

@@ -88,6 +88,23 @@ def test_a_video_takes_the_takes_of_the_defaults_unless_it_says_its_own():
     assert [(job.prompt, job.take) for job in jobs] == [("a", 1), ("a", 2), ("b", 1)]
 
 
+def test_a_field_that_the_defaults_and_a_video_have_is_sent_once():
+    files = {"prompt": "a", "files": {"mask": {"file_id": "f"}}}
+    error = refused({"videos": [files], "defaults": {"params": {"mask": "text"}}})
+    assert error.message == "videos[0].files: has mask, which params has too: give one of them"
+    (job,) = jobs_of({"videos": [files | {"params": {"mask": None}}], "defaults": {"params": {"mask": "text"}}})
+    assert (job.params, list(job.files)) == ({}, ["mask"])
+
+
+@pytest.mark.parametrize("field", ["input_reference", "files"])
+def test_a_file_of_the_defaults_that_no_video_needs_is_named_by_its_place(field):
+    def given(reference):
+        return {field: {"mask": reference} if field == "files" else reference}
+
+    error = refused({"videos": [{"prompt": "a", **given({"file_id": "f"})}], "defaults": given("/nowhere.png")})
+    assert error.errors[0].field.startswith(f"/defaults/{field}")
+
+
 def test_an_unknown_field_of_the_defaults_is_named_with_the_nearest_known_one():
     error = refused({"videos": [{"prompt": "a"}], "defaults": {"metdata": {}}})
     assert error.message == "defaults.metdata: unknown field; did you mean metadata? (got {})"

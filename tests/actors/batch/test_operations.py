@@ -557,6 +557,35 @@ def test_options_that_are_set_to_what_they_are_are_no_new_payment(ended, retry, 
     assert storage.submissions.get("intent-1").state is S.BOUND
 
 
+@pytest.mark.parametrize(("value", "state"), [(1.0, S.BOUND), (True, S.ABANDONED)])
+def test_true_is_another_value_than_one_and_a_number_in_another_spelling_is_not(ended, retry, storage, value, state):
+    ended(state=S.BOUND)
+    storage.jobs.save([job_of(storage)._replace(options={"params": {"audio": [{"on": 1}]}})])
+    retry(changes={"nature-01": {"options": {"params": {"audio": [{"on": value}]}}}})
+    assert storage.submissions.get("intent-1").state is state
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"params": {"b": "x" * 40_000}}, r"\.params: must be at most 65536 bytes as JSON, those that the job has"),
+        ({"params": {"mask": 1}}, r"\.params: has mask, which is a file of the job: leave it out"),
+        ({"files": {"a": {"file_id": "f"}}}, r"\.files: has a, which params of the job has too: set it to null there"),
+        ({"files": {f"f{n}": {"file_id": "f"} for n in range(16)}}, r"\.files: must have at most 16 entries, those"),
+        ({"files": {"other": {"digest": "e"}}}, r"\.files: must be at most 64 MiB together, and are 67108865 bytes"),
+    ],
+)
+def test_what_a_change_adds_keeps_to_the_limits_of_a_request(ended, retry, storage, change, words):
+    ended(state=S.BOUND)
+    before = {"params": {"a": "x" * 40_000}, "files": {"mask": {"digest": "d"}}}
+    storage.jobs.save([job_of(storage)._replace(options=before)])
+    references = [ReferenceRecord("d", "a", "image/png", bytes(64 << 20)), ReferenceRecord("e", "a", "image/png", b"x")]
+    with pytest.raises(InvalidRequest, match=rf"changes\.nature-01{words}"):
+        retry(changes={"nature-01": {"options": change}}, references=references)
+    assert job_of(storage).options == before
+    assert storage.submissions.get("intent-1").state is S.BOUND
+
+
 def test_a_change_that_changes_nothing_is_no_new_payment(ended, retry, storage):
     ended(state=S.BOUND)
     retry(changes={"nature-01": {"prompt": "lake 1", "size": None}})

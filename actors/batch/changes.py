@@ -1,0 +1,81 @@
+"""What a retry changes of a job's request: joined with what the job asks for, within the limits of any request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from actors.batch.field_errors import all_of, wrong_field
+from actors.batch.fields import DOCUMENT_MAX_BYTES, FILES_MAX_BYTES, MOST_FILES
+from storage.changes import Storage
+from storage.records import Document, JobRecord, options_of
+
+
+def columns_of(job: JobRecord, change: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that a change sets: params and files join those of the job, and null takes one out.
+
+    Raises:
+        InvalidRequest: both together are more than a request may have.
+    """
+    columns = dict(change)
+    further = columns.pop("options", None)
+    if further is not None:
+        params, files = (_joined(getattr(job, name), further.get(name, {})) for name in ("params", "files"))
+        _check(job.id, params, files, "files" if further.get("files") else "params")
+        columns["options"] = options_of(
+            seed=further.get("seed", job.seed),
+            take=job.options.get("take") if job.options else None,
+            params=params,
+            files=files,
+        )
+    return columns
+
+
+def _joined(before: Document, change: Document) -> Document:
+    return {name: value for name, value in {**before, **change}.items() if value is not None}
+
+
+def _check(job_id: str, params: Document, files: Document, changed: str) -> None:
+    twice = next((name for name in files if name in params), None)
+    if twice is not None:
+        way_out = {
+            "files": "params of the job has too: set it to null there",
+            "params": "is a file of the job: leave it out",
+        }
+        expected = f"has {twice}, which {way_out[changed]}"
+        raise all_of([wrong_field(("changes", job_id, changed), expected)])
+    if len(json.dumps(params, ensure_ascii=False).encode()) > DOCUMENT_MAX_BYTES:
+        expected = f"must be at most {DOCUMENT_MAX_BYTES} bytes as JSON, those that the job has included"
+        raise all_of([wrong_field(("changes", job_id, "params"), expected)])
+    if len(files) > MOST_FILES:
+        expected = f"must have at most {MOST_FILES} entries, those that the job has included"
+        raise all_of([wrong_field(("changes", job_id, "files"), expected)])
+
+
+def check_files(storage: Storage, columns: Mapping[str, Mapping[str, Any]]) -> None:
+    """See that the stored files of each changed job are not too large together.
+
+    Raises:
+        InvalidRequest: they are.
+    """
+    for job_id, changed in columns.items():
+        files = (changed.get("options") or {}).get("files", {}).values()
+        size = storage.jobs.bytes_of([file["digest"] for file in files if "digest" in file])
+        if size > FILES_MAX_BYTES:
+            expected = f"must be at most {FILES_MAX_BYTES >> 20} MiB together, and are {size} bytes with the job's own"
+            raise all_of([wrong_field(("changes", job_id, "files"), expected, code="too_large")])
+
+
+def is_changed(job: JobRecord, columns: Mapping[str, Any]) -> bool:
+    """Whether a change asks for something else than the job did: only that may be paid for anew."""
+    return not all(_same(getattr(job, name), value) for name, value in columns.items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether both are the same to a server: 1 and 1.0 are, and 1 and true are not, as they are to Python."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
