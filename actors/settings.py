@@ -28,7 +28,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from actors.errors import SettingsError
 from actors.expectations import SIZE_PATTERN, expectation, span_of
 from actors.headers import AUTHORIZATION, BEARER, NOWHERE, key_header, read_auth, read_headers, secrets_in, telling
-from actors.transport import proxy_of, read_proxy, trust
+from actors.transport import is_bypassed, read_proxy, trust
 from storage.secrets import HIDDEN, Secrets, key_in, masked_url, query_secrets, read_url
 from storage.servers import server_of
 
@@ -249,19 +249,16 @@ class Settings(BaseSettings):
         """The proxy that a request to this URL goes through; None: through none.
 
         Raises:
-            SettingsError: one of the proxies can't be used.
+            SettingsError: its proxy can't be used.
         """
-        return proxy_of(url, self._proxies, self.no_proxy)
-
-    @cached_property
-    def _proxies(self) -> dict[str, str | None]:
-        proxies: dict[str, str | None] = {}
-        for scheme, given in (("http", self.http_proxy), ("https", self.https_proxy)):
-            try:
-                proxies[scheme] = None if given is None else read_proxy(given)
-            except ValueError as error:
-                raise SettingsError(f"{scheme.upper()}_PROXY={masked_url(str(given))}: {error}") from None
-        return proxies
+        scheme = urlsplit(url).scheme
+        given = {"http": self.http_proxy, "https": self.https_proxy}.get(scheme)
+        if given is None or (self.no_proxy and is_bypassed(url, self.no_proxy)):
+            return None
+        try:
+            return read_proxy(given)
+        except ValueError as error:
+            raise SettingsError(f"{scheme.upper()}_PROXY={masked_url(given)}: {error}") from None
 
     @property
     def trust(self) -> ssl.SSLContext | None:
@@ -328,6 +325,9 @@ URLS = frozenset({"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL", "HTTP_PROXY", "
 GENERAL = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"})
 """The settings that other programs have too: what is called almost like one of them may be theirs."""
 
+_LONGEST_AUTH = 24
+"""Characters of a `SORA_AUTH` that can't be used and is shown all the same: in a longer one a key may stand."""
+
 
 def load_settings(**changes: Any) -> Settings:
     """Read the environment and `.env`.
@@ -344,6 +344,7 @@ def load_settings(**changes: Any) -> Settings:
         name = str(first["loc"][0]).upper()
         given = first["input"]
         secret = name in SECRET | {"AMQP_URL"} or (name in URLS and masked_url(str(given)) != given)
+        secret = secret or (name == "SORA_AUTH" and len(str(given)) > _LONGEST_AUTH)
         # Without its cause: pydantic shows what was given.
         shown = HIDDEN if secret else Secrets().mask(repr(given))
         raise SettingsError(f"{name}={shown}: {expectation(first)}") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -93,9 +92,3 @@ def wrong_with(error: Exception) -> tuple[str, str]:
     if code in (_HOSTNAME, _IP_ADDRESS):
         return why, "set OPENAI_BASE_URL to the host that it was made for"
     return why, "have it renewed" if code == _EXPIRED else "set SSL_CERT_FILE to the file of its CA"
-
-
-def proxy_of(url: str, proxies: Mapping[str, str | None], no_proxy: str | None) -> str | None:
-    """Which proxy a request goes through; None: through none."""
-    proxy = proxies.get(urlsplit(url).scheme)
-    return None if proxy is None or (no_proxy and is_bypassed(url, no_proxy)) else proxy

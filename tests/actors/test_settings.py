@@ -167,6 +167,14 @@ def test_a_value_that_can_not_be_used_is_named_with_its_variable(given, name, te
 
 
 @pytest.mark.parametrize(
+    "text", [f"api-key: {SECRET}{SECRET}", f"header:api-key={SECRET}{SECRET}", "0123456789ABCDEF" * 2]
+)
+def test_a_key_that_was_set_as_the_way_to_send_it_is_not_shown(given, text):
+    with pytest.raises(SettingsError, match=r"^SORA_AUTH=\*\*\*: must be bearer, none, or header:NAME"):
+        given(SORA_AUTH=text)
+
+
+@pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
         ("SORA_POLL_INTERVAL", "0", "must be more than 0"),
@@ -494,3 +502,5 @@ def test_a_proxy_that_can_not_be_used_disturbs_nobody_who_needs_none(given):
         SettingsError, match=r"HTTPS_PROXY=socks5://me:\*\*\*@proxy:1: must be the URL of an HTTP proxy"
     ):
         settings.proxy_for("https://videos.example/v1")
+    assert settings.proxy_for("http://videos.example/v1") is None
+    assert given(NO_PROXY="*", HTTPS_PROXY="socks5://proxy:1").proxy_for("https://videos.example/v1") is None
