@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 from actors.errors import SettingsError, SoraError
 from actors.loop import IOLoop
 from actors.settings import Settings
-from actors.sora.advice import NEEDS_PROVIDER, advice
+from actors.sora.advice import NEEDS_PROVIDER, PROXY, advice
 from actors.sora.client import SoraClient
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.servers import Models, Server
@@ -74,6 +74,10 @@ async def _look(settings: Settings, base_url: str) -> tuple[bool, str]:
             ok, message = False, problem
         elif ok:
             message += _unlisted(settings, models)
+        elif status >= 400 and settings.api_key is None and not settings.headers and without_user(base_url) == base_url:
+            message += "; no OPENAI_API_KEY is set"
+        if status == 401 and settings.proxy_for(base_url) is not None and base_url.startswith("http://"):
+            message += f"; if the proxy says so: {PROXY.way_out}"
     who = f" ({models.server.value})" if models.server else ""
     return ok, f"{place}{who}: {message}"
 

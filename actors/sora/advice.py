@@ -34,12 +34,12 @@ _KNOWN = {
     "model mismatch": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
     "model not found": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
 }
-_PROXY = Advice("the proxy wants a user and a password: set HTTP_PROXY=http://USER:PASSWORD@HOST:PORT")
+PROXY = Advice("the proxy wants a user and a password: set HTTP_PROXY=http://USER:PASSWORD@HOST:PORT")
 
 
 def advice(status: int, message: str) -> Advice | None:
     """What an error of a server means; None: its own words must do."""
     if status == 407:
-        return _PROXY
+        return PROXY
     words = message.lower()
     return next((found for part, found in _KNOWN.items() if part in words), None)

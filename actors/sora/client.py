@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ import aiohttp
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.settings import Settings
 from actors.sora import wire
+from actors.sora.advice import PROXY
 from actors.sora.embedded import failed_inside
 from actors.sora.exchange import Accepted, NoAnswer, Page, Refused, SendForbidden, ServerClock, VideoSpec
 from actors.sora.rate_limiter import RateLimiter
@@ -366,6 +368,8 @@ class SoraClient:
         failure = wire.http_failure(status, body, what)
         if failure.code is ErrorCode.AUTHENTICATION:  # some servers have another status for it
             self.rate_limiter.key.learn(401)
+        if status == 401 and self._route.proxied_plainly:
+            return replace(failure, message=f"{failure.message}; if the proxy says so: {PROXY.way_out}")
         return failure
 
     def _error(self, status: int, headers: Any, body: Any, what: str) -> SoraError:

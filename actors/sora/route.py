@@ -71,6 +71,11 @@ class Route:
         base = self._base.removesuffix("/v1") if above else self._base
         return f"{base}{path}?{parameters}" if parameters else f"{base}{path}"
 
+    @property
+    def proxied_plainly(self) -> bool:
+        """Whether a proxy may answer in the server's place: of what goes through a tunnel it says nothing."""
+        return self._origin.scheme == "http" and "proxy" in self.way
+
     def without_query(self, location: str) -> str:
         """Where a redirect leads, without the query that was the request's own."""
         return location.removesuffix(f"?{self._query}") if self._query else location
@@ -137,8 +142,8 @@ class Route:
 
 def _refusal(error: aiohttp.ClientHttpProxyError) -> str:
     """What a proxy that was asked for a tunnel said."""
-    if error.status == 407:
-        return "wants a user and a password (HTTP 407): set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
+    if error.status in (401, 407):  # tinyproxy says 401 to a wrong password
+        return f"wants a user and a password (HTTP {error.status}): set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
     said = f"HTTP {error.status} {error.message}".rstrip()
     return f"(HTTPS_PROXY) refused a connection to it ({said}): NO_PROXY names the hosts that need no proxy"
 

@@ -70,14 +70,14 @@ def why_not_sent(server: Server, spec: VideoSpec) -> str | None:
     return None
 
 
-Look = Callable[[float, str], Awaitable[tuple[int, Mapping[str, str], bytes]]]
+Look = Callable[[float, str, str], Awaitable[tuple[int, Mapping[str, str], bytes]]]
 
 
 class Recogniser:
     """Asks a server once which one it is, when a request must be written in its way."""
 
     def __init__(self, look: Look) -> None:
-        """`look`: sends a GET, given the seconds that an answer may take and the route."""
+        """`look`: sends a GET, given the seconds that an answer may take, the route and its query."""
         self._look = look
         self._known: Models | None = None
         self._asking = asyncio.Lock()
@@ -90,8 +90,15 @@ class Recogniser:
         Raises:
             SoraError: there was no answer.
         """
-        _, headers, body = await self._look(seconds, "/models")
-        return read_models(headers, parse_json(body))
+        listed, videos = await asyncio.gather(
+            self._look(seconds, "/models", ""), self._look(seconds, "/videos", "limit=1"), return_exceptions=True
+        )
+        # Only of videos LiteLLM's proxy answers with its own headers.
+        of_videos = videos[1] if isinstance(videos, tuple) else {}
+        if isinstance(listed, BaseException):
+            raise listed
+        _, headers, body = listed
+        return read_models({**of_videos, **headers}, parse_json(body))
 
     async def server_for(self, spec: VideoSpec, request_format: str) -> Server | None:
         """Which server it is, where that decides how a video is asked for; None: it does not, or is not known."""

@@ -124,12 +124,17 @@ def test_a_host_that_needs_no_proxy_is_reached_without_it(names: str) -> None:
     ("proxy", "passes", "words"),
     [
         (Proxy(answer(b"", "407 Proxy Authentication Required")), False, "wants a user and a password (HTTP 407): set HTTPS_PROXY=http://USER"),
+        (
+            Proxy(answer(b"", "401 Unauthorized")),
+            False,
+            "wants a user and a password (HTTP 401): set HTTPS_PROXY=http://USER",
+        ),
         (Proxy(answer(b"", "403 Filtered")), False, "(HTTPS_PROXY) refused a connection to it (HTTP 403 Filtered)"),
         (Proxy(answer(b"", "502 Bad Gateway")), True, "refused a connection to it (HTTP 502 Bad Gateway)"),
         (Proxy(answer(b"", "504 Gateway Timeout")), True, "HTTP 504"),
         (Proxy(dies="at once"), True, "can't be reached"),
     ],
-    ids=["407", "403", "502", "504", "dies"],
+    ids=["407", "401", "403", "502", "504", "dies"],
 )  # fmt: skip
 def test_a_tunnel_that_does_not_come_about_has_sent_nothing(
     proxy: Proxy, passes: bool, words: str, spec: VideoSpec, cert: Path
@@ -185,6 +190,14 @@ def test_a_definite_refusal_is_one_whoever_says_it(status: str) -> None:
     result = through(Proxy(answer(b"", status)), Recorder(), Sending())
     assert isinstance(result, Refused)
     assert result.sent
+
+
+def test_a_401_may_be_the_proxy_s() -> None:
+    wants = "; if the proxy says so: the proxy wants a user and a password: set HTTP_PROXY="
+    refusing = answer(b"", "401 Unauthorized")
+    assert wants in through(Proxy(refusing), Recorder(), Sending()).failure.message
+    direct = through(Proxy(), Recorder([("POST", refusing)]), Sending(), no_proxy="*")
+    assert (direct.failure.code, wants in direct.failure.message) == ("authentication", False)
 
 
 def test_nothing_leaves_through_a_tunnel_that_the_guard_stops(cert: Path) -> None:

@@ -50,8 +50,10 @@ def test_a_server_is_known_by_its_models(headers: Any, document: Any, server: An
     assert (found.server, found.names) == (server, names)
 
 
-def created(models: bytes | None, spec: VideoSpec, form: str, times: int = 1) -> tuple[list[Any], Recorder]:
-    server = Recorder([("POST", answer(VIDEO))])
+def created(
+    models: bytes | None, spec: VideoSpec, form: str, times: int = 1, videos: bytes = answer(b'{"data": []}')
+) -> tuple[list[Any], Recorder]:
+    server = Recorder([("POST", answer(VIDEO)), ("videos", videos)])
     server.answers.append(("models", answer(models) if models is not None else answer(b"", "404 Not Found")))
 
     async def run() -> list[Any]:
@@ -74,6 +76,13 @@ def test_a_picture_in_json_is_a_text(models: bytes | None) -> None:
     }  # fmt: skip
 
 
+def test_a_proxy_with_a_model_of_openai_s_name_takes_a_text() -> None:
+    refusing = answer(b'{"error": {"message": "LLM Provider NOT provided"}}', "400 x", **{"x-litellm-version": "1.110"})
+    (result,), server = created(OPENAI, WITH_PICTURE, "json", videos=refusing)
+    assert isinstance(result, Accepted)
+    assert json.loads(server.bodies[-1])["input_reference"] == URL
+
+
 def test_openai_s_own_api_takes_an_object() -> None:
     (result,), server = created(OPENAI, WITH_PICTURE, "json")
     assert isinstance(result, Accepted)
@@ -91,7 +100,7 @@ def test_a_file_id_that_would_be_dropped_is_not_sent(
     assert isinstance(result, Refused)
     assert (result.sent, result.passes, result.failure.code) == (False, False, "invalid_request")
     assert f"{who} ignores the file_id of {name}" in result.failure.message
-    assert server.lines == ["GET /v1/models"]
+    assert sorted(server.lines) == ["GET /v1/models", "GET /v1/videos?limit=1"]
 
 
 @pytest.mark.parametrize("models", [OPENAI, listing("somebody", "Wan"), None])
@@ -105,7 +114,7 @@ def test_a_file_id_is_sent_where_it_may_be_known(models: bytes | None) -> None:
 
 
 def test_a_server_is_asked_once_and_only_where_it_matters() -> None:
-    assert len(created(SGLANG, WITH_PICTURE, "json", times=5)[1].heads) == 6
+    assert len(created(SGLANG, WITH_PICTURE, "json", times=5)[1].heads) == 7
     assert len(created(SGLANG, WITH_PICTURE, "multipart", times=5)[1].heads) == 5
     assert len(created(SGLANG, VideoSpec("a lake", None, None, None), "json", times=5)[1].heads) == 5
 
