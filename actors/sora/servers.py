@@ -90,15 +90,19 @@ class Recogniser:
         Raises:
             SoraError: there was no answer.
         """
+        _, headers, body = await self._looked(seconds)
+        return read_models(headers, parse_json(body))
+
+    async def _looked(self, seconds: float) -> tuple[int, Mapping[str, str], bytes]:
+        """The answer about models. Only of videos LiteLLM's proxy answers with its own headers: they stand beside."""
         listed, videos = await asyncio.gather(
             self._look(seconds, "/models", ""), self._look(seconds, "/videos", "limit=1"), return_exceptions=True
         )
-        # Only of videos LiteLLM's proxy answers with its own headers.
         of_videos = videos[1] if isinstance(videos, tuple) else {}
         if isinstance(listed, BaseException):
             raise listed
-        _, headers, body = listed
-        return read_models({**of_videos, **headers}, parse_json(body))
+        status, headers, body = listed
+        return status, {**of_videos, **headers}, body
 
     async def server_for(self, spec: VideoSpec, request_format: str) -> Server | None:
         """Which server it is, where that decides how a video is asked for; None: it does not, or is not known."""
@@ -117,7 +121,7 @@ class Recogniser:
     async def _ask(self) -> Models | None:
         """What the server tells now; None: nothing, or that it can't tell yet."""
         with suppress(SoraError):
-            status, headers, body = await self._look(_PATIENCE, "/models")
+            status, headers, body = await self._looked(_PATIENCE)
             if status < 500 and status != 429:
                 return read_models(headers, parse_json(body))
         return None
