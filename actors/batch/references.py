@@ -22,6 +22,7 @@ from typing import Any
 
 from actors.batch.field_errors import dotted, pointer
 from actors.batch.fields import FileId
+from actors.batch.media_types import KNOWN, media_type
 from actors.errors import FieldError, InvalidRequest
 from actors.settings import Settings
 from storage.records import ReferenceRecord
@@ -32,9 +33,7 @@ _PIECE = 1 << 16
 _READ = os.O_RDONLY | os.O_NONBLOCK
 """A pipe that nobody writes into is not waited for."""
 _LONGEST_NAME = 200
-_KIND = re.compile(r"[\w.+-]{1,31}/[\w.+-]{1,32}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_KINDS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 
 
 def load_reference(
@@ -59,7 +58,7 @@ def load_reference(
         shown = reference if len(reference) <= 100 else f"{reference[:97]}..."
         message = f"{dotted(place)}: the input reference {shown!r} can't be used: {error}"
         raise InvalidRequest(
-            message, (FieldError(pointer(place), message, "a readable image", "input_reference"),)
+            message, (FieldError(pointer(place), message, "a readable image, video or audio", "input_reference"),)
         ) from None
     return {"digest": record.digest}, record
 
@@ -73,12 +72,12 @@ def _bytes_of(reference: str, settings: Settings, *, paths: bool) -> ReferenceRe
     descriptor = os.open(path, _READ) if paths else _open_below(path, settings.sora_reference_dirs)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # reading a pipe or a device need not end
-            raise ValueError("it is no file; name an image's file")
+            raise ValueError("it is no file; name the file of an image")
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read(MAX_BYTES + 1)  # what a file system tells of a size need not hold
     finally:
         os.close(descriptor)
-    return _record(path.name, content, mimetypes.guess_type(path.name)[0])
+    return _record(path.name, content)
 
 
 def _open_below(path: Path, folders: tuple[str, ...]) -> int:
@@ -119,7 +118,7 @@ def _data_url(url: str) -> ReferenceRecord:
         content = base64.b64decode(data, validate=True)
     except binascii.Error as error:
         raise ValueError(f"its base64 is broken: {error}") from None
-    return _record("reference", content, head.removesuffix(";base64") or None)
+    return _record("reference", content)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -141,7 +140,7 @@ def _fetch(url: str, settings: Settings) -> ReferenceRecord:
     trusting = urllib.request.HTTPSHandler(context=settings.trust)
     with urllib.request.build_opener(*handlers, trusting).open(url, timeout=_FETCH_SECONDS) as answer:
         content = _taken_in(answer)
-        return _record(Path(parts.path).name or "reference", content, answer.headers.get_content_type())
+        return _record(Path(parts.path).name or "reference", content)
 
 
 def _taken_in(answer: http.client.HTTPResponse) -> bytes:
@@ -157,16 +156,13 @@ def _taken_in(answer: http.client.HTTPResponse) -> bytes:
     return bytes(content)
 
 
-def _record(name: str, content: bytes, told: str | None) -> ReferenceRecord:
+def _record(name: str, content: bytes) -> ReferenceRecord:
     if not content or len(content) > MAX_BYTES:
         size = "more bytes" if content else "0 bytes"
         raise ValueError(f"it has {size}, expected 1 to {MAX_BYTES}")
-    kind = next((kind for head, kind in _KINDS.items() if content.startswith(head)), None)
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        kind = "image/webp"
-    kind = kind or told or "application/octet-stream"
-    if not _KIND.fullmatch(kind):
-        raise ValueError(f"its type {kind[:80]!r} is none")
+    kind = media_type(content)
+    if kind is None:  # what it holds instead is not shown: whoever named it need not be allowed to read it
+        raise ValueError(f"by its first bytes it is no image, video or audio: use {KNOWN}")
     name = _CONTROL.sub("_", name)[-_LONGEST_NAME:]
     if "." not in name:
         name += mimetypes.guess_extension(kind) or ""

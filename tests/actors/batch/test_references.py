@@ -61,16 +61,24 @@ def test_a_file_is_kept_with_its_name_its_kind_and_its_sum(picture):
 
 
 @pytest.mark.parametrize(
-    ("content", "kind"), [(PNG, "image/png"), (JPEG, "image/jpeg"), (WEBP, "image/webp"), (b"?", "image/gif")]
+    ("content", "kind"), [(PNG, "image/png"), (JPEG, "image/jpeg"), (WEBP, "image/webp"), (b"fLaC", "audio/flac")]
 )
-def test_a_file_is_what_its_first_bytes_say_else_what_its_name_says(tmp_path, content, kind):
+def test_a_file_is_what_its_first_bytes_say_and_not_its_name(tmp_path, content, kind):
     (tmp_path / "x.gif").write_bytes(content)
     assert load(str(tmp_path / "x.gif"))[1].content_type == kind
 
 
-def test_a_file_of_an_unknown_kind_is_bytes(tmp_path):
-    (tmp_path / "thing").write_bytes(b"?")
-    assert load(str(tmp_path / "thing"))[1].content_type == "application/octet-stream"
+def test_what_is_no_image_video_or_audio_is_refused_and_not_shown(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"root:secret")
+    text = refused(str(tmp_path / "x.png"), paths=False, sora_reference_dirs=(str(tmp_path),))
+    assert "by its first bytes it is no image, video or audio: use PNG, JPEG, " in text
+    assert "secret" not in text
+    assert "it is no image" in refused(data_url(b"%PDF-1.7"))
+
+
+def test_a_file_without_an_extension_gets_that_of_its_kind(tmp_path):
+    (tmp_path / "thing").write_bytes(JPEG)
+    assert load(str(tmp_path / "thing"))[1].name == "thing.jpg"
 
 
 def test_a_data_url_is_read():
