@@ -43,7 +43,10 @@ def wrong_field(place: Sequence[str], expected: str, value: Any = None, code: st
 
 def _field_error(entry: dict[str, Any]) -> FieldError:
     # pydantic adds the name of a union's branch to the place; the caller never wrote it.
-    place = [str(part) for part in entry["loc"] if part not in _BRANCHES and not str(part).startswith("function-")]
+    unknown = entry["loc"][-1:] if entry["type"] == "extra_forbidden" else ()  # the caller's, whatever its name
+    branches = entry["loc"][: len(entry["loc"]) - len(unknown)]
+    place = [str(part) for part in branches if part not in _BRANCHES and not str(part).startswith("function-")]
+    place += map(str, unknown)
     free = next((place.index(name) for name in _FREE if name in place), None)
     if free is not None:
         del place[free + 1 :]
