@@ -16,6 +16,8 @@ import stat
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -37,7 +39,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def load_reference(
-    reference: str | FileId, settings: Settings, place: tuple[str, ...], *, paths: bool
+    reference: str | FileId, settings: Settings, place: tuple[str, ...], *, paths: bool, fetch: bool = True
 ) -> tuple[dict[str, Any], ReferenceRecord | None]:
     """What a job keeps of its input reference, and the bytes to store, if there are any.
 
@@ -46,30 +48,54 @@ def load_reference(
         settings: which hosts are allowed.
         place: where in the request it lies, for the error.
         paths: whether any local path may be read.
+        fetch: whether a URL is fetched; else it is kept as `{url}`.
 
     Raises:
         InvalidRequest: it can't be had, or is not allowed.
     """
     if isinstance(reference, FileId):
         return {"file_id": reference.file_id}, None
-    try:
+    with _explained(reference, place):
+        if not fetch and _is_elsewhere(reference):
+            _allowed(reference, settings)
+            return {"url": reference}, None
         record = _bytes_of(reference, settings, paths=paths)
+    return {"digest": record.digest}, record
+
+
+@contextmanager
+def _explained(reference: str, place: tuple[str, ...]) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
         shown = reference if len(reference) <= 100 else f"{reference[:97]}..."
-        message = f"{dotted(place)}: the input reference {shown!r} can't be used: {error}"
+        reason = getattr(error, "strerror", None) or str(error)
+        message = f"{dotted(place)}: the input reference {shown!r} can't be used: {reason}"
         raise InvalidRequest(
             message, (FieldError(pointer(place), message, "a readable image, video or audio", "input_reference"),)
         ) from None
-    return {"digest": record.digest}, record
 
 
 def _bytes_of(reference: str, settings: Settings, *, paths: bool) -> ReferenceRecord:
     if reference.startswith("data:"):
         return _data_url(reference)
-    if reference.startswith(("https://", "http://")):
+    if _is_elsewhere(reference):
         return _fetch(reference, settings)
     path = Path(reference)
-    descriptor = os.open(path, _READ) if paths else _open_below(path, settings.sora_reference_dirs)
+    return _read(path, os.open(path, _READ) if paths else _open_below(path, settings.sora_reference_dirs))
+
+
+def read_file(path: str) -> ReferenceRecord:
+    """The image, video or audio that a local file holds.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is no such file, is empty or too large.
+    """
+    return _read(Path(path), os.open(path, _READ))
+
+
+def _read(path: Path, descriptor: int) -> ReferenceRecord:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # reading a pipe or a device need not end
             raise ValueError("it is no file; name the file of an image")
@@ -128,13 +154,23 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _fetch(url: str, settings: Settings) -> ReferenceRecord:
+def _is_elsewhere(reference: str) -> bool:
+    return reference.startswith(("https://", "http://"))
+
+
+def _allowed(url: str, settings: Settings) -> urllib.parse.SplitResult:
+    """The parts of a URL that may be fetched."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https":
         raise ValueError("only https URLs are fetched")
     host = parts.netloc.rpartition("@")[2].lower().removesuffix(":443")
     if host not in {allowed.lower() for allowed in settings.sora_reference_hosts}:
         raise ValueError(f"the host {host!r} is not in SORA_REFERENCE_HOSTS")
+    return parts
+
+
+def _fetch(url: str, settings: Settings) -> ReferenceRecord:
+    parts = _allowed(url, settings)
     proxy = settings.proxy_for(url)
     handlers = (_NoRedirect, urllib.request.ProxyHandler({"https": proxy} if proxy else {}))
     trusting = urllib.request.HTTPSHandler(context=settings.trust)

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Protocol, Self
 
+from actors.batch.requests import job_id
 from actors.cli.view import BatchView, ended_by
 from actors.errors import NotFound, SoraBatchError, StorageError
 
 if TYPE_CHECKING:
     from actors.batch.events import Event
-    from actors.batch.views import Batch
+    from actors.batch.views import Batch, Job
     from actors.cli.outputs import OutputFolder
     from actors.cli.signals import Interruption
     from actors.messages import Wait
@@ -130,7 +131,7 @@ class Follower:
                 self._show.tell(event, view)
                 job = ended_by(event)
                 if job is not None and self._output is not None:
-                    self._output.place(job, view.progress.total)
+                    self._place(job, view.jobs, view.progress.total)
         self._show.tick(view, {} if view.finished else self._service.waits(view.id))
 
     def _due(self) -> bool:
@@ -143,5 +144,12 @@ class Follower:
     def _deliver(self, batch: Batch) -> None:
         """What had finished before, and what could not be put there at first."""
         if self._output is not None:
+            jobs = {job.id: job for job in batch.jobs}
             for job in batch.jobs:
-                self._output.place(job, batch.progress.total)
+                self._place(job, jobs, batch.progress.total)
+
+    def _place(self, job: Job, jobs: Mapping[str, Job], total: int) -> None:
+        assert self._output is not None
+        following = jobs.get(job_id(job.id.rpartition("-")[0], job.index + 1))
+        of_takes = job.take > 1 or (following is not None and following.take == 2)
+        self._output.place(job, total, of_takes=of_takes)

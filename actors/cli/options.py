@@ -52,7 +52,7 @@ File = Annotated[
     typer.Argument(
         metavar="FILE|-",
         show_default=False,
-        help="The batch: JSON, YAML, CSV, or one prompt a line; - is standard input.",
+        help="The batch: JSON, YAML, CSV, JSON Lines, or one prompt a line; - is standard input.",
     ),
 ]
 Prompts = Annotated[
@@ -60,9 +60,56 @@ Prompts = Annotated[
 ]
 Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", help="How many videos at once.")]
 Name = Annotated[str | None, typer.Option("--name", help="The batch's name.")]
+NewId = Annotated[
+    str | None, typer.Option("--id", metavar="ID", help="The batch's id; one that exists is gone on with.")
+]
 Model = Annotated[str | None, typer.Option("--model", help="For videos that name none.")]
 Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="For videos that name none.")]
 Duration = Annotated[int | None, typer.Option("--duration", metavar="SECONDS", help="For videos that name none.")]
+Seed = Annotated[
+    str | None, typer.Option("--seed", metavar="N|random", help="For videos that name none; takes count on from it.")
+]
+Takes = Annotated[
+    int | None, typer.Option("--takes", metavar="N", help="How many videos of each request, where it does not say.")
+]
+Params = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param", metavar="NAME=VALUE",
+        help="A further field of the server's, such as fps=24 or negative_prompt=blur, for videos that do not say it. "
+        "What parses as JSON is JSON; null leaves a field out. Repeatable.",
+    ),
+]  # fmt: skip
+Defaults = Annotated[
+    str | None,
+    typer.Option(
+        "--defaults", metavar="FILE",
+        help="JSON or YAML with fields for videos that do not say them; the batch file and options count more.",
+    ),
+]  # fmt: skip
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", metavar="AMOUNT UNIT",
+        help="What the batch may use at most: '20 USD', '30 seconds', '5 videos', or several with commas.",
+    ),
+]  # fmt: skip
+References = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-reference", metavar="PATTERN",
+        help="A picture, or a quoted pattern such as 'shots/*.png': each prompt, and each video of FILE that names no "
+        "picture, is made once for each, with the picture's name in its metadata. Repeatable.",
+    ),
+]  # fmt: skip
+FileName = Annotated[
+    str | None,
+    typer.Option(
+        "--filename", metavar="PATTERN",
+        help="Names of the files in --output, such as '{index:02} {metadata.product} take {take}': of index, id, "
+        "prompt, take, seed and metadata.KEY. The extension is added.",
+    ),
+]  # fmt: skip
 Remote = Annotated[
     bool, typer.Option("--remote", help="Through RabbitMQ (AMQP_URL), of a running service; no database is used.")
 ]

@@ -12,26 +12,24 @@ from itertools import count
 from pathlib import Path
 
 from actors.batch.views import Job
-from actors.cli.text import clean, slug
+from actors.cli.filenames import FileNamePattern, file_name
+from actors.cli.text import clean
 from actors.errors import InvalidRequest
 
 _FICLONE = 0x40049409
 """Linux's `ioctl` for it: the module `fcntl` names it from Python 3.12 on."""
 
 
-def file_name(index: int, total: int, prompt: str, extension: str) -> str:
-    """`01-a-sunset-over-the-ocean.mp4`: the number as wide as the batch's last one, at least two digits."""
-    return f"{index:0{max(2, len(str(total)))}}-{slug(prompt)}{extension}"
-
-
 class OutputFolder:
     """A folder of the user's. What others have put there is never overwritten."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, pattern: FileNamePattern | None = None) -> None:
+        """`pattern`: of the files' names; None: number and prompt."""
+        self.folder, self.pattern = folder, pattern
         self.placed: dict[str, Path] = {}
         """Where the file of each job lies, by the job's id."""
         self.problems: dict[str, str] = {}
+        self._taken: set[Path] = set()
 
     def check(self) -> None:
         """Make the folder, and see that files can be written there.
@@ -49,22 +47,35 @@ class OutputFolder:
                 f"--output {clean(self.folder)!r} can't be written to: {reason}; name another folder"
             ) from None
 
-    def place(self, job: Job, total: int) -> None:
-        """Put a completed job's file there; once, and what goes wrong is kept in `problems`."""
+    def place(self, job: Job, total: int, *, of_takes: bool = False) -> None:
+        """Put a completed job's file there; once, and what goes wrong is kept in `problems`.
+
+        `of_takes`: its request asks for several takes.
+        """
         if job.video is None or job.id in self.placed:
             return
         source = Path(job.video.path)
         try:
-            self.placed[job.id] = self._put(source, file_name(job.index, total, job.prompt, source.suffix))
+            self.placed[job.id] = self._put(source, self._name(job, total, source.suffix, of_takes=of_takes))
+            self._taken.add(self.placed[job.id])
             self.problems.pop(job.id, None)
         except (OSError, ValueError) as error:  # a name that can't be written is a ValueError
             reason = getattr(error, "strerror", None) or str(error)
             self.problems[job.id] = f"{job.video.path} can't be put into {self.folder}: {reason}"
 
+    def _name(self, job: Job, total: int, extension: str, *, of_takes: bool) -> str:
+        if self.pattern is not None:
+            return self.pattern.name(job, extension)
+        return file_name(job.index, total, job.prompt, extension, job.take if of_takes else None)
+
     def _put(self, source: Path, name: str) -> Path:
-        stem, extension = Path(name).stem, Path(name).suffix
+        first = self.folder / name
+        if self.pattern is not None:
+            first.parent.mkdir(parents=True, exist_ok=True)
         for number in count(1):
-            target = self.folder / (name if number == 1 else f"{stem}-{number}{extension}")
+            target = first if number == 1 else first.with_name(f"{first.stem}-{number}{first.suffix}")
+            if target in self._taken:  # of another job, to which a pattern gave the same name
+                continue
             if target.exists() and filecmp.cmp(source, target, shallow=False):
                 if target.samefile(source) and not target.is_symlink():
                     _copy(source, target, over=True)  # a hard link, as earlier versions made them

@@ -3,29 +3,31 @@
 
 from __future__ import annotations
 
-import base64
-import mimetypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from actors.cli.options import (
+    Budget,
     Concurrency,
+    Defaults,
     Duration,
     File,
     Json,
     Metadata,
     Model,
     Name,
+    Params,
     Prompts,
     Quiet,
+    References,
+    Seed,
     Size,
+    Takes,
     Verbose,
-    parse_metadata,
     prepare,
     warn,
 )
@@ -51,6 +53,12 @@ def submit(
     model: Model = None,
     size: Size = None,
     duration: Duration = None,
+    seed: Seed = None,
+    takes: Takes = None,
+    param: Params = None,
+    input_reference: References = None,
+    defaults: Defaults = None,
+    budget: Budget = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the batch to its end.")] = False,
     require_service: Annotated[
         bool, typer.Option("--require-service", help="Send nothing unless a service is listening.")
@@ -61,24 +69,29 @@ def submit(
 ) -> None:
     """Send a batch to the service, through RabbitMQ.
 
-    Prints the batch's id. Needs AMQP_URL, and no database. Input references that are files here travel
+    Prints the batch's id. Needs AMQP_URL, and no database. Input references and further files that are here travel
     within the command. Where no service is listening, the batch is queued and the exit code is 0; with --watch it is
     waited for. With --watch the exit codes are those of `sora-batch run`; Ctrl-C ends the watching, not the batch.
     """
     from actors.batch.requests import new_batch_id
-    from actors.cli.batch_files import complete, located, override, read_request
+    from actors.cli.authoring import Written, requested
+    from actors.cli.batch_files import located
+    from actors.cli.references import carried
 
-    request = read_request(file, prompt or [])
-    complete(request, {"model": model, "size": size, "duration": duration})
-    override(request, {"batch_name": name, "id": batch_id, "concurrency": concurrency}, parse_metadata(metadata))
-    _carry_references(request)
+    request = requested(
+        Written(
+            file, prompt, batch_id=batch_id, name=name, metadata=metadata, concurrency=concurrency, model=model,
+            size=size, duration=duration, seed=seed, takes=takes, params=param, defaults=defaults, budget=budget,
+            references=input_reference,
+        )
+    )  # fmt: skip
     if request.get("id") is None:
         request["id"] = new_batch_id()
     with _client(verbose=verbose) as client:
         if require_service:
             _require_service(client)
         try:
-            created = client.create(request, queued=partial(_queued, watch=watch, json=json))
+            created = client.create(carried(request), queued=partial(_queued, watch=watch, json=json))
         except InvalidRequest as error:
             raise located(error, request) from None
         except KeyboardInterrupt:
@@ -294,26 +307,3 @@ def _line(document: dict[str, Any]) -> str:
     if isinstance(progress, dict):
         words.append(f"({progress.get('percentage')} % of {data.get('batch_id')})")
     return clean(" ".join(words))
-
-
-def _carry_references(request: dict[str, Any]) -> None:
-    """Put the files that input references name into the request: the service may run on another machine."""
-    videos = request.get("videos")
-    for video in videos if isinstance(videos, list) else []:
-        for key in ("input_reference", "inputReference"):
-            if isinstance(video, dict) and isinstance(video.get(key), str):
-                video[key] = _carried(video[key])
-
-
-def _carried(reference: str) -> str:
-    """A data URL for a file that is here; what is none may be one where the service runs."""
-    if reference.startswith(("data:", "https://", "http://")):
-        return reference
-    try:
-        content = Path(reference).read_bytes() if Path(reference).is_file() else None
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"the input reference {reference!r} can't be read: {error}") from None
-    if content is None:
-        return reference
-    kind = mimetypes.guess_type(reference)[0] or "application/octet-stream"
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

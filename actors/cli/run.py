@@ -11,21 +11,28 @@ import typer
 from actors.cli.options import (
     AnyBatchId,
     BatchIds,
+    Budget,
     Concurrency,
+    Defaults,
     Duration,
     File,
+    FileName,
     Json,
     Metadata,
     Model,
     Name,
+    NewId,
     Output,
+    Params,
     Prompts,
     Quiet,
+    References,
     Remote,
+    Seed,
     Simulate,
     Size,
+    Takes,
     Verbose,
-    parse_metadata,
 )
 from actors.errors import InvalidRequest
 
@@ -51,12 +58,17 @@ def run(
     name: Name = None,
     metadata: Metadata = None,
     output: Output = None,
-    batch_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="The batch's id; one that exists is gone on with.")
-    ] = None,
+    filename: FileName = None,
+    batch_id: NewId = None,
     model: Model = None,
     size: Size = None,
     duration: Duration = None,
+    seed: Seed = None,
+    takes: Takes = None,
+    param: Params = None,
+    input_reference: References = None,
+    defaults: Defaults = None,
+    budget: Budget = None,
     simulate: Simulate = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -67,30 +79,40 @@ def run(
     Exit codes: 0 completed, 1 failed, 3 partial, 4 cancelled, 2 a usage or configuration error, 130 interrupted,
     143 terminated. Ctrl-C lets go of the batch without cancelling it; `sora-batch resume` goes on with it.
     """
-    from actors.cli.batch_files import complete, override, read_request
+    from actors.cli.authoring import Written, requested
 
-    request = read_request(file, prompt or [])
-    complete(request, {"model": model, "size": size, "duration": duration})
-    override(request, {"batch_name": name, "id": batch_id}, parse_metadata(metadata))
-    session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    request = requested(
+        Written(
+            file, prompt, batch_id=batch_id, name=name, metadata=metadata, model=model, size=size, duration=duration,
+            seed=seed, takes=takes, params=param, defaults=defaults, budget=budget, references=input_reference,
+        )
+    )  # fmt: skip
+    session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     _check_concurrency(concurrency)
     session.run_new(request, concurrency)
 
 
-def demo(output: Output = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+def demo(
+    output: Output = None,
+    filename: FileName = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
     """Make a sample batch with the built-in simulator.
 
     Nothing to set, nothing to pay: three videos, "Nature scenes", that say that they are simulated.
     """
-    from actors.cli.batch_files import Request
+    from actors.cli.formats.common import Request
 
-    session = _session(output, simulate=True, json=json, quiet=quiet, verbose=verbose)
+    session = _session(output, filename, simulate=True, json=json, quiet=quiet, verbose=verbose)
     session.run_new(Request(DEMO), _CONCURRENCY)
 
 
 def resume(
     batch_id: AnyBatchId = None,
     output: Output = None,
+    filename: FileName = None,
     simulate: Simulate = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -102,7 +124,7 @@ def resume(
     With --json and without an ID the answer is a list of batches. Exit codes: as those of `sora-batch run`; of several
     batches, the worst.
     """
-    session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     session.resume(batch_id)
 
 
@@ -116,7 +138,8 @@ def retry(
         list[str] | None,
         typer.Option(
             "--set", metavar="JOB.FIELD=VALUE",
-            help="Change prompt, duration, size, model or input_reference of a video. Repeatable.",
+            help="Change prompt, duration, size, model, seed, input_reference, params.NAME or files.NAME of a video: "
+            "2.params.fps=24. Repeatable.",
         ),
     ] = None,
     prompt: Annotated[
@@ -136,6 +159,7 @@ def retry(
         bool, typer.Option("--missing", help="Fetch the missing files of completed videos again; nothing is paid.")
     ] = False,
     output: Output = None,
+    filename: FileName = None,
     remote: Remote = False,
     simulate: Simulate = False,
     json: Json = False,
@@ -156,15 +180,16 @@ def retry(
     jobs, changes = _what(ids[0], job or [], change or [], prompt)
     consents = {"pay_again": pay_again, "move_server": move_server}
     if remote:
-        if output is not None or simulate or missing:
+        if output is not None or filename is not None or simulate or missing:
             raise InvalidRequest(
-                "--output, --simulate and --missing are for files that come here: leave them out with --remote"
+                "--output, --filename, --simulate and --missing are for files that come here: "
+                "leave them out with --remote"
             )
         _print_agreed(
             [retry_there(batch_id, jobs, changes, **consents, verbose=verbose) for batch_id in ids], json=json
         )
         return
-    session = _session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     with or_remote("retry", " ".join(ids)):
         session.retry(ids, jobs, changes, **consents, missing=missing)
 
@@ -196,10 +221,12 @@ def _what(
     return jobs or None, changes or None
 
 
-def _session(output: Path | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool) -> Session:
+def _session(
+    output: Path | None, filename: str | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool
+) -> Session:
     from actors.cli import session
 
-    return session.Session(output, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    return session.Session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
 
 
 def _check_concurrency(concurrency: int | None) -> None:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from actors.cli.batch_files import Request, located
+from actors.cli.authoring import metadata_keys
+from actors.cli.batch_files import located
+from actors.cli.filenames import FileNamePattern
 from actors.cli.follow import Follower, show_for, viewed
 from actors.cli.options import USAGE, exit_code, opened, warn
 from actors.cli.outputs import OutputFolder
@@ -25,6 +27,7 @@ from storage.states import BatchStatus
 
 if TYPE_CHECKING:
     from actors.batch.views import Batch, Job
+    from actors.cli.formats.common import Request
     from actors.cli.view import BatchView
     from actors.service import BatchService
     from actors.waiting import RunningBatch
@@ -48,13 +51,25 @@ SIMULATED = (
 class Session:
     """How one command shows and delivers what it runs."""
 
-    def __init__(self, output: Path | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool) -> None:
-        self._output = OutputFolder(output) if output is not None else None
+    def __init__(
+        self, output: Path | None, filename: str | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool
+    ) -> None:
+        """Say how.
+
+        Raises:
+            InvalidRequest: `filename` is no pattern, or without a folder.
+        """
+        pattern = FileNamePattern(filename) if filename is not None else None
+        if pattern is not None and output is None:
+            raise InvalidRequest("--filename names the files in a folder: name that too, with --output DIR")
+        self._output = OutputFolder(output, pattern) if output is not None else None
         self._simulate, self._json, self._quiet, self._verbose = simulate, json, quiet, verbose
         self._interruption = Interruption()
 
     def run_new(self, request: Request, concurrency: int | None) -> None:
         """Create a batch and run it."""
+        if self._output is not None and self._output.pattern is not None:
+            self._output.pattern.check_metadata(metadata_keys(request))
         with self._service() as service:
             try:
                 batch = service.create_batch(request)
@@ -219,7 +234,11 @@ class Session:
     def _options(self) -> str:
         """What was given with this command and is to be given again with the next."""
         simulate = " --simulate" if self._simulate else ""
-        return simulate + (f" --output {shlex.quote(str(self._output.folder))}" if self._output else "")
+        if self._output is None:
+            return simulate
+        pattern = self._output.pattern
+        named = f" --filename {shlex.quote(pattern.text)}" if pattern else ""
+        return f"{simulate} --output {shlex.quote(str(self._output.folder))}{named}"
 
     def _conclude(
         self, service: BatchService, batches: list[Batch], failed: Mapping[str, SoraBatchError], *, several: bool

@@ -98,13 +98,14 @@ def terminal_width(stream: TextIO) -> int | None:
 def slug(text: str) -> str:
     """A file name's readable part: letters and digits of any script that file names have here, joined by `-`."""
     kept = "".join(
-        character if unicodedata.category(character)[0] in "LMN" and _in_file_names(character) else "-"
+        character if unicodedata.category(character)[0] in "LMN" and in_file_names(character) else "-"
         for character in unicodedata.normalize("NFC", text.lower())
     )
     return _cut(re.sub("-+", "-", kept).strip("-")) or "video"
 
 
-def _in_file_names(character: str) -> bool:
+def in_file_names(character: str) -> bool:
+    """Whether the locale's encoding has a character."""
     try:
         os.fsencode(character)
     except UnicodeEncodeError:  # the locale's encoding lacks it

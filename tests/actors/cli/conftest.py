@@ -29,8 +29,8 @@ AT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 def _job(number: int = 1, status: str = "pending", **fields: Any) -> Job:
     document = {
         "id": f"nature-{number:02}", "index": number, "status": status, "prompt": f"Prompt {number}", "duration": None,
-        "model": None, "size": None, "metadata": {}, "remote_id": None, "progress": 0, "attempts": 0, "error": None,
-        "video": None, "created_at": AT, "updated_at": AT, "started_at": None, "completed_at": None,
+        "model": None, "size": None, "seed": None, "params": {}, "take": 1, "metadata": {}, "remote_id": None,
+        "progress": 0, "attempts": 0, "error": None, "video": None, "warnings": [], "reported": None, "created_at": AT, "updated_at": AT, "started_at": None, "completed_at": None,
     }  # fmt: skip
     if status == "completed":
         document["video"] = {

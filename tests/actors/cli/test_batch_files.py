@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from actors.batch.requests import BatchVideoRequest
-from actors.cli.batch_files import Request, complete, located, read_request, sniff
+from actors.cli.batch_files import located, read_defaults, read_request
+from actors.cli.formats.text_format import sniff
 from actors.errors import InvalidRequest
 
 SEA = {"videos": [{"prompt": "Sea", "duration": 5}, {"prompt": "Sky"}], "batch_name": "Nature"}
@@ -41,7 +43,15 @@ def laughs(level: str) -> str:
         ("a.txt", "# titles\n\n Sea \r\nSky\n", {"videos": [{"prompt": "Sea"}, {"prompt": "Sky"}]}),
         ("a.csv", "prompt,duration\nSea,5\n\nSky,\n", {"videos": [{"prompt": "Sea", "duration": "5"}, {"prompt": "Sky"}]}),
         ("a.csv", 'Prompt;inputReference;metadata.Scene;;\n"Sea; calm";a.png;1;;\n',
-         {"videos": [{"prompt": "Sea; calm", "input_reference": "a.png", "metadata": {"Scene": "1"}}]}),
+         {"videos": [{"prompt": "Sea; calm", "input_reference": "FOLDER/a.png", "metadata": {"Scene": "1"}}]}),
+        ("a.csv", ('prompt,seed,takes,Params.fps,params.lora,params.note,files.Mask,params.x\n'
+                   'Sea,random,3,24,"{""a"": [1]}",film noir,m.png,null\n,,,,,,,NaN\n'),
+         {"videos": [{"prompt": "Sea", "seed": "random", "takes": "3", "files": {"Mask": "FOLDER/m.png"},
+                      "params": {"fps": 24, "lora": {"a": [1]}, "note": "film noir", "x": None}},
+                     {"params": {"x": "NaN"}}]}),
+        ("a.jsonl", '\ufeff{"prompt": "Sea", "seed": 7}\r\n\n"Sky"\n', {"videos": [{"prompt": "Sea", "seed": 7}, {"prompt": "Sky"}]}),
+        ("a.ndjson", '{"prompt": "Sea"}', {"videos": [{"prompt": "Sea"}]}),
+        ("a.dat", '{"prompt": "Sea"}\n{"prompt": "Sky"}\n', {"videos": [{"prompt": "Sea"}, {"prompt": "Sky"}]}),
         ("a.csv", "prompt,seconds\nSea,8\n", {"videos": [{"prompt": "Sea", "seconds": "8"}]}),
         ("a.csv", 'prompt,size\r\n"A\rB"\r\nSea\u2028calm\x85\x0b\x1cgrey,1x1\r\n',
          {"videos": [{"prompt": "A\rB"}, {"prompt": "Sea\u2028calm\x85\x0b\x1cgrey", "size": "1x1"}]}),
@@ -60,7 +70,8 @@ def test_every_format_gives_a_request(tmp_path: Path, name: str, content: str, e
         with pytest.raises(InvalidRequest, match="holds no video"):
             read_request(source)
     else:
-        assert read_request(source) == expected
+        written_out = json.dumps(expected).replace("FOLDER", str(tmp_path))
+        assert read_request(source) == json.loads(written_out)
 
 
 def test_merges_of_merges_stand_for_no_more_than_they_hold(tmp_path: Path) -> None:
@@ -87,11 +98,25 @@ def test_merges_of_merges_stand_for_no_more_than_they_hold(tmp_path: Path) -> No
         ("a.csv", "prompt,size,size\nSea,1,2\n", "two `size` columns"),
         ("a.csv", "prompt,metadata.a,Metadata.a\nSea,1,2\n", "two `metadata.a` columns"),
         ("a.csv", "prompt,duration,seconds\nSea,1,\n", "line 1: the columns `duration` and `seconds` mean the same"),
-        ("a.csv", "\nprompt,fps\nSea,24\n", "line 2: unknown column 'fps'.*name it metadata.fps"),
+        (
+            "a.csv",
+            "\nprompt,fps\nSea,24\n",
+            "line 2: unknown column 'fps': to send .* params.fps; to keep .* metadata.fps; known are prompt, .*files.NAME",
+        ),
+        (
+            "a.csv",
+            "prompt,durration\nSea,24\n",
+            r"unknown column 'durration': did you mean duration\? Else: to send it",
+        ),
+        ("a.csv", "prompt,param.fps\nSea,24\n", r"unknown column 'param.fps': did you mean params.fps\?"),
+        ("a.csv", 'prompt,params.a\n\nSea,"{""k"": 1, ""k"": 2}"\n', "line 3, params.a: the key 'k' stands twice"),
         ("a.csv", "prompt,Duration (s)\nSea,4\n", r"unknown column 'Duration \(s\)'"),
         ("a.csv", "prompt,metadata.\nSea,4\n", r"unknown column 'metadata\.'"),
-        ("a.csv", "prompt,Seed\nSea,7\n", "the column 'Seed' is not supported yet"),
-        ("a.csv", "prompt,params.fps\nSea,7\n", "the column 'params.fps' is not supported yet"),
+        ("a.csv", "prompt,params.fps,params.fps\nSea,7,8\n", "two `params.fps` columns"),
+        ("a.jsonl", '{"prompt": "Sea"}\n\n{"prompt": }\n', r"not JSON \(line 3, column 12"),
+        ("a.jsonl", '"Sea"\n{"a": 1, "a": 2}\n', "the key 'a' stands twice in one object, in line 2:"),
+        ("a.jsonl", '"Sea"\n7\n', r"line 2: expected a video \({...}\) or a prompt, not a single int"),
+        ("a.jsonl", "\n\n", "is empty"),
         ("a.csv", "prompt,\nSea,\nSky,4\n", "line 3 has '4' in a column without a name"),
         ("a.csv", "prompt\nA lake\rSky\n", "line 2 holds a carriage return"),
         ("a.csv", '""\n', "it holds no columns"),
@@ -162,7 +187,14 @@ def test_comments_are_counted_aloud_and_a_hashtag_can_be_written(
         ("a.csv", 'prompt,seconds\n"two\nlines",8\n\nSea,ten\n', "videos[1].seconds: must be a whole number (got 'ten') in line 5"),
         ("a.txt", "# a\nSea\n" + "x" * 32_001, "videos[1].prompt: must have at most 32000 characters"),
         ("a.json", '[{"prompt": "Sea", "seconds": 8, "duration": 8}]', "videos[0].seconds: means the same as duration"),
-        ("a.yaml", "- prompt: Sea\n  size: big\n", "videos[0].size: must be <width>x<height>"),
+        ("a.yaml", "- prompt: Sea\n  size: big\n", "videos[0].size: must be <width>x<height> in pixels, for example 1280x720 (got 'big') in line 2"),
+        ("a.json", '{"batchName": 7,\n"videos": ["Sea", {"prompt": "Sky",\n "promt": 1}]}',
+         "videos[1].promt: unknown field; did you mean prompt? (got 1) in line 3; batch_name: must be a text (got 7) in line 1"),
+        ("a.yaml", "defaults:\n  takes: 0\nvideos: [Sea]\n", "defaults.takes: must be 1 or more (got 0) in line 2"),
+        ("a.yaml", "id: a b\nprompt: Sea\nseed: -1\n", "videos[0].seed: must be a whole number from 0 to 9223372036854775807"),
+        ("a.jsonl", '"Sea"\n\n{"size": "1x1"}', "videos[1].prompt: is required in line 3; videos[1].size: must be"),
+        ("a.csv", "prompt,params.seed\nSea,7\n", "videos[0].params: must not contain seed: use the video's own field seed (got {'seed': 7}) in line 2"),
+        ("a.csv", "prompt,takes\n,3\n", "videos[0].prompt: is required in line 2"),
     ],
 )  # fmt: skip
 def test_a_field_that_is_wrong_is_named_with_the_file_and_its_line(
@@ -177,13 +209,39 @@ def test_a_field_that_is_wrong_is_named_with_the_file_and_its_line(
     assert [entry.field for entry in told.errors] == [entry.field for entry in caught.value.errors]
 
 
-def test_a_duration_on_the_command_line_is_only_for_videos_that_name_none() -> None:
-    request = Request(videos=[{"prompt": "Sea", "seconds": 4}, {"prompt": "Sky"}])
-    complete(request, {"duration": 8, "size": "1x1"})
-    assert request["videos"] == [
-        {"prompt": "Sea", "seconds": 4, "size": "1x1"},
-        {"prompt": "Sky", "duration": 8, "size": "1x1"},
-    ]
+def test_paths_in_a_file_are_relative_to_it_and_nothing_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "defaults: {inputReference: a.png, files: {mask: b/m.png, x: {file_id: f}}}\n"
+        "videos:\n- &v {prompt: Sea, files: {mask: m.png}}\n- *v\n- prompt: Sky\n  input_reference: /abs.png\n"
+        "- prompt: Air\n  input_reference: https://h/a.png\n- prompt: Fog\n  input_reference: 'data:image/png;base64,AA=='\n"
+        "- Sun\n"
+    )
+    (tmp_path / "folder").mkdir()
+    request = read_request(written(tmp_path / "folder", "a.yaml", text))
+    folder = f"{tmp_path}/folder"
+    assert request["defaults"] == {
+        "inputReference": f"{folder}/a.png",
+        "files": {"mask": f"{folder}/b/m.png", "x": {"file_id": "f"}},
+    }
+    assert [video.get("files") for video in request["videos"][:2]] == [{"mask": f"{folder}/m.png"}] * 2
+    assert [video.get("input_reference") for video in request["videos"][2:]] == [
+        "/abs.png", "https://h/a.png", "data:image/png;base64,AA==", None,
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert read_request("-")["defaults"]["inputReference"] == "a.png"
+
+
+def test_a_file_of_defaults_is_json_or_yaml_and_its_paths_are_relative_to_it(tmp_path: Path) -> None:
+    expected = {"duration": 8, "input_reference": f"{tmp_path}/a.png"}
+    assert read_defaults(written(tmp_path, "a.yaml", "duration: 8\ninput_reference: a.png\n")) == expected
+    assert (
+        read_defaults(written(tmp_path, "a.json", json.dumps({"duration": 8, "input_reference": "a.png"}))) == expected
+    )
+    for content, complaint in (("- 1\n", "expected the fields of a video"), ("a: 1\na: 2\n", "stands twice")):
+        with pytest.raises(InvalidRequest, match=complaint):
+            read_defaults(written(tmp_path, "b.yaml", content))
 
 
 def test_a_file_that_is_not_there_or_a_folder_is_named(tmp_path: Path) -> None:
@@ -212,7 +270,8 @@ def test_nothing_at_all_says_what_could_be_given() -> None:
         ('{"videos": []}', "JSON"), ('\n["Sea"]', "JSON"), ("---\n- Sea", "YAML"), ("# a\nvideos:\n  - Sea", "YAML"),
         ("batchName: x\nvideos: [Sea]", "YAML"), ("- Sea\n- Sky", "YAML"), ("prompt,size\nSea,", "CSV"),
         ("size;prompt\n;Sea", "CSV"), ("Sea\nSky", "lines"), ("Sea, calm\nSky", "lines"), ("- Sea\nSky", "lines"),
-        ("Noon: a street", "lines"),
+        ("Noon: a street", "lines"), ('{"prompt": "Sea"}\n{"prompt": "Sky"}', "JSON Lines"), ('{"prompt": "Sea"}', "JSON"),
+        ('{"prompt":\n"Sea"}', "JSON"), ("defaults:\n  size: 1x1", "YAML"), ("matrix: {a: [1]}\nprompt: x", "YAML"),
     ],
 )  # fmt: skip
 def test_standard_input_is_recognized(text: str, kind: str) -> None:

@@ -384,7 +384,7 @@ def test_simulated_videos_are_said_to_be(call: Call, monkeypatch: pytest.MonkeyP
         (("run", "-p", ""), "videos[0].prompt: must not be empty"),
         (("run", "-p", "x" * 32_001), "videos[0].prompt"),
         (("run", "-p", "Sea", "--concurrency", "0"), "--concurrency 0"),
-        (("run", "-p", "Sea", "--duration", "0"), "videos[0].duration"),
+        (("run", "-p", "Sea", "--duration", "0"), "--duration: must be 1 or more (got 0)"),
         (("run", "-p", "Sea", "--duration", "ten"), "--duration"),
         (("run", "-p", "Sea", "--id", "a/b"), "id: "),
         (("run", "-p", "Sea", "--metadata", "x"), "KEY=VALUE"),

@@ -12,7 +12,7 @@ import pytest
 
 from actors.batch.views import Job
 from actors.cli import outputs
-from actors.cli.outputs import OutputFolder, file_name
+from actors.cli.outputs import OutputFolder
 from actors.errors import InvalidRequest
 
 
@@ -31,11 +31,6 @@ def folder(tmp_path: Path) -> OutputFolder:
     folder = OutputFolder(tmp_path / "films")
     folder.check()
     return folder
-
-
-@pytest.mark.parametrize(("total", "name"), [(3, "02-a-sunset.mp4"), (100, "002-a-sunset.mp4")])
-def test_the_number_is_as_wide_as_the_batch(total: int, name: str) -> None:
-    assert file_name(2, total, "A sunset!", ".mp4") == name
 
 
 def stored(tmp_path: Path) -> Path:

@@ -1,0 +1,254 @@
+"""A request as it is written on the command line: a file, prompts, pictures, and what options say of all videos.
+
+What counts, in this order: what a video says itself, the `defaults` of its file, the options, the file of `--defaults`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.cli.batch_files import place_name, read_defaults, read_request
+from actors.cli.formats.common import Request, Unreadable
+from actors.cli.formats.json_format import json_or_text
+from actors.cli.options import parse_metadata
+from actors.cli.references import picture_name, pictures
+from actors.errors import FieldError, InvalidRequest
+
+_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", re.ASCII)
+_UNITS = {"second": "seconds", "video": "videos"}
+_OPTION_NAMES = {"params": "--param"}
+_IN_EACH_VIDEO = ("model", "size", "duration")
+"""What stands in each video, as it did before there were `defaults`: the same command is the same request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written on the command line."""
+
+    file: str | None
+    prompts: Sequence[str] | None
+    batch_id: str | None = None
+    name: str | None = None
+    metadata: list[str] | None = None
+    concurrency: int | None = None
+    model: str | None = None
+    size: str | None = None
+    duration: int | None = None
+    seed: str | None = None
+    takes: int | None = None
+    params: Sequence[str] | None = None
+    defaults: str | None = None
+    budget: str | None = None
+    references: Sequence[str] | None = None
+
+
+def requested(written: Written) -> Request:
+    """The request that all of it makes, not validated yet but for the options.
+
+    Raises:
+        InvalidRequest: a file can't be read, or an option is wrong.
+    """
+    found = pictures(written.references or ())
+    own = _own(written)
+    below = _checked_defaults(written.defaults)
+    if found and written.file is None and not written.prompts:
+        request = Request(videos=[{}])
+        if "prompt" not in below:
+            raise InvalidRequest("--input-reference: what is to be made of it? Give a prompt with -p, or a batch file")
+    else:
+        request = read_request(written.file, written.prompts or ())
+    _complete(request, below, own, found)
+    override(request, _of_batch(written), parse_metadata(written.metadata))
+    return request
+
+
+def _of_batch(written: Written) -> dict[str, Any]:
+    return {
+        "batch_name": written.name,
+        "id": written.batch_id,
+        "concurrency": written.concurrency,
+        "budget": parse_budget(written.budget),
+    }
+
+
+def _own(written: Written) -> dict[str, Any]:
+    """What options say of all videos."""
+    given = {
+        "model": written.model, "size": written.size, "duration": written.duration, "seed": written.seed,
+        "takes": written.takes, "params": parse_params(written.params),
+    }  # fmt: skip
+    own = {name: value for name, value in given.items() if value is not None and value != {}}
+    try:
+        _check(own)
+    except InvalidRequest as error:
+        named = tuple(_as_option(entry) for entry in error.errors)
+        raise InvalidRequest("; ".join(entry.message for entry in named), named) from None
+    return own
+
+
+def _as_option(error: FieldError) -> FieldError:
+    field = error.field.split("/")[2]
+    option = _OPTION_NAMES.get(field, f"--{field}")
+    message = error.message.removeprefix(f"defaults.{field}")
+    return FieldError(error.field, f"{option}{message}", error.expected, error.code)
+
+
+def _checked_defaults(source: str | None) -> dict[str, Any]:
+    """What the file of `--defaults` says."""
+    if source is None:
+        return {}
+    defaults = _normal(read_defaults(source))
+    try:
+        _check(defaults)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{place_name(source)}: {error}", error.errors) from None
+    return defaults
+
+
+def _check(defaults: dict[str, Any]) -> None:
+    from pydantic import ValidationError
+
+    from actors.batch.field_errors import invalid
+    from actors.batch.requests import VideoDefaults
+
+    try:
+        VideoDefaults.model_validate(defaults)
+    except ValidationError as error:
+        raise invalid(error, "defaults") from None
+
+
+def _normal(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that something says, each by one name; a null says nothing."""
+    said = {name: value for name, value in fields.items() if value is not None}
+    if "inputReference" in said and "input_reference" not in said:
+        said["input_reference"] = said.pop("inputReference")
+    if "seconds" in said and "duration" not in said:
+        said["duration"] = said.pop("seconds")
+    return said
+
+
+def _complete(request: Request, below: dict[str, Any], own: dict[str, Any], found: Sequence[str]) -> None:
+    """Let options, and the file of `--defaults`, say what the file does not."""
+    said = request.get("defaults") or {}
+    videos = request.get("videos")
+    if not isinstance(said, dict) or not isinstance(videos, list):
+        return  # which validating will name
+    said = _normal(said)
+    in_each = {name: value for name, value in own.items() if name in _IN_EACH_VIDEO and name not in said}
+    request["videos"] = [_completed(video, in_each) if isinstance(video, dict) else video for video in videos]
+    rest = {name: value for name, value in own.items() if name not in _IN_EACH_VIDEO}
+    if len(found) == 1:
+        rest["input_reference"] = found[0]
+    merged = {**below, **rest, **said}
+    params = [each["params"] for each in (below, rest, said) if isinstance(each.get("params"), dict)]
+    if params and isinstance(merged["params"], dict):
+        merged["params"] = {name: value for each in params for name, value in each.items()}
+    if merged and (below or rest):
+        request["defaults"] = merged
+    if found:
+        if "input_reference" in said:
+            raise InvalidRequest("--input-reference: the defaults of the file name a picture: leave the option out")
+        _add_pictures(request, found, merged.get("metadata"))
+
+
+def _completed(video: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    if "seconds" in video:  # the same field by its other name
+        given = {name: value for name, value in given.items() if name != "duration"}
+    return given | video
+
+
+def _add_pictures(request: Request, found: Sequence[str], usual: Any) -> None:
+    """Make each video that names no picture once for each of them."""
+    if not any(map(_is_bare, request["videos"])):
+        raise InvalidRequest("--input-reference: every video of the batch names its own picture: leave the option out")
+    labels = [_label(picture, braces=bool(request.get("matrix"))) for picture in found]
+    videos: list[Any] = []
+    origins: list[int] = []
+    for index, video in enumerate(request["videos"]):
+        made = [video]
+        if _is_bare(video):
+            own = found if len(found) > 1 else [None]  # a single one stands in the defaults
+            made = [_pictured(video, *each, usual) for each in zip(own, labels, strict=True)]
+        videos += made
+        origins += [index] * len(made)
+    request["videos"], request.origins = videos, origins
+
+
+def _is_bare(video: Any) -> bool:
+    return isinstance(video, dict) and not any(video.get(name) for name in ("input_reference", "inputReference"))
+
+
+def _label(picture: str, *, braces: bool) -> str | None:
+    """What the video's metadata says of its picture; where there is a matrix, braces are written twice."""
+    name = picture_name(picture)
+    return name if name is None or not braces else name.replace("{", "{{").replace("}", "}}")
+
+
+def _pictured(video: dict[str, Any], picture: str | None, label: str | None, usual: Any) -> dict[str, Any]:
+    """`usual`: the metadata of videos that say none."""
+    pictured = {name: value for name, value in video.items() if name != "inputReference"}
+    if picture is not None:
+        pictured["input_reference"] = picture
+    metadata = video.get("metadata", usual) or {}
+    if label is not None and isinstance(metadata, dict):
+        pictured["metadata"] = {"input_reference": label, **metadata}
+    return pictured
+
+
+def metadata_keys(request: Request) -> Iterator[str]:
+    """The keys that the metadata of the request's videos may have."""
+    videos = request.get("videos")
+    for said in (request.get("defaults"), *(videos if isinstance(videos, list) else ())):
+        if isinstance(said, dict) and isinstance(said.get("metadata"), dict):
+            yield from map(str, said["metadata"])
+    if isinstance(request.get("matrix"), dict):
+        yield from map(str, request["matrix"])
+
+
+def override(request: Request, given: dict[str, Any], metadata: dict[str, str]) -> None:
+    """Let what was given besides the file count more than what the file says of the batch."""
+    if given["batch_name"] is not None:
+        request.pop("batchName", None)
+    request |= {key: value for key, value in given.items() if value is not None}
+    if metadata and isinstance(request.setdefault("metadata", {}), dict):
+        request["metadata"] = request["metadata"] | metadata
+
+
+def parse_params(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Read `NAME=VALUE` pairs: what parses as JSON is JSON, everything else is text.
+
+    Raises:
+        InvalidRequest: one has no `=`, or no name; or a key stands twice in it.
+    """
+    params: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise InvalidRequest(f"--param {pair!r}: expected NAME=VALUE, such as fps=24")
+        try:
+            params[name] = json_or_text(value)
+        except Unreadable as error:
+            raise InvalidRequest(f"--param {pair!r}: {error}") from None
+    return params
+
+
+def parse_budget(text: str | None) -> list[dict[str, str]] | None:
+    """Read `20 USD, 30 seconds, 5 videos`.
+
+    Raises:
+        InvalidRequest: a part is no amount and unit.
+    """
+    return None if text is None else list(_amounts(text))
+
+
+def _amounts(text: str) -> Iterator[dict[str, str]]:
+    for part in text.split(","):
+        match = _AMOUNT.fullmatch(part)
+        if match is None:
+            raise InvalidRequest(
+                f"--budget {text!r}: expected amounts with their units, such as '20 USD' or '30 seconds, 5 videos'"
+            )
+        yield {"amount": match[1], "unit": _UNITS.get(match[2], match[2])}

@@ -1,0 +1,108 @@
+"""How finished files are called in the user's folder: by a pattern of theirs, or by number and prompt."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable
+from typing import Any
+
+from actors.batch.views import Job
+from actors.cli.text import clean, in_file_names, slug
+from actors.errors import InvalidRequest
+
+KNOWN = ("index", "id", "prompt", "take", "seed")
+_METADATA = "metadata."
+_NAMES = f"{', '.join(KNOWN)} and metadata.KEY"
+_WIDTH = re.compile(r"0?[1-9]\d?", re.ASCII)
+_CUT = re.compile(r"\.[1-9]\d{0,2}", re.ASCII)
+_VALUE_BYTES, _NAME_BYTES = 120, 200
+"""File systems take 255 bytes a name; a number where two are the same, and the extension, need some."""
+
+
+def file_name(index: int, total: int, prompt: str, extension: str, take: int | None = None) -> str:
+    """`01-a-sunset-over-the-ocean.mp4`: the number as wide as the batch's last one, at least two digits.
+
+    `take`: of a video with several takes, which have numbers in a row: `01-a-sunset-take-1.mp4`.
+    """
+    of_take = "" if take is None else f"-take-{take}"
+    return f"{index:0{max(2, len(str(total)))}}-{slug(prompt)}{of_take}{extension}"
+
+
+class FileNamePattern:
+    """A pattern such as `{index:02} {metadata.product} take {take}`; a `/` in it leads into a folder below."""
+
+    def __init__(self, text: str) -> None:
+        """Read a pattern.
+
+        Raises:
+            InvalidRequest: it has a placeholder without a name, with an unknown one or of an unknown form.
+        """
+        self.text = text
+        try:
+            self._parts = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise _wrong(text, f"{str(error).lower()}; for a brace write it twice") from None
+        for _, name, form, conversion in self._parts:
+            if name is not None:
+                self._check(name, form or "", conversion)
+        folders = text.split("/")
+        if not text.strip() or any(folder.strip(" .") == "" for folder in folders):
+            raise _wrong(text, "write a name, or folders and a name, below --output")
+
+    def _check(self, name: str, form: str, conversion: str | None) -> None:
+        if not name:
+            raise _wrong(self.text, f"a brace has no name: known are {_NAMES}")
+        if name not in KNOWN and not (name.startswith(_METADATA) and len(name) > len(_METADATA)):
+            from actors.batch.field_errors import nearest
+
+            near = nearest(name, KNOWN)
+            meant = f"did you mean {{{near}}}? " if near else ""
+            raise _wrong(self.text, f"unknown name {{{name}}}: {meant}known are {_NAMES}")
+        if conversion or not (form == "" or _WIDTH.fullmatch(form) or _CUT.fullmatch(form)):
+            shown = f"{{{name}{'!' + conversion if conversion else ''}{':' + form if form else ''}}}"
+            raise _wrong(self.text, f"{shown}: give a width, such as {{index:02}}, or a length, such as {{prompt:.30}}")
+
+    def check_metadata(self, keys: Iterable[str]) -> None:
+        """See that each `metadata.KEY` is in the metadata of some video.
+
+        Raises:
+            InvalidRequest: one is in none.
+        """
+        known = list(dict.fromkeys(keys))
+        for _, name, _, _ in self._parts:
+            key = name.removeprefix(_METADATA) if name and name.startswith(_METADATA) else None
+            if key is not None and key not in known:
+                told = f"known are {', '.join(known[:20])}" if known else "their metadata is empty"
+                raise _wrong(self.text, f"no video has {key!r} in its metadata: {told}")
+
+    def name(self, job: Job, extension: str) -> str:
+        """The name of a job's file, with `/` between folders."""
+        text = "".join(
+            literal.replace("\0", "") + ("" if name is None else self._value(job, name, form or ""))
+            for literal, name, form, _ in self._parts
+        )
+        return "/".join(map(_component, text.split("/"))) + extension
+
+    def _value(self, job: Job, name: str, form: str) -> str:
+        key = name.removeprefix(_METADATA)
+        value: Any = getattr(job, name) if name in KNOWN else job.metadata.get(key)
+        text = "" if value is None else value if isinstance(value, str) else str(value)
+        text = _shortened(clean(text).replace("/", "-"), _VALUE_BYTES)
+        if form.startswith("."):
+            return text[: int(form[1:])].rstrip()
+        return text.rjust(int(form), "0" if form[0] == "0" else " ") if form and text.isdigit() else text
+
+
+def _component(name: str) -> str:
+    """What every file system takes as a name, and nobody as a hidden file."""
+    written = "".join(character if in_file_names(character) else "-" for character in name)
+    return _shortened(written.strip().lstrip("."), _NAME_BYTES).strip() or "video"
+
+
+def _shortened(text: str, most: int) -> str:
+    return text.encode(errors="replace")[:most].decode(errors="ignore")
+
+
+def _wrong(text: str, what: str) -> InvalidRequest:
+    return InvalidRequest(f"--filename {text!r}: {what}")

@@ -1,0 +1,116 @@
+"""Reads CSV: a video a row, and no column of unknown meaning."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from actors.cli.formats.common import Request, Unreadable, in_rows
+from actors.cli.formats.json_format import json_or_text
+
+_COLUMNS = {
+    name: name for name in ("prompt", "duration", "seconds", "size", "model", "seed", "takes", "input_reference")
+}
+_SPELLINGS = _COLUMNS | {"inputreference": "input_reference"}
+_GROUPS = ("params", "metadata", "files")
+"""Columns like `params.fps`: each has the name of its own behind the dot."""
+KNOWN = f"{', '.join(_COLUMNS)}, {', '.join(f'{group}.NAME' for group in _GROUPS)}"
+
+
+def read_csv(text: str) -> Request:
+    """A request with a video a row; an empty cell says nothing."""
+    first = text.lstrip("\r\n").split("\n", 1)[0]
+    # Split at LF alone: a CR within a cell that is in no quotes is an error then, and not the end of the prompt.
+    lines = io.StringIO(text, newline="\n")
+    rows = csv.reader(lines, delimiter=_delimiter(first), strict=True, skipinitialspace=True)
+    try:
+        numbered = [(rows.line_num, row) for row in rows if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        if "new-line character" in str(error):
+            raise Unreadable(
+                f"line {rows.line_num} holds a carriage return, which alone ends no line: "
+                "end lines with LF or CRLF, and put text of several lines in double quotes"
+            ) from None
+        raise Unreadable(f"not CSV (line {rows.line_num}: {error}): mend the quotes") from None
+    if not numbered:
+        raise Unreadable("it holds no columns: its first line must name them, `prompt` among them")
+    columns = _columns(*numbered[0])
+    request = Request(videos=[_row(columns, number, row) for number, row in numbered[1:]])
+    request.locate = in_rows([number for number, _ in numbered[1:]])
+    return request
+
+
+def looks_like_csv(line: str) -> bool:
+    """Whether a line may be the first one of a CSV file."""
+    return "prompt" in _cells(line, _delimiter(line))
+
+
+def _columns(line: int, header: list[str]) -> list[str]:
+    """What each column means; "" for one without a name."""
+    if "prompt" not in (cell.strip().lower() for cell in header):
+        named = ", ".join(repr(cell.strip()) for cell in header[:8])
+        raise Unreadable(f"there is no `prompt` column: its first line must name the columns, and has {named}")
+    columns = [_column(line, cell.strip()) for cell in header]
+    doubled = next((name for name in columns if name and columns.count(name) > 1), None)
+    if doubled:
+        raise Unreadable(f"line {line}: there are two `{doubled}` columns: rename one")
+    if "duration" in columns and "seconds" in columns:
+        raise Unreadable(f"line {line}: the columns `duration` and `seconds` mean the same: remove one")
+    return columns
+
+
+def _column(line: int, name: str) -> str:
+    folded = name.lower()
+    if not name or folded in _SPELLINGS:
+        return _SPELLINGS.get(folded, "")
+    group, _, key = name.partition(".")
+    if group.lower() in _GROUPS and key:
+        return f"{group.lower()}.{key}"
+    raise Unreadable(
+        f"line {line}: unknown column {name!r}: {_meant(group, key)}to send it to the server, name it "
+        f"params.{key or group}; to keep it as metadata, name it metadata.{key or group}; known are {KNOWN}"
+    )
+
+
+def _meant(group: str, key: str) -> str:
+    """The nearest known column, if there is one that is near."""
+    from actors.batch.field_errors import nearest
+
+    near = nearest(group, _GROUPS if key else _COLUMNS)
+    return f"did you mean {near}{'.' if key else ''}{key}? Else: " if near else ""
+
+
+def _row(columns: list[str], number: int, cells: list[str]) -> dict[str, Any]:
+    if any(cell.strip() for cell in cells[len(columns) :]):
+        raise Unreadable(
+            f"line {number} has {len(cells)} cells for {len(columns)} columns: put text with commas in double quotes"
+        )
+    video: dict[str, Any] = {}
+    for name, cell in zip(columns, map(str.strip, cells), strict=False):
+        if not cell:
+            continue
+        if not name:
+            raise Unreadable(f"line {number} has {cell!r} in a column without a name: name it in the first line")
+        group, dot, key = name.partition(".")
+        if dot:
+            video.setdefault(group, {})[key] = _param(number, name, cell) if group == "params" else cell
+        else:
+            video[name] = cell
+    return video
+
+
+def _param(number: int, column: str, cell: str) -> Any:
+    try:
+        return json_or_text(cell)
+    except Unreadable as error:
+        raise Unreadable(f"line {number}, {column}: {error}") from None
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return [cell.strip().strip('"').lower() for cell in line.split(delimiter)]
+
+
+def _delimiter(line: str) -> str:
+    """A comma; or what spreadsheets write instead where the comma is in numbers."""
+    return next((mark for mark in (",", ";", "\t") if "prompt" in _cells(line, mark) and mark in line), ",")

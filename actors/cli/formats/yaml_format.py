@@ -1,0 +1,178 @@
+"""Reads YAML: its plain values without dates, which JSON has not, each key once, and no aliases without end."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from actors.cli.formats.common import Request, Unreadable, doubled, request_of, too_deep
+
+if TYPE_CHECKING:
+    import yaml
+
+_MOST_VALUES = 1_000_000
+_MERGE = "tag:yaml.org,2002:merge"
+_TEXT = "tag:yaml.org,2002:str"
+_TOO_MUCH = Unreadable(f"its aliases stand for more than {_MOST_VALUES} values: write out what you mean")
+
+
+def read_yaml(text: str) -> Request:
+    """A request as YAML."""
+    request = request_of(load_yaml(text))
+    request.locate = Places(text)
+    return request
+
+
+def load_yaml(text: str) -> Any:
+    """The document that a text holds.
+
+    Raises:
+        Unreadable: it is not YAML, or stands for too much.
+    """
+    import yaml
+
+    try:
+        with _without_collections():
+            document = yaml.load(text, _loader())  # noqa: S506  (a SafeLoader)
+        _check_size(document)
+    except yaml.MarkedYAMLError as error:
+        if "nesting" in str(error.problem):
+            raise too_deep() from None
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise Unreadable(f"not YAML ({place}{error.problem}): mend it, or name the file for what it is") from None
+    except yaml.YAMLError as error:
+        raise Unreadable(f"not YAML ({' '.join(str(error).split())}): mend it") from None
+    except RecursionError:
+        raise too_deep() from None
+    except (ValueError, TypeError) as error:
+        raise Unreadable(f"a value in it can't be read ({error}): mend it, or put it in quotes") from None
+    return document
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """A large file makes a million objects, and all stay: looking for garbage among them takes most of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _loader() -> type[yaml.SafeLoader]:
+    import yaml
+
+    base: Any = _base()
+
+    class Loader(base):  # type: ignore[misc]  # one of two
+        """Refuses doubled keys and merges that stand for too much."""
+
+        def get_single_node(self) -> yaml.Node | None:
+            """Look for doubled keys before merges mix them with those that they may override."""
+            root: yaml.Node | None = super().get_single_node()
+            known: set[int] = set()
+            rest: list[Any] = [root]
+            while rest:
+                node = rest.pop()
+                if isinstance(node, yaml.CollectionNode) and id(node) not in known:
+                    known.add(id(node))
+                    self._refuse_doubled(node)
+                    rest += [value for _, value in node.value] if isinstance(node, yaml.MappingNode) else node.value
+            return root
+
+        def _refuse_doubled(self, node: yaml.CollectionNode) -> None:
+            lines: dict[Any, int] = {}
+            for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+                if isinstance(key_node, yaml.ScalarNode):  # no other one can be a key
+                    as_it_stands = key_node.tag in (_MERGE, _TEXT)
+                    key = key_node.value if as_it_stands else self.construct_object(key_node)
+                    line = key_node.start_mark.line + 1
+                    if key in lines:
+                        raise doubled(key, lines[key], line)
+                    lines[key] = line
+
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            """Merge what `<<` names: each level may hold the one below many times."""
+            super().flatten_mapping(node)
+            if len(node.value) > _MOST_VALUES:
+                raise _TOO_MUCH
+
+    Loader.yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return Loader
+
+
+def _base() -> Any:
+    """Libyaml's loader: ten times as fast, and part of PyYAML's wheels; elsewhere that in Python."""
+    import yaml
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _check_size(document: Any) -> None:
+    """Count what a document holds with every alias written out: a few lines of YAML may stand for billions."""
+    count, rest = 0, [document]
+    while rest:
+        inner = rest.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise _TOO_MUCH
+        if isinstance(inner, dict | list | tuple):
+            rest += inner.values() if isinstance(inner, dict) else inner
+
+
+class Places:
+    """Where the places of a request stand in the YAML, or JSON, text that it came from."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __call__(self, place: Sequence[str]) -> int | None:
+        """The line of a place; of what is missing: its object. None: the text has no such video."""
+        node, rest, line = self._root, list(place), None
+        if rest[:1] == ["videos"] and (_is_list(node) or _member(node, "videos") is None):
+            rest = rest[1:] if _is_list(node) else rest[2:]  # a list of videos, or a single one
+        for part in rest:
+            if _is_list(node):
+                if int(part) >= len(node.value):
+                    return None
+                node = node.value[int(part)]
+                line = node.start_mark.line + 1
+            else:
+                pair = _member(node, part)
+                if pair is None:
+                    break
+                line, node = pair[0].start_mark.line + 1, pair[1]
+        return line
+
+    @functools.cached_property
+    def _root(self) -> Any:
+        import yaml
+
+        try:
+            with _without_collections():
+                return yaml.compose(self._text, _base())
+        except (yaml.YAMLError, RecursionError):  # JSON that is no YAML after all
+            return None
+
+
+def _is_list(node: Any) -> bool:
+    return node is not None and node.id == "sequence"
+
+
+def _member(node: Any, name: str) -> tuple[Any, Any] | None:
+    """The member of a mapping by its name, in either spelling."""
+    plain = name.replace("_", "").lower()
+    pairs = node.value if node is not None and node.id == "mapping" else []
+    for key, value in pairs:
+        if key.id == "scalar" and (key.value == name or key.value.lower() == plain):
+            return key, value
+    return None
