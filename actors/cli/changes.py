@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from actors.cli.formats.common import Unreadable
+from actors.cli.formats.json_format import json_or_text
 from actors.errors import InvalidRequest
 
-FIELDS = ("prompt", "duration", "seconds", "size", "model", "input_reference")
+FIELDS = ("prompt", "duration", "seconds", "size", "model", "seed", "input_reference")
+GROUPS = ("params", "files")
+"""Of each, single members change: `params.fps`."""
 
 
 def whole_job_id(batch_id: str, job: str) -> str:
@@ -23,10 +27,37 @@ def parse_changes(batch_id: str, pairs: list[str]) -> dict[str, dict[str, Any]]:
     changes: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         target, equals, value = pair.partition("=")
-        job, dot, field = target.rpartition(".")
+        job, dot, field = target.partition(".")
         if not (equals and dot and job):
             raise InvalidRequest(f"--set {pair!r}: expected JOB.FIELD=VALUE, such as 2.prompt='A calm sea'")
-        if field not in FIELDS:
-            raise InvalidRequest(f"--set {pair!r}: {field!r} can't be changed; {', '.join(FIELDS)} can")
-        changes.setdefault(whole_job_id(batch_id, job), {})[field] = value
+        change = changes.setdefault(whole_job_id(batch_id, job), {})
+        group, dot, name = field.partition(".")
+        if group in GROUPS and name:
+            change.setdefault(group, {})[name] = _param(pair, value) if group == "params" else value
+        elif field in FIELDS:
+            change[field] = value
+        else:
+            meant = _meant(job, field, value)
+            raise InvalidRequest(f"--set {pair!r}: {field!r} can't be changed; {_known()} can{meant}")
     return changes
+
+
+def _param(pair: str, value: str) -> Any:
+    try:
+        return json_or_text(value)
+    except Unreadable as error:
+        raise InvalidRequest(f"--set {pair!r}: {error}") from None
+
+
+def _known() -> str:
+    return ", ".join([*FIELDS, *(f"{group}.NAME" for group in GROUPS)])
+
+
+def _meant(job: str, field: str, value: str) -> str:
+    from actors.batch.field_errors import nearest
+    from actors.batch.fields import VIDEO_FIELDS
+
+    if field in VIDEO_FIELDS or "." in field:
+        return ""
+    near = nearest(field, FIELDS)
+    return f"; did you mean {near}?" if near else f"; a field of the server's: --set {job}.params.{field}={value}"
