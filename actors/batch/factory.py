@@ -19,27 +19,36 @@ from storage.records import BatchRecord, Document, JobRecord, ReferenceRecord, o
 from storage.states import BatchStatus, JobStatus
 
 
-class _References:
+class References:
     """The input references and further files of a request: each is loaded once, however often it is named."""
 
-    def __init__(self, settings: Settings, *, paths: bool) -> None:
-        self._settings, self._paths = settings, paths
+    def __init__(self, settings: Settings, *, paths: bool, fetch: bool = True) -> None:
+        """`paths`: whether any local path may be read; `fetch`: whether URLs are fetched."""
+        self._settings, self._paths, self._fetch = settings, paths, fetch
         self._kept: dict[str | FileId, Document] = {}
         self._records: dict[str, ReferenceRecord] = {}
+        self._names: dict[str | FileId, str] = {}
 
     @property
     def records(self) -> list[ReferenceRecord]:
         """The bytes to store."""
         return list(self._records.values())
 
+    def name(self, reference: str | FileId | None) -> str | Document | None:
+        """What one that is kept is called: the name of a file, a URL, or `{file_id}`."""
+        if isinstance(reference, FileId):
+            return {"file_id": reference.file_id}
+        return None if reference is None else self._names.get(reference, reference)
+
     def kept(self, reference: str | FileId | None, place: Place) -> Document | None:
         """What a job keeps of a reference; `place`: where in the request it stands, for the error."""
         if reference is None:
             return None
         if reference not in self._kept:
-            kept, record = load_reference(reference, self._settings, place, paths=self._paths)
+            kept, record = load_reference(reference, self._settings, place, paths=self._paths, fetch=self._fetch)
             if record is not None:
                 self._records[record.digest] = record
+                self._names[reference] = record.name
             self._kept[reference] = kept
         return self._kept[reference]
 
@@ -62,7 +71,7 @@ def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, pat
         InvalidRequest: an input reference can't be had, or a placeholder is wrong.
     """
     batch_id = request.id or new_batch_id()
-    references = _References(settings, paths=paths)
+    references = References(settings, paths=paths)
     expansion = Expansion(request.matrix)
     jobs: list[JobRecord] = []
     for video in videos_of(request):
@@ -83,7 +92,7 @@ def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, pat
     return NewBatch(batch, jobs, references.records, budget)
 
 
-def _as_given(request: BatchVideoRequest, references: _References) -> Document:
+def _as_given(request: BatchVideoRequest, references: References) -> Document:
     """The request before expansion, as its digest sees it: a reference is its bytes, and not the name of its file.
 
     What a request does not say of the newer fields is left out: its digest is the one that it always had.
@@ -99,7 +108,7 @@ def _as_given(request: BatchVideoRequest, references: _References) -> Document:
     return document
 
 
-def _video_as_given(video: VideoDefaults, references: _References, place: Place) -> Document:
+def _video_as_given(video: VideoDefaults, references: References, place: Place) -> Document:
     document = video.model_dump(mode="json")
     for name in ("seed", "takes", "params", "files"):
         if not document[name] and document[name] != 0:
@@ -108,6 +117,15 @@ def _video_as_given(video: VideoDefaults, references: _References, place: Place)
     if video.files:
         document["files"] = references.all_kept(video.files, (*place, "files"))
     return document
+
+
+def asked_of(video: Video, settings: Settings) -> dict[str, Any]:
+    """What a video asks for with what the settings add."""
+    return {
+        "duration": video.duration or settings.sora_seconds,
+        "size": video.size or settings.sora_size,
+        "model": video.model or settings.sora_model,
+    }
 
 
 def _new_job(
@@ -122,8 +140,7 @@ def _new_job(
 ) -> JobRecord:
     return JobRecord(
         id=job_id(batch_id, position), batch_id=batch_id, position=position, status=JobStatus.PENDING,
-        prompt=take.prompt, duration=video.duration or settings.sora_seconds,
-        model=video.model or settings.sora_model, size=video.size or settings.sora_size,
+        prompt=take.prompt, **asked_of(video, settings),
         reference=reference, metadata=take.metadata, remote_id=None, progress=0, attempts=0, error=None, video=None,
         created_at=now, updated_at=now, started_at=None, completed_at=None,
         options=options_of(seed=take.seed, take=take.take, params=take.params, files=files),
@@ -141,7 +158,7 @@ def changed_columns(
         InvalidRequest: a change is wrong.
     """
     columns: dict[str, dict[str, Any]] = {}
-    references = _References(settings, paths=paths)
+    references = References(settings, paths=paths)
     for changed_id, change in changes.items():
         try:
             video = VideoRequest.model_validate({"prompt": "unchanged", **change})
@@ -151,7 +168,7 @@ def changed_columns(
     return columns, references.records
 
 
-def _changed(changed_id: str, video: VideoRequest, references: _References, *, prompt: bool) -> dict[str, Any]:
+def _changed(changed_id: str, video: VideoRequest, references: References, *, prompt: bool) -> dict[str, Any]:
     said = video.model_fields_set
     if "metadata" in said:
         raise InvalidRequest(f"changes of {changed_id}: metadata is not sent to the server and can't change")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from actors.cli import doctor, inspect, manage, remote, run, serve, simulator
+from actors.cli import create, doctor, inspect, manage, remote, run, serve, simulator
 from actors.cli.options import USAGE, Verbose, exit_code, warn
 from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 
@@ -119,6 +119,14 @@ _add(
     "run batch.yaml --concurrency 5 --name 'Nature scenes' --metadata team=blue",
     "run prompts.csv --simulate --json > batch.json",
     "run - --quiet < prompts.txt",
+    "run -p 'A boat' --input-reference 'shots/*.png' --takes 3 --seed 7 --param fps=24",
+    "run batch.yaml --output films --filename '{index:02} {metadata.product} take {take}'",
+)
+_add(
+    create.create,
+    "create batch.yaml --dry-run",
+    "create batch.yaml --id nature && sora-batch resume nature",
+    "create prompts.csv --defaults house-style.yaml --budget '20 USD'",
 )
 _add(run.demo, "demo", "demo --output films")
 _add(inspect.status, "status nature", "status nature --json", "status nature --remote")
@@ -128,7 +136,7 @@ _add(
     run.retry,
     "retry nature",
     "retry nature --job 2 --prompt 'A calm sea'",
-    "retry nature --set 2.duration=8 --set 2.size=1280x720",
+    "retry nature --set 2.duration=8 --set 2.params.fps=24",
     "retry nature --job 3 --pay-again",
 )
 _add(run.resume, "resume", "resume nature --output films")

@@ -156,7 +156,7 @@ class SilentAtFirst(Recorder):
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        if not head.startswith(b"GET /v1/models"):
+        if not head.startswith(b"GET"):
             self.bodies.append(await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0])))
             writer.write(answer(VIDEO))
             return

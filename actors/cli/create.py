@@ -1,0 +1,151 @@
+"""The command that records a batch without starting it, or shows what it would be."""
+# ruff: noqa: FBT002  (a command's options are its parameters)
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from actors.cli.options import (
+    Budget,
+    Concurrency,
+    Defaults,
+    Duration,
+    File,
+    Json,
+    Metadata,
+    Model,
+    Name,
+    NewId,
+    Params,
+    Prompts,
+    References,
+    Seed,
+    Size,
+    Takes,
+    Verbose,
+    opened,
+    prepare,
+    warn,
+)
+from actors.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from actors.cli.formats.common import Request
+
+
+def create(
+    file: File = None,
+    prompt: Prompts = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show every video that the batch would have. Nothing is stored, nothing sent."),
+    ] = False,
+    concurrency: Concurrency = None,
+    name: Name = None,
+    metadata: Metadata = None,
+    batch_id: NewId = None,
+    model: Model = None,
+    size: Size = None,
+    duration: Duration = None,
+    seed: Seed = None,
+    takes: Takes = None,
+    param: Params = None,
+    input_reference: References = None,
+    defaults: Defaults = None,
+    budget: Budget = None,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No hint how to start it.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Record a batch without starting it.
+
+    Prints the batch's id; `sora-batch resume ID` starts it. With --dry-run: its videos one by one, after defaults,
+    matrix and takes, with what the settings add.
+    """
+    from actors.cli.authoring import Written, requested
+
+    request = requested(
+        Written(
+            file, prompt, batch_id=batch_id, name=name, metadata=metadata, concurrency=concurrency, model=model,
+            size=size, duration=duration, seed=seed, takes=takes, params=param, defaults=defaults, budget=budget,
+            references=input_reference,
+        )
+    )  # fmt: skip
+    if dry_run:
+        _show(request, json=json, verbose=verbose)
+    else:
+        _record(request, json=json, quiet=quiet, verbose=verbose)
+
+
+def _record(request: Request, *, json: bool, quiet: bool, verbose: bool) -> None:
+    from actors.cli.batch_files import located
+    from actors.cli.table import print_json
+    from actors.cli.text import count
+
+    with opened(verbose=verbose) as service:
+        try:
+            batch = service.create_batch(request)
+        except InvalidRequest as error:
+            raise located(error, request) from None
+    if json:
+        print_json(batch.model_dump(mode="json"))
+    else:
+        typer.echo(batch.id)
+    if not quiet:
+        warn(f"{count(batch.progress.total, 'video')} recorded; start them: sora-batch resume {batch.id}")
+
+
+def _show(request: Request, *, json: bool, verbose: bool) -> None:
+    from actors.batch.preview import preview
+    from actors.batch.requests import BatchVideoRequest
+    from actors.cli.batch_files import located
+    from actors.cli.table import print_json, say
+
+    settings = prepare(verbose=verbose)
+    try:
+        parsed = BatchVideoRequest.parse(request, max_size=settings.batch_max_size)
+        document = preview(parsed, settings)
+    except InvalidRequest as error:
+        raise located(error, request) from None
+    if json:
+        print_json(document)
+        return
+    for job in document["jobs"]:
+        say("\n".join(_lines(job)))
+    say(f"{parsed.size_in_words}{_of_batch(document)}; nothing was recorded or sent")
+
+
+def _lines(job: Mapping[str, Any]) -> Iterator[str]:
+    """A job as a few lines: its prompt, then what else is asked for."""
+    from actors.cli.text import clean
+
+    yield clean(f"{job['index']}  {job['prompt']}")
+    asked = [f"{job['duration']} s" if job["duration"] else None, job["size"], job["model"]]
+    if job["seed"] is not None:
+        asked.append(f"seed {job['seed']}")
+    asked.append(f"take {job['take']}")
+    yield f"   {clean(', '.join(each for each in asked if each))}"
+    files = {"input_reference": job["input_reference"], **job["files"]}
+    for title, fields in (("params", job["params"]), ("files", files), ("metadata", job["metadata"])):
+        told = ", ".join(f"{name}={_told(value)}" for name, value in fields.items() if value is not None)
+        if told:
+            yield f"   {title}: {clean(told)}"
+
+
+def _told(value: Any) -> str:
+    return value if isinstance(value, str) else json_module.dumps(value, ensure_ascii=False)
+
+
+def _of_batch(document: Mapping[str, Any]) -> str:
+    from actors.cli.text import clean
+
+    told = [f"{document['concurrency']} at a time"]
+    told += [f"at most {each['amount']} {each['unit']}" for each in document["budget"]]
+    if document["metadata"]:
+        told.append(f"metadata {_told(document['metadata'])}")
+    name = f" ({clean(document['name'])})" if document["name"] else ""
+    return f"{name}, {clean(', '.join(told))}"
