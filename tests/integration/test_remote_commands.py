@@ -1,5 +1,6 @@
 """`submit`, `watch` and `cancel` as a person has them who has RabbitMQ alone: no database, no server of videos."""
 
+import hashlib
 import json
 import os
 import signal
@@ -200,6 +201,66 @@ def test_a_picture_travels_with_the_command(person: Person, serving: BatchServic
     assert code == 0, told
     assert serving.list_batches()[0].status == "completed"
     assert len(provider.ledger()["videos"]) == 1
+
+
+def test_what_a_request_says_travels_with_the_command(
+    person: Person, serving: BatchService, provider: Provider
+) -> None:
+    (person.folder / "shots").mkdir()
+    for name in ("a.png", "b.png"):
+        (person.folder / "shots" / name).write_bytes(PIXEL + name.encode())
+    (person.folder / "house.yaml").write_text("files: {last_frame: shots/b.png}\nparams: {fps: 12}\n")
+    (person.folder / "batch.yaml").write_text(
+        "videos: ['A {thing}']\nmatrix: {thing: [sea]}\ndefaults: {files: {mask: shots/a.png}}\n"
+    )
+    options = ("--takes", "2", "--seed", "7", "--param", "fps=24", "--defaults", "house.yaml", "--budget", "9 videos")
+    code, said, told = person.run(
+        "submit", "batch.yaml", "--input-reference", "shots/*.png", *options, "--id", "sea", "--watch", "--json"
+    )
+    assert code == 0, told
+    jobs = json.loads(said)["jobs"]
+    assert [(job["seed"], job["take"], job["metadata"]) for job in jobs] == [
+        (7, 1, {"input_reference": "a.png", "thing": "sea"}), (8, 2, {"input_reference": "a.png", "thing": "sea"}),
+        (7, 1, {"input_reference": "b.png", "thing": "sea"}), (8, 2, {"input_reference": "b.png", "thing": "sea"}),
+    ]  # fmt: skip
+    for fields in (post["fields"] for post in provider.ledger()["posts"]):
+        assert (fields["prompt"], fields["fps"]) == ("A sea", "24")
+        assert fields["mask"]["sha256"] == hashlib.sha256(PIXEL + b"a.png").hexdigest()
+        assert "last_frame" not in fields  # the file's own `files` count more
+    assert serving.get_batch_status("sea").status == "completed"
+
+
+@pytest.mark.parametrize("field", ["input_reference: text.png", "files: {mask: text.png}"])
+@pytest.mark.parametrize("place", ["defaults", "videos"])
+def test_a_file_that_is_no_picture_is_not_sent(
+    person: Person, application: Application, place: str, field: str
+) -> None:
+    (person.folder / "text.png").write_bytes(b"text")
+    wrong = f"defaults: {{{field}}}\nvideos: [A sea]\n" if place == "defaults" else f"- {{prompt: A sea, {field}}}\n"
+    (person.folder / "batch.yaml").write_text(wrong)
+    code, said, told = person.run("submit", "batch.yaml")
+    assert (code, said, told.count("\n")) == (2, "", 1)
+    assert "the input reference 'text.png' can't be used: by its first bytes it is no image, video or audio" in told
+    assert application.count(topology.COMMANDS) == 0
+
+
+def test_params_and_seeds_are_changed_through_rabbitmq_and_paths_are_not(
+    person: Person, serving: BatchService, provider: Provider
+) -> None:
+    provider.fault(on="create", do="answer", status=400, times=1)
+    code, said, _ = person.run("submit", "-p", "A lake", "--param", "fps=12", "--id", "lake", "--watch", "--quiet")
+    assert code == 1
+    (person.folder / "mask.png").write_bytes(PIXEL)
+    code, said, told = person.run("retry", "lake", "--remote", "--set", "1.files.mask=mask.png")
+    assert (code, said) == (2, "")
+    assert (
+        "files.mask: the input reference 'mask.png' can't be used: it lies in no folder of SORA_REFERENCE_DIRS" in told
+    )
+    code, said, told = person.run("retry", "lake", "--remote", "--set", "1.params.fps=24", "--set", "1.seed=7")
+    assert (code, said) == (0, "lake\n"), told
+    until(lambda: serving.get_batch_status("lake").status == "completed")
+    (job,) = serving.get_batch_status("lake").jobs
+    assert (job.params, job.seed) == ({"fps": 24}, 7)
 
 
 @pytest.mark.usefixtures("serving")

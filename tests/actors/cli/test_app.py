@@ -17,7 +17,7 @@ from actors.simulator import Simulator
 
 Call = Callable[..., Any]
 COMMANDS = (
-    "run", "demo", "status", "list", "cancel", "retry", "resume", "history", "prune", "simulator", "doctor",
+    "run", "demo", "create", "status", "list", "cancel", "retry", "resume", "history", "prune", "simulator", "doctor",
 )  # fmt: skip
 HEAVY = {"pydantic", "aiohttp", "peewee", "rich", "yaml", "pykka", "asyncio"}
 ROOT = Path(__file__).parents[3]
