@@ -65,6 +65,8 @@ def _advice(place: Sequence[str]) -> str:
     of_video = bool({"videos", "defaults", "changes"} & set(place[:-1]))
     if len(place) > 1 and not of_video:
         return ""
+    if of_video and place[-1] in BATCH_FIELDS:
+        return "; a field of the batch stands beside videos"
     near = nearest(place[-1], VIDEO_FIELDS if of_video else BATCH_FIELDS)
     if near is not None:
         return f"; did you mean {near}?"

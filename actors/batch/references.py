@@ -55,7 +55,7 @@ def load_reference(
     """
     if isinstance(reference, FileId):
         return {"file_id": reference.file_id}, None
-    with _explained(reference, place):
+    with explained(reference, place):
         if not fetch and _is_elsewhere(reference):
             _allowed(reference, settings)
             return {"url": reference}, None
@@ -64,7 +64,12 @@ def load_reference(
 
 
 @contextmanager
-def _explained(reference: str, place: tuple[str, ...]) -> Iterator[None]:
+def explained(reference: str, place: tuple[str, ...]) -> Iterator[None]:
+    """Tell why a reference can't be had as what is wrong with the field that names it.
+
+    Raises:
+        InvalidRequest: an OSError, a ValueError or an HTTPException was raised.
+    """
     try:
         yield
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError

@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 
 from actors.errors import InvalidRequest
 
+Place = tuple[str, ...]
+
 _REFERENCE = ("input_reference", "inputReference")
 
 
 def beside(video: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The same video, or defaults, with its paths relative to a folder."""
-    return _with_paths(video, lambda path: str(folder / path))
+    return _with_paths(video, (), lambda path, _: str(folder / path))
 
 
 def carried(request: dict[str, Any]) -> dict[str, Any]:
@@ -27,24 +29,33 @@ def carried(request: dict[str, Any]) -> dict[str, Any]:
     """
     loaded: dict[str, str] = {}
 
-    def load(path: str) -> str:
+    def load(path: str, place: Place) -> str:
         if path not in loaded:
-            loaded[path] = _data_url(path)
+            loaded[path] = _data_url(path, place)
         return loaded[path]
 
     videos, defaults = request.get("videos"), request.get("defaults")
     if isinstance(videos, list):
-        videos = [_with_paths(video, load) if isinstance(video, dict) else video for video in videos]
+        videos = [
+            _with_paths(video, ("videos", str(index)), load) if isinstance(video, dict) else video
+            for index, video in enumerate(videos)
+        ]
         request = {**request, "videos": videos}
-    return {**request, "defaults": _with_paths(defaults, load)} if isinstance(defaults, dict) else request
+    return (
+        {**request, "defaults": _with_paths(defaults, ("defaults",), load)} if isinstance(defaults, dict) else request
+    )
 
 
-def _with_paths(video: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+def _with_paths(video: dict[str, Any], place: Place, change: Callable[[str, Place], str]) -> dict[str, Any]:
     """A copy in which each path is changed: with YAML's aliases several videos may be the same object."""
-    changed: dict[str, Any] = {name: change(video[name]) for name in _REFERENCE if _is_path(video.get(name))}
+    changed: dict[str, Any] = {
+        name: change(video[name], (*place, _REFERENCE[0])) for name in _REFERENCE if _is_path(video.get(name))
+    }
     files = video.get("files")
     if isinstance(files, dict):
-        changed["files"] = {name: change(file) if _is_path(file) else file for name, file in files.items()}
+        changed["files"] = {
+            name: change(file, (*place, "files", str(name))) if _is_path(file) else file for name, file in files.items()
+        }
     return {**video, **changed}
 
 
@@ -56,17 +67,14 @@ def _is_url(reference: str) -> bool:
     return reference.startswith(("data:", "https://", "http://"))
 
 
-def _data_url(path: str) -> str:
+def _data_url(path: str, place: Place) -> str:
     """A data URL for a file that is here; what is none may be one where the service runs."""
-    from actors.batch.references import read_file
+    from actors.batch.references import explained, read_file
 
-    try:
+    with explained(path, place):
         if not Path(path).is_file():
             return path
         record = read_file(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidRequest(f"the input reference {path!r} can't be used: {reason}") from None
     return f"data:{record.content_type};base64,{base64.b64encode(record.data).decode()}"
 
 
@@ -74,7 +82,7 @@ def pictures(patterns: Iterable[str]) -> list[str]:
     """The files that paths and patterns such as `shots/*.png` name, those of each pattern in sorted order.
 
     Raises:
-        InvalidRequest: a pattern matches no file, or one is a folder.
+        InvalidRequest: a pattern matches no file, or one that is no image, video or audio.
     """
     found: list[str] = []
     for pattern in patterns:
@@ -83,23 +91,27 @@ def pictures(patterns: Iterable[str]) -> list[str]:
 
 
 def _matching(pattern: str) -> list[str]:
+    from actors.batch.references import read_file
+
+    shown = pattern
     try:
         if Path(pattern).is_dir():
-            raise InvalidRequest(
-                f"--input-reference {pattern!r} is a folder: name files in it, such as '{pattern}/*.png'"
-            )
-        if Path(pattern).exists():
-            return [pattern]
-        if glob.has_magic(pattern):
+            raise _wrong(pattern, f"it is a folder; name files in it, such as '{pattern}/*.png'")
+        found = [pattern]
+        if glob.has_magic(pattern) and not Path(pattern).exists():
             paths = glob.glob(pattern, recursive=True)  # noqa: PTH207  (Path's takes no absolute pattern)
             found = sorted(path for path in paths if not Path(path).is_dir())
             if not found:
-                raise InvalidRequest(f"--input-reference {pattern!r} matches no file: check the pattern")
-            return found
+                raise _wrong(pattern, "it matches no file; check the pattern")
+        for shown in found:
+            read_file(shown)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidRequest(f"--input-reference {pattern!r} can't be used: {reason}") from None
-    raise InvalidRequest(f"--input-reference {pattern!r}: there is no such file")
+        raise _wrong(shown, getattr(error, "strerror", None) or str(error)) from None
+    return found
+
+
+def _wrong(pattern: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"--input-reference {pattern!r} can't be used: {why}")
 
 
 def picture_name(picture: str) -> str | None:

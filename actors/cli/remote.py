@@ -35,6 +35,7 @@ from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, So
 
 if TYPE_CHECKING:
     from actors.batch.views import Batch, CancellationSummary
+    from actors.cli.formats.common import Request
     from actors.cli.view import BatchView
     from actors.rabbitmq.client.blocking import BatchClient
 
@@ -75,8 +76,6 @@ def submit(
     """
     from actors.batch.requests import new_batch_id
     from actors.cli.authoring import Written, requested
-    from actors.cli.batch_files import located
-    from actors.cli.references import carried
 
     request = requested(
         Written(
@@ -87,11 +86,23 @@ def submit(
     )  # fmt: skip
     if request.get("id") is None:
         request["id"] = new_batch_id()
+    _send(request, watch=watch, require_service=require_service, json=json, quiet=quiet, verbose=verbose)
+
+
+def _send(request: Request, *, watch: bool, require_service: bool, json: bool, quiet: bool, verbose: bool) -> None:
+    """Have a service make a batch, and follow or print it."""
+    from actors.cli.batch_files import located
+    from actors.cli.references import carried
+
+    try:
+        sent = carried(request)
+    except InvalidRequest as error:
+        raise located(error, request) from None
     with _client(verbose=verbose) as client:
         if require_service:
             _require_service(client)
         try:
-            created = client.create(carried(request), queued=partial(_queued, watch=watch, json=json))
+            created = client.create(sent, queued=partial(_queued, watch=watch, json=json))
         except InvalidRequest as error:
             raise located(error, request) from None
         except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,8 +68,7 @@ class Session:
 
     def run_new(self, request: Request, concurrency: int | None) -> None:
         """Create a batch and run it."""
-        if self._output is not None and self._output.pattern is not None:
-            self._output.pattern.check_metadata(metadata_keys(request))
+        self._check_names(metadata_keys(request))
         with self._service() as service:
             try:
                 batch = service.create_batch(request)
@@ -86,12 +85,18 @@ class Session:
         if batch_id is not None:
             with self._service(batch_id) as service:
                 view = viewed(service, batch_id)
+                self._check_names(key for job in view.jobs.values() for key in job.metadata)
                 self._finish(service, service.resume_batches([batch_id]), [view])
         with self._service() as service:
             running = service.resume_batches()
             if not running:
                 self._tell_what_is_unfinished(service)
             self._finish(service, running, [viewed(service, each.batch_id) for each in running], several=True)
+
+    def _check_names(self, metadata: Iterable[str]) -> None:
+        """See that the files can have their names; `metadata`: its keys in all videos."""
+        if self._output is not None and self._output.pattern is not None:
+            self._output.pattern.check_metadata(metadata)
 
     def _tell_what_is_unfinished(self, service: BatchService) -> None:
         """There is nothing to resume here: perhaps there is with another server, or with the simulator."""
@@ -128,6 +133,7 @@ class Session:
             for batch_id in batch_ids:
                 try:
                     view = viewed(service, batch_id)
+                    self._check_names(key for job in view.jobs.values() for key in job.metadata)
                     if view.finished and not (jobs or changes or pay_again or missing):
                         self._tell_what_is_unknown(view)
                     named = [*(jobs or []), *_missing(service, batch_id)] if missing else jobs

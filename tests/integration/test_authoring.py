@@ -148,7 +148,8 @@ def test_a_table_says_as_much_as_a_request(run: Run, folder: Path, provider: Pro
         (("--filename", "{index}"), "--filename names the files in a folder: name that too, with --output DIR"),
         (("--takes", "0"), "--takes: must be 1 or more (got 0)"),
         (("--param", "seed=1"), "--param: must not contain seed: use the video's own field seed"),
-        (("--input-reference", "in/shots/*.txt"), "every video of the batch names its own picture"),
+        (("--input-reference", "in/shots/*"), "--input-reference 'in/shots/notes.txt' can't be used: by its first bytes"),
+        (("--input-reference", "in/shots/*.png"), "every video of the batch names its own picture"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_one_sentence_and_nothing_is_stored_or_sent(

@@ -240,7 +240,13 @@ def test_a_file_that_is_no_picture_is_not_sent(
     (person.folder / "batch.yaml").write_text(wrong)
     code, said, told = person.run("submit", "batch.yaml")
     assert (code, said, told.count("\n")) == (2, "", 1)
-    assert "the input reference 'text.png' can't be used: by its first bytes it is no image, video or audio" in told
+    named = (
+        f"{'defaults' if place == 'defaults' else 'videos[0]'}.{'files.mask' if 'mask' in field else 'input_reference'}"
+    )
+    assert told.startswith(
+        f"sora-batch: batch.yaml: {named}: the input reference 'text.png' can't be used: by its first"
+    )
+    assert told.endswith(" in line 1\n")
     assert application.count(topology.COMMANDS) == 0
 
 

@@ -138,8 +138,12 @@ class Places:
     def __call__(self, place: Sequence[str]) -> int | None:
         """The line of a place; of what is missing: its object. None: the text has no such video."""
         node, rest, line = self._root, list(place), None
-        if rest[:1] == ["videos"] and (_is_list(node) or _member(node, "videos") is None):
-            rest = rest[1:] if _is_list(node) else rest[2:]  # a list of videos, or a single one
+        if rest[:1] == ["videos"] and _is_list(node):
+            rest = rest[1:]
+        elif rest[:1] == ["videos"] and _member(node, "videos") is None:  # a single video
+            if rest[1:2] != ["0"]:
+                return None
+            rest = rest[2:]
         for part in rest:
             if _is_list(node):
                 if int(part) >= len(node.value):

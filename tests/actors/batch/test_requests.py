@@ -142,6 +142,7 @@ def test_the_longest_prompt_and_the_largest_batch_are_taken():
         ({"files": {"last_frame": 7}}, "/videos/1/files/last_frame", ""),
         ({"files": {"a": "a.png"}, "params": {"a": 1}}, "/videos/1/files", "which params has too"),
         ({"promt": "x"}, "/videos/1/promt", "unknown field; did you mean prompt?"),
+        ({"matrix": {"a": [1]}}, "/videos/1/matrix", "unknown field; a field of the batch stands beside videos"),
         ({"int": "x"}, "/videos/1/int", 'unknown field; a further field of the server goes into params: {"int": ...}'),
         ({"fps": 24}, "/videos/1/fps", 'a further field of the server goes into params: {"fps": ...}'),
         ({"a/b~c": 7}, "/videos/1/a~1b~0c", ""),

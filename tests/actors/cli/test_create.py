@@ -140,3 +140,16 @@ def test_what_is_wrong_is_one_sentence_and_nothing_is_stored(
     if home.joinpath("sora-batch.db").exists():
         with BatchService() as service:
             assert service.list_batches() == []
+
+
+def test_a_pattern_that_fits_no_video_stops_a_resume_and_a_retry_before_they_begin(
+    call: Call, server: Simulator
+) -> None:
+    call("create", "-p", "Sea", "--id", "nature")
+    for words in (("resume", "nature"), ("retry", "nature")):
+        result = call(*words, "-o", "films", "--filename", "{metadata.shot}")
+        assert (result.exit_code, server.creates) == (2, 0)
+        assert "no video has 'shot' in its metadata: their metadata is empty" in result.stderr
+    assert call("resume", "nature", "--filename", "{id}").exit_code == 2
+    made = call("resume", "nature", "-o", "films", "--filename", "{id} of {prompt}", "--quiet")
+    assert made.stdout == "films/nature-01 of Sea.mp4\n"

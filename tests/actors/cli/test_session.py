@@ -70,8 +70,8 @@ def test_a_signal_lets_go_without_cancelling(
 
 def test_what_goes_on_with_it_keeps_the_options(call: Call, signalled: Callable[[int], None], home: Path) -> None:
     signalled(signal.SIGINT)
-    result = call("run", "-p", "Sea", "--id", "nature", "--output", "my films")
-    assert "Go on: sora-batch resume nature --output 'my films'. " in result.stderr
+    result = call("run", "-p", "Sea", "--id", "nature", "--output", "my films", "--filename", "{id} {take}")
+    assert "Go on: sora-batch resume nature --output 'my films' --filename '{id} {take}'. " in result.stderr
 
 
 def test_a_batch_that_can_not_be_let_go_is_named(
