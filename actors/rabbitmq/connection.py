@@ -1,7 +1,7 @@
-"""Connection: one connection to RabbitMQ, made anew whenever it is lost. The one loop that all who use the broker have.
+"""Connection: one to RabbitMQ, remade whenever it is lost. The publisher, the consumers and the client share its loop.
 
-The publisher's has a thread of its own (`start`); the consumers and the client drive theirs themselves (`run`). What
-each does on a connection is handed in. What its users do in its thread (`call`, the callbacks) must not block.
+The publisher's runs in a thread of its own (`start`); consumers and the client run theirs in their own threads (`run`).
+What each does on a new channel is handed in. Callbacks, and what is handed to `call`, must not block.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ class Connection:
     """See the module. Connects with the first use; publishing never waits for the broker.
 
     Attributes:
-        standing: what it has logged of the broker; for others in this process who would log the same.
-        on_open: called in the thread whenever it is open, before anything is published over it.
-        on_lost: called in the thread when it is lost, before anybody is told of his message.
-        why: it is not open: what the last one was lost by.
-        undeclared: why the broker did not let us declare, if so: what is missing then, is missing for this.
+        standing: what was logged about the broker, to be shared by the connections of a process.
+        on_open: called in its thread whenever it opens, before anything is published over it.
+        on_lost: called in its thread when it is lost, before anybody is told what became of a message.
+        why: why the last one was lost, until the next one opens.
+        undeclared: why the broker refused our declarations, if it did and we went on without them.
     """
 
     def __init__(
@@ -90,17 +90,17 @@ class Connection:
         needs: tuple[Iterable[str], Iterable[str]] | None = ((topology.EVENTS, topology.REPLAYS), ()),
         blocked_seconds: float | None = None,
     ) -> None:
-        """As it is without arguments, it publishes events.
+        """The defaults are the publisher's.
 
         Args:
             url: of the broker.
             queue_type: of the queues, `quorum` or `classic`.
-            who: what it is for, in the log.
-            standing: what this process has logged of the broker.
-            begin: called with each new channel: subscribes to something, for example.
-            needs: exchanges and queues that must be there where this user may not declare; None: whatever the broker
-                says to our declarations, it may all be there.
-            blocked_seconds: a connection that the broker blocks for so long is lost; None: it waits.
+            who: its name in the log.
+            standing: what was logged about the broker so far; without it, its own.
+            begin: called with each new channel, to subscribe for example.
+            needs: the exchanges and queues that must exist where this user may not declare them; None: go on whatever
+                the broker answers to our declarations.
+            blocked_seconds: how long the broker may block it before it counts as lost; None: for ever.
         """
         self._parameters = topology.connection_parameters(url)
         self._parameters.blocked_connection_timeout = blocked_seconds
@@ -191,9 +191,9 @@ class Connection:
 
     @hush()
     def run(self, seconds: float = math.inf, until: Callable[[], object] = lambda: False) -> None:
-        """Connect when it is time to, take what comes, and send what is to be sent.
+        """Connect once the pause is over, receive, and send, in the thread that calls this.
 
-        Returns after so many seconds, when `until` is true, or when the connection was lost or could not be made.
+        Returns after so many seconds, once `until` is true, or when the connection was lost or could not be made.
         """
         deadline = time.monotonic() + seconds
         if self._connection is None or self._process != os.getpid():
@@ -225,14 +225,15 @@ class Connection:
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> None:
         """Have a function called after a while. Lost with the connection."""
-        self._connection.ioloop.call_later(seconds, function)
+        if self._connection is not None:
+            self._connection.ioloop.call_later(seconds, function)
 
     def open_channel(self, begin: Callable[[Any], object]) -> None:
-        """Have another channel opened, for what the broker may answer by closing it."""
+        """Open another channel, for a question that the broker may answer by closing it."""
         self._connection.channel(on_open_callback=begin)
 
     def give_up(self, why: Any) -> None:
-        """It is of no more use: lose it."""
+        """Take it for lost, and close it."""
         self._given_up = self._given_up or why
         if not self._leaving:
             self.state = State.AWAY
@@ -242,11 +243,11 @@ class Connection:
 
     @hush()
     def disconnect(self, seconds: float = _CLOSE_SECONDS) -> None:
-        """Have confirmed what was sent, for as long as the broker is there, and close. The next `run` makes another."""
+        """Wait for the confirms of what was sent, while the broker is there; then close. `run` would connect anew."""
         if self._connection is None or self._process != os.getpid():
             return
         self._leaving, called = True, list[bool]()
-        self.call(lambda: called.append(True))  # behind what others have had called
+        self.call(lambda: called.append(True))  # behind what other threads have handed over
         if self.state is State.OPEN:
             self.run(seconds, lambda: self._blocked or (called and not self._outgoing))
         if self._connection is not None:

@@ -13,6 +13,7 @@ from actors import BatchClient, BatchService, Unanswered
 from actors.cli.checks import Check
 from actors.cli.checks import rabbitmq as look
 from actors.rabbitmq import topology
+from actors.rabbitmq.client.rpc import OutgoingCommand
 from actors.rabbitmq.connection import Connection
 from actors.rabbitmq.consumer import CommandConsumers, own_process
 from actors.rabbitmq.handler import CommandHandler
@@ -152,7 +153,9 @@ def test_who_may_not_declare_serves_where_all_is_declared(
     serve(house.user(NOTHING, r"^(sora\.batch\..*|amq\.default)$", r"^sora\.batch\..*$"))  # as in rabbitmq.conf
     with BatchClient(house.user(configure=OWN_QUEUES)) as shop:
         assert list(shop.events(shop.create(videos("A lake"))))[-1].name == "batch.completed"
-        shop._line._connection.channel.basic_publish(topology.COMMANDS, "create", b"no command")  # type: ignore[union-attr]
+        rubbish = OutgoingCommand("create", {})
+        rubbish.body = b"no command"
+        shop._line.send(rubbish)  # type: ignore[union-attr]
     channel = house.channel()
     until(lambda: channel.queue_declare(topology.UNREADABLE, passive=True).method.message_count == 1)
     check_paid_once(provider)

@@ -118,7 +118,8 @@ class RpcConnection:
 
     def _subscribe(self, channel: Any) -> None:
         self._received.clear()
-        channel.queue_declare("", exclusive=True, callback=lambda _: None)  # the queue that `""` names from here on
+        # The broker names the queue; from here on `""` stands for it on this channel.
+        channel.queue_declare("", exclusive=True, callback=lambda _: None)
         for exchange, key in self._bindings:
             channel.queue_bind("", exchange, key)
         channel.add_on_cancel_callback(lambda _: self._connection.give_up(ConsumerCancelled("its queue is gone")))
@@ -128,10 +129,10 @@ class RpcConnection:
         self._received.append((method.routing_key, body))
 
     def open(self, seconds: float = math.inf) -> bool:
-        """Connect if there is no connection, when it is time to try again; whether there was none.
+        """Connect unless it is open, once the pause since the last try is over; return whether it was not.
 
         Raises:
-            ConnectionGone: there is none yet after so many seconds; its cause says why, as far as that is known.
+            ConnectionGone: it could not be opened within so many seconds; its cause says why, if that is known.
         """
         if self._connection.is_open:
             return False
@@ -144,50 +145,54 @@ class RpcConnection:
             raise ConnectionGone("there is no connection to RabbitMQ") from self._connection.why
 
     @hush()
-    def _ask(self, act: Callable[..., object], *what: Any) -> Any:
-        """Have something done that takes a callback, and wait for what that is called with."""
+    def _ask(self, act: Callable[[Callable[[Any], object]], object]) -> Any:
+        """Do something that takes a callback, and wait for what the callback is given."""
         self._check_open()
         answers = list[Any]()
-        act(*what, callback=answers.append)
+        act(answers.append)
         self._connection.run(until=lambda: answers)
         self._check_open()
         return answers[0]
 
     def bind(self, exchange: str, key: str) -> None:
         """Receive what is published there with this key."""
-        self._ask(self._connection.channel.queue_bind, "", exchange, key)
+        self._ask(lambda done: self._connection.channel.queue_bind("", exchange, key, callback=done))
 
     def unbind(self, exchange: str, key: str) -> None:
         """Receive it no more."""
-        self._ask(self._connection.channel.queue_unbind, "", exchange, key)
+        self._ask(lambda done: self._connection.channel.queue_unbind("", exchange, key, callback=done))
 
     def send(self, order: OutgoingCommand) -> None:
         """Send a command, and wait until the broker has it in a queue."""
-        error = self._ask(self._publish, order)
-        if error is not None:
-            # What nobody was let declare, is missing for that.
-            raise (isinstance(error, Unroutable) and self._connection.undeclared) or error
-
-    def _publish(self, order: OutgoingCommand, callback: Callable[[Exception | None], object]) -> None:
         properties = event_properties(order.id, f"sora-batch.{order.name}.v1", time.time())
-        self._connection.send(topology.COMMANDS, order.name, order.body, properties, callback, mandatory=True)
-        self._connection.flush()
+
+        def publish(settled: Callable[[Exception | None], object]) -> None:
+            self._connection.send(topology.COMMANDS, order.name, order.body, properties, settled, mandatory=True)
+            self._connection.flush()
+
+        error = self._ask(publish)
+        if isinstance(error, Unroutable):  # the queue may be missing because we were not allowed to declare it
+            error = self._connection.undeclared or error
+        if error is not None:
+            raise error
 
     def consumers(self, command: str) -> int:
         """How many consumers such commands have: none where they have no queue."""
-        told = self._ask(self._look, topology.CANCELS if command == "cancel" else topology.COMMANDS)
+        queue = topology.CANCELS if command == "cancel" else topology.COMMANDS
+
+        def look(told: Callable[[Any], object]) -> None:
+            def opened(channel: Any) -> None:
+                channel.add_on_close_callback(lambda _, why: told(why))
+                channel.queue_declare(queue, passive=True, callback=lambda frame: (told(frame), channel.close()))
+
+            self._connection.open_channel(opened)
+
+        told = self._ask(look)
         if not isinstance(told, Exception):
             return int(told.method.consumer_count)
         if getattr(told, "reply_code", None) != NOT_FOUND:
             raise told
         return 0
-
-    def _look(self, queue: str, callback: Callable[[Any], object]) -> None:
-        def look(channel: Any) -> None:
-            channel.add_on_close_callback(lambda _, why: callback(why))
-            channel.queue_declare(queue, passive=True, callback=lambda frame: (callback(frame), channel.close()))
-
-        self._connection.open_channel(look)
 
     def receive(self, seconds: float) -> Received | None:
         """The next message; None: none came for so long."""
@@ -204,7 +209,7 @@ class RpcConnection:
                 return None
 
     def give_up(self, why: BaseException) -> None:
-        """It is of no more use: the next `open` makes another one, after a pause."""
+        """Take the connection for lost: the next `open` makes another one, after a pause."""
         if self._connection.is_open:
             self._connection.give_up(why)
 
