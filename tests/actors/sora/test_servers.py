@@ -183,7 +183,7 @@ def test_creates_wait_together_for_a_server_that_does_not_say_which_one_it_is() 
 
     results = asyncio.run(run())
     assert all(isinstance(result, Accepted) for result in results)
-    assert len(server.heads) == 1
+    assert len(server.heads) == 2, "once, of models and of videos"
     assert max(left) < SEND_WINDOW
 
 
