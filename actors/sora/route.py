@@ -94,10 +94,11 @@ class Route:
         Raises:
             aiohttp.ClientError: there was no answer, or it leads to where no file or video can be.
         """
-        at = _read(url)
+        # Of the server's own routes nothing need be read: they are asked for many times a second.
+        at: str | URL = url if url.startswith(f"{self._base}/") else _read(url)
         for _ in range(_MOST_REDIRECTS):
-            own = at.origin() == self._origin
-            if own and at.user is not None:
+            own = isinstance(at, str) or at.origin() == self._origin
+            if own and isinstance(at, URL) and at.user is not None:
                 at = at.with_user(None)  # it would be sent beside our own
             headers = {**self.headers, "Accept": accept} if own else {"Accept": accept}
             way = self.way if own else self._way_elsewhere(str(at))
@@ -106,7 +107,7 @@ class Route:
             if not follow or location is None or response.status not in _REDIRECTED:
                 return response
             response.release()
-            at = _read(location, at)
+            at = _read(location, response.url)
         raise aiohttp.TooManyRedirects(response.request_info, (response,))
 
     def _way(self, url: str) -> dict[str, Any]:
