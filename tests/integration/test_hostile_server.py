@@ -145,7 +145,7 @@ def test_an_answer_that_never_ends_is_not_taken_in(
     start: bytes, route: str, expected: str, hostile: Hostile, service: BatchService,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("actors.sora.client._LARGEST_ANSWER", 200_000)
+    monkeypatch.setattr("actors.sora.route._LARGEST_ANSWER", 200_000)
     if route == "list":
         hostile.create = [b""]
     said = Endless(head("500 No" if route == "content" else "200 OK", {"Content-Type": "application/json"}) + start)
@@ -158,7 +158,7 @@ def test_an_answer_that_never_ends_is_not_taken_in(
 def test_an_answer_that_grows_when_it_is_unpacked_takes_no_more_memory(
     route: str, hostile: Hostile, service: BatchService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.sora.client._LARGEST_ANSWER", 4_000_000)
+    monkeypatch.setattr("actors.sora.route._LARGEST_ANSWER", 4_000_000)
     bomb = gzip.compress(b'{"id": "' + bytes(300_000_000), 9)
     setattr(hostile, route, [answer(bomb, headers={"Content-Encoding": "gzip"})])
     service.create_batch(videos("a cat", id="b"))
