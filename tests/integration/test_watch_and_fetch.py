@@ -113,8 +113,8 @@ def test_a_failed_video_that_a_gateway_quotes_in_an_error_has_failed(
     (video,) = provider.ledger()["videos"]
     failed = {"id": video["id"], "object": "video", "status": "failed", "error": {"message": "CUDA out of memory"}}
     message = f"{before}{json.dumps(failed)}{after}"
-    provider.finish(status="failed")
     provider.fault(on="retrieve", do="answer", status=status, body={"error": {"message": message}}, match="boat")
+    provider.finish(status="failed")
     final = running.result(PATIENCE)
     assert codes(final) == ["generation_failed"]
     assert final.jobs[0].error is not None
