@@ -2,7 +2,7 @@
 
 import json
 import tracemalloc
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -204,9 +204,9 @@ def test_a_matrix_that_is_wrong_is_refused(matrix, field):
 
 def test_a_matrix_of_a_million_is_counted_and_not_made():
     numbers = list(range(1000))
-    began = perf_counter()
+    began = process_time()
     error = refused({"videos": [{"prompt": "{a}{b}"}] * 2, "matrix": {"a": numbers, "b": numbers}}, max_size=10)
-    assert perf_counter() - began < 1
+    assert process_time() - began < 1
     assert "2 videos x 1000000 combinations = 2000000 videos" in error.message
     assert "at most 10 videos (BATCH_MAX_SIZE)" in error.message
 
@@ -366,9 +366,9 @@ def test_the_largest_request_is_expanded_within_two_seconds():
         "defaults": {"takes": 100, "metadata": {"campaign": "spring"}},
         "matrix": {"a": list(range(10)), "b": [str(number) for number in range(10)]},
     }
-    began = perf_counter()
+    began = process_time()
     assert len(jobs_of(request)) == 10_000
-    assert perf_counter() - began < 2
+    assert process_time() - began < 2
 
 
 @given(st.text(max_size=50))
