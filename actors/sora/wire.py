@@ -24,6 +24,8 @@ _BAD = frozenset({"failed", "error", "cancelled", "canceled", "expired", "delete
 _MODERATION = ("moderation", "content_policy", "sentinel", "safety")
 _WORDS = frozenset({"error", "detail", "code", "message"})
 """Where servers put what they say of an error."""
+_TOLD = frozenset({"revised_prompt", "size"})
+"""Texts of a video that are recorded and shown."""
 DETAIL_MAX = 500
 _LARGEST = 1e15
 _LATEST = 253_402_300_800.0
@@ -165,10 +167,10 @@ def parse_json(text: bytes | bytearray) -> Any:
 
 
 def masked(body: Any, mask: Callable[[str], str]) -> Any:
-    """A body in whose words of an error secrets are hidden; what it says of a video stays as it is."""
+    """A body in which secrets are hidden where it is recorded: in words of an error, and in what a video tells."""
     if not isinstance(body, dict):
         return _hidden(body, mask)
-    told = {key: _hidden(value, mask) for key, value in body.items() if key in _WORDS}
+    told = {key: _hidden(value, mask) for key, value in body.items() if key in _WORDS | _TOLD}
     listed = body.get("data")
     if isinstance(listed, list):
         told["data"] = [masked(entry, mask) if isinstance(entry, dict) else entry for entry in listed]

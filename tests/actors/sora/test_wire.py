@@ -395,6 +395,12 @@ def test_what_is_no_date_is_none(value):
     assert http_date(value) is None
 
 
+def test_a_secret_is_hidden_in_what_a_video_tells_and_is_recorded():
+    video = {"id": "k3y!", "prompt": "k3y!", "size": "k3y!", "revised_prompt": "with k3y!"}
+    hidden = masked({"data": [video]}, Secrets(["k3y!"]).mask)["data"][0]
+    assert hidden == {"id": "k3y!", "prompt": "k3y!", "size": "***", "revised_prompt": "with ***"}
+
+
 def test_a_secret_that_is_quoted_is_taken_out_of_the_words_and_of_nothing_else():
     said = {"error": {"code": "bad k3y!", "message": "not k3y!", "param": [{"k3y!": 1}]}, "detail": ["k3y!"]}
     video = {
