@@ -79,7 +79,7 @@ def compared(server: StubbedServer, desk: Desk) -> Outcome:
     for name in theirs:
         differences.setdefault(_difference(theirs[name], ours[name]), []).append(name)
     alike = len(differences.pop("", []))
-    told = [f"{', '.join(names)}: {difference}" for difference, names in differences.items()]
+    told = [f"{' / '.join(names)}: {difference}" for difference, names in differences.items()]
     return Outcome(not told, "; ".join([f"{alike} of {len(theirs)} requests are answered alike", *told]))
 
 

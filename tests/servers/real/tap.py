@@ -1,5 +1,6 @@
 """A way to a server on which answers to POSTs get lost: the server has taken the request and made its video by then."""
 
+import select
 import socket
 import struct
 import threading
@@ -41,15 +42,17 @@ class Tap:
 
     def _serve(self, client: socket.socket) -> None:
         with client, suppress(OSError), socket.create_connection((HOST, self._target)) as server:
-            first = client.recv(_PIECE)
-            server.sendall(first)
-            threading.Thread(target=_pass_on, args=[client, server], daemon=True).start()
-            answer = server.recv(_PIECE)
-            if first.startswith(b"POST") and self._loses():
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
-                return
-            client.sendall(answer)
-            _pass_on(server, client)
+            posted = None
+            while True:
+                for source in select.select([client, server], [], [])[0]:
+                    piece = source.recv(_PIECE)
+                    posted = piece.startswith(b"POST") if posted is None else posted
+                    if source is server and posted and self._loses():
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+                        return
+                    if not piece:
+                        return
+                    (server if source is client else client).sendall(piece)
 
     def _loses(self) -> bool:
         with self._lock:
@@ -57,12 +60,3 @@ class Tap:
             self._left -= loses
             self.lost += loses
         return loses
-
-
-def _pass_on(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while piece := source.recv(_PIECE):
-            sink.sendall(piece)
-    for end in (source, sink):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)

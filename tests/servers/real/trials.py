@@ -83,12 +83,12 @@ def _batch_of(count: int, desk: Desk) -> Outcome:
 
 def partial(_: Server, desk: Desk) -> Outcome:
     batch = desk.run(desk.video("a good one"), desk.video("a bad one [fail]"))
-    states = [job["status"] for job in batch["jobs"]]
+    ended = [job["status"] for job in batch["jobs"]]
     retried = desk("retry", desk.name, "--job", "2", "--prompt", f"{desk.name}: a better one", "--json")
     what = error(batch["jobs"][1])
     told = f"{states(batch)}; {what}; retried with another prompt: {states(desk.told(retried))}"
     named = batch["jobs"][1]["error"] is not None and batch["jobs"][1]["error"]["code"] == "generation_failed"
-    return Outcome(states == ["completed", "failed"] and named and retried.code == 0, told)
+    return Outcome(ended == ["completed", "failed"] and named and retried.code == 0, told)
 
 
 def cancel(server: SteeredServer, desk: Desk) -> Outcome:
