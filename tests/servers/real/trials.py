@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +96,18 @@ def cancel(server: SteeredServer, desk: Desk) -> Outcome:
     server.hold()
     running = desk.begin(*desk.words(desk.video("one"), desk.video("two")))
     desk.wait_until_made(2)
+    began = time.time()
     done = desk("cancel", desk.name, "--json")
     code = desk.end(running).code
+    ended = datetime.fromisoformat(desk("status", desk.name, "--json").json()["completed_at"]).timestamp()
     deletes = _deletes(desk)
     server.release()
     desk.again.update(f"{desk.name}: {which}" for which in ("one", "two"))
     retried = desk.told(desk("retry", desk.name, "--json"))
     made = sum(count for prompt, count in server.made().items() if prompt.startswith(desk.name))
     told = (
-        f"cancelled within {done.seconds:.1f} s, the start of the program included; `run` ended with {code}; "
-        f"{deletes}; `retry`: {states(retried)}, {made} begun in all"
+        f"cancelled {ended - began:.1f} s after the command was entered, which took {done.seconds:.1f} s with its "
+        f"DELETEs ({deletes}); `run` ended with {code}; `retry`: {states(retried)}, {made} begun in all"
     )
     return Outcome(done.code == 0 and code == 4 and retried["status"] == "completed", told)
 
@@ -201,6 +204,19 @@ def _as_numbers(fields: dict[str, Any]) -> dict[str, Any]:
     """A form's texts as what they say."""
     texts = {name: value for name, value in fields.items() if isinstance(value, str) and value[0].isdigit()}
     return fields | {name: float(value) for name, value in texts.items()}
+
+
+def further_file(server: SteeredServer, desk: Desk) -> Outcome:
+    if not known("files"):
+        return Outcome(None, "this version has no `files`")
+    server.with_pictures()
+    (desk.folder / "picture.png").write_bytes(png())
+    pictures = {"input_reference": "picture.png", "files": {"last_frame": "picture.png"}}
+    outcome = _one(desk, desk.video("with a last frame", **pictures))
+    asked = [asked for asked in server.asked() if asked["prompt"].startswith(f"{desk.name}:")]
+    frame = asked[0].get("last_frame") if asked else None
+    what = "as a file" if isinstance(frame, dict) else f"as {frame!r}" if frame else "not at all, without a word"
+    return Outcome(isinstance(frame, dict), f"{outcome.told}; `last_frame` arrived {what}")
 
 
 def wrong_key(_: Server, desk: Desk) -> Outcome:
@@ -323,6 +339,7 @@ TRIALS: dict[str, Trial] = {
     "JSON": json_format,
     "a picture by multipart": picture_form,
     "a picture by JSON": picture_json,
+    "a further file, `last_frame`": further_file,
     "seed and params by multipart": parameters,
     "seed and params by JSON": parameters_json,
     "90 clips of one file of 14 lines": ninety,
