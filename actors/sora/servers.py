@@ -57,16 +57,25 @@ def read_models(headers: Mapping[str, str], document: Any) -> Models:
     return Models(next(filter(None, owners), Server.OPENAI if _OPENAI_MODEL in names else None), names)
 
 
-def why_not_sent(server: Server, spec: VideoSpec) -> str | None:
+def why_not_sent(server: Server, spec: VideoSpec, request_format: str) -> str | None:
     """Why a server would not make the video that is asked for, although it takes the request; None: it would."""
-    if server not in _DROPS_FILE_IDS:
-        return None
     for name, file in spec.all_files().items():
-        if isinstance(file, str):
+        if isinstance(file, str) and server in _DROPS_FILE_IDS:
             return (
                 f"not submitted: {server.value} ignores the file_id of {name} and would make the video without it; "
                 "give the file itself: a path, an https URL or a data: URL"
             )
+        if not isinstance(file, str) and server is Server.LITELLM:
+            if request_format == "json":
+                return (
+                    f"not submitted: {server.value} passes the file of {name} in JSON on as a text and would make the "
+                    "video without it; set SORA_REQUEST_FORMAT=multipart"
+                )
+            if name != "input_reference":
+                return (
+                    f"not submitted: {server.value} passes the file of {name} on as a text and would make the video "
+                    "without it: it takes no further files than input_reference"
+                )
     return None
 
 
@@ -108,7 +117,7 @@ class Recogniser:
         """Which server it is, where that decides how a video is asked for; None: it does not, or is not known."""
         files = spec.all_files()
         named = any(isinstance(file, str) for file in files.values())
-        if not named and (request_format == "multipart" or "input_reference" not in files):
+        if not (named or spec.files or (files and request_format == "json")):
             return None
         async with self._asking:
             began = time.monotonic()

@@ -76,11 +76,26 @@ def test_a_picture_in_json_is_a_text(models: bytes | None) -> None:
     }  # fmt: skip
 
 
-def test_a_proxy_with_a_model_of_openai_s_name_takes_a_text() -> None:
+@pytest.mark.parametrize(
+    ("form", "files", "words"),
+    [
+        ("json", {}, "the file of input_reference in JSON on as a text"),
+        ("multipart", {"last_frame": PICTURE}, "the file of last_frame on as a text"),
+        ("multipart", {}, None),
+    ],
+)
+def test_a_litellm_proxy_is_sent_no_picture_that_would_arrive_as_a_text(
+    form: str, files: dict[str, Any], words: str | None
+) -> None:
     refusing = answer(b'{"error": {"message": "LLM Provider NOT provided"}}', "400 x", **{"x-litellm-version": "1.110"})
-    (result,), server = created(OPENAI, WITH_PICTURE, "json", videos=refusing)
-    assert isinstance(result, Accepted)
-    assert json.loads(server.bodies[-1])["input_reference"] == URL
+    spec = VideoSpec("a lake", None, 4, None, PICTURE, files=files)
+    (result,), _ = created(OPENAI, spec, form, videos=refusing)
+    if words is None:
+        assert isinstance(result, Accepted)
+    else:
+        assert isinstance(result, Refused)
+        assert (result.sent, result.failure.code) == (False, "invalid_request")
+        assert words in result.failure.message
 
 
 def test_openai_s_own_api_takes_an_object() -> None:
@@ -115,7 +130,8 @@ def test_a_file_id_is_sent_where_it_may_be_known(models: bytes | None) -> None:
 
 def test_a_server_is_asked_once_and_only_where_it_matters() -> None:
     assert len(created(SGLANG, WITH_PICTURE, "json", times=5)[1].heads) == 7
-    assert len(created(SGLANG, WITH_PICTURE, "multipart", times=5)[1].heads) == 5
+    only_one = VideoSpec("a lake", None, None, None, PICTURE)
+    assert len(created(SGLANG, only_one, "multipart", times=5)[1].heads) == 5
     assert len(created(SGLANG, VideoSpec("a lake", None, None, None), "json", times=5)[1].heads) == 5
 
 
