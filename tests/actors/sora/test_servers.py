@@ -107,7 +107,7 @@ def test_openai_s_own_api_takes_an_object() -> None:
 
 @pytest.mark.parametrize("form", ["multipart", "json"])
 @pytest.mark.parametrize(("spec", "name"), [(WITH_ID, "input_reference"), (OTHER_WITH_ID, "last_frame")])
-@pytest.mark.parametrize(("models", "who"), [(VLLM, "vLLM-Omni"), (SGLANG, "SGLang")])
+@pytest.mark.parametrize(("models", "who"), [(VLLM, "vLLM-Omni"), (SGLANG, "SGLang")], ids=["vLLM-Omni", "SGLang"])
 def test_a_file_id_that_would_be_dropped_is_not_sent(
     models: bytes, who: str, spec: VideoSpec, name: str, form: str
 ) -> None:
