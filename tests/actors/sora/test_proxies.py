@@ -344,7 +344,7 @@ def test_a_file_without_certificates_disturbs_nobody_without_tls(tmp_path: Path)
 @pytest.mark.parametrize("url", ["socks5://h:1", "http://", "http://h:99999", "ftp://h"])
 def test_a_proxy_that_can_not_be_used_is_named(url: str) -> None:
     async def run() -> None:
-        async with client_of("127.0.0.1:1", https_proxy=url):
+        async with client_of("127.0.0.1:1", "https", https_proxy=url):
             pass
 
     with pytest.raises(SettingsError, match=f"HTTPS_PROXY={url}: must be the URL of an HTTP proxy"):
