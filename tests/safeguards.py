@@ -191,8 +191,8 @@ SAFEGUARDS = [
     Safeguard(
         "the file id that a server would drop",
         "actors/sora/client.py",
-        "if server is not None and (why := why_not_sent(server, spec)) is not None:",
-        "if False and (why := why_not_sent(server, spec)) is not None:",
+        "if server is not None and (why := why_not_sent(server, spec, form)) is not None:",
+        "if False and (why := why_not_sent(server, spec, form)) is not None:",
         ("tests/actors/sora/test_servers.py",),
     ),
     Safeguard(

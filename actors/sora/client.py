@@ -81,7 +81,8 @@ class SoraClient:
             server = await self.recogniser.server_for(spec, self._settings.sora_request_format)
         except Exception as error:  # noqa: BLE001  (the session is being closed, for instance)
             return self._not_sent(error)
-        if server is not None and (why := why_not_sent(server, spec, self._settings.sora_request_format)) is not None:
+        form = self._settings.sora_request_format
+        if server is not None and (why := why_not_sent(server, spec, form)) is not None:
             return Refused(Failure(ErrorCode.INVALID_REQUEST, why), sent=False, passes=False)
         body = await self._body(spec, server, guard)
         timeout = aiohttp.ClientTimeout(total=self._submit_timeout, sock_connect=10)
