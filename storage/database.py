@@ -32,9 +32,10 @@ logger = logging.getLogger(__name__)
 
 BUSY_SECONDS = 5.0
 MIGRATIONS = Path(__file__).parent / "migrations"
-HISTORIES = {"schema_migration": MIGRATIONS, "schema_addition": MIGRATIONS / "additions"}
+_ADDITIONS = "schema_addition"
+HISTORIES = {"schema_migration": MIGRATIONS, _ADDITIONS: MIGRATIONS / "additions"}
 """The runner's tables of what was applied, and the folder of each. Additions only add (tables, columns with a default,
-indexes): the version before opens and uses a database that has them, since it does not look into their table."""
+indexes): a version that does not know them opens and uses a database that has them."""
 
 # What SQLite says while somebody else holds the lock or the disk is full: it passes, or a person makes it pass.
 _SQLITE_OUTAGES = ("locked", "busy", "full", "disk i/o error", "unable to open", "readonly", "read-only")
@@ -224,7 +225,7 @@ class Database:
             return
         for runner, status in self.migrations():
             unknown = [migration.name for migration in status if migration.path is None]
-            if unknown:
+            if unknown and runner.table_name != _ADDITIONS:
                 raise DatabaseError(
                     f"the database {self.place} is newer than this program: it has {', '.join(unknown)}; "
                     "upgrade sora-batch or set DATABASE_URL to another database"
@@ -247,7 +248,8 @@ class Database:
             if not self.peewee.table_exists(history):
                 return False
             applied = {name for (name,) in self.execute(f"SELECT name FROM {history}").fetchall()}
-            if applied != {path.stem for path in folder.glob("[0-9]*.py")}:
+            ours = {path.stem for path in folder.glob("[0-9]*.py")}
+            if not (ours <= applied if history == _ADDITIONS else ours == applied):
                 return False
         return True
 

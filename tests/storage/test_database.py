@@ -11,10 +11,11 @@ import psycopg
 import pytest
 
 from storage import database as database_module
+from storage.changes import Storage
 from storage.database import MIGRATIONS, Database, DatabaseError, is_outage
 from storage.states import LIVE_SUBMISSION
 from storage.timing import boottime
-from tests.builders import a_batch
+from tests.builders import a_batch, put
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgresql import PostgreSQL
 
@@ -65,6 +66,27 @@ def test_a_database_of_a_newer_program_is_refused_with_the_way_out(database_url,
     text = refused(Database(database_url))
     assert "is newer than this program: it has 0999_future; upgrade sora-batch" in text
     assert Database(database_url).place in text
+
+
+def test_a_database_with_the_additions_of_a_newer_program_is_used(database_url, storage):
+    storage.database.execute("INSERT INTO schema_addition (name, applied) VALUES ('0999_future', '2030-01-01')")
+    storage.database.execute("ALTER TABLE jobs ADD COLUMN of_the_future TEXT")
+    for lacking in (False, True):
+        if lacking:  # an addition of ours that was not applied is
+            storage.database.execute("DELETE FROM schema_addition WHERE name='0009_requests'")
+            for table, column in (
+                ("batches", "budget"),
+                ("jobs", "options"),
+                ("jobs", "made"),
+                ("submissions", "told"),
+            ):
+                storage.database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+            storage.database.execute("DROP TABLE job_files")
+        database = Database(database_url)
+        database.open()
+        with database.connection():
+            put(Storage(database), a_batch(f"batch{lacking}"))
+        database.close()
 
 
 def test_time_is_the_databases_in_seconds(storage):
