@@ -181,7 +181,7 @@ class Dispatcher(LoopActor):
                 claimed = [loaded for batch_id in ids if (loaded := self._load_or_note(batch_id, broken)) is not None]
         for batch_id, error in broken.items():
             logger.error(
-                "a batch can't be loaded, and is failed",
+                "could not load a batch; failing it",
                 extra={"action": "unreadable_batch", "batch_id": batch_id, "error": error},
             )
             with self._tools.storage.database.begin():
@@ -268,7 +268,7 @@ class Dispatcher(LoopActor):
             raise error
         self._failures.append(now)
         logger.error(
-            "a look at the database failed; looking again",
+            "could not read the database; retrying",
             extra={"action": "look_failed", "error": repr(error), "failures": len(self._failures)},
         )
         self._look_on(backoff(len(self._failures), LOOK, IDLE_LOOK * 8))
@@ -338,10 +338,12 @@ class Dispatcher(LoopActor):
         self._asked.add(batch_id)
         about = {"action": "supervisor_lost", "batch_id": batch_id, "deaths": len(deaths) + 1, "error": error}
         if restart_allowed(deaths, now):
-            logger.error("the supervisor of a batch died; starting it again", extra=about)
+            logger.error("the supervisor of a batch died; restarting it", extra=about)
             deaths.append(now)
         else:
-            logger.error("the supervisor of a batch died too often; leaving the batch to other processes", extra=about)
+            logger.error(
+                "the supervisor of a batch died too often; releasing the batch to other processes", extra=about
+            )
             # Another process may have more luck with it.
             text = f"its supervisor died {len(deaths) + 1} times: {error}"
             self._releasing.setdefault(batch_id, ReleaseOrder(wanted=True, error=text))
@@ -364,7 +366,7 @@ class Dispatcher(LoopActor):
         if self._agenda.everything:
             logger.error(
                 "the server refused the key (HTTP 401): this process releases its batches and claims none; "
-                "set OPENAI_API_KEY to a key of this server and start it again",
+                "set OPENAI_API_KEY to a key of this server and restart it",
                 extra={"action": "key_refused"},
             )
         for batch_id in (self._asked | set(self._supervisors)) - self._own:

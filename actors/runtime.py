@@ -187,7 +187,7 @@ class Runtime:
 
     def _order(self, message: DispatcherMessage) -> None:
         if self._given_up is not None:
-            raise SoraBatchError("the dispatcher of this process has died (its log says of what): start a new one")
+            raise SoraBatchError("the dispatcher of this process has died (see its log): restart the process")
         if self._closed.done():
             raise ServiceClosed
         self._tell(message)
@@ -208,7 +208,7 @@ class Runtime:
         now = time.monotonic()
         if restart_allowed(self._deaths, now):
             self._deaths.append(now)
-            logger.error("the dispatcher died; another one goes on", extra={"action": "dispatcher_died", "error": why})
+            logger.error("the dispatcher died; restarting it", extra={"action": "dispatcher_died", "error": why})
             unread, agenda.unread = agenda.unread, []
             self._dispatcher = self._dispatch(agenda)
             for message in (Look(), *unread):
@@ -240,7 +240,7 @@ class Runtime:
             await asyncio.sleep(_ASK_AGAIN)
             with suppress(SoraError):
                 await self._tools.client.list_page(None)
-        logger.info("the server accepts the key now; claiming again", extra={"action": "key_accepted"})
+        logger.info("the server now accepts the key; claiming batches again", extra={"action": "key_accepted"})
         self.look()
 
     def look(self) -> None:
@@ -283,7 +283,7 @@ class Runtime:
         try:
             self.io.submit(self._shut()).result(_SHUT_SECONDS)
         except Exception:  # the threads are to end all the same
-            logger.exception("the connections to the server could not be closed in order", extra={"action": "close"})
+            logger.exception("could not close the connections to the server cleanly", extra={"action": "close"})
         self.io.close()
 
     async def _shut(self) -> None:

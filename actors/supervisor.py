@@ -321,7 +321,7 @@ class BatchSupervisor(LoopActor):
     def _take_back(self, assignment: Assignment) -> None:
         """Its intent is recorded and its POST shall not be sent any more."""
         self._admission.left(self._id, assignment.submission.id)
-        failure = Failure(ErrorCode.UNAVAILABLE, "the POST was not sent: the batch was let go")
+        failure = Failure(ErrorCode.UNAVAILABLE, "the POST was not sent: the batch was released")
         self._report(
             Withdrawn(assignment.job.id, assignment.run, failure, assignment.submission.id, SubmissionState.NOT_SENT)
         )
@@ -329,7 +329,7 @@ class BatchSupervisor(LoopActor):
     def _not_sent(self, assignment: Assignment) -> None:
         self._admission.left(self._id, assignment.submission.id)
         settle, submission_id = self._tools.storage.submissions.settle, assignment.submission.id
-        self._tools.recorder.write(lambda: settle(submission_id, SubmissionState.NOT_SENT, "its batch was over"))
+        self._tools.recorder.write(lambda: settle(submission_id, SubmissionState.NOT_SENT, "its batch had ended"))
 
     def _start_release(self, message: Release) -> None:
         if self._release is None:

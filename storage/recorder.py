@@ -86,7 +86,7 @@ class Recorder:
             self._thread.join(timeout / 2)
             if self._thread.is_alive():
                 logger.warning(
-                    "closing: a write takes longer than %g s; it is broken off and rolled back", timeout,
+                    "closing: a write took longer than %g s and is rolled back", timeout,
                     extra={"action": "close", "database": self._database.place},
                 )  # fmt: skip
                 self._database.break_off()
@@ -165,7 +165,7 @@ class Recorder:
                 failures += 1
                 self.away = Away(str(self._database.explained(error)), time.monotonic() + pause)
                 logger.warning(
-                    "the database is away; trying again",
+                    "the database is unavailable; retrying",
                     extra={
                         "action": "database_away",
                         "database": self._database.place,
@@ -176,7 +176,7 @@ class Recorder:
                 self._closing.wait(pause)
                 for task in group:
                     if task.until <= time.monotonic() and not task.answer.done():
-                        task.answer.set_exception(TimeoutError("the database stayed away"))
+                        task.answer.set_exception(TimeoutError("the database stayed unavailable"))
                 group = [task for task in group if not task.answer.done()]
 
     def _commit(self, group: list[_Task]) -> None:

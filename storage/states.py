@@ -1,6 +1,6 @@
-"""The states that are written down, and what each means. Words only: no imports from the project.
+"""The persisted states and their meanings. Imports nothing from the project.
 
-Who may move a batch or a job from one state to another is `actors.batch.transitions`'s business.
+`actors.batch.transitions` decides which moves between them are legal.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from enum import StrEnum
 
 
 class BatchStatus(StrEnum):
-    """Where a batch stands."""
+    """The state of a batch."""
 
     PENDING = "pending"
-    """Recorded, and not started: nobody asked for it yet, or nobody had room."""
+    """Recorded but not started: nobody has asked for it yet, or no process had room."""
     PROCESSING = "processing"
-    """Started. It has an owner, or waits for another one after its owner died."""
+    """Started. It has an owner, or waits for a new one after its owner died."""
     COMPLETED = "completed"
     """Every video succeeded."""
     PARTIAL = "partial"
@@ -22,70 +22,70 @@ class BatchStatus(StrEnum):
     FAILED = "failed"
     """No video succeeded."""
     CANCELLED = "cancelled"
-    """A person or a program took it back; what had finished by then is kept."""
+    """A person or a program cancelled it; finished videos are kept."""
 
 
 class JobStatus(StrEnum):
-    """Where one video of a batch stands."""
+    """The state of one video of a batch."""
 
     PENDING = "pending"
-    """Nothing was paid, or what was paid is known to be lost."""
+    """Nothing was paid for, or what was paid for is known to be lost."""
     SUBMITTING = "submitting"
     """The POST is about to go out, or its outcome is unknown."""
     GENERATING = "generating"
-    """Sora has it, and its id is recorded."""
+    """The server has it, and its id is recorded."""
     DOWNLOADING = "downloading"
-    """Sora has finished; the file is on its way."""
+    """The server has finished it; the file is being downloaded."""
     COMPLETED = "completed"
-    """The file is on disk, whole."""
+    """The complete file is on disk."""
     FAILED = "failed"
-    """It ended with an error that is recorded with it."""
+    """It ended with the recorded error."""
     CANCELLED = "cancelled"
     """The batch was cancelled before it ended."""
 
 
 class SubmissionState(StrEnum):
-    """What became of one try at paying for a video."""
+    """The outcome of one attempt to pay for a video."""
 
     INTENDED = "intended"
-    """Recorded before the POST; it may be on its way, or its sender may be dead."""
+    """Recorded before the POST, which may be in flight; its sender may be dead."""
     UNKNOWN = "unknown"
-    """The POST ended without an answer that tells: paid or not, nobody knows yet."""
+    """The POST ended without a conclusive answer: whether it was paid for is not known yet."""
     CLASHED = "clashed"
-    """The server took it, under an id that another video of ours has: it was made, and only the listing may tell it."""
+    """The server accepted it under an id that another video of ours has: it was made; only the listing can show it."""
     BOUND = "bound"
-    """The video's remote id is known; it exists and has not failed, as far as we know."""
+    """The remote id is known; as far as we know the video exists and has not failed."""
     NOT_SENT = "not_sent"
-    """No byte left."""
+    """No byte was sent."""
     REFUSED = "refused"
-    """The server said no: nothing was made."""
+    """The server refused it: nothing was made."""
     ABSENT = "absent"
     """The server's listing proved that nothing was made."""
     FAILED = "failed"
-    """The video was made, and failed."""
+    """The generation failed."""
     DELETED = "deleted"
-    """The video was deleted on the server, by us."""
+    """We deleted the video on the server."""
     ABANDONED = "abandoned"
-    """A person gave consent to pay again; what may exist is let go."""
+    """A person allowed paying again; a video that may exist is given up."""
     SURPLUS = "surplus"
-    """An answer that came after the intent had been resolved otherwise: a video that no job needs."""
+    """The answer came after the intent had been resolved differently: no job needs this video."""
 
 
 class DeleteState(StrEnum):
-    """Where the DELETE of a cancelled video stands."""
+    """The state of the DELETE of a cancelled video."""
 
     OWED = "owed"
     """The next process that uses the server sends it."""
     OUT = "out"
-    """Recorded as going out: it is sent within a moment, or not at all."""
+    """Recorded as going out: it is sent within 2 s or not at all."""
     DONE = "done"
     """The server's answer ended it, or the video had finished."""
     RECORD_ONLY = "record_only"
-    """The server removed the record of the video, and may go on making it."""
+    """The server removed its record of the video but may still be making it."""
     WITHDRAWN = "withdrawn"
     """A retry wants the video."""
     GIVEN_UP = "given_up"
-    """The server did not do it for a day."""
+    """The server did not accept it within a day."""
 
 
 FINAL_BATCH = frozenset({BatchStatus.COMPLETED, BatchStatus.PARTIAL, BatchStatus.FAILED, BatchStatus.CANCELLED})
@@ -94,4 +94,4 @@ IN_FLIGHT_JOB = frozenset({JobStatus.SUBMITTING, JobStatus.GENERATING, JobStatus
 
 UNRESOLVED = frozenset({SubmissionState.INTENDED, SubmissionState.UNKNOWN, SubmissionState.CLASHED})
 LIVE_SUBMISSION = UNRESOLVED | {SubmissionState.BOUND}
-"""While a job has one of these, nothing more may be paid for it. The database holds at most one a job."""
+"""While a job has one of these, nothing more may be paid for it. The database allows at most one per job."""

@@ -130,7 +130,7 @@ class PartFile:
             final = self.path.with_name(f"{job_id}-{self.sha256[:digits]}{extension}")
             if self.put(final):
                 return final
-        raise FileExistsError(errno.EEXIST, "a damaged file has its name", str(final))
+        raise FileExistsError(errno.EEXIST, "a damaged file already has its name", str(final))
 
     def put(self, final: Path) -> bool:
         """Give it this name in its folder; False: other bytes have it."""
@@ -160,7 +160,7 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        logger.warning("a file can't be removed", extra={"action": "tidy", "path": str(path), "error": repr(error)})
+        logger.warning("could not remove a file", extra={"action": "tidy", "path": str(path), "error": repr(error)})
 
 
 def flush_folder(folder: Path) -> None:

@@ -23,7 +23,7 @@ class DeleteIsOut(Exception):
     """A DELETE for what is to be retried is on its way: its answer, or its end, is to be waited for."""
 
     def __init__(self, seconds: float, submission_ids: list[str]) -> None:
-        super().__init__(f"a DELETE is on its way, for {seconds:.1f} s at the most")
+        super().__init__(f"a DELETE is in flight, for at most {seconds:.1f} s")
         self.seconds, self.submission_ids = seconds, submission_ids
 
 
@@ -75,8 +75,8 @@ def with_a_record(
     left = [job for job in chosen if job.id in gone]
     if left and (len(left) == len(chosen) or gone & set(named)):
         raise Conflict(
-            f"the server removed its record of the video of {', '.join(job.id for job in left)}, and may be making it "
-            "all the same: it can't be had any more; allow to pay again (--pay-again), and it is made anew"
+            f"the server deleted its record of the video of {', '.join(job.id for job in left)} but may still be "
+            "making it: that video is out of reach; allow paying again (--pay-again) to have a new one made"
         )
     return [job for job in chosen if job not in left], left
 
@@ -102,7 +102,7 @@ def cancel(
             owe_deletes(storage, again, jobs)
         return _summary(batch, _charges(tries, jobs))
     if batch.status in FINAL_BATCH:
-        raise Conflict(f"batch {batch_id} is {batch.status} already: there is nothing left to cancel")
+        raise Conflict(f"batch {batch_id} is already {batch.status}: there is nothing left to cancel")
     return _cancel(storage, batch, reason, at, deletes=deletes)
 
 

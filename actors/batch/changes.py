@@ -40,16 +40,16 @@ def _check(job_id: str, params: Document, files: Document, changed: str) -> None
     twice = next((name for name in files if name in params), None)
     if twice is not None:
         way_out = {
-            "files": "params of the job has too: set it to null there",
-            "params": "is a file of the job: leave it out",
+            "files": "the job's params contain too: set it to null there",
+            "params": "is one of the job's files: omit it",
         }
-        expected = f"has {twice}, which {way_out[changed]}"
+        expected = f"contains {twice}, which {way_out[changed]}"
         raise all_of([wrong_field(("changes", job_id, changed), expected)])
     if len(json.dumps(params, ensure_ascii=False).encode()) > DOCUMENT_MAX_BYTES:
-        expected = f"must be at most {DOCUMENT_MAX_BYTES} bytes as JSON, those that the job has included"
+        expected = f"must be at most {DOCUMENT_MAX_BYTES} bytes as JSON, the job's own params included"
         raise all_of([wrong_field(("changes", job_id, "params"), expected)])
     if len(files) > MOST_FILES:
-        expected = f"must have at most {MOST_FILES} entries, those that the job has included"
+        expected = f"must have at most {MOST_FILES} entries, the job's own files included"
         raise all_of([wrong_field(("changes", job_id, "files"), expected)])
 
 
@@ -63,7 +63,7 @@ def check_files(storage: Storage, columns: Mapping[str, Mapping[str, Any]]) -> N
         files = (changed.get("options") or {}).get("files", {}).values()
         size = storage.jobs.bytes_of([file["digest"] for file in files if "digest" in file])
         if size > FILES_MAX_BYTES:
-            expected = f"must be at most {FILES_MAX_BYTES >> 20} MiB together, and are {size} bytes with the job's own"
+            expected = f"must total at most {FILES_MAX_BYTES >> 20} MiB, and total {size} bytes with the job's own"
             raise all_of([wrong_field(("changes", job_id, "files"), expected, code="too_large")])
 
 

@@ -40,7 +40,7 @@ def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000) -> bool
     if not storage.batches.hidden(batch_id):
         batch = existing(storage, batch_id)
         if batch.status not in FINAL_BATCH:
-            raise Conflict(f"batch {batch_id} is {batch.status}: only what has ended can be deleted; cancel it first")
+            raise Conflict(f"batch {batch_id} is {batch.status}: only an ended batch can be deleted; cancel it first")
         storage.journal.append([batch_event(EventName.BATCH_DELETED, batch, batch.sequence + 1, at)])
         storage.publications.delete({batch_id: batch.sequence + 1})
         storage.batches.hide(batch_id, at)
@@ -107,7 +107,7 @@ def delete_orphan_files_soon(recorder: Recorder, storage: Storage, folder: Video
         error = done.exception()
         if error is not None:
             text = storage.database.describe(error)
-            logger.warning("a batch's orphan files were not removed", extra={"batch_id": batch_id, "error": text})
+            logger.warning("could not remove the orphan files of a batch", extra={"batch_id": batch_id, "error": text})
 
     recorder.read(lambda: delete_orphan_files(storage, folder, batch_id)).add_done_callback(told)
 

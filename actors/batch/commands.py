@@ -133,8 +133,8 @@ class OtherBody(InvalidRequest):
     """The command's id was used before, with another body."""
 
     def __init__(self, key: CommandKey) -> None:
-        message = f"the command {key.id!r} of {key.source!r} was received before with another body"
-        super().__init__(message, (FieldError("/id", message, "an id that was not used, or the same body", "id_used"),))
+        message = f"the command {key.id!r} of {key.source!r} was already received with a different body"
+        super().__init__(message, (FieldError("/id", message, "an unused id, or the same body", "id_used"),))
 
 
 def once(storage: Storage, key: CommandKey, at: float, act: Callable[[], str]) -> str:

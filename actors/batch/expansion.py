@@ -21,9 +21,9 @@ _LARGEST_DRAWN = 2**31 - 1
 """Every server takes a seed up to here."""
 _LARGEST_BATCH = 64 * 1024 * 1024
 """Bytes of prompts, params and metadata after expansion: a short request may stand for very much."""
-_LARGEST_PROMPT = (PROMPT_MAX, f"must have 1 to {PROMPT_MAX} characters, the values of the matrix included")
+_LARGEST_PROMPT = (PROMPT_MAX, f"must have 1 to {PROMPT_MAX} characters, matrix values included")
 _LARGEST_DOCUMENT = (
-    DOCUMENT_MAX_BYTES, f"must be at most {DOCUMENT_MAX_BYTES} bytes as JSON, the values of the matrix included",
+    DOCUMENT_MAX_BYTES, f"must be at most {DOCUMENT_MAX_BYTES} bytes as JSON, matrix values included",
 )  # fmt: skip
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -130,24 +130,27 @@ class Expansion:
 
     def _check(self, video: Video) -> None:
         wrong = [
-            wrong_field((*video.place_of("metadata"), name), "the matrix has this name, too: rename one of them")
+            wrong_field((*video.place_of("metadata"), name), "is also a name in the matrix: rename one of them")
             for name in self._matrix or ()
             if name in video.metadata
         ]
         last = LARGEST_SEED if not isinstance(video.seed, int) else video.seed + video.takes - 1
         if last > LARGEST_SEED:
-            expected = f"must be at most {LARGEST_SEED} for the last of its {video.takes} takes"
+            expected = (
+                f"must be at most {LARGEST_SEED - video.takes + 1} for {video.takes} takes, which use consecutive seeds"
+            )
             wrong.append(wrong_field(video.place_of("seed"), expected, video.seed))
         wrong += [
             wrong_field(
-                video.place_of(field), f"is not filled in from the matrix: {{{name}}} works in prompt, params, metadata"
+                video.place_of(field),
+                f"can't contain {{{name}}}: placeholders work only in prompt, params and metadata",
             )
             for field in ("model", "input_reference", "files")
             for name in self._matrix or ()
             if f"{{{name}}}" in _text_of(getattr(video, field))
         ]
         wrong += [
-            wrong_field(video.place_of("files"), f"has {name}, which params has too: give one of them")
+            wrong_field(video.place_of("files"), f"contains {name}, which is also in params: give only one of them")
             for name in video.files
             if video.params.get(name) is not None
         ]
@@ -182,8 +185,8 @@ class Expansion:
         self._size += video.takes * (len(prompt.encode()) + sum(sizes.values()))
         if self._size > _LARGEST_BATCH:
             raise InvalidRequest(
-                f"the expanded batch has more than {_LARGEST_BATCH >> 20} MiB of prompts, params and metadata: "
-                "make several batches of it"
+                f"the expanded batch exceeds {_LARGEST_BATCH >> 20} MiB of prompts, params and metadata: "
+                "split it into several batches"
             )
 
     @staticmethod
@@ -232,12 +235,12 @@ class _Filling:
             return match[0][0]
         name = match[1]
         if name is None:
-            raise _WrongTemplate(f"has a single {match[0]}: write {match[0] * 2} for a brace")
+            raise _WrongTemplate(f"has a single {match[0]}: write {match[0] * 2} for a literal brace")
         if name not in self._values:
             near = nearest(name, self._values)
             meant = f"did you mean {{{near}}}?" if near else f"the matrix has {', '.join(self._values)}"
             raise _WrongTemplate(
-                f"has the unknown placeholder {{{name[:64]}}}: {meant} (write {{{{ and }}}} for braces)"
+                f"has the unknown placeholder {{{name[:64]}}}: {meant} (write {{{{ and }}}} for literal braces)"
             )
         replacement = _text(self._values[name])
         self._take(len(replacement))

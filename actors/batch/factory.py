@@ -57,8 +57,8 @@ class References:
         kept = {name: self.kept(file, (*place, name)) for name, file in files.items()}
         size = sum(len(self._records[each["digest"]].data) for each in kept.values() if each and "digest" in each)
         if size > FILES_MAX_BYTES:
-            expected = f"must be at most {FILES_MAX_BYTES >> 20} MiB together"
-            raise all_of([wrong_field(place, f"{expected}, and are {size} bytes", code="too_large")])
+            expected = f"must total at most {FILES_MAX_BYTES >> 20} MiB"
+            raise all_of([wrong_field(place, f"{expected}, and total {size} bytes", code="too_large")])
         return kept
 
 
@@ -171,11 +171,13 @@ def changed_columns(
 def _changed(changed_id: str, video: VideoRequest, references: References, *, prompt: bool) -> dict[str, Any]:
     said = video.model_fields_set
     if "metadata" in said:
-        raise InvalidRequest(f"changes of {changed_id}: metadata is not sent to the server and can't change")
+        raise InvalidRequest(
+            f"changes of {changed_id}: a retry can't change metadata, which is never sent to the server"
+        )
     if video.takes is not None:
-        raise InvalidRequest(f"changes of {changed_id}: a job is one take; create a batch for more takes")
+        raise InvalidRequest(f"changes of {changed_id}: a job makes a single take; create another batch for more takes")
     if video.seed == "random":
-        raise InvalidRequest(f"changes of {changed_id}: a random seed is drawn when a batch is created; give a number")
+        raise InvalidRequest(f'changes of {changed_id}: seed can\'t be "random" in a retry; give a number')
     given = video.model_dump(exclude_unset=True, include={"prompt", "duration", "size", "model"})
     if not prompt:
         del given["prompt"]

@@ -25,7 +25,7 @@ def invalid(error: ValidationError, *within: str) -> InvalidRequest:
     `within`: where in the request that lies which was validated.
     """
     if error.error_count() > _ERRORS_MAX:  # telling each would cost far more than checking them
-        return InvalidRequest(f"{error.error_count()} fields are wrong, too many to name each")
+        return InvalidRequest(f"{error.error_count()} fields are invalid, too many to list")
     return all_of(_field_error({**entry, "loc": (*within, *entry["loc"])}) for entry in error.errors(include_url=False))
 
 
@@ -66,13 +66,13 @@ def _advice(place: Sequence[str]) -> str:
     if len(place) > 1 and not of_video:
         return ""
     if of_video and place[-1] in BATCH_FIELDS:
-        return "; a field of the batch stands beside videos"
+        return "; it is a field of the batch: put it next to videos"
     near = nearest(place[-1], VIDEO_FIELDS if of_video else BATCH_FIELDS)
     if near is not None:
         return f"; did you mean {near}?"
     if of_video:
-        return f'; a further field of the server goes into params: {{"{place[-1]}": ...}}'
-    return "; a field of a video goes into videos or defaults" if place[-1] in VIDEO_FIELDS else ""
+        return f'; put a server-specific field into params: {{"{place[-1]}": ...}}'
+    return "; it is a field of a video: put it into videos or defaults" if place[-1] in VIDEO_FIELDS else ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -95,7 +95,7 @@ def _shown(value: Any) -> str:
     try:
         text = repr(value)
     except RecursionError:
-        text = "something nested too deeply"
+        text = "a value nested too deeply"
     except ValueError:  # Python writes no number of more than 4,300 digits
-        text = "a number too long to be shown"
+        text = "a number too long to show"
     return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."

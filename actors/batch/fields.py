@@ -57,7 +57,7 @@ def check_document(document: dict[str, JsonValue]) -> dict[str, JsonValue]:
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError):
         raise ValueError(
-            "must be plain JSON, without NaN, Infinity and numbers of thousands of digits, and not deeply nested"
+            "must be plain JSON: no NaN or Infinity, no number of thousands of digits, no deep nesting"
         ) from None
     if "\\u0000" in text.replace("\\\\", ""):  # not a backslash that is followed by a u
         raise ValueError("must not contain NUL characters")
@@ -87,7 +87,7 @@ def _further_fields(fields: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"must not contain {name}: use the video's own field {RESERVED[name]}")
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"has the name {name[:80]!r}: a name has 1 to 128 characters, no control characters, no quotes"
+                f"contains the name {name[:80]!r}: names have 1 to 128 characters, no control characters, no quotes"
             )
     return fields
 
@@ -107,7 +107,7 @@ def _matrix_value(value: Any) -> Any:
         return _storable(value)
     if isinstance(value, bool | int | float) and abs(value) < _LARGEST_NUMBER:
         return value
-    raise ValueError("must be a text, a number of at most 308 digits, true or false")
+    raise ValueError("must be a string, a number of at most 308 digits, true or false")
 
 
 def _matrix_name(name: str) -> str:
@@ -151,7 +151,7 @@ class Input(BaseModel):
 
 
 class FileId(Input):
-    """An input reference that the server has already."""
+    """An input reference that the server already has."""
 
     file_id: Annotated[Text, Field(min_length=1, max_length=512)]
 

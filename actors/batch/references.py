@@ -103,7 +103,7 @@ def read_file(path: str) -> ReferenceRecord:
 def _read(path: Path, descriptor: int) -> ReferenceRecord:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # reading a pipe or a device need not end
-            raise ValueError("it is no file; name the file of an image")
+            raise ValueError("not a regular file; give the path of an image, video or audio file")
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read(MAX_BYTES + 1)  # what a file system tells of a size need not hold
     finally:
@@ -122,7 +122,7 @@ def _open_below(path: Path, folders: tuple[str, ...]) -> int:
         folder = next(each for each in map(_resolved, folders) if real != each and real.is_relative_to(each))
         return _opened(folder, real.relative_to(folder).parts)
     except (OSError, StopIteration):  # whoever may read no file is not told which ones there are
-        raise ValueError("it lies in no folder of SORA_REFERENCE_DIRS") from None
+        raise ValueError("the path is outside SORA_REFERENCE_DIRS") from None
 
 
 def _resolved(folder: str) -> Path:
@@ -148,7 +148,7 @@ def _data_url(url: str) -> ReferenceRecord:
     try:
         content = base64.b64decode(data, validate=True)
     except binascii.Error as error:
-        raise ValueError(f"its base64 is broken: {error}") from None
+        raise ValueError(f"invalid base64: {error}") from None
     return _record("reference", content)
 
 
@@ -167,7 +167,7 @@ def _allowed(url: str, settings: Settings) -> urllib.parse.SplitResult:
     """The parts of a URL that may be fetched."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https":
-        raise ValueError("only https URLs are fetched")
+        raise ValueError("only https URLs are allowed")
     host = parts.netloc.rpartition("@")[2].lower().removesuffix(":443")
     if host not in {allowed.lower() for allowed in settings.sora_reference_hosts}:
         raise ValueError(f"the host {host!r} is not in SORA_REFERENCE_HOSTS")
@@ -191,7 +191,7 @@ def _taken_in(answer: http.client.HTTPResponse) -> bytes:
     while len(content) < most and (piece := answer.read1(min(_PIECE, most - len(content)))):
         content += piece
         if monotonic() > deadline:
-            raise ValueError(f"it did not come within {_FETCH_SECONDS} s")
+            raise ValueError(f"the download took longer than {_FETCH_SECONDS} s")
     if whole is not None and len(content) < most:
         raise http.client.IncompleteRead(b"", most - len(content))
     return bytes(content)
@@ -199,11 +199,10 @@ def _taken_in(answer: http.client.HTTPResponse) -> bytes:
 
 def _record(name: str, content: bytes) -> ReferenceRecord:
     if not content or len(content) > MAX_BYTES:
-        size = "more bytes" if content else "0 bytes"
-        raise ValueError(f"it has {size}, expected 1 to {MAX_BYTES}")
+        raise ValueError(f"the content exceeds the limit of {MAX_BYTES} bytes" if content else "the content is empty")
     kind = media_type(content)
     if kind is None:  # what it holds instead is not shown: whoever named it need not be allowed to read it
-        raise ValueError(f"by its first bytes it is no image, video or audio: use {KNOWN}")
+        raise ValueError(f"not an image, video or audio file, by its first bytes: use {KNOWN}")
     name = _CONTROL.sub("_", name)[-_LONGEST_NAME:]
     if "." not in name:
         name += mimetypes.guess_extension(kind) or ""

@@ -39,33 +39,33 @@ _COUNTED = 10**12
 
 
 class VideoDefaults(Input):
-    """What the videos of a batch have in common: each field counts for the videos that do not say it."""
+    """Defaults for the videos of a batch: each applies to the videos that do not set the field themselves."""
 
     prompt: Prompt | None = None
     duration: Whole | None = None
     """Seconds."""
     seconds: Annotated[Whole | None, Field(exclude=True)] = None
-    """Another name of `duration`, the Videos API's own: a request may have either."""
+    """The Videos API's own name for `duration`: give only one of the two."""
     size: Annotated[str, Field(pattern=SIZE_PATTERN)] | None = None
     """`<width>x<height>` in pixels."""
     model: Annotated[Text, Field(min_length=1, max_length=256)] | None = None
     seed: Seed | None = None
-    """`"random"`: one is drawn for each video and combination when the batch is created, and recorded."""
+    """`"random"`: drawn and recorded for each video and combination when the batch is created."""
     takes: Takes | None = None
-    """How many videos to make of the same request; with a seed they have seed, seed + 1, ..."""
+    """How many videos to make from the same request; with a seed they use seed, seed + 1, ..."""
     params: Params = Field(default_factory=dict)
-    """Further fields of the server, such as `negative_prompt` or `fps`; a null leaves a default out."""
+    """Server-specific fields, such as `negative_prompt` or `fps`; null removes a default."""
     files: Files = Field(default_factory=dict)
-    """Further files of the server, such as `last_frame`, by field; each is given as `input_reference` is."""
+    """Server-specific files by field, such as `last_frame`; each is given like `input_reference`."""
     input_reference: Text | FileId | None = None
-    """A path (library and command line only), a data URL, an https URL of an allowed host, or `{file_id}`."""
+    """A path (library and command line only), a data URL, an https URL on an allowed host, or `{file_id}`."""
     metadata: Metadata = Field(default_factory=dict)
 
     @field_validator("seconds")
     @classmethod
     def _one_of_both(cls, seconds: int | None, info: ValidationInfo) -> int | None:
         if seconds is not None and info.data.get("duration") is not None:
-            raise ValueError("means the same as duration: give one of them")
+            raise ValueError("means the same as duration: give only one of them")
         return seconds
 
     @field_validator("files")
@@ -74,7 +74,7 @@ class VideoDefaults(Input):
         params = info.data.get("params", {})
         twice = next((name for name in files if params.get(name) is not None), None)
         if twice is not None:
-            raise ValueError(f"has {twice}, which params has too: give one of them")
+            raise ValueError(f"contains {twice}, which is also in params: give only one of them")
         return files
 
     @model_validator(mode="after")
@@ -87,16 +87,16 @@ class VideoDefaults(Input):
 
 
 class VideoRequest(VideoDefaults):
-    """One video to make. What it does not say, `defaults` say, then the settings, or else the server."""
+    """One video to make. Defaults for unset fields, in order: `defaults`, the settings, the server's own."""
 
     prompt: Prompt
 
 
 class BudgetRequest(Input):
-    """What a batch may use at most."""
+    """The most that a batch may use."""
 
     amount: Annotated[Decimal, Field(gt=0, le=10**12, decimal_places=6), BeforeValidator(no_boolean)]
-    """In units of the currency, seconds or videos."""
+    """Units of the currency, seconds or videos."""
     unit: Annotated[str, Field(pattern=UNIT_PATTERN)]
     """A currency such as `USD`, or `seconds`, or `videos`."""
 
@@ -114,19 +114,19 @@ class BatchVideoRequest(Input):
 
     videos: Annotated[list[VideoRequest], Field(min_length=1)]
     defaults: VideoDefaults | None = None
-    """Fields for all videos that do not say them; `params` are merged key by key."""
+    """Defaults for the fields that a video does not set; `params` are merged key by key."""
     matrix: (
         Annotated[dict[MatrixName, Annotated[list[MatrixValue], Field(min_length=1)]], Field(min_length=1)] | None
     ) = None
-    """Lists of values by name: each video is made once for each combination, with `{name}` replaced in it."""
+    """Lists of values by name: each video is made once per combination, with `{name}` replaced by its value."""
     batch_name: Annotated[Text, Field(max_length=256)] | None = None
     metadata: Metadata = Field(default_factory=dict)
     id: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
     concurrency: Whole | None = None
     timeout_ms: Annotated[int, Field(ge=0, le=10**10), BeforeValidator(no_boolean)] | None = None
-    """Milliseconds for each round of the batch; 0: no limit."""
+    """Milliseconds per round of the batch; 0: no limit."""
     budget: Annotated[list[BudgetRequest], BeforeValidator(_listed), Field(max_length=16)] | None = None
-    """What the batch may use at most, one entry a unit."""
+    """The most that the batch may use, with one entry per unit."""
 
     @model_validator(mode="before")
     @classmethod
@@ -144,7 +144,7 @@ class BatchVideoRequest(Input):
         units = [budget.unit for budget in budgets or ()]
         twice = next((unit for unit in units if units.count(unit) > 1), None)
         if twice is not None:
-            raise ValueError(f"has two entries in {twice}: give one")
+            raise ValueError(f"has two entries for {twice}: give only one")
         return budgets
 
     @classmethod
@@ -159,7 +159,7 @@ class BatchVideoRequest(Input):
         except ValidationError as error:
             raise invalid(error) from None
         except RecursionError:
-            raise InvalidRequest("the request is nested too deeply to be read") from None
+            raise InvalidRequest("the request is nested too deeply") from None
         if parsed.size > max_size:
             expected = f"at most {max_size} videos (BATCH_MAX_SIZE)"
             message = f"videos: {parsed.size_in_words} are too many, expected {expected}"

@@ -59,7 +59,7 @@ def retry(
     """
     batch = existing(storage, batch_id)
     if batch.status not in FINAL_BATCH:
-        raise Conflict(f"batch {batch_id} is {batch.status}: wait until it has ended, or cancel it")
+        raise Conflict(f"batch {batch_id} is {batch.status}: wait for it to end, or cancel it")
     jobs = {job.id: job for job in storage.jobs.of_batch(batch_id)}
     named = _named(batch_id, jobs, job_ids, changes)
     columns = {job_id: columns_of(jobs[job_id], change) for job_id, change in changes.items()}
@@ -87,7 +87,7 @@ def _named(
 ) -> dict[str, None]:
     """The ids that are named, or for which something changes, each once and in order."""
     if job_ids is not None and not job_ids:
-        message = "job_ids: must name at least one job; leave it out for all that failed or were cancelled"
+        message = "job_ids: must name at least one job; omit it to retry every failed or cancelled job"
         raise InvalidRequest(message, (FieldError("/job_ids", message, "at least one job", "too_short"),))
     named = dict.fromkeys([*(job_ids or []), *changes])
     for job_id in named:
@@ -127,14 +127,17 @@ def _chosen(
         (chosen if helps else left).append(job)
     if not chosen:
         unknown_ones = [job.id for job in left if job.id in unknown]
-        why = "nothing failed or was cancelled"
+        why = "no job failed or was cancelled"
         if unknown_ones:
             ids = ", ".join(unknown_ones)
-            why = f"whether {ids} was made is unknown; naming the job looks again, and consent to pay again submits it"
+            why = (
+                f"the outcome of {ids} is unknown; name the job to check again, or allow paying again (--pay-again) "
+                "to resubmit it"
+            )
         elif left:
             ids = ", ".join(f"{job.id} ({_code(job)})" for job in left)
-            why = f"{ids} would fail again unchanged; change the request, or name the job to try it all the same"
-        raise Conflict(f"batch {batch.id} is {batch.status}, and nothing of it can be retried: {why}")
+            why = f"{ids} would fail again unchanged; change the request, or name the job to retry it anyway"
+        raise Conflict(f"batch {batch.id} is {batch.status}, and has no job to retry: {why}")
     return chosen, left
 
 

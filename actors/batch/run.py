@@ -149,7 +149,7 @@ class BatchRun:
             self._update.move_batch(BatchMove.START, started_at=self.batch.started_at or self._update.at)
             self._update.tell(EventName.BATCH_STARTED)
         if self.batch.deaths >= POISON_DEATHS:
-            text = f"{self.batch.deaths} processes in a row died when they began this batch; retry it to try once more"
+            text = f"{self.batch.deaths} processes in a row died while starting this batch; retry it to try again"
             self._fail_all(Failure(ErrorCode.INTERNAL, text))
         self._settle()
 
@@ -273,7 +273,7 @@ class BatchRun:
             self._finished(job, now)
             return
         if self._absences.get(job.id, 0) >= ABSENCES:
-            text = f"{report.failure.message} ({ABSENCES} times, and nothing was made)"
+            text = f"{report.failure.message} ({ABSENCES} times; nothing was made)"
             self._update.fail(job, replace(report.failure, message=text))
             self._finished(job, now)
             return
@@ -313,7 +313,9 @@ class BatchRun:
         elif failure.code in ACCOUNT_CODES:
             self._halted = self._halted or Failure(failure.code, rejected)
         elif unsent and failure.code is ErrorCode.NETWORK:
-            self._halted = self._halted or Failure(failure.code, f"not submitted, like {job.id}: {failure.message}")
+            self._halted = self._halted or Failure(
+                failure.code, f"not submitted: {job.id} could not be sent: {failure.message}"
+            )
         else:
             return
         self._drop_barred()
@@ -386,4 +388,4 @@ def _summed_up(update: BatchUpdate) -> Failure:
     text = f"{batch.failed} of {batch.total} videos failed"
     if not errors:  # the last to end ended well
         return Failure(ErrorCode.GENERATION_FAILED, text)
-    return Failure(ErrorCode(errors[-1]["code"]), f"{text}; the last one: {errors[-1]['message']}")
+    return Failure(ErrorCode(errors[-1]["code"]), f"{text}; last error: {errors[-1]['message']}")

@@ -59,9 +59,9 @@ def create(storage: Storage, new: NewBatch) -> bool:
     batch = new.batch._replace(sequence=sequence)
     if not storage.batches.add(batch):
         if storage.batches.hidden(batch.id):
-            raise Conflict(f"batch {batch.id} is being deleted; try again when it is gone, or choose another id")
+            raise Conflict(f"batch {batch.id} is being deleted; try again later, or choose another id")
         if existing(storage, batch.id).digest != batch.digest:
-            raise Conflict(f"batch {batch.id} exists already, with another request; choose another id")
+            raise Conflict(f"batch {batch.id} already exists with a different request; choose another id")
         return False
     for reference in new.references:
         storage.jobs.keep_reference(reference)
@@ -109,12 +109,12 @@ def bring(storage: Storage, batch: BatchRecord, provider: str) -> None:
     owned = batch.owner is not None and storage.owners.alive(batch.owner)
     if simulated or owned or _may_be_elsewhere(storage, batch.id):
         way_out = (
-            "use --simulate for simulated batches, and only for them"
+            "use --simulate for simulated batches only"
             if simulated
-            else f"set OPENAI_BASE_URL to {there}, or, if that server has moved here: sora-batch retry {batch.id} "
-            "--move-server (with --pay-again, if this is another one)"
+            else f"set OPENAI_BASE_URL to {there}; if that server has moved here, run sora-batch retry {batch.id} "
+            "--move-server (with --pay-again if this is a different server)"
         )
-        raise Conflict(f"batch {batch.id} was started at {there}, and this is {here}: {way_out}")
+        raise Conflict(f"batch {batch.id} was started at {there}, but this is {here}: {way_out}")
     storage.batches.move(batch, provider)
 
 
@@ -138,14 +138,17 @@ def move_server(storage: Storage, batch: BatchRecord, provider: str, *, pay_agai
     if batch.provider is None or server_of(batch.provider) == server_of(provider):
         return
     if SIMULATOR in (batch.provider, provider):
-        raise Conflict(f"batch {batch.id}: a simulated batch and a server's are never exchanged; create it again there")
+        raise Conflict(
+            f"batch {batch.id}: a batch can't move between the simulator and a real server; create it again there"
+        )
     if pay_again:
         jobs = storage.jobs.of_batch(batch.id)
         storage.submissions.abandon(batch.id, [job.id for job in jobs if job.status is not JobStatus.COMPLETED])
     elif not storage.submissions.move(batch.id, server_of(batch.provider), provider):
         raise Conflict(
-            f"batch {batch.id}: other videos with the ids of this batch's are known at {server_of(provider)}, so it is "
-            f"not the server of {server_of(batch.provider)}: use --move-server --pay-again for another one"
+            f"batch {batch.id}: {server_of(provider)} already has other videos with this batch's remote ids, so it is "
+            f"not the server that was at {server_of(batch.provider)}: use --move-server --pay-again for a "
+            "different server"
         )
     else:
         storage.servers.carry_over(server_of(batch.provider), server_of(provider))

@@ -23,7 +23,7 @@ class _Output(BaseModel):
 
 
 class Progress(_Output):
-    """How far a batch is. `pending` is everything that has not finished, `processing` the part of it in hand."""
+    """The progress of a batch. `pending` counts the unfinished jobs, `processing` those of them that are in flight."""
 
     total: int
     completed: int
@@ -58,7 +58,7 @@ class VideoFile(_Output):
 
 
 class JobWarning(_Output):
-    """What was made is not what was asked for."""
+    """A difference between the request and the finished video."""
 
     code: str
     message: str
@@ -67,7 +67,7 @@ class JobWarning(_Output):
 
 
 class ReportedVideo(_Output):
-    """What a server told of the video that it made; null: it did not say."""
+    """What the server reported about the finished video; null: not reported."""
 
     seconds: float | None
     size: str | None
@@ -76,7 +76,7 @@ class ReportedVideo(_Output):
 
 
 class Job(_Output):
-    """One video of a batch. What has a default, a service of the version before does not tell."""
+    """One video of a batch. A service of the previous version omits the fields that have a default."""
 
     id: str
     index: int
@@ -87,9 +87,9 @@ class Job(_Output):
     size: str | None
     seed: int | None = None
     params: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of the server, as they were asked for."""
+    """Server-specific fields, as requested."""
     take: int = 1
-    """Which of the takes of its request this is, from 1."""
+    """Number of this take of its request, from 1."""
     metadata: dict[str, Any]
     remote_id: str | None
     progress: int
@@ -98,7 +98,7 @@ class Job(_Output):
     video: VideoFile | None
     warnings: list[JobWarning] = Field(default_factory=list)
     reported: ReportedVideo | None = None
-    """What the server told of the video; null: nothing yet."""
+    """What the server reported about the video; null: nothing yet."""
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
@@ -111,7 +111,7 @@ class Job(_Output):
 
 
 class Batch(_Output):
-    """A batch as it stood when it was read. `jobs` is empty where they were not asked for (lists)."""
+    """A batch as it was when it was read. `jobs` is empty in lists, which do not load them."""
 
     id: str
     name: str | None
@@ -232,7 +232,7 @@ def _in_order(document: dict[str, Any] | None, names: tuple[str, ...]) -> dict[s
 
 
 class Charge(_Output):
-    """A video that the server may still make, and charge for, after its batch was cancelled."""
+    """A video that the server may still make and charge for after its batch was cancelled."""
 
     job_id: str
     remote_id: str | None
@@ -240,7 +240,7 @@ class Charge(_Output):
 
 
 class CancellationSummary(_Output):
-    """What a cancellation did: `cancelled + completed + failed == total`."""
+    """The result of a cancellation: `cancelled + completed + failed == total`."""
 
     batch_id: str
     status: BatchStatus
@@ -249,7 +249,7 @@ class CancellationSummary(_Output):
     completed: int
     failed: int
     already_final: int
-    """How many of the jobs had ended before: `completed + failed`."""
+    """Jobs that had already ended: `completed + failed`."""
     may_be_charged: list[Charge]
 
 

@@ -110,7 +110,7 @@ class _Envelope(BaseModel):
 
 
 class CreateData(BatchVideoRequest):
-    """`create`: a request, and whether it is to be processed."""
+    """`create`: a request, and whether to process it."""
 
     process: StrictBool = True
 
@@ -136,7 +136,7 @@ class CancelData(Input):
 
 
 class RetryData(Input):
-    """`retry`: `changes` has, for a job's id, the fields of its request that change."""
+    """`retry`: `changes` maps a job's id to the fields of its request that change."""
 
     batch_id: _BatchId
     job_ids: list[Annotated[Text, Field(max_length=80)]] | None = None
@@ -263,7 +263,7 @@ class _Wrong(Exception):
 def _document(message: Message, max_bytes: int) -> dict[str, Any]:
     """The body as a JSON object, once nothing about it is suspicious."""
     if message.damage is not None:
-        raise _Wrong("", f"the AMQP properties can't be read: {message.damage}", "properties of AMQP 0-9-1", "amqp")
+        raise _Wrong("", f"the AMQP properties can't be read: {message.damage}", "AMQP 0-9-1 properties", "amqp")
     if len(message.body) > max_bytes:
         raise _Wrong("", f"the body has {len(message.body)} bytes", f"at most {max_bytes} bytes", "too_long")
     _check_kind(message)
@@ -279,7 +279,7 @@ def _document(message: Message, max_bytes: int) -> dict[str, Any]:
         place = f"line {error.lineno}, column {error.colno}"
         raise _Wrong("", f"the body is not JSON: {error.msg} ({place})", "a JSON object", "not_json") from None
     except ValueError:  # Python refuses to read a number of more than 4,300 digits
-        raise _Wrong("", "the body holds a number that is too long", "numbers that can be read", "number") from None
+        raise _Wrong("", "the body contains a number that is too long", "shorter numbers", "number") from None
     if not isinstance(document, dict):
         raise _Wrong("", f"the body is {_shown(document)}", "a JSON object", "not_object")
     if is_nested_deeper(document, MAX_DEPTH):
@@ -293,10 +293,10 @@ def _check_kind(message: Message) -> None:
     expected = f"the content type {' or '.join(CONTENT_TYPES)}, in UTF-8"
     if kind not in CONTENT_TYPES or charset.strip('"') not in {"utf-8", "utf8", "us-ascii"}:
         got = _shown(message.content_type)
-        raise _Wrong("", f"the content type {got} is none that is read here", expected, "content_type")
+        raise _Wrong("", f"unsupported content type {got}", expected, "content_type")
     if (message.content_encoding or "identity").lower() not in {"identity", "utf-8", "utf8"}:
         got = _shown(message.content_encoding)
-        raise _Wrong("", f"the content encoding {got} is none that is read here", "no encoding", "content_encoding")
+        raise _Wrong("", f"unsupported content encoding {got}", "no encoding", "content_encoding")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -304,12 +304,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(document) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _Wrong("", f"the key {_shown(twice)} stands twice in one object", "each key once", "duplicate_key")
+        raise _Wrong("", f"the key {_shown(twice)} appears twice in one object", "each key once", "duplicate_key")
     return document
 
 
 def _no_constant(name: str) -> Any:
-    raise _Wrong("", f"{name} is no JSON", "finite numbers", "number")
+    raise _Wrong("", f"{name} is not JSON", "finite numbers", "number")
 
 
 def _finite(text: str) -> float:
@@ -326,18 +326,18 @@ def _too_deep() -> _Wrong:
 def _name(envelope: _Envelope, routing_key: str) -> CommandName:
     if envelope.datacontenttype is not None and envelope.datacontenttype.partition(";")[0].strip() != CONTENT_TYPES[1]:
         got = _shown(envelope.datacontenttype)
-        raise _Wrong("/datacontenttype", f"datacontenttype: {got} is not read here", CONTENT_TYPES[1], "content_type")
-    expected = f"sora-batch.<command>.v1, and for the command one of {', '.join(CommandName)}"
+        raise _Wrong("/datacontenttype", f"datacontenttype: {got} is not supported", CONTENT_TYPES[1], "content_type")
+    expected = f"sora-batch.<command>.v1, where <command> is one of {', '.join(CommandName)}"
     match = _TYPE.fullmatch(envelope.type)
     if match is None or match["name"] not in set(CommandName):
-        raise _Wrong("/type", f"type: {_shown(envelope.type)} is no command", expected, "unknown_type")
+        raise _Wrong("/type", f"type: {_shown(envelope.type)} is not a known command", expected, "unknown_type")
     if match["version"] != "1":
         got = _shown(envelope.type)
-        raise _Wrong("/type", f"type: {got} is a version that is not known here", expected, "unknown_version")
+        raise _Wrong("/type", f"type: {got} has an unknown version", expected, "unknown_version")
     name = CommandName(match["name"])
     # Permissions to write go by the routing key: it must be the command's own.
     if routing_key != name:
-        message = f"the routing key {_shown(routing_key)} is not the command's name"
+        message = f"the routing key {_shown(routing_key)} does not match the command"
         raise _Wrong("", message, f"the routing key {name.value}", "routing_key")
     return name
 

@@ -58,7 +58,7 @@ class _SelectConnection(pika.SelectConnection):  # type: ignore[misc]
 
     def drop(self) -> None:
         """End it without a word to the broker, as pika ends one that it takes for dead."""
-        self._terminate_stream(ConnectionGone("it was left"))
+        self._terminate_stream(ConnectionGone("the connection was dropped"))
 
     def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
         # Private to pika: were it called otherwise one day, messages would only go out one by one.
@@ -185,7 +185,9 @@ class Connection:
             self.call(lambda: None)  # it looks up
             self._thread.join(2 * seconds)
         self.state = State.CLOSED
-        self._outgoing.fail(ConnectionGone("the connection was closed before the broker confirmed this"), lasting=True)
+        self._outgoing.fail(
+            ConnectionGone("the connection was closed before RabbitMQ confirmed the message"), lasting=True
+        )
 
     # --- in the thread that uses it
 

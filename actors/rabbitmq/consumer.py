@@ -37,9 +37,7 @@ _WAKE_MILLISECONDS = 500
 _STOP_MILLISECONDS = 1000
 _CLOSE_SECONDS = 2.0
 _ERROR_MAX = 1000
-_GIVEN_UP = (
-    f"it went back to its queue {topology.DELIVERY_LIMIT} times: its service ended each time, or could not obey it"
-)
+_GIVEN_UP = f"returned to its queue {topology.DELIVERY_LIMIT} times: each time its service died or could not process it"
 _RETURNS = "x-delivery-count"
 _OF_THE_BROKER = (_RETURNS, "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason")
 
@@ -246,7 +244,7 @@ class CommandConsumers:
             except BaseException as verdict:
                 delivery.verdict = verdict
                 if not isinstance(verdict, Unreadable | Requeue | Postpone):
-                    logger.exception("a command's task failed", extra={"action": "task_failed"})
+                    logger.exception("the task of a command failed", extra={"action": "task_failed"})
 
         dramatiq.actor(broker=self._broker, actor_name=queue_name, queue_name=queue_name)(task)
 

@@ -61,7 +61,7 @@ class Postpone(Exception):
     """
 
     def __init__(self, since: float) -> None:
-        super().__init__("its batch is not known yet")
+        super().__init__("its batch does not exist yet")
         self.since = since
 
 
@@ -100,7 +100,7 @@ class CommandHandler:
             self._show(command)
         self._tell(EVENTS, answer)
         logger.info(
-            "a command was answered",
+            "answered a command",
             extra={
                 "action": "command",
                 "command": command.name.value,
@@ -110,7 +110,7 @@ class CommandHandler:
         )
 
     def _refuse_unread(self, message: Message, refused: CommandRefused) -> None:
-        logger.warning("a message was refused", extra={"action": "command_refused", "error": str(refused)})
+        logger.warning("refused a message", extra={"action": "command_refused", "error": str(refused)})
         if refused.id is None:
             return  # whoever sent it could not tell the answer from another one
         answer = answers.rejected(
@@ -151,7 +151,7 @@ class CommandHandler:
             raise
         except Exception:
             logger.exception("a command failed", extra={"action": "command_failed", "command": command.name.value})
-            message = "the service failed at this command; its log says why"
+            message = "the service failed to process this command; see its log"
             return self._rejection(command, [FieldError("", message, "", ErrorCode.INTERNAL.value)], at)
         rejection = self._rejection(command, errors, at)
         try:
@@ -241,19 +241,19 @@ class CommandHandler:
             try:
                 future.result(CONFIRM_PATIENCE)
             except TimeoutError:
-                raise Requeue("the broker did not confirm the answer") from None
+                raise Requeue("RabbitMQ did not confirm the answer") from None
             except ConnectionGone as error:
                 raise Requeue(str(error)) from error
             except Nacked as error:
                 # A subscriber's full queue refused it; all others have it, and would have it twice.
                 logger.warning(
-                    "the broker did not take an answer", extra={"action": "answer_refused", "error": str(error)}
+                    "a full queue refused an answer", extra={"action": "answer_refused", "error": str(error)}
                 )
 
 
 def _about_the_batch(command: ReceivedCommand, error: NotFound | Conflict) -> FieldError:
     field = "/data/id" if command.name is CommandName.CREATE else "/data/batch_id"
-    expected = "what exists" if isinstance(error, NotFound) else "what its state allows"
+    expected = "an existing batch or job" if isinstance(error, NotFound) else "a command that its state allows"
     return FieldError(field, error.message, expected, error.code.value)
 
 

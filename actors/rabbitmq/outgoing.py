@@ -121,7 +121,7 @@ class Outgoing:
             if item is None:
                 continue
             if item.returned:
-                item.settled(Unroutable("no queue takes it"))
+                item.settled(Unroutable("no queue is bound for it"))
             else:
                 item.settled(None if acknowledged else Nacked("a full queue refused it"))
         if self._todo and not self._pumping:  # after the confirms that came with this one

@@ -151,7 +151,7 @@ class EventPublisher:
 
     def _failed(self, error: BaseException) -> None:
         """The database could not do it: everything unmarked is looked for again, a little later."""
-        logger.error("events could not be read or marked", extra={"action": "publishing", "error": repr(error)})
+        logger.error("could not read or mark events", extra={"action": "publishing", "error": repr(error)})
         self._reading = self._marking = False
         self._connection.call_later(LOOK, self._opened)
 
@@ -270,7 +270,7 @@ class EventPublisher:
         pause = backoff(cursor.refusals, _FIRST_BACK_OFF, _LONGEST_BACK_OFF)
         cursor.refusals += 1
         logger.warning(
-            "an event was refused by a queue; its batch is published again from there on",
+            "a full queue refused an event; publishing its batch again from there",
             extra={"action": "event_refused", "batch_id": cursor.batch_id, "sequence": sequence, "seconds": pause},
         )
         cursor.run += 1

@@ -30,18 +30,18 @@ ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED = 403, 404, 406
 
 _DECLARE = "run `sora-batch doctor --declare` as a user who may configure"
 _OTHERWISE = (
-    "RabbitMQ refused a declaration: {said}; delete it there once it is empty, or set AMQP_QUEUE_TYPE where only the "
-    "type of the queue differs"
+    "RabbitMQ refused a declaration: {said}; delete the queue once it is empty, or set AMQP_QUEUE_TYPE if only the "
+    "queue type differs"
 )
 _SENTENCES = {
     ACCESS_REFUSED: "RabbitMQ refused access: {said}; grant it to the user {user}, or " + _DECLARE,
-    NOT_FOUND: "RabbitMQ lacks what is needed: {said}; " + _DECLARE,
+    NOT_FOUND: "RabbitMQ lacks a queue or an exchange: {said}; " + _DECLARE,
     405: _OTHERWISE,
     PRECONDITION_FAILED: _OTHERWISE,
     530: "RabbitMQ refused the connection: {said}; check AMQP_URL",
 }
 _LOGIN = "RabbitMQ refused the login of user {user}: check AMQP_URL"
-_FULL = "RabbitMQ refused a message: the queue that it goes to is full"
+_FULL = "RabbitMQ refused a message: its queue is full"
 _NO_QUEUE = "RabbitMQ has no queue for a message: " + _DECLARE
 _IN_THE_HANDSHAKE = re.compile(r"\(([0-9]+)\) (['\"])(.*)\2", re.DOTALL)
 _AWAY, _REFUSED = (0.2, 2.0), (1.0, 30.0)
@@ -136,9 +136,9 @@ class Standing:
             (self._blocked.add if now else self._blocked.discard)(who)
             changed = bool(self._blocked) != before
         if changed and now:
-            self._say(logging.WARNING, "blocked by RabbitMQ: its memory or its disk is low", "broker_blocked")
+            self._say(logging.WARNING, "RabbitMQ blocks publishing: it is low on memory or disk", "broker_blocked")
         elif changed:
-            self._say(logging.INFO, "RabbitMQ takes messages again", "broker_open")
+            self._say(logging.INFO, "RabbitMQ accepts messages again", "broker_open")
 
     def _say(self, level: int, text: str, action: str, more: dict[str, str] | None = None) -> None:
         if not self._silent:
@@ -164,7 +164,7 @@ class Attempts:
             self.lasts()
             self._doubted = self._doubted or refused is not None
             self._opened_at = None
-        self._standing.away(self._who, refused or "RabbitMQ is away; trying again", error)
+        self._standing.away(self._who, refused or "RabbitMQ is unreachable; retrying", error)
         first, longest = _AWAY if refused is None else _REFUSED
         seconds = backoff(self._tries, first, longest, jitter=0.2)
         self._tries += 1

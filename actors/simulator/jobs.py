@@ -127,7 +127,7 @@ def draw(
 
 
 def _failure(progress: int) -> Failure:
-    message = "The simulator made this generation fail, as its failure rate asks for."
+    message = "The simulator failed this generation on purpose (failure rate)."
     return Failure(code="video_generation_failed", message=message, http_status=500, progress=progress)
 
 

@@ -47,16 +47,16 @@ class SimulatorOptions:
     def __post_init__(self) -> None:
         """Check the values against each other."""
         low, high = self.latency
-        _demand(0 <= low <= high, f"latency goes from low to high, both 0 or more, not {self.latency!r}")
-        _demand(0 <= self.failure_rate <= 1, f"failure_rate is between 0 and 1, not {self.failure_rate!r}")
-        _demand(self.rate_limit is None or self.rate_limit > 0, f"rate_limit is above 0, not {self.rate_limit!r}")
-        _demand(self.content_bytes is None or self.content_bytes >= 0, "content_bytes is 0 or more")
-        _demand(self.profile in PROFILES, f"profile is one of {', '.join(PROFILES)}, not {self.profile!r}")
+        _demand(0 <= low <= high, f"latency must go from low to high, both 0 or more (got {self.latency!r})")
+        _demand(0 <= self.failure_rate <= 1, f"failure_rate must be from 0 to 1 (got {self.failure_rate!r})")
+        _demand(self.rate_limit is None or self.rate_limit > 0, f"rate_limit must be above 0 (got {self.rate_limit!r})")
+        _demand(self.content_bytes is None or self.content_bytes >= 0, "content_bytes must be 0 or more")
+        _demand(self.profile in PROFILES, f"profile must be one of {', '.join(PROFILES)} (got {self.profile!r})")
         _demand(
             not self.strict or self.profile == "openai",
-            f"strict is for the profile openai; {self.profile} always checks as its server does",
+            f"strict works with the profile openai only; {self.profile} always validates as its server does",
         )
-        _demand(self.replicas >= 1, f"replicas is 1 or more, not {self.replicas!r}")
+        _demand(self.replicas >= 1, f"replicas must be 1 or more (got {self.replicas!r})")
 
 
 def _demand(holds: bool, message: str) -> None:  # noqa: FBT001 - an assertion's condition has no other name

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from actors.errors import ErrorCode
 
-_MODEL = "set SORA_MODEL, or the request's model, to one that the server lists"
+_MODEL = "set SORA_MODEL or the request's model to one that the server lists"
 
 
 class Advice(NamedTuple):
@@ -18,23 +18,23 @@ class Advice(NamedTuple):
 
 
 NEEDS_PROVIDER = Advice(
-    "LiteLLM lists videos of a provider that a header names only: set SORA_HEADERS='custom-llm-provider: PROVIDER' "
-    "(hosted_vllm, openai, ...), and at the proxy that provider's API base"
+    "LiteLLM lists only the videos of the provider that a header names: set SORA_HEADERS="
+    "'custom-llm-provider: PROVIDER' (hosted_vllm, openai, ...), and set that provider's API base at the proxy"
 )
 _KNOWN = {
     "llm provider not provided": NEEDS_PROVIDER,
     "no connected db": Advice(
-        "so says a LiteLLM proxy without a database of a key that it does not know: check OPENAI_API_KEY",
+        "a LiteLLM proxy without a database answers this to an unknown key: check OPENAI_API_KEY",
         ErrorCode.AUTHENTICATION,
     ),
     "--api-server-count": Advice(
-        "start vLLM-Omni with --api-server-count 1, since each worker knows its own videos only"
+        "start vLLM-Omni with --api-server-count 1, because each worker knows only its own videos"
     ),
     "invalid model name": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
     "model mismatch": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
     "model not found": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
 }
-PROXY = Advice("the proxy wants a user and a password: set HTTP_PROXY=http://USER:PASSWORD@HOST:PORT")
+PROXY = Advice("the proxy requires a user and a password: set HTTP_PROXY=http://USER:PASSWORD@HOST:PORT")
 
 
 def advice(status: int, message: str) -> Advice | None:

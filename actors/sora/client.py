@@ -140,7 +140,7 @@ class SoraClient:
         self.rate_limiter.no_answer()
         words = self.words(error)
         if isinstance(error, TimeoutError) and not str(error).strip():
-            words = f"it took longer than {self._submit_timeout:g} s (SORA_SUBMIT_TIMEOUT)"
+            words = f"timed out after {self._submit_timeout:g} s (SORA_SUBMIT_TIMEOUT)"
         return NoAnswer(Failure(ErrorCode.NETWORK, f"no answer: {words}"), timed_out)
 
     async def _body(self, spec: VideoSpec, server: Server | None, guard: Callable[[], None]) -> Upload:
@@ -169,7 +169,7 @@ class SoraClient:
             video = failed_inside(body, remote_id)
         if video is not None:
             return video, wire.poll_hint(headers)
-        raise self._error(status, headers, body, f"looking at video {remote_id}")
+        raise self._error(status, headers, body, f"polling video {remote_id}")
 
     async def list_page(self, after: str | None) -> Page:
         """A page of the listing, newest first. Another place's listing proves nothing: no redirect is followed.
@@ -180,7 +180,7 @@ class SoraClient:
         data, has_more, headers = await self._entries(after, follow=False)
         videos = tuple(video for entry in data if (video := wire.parse_video(entry)) is not None)
         if len(videos) != len(data):
-            raise SoraError(Failure(ErrorCode.SERVER_ERROR, "the listing has entries that are no videos"))
+            raise SoraError(Failure(ErrorCode.SERVER_ERROR, "the listing has entries that are not videos"))
         return Page(videos, has_more, videos[-1].id if videos else None, wire.poll_hint(headers))
 
     async def listed(self, after: str | None, knows: Callable[[str], bool]) -> Page:
@@ -199,8 +199,8 @@ class SoraClient:
         query = f"limit={PAGE}&order=desc" + (f"&after={quote(after, safe='')}" if after else "")
         status, headers, body = await self._request("/videos", query, follow=follow)
         if 300 <= status < 400:
-            place = self._secrets.mask(wire.short(headers.get("Location", "no place")))
-            text = f"listing the videos was redirected to {place} (HTTP {status}): OPENAI_BASE_URL names another place"
+            place = self._secrets.mask(wire.short(headers.get("Location", "an unknown address")))
+            text = f"listing the videos was redirected to {place} (HTTP {status}): set OPENAI_BASE_URL to that server"
             raise SoraError(Failure(ErrorCode.NOT_FOUND, text, {"status": status}), status=status)
         data = body.get("data") if isinstance(body, dict) else None
         if status != 200 or not isinstance(data, list):
@@ -370,7 +370,7 @@ class SoraClient:
         if failure.code is ErrorCode.AUTHENTICATION:  # some servers have another status for it
             self.rate_limiter.key.learn(401)
         if status == 401 and self._route.proxied_plainly:
-            return replace(failure, message=f"{failure.message}; if the proxy says so: {PROXY.way_out}")
+            return replace(failure, message=f"{failure.message}; if the proxy sent this answer: {PROXY.way_out}")
         return failure
 
     def _error(self, status: int, headers: Any, body: Any, what: str) -> SoraError:

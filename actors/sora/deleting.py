@@ -121,7 +121,7 @@ class DeleteSender:
         """Look at the video, since one that has finished is not deleted; then send it."""
         submission, tries = owed.submission, owed.delete.tries
         if submission.remote_id is None:
-            await self._end(owed, "not deleted: its id is another video's now")
+            await self._end(owed, "not deleted: its id now belongs to another video")
             return
         try:
             video, _ = await self._client.retrieve(submission.remote_id)
@@ -132,7 +132,7 @@ class DeleteSender:
                 return
         else:
             if video.phase is not Phase.WORKING:
-                await self._end(owed, f"not deleted: it is {video.status} already")
+                await self._end(owed, f"not deleted: it is already {video.status}")
                 return
         await self._client.rate_limiter.turn()
         self._out.add(submission.id)
@@ -149,7 +149,7 @@ class DeleteSender:
     async def _send(self, owed: Owed, *, own_key: bool, send_before: float) -> None:
         def guard() -> None:
             if boottime() > send_before:
-                raise SendForbidden("the DELETE was not sent within 2 s of its record")
+                raise SendForbidden("the DELETE was not sent within 2 s of being recorded")
 
         assert owed.submission.remote_id is not None
         tries = owed.delete.tries + 1
@@ -177,13 +177,13 @@ class DeleteSender:
 
     async def _only_the_record_went(self, owed: Owed, answer: str) -> None:
         submission_id, server = owed.submission.id, self._server
-        answer = f"{answer}: only its record was removed; it may be made and charged all the same"
+        answer = f"{answer}: only its record was removed; the video may still be made and charged"
 
         def change(storage: Storage) -> None:
             storage.deletes.end(submission_id, DeleteState.RECORD_ONLY, answer)
             storage.submissions.annotate(submission_id, answer)
             storage.servers.note_deletes_only_records(server)
-            storage.deletes.end_all(server, "no DELETE was sent: it stops nothing at this server")
+            storage.deletes.end_all(server, "no DELETE was sent: it stops nothing on this server")
 
         await self._note(change)
 

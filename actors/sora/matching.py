@@ -156,9 +156,9 @@ def absence_disproved(listing: Listing, intent: OpenIntent, held: Mapping[str, H
     if not listing.complete or listing.since > intent.intended_at - BEFORE:
         return "the server's listing does not reach back far enough"
     if listing.took > ANSWERED_WITHIN:
-        return f"the server took {listing.took:.0f} s to list its videos: it may hold requests back"
+        return f"the server took {listing.took:.0f} s to list its videos, so it may hold requests back"
     if not any(each.ours for each in held.values()) and (made_any or listing.videos):
-        return "the server's listing shows no video that is known to be ours"
+        return "the server's listing shows no video known to be ours"
     since = intent.intended_at - BEFORE
     for video in listing.videos:
         made_at = listing.made_at(video)
@@ -172,7 +172,7 @@ def absence_disproved(listing: Listing, intent: OpenIntent, held: Mapping[str, H
             made_at >= intent.intended_at - listing.skew and holder.made_until < intent.intended_at
         )
         if holder.ended and again:
-            return f"the server may have given the id {video.id} again"
+            return f"the server may have reused the id {video.id}"
     return None
 
 

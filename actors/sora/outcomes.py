@@ -67,7 +67,7 @@ def known(submission: SubmissionRecord) -> Outcome:
     if submission.state is SubmissionState.BOUND and submission.remote_id is not None:
         return Bound(submission.remote_id)
     if submission.state is SubmissionState.SURPLUS:
-        return Unknown(Failure(ErrorCode.SUBMISSION_UNKNOWN, submission.note or "it was made, and no job holds it"))
+        return Unknown(Failure(ErrorCode.SUBMISSION_UNKNOWN, submission.note or "it was made, but no job holds it"))
     return NotPaid(submission.state, Failure(ErrorCode.UNAVAILABLE, submission.note or "nothing was paid"))
 
 
@@ -91,7 +91,7 @@ def bind_told(storage: Storage, submission_id: str, remote_id: str, told: Docume
         if adopted and _take_back(storage, entry):
             return storage.submissions.bind(submission_id, remote_id)
         if entry.remote_id != remote_id:
-            _warn("a video that nobody needs was told", entry, remote_id)
+            _warn("a late answer names a video that no job needs", entry, remote_id)
     return bind
 
 
@@ -127,7 +127,7 @@ def _freed(storage: Storage, submission_id: str, remote_id: str) -> bool:
     storage.batches.locked(holder.batch_id)  # before its job is looked at: its owner may just be ending it
     job = _job_of(storage, holder)
     storage.servers.note_reused_ids(server)
-    _warn("the server gave an id again; its listing proves nothing from now on", holder, remote_id)
+    _warn("the server reused an id; its listing proves nothing from now on", holder, remote_id)
     if holder.state in LIVE_SUBMISSION and job is not None and job.status not in FINAL_JOB:
         return False
     unknown = holder.state in LIVE_SUBMISSION and job is not None and job.status is not JobStatus.COMPLETED
@@ -150,7 +150,7 @@ def _take_back(storage: Storage, entry: SubmissionRecord) -> bool:
     storage.batches.update(batch.id, epoch=batch.epoch + 1, owner=None)
     anew = job._replace(status=JobStatus.SUBMITTING, remote_id=None, progress=0, started_at=None)
     storage.jobs.save([anew])
-    _warn("an adopted video was told to be another POST's", entry, str(entry.remote_id))
+    _warn("an adopted video belongs to another POST", entry, str(entry.remote_id))
     return True
 
 

@@ -96,7 +96,7 @@ class RateLimiter:
         since = now - self._unreachable_since
         left = math.inf if self.ever_answered else self.patience - since
         longest = _LONGEST_PAUSE if since > _LONG else _LONGEST_TRY_AGAIN
-        self._pause("the server can't be reached", max(0.5, min(since, longest, left)))
+        self._pause("server unreachable", max(0.5, min(since, longest, left)))
         return since
 
     @property

@@ -47,8 +47,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _PROOFS = 6
 """So often is a proof of absence tried for: what is looked for beside it may be found meanwhile, and prove more."""
 _NO_WHOLE = (
-    "set SORA_LISTING=whole, if one store is behind this address, and a listing can prove that nothing was made "
-    "(replicas that each list their own videos: leave it)"
+    "if a single store is behind this address, set SORA_LISTING=whole: then a listing can prove that nothing was made "
+    "(not for replicas that each list only their own videos)"
 )
 
 
@@ -64,8 +64,8 @@ class _Window:
 
 _Open = list[tuple[SubmissionRecord, JobRecord]]
 _SENDER_DEAD = "its sender is dead"
-_NOT_TOLD = "no answer was recorded within SORA_SUBMIT_TIMEOUT, though its sender lives"
-_OTHER_KEY = "it was sent with another key, and only the key that made a video tells of it"
+_NOT_TOLD = "no answer was recorded within SORA_SUBMIT_TIMEOUT, although its sender is alive"
+_OTHER_KEY = "it was sent with another key, and only that key can see its video"
 
 
 class Resolver:
@@ -123,7 +123,7 @@ class Resolver:
         if current.key_fingerprint != self._key:
             return Finding(None, _OTHER_KEY, final=ready_in <= 0)
         try:
-            return (await self._reading(current)).get(current.id, Finding(None, "its outcome was not looked for"))
+            return (await self._reading(current)).get(current.id, Finding(None, "its outcome was not checked"))
         except SoraError as error:
             closed = current.closed_at is not None
             patience = self._settings.sora_submit_timeout.total_seconds()
@@ -134,7 +134,7 @@ class Resolver:
         met = f" (the POST met: {intent.met})" if intent.met else ""
         failure = Failure(
             ErrorCode.SUBMISSION_UNKNOWN,
-            f"whether this video was made is unknown{met}, and paying twice is worse than not at all: {why}",
+            f"it is unknown whether this video was made{met}; it is not submitted again, to avoid paying twice: {why}",
             {"met": intent.met} if intent.met else {},
         )
         if self._settings.sora_unknown_submission == "resubmit":
@@ -300,7 +300,7 @@ class Resolver:
         entry = self._storage.submissions.get(intent_id)
         if entry.state not in UNRESOLVED:
             return Finding(known(entry))
-        return Finding(None, f"it was sent to {entry.server}, and only that server tells of it", final=True)
+        return Finding(None, f"it was sent to {entry.server}, and only that server can tell", final=True)
 
     def _adopt(self, found: _Open, listing: Listing, held: dict[str, Held]) -> dict[str, str]:
         """Bind the listed videos that are ours; those of another key are looked for by its own processes."""
@@ -332,17 +332,17 @@ class Resolver:
         """
         if ready_at > listing.began_at:
             late = self._arrives_until(entry) + self._settings.sora_submit_timeout.total_seconds() < listing.began_at
-            return Finding(None, "another POST of the same prompt may have made what is listed", final=late)
+            return Finding(None, "another POST with the same prompt may have made the listed video", final=late)
         why = self._why_no_proof(entry)
         if why is not None:
             return Finding(None, why, final=True)
         if again is not None:
-            why = f"the server seems to have given the id {again} again"
+            why = f"the server seems to have reused the id {again}"
         else:
             made_any = self._storage.submissions.made_any(self._server)
             why = absence_disproved(listing, self._as_intent(entry, job), held, made_any=made_any)
         if self._settings.sora_listing != "whole":
-            advice = f"the server's listing does not show it, and proves nothing: {_NO_WHOLE}"
+            advice = f"the server's listing does not show it, which proves nothing: {_NO_WHOLE}"
             return Finding(None, why or advice, tried=True)
         if why is not None:
             return Finding(None, why, tried=True)
@@ -354,11 +354,11 @@ class Resolver:
         if entry.key_fingerprint != self._key:
             return _OTHER_KEY
         if _may_be_admitted(entry):
-            return "its POST timed out (SORA_SUBMIT_TIMEOUT), and the server may take it in later"
+            return "its POST timed out (SORA_SUBMIT_TIMEOUT), and the server may still accept it"
         if entry.state is SubmissionState.CLASHED:
-            return entry.note or "its id is another video's"
+            return entry.note or "its id belongs to another video"
         if self._storage.servers.reuses_ids(self._server):
-            return "this server gives ids again: its listing proves nothing"
+            return "this server reuses ids: its listing proves nothing"
         return None
 
     def _as_intent(self, entry: SubmissionRecord, job: JobRecord) -> OpenIntent:

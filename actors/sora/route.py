@@ -33,7 +33,7 @@ async def body_of(response: aiohttp.ClientResponse) -> bytearray:
     async for piece in response.content.iter_any():
         body += piece
         if len(body) > _LARGEST_ANSWER:
-            raise aiohttp.ClientPayloadError(f"it has more than {_LARGEST_ANSWER} bytes")
+            raise aiohttp.ClientPayloadError(f"the answer exceeds {_LARGEST_ANSWER} bytes")
     return body
 
 
@@ -135,7 +135,7 @@ class Route:
                 return Obstacle("the server", text, passes=error.status >= 500 or error.status == 429)
             case aiohttp.ClientProxyConnectionError():
                 proxy = f"{error.host}:{error.port}"
-                text = f"can't be reached: there is no connection to the proxy {proxy} ({error.strerror})"
+                text = f"can't be reached: no connection to the proxy {proxy} ({error.strerror})"
                 return Obstacle("the server", text, passes=True)
             case _:
                 return None
@@ -144,9 +144,9 @@ class Route:
 def _refusal(error: aiohttp.ClientHttpProxyError) -> str:
     """What a proxy that was asked for a tunnel said."""
     if error.status in (401, 407):  # tinyproxy says 401 to a wrong password
-        return f"wants a user and a password (HTTP {error.status}): set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
+        return f"requires a user and a password (HTTP {error.status}): set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
     said = f"HTTP {error.status} {error.message}".rstrip()
-    return f"(HTTPS_PROXY) refused a connection to it ({said}): NO_PROXY names the hosts that need no proxy"
+    return f"(HTTPS_PROXY) refused a connection to it ({said}): list the hosts that need no proxy in NO_PROXY"
 
 
 def _own_headers(settings: Settings, base_url: str) -> dict[str, str]:

@@ -92,7 +92,7 @@ class Submitter:
 
     async def take_back(self, intent: SubmissionRecord) -> None:
         """Record that an intent is not sent: what was to be sent can't be had."""
-        failure = Failure(ErrorCode.INTERNAL, "the POST was not sent: its content could not be put together")
+        failure = Failure(ErrorCode.INTERNAL, "the POST was not sent: its body could not be built")
         await self._settle(intent.id, SubmissionState.NOT_SENT, failure)
         self.on_left(intent.batch_id, intent.id)
 
@@ -126,9 +126,9 @@ class Submitter:
         def guard() -> None:
             now = boottime()
             if now > send_before:
-                raise SendForbidden(f"the POST was not sent: its {SEND_WINDOW:g} s had passed")
+                raise SendForbidden(f"the POST was not sent: its send window of {SEND_WINDOW:g} s was over")
             if now > self._lease.trusted_until:
-                raise SendForbidden("the POST was not sent: this process can't be sure to own the batch any more")
+                raise SendForbidden("the POST was not sent: this process may no longer own the batch")
             self.on_left(intent.batch_id, intent.id)
 
         return guard
@@ -153,12 +153,12 @@ class Submitter:
             return Bound(remote_id, video, told_at)
         if bind is Bind.HELD:
             # It was made and will be charged for: the listing may show it under its true id, but never its absence.
-            text = f"the server gave this video the id {remote_id}, which another video of ours has"
+            text = f"the server gave this video the id {remote_id}, which another video of ours already has"
             failure = Failure(ErrorCode.SUBMISSION_UNKNOWN, text, {"remote_id": remote_id})
             await self._settle(intent.id, SubmissionState.CLASHED, failure)
             return Unknown(failure)
         logger.warning(
-            "a video came after its intent had been resolved",
+            "a video arrived after its intent had been resolved",
             extra={
                 "action": "surplus_video",
                 "batch_id": intent.batch_id,

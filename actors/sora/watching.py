@@ -237,7 +237,7 @@ class Watcher:
     def _distrust_listing(self, why: str) -> None:
         """Look at each video itself for a while, for longer each time."""
         logger.info(
-            "the server's listing does not serve to watch videos; looking at each of them",
+            "the server's listing can't be used to poll videos; polling each of them",
             extra={"action": "no_listing", "error": why, "seconds": self._distrust},
         )
         self._no_listing_until = time.monotonic() + self._distrust
@@ -376,7 +376,7 @@ class Watcher:
             self._heard(watch, video, asked_at)
         elif video.phase is Phase.WORKING and asked_at > self._ready_at.get(remote_id, math.inf):
             self._ready_at.clear()
-            self.refute_listing(f"it shows {remote_id} as {video.status!r}, and it is ready")
+            self.refute_listing(f"it shows {remote_id} as {video.status!r}, but it is ready")
 
     def _swept(self, sweep: asyncio.Task[None]) -> None:
         self._sweep = None
@@ -387,7 +387,7 @@ class Watcher:
         rate_limited = isinstance(error, SoraError) and error.code is ErrorCode.RATE_LIMITED
         if error is not None and not rate_limited:
             if not isinstance(error, SoraError):
-                logger.error("the listing could not be handled", exc_info=error, extra={"action": "listing_failed"})
+                logger.error("the listing could not be processed", exc_info=error, extra={"action": "listing_failed"})
             self._distrust_listing(str(error) or repr(error))
         missed = [watch for watch in waiting if watch.heard_at < self._swept_from]
         for number, watch in enumerate(missed):

@@ -208,7 +208,7 @@ def http_failure(status: int, body: Any, what: str) -> Failure:
         name = ErrorCode.MODERATION_BLOCKED
     elif name is ErrorCode.RATE_LIMITED and ("insufficient_quota" in words or "exceeded your current quota" in words):
         name = ErrorCode.QUOTA_EXCEEDED
-    text = f"{what} was answered with HTTP {status}" + (f": {message}" if message else "")
+    text = f"{what} failed with HTTP {status}" + (f": {message}" if message else "")
     if (known := advice(status, message)) is not None:
         name, text = known.code or name, f"{text}; {known.way_out}"
     return Failure(name, text, {"status": status, "code": code, "message": message})
@@ -234,9 +234,9 @@ def redirected(status: int, location: str, asked: str) -> Failure | None:
     place = short(urlunsplit((target.scheme, target.netloc.rpartition("@")[2], target.path, "", "")))
     base = place.rstrip("/").rpartition("/")[0]
     if moved or path != own_path:
-        way_out = f"set OPENAI_BASE_URL={base}{' with the query that it has now' if own.query else ''}"
+        way_out = f"set OPENAI_BASE_URL={base}{', keeping its query' if own.query else ''}"
     elif slash:
-        way_out = f"OPENAI_BASE_URL={base} is right; have the server or its proxy take POST /videos without the slash"
+        way_out = f"OPENAI_BASE_URL={base} is right; have the server or its proxy accept POST /videos without the slash"
     else:
         return None
     text = f"creating the video was redirected to {place} (HTTP {status}), and nothing was made: {way_out}"
@@ -252,7 +252,7 @@ def _generation_failure(status: str, error: Any) -> Failure:
     words = f"{code or ''} {message}".lower()
     blocked = any(word in words for word in _MODERATION)
     name = ErrorCode.MODERATION_BLOCKED if blocked else ErrorCode.GENERATION_FAILED
-    text = message or f"the server gave the video the status {status!r} and no reason"
+    text = message or f"the server gave the status {status!r} without a reason"
     return Failure(name, text, {"status": status, "code": code, "message": message})
 
 

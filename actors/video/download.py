@@ -46,7 +46,7 @@ async def fetch(tools: Tools, part: PartFile, remote_id: str, video: RemoteVideo
         try:
             data = base64.b64decode(video.inline)
         except ValueError as error:
-            raise broken(f"its base64 can't be read: {error}") from error
+            raise broken(f"invalid base64: {error}") from error
         return await _keep(tools, part, [data], "video/mp4", len(data))
     async with _source(tools, remote_id, video, tries) as response:
         return await _receive(tools, part, response)
@@ -73,7 +73,7 @@ async def _receive(tools: Tools, part: PartFile, response: aiohttp.ClientRespons
             size += len(chunk)
             total += len(chunk)
             if max(total, expected or 0) > _LARGEST_FILE:
-                raise FileTooLarge(f"the file exceeds the limit of {_LARGEST_FILE} bytes")
+                raise FileTooLarge(f"exceeds the {_LARGEST_FILE / (1 << 30):g} GiB limit")
             if size >= _BLOCK:
                 file = file or await tools.io.offload(part.open)
                 await tools.io.offload(part.write, file, b"".join(block))

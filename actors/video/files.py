@@ -39,11 +39,11 @@ class PendingFile:
         with self.file or part.open() as opened:
             part.write(opened, self.block)
             if part.bytes == 0 or (self.expected is not None and part.bytes != self.expected):
-                of = "an unknown number" if self.expected is None else self.expected
-                raise broken(f"{part.bytes} bytes came of {of}")
+                of = "an unknown number of" if self.expected is None else self.expected
+                raise broken(f"received {part.bytes} of {of} bytes")
             is_mp4 = part.head[4:8] == b"ftyp"
             if not is_mp4 and (self.content_type == "video/mp4" or not self.content_type.startswith(_VIDEO_TYPES)):
-                raise broken(f"it is said to be {self.content_type} and is no MP4 file")
+                raise broken(f"declared as {self.content_type}, but not an MP4 file")
             part.flush(opened)
         told = self.content_type if _KIND.fullmatch(self.content_type) else "application/octet-stream"
         kind = "video/mp4" if is_mp4 else told

@@ -36,9 +36,9 @@ async def fetch_again(tools: Tools, job: JobRecord, submission: SubmissionRecord
         try:
             await _receive(tools, part, submission.remote_id, job.video["bytes"])
             if part.sha256 != job.video["sha256"]:
-                return "the server's file is another one: its SHA-256 is not the one that was recorded"
+                return "the server's file is a different one: its SHA-256 does not match the recorded one"
             if not await tools.io.offload(part.put, place):
-                return f"other bytes lie at {place} now"
+                return f"{place} now holds a different file"
             await tools.io.offload(flush_folder, place.parent)
         except SoraError as error:
             why = error.message

@@ -132,7 +132,7 @@ class VideoTask:
         return await self._tools.io.outcome(self._tools.recorder.read(lambda: load(kept["digest"])))
 
     def _unknown_for(self, seconds: float) -> None:
-        self._wait("the outcome of its submission is unknown", seconds)
+        self._wait("submission outcome unknown", seconds)
 
     def _not_paid(self, outcome: NotPaid) -> Failed | Withdrawn:
         failure, client = outcome.failure, self._tools.client
@@ -146,7 +146,7 @@ class VideoTask:
                 return self._failed(replace(failure, message=text), outcome.state)
             if seconds == 0.0:  # said once, and not at every try
                 logger.warning(
-                    "the server can't be reached; trying again until it can",
+                    "server unreachable; retrying until it answers",
                     extra={"action": "server_unreachable", "error": failure.message},
                 )
         return Withdrawn(self._job.id, self._run, failure, self._submission.id, outcome.state)
@@ -174,9 +174,9 @@ class VideoTask:
                     bound = Bound(bound.remote_id)
         except TimeoutError:
             code = ErrorCode.TIMEOUT
-            text = f"the video was not there {limit:g} s after its acceptance (SORA_VIDEO_TIMEOUT)"
+            text = f"the video was not there within {limit:g} s of its acceptance (SORA_VIDEO_TIMEOUT)"
             if self._no_room is None and self._waits_for is not None:
-                text = f"{text}; the last try: {self._waits_for}"
+                text = f"{text}; last problem: {self._waits_for}"
             elif self._no_room is not None:
                 code, text = ErrorCode.STORAGE, f"{self._no_room}; {text}"
             raise _Ended(Failure(code, text, {"remote_id": bound.remote_id})) from None
@@ -277,7 +277,7 @@ class VideoTask:
                     video = await self._itself(remote_id) or video
                     if video.phase is not Phase.READY:
                         if by_listing:
-                            self._tools.watcher.refute_listing(f"it shows {remote_id} as ready, and it is not")
+                            self._tools.watcher.refute_listing(f"it shows {remote_id} as ready, but it is not")
                         return None
             except OSError as error:
                 part.discard()  # what it took is free for others
@@ -308,7 +308,7 @@ class VideoTask:
 
     async def _wait_for_room(self, reason: str, tries: int) -> None:
         logger.warning(
-            "no room for a video; trying again",
+            "can't write a video; retrying",
             extra={
                 "action": "no_room",
                 "batch_id": self._job.batch_id,
@@ -337,7 +337,7 @@ def _ready(video: RemoteVideo) -> RemoteVideo:
 
 def _lost(error: SoraError, remote_id: str) -> Failure:
     if error.status == 404:
-        text = f"the server no longer knows the video {remote_id}, in any look for minutes: it may have been restarted"
+        text = f"the server no longer knows video {remote_id}: HTTP 404 for minutes; it may have been restarted"
         return Failure(ErrorCode.NOT_FOUND, text, {**error.failure.detail, "remote_id": remote_id})
     return Failure(error.code, error.message, {**error.failure.detail, "remote_id": remote_id})
 

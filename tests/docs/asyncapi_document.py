@@ -34,7 +34,7 @@ _COUNT = {"type": "integer", "minimum": 1}
 _FIELD_ERROR = {
     "type": "object",
     "properties": {
-        "field": {"type": "string", "description": "A JSON Pointer into the command; empty: the whole of it."},
+        "field": {"type": "string", "description": "A JSON Pointer into the command; empty: the whole command."},
         "message": {"type": "string"},
         "expected": {"type": "string"},
         "code": {"type": "string"},
@@ -70,7 +70,7 @@ def _definitions() -> dict[str, Schema]:
                 if model.__name__ in schemas_of:
                     schemas_of[model.__name__]["properties"][field]["description"] = text
     shortened = copy.deepcopy(told["Batch"])
-    shortened["description"] = "A batch with as many of its jobs as the message may hold; `jobs_omitted` are left out."
+    shortened["description"] = "A batch with as many jobs as the message may hold; `jobs_omitted` counts the others."
     shortened["properties"]["jobs_omitted"] = _COUNT
     return {**read, **told, "ToldBatch": shortened, "FieldError": _FIELD_ERROR}
 
@@ -131,7 +131,10 @@ def _reports() -> dict[str, Schema]:
         "batch_id": _ID,
         "status": _reference("BatchStatus"),
         "progress": _reference("Progress"),
-        "as_of_sequence": {"type": "integer", "description": "Of the last event that it shows."},
+        "as_of_sequence": {
+            "type": "integer",
+            "description": "The sequence number of the last event included in the report.",
+        },
         "batch": _reference("ToldBatch"),
     }
     return {"batch.reported": _object(data)}
@@ -229,8 +232,10 @@ def document() -> str:
         "channels": {name: _channel(*channel) for name, channel in channels.items()},
         "operations": {
             "takeCommands": _operation("receive", "commands", "The service takes commands."),
-            "publishEvents": _operation("send", "events", "What happens, and the answers to commands."),
-            "publishReplays": _operation("send", "replays", "What `report` and `replay` ask for."),
+            "publishEvents": _operation("send", "events", "Events of batches and jobs, and the answers to commands."),
+            "publishReplays": _operation(
+                "send", "replays", "Reports and replayed events, as requested by `report` and `replay`."
+            ),
         },
         "components": {"messages": {kind: _message(kind) for kind in kinds}},
     }
@@ -240,7 +245,7 @@ def document() -> str:
 def _channel(exchange: str, key: str, kinds: list[str]) -> Schema:
     return {
         "address": key,
-        "description": f"The exchange {exchange}; the address is the routing key. A batch's event has no job's id.",
+        "description": f"The exchange {exchange}; the address is the routing key, without a job id for an event of a batch.",
         "messages": {_short(kind): {"$ref": f"#/components/messages/{kind}"} for kind in kinds},
         "parameters": {name: {} for name in _parameters(key)},
         "bindings": {

@@ -15,13 +15,13 @@ Every place where a process can die between two effects, and the operations that
 `tests/integration/crash_points.py` by `python -m tests.docs.crash_points_document`; a test fails when it is stale.
 
 `tests/integration/test_crash_points.py` kills a real process with SIGKILL before and after each point of each operation
-that passes it, {kills} times in all, and where the batch is then made to its end by others, another process during that
-recovery. What is left is finished by one that lives, and judged by the ledger of a server that shares no code with us:
-nothing is paid for twice, nothing is lost, and everything is told.
+that passes it, {kills} times in all. Where other processes then finish the batch, it also kills one of them during the
+recovery. A process that lives finishes the rest, and the ledger of a server that shares no code with us judges the
+result: nothing is paid for twice, no video and no event is lost.
 
-The list is complete by observation. Each operation is done once undisturbed while every COMMIT, request, file operation,
-`fsync`, publishing and acknowledgement is watched: a point that it passes and that is not said here to be passed by it
-makes a test fail, and so does an effect in a place of the code without a name here.
+The list is complete by observation. Each operation runs once undisturbed while every COMMIT, request, file operation,
+`fsync`, publish and acknowledgement is observed. A test fails if the operation passes a point that this table does not
+list for it, or if an effect occurs in a place of the code that has no point here.
 """
 
 

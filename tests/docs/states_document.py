@@ -29,10 +29,10 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "states.md"
 Moves = Mapping[tuple[Any, Any], Any]
 
 _OBVIOUS = {
-    (JobMove, "FAIL"): "It ended with an error that is recorded with it.",
+    (JobMove, "FAIL"): "It ended with the recorded error.",
     (JobMove, "CANCEL"): "Its batch was cancelled.",
-    (BatchMove, "CANCEL"): "A person or a program takes it back.",
-    (BatchMove, "RETRY"): "A person or a program wants what failed or was cancelled again.",
+    (BatchMove, "CANCEL"): "A person or a program cancelled it.",
+    (BatchMove, "RETRY"): "A person or a program retries what failed or was cancelled.",
 }
 """The moves whose names say enough in the code."""
 
@@ -42,15 +42,15 @@ _INTRODUCTION = """\
 Printed from the tables of the state machine (`actors/batch/transitions.py`, `storage/states.py`) by
 `python -m tests.docs.states_document`; a test fails when this document is stale.
 
-A pair of a state and a move leads to a state. Where the tables below have `-`, the move is refused: nothing changes.
-A state that leads to itself: the move is a duplicate that may come, or changes only what is recorded beside the state
-(the progress, the remote id). The diagrams leave these out.
+A state and a move lead to a state. `-` in the tables below: the move is refused and changes nothing. A state that leads
+to itself: the move is a duplicate that can arrive, or changes only what is recorded beside the state (the progress, the
+remote id). The diagrams omit these.
 """
 
 _SUBMISSIONS = """\
-A submission is one try at paying for a job's video. Its state is kept apart from the job's: whether a POST may go out
-is always read from the submissions. The database holds at most one *live* submission a job, so a second intent can't
-even be recorded while the first one's outcome is unknown, or while its video exists and has not failed.
+A submission is one attempt to pay for a job's video. Its state is kept apart from the job's: whether a POST may go out
+is always read from the submissions. The database allows at most one *live* submission per job, so a second intent can't
+even be recorded while the outcome of the first is unknown, or while its video exists and has not failed.
 """
 
 

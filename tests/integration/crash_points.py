@@ -17,13 +17,13 @@ class Kind(StrEnum):
     """What sort of effect it is."""
 
     COMMIT = "COMMIT"
-    """Before: all of it is written, and the COMMIT is not sent. After: it is committed, and nobody was told."""
+    """Before: everything is written, but the COMMIT is not sent. After: it is committed, but nobody knows yet."""
     REQUEST = "request"
-    """Before: nothing is sent. After: the head of the answer has come, and nobody has looked at it."""
+    """Before: nothing is sent. After: the head of the answer has arrived and is unread."""
     CALL = "call"
     """Before and after a function of ours."""
     SETTLE = "settling"
-    """Before and after a message is acknowledged, or given back to the broker."""
+    """Before and after a message is acknowledged or returned to the broker."""
 
 
 class Operation(StrEnum):
@@ -36,19 +36,19 @@ class Operation(StrEnum):
     PROCESS = "process"
     """`process_batch` of a new batch to its end, and `close`."""
     PROCESS_BADLY = "process badly"
-    """The same where one answer and one request are lost, a download is cut short, and the supervisor is told that the
-    batch is lost while an intent is being recorded."""
+    """The same with a lost answer, a lost request and a truncated download, while the supervisor is told that the
+    batch is lost as it records an intent."""
     TAKE_OVER = "take over"
-    """`resume_batches` after the owner was killed with a video in the making, a file half written and a POST of which
-    nobody knows."""
+    """`resume_batches` after the owner was killed with a video being generated, a half-written file and a POST of unknown
+    outcome."""
     LET_GO = "let go"
-    """`let_go` and `close` while videos are made."""
+    """`let_go` and `close` while videos are being made."""
     LET_GO_EARLY = "let go early"
     """`let_go` between the COMMIT of an intent and its POST."""
     CANCEL = "cancel"
-    """`cancel_batch` after the owner was killed with two videos in the making; the server is busy at the first DELETE."""
+    """`cancel_batch` after the owner was killed while two videos were being generated; the server is busy at the first DELETE."""
     RETRY = "retry"
-    """`retry_batch` of a cancelled batch with two videos in the making, to its end."""
+    """`retry_batch` of a cancelled batch whose two videos are still being generated, to its end."""
     UPDATE = "update"
     """`update_metadata`."""
     DELETE = "delete"
@@ -56,27 +56,27 @@ class Operation(StrEnum):
     PRUNE = "prune"
     """`prune` and `forget_commands`."""
     PUBLISH = "publish"
-    """Create and cancel a batch where `AMQP_URL` is set, and `close`: its events are published."""
+    """Create and cancel a batch with `AMQP_URL` set, and `close`: its events are published."""
     LEAVE = "leave"
-    """`let_go` of a batch that was not claimed yet."""
+    """`let_go` of a batch that is not claimed yet."""
     COMMAND_CREATE = "command create"
-    """Obey a `create`."""
+    """Handle a `create`."""
     COMMAND_PROCESS = "command process"
-    """Obey a `process`."""
+    """Handle a `process`."""
     COMMAND_CANCEL = "command cancel"
-    """Obey a `cancel`."""
+    """Handle a `cancel`."""
     COMMAND_RETRY = "command retry"
-    """Obey a `retry`."""
+    """Handle a `retry`."""
     COMMAND_REPORT = "command report"
-    """Obey a `report`."""
+    """Handle a `report`."""
     COMMAND_REPLAY = "command replay"
-    """Obey a `replay`."""
+    """Handle a `replay`."""
     COMMAND_REFUSED = "command refused"
-    """Refuse a `retry` of a batch that has not ended, and put it aside."""
+    """Refuse a `retry` of a batch that has not ended."""
     COMMAND_MALFORMED = "command malformed"
-    """Refuse what is no command, and put it aside."""
+    """Refuse a message that is not a command, and put it aside."""
     COMMAND_EARLY = "command early"
-    """Put a `process` back whose batch is not known yet."""
+    """Postpone a `process` whose batch does not exist yet."""
 
 
 Values = Mapping[str, Any]
@@ -123,54 +123,54 @@ _C, _R, _F = Kind.COMMIT, Kind.REQUEST, Kind.CALL
 
 _ROWS: list[tuple[Any, ...]] = [
     # a service and its batches
-    ("schema", _C, "storage/database.py:Database._migrate", "the tables of a new database are made", "a service opens"),
-    ("prepare", _F, "storage/videos.py:VideoFolder.prepare", "VIDEO_DIR is made, and tried", "the runtime starts"),
-    ("create", _C, "actors/batch/start.py:create", "a batch, its jobs and `batch.created` are recorded", "whoever made it gets it"),
+    ("schema", _C, "storage/database.py:Database._migrate", "the tables of a new database are created", "a service opens"),
+    ("prepare", _F, "storage/videos.py:VideoFolder.prepare", "VIDEO_DIR is created and tested", "the runtime starts"),
+    ("create", _C, "actors/batch/start.py:create", "a batch, its jobs and `batch.created` are recorded", "the caller gets it"),
     ("want", _C, "actors/batch/start.py:want", "a batch is marked as wanted", "the dispatcher is told"),
     ("renew", _C, "storage/owners.py:Owners.renew", "the process's lease is renewed", "it is trusted for a while"),
-    ("expire", _C, "storage/owners.py:Owners.expire", "an owner is noted as dead", "its batches are claimed"),
+    ("expire", _C, "storage/owners.py:Owners.expire", "an owner is marked as dead", "its batches are claimed"),
     ("claim", _C, "storage/batches.py:BatchRepository.claim", "a batch is claimed: owner, epoch + 1", "its supervisor starts"),
-    ("sweep", _F, "storage/videos.py:VideoFolder.sweep", "what earlier owners left half written is removed", "the workers get their jobs"),
+    ("sweep", _F, "storage/videos.py:VideoFolder.sweep", "half-written files of earlier owners are removed", "the workers get their jobs"),
     # a step of a batch
     ("start", _C, _APPLY, "`batch.started`", "videos are started", _of_changes(lambda changes: sum(event.type == "batch.started" for event in changes.events))),
-    ("beginning", _C, _APPLY, "that this process begins on the batch: if it dies before it records anything further, it counts", "work on the batch starts", _of_changes(lambda changes: int(changes.batch.claims < 0))),
+    ("beginning", _C, _APPLY, "that this process begins the batch: if it dies before it records anything more, the death counts", "work on the batch starts", _of_changes(lambda changes: int(changes.batch.claims < 0))),
     ("intent", _C, _APPLY, "an intent, and its job as `submitting`", "a worker gets the job", _of_changes(lambda changes: len(changes.intents))),
     ("acceptance", _C, _APPLY, "a job as `generating`, with its remote id", "the video is watched", _moves_jobs_to(JobStatus.GENERATING)),
-    ("fetching", _C, _APPLY, "a job as `downloading`", "its file comes in", _moves_jobs_to(JobStatus.DOWNLOADING)),
+    ("fetching", _C, _APPLY, "a job as `downloading`", "its file is downloaded", _moves_jobs_to(JobStatus.DOWNLOADING)),
     ("completion", _C, _APPLY, "a job as `completed`, and the next one's intent", "the next one starts", _moves_jobs_to(JobStatus.COMPLETED)),
     ("closing", _C, _APPLY, "the batch's end, with no owner", "the supervisor stops", _of_changes(lambda changes: int(changes.closing is not None))),
     ("recorded", _F, "actors/supervisor.py:BatchSupervisor._recorded", "the supervisor acts on what is recorded", "workers and the dispatcher are told"),
     # one video's way
-    ("assign", _F, "actors/supervisor.py:BatchSupervisor._assign", "a worker is given a job", "the POST, or what is left to be done"),
+    ("assign", _F, "actors/supervisor.py:BatchSupervisor._assign", "a worker is given a job", "the POST, or the remaining steps"),
     ("post", _R, "actors/sora/client.py:SoraClient.create", "the POST", "its answer is read"),
     ("first byte", _F, "actors/sora/upload.py:Upload.write_with_length", "the body of the POST leaves", "the server answers"),
     ("judge", _F, "actors/sora/client.py:SoraClient._judge", "the POST's answer is judged", "the remote id is bound"),
-    ("bind", _C, "actors/sora/submission.py:Submitter._bind", "the remote id is written into the submission", "the supervisor hears of it"),
-    ("settle", _C, "storage/submissions.py:SubmissionRepository.unanswered", "it is noted that a POST ended without an answer, and what it met", "it is resolved"),
-    ("sender dead", _C, "actors/sora/resolving.py:Resolver._standing", "it is noted that a submission's sender is dead", "the settle time runs"),
+    ("bind", _C, "actors/sora/submission.py:Submitter._bind", "the remote id is written into the submission", "the supervisor is told"),
+    ("settle", _C, "storage/submissions.py:SubmissionRepository.unanswered", "that a POST ended without an answer, and what it met", "it is resolved"),
+    ("sender dead", _C, "actors/sora/resolving.py:Resolver._standing", "that a submission's sender is dead", "the settle time runs"),
     ("list", _R, "actors/sora/client.py:SoraClient.list_page", "a page of the server's listing", "it is matched to the open intents"),
-    ("match", _C, "actors/sora/resolving.py:Resolver._match", "a submission is adopted, or its absence noted", "its video is watched, or made"),
-    ("look", _R, "actors/sora/client.py:SoraClient.retrieve", "a look at a video", "another look, or its file"),
-    ("content", _R, "actors/sora/client.py:SoraClient._file", "a video's file is asked for", "it comes in"),
-    ("open", _F, "storage/videos.py:PartFile.open", "a file is made aside", "it is written"),
+    ("match", _C, "actors/sora/resolving.py:Resolver._match", "a submission is adopted, or its absence recorded", "its video is watched, or made"),
+    ("look", _R, "actors/sora/client.py:SoraClient.retrieve", "a poll of a video", "another poll, or its file"),
+    ("content", _R, "actors/sora/client.py:SoraClient._file", "a video's file is requested", "it is downloaded"),
+    ("open", _F, "storage/videos.py:PartFile.open", "a partial file is created", "it is written"),
     ("write", _F, "storage/videos.py:PartFile.write", "bytes are written into it", "more of them, or the check"),
     ("flush", _F, "storage/videos.py:PartFile.flush", "its bytes are flushed to the disk", "it gets its name"),
     ("rename", _F, "storage/videos.py:PartFile.publish", "it gets the name of its checksum", "the folder is flushed"),
     ("flush folder", _F, "storage/videos.py:flush_folder", "a folder's names are flushed to the disk", "the job is recorded as completed"),
-    ("discard", _F, "storage/videos.py:PartFile.discard", "a file that is not wanted any more is removed", "the worker stops"),
+    ("discard", _F, "storage/videos.py:PartFile.discard", "a file that is no longer wanted is removed", "the worker stops"),
     # letting go, ending
-    ("not sent", _C, "actors/supervisor.py:BatchSupervisor._not_sent", "an intent as not sent: its batch was over", "the supervisor stops"),
-    ("leave", _C, "storage/batches.py:BatchRepository.release_idle", "a batch that nobody works on here is let go", "whoever waits is told"),
-    ("withdraw", _C, _APPLY, "a job as `pending` again: its POST was not sent", "the batch is let go", _moves_jobs_to(JobStatus.PENDING)),
-    ("release", _C, "storage/batches.py:BatchRepository.release", "a batch has no owner any more, epoch + 1", "whoever waits is told"),
-    ("forget", _C, "storage/owners.py:Owners.forget", "the process is no owner any more", "its threads end"),
+    ("not sent", _C, "actors/supervisor.py:BatchSupervisor._not_sent", "an intent as not sent: its batch had ended", "the supervisor stops"),
+    ("leave", _C, "storage/batches.py:BatchRepository.release_idle", "a batch that this process does not run is released", "whoever waits is told"),
+    ("withdraw", _C, _APPLY, "a job as `pending` again: its POST was not sent", "the batch is released", _moves_jobs_to(JobStatus.PENDING)),
+    ("release", _C, "storage/batches.py:BatchRepository.release", "a batch loses its owner, epoch + 1", "whoever waits is told"),
+    ("forget", _C, "storage/owners.py:Owners.forget", "the process is removed as an owner", "its threads end"),
     # what else may be done to a batch
     ("cancel", _C, "actors/batch/cancellation.py:cancel", "the batch and its open jobs as `cancelled`, epoch + 1, and the DELETEs as owed", "the server is asked to stop"),
-    ("sending", _C, "actors/sora/deleting.py:DeleteSender._try", "a DELETE is noted as going out", "it is sent"),
-    ("DELETE", _R, "actors/sora/client.py:SoraClient.delete", "the server is asked to delete a video", "its answer is noted"),
-    ("deleted", _C, "actors/sora/deleting.py:DeleteSender._note", "what came of a DELETE is noted", "the next one, or another try"),
+    ("sending", _C, "actors/sora/deleting.py:DeleteSender._try", "a DELETE is recorded as going out", "it is sent"),
+    ("DELETE", _R, "actors/sora/client.py:SoraClient.delete", "the server is asked to delete a video", "its answer is recorded"),
+    ("deleted", _C, "actors/sora/deleting.py:DeleteSender._note", "the outcome of a DELETE is recorded", "the next one, or another attempt"),
     ("retry", _C, "actors/batch/retrying.py:retry", "the batch is wanted again, its jobs are put back", "the dispatcher is told"),
-    ("update", _C, "actors/batch/commands.py:_replace_metadata", "other metadata", "it is read back"),
+    ("update", _C, "actors/batch/commands.py:_replace_metadata", "new metadata", "it is read back"),
     ("delete", _C, "actors/batch/cleanup.py:delete", "the batch is removed, `batch.deleted` recorded", "its files are removed"),
     ("remove files", _F, "storage/videos.py:VideoFolder.remove", "a batch's files are removed", "nothing"),
     ("prune batches", _C, "actors/batch/cleanup.py:delete_ended", "some old batches are removed, `batch.deleted` recorded", "the next ones"),
@@ -181,13 +181,13 @@ _ROWS: list[tuple[Any, ...]] = [
     ("begin publishing", _C, "storage/journal.py:Publications.begin", "from here on events are published", "a service opens"),
     ("declare", _F, "actors/rabbitmq/topology.py:declare", "the exchanges and queues are declared", "messages are taken and published"),
     ("publish", _F, "actors/rabbitmq/outgoing.py:Outgoing.flush", "events and answers are written to the socket", "the broker confirms them", _on_their_way),
-    ("confirm", _F, "actors/rabbitmq/connection.py:Connection._on_confirm", "the broker's confirm is taken", "events are marked, a command is acknowledged"),
+    ("confirm", _F, "actors/rabbitmq/connection.py:Connection._on_confirm", "the broker's confirm is received", "events are marked, a command is acknowledged"),
     ("mark", _C, "storage/journal.py:Publications.mark", "events are marked as published", "the next ones"),
     # commands
-    ("command", _C, "actors/batch/commands.py:once", "what a command does, with the command and its answer", "the answer is published"),
+    ("command", _C, "actors/batch/commands.py:once", "the effect of a command, with the command and its answer", "the answer is published"),
     ("acknowledge", Kind.SETTLE, "actors/rabbitmq/consumer.py:CommandConsumer._settle", "a command is acknowledged", "the next one"),
-    ("put elsewhere", _F, "actors/rabbitmq/consumer.py:CommandConsumer._move", "a command is published aside, or where it waits", "it is acknowledged where it was, once that is confirmed"),
-    ("moved", Kind.SETTLE, "actors/rabbitmq/consumer.py:CommandConsumer._moved", "what was put elsewhere is acknowledged where it was", "the next one"),
+    ("put elsewhere", _F, "actors/rabbitmq/consumer.py:CommandConsumer._move", "a command is published to the unreadable or the waiting queue", "the original is acknowledged once that is confirmed"),
+    ("moved", Kind.SETTLE, "actors/rabbitmq/consumer.py:CommandConsumer._moved", "the original of a moved command is acknowledged", "the next one"),
 ]  # fmt: skip
 
 _MADE = (

@@ -148,7 +148,7 @@ def test_a_table_says_as_much_as_a_request(run: Run, folder: Path, provider: Pro
         (("--filename", "{index}"), "--filename names the files in a folder: name that too, with --output DIR"),
         (("--takes", "0"), "--takes: must be 1 or more (got 0)"),
         (("--param", "seed=1"), "--param: must not contain seed: use the video's own field seed"),
-        (("--input-reference", "in/shots/*"), "--input-reference 'in/shots/notes.txt' can't be used: by its first bytes"),
+        (("--input-reference", "in/shots/*"), "--input-reference 'in/shots/notes.txt' can't be used: not an image, video or audio file"),
         (("--input-reference", "in/shots/*.png"), "every video of the batch names its own picture"),
     ],
 )  # fmt: skip
@@ -166,7 +166,7 @@ def test_a_wrong_option_is_one_sentence_and_nothing_is_stored_or_sent(
 def test_a_reference_that_vanished_or_is_no_picture_stops_the_batch_before_it_begins(
     run: Run, folder: Path, provider: Provider, tmp_path: Path
 ) -> None:
-    for picture, reason in (("gone.png", "No such file"), ("shots/notes.txt", "by its first bytes it is no image")):
+    for picture, reason in (("gone.png", "No such file"), ("shots/notes.txt", "not an image, video or audio file")):
         (folder / "in" / "clips.yaml").write_text(CLIPS.replace("shots/boat.png", picture))
         result = run("run", "in/clips.yaml")
         assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)

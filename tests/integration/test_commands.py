@@ -101,7 +101,7 @@ def test_what_can_not_be_read_is_answered_and_kept_as_it_came(
     assert {error["field"] for error in answer.data["errors"]} == {"/type"}
     ((properties, kept),) = until(application.aside)
     reason = properties.headers.pop("x-sora-batch-error")
-    assert "'sora-batch.creat.v1' is no command" in reason
+    assert "'sora-batch.creat.v1' is not a known command" in reason
     del properties.headers["x-delivery-count"]  # the broker's
     assert (kept, properties.headers) == (body.encode(), headers)
     assert (properties.content_type, properties.app_id, properties.message_id) == ("application/json", "shop", "m")
@@ -117,7 +117,7 @@ def test_a_command_that_ends_every_service_is_put_aside_before_the_broker_gives_
         application.channel.basic_nack(method.delivery_tag, requeue=True)
     consume(service)
     ((properties, _),) = until(application.aside)
-    assert "it went back to its queue 50 times" in properties.headers["x-sora-batch-error"]
+    assert "returned to its queue 50 times" in properties.headers["x-sora-batch-error"]
 
 
 def test_what_has_no_queue_to_be_put_aside_in_is_put_there_once_it_is_made_again(

@@ -333,7 +333,7 @@ def test_a_video_whose_record_alone_was_removed_is_paid_again_only_with_consent(
     until(lambda: sorted(states(service)) == ["done", "record_only"])
     assert (deletes(provider), submissions(service)) == (1, ["bound"] * 2)
     (gone,) = [owed.submission.job_id for owed in service.deletes("b") if owed.delete.state == "record_only"]
-    with pytest.raises(Conflict, match=f"removed its record of the video of {gone}"):
+    with pytest.raises(Conflict, match=f"deleted its record of the video of {gone}"):
         service.retry_batch("b", [gone])
     provider.release("videos")
     assert service.retry_batch("b").result(PATIENCE).progress.completed == 1  # the other one is still there

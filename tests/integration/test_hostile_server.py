@@ -179,7 +179,7 @@ def test_a_file_that_never_ends_ends_its_job_and_leaves_nothing(
     hostile.content = Endless(head(headers={"Content-Type": "video/mp4"}) + FILM)
     batch = make(service)
     assert code(batch) == "download_failed"
-    assert "exceeds the limit of 3000000 bytes" in str(batch.jobs[0].error)
+    assert "exceeds the 0.00279397 GiB limit" in str(batch.jobs[0].error)
     assert len([path for path in hostile.paths() if path.endswith("/content")]) == 1
     assert list((tmp_path / "videos" / "b").iterdir()) == []
 

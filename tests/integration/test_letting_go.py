@@ -337,7 +337,7 @@ def test_closing_goes_on_where_a_part_of_it_fails(
         running.result(PATIENCE)
     assert service._runtime is not None
     assert service._runtime.io.loop.is_closed()
-    assert "could not be closed in order" in caplog.text
+    assert "could not close the connections to the server cleanly" in caplog.text
     mocker.stopall()
 
 

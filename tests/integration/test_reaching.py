@@ -61,11 +61,11 @@ def test_what_does_not_pass_is_not_waited_for(
         batch = service.create_batch(videos(*numbered(3)))
         batch = service.process_batch(batch.id, concurrency=1).result(PATIENCE)
         service.close()
-    words = "has a certificate that can't be verified" if what == "certificate" else "wants a user and a password"
+    words = "has a certificate that can't be verified" if what == "certificate" else "requires a user and a password"
     assert batch.status == "failed"
     assert {job.error.code for job in batch.jobs} == {"network"}
     assert all(words in job.error.message for job in batch.jobs)
-    assert batch.jobs[2].error.message.startswith(f"not submitted, like {batch.jobs[0].id}: ")
+    assert batch.jobs[2].error.message.startswith(f"not submitted: {batch.jobs[0].id} could not be sent: ")
     assert server.heads == []
 
 

@@ -85,7 +85,7 @@ def test_other_bytes_are_not_taken(body: str, provider: Provider, service: Batch
     batch = made(service, 1)
     lose(batch, 1)
     provider.fault(on="content", do="answer", status=200, body=body, headers=FILM, times=-1)
-    with pytest.raises(SoraError, match="its SHA-256 is not the one that was recorded"):
+    with pytest.raises(SoraError, match="its SHA-256 does not match the recorded one"):
         service.retry_batch("b", ["b-01"]).result(PATIENCE)
     assert (files(batch), service.get_batch_status("b")) == ([], batch)
 
@@ -117,7 +117,7 @@ def test_what_has_its_file_is_not_retried_and_a_retry_of_all_fetches_nothing(
     with pytest.raises(Conflict, match="b-01 is completed"):
         service.retry_batch("b", ["b-01"])
     lose(batch, 1)
-    with pytest.raises(Conflict, match="nothing failed or was cancelled"):
+    with pytest.raises(Conflict, match="no job failed or was cancelled"):
         service.retry_batch("b")
 
 

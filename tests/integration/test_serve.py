@@ -236,7 +236,7 @@ def test_a_batch_that_kills_whoever_begins_it_is_failed_alone(
     assert deaths == POISON_DEATHS
     deadly = other.get_batch_status("deadly")
     assert (deadly.status, deadly.error.code if deadly.error else None) == ("failed", "internal")
-    assert "3 processes in a row died when they began this batch" in deadly.jobs[0].error.message  # type: ignore[union-attr]
+    assert "3 processes in a row died while starting this batch" in deadly.jobs[0].error.message  # type: ignore[union-attr]
     for name in names:
         until(lambda each=name: other.get_batch_status(each).finished)
     assert [other.get_batch_status(name).status for name in names if name != "deadly"] == ["completed"] * 4

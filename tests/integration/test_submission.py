@@ -598,10 +598,10 @@ def test_a_serve_waits_for_a_server_that_was_never_there(
         service.create_batch(videos(*numbered(3, name), id=name))
         service._write(lambda each=name: service._storage.batches.update(each, wanted=True))
     until(lambda: service.waits("a").get(""))
-    assert "can't be reached" in service.waits("a")[""].reason
+    assert "server unreachable" in service.waits("a")[""].reason
     not_sent = "SELECT count(*) FROM submissions WHERE state='not_sent'"
     until(lambda: rows(tmp_path, not_sent)[0][0] >= 12)  # the first group, and some tries one by one
-    said = [record for record in caplog.records if "can't be reached" in record.getMessage()]
+    said = [record for record in caplog.records if "server unreachable" in record.getMessage()]
     assert [record.levelname for record in said] == ["WARNING"]
     provider.restart()
     for name in names:
@@ -615,7 +615,7 @@ def test_a_server_that_comes_back_in_time_makes_the_videos(provider: Provider, s
     batch = service.create_batch(videos(*numbered(3)))
     running = service.process_batch(batch.id)
     until(lambda: service.waits(batch.id))
-    assert "can't be reached" in service.waits(batch.id)[""].reason
+    assert "server unreachable" in service.waits(batch.id)[""].reason
     provider.restart()
     assert running.result(PATIENCE).status == "completed"
     assert posts(provider) == dict.fromkeys(numbered(3), 1)

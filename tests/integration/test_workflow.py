@@ -432,7 +432,7 @@ def test_a_batch_belongs_to_the_address_of_its_server_not_to_a_key(provider: Pro
     first = start_service(openai_api_key="one").process_batch("b").result(PATIENCE)
     assert first.status == "failed"
     assert start_service(openai_api_key="other").retry_batch("b").result(PATIENCE).status == "completed"
-    with pytest.raises(SoraBatchError, match="nothing failed"):
+    with pytest.raises(SoraBatchError, match="no job failed"):
         start_service(openai_api_key="one").retry_batch("b")
 
 

@@ -112,7 +112,7 @@ def test_a_dead_sender_is_not_waited_for(owed, deletes, do, storage):
 @pytest.mark.parametrize(
     "change",
     ["UPDATE jobs SET status='generating'", "UPDATE submissions SET remote_id=NULL"],
-    ids=["retried by a version before", "its id is another video's"],
+    ids=["retried by a version before", "its id belongs to another video"],
 )
 def test_what_is_wanted_again_is_not_sent(change, owed, deletes, do, storage):
     do(storage.database.execute, change)

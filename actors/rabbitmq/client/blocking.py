@@ -111,7 +111,9 @@ class BatchClient:
         except Unanswered as error:
             if not error.sent:
                 raise
-            way_out = f"Another one would be paid for too: with the id {data['id']} the same request is the same batch"
+            way_out = (
+                f"A new batch would be paid for again: the same request with the id {data['id']} is the same batch"
+            )
             raise Unanswered(f"{error}. {way_out}", sent=True, queued=error.queued) from error
 
     def process(self, batch_id: str, concurrency: int | None = None) -> None:
@@ -214,7 +216,7 @@ class BatchClient:
                 self._drop()  # an answer that is still to come would wait there
                 raise
             else:
-                what = f"the command {order.name!r} about the batch {batch_id}"
+                what = f"the command {order.name!r} for batch {batch_id}"
                 raise self.broker.unanswered(what, self.timeout, queued=queued)
 
     def _connected(self) -> RpcConnection:

@@ -48,7 +48,7 @@ class Broker:
         settings = load_settings()
         if settings.amqp_url is None:
             raise SettingsError(
-                "AMQP_URL is not set: name the RabbitMQ that `sora-batch serve` uses, "
+                "AMQP_URL is not set: set it to the RabbitMQ that `sora-batch serve` uses, "
                 "for example AMQP_URL=amqp://guest:guest@localhost:5672/"
             )
         return cls(settings.amqp_url.get_secret_value(), settings.amqp_queue_type)
@@ -64,7 +64,9 @@ class Broker:
             return Unanswered(mask(refused), sent=sent)
         inner, place = innermost(error), masked_url(self.url)
         reason = mask(str(inner)) or type(inner).__name__
-        return Unanswered(f"RabbitMQ at {place} can't be reached: {reason}; see that it runs, and AMQP_URL", sent=sent)
+        return Unanswered(
+            f"RabbitMQ at {place} can't be reached: {reason}; check that it is running, and AMQP_URL", sent=sent
+        )
 
     def unanswered(self, what: str, seconds: float, *, queued: bool = False) -> Unanswered:
         """That nobody answered, and what to do."""
@@ -75,7 +77,7 @@ class Broker:
         )
         if queued:
             text = (
-                f"no service is listening at the RabbitMQ at {place}: {what} is queued, and obeyed when "
+                f"no service is listening at the RabbitMQ at {place}: {what} is queued, and runs when "
                 "`sora-batch serve` starts there"
             )
         return Unanswered(text, sent=True, queued=queued)

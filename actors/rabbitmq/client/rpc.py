@@ -49,7 +49,7 @@ class OutgoingCommand:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{type(value).__name__} is no type of JSON")
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,5 +226,5 @@ def _read(key: str, body: bytes) -> Received | None:
             return Received(key, document)
     except (ValueError, RecursionError):
         pass
-    logger.warning("dropped a message that is no event: routing key %r", key)
+    logger.warning("dropped a message that is not an event: routing key %r", key)
     return None

@@ -137,7 +137,7 @@ class EventStream(_Source[Event]):
         deadline = time.monotonic() + timeout
         while not self.report:
             if time.monotonic() > deadline:
-                raise self._broker.unanswered(f"the question how the batch {self.id} is", timeout)
+                raise self._broker.unanswered(f"the command 'report' for batch {self.id}", timeout)
             self._step(min(_TICK, timeout))
 
     @property
@@ -210,7 +210,7 @@ class EventStream(_Source[Event]):
             try:
                 self._order.add(Event.model_validate(told.document))
             except ValidationError:
-                logger.warning("dropped a message that is no event: routing key %r", told.key)
+                logger.warning("dropped a message that is not an event: routing key %r", told.key)
         missing = self._order.missing
         if missing is not None and self._replay is None:
             self._ask_for(missing)

@@ -91,7 +91,7 @@ def test_a_video_takes_the_takes_of_the_defaults_unless_it_says_its_own():
 def test_a_field_that_the_defaults_and_a_video_have_is_sent_once():
     files = {"prompt": "a", "files": {"mask": {"file_id": "f"}}}
     error = refused({"videos": [files], "defaults": {"params": {"mask": "text"}}})
-    assert error.message == "videos[0].files: has mask, which params has too: give one of them"
+    assert error.message == "videos[0].files: contains mask, which is also in params: give only one of them"
     (job,) = jobs_of({"videos": [files | {"params": {"mask": None}}], "defaults": {"params": {"mask": "text"}}})
     assert (job.params, list(job.files)) == ({}, ["mask"])
 
@@ -161,13 +161,13 @@ def test_braces_mean_nothing_without_a_matrix():
     [
         ({"prompt": "{stlye}"}, "/videos/0/prompt", "unknown placeholder {stlye}: did you mean {style}?"),
         ({"prompt": "{}"}, "/videos/0/prompt", "the matrix has style"),
-        ({"prompt": "a { b"}, "/videos/0/prompt", "a single {: write {{ for a brace"),
-        ({"prompt": "a } b"}, "/videos/0/prompt", "a single }: write }} for a brace"),
+        ({"prompt": "a { b"}, "/videos/0/prompt", "a single {: write {{ for a literal brace"),
+        ({"prompt": "a } b"}, "/videos/0/prompt", "a single }: write }} for a literal brace"),
         ({"prompt": "a", "params": {"x": [["{y}"]]}}, "/videos/0/params", "{y}"),
         ({"prompt": "a", "metadata": {"x": "{y}"}}, "/videos/0/metadata", "{y}"),
-        ({"prompt": "a", "metadata": {"style": 1}}, "/videos/0/metadata/style", "the matrix has this name, too"),
-        ({"prompt": "a", "model": "{style}"}, "/videos/0/model", "is not filled in from the matrix"),
-        ({"prompt": "a", "input_reference": "{style}.png"}, "/videos/0/input_reference", "is not filled in"),
+        ({"prompt": "a", "metadata": {"style": 1}}, "/videos/0/metadata/style", "is also a name in the matrix"),
+        ({"prompt": "a", "model": "{style}"}, "/videos/0/model", "can't contain {style}: placeholders work only in"),
+        ({"prompt": "a", "input_reference": "{style}.png"}, "/videos/0/input_reference", "can't contain {style}"),
     ],
 )
 def test_what_is_wrong_with_a_template_is_said(tmp_path, monkeypatch, video, field, words):
@@ -219,7 +219,7 @@ def test_a_matrix_of_more_combinations_than_can_be_written_is_refused_in_words()
 
 def test_what_a_short_request_stands_for_is_bounded():
     error = refused({"videos": [{"prompt": "x" * 32_000, "takes": 100}] * 100})
-    assert "more than 64 MiB" in error.message
+    assert "exceeds 64 MiB" in error.message
 
 
 def test_what_is_filled_in_keeps_to_the_limits_of_its_field():
@@ -252,7 +252,7 @@ def test_what_is_filled_in_is_refused_before_it_takes_memory(video):
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
-    assert "the values of the matrix included" in str(error)
+    assert "matrix values included" in str(error)
     assert error.errors[0].field == f"/videos/0/{list(video)[-1]}"
 
 
@@ -341,7 +341,7 @@ def test_the_files_of_a_video_are_limited_together(tmp_path):
     files = {path.stem: str(path) for path in paths}
     error = refused({"videos": [{"prompt": "a", "files": files}]})
     assert error.errors[0].field == "/videos/0/files"
-    assert "at most 64 MiB together" in error.message
+    assert "must total at most 64 MiB" in error.message
 
 
 def test_a_budget_is_kept_as_it_was_given():

@@ -99,7 +99,7 @@ def test_the_same_request_under_the_same_id_is_the_same_batch(do, storage):
 
 def test_another_request_under_the_same_id_is_a_conflict(do, storage):
     do(create, NewBatch(a_batch(sequence=0), some_jobs(1), []))
-    with pytest.raises(Conflict, match="nature exists already, with another request"):
+    with pytest.raises(Conflict, match="nature already exists with a different request"):
         do(create, NewBatch(a_batch(total=2, digest="other"), some_jobs(2), []))
     assert storage.batches.get("nature").digest == "digest"
 
@@ -179,7 +179,7 @@ def test_a_batch_that_is_wanted_of_the_simulator_never_begins_to_cost(do, storag
 def test_a_batch_that_may_have_videos_elsewhere_is_not_wanted_here(do, storage):
     put(storage, a_batch(provider="http://other/v1#secret"))
     bring(storage, a_job(), S.UNKNOWN)
-    with pytest.raises(Conflict, match=r"was started at http://other/v1, and this is http://server/v1") as caught:
+    with pytest.raises(Conflict, match=r"was started at http://other/v1, but this is http://server/v1") as caught:
         do(want, "nature", PROVIDER, None)
     assert "secret" not in str(caught.value)
 
@@ -278,7 +278,7 @@ def test_an_answer_that_comes_after_the_cancellation_is_kept_and_told(cancel, st
 @pytest.mark.parametrize("status", ["completed", "partial", "failed"])
 def test_what_ended_otherwise_is_not_cancelled(cancel, storage, status):
     put(storage, a_batch(status=status))
-    with pytest.raises(Conflict, match=f"nature is {status} already"):
+    with pytest.raises(Conflict, match=f"nature is already {status}"):
         cancel()
     assert storage.journal.read("nature") == []
 
@@ -338,7 +338,7 @@ def test_a_batch_of_which_nothing_can_have_been_made_goes_to_another_server(do, 
 @pytest.mark.parametrize("state", sorted({*LIVE_SUBMISSION, S.SURPLUS}))
 def test_what_another_server_may_have_made_keeps_a_batch_there(ended, retry, storage, state):
     ended(state=state, provider=PROVIDER)
-    with pytest.raises(Conflict, match=r"set OPENAI_BASE_URL to http://server/v1, .* retry nature --move-server"):
+    with pytest.raises(Conflict, match=r"set OPENAI_BASE_URL to http://server/v1; .* retry nature --move-server"):
         retry(provider=f"{ELSEWHERE}#key")
     assert storage.batches.get("nature").provider == PROVIDER
 
@@ -374,7 +374,7 @@ def test_a_batch_that_somebody_works_on_stays_where_it_is(do, storage):
     with storage.database.begin():
         storage.owners.renew(an_owner("them"), 60)
     put(storage, a_batch(status="processing", owner="them", provider=PROVIDER))
-    with pytest.raises(Conflict, match="was started at http://server/v1, and this is https://new:8443/v1"):
+    with pytest.raises(Conflict, match="was started at http://server/v1, but this is https://new:8443/v1"):
         do(want, "nature", f"{ELSEWHERE}#key", None)
     with storage.database.begin():
         storage.owners.expire("them")
@@ -474,7 +474,7 @@ def test_only_the_named_jobs_are_retried(retry, storage):
 
 def test_a_blanket_retry_leaves_unknown_jobs_alone_and_says_so(ended, retry, storage):
     ended(code=ErrorCode.SUBMISSION_UNKNOWN, state=S.UNKNOWN)
-    with pytest.raises(Conflict, match="whether nature-01 was made is unknown; naming the job looks again"):
+    with pytest.raises(Conflict, match="the outcome of nature-01 is unknown; name the job to check again"):
         retry()
     assert storage.batches.get("nature").status == "failed"
 
@@ -490,7 +490,7 @@ def test_a_blanket_retry_takes_unknown_jobs_whose_answer_has_come_since(ended, r
 
 def test_a_blanket_retry_leaves_a_surplus_video_alone(ended, retry):
     ended(code=ErrorCode.SUBMISSION_UNKNOWN, state=S.SURPLUS)
-    with pytest.raises(Conflict, match="whether nature-01 was made is unknown"):
+    with pytest.raises(Conflict, match="the outcome of nature-01 is unknown"):
         retry()
 
 
@@ -568,11 +568,20 @@ def test_true_is_another_value_than_one_and_a_number_in_another_spelling_is_not(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"params": {"b": "x" * 40_000}}, r"\.params: must be at most 65536 bytes as JSON, those that the job has"),
-        ({"params": {"mask": 1}}, r"\.params: has mask, which is a file of the job: leave it out"),
-        ({"files": {"a": {"file_id": "f"}}}, r"\.files: has a, which params of the job has too: set it to null there"),
-        ({"files": {f"f{n}": {"file_id": "f"} for n in range(16)}}, r"\.files: must have at most 16 entries, those"),
-        ({"files": {"other": {"digest": "e"}}}, r"\.files: must be at most 64 MiB together, and are 67108865 bytes"),
+        (
+            {"params": {"b": "x" * 40_000}},
+            r"\.params: must be at most 65536 bytes as JSON, the job's own params included",
+        ),
+        ({"params": {"mask": 1}}, r"\.params: contains mask, which is one of the job's files: omit it"),
+        (
+            {"files": {"a": {"file_id": "f"}}},
+            r"\.files: contains a, which the job's params contain too: set it to null there",
+        ),
+        (
+            {"files": {f"f{n}": {"file_id": "f"} for n in range(16)}},
+            r"\.files: must have at most 16 entries, the job's own files included",
+        ),
+        ({"files": {"other": {"digest": "e"}}}, r"\.files: must total at most 64 MiB, and total 67108865 bytes"),
     ],
 )
 def test_what_a_change_adds_keeps_to_the_limits_of_a_request(ended, retry, storage, change, words):
@@ -596,14 +605,14 @@ def test_a_change_that_changes_nothing_is_no_new_payment(ended, retry, storage):
 @pytest.mark.parametrize("status", ["pending", "processing"])
 def test_what_has_not_ended_is_not_retried(retry, storage, status):
     put(storage, a_batch(status=status))
-    with pytest.raises(Conflict, match="wait until it has ended, or cancel it"):
+    with pytest.raises(Conflict, match="wait for it to end, or cancel it"):
         retry()
 
 
 @pytest.mark.parametrize(
     ("job_ids", "error", "words"),
     [
-        (None, Conflict, "nothing failed or was cancelled"),
+        (None, Conflict, "no job failed or was cancelled"),
         (["nature-01"], Conflict, "nature-01 is completed"),
         (["nature-09"], NotFound, "has no job 'nature-09'"),
         ([], InvalidRequest, "must name at least one job"),

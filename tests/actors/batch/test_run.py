@@ -204,7 +204,7 @@ def test_a_server_that_makes_nothing_again_and_again_is_not_asked_for_ever(outco
     ride.withdrawn(ABSENCES - 1, SubmissionState.NOT_SENT).withdrawn(ABSENCES, outcome)
     assert ride.jobs["nature-01"].status is JobStatus.FAILED
     assert ride.jobs["nature-01"].error["code"] == "rate_limited"
-    assert ride.jobs["nature-01"].error["message"] == "later (3 times, and nothing was made)"
+    assert ride.jobs["nature-01"].error["message"] == "later (3 times; nothing was made)"
     assert ride.given[-1].job.id == "nature-02"
     assert [job_id for job_id in ride.jobs if ride.jobs[job_id].status in IN_FLIGHT_JOB] == ["nature-02"]
 
@@ -420,7 +420,7 @@ def test_a_batch_whose_videos_all_failed_has_failed_and_says_why():
     ride = Ride(total=2, concurrency=2).begin().failed(0).failed(1, ErrorCode.TIMEOUT)
     assert ride.told == ["job.failed", "batch.progressed", "job.failed", "batch.failed"]
     assert ride.run.batch.error["code"] == "timeout"
-    assert ride.run.batch.error["message"] == "2 of 2 videos failed; the last one: no"
+    assert ride.run.batch.error["message"] == "2 of 2 videos failed; last error: no"
 
 
 def test_the_sequence_has_no_gap_over_a_whole_batch():

@@ -142,7 +142,7 @@ def test_options_of_the_batch_count_more_than_its_file(asked: Asked) -> None:
         ({"references": ["gone.png"]}, "--input-reference 'gone.png' can't be used: No such file or directory"),
         ({"references": ["shots"]}, "--input-reference 'shots' can't be used: it is a folder; name files in it, such as 'shots/*.png'"),
         ({"references": ["a\0b"]}, "--input-reference 'a\\x00b' can't be used: "),
-        ({"references": ["shots/*", "wrong.*"]}, "--input-reference 'wrong.yaml' can't be used: by its first bytes it is no image"),
+        ({"references": ["shots/*", "wrong.*"]}, "--input-reference 'wrong.yaml' can't be used: not an image, video or audio file"),
         ({"references": ["shots/a.png"], "prompts": []}, "--input-reference: what is to be made of it?"),
     ],
 )  # fmt: skip

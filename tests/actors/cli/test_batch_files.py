@@ -191,7 +191,7 @@ def test_comments_are_counted_aloud_and_a_hashtag_can_be_written(
         ("a.json", '{"batchName": 7,\n"videos": ["Sea", {"prompt": "Sky",\n "promt": 1}]}',
          "videos[1].promt: unknown field; did you mean prompt? (got 1) in line 3; batch_name: must be a text (got 7) in line 1"),
         ("a.yaml", "defaults:\n  takes: 0\nvideos: [Sea]\n", "defaults.takes: must be 1 or more (got 0) in line 2"),
-        ("a.yaml", "prompt: Sea\nmatrix: {a: [1]}\n", "videos[0].matrix: unknown field; a field of the batch stands beside videos (got {'a': [1]}) in line 2"),
+        ("a.yaml", "prompt: Sea\nmatrix: {a: [1]}\n", "videos[0].matrix: unknown field; it is a field of the batch: put it next to videos (got {'a': [1]}) in line 2"),
         ("a.json", '{"prompt":\t"Sea",\n\t"size":\t"big"}', "videos[0].size: must be <width>x<height> in pixels, for example 1280x720 (got 'big') in line 2"),
         ("a.yaml", "id: a b\nprompt: Sea\nseed: -1\n", "videos[0].seed: must be a whole number from 0 to 9223372036854775807"),
         ("a.jsonl", '"Sea"\n\n{"size": "1x1"}', "videos[1].prompt: is required in line 3; videos[1].size: must be"),

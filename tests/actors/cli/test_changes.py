@@ -53,7 +53,9 @@ def test_a_retry_sends_what_was_set(call: Callable[..., Any], server: Simulator,
     )
     assert call("retry", "nature", "--set", "1.seed=random").exit_code == 2
     refused = call("retry", "nature", "--set", "1.files.mask=text.png")
-    assert "files.mask: the input reference 'text.png' can't be used: by its first bytes" in refused.stderr
+    assert (
+        "files.mask: the input reference 'text.png' can't be used: not an image, video or audio file" in refused.stderr
+    )
     sets = ["1.prompt=Sea", "1.params.fps=24", "1.params.steps=null", "1.seed=7", "1.files.mask=mask.png"]
     result = call("retry", "nature", "--json", *(word for each in sets for word in ("--set", each)))
     assert result.exit_code == 0, result.stderr

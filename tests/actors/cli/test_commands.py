@@ -132,7 +132,7 @@ def test_a_retry_of_a_simulated_batch_that_leaves_all_alone_says_how_to_name_the
     result = call("retry", "nature", "--simulate")
     assert result.exit_code == 2
     assert "to look for it again: sora-batch retry nature --simulate --job 1;" in result.stderr
-    assert "nothing of it can be retried" in result.stderr
+    assert "has no job to retry" in result.stderr
 
 
 @pytest.mark.parametrize(("provider", "options"), [("simulator", " --simulate"), ("http://h/v1#0", "")])
@@ -175,11 +175,11 @@ def test_history_tells_what_a_post_met_whose_answer_told_nothing(call: Call) -> 
         submissions = service._storage.submissions
         submissions.intend([an_intent(f"intent-{position}", a_job(position)) for position in (1, 2)])
         submissions.unanswered("intent-1", "no answer: ServerDisconnectedError", timed_out=False)
-        submissions.unanswered("intent-2", "creating the video was answered with HTTP 500", timed_out=False)
+        submissions.unanswered("intent-2", "creating the video failed with HTTP 500", timed_out=False)
         submissions.bind("intent-2", "video_2", adopted=True)
     assert call("history", "nature").stdout.splitlines() == [
         "      nature-01: the POST of attempt 1 met: no answer: ServerDisconnectedError; whether it was made is unknown",
-        "      nature-02: the POST of attempt 1 met: creating the video was answered with HTTP 500; its video was found",
+        "      nature-02: the POST of attempt 1 met: creating the video failed with HTTP 500; its video was found",
     ]
 
 

@@ -117,11 +117,11 @@ def test_a_dry_run_can_be_read(call: Call, clips: str) -> None:
         (("A {product}", "A {product"), "videos[0].prompt: has a single {"),
         (("[cup, lamp]", str(list(range(1000)))), "are too many, expected at most 10 videos (BATCH_MAX_SIZE)"),
         (("size: 640x480", "sise: 640x480"), "videos[0].sise: unknown field; did you mean size? (got '640x480') in line 12"),
-        (("size: 640x480", "fps: 24"), 'a further field of the server goes into params: {"fps": ...}'),
+        (("size: 640x480", "fps: 24"), 'put a server-specific field into params: {"fps": ...}'),
         (("fps: 24", "size: 1x1"), "defaults.params: must not contain size: use the video's own field size"),
         (("fps: 24", f"x: {'x' * 66_560}"), "defaults.params: must be at most 65536 bytes as JSON"),
         (("shots/a.png", "shots/gone.png"), "videos[0].input_reference: the input reference 'in/shots/gone.png' can't be used: No such"),
-        (("shots/b.png", "clips.yaml"), "defaults.files.last_frame: the input reference 'in/clips.yaml' can't be used: by its first"),
+        (("shots/b.png", "clips.yaml"), "defaults.files.last_frame: the input reference 'in/clips.yaml' can't be used: not an image"),
         (("images.example", "other.example"), "the host 'other.example' is not in SORA_REFERENCE_HOSTS"),
     ],
 )  # fmt: skip

@@ -307,12 +307,12 @@ UNHEALTHY = answer(b'{"status": "unhealthy", "error": "Scheduler worker exited; 
         ([LISTS, models("somebody", "wan")], {}, True, "/v1: has the Videos API, with a listing"),
         (
             [refused("400 Bad Request", "litellm.BadRequestError: LLM Provider NOT provided. Pass in ...", **VERSION), models("openai", "films")], {},
-            True, ("(LiteLLM's proxy): has the Videos API, and no listing: LiteLLM lists videos of a provider that a header "
-            "names only: set SORA_HEADERS='custom-llm-provider: PROVIDER'"),
+            True, ("(LiteLLM's proxy): has the Videos API, and no listing: LiteLLM lists only the videos of the provider that a "
+            "header names: set SORA_HEADERS='custom-llm-provider: PROVIDER'"),
         ),
         (
             [refused("400 Bad Request", "No connected db."), models("openai", "films")], {}, False,
-            ("answers HTTP 400: No connected db.; so says a LiteLLM proxy without a database of a key that it does not know: "
+            ("answers HTTP 400: No connected db.; a LiteLLM proxy without a database answers this to an unknown key: "
             "check OPENAI_API_KEY"),
         ),
         ([refused("409 Conflict", WORKERS)], {}, False, f"HTTP 409: {WORKERS}; start vLLM-Omni with --api-server-count 1"),
@@ -364,7 +364,7 @@ def test_doctor_goes_the_way_that_a_batch_goes(home: Path) -> None:
     with in_thread(proxying(proxy)) as between:
         check = server(Settings(openai_base_url="https://videos.example/v1", https_proxy=between))
         assert "https://videos.example/v1 can't be reached: the proxy" in check.message
-        assert "wants a user and a password (HTTP 407)" in check.message
+        assert "requires a user and a password (HTTP 407)" in check.message
     assert proxy.lines == ["CONNECT videos.example:443"]
     check = server(Settings(openai_base_url="https://videos.example/v1", ssl_cert_file=str(home / "none.pem")))
     assert not check.ok

@@ -189,8 +189,8 @@ def test_a_listing_that_was_kept_waiting_proves_nothing():
 
 
 def test_a_listing_that_shows_none_of_the_videos_we_made_proves_nothing():
-    assert "no video that is known to be ours" in disproved()
-    assert "no video that is known to be ours" in disproved(listed("theirs", prompt="a dog"))
+    assert "no video known to be ours" in disproved()
+    assert "no video known to be ours" in disproved(listed("theirs", prompt="a dog"))
 
 
 def test_a_video_that_another_key_made_does_not_show_that_ours_are_listed():
@@ -213,7 +213,7 @@ def test_our_own_old_video_shows_that_it_is_the_server_we_know():
 
 def test_an_id_whose_job_has_ended_may_have_been_given_again():
     """A server that counts from 1 after a restart, and does not tell when a video was made."""
-    assert "may have given the id 1 again" in disproved(listed("1", None), listed("2"), held=["1", "2"])
+    assert "may have reused the id 1" in disproved(listed("1", None), listed("2"), held=["1", "2"])
     assert disproved(listed("1", None, prompt="a dog"), listed("2"), held=["1", "2"]) is None
 
 

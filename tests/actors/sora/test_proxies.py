@@ -123,11 +123,11 @@ def test_a_host_that_needs_no_proxy_is_reached_without_it(names: str) -> None:
 @pytest.mark.parametrize(
     ("proxy", "passes", "words"),
     [
-        (Proxy(answer(b"", "407 Proxy Authentication Required")), False, "wants a user and a password (HTTP 407): set HTTPS_PROXY=http://USER"),
+        (Proxy(answer(b"", "407 Proxy Authentication Required")), False, "requires a user and a password (HTTP 407): set HTTPS_PROXY=http://USER"),
         (
             Proxy(answer(b"", "401 Unauthorized")),
             False,
-            "wants a user and a password (HTTP 401): set HTTPS_PROXY=http://USER",
+            "requires a user and a password (HTTP 401): set HTTPS_PROXY=http://USER",
         ),
         (Proxy(answer(b"", "403 Filtered")), False, "(HTTPS_PROXY) refused a connection to it (HTTP 403 Filtered)"),
         (Proxy(answer(b"", "502 Bad Gateway")), True, "refused a connection to it (HTTP 502 Bad Gateway)"),
@@ -161,7 +161,7 @@ def test_a_proxy_that_is_not_there_has_sent_nothing(scheme: str) -> None:
     result, asked, port = asyncio.run(run())
     assert isinstance(result, Refused)
     assert (result.sent, result.passes, asked) == (False, True, 0)
-    assert f"there is no connection to the proxy 127.0.0.1:{port}" in result.failure.message
+    assert f"no connection to the proxy 127.0.0.1:{port}" in result.failure.message
 
 
 @SPECS
@@ -181,7 +181,7 @@ def test_what_a_proxy_answers_in_the_server_s_place_proves_nothing(status: str) 
     result = through(Proxy(answer(b"", status)), Recorder(), Sending())
     assert isinstance(result, NoAnswer)
     assert f"HTTP {status[:3]}" in result.failure.message
-    wants = "the proxy wants a user and a password: set HTTP_PROXY=http://USER:PASSWORD@HOST:PORT"
+    wants = "the proxy requires a user and a password: set HTTP_PROXY=http://USER:PASSWORD@HOST:PORT"
     assert (wants in result.failure.message) is status.startswith("407")
 
 
@@ -193,7 +193,7 @@ def test_a_definite_refusal_is_one_whoever_says_it(status: str) -> None:
 
 
 def test_a_401_may_be_the_proxy_s() -> None:
-    wants = "; if the proxy says so: the proxy wants a user and a password: set HTTP_PROXY="
+    wants = "; if the proxy sent this answer: the proxy requires a user and a password: set HTTP_PROXY="
     refusing = answer(b"", "401 Unauthorized")
     assert wants in through(Proxy(refusing), Recorder(), Sending()).failure.message
     direct = through(Proxy(), Recorder([("POST", refusing)]), Sending(), no_proxy="*")

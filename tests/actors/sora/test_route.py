@@ -165,6 +165,4 @@ def test_a_create_that_is_redirected_with_its_own_query_made_nothing() -> None:
     result = run(lambda client, _: client.create(SPEC, "intent", lambda: None), server, base)
     assert isinstance(result, Refused)
     assert result.sent
-    assert result.failure.message.endswith(
-        "set OPENAI_BASE_URL=https://videos.example/v1 with the query that it has now"
-    )
+    assert result.failure.message.endswith("set OPENAI_BASE_URL=https://videos.example/v1, keeping its query")

@@ -204,5 +204,5 @@ def test_a_post_without_an_answer_says_whether_its_time_was_up(monkeypatch: pyte
     assert isinstance(late, NoAnswer)
     assert isinstance(dropped, NoAnswer)
     assert (late.timed_out, dropped.timed_out) == (True, False)
-    assert "no answer: it took longer than 0.2 s (SORA_SUBMIT_TIMEOUT)" in late.failure.message
+    assert "no answer: timed out after 0.2 s (SORA_SUBMIT_TIMEOUT)" in late.failure.message
     assert "no answer: " in dropped.failure.message

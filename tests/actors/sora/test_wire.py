@@ -81,7 +81,7 @@ def test_a_failed_job_without_a_code_is_read():
 
 def test_a_video_that_was_deleted_has_ended_badly_and_says_so():
     video = parse_video({"id": "3f0c", "object": "video", "status": "deleted", "progress": 37})
-    assert video.failure.message == "the server gave the video the status 'deleted' and no reason"
+    assert video.failure.message == "the server gave the status 'deleted' without a reason"
 
 
 def test_a_reply_whose_progress_is_null_is_read():
@@ -271,9 +271,9 @@ def test_every_other_status_means_not_finished(status):
     ],
 )  # fmt: skip
 def test_an_http_error_gets_a_name_and_keeps_the_servers_words(status, body, code, words):
-    failure = http_failure(status, body, "looking at video v")
+    failure = http_failure(status, body, "polling video v")
     assert failure.code is code
-    assert failure.message.startswith(f"looking at video v was answered with HTTP {status}")
+    assert failure.message.startswith(f"polling video v failed with HTTP {status}")
     assert words in failure.message
     assert failure.detail["status"] == status
 
@@ -445,6 +445,6 @@ def test_what_a_server_means_is_told_with_what_to_set(status, message, code, way
     failure = http_failure(status, {"error": {"message": message}}, "creating the video")
     assert failure.code is code
     assert failure.message.startswith(
-        f"creating the video was answered with HTTP {status}: {message}"[: 50 if message else 40]
+        f"creating the video failed with HTTP {status}: {message}"[: 44 if message else 34]
     )
     assert way_out in failure.message
