@@ -36,6 +36,8 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="write the tables into docs/servers.md")
     parser.add_argument("--install", action="store_true", help="install the servers' packages, and try nothing")
     wanted = parser.parse_args()
+    if wanted.report and wanted.trial:
+        parser.error("--report writes whole tables: leave --trial out")
     failed = 0
     for name in wanted.servers:
         kind, more = SERVERS[name]

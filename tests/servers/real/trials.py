@@ -219,13 +219,20 @@ def further_file(server: SteeredServer, desk: Desk) -> Outcome:
     return Outcome(isinstance(frame, dict), f"{outcome.told}; `last_frame` arrived {what}")
 
 
-def wrong_key(_: Server, desk: Desk) -> Outcome:
+def wrong_key(server: Server, desk: Desk) -> Outcome:
+    return _not_let_in(server, desk, "sk-wrong")
+
+
+def no_key(server: Server, desk: Desk) -> Outcome:
+    return _not_let_in(server, desk, "")
+
+
+def _not_let_in(server: Server, desk: Desk, key: str) -> Outcome:
     if "OPENAI_API_KEY" not in desk.environment:
         return Outcome(None, "it checks no key")
-    batch = desk.run(desk.video("with a wrong key"), OPENAI_API_KEY="sk-wrong")
-    (job,) = batch["jobs"]
-    desk.environment["OPENAI_API_KEY"] = "sk-wrong"
-    told = f"{error(job)}; `doctor`: {doctor(_, desk).told}"
+    desk.environment["OPENAI_API_KEY"] = key
+    (job,) = desk.run(desk.video("one"))["jobs"]
+    told = f"{error(job)}; `doctor`: {doctor(server, desk).told}"
     return Outcome(job["error"] is not None and job["error"]["code"] == "authentication", told)
 
 
@@ -344,6 +351,7 @@ TRIALS: dict[str, Trial] = {
     "seed and params by JSON": parameters_json,
     "90 clips of one file of 14 lines": ninety,
     "a wrong key": wrong_key,
+    "no key": no_key,
     "an unknown model": unknown_model,
     "two downloads of 100 MB": large,
     "the server hangs for 14 s while a POST is on its way, `SORA_LISTING=whole`": suspended,
