@@ -108,7 +108,8 @@ def listing_by_header(_: Server, desk: Desk) -> Outcome:
         tap.lose(1)
         batch = desk.run(desk.video("one"), desk.video("two"))
         check_paid(server, desk)
-    return Outcome(batch["status"] == "completed", f"`doctor`: {said}; 1 of 2 answers lost: {states(batch)}")
+    why = "".join(f"; {error(job)}" for job in batch["jobs"] if job["error"])
+    return Outcome(batch["status"] == "completed", f"`doctor`: {said}; 1 of 2 answers lost: {states(batch)}{why}")
 
 
 def workers(server: SteeredServer, desk: Desk) -> Outcome:
