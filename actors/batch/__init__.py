@@ -1,1 +1,1 @@
-"""What a batch is: what is asked for and answered, its states and moves, and each command as one transaction."""
+"""Batches: requests and answers, states and moves, and each command as one transaction."""

@@ -1,4 +1,4 @@
-"""What a BatchRun hands to a worker, and the settings that it decides by."""
+"""What a BatchRun hands to a worker, and the settings that it uses."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Assignment:
     job: JobRecord
     submission: SubmissionRecord
     fresh: bool
-    """Its POST is yet to be sent."""
+    """Its POST has not been sent yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The settings that decide."""
+    """The settings of a BatchRun."""
 
     provider: str
     owner_id: str

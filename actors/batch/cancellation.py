@@ -1,4 +1,4 @@
-"""Cancelling a batch: a takeover in one transaction, what may still be charged for, and the DELETEs that it owes."""
+"""Cancelling a batch: a takeover in one transaction, the possible charges, and the DELETEs that are owed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from storage.records import BatchRecord, JobRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus, SubmissionState
 
 _RECORD_ONLY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE)
-"""The ids of SGLang and FastVideo, whose DELETE removes the record of a video that they go on making."""
+"""The ids of SGLang and FastVideo, whose DELETE removes only the record: they continue to make the video."""
 
 
 class DeleteIsOut(Exception):
-    """A DELETE for what is to be retried is on its way: its answer, or its end, is to be waited for."""
+    """A DELETE for a job to be retried is in flight: wait for its answer or its timeout."""
 
     def __init__(self, seconds: float, submission_ids: list[str]) -> None:
         super().__init__(f"a DELETE is in flight, for at most {seconds:.1f} s")
@@ -28,7 +28,7 @@ class DeleteIsOut(Exception):
 
 
 def owe_deletes(storage: Storage, tries: Iterable[SubmissionRecord], jobs: dict[str, JobRecord]) -> None:
-    """Record that the server is to be asked to stop the videos of cancelled jobs: those that we made ourselves."""
+    """Record that the server is to delete the videos of cancelled jobs, unless we adopted them."""
     owed = [
         entry
         for entry in tries
@@ -45,16 +45,16 @@ def owe_deletes(storage: Storage, tries: Iterable[SubmissionRecord], jobs: dict[
 
 
 def owe_delete_of_cancelled(storage: Storage, submission_id: str) -> None:
-    """As `owe_deletes`, of a video whose POST was answered when its job may have been cancelled already."""
+    """Like `owe_deletes`, for a video whose POST was answered after its job may have been cancelled."""
     entry = storage.submissions.get(submission_id)
     owe_deletes(storage, [entry], storage.jobs.by_id([entry.job_id]))
 
 
 def withdraw_deletes(storage: Storage, batch_id: str, chosen: Iterable[JobRecord]) -> None:
-    """See that no video is deleted under a job that is tried again.
+    """Withdraw the owed DELETEs of jobs that are retried.
 
     Raises:
-        DeleteIsOut: it may be, at this moment.
+        DeleteIsOut: one of them is in flight.
     """
     live = storage.submissions.live_of_batch(batch_id)
     ours = [live[job.id].id for job in chosen if job.id in live]
@@ -66,10 +66,10 @@ def withdraw_deletes(storage: Storage, batch_id: str, chosen: Iterable[JobRecord
 def with_a_record(
     storage: Storage, batch_id: str, chosen: list[JobRecord], named: Collection[str], changed: Collection[str]
 ) -> tuple[list[JobRecord], list[JobRecord]]:
-    """Those whose video can be had or made, and those that nobody may pay for again without consent.
+    """Split the chosen jobs: those that can be retried, and those that must not be paid for again without consent.
 
     Raises:
-        Conflict: one of the latter is named, or nothing else is chosen.
+        Conflict: one of the latter is named, or only those are chosen.
     """
     gone = storage.deletes.record_gone(batch_id) - set(changed)
     left = [job for job in chosen if job.id in gone]
@@ -84,13 +84,13 @@ def with_a_record(
 def cancel(
     storage: Storage, batch_id: str, reason: str | None, at: float, *, deletes: bool = True
 ) -> CancellationSummary:
-    """Take a batch over and end it. Its owner, if it has one, is fenced by the same write.
+    """Take a batch over and end it. The same write fences its owner, if it has one.
 
-    With `deletes`, the server is owed a DELETE for each video of ours that it may be making.
+    With `deletes`, a DELETE is owed for each video of ours that the server may be making.
 
     Raises:
         NotFound: there is no such batch.
-        Conflict: it has ended otherwise.
+        Conflict: it has already ended differently.
     """
     batch = existing(storage, batch_id)
     if batch.status is BatchStatus.CANCELLED:
@@ -154,14 +154,14 @@ _CHARGED = {
 def _tries(
     storage: Storage, batch_id: str, known: dict[str, JobRecord] | None = None
 ) -> tuple[list[SubmissionRecord], dict[str, JobRecord]]:
-    """The tries that a server may still charge for, and their jobs: as they are `known`, else as recorded."""
+    """The submissions that a server may still charge for, and their jobs: from `known`, else from storage."""
     tries = [entry for entry in storage.submissions.of_batch(batch_id) if entry.state in _CHARGED]
     known = known or {}
     return tries, {**storage.jobs.by_id({entry.job_id for entry in tries} - known.keys()), **known}
 
 
 def _charges(tries: list[SubmissionRecord], jobs: dict[str, JobRecord]) -> list[Charge]:
-    """The videos of those jobs that are cancelled, as far as a server may still make and charge for them."""
+    """The videos of cancelled jobs that a server may still make and charge for."""
     charged = [
         (jobs[entry.job_id].position, entry)
         for entry in tries

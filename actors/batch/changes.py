@@ -1,4 +1,4 @@
-"""What a retry changes of a job's request: joined with what the job asks for, within the limits of any request."""
+"""The changes that a retry makes to a job's request: merged with it, within the limits of any request."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from storage.records import Document, JobRecord, options_of
 
 
 def columns_of(job: JobRecord, change: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that a change sets: params and files join those of the job, and null takes one out.
+    """The columns that a change sets: params and files are merged with those of the job, and null removes one.
 
     Raises:
-        InvalidRequest: both together are more than a request may have.
+        InvalidRequest: the merged request exceeds a limit.
     """
     columns = dict(change)
     further = columns.pop("options", None)
@@ -54,10 +54,10 @@ def _check(job_id: str, params: Document, files: Document, changed: str) -> None
 
 
 def check_files(storage: Storage, columns: Mapping[str, Mapping[str, Any]]) -> None:
-    """See that the stored files of each changed job are not too large together.
+    """Check the total size of the stored files of each changed job.
 
     Raises:
-        InvalidRequest: they are.
+        InvalidRequest: it exceeds the limit.
     """
     for job_id, changed in columns.items():
         files = (changed.get("options") or {}).get("files", {}).values()
@@ -68,12 +68,12 @@ def check_files(storage: Storage, columns: Mapping[str, Mapping[str, Any]]) -> N
 
 
 def is_changed(job: JobRecord, columns: Mapping[str, Any]) -> bool:
-    """Whether a change asks for something else than the job did: only that may be paid for anew."""
+    """Whether a change asks for something different: only then may the job be paid for again."""
     return not all(_same(getattr(job, name), value) for name, value in columns.items())
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether both are the same to a server: 1 and 1.0 are, and 1 and true are not, as they are to Python."""
+    """Whether both are the same to a server: 1 equals 1.0, but not true as in Python."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
     if isinstance(one, list) and isinstance(other, list):

@@ -1,4 +1,4 @@
-"""All that is removed: ended batches, what no job uses any more, files that no job records; large things in pieces."""
+"""Removing ended batches, unused input references and orphan files; large amounts in pieces."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from storage.videos import VideoFolder
 
 
 def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000) -> bool:
-    """Forget an ended batch, or as much of it as this transaction may remove; its journal stays until it is pruned.
+    """Delete an ended batch, or as much of it as one transaction may remove; its journal stays until it is pruned.
 
     Args:
         storage: where.
-        batch_id: of a batch that has ended, or whose deletion was begun.
+        batch_id: of a batch that has ended, or whose deletion has begun.
         at: now.
-        rows: at most so many.
+        rows: the most to remove.
 
     Returns:
-        Whether all of it is gone. Nobody sees it any more in any case.
+        Whether all of it is gone. It is hidden in either case.
 
     Raises:
         NotFound: there is no such batch.
@@ -55,19 +55,19 @@ def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000) -> bool
 
 
 DELETED_ROWS = 4
-"""What the deletion of a batch writes besides its jobs and their submissions."""
+"""Rows that the deletion of a batch writes besides its jobs and their submissions."""
 
 
 def delete_ended(storage: Storage, batches: list[BatchRecord], events: list[EventRecord]) -> int:
-    """Forget these batches, but for those that have changed since they were read.
+    """Delete these batches, except those that have changed since they were read.
 
     Args:
         storage: where.
-        batches: that have ended.
-        events: of each, that it is deleted.
+        batches: ended batches.
+        events: the `batch.deleted` of each.
 
     Returns:
-        How many went.
+        How many were deleted.
     """
     batch_ids = set(storage.batches.unchanged(batches))
     told = [event for event in events if event.batch_id in batch_ids]
@@ -83,11 +83,11 @@ logger = logging.getLogger(__name__)
 
 
 def delete_orphan_files(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
-    """Remove the files of an ended batch that no job records: unfinished ones, and those that came too late.
+    """Remove the files of an ended batch that no job records: partial ones, and those that came too late.
 
-    For whoever cancelled it, lost it, ended it after another owner, or noted its owner's death. It is locked meanwhile:
-    a retry begins later. In a transaction of its own: an end that is not committed yet may still come to nothing, and a
-    removed file does not come back.
+    Called after cancelling a batch, losing it, ending it after another owner, or noting its owner's death. The batch is
+    locked meanwhile, so a retry waits. It runs in a transaction of its own: an uncommitted end may still be rolled
+    back, and a removed file does not come back.
     """
     if not folder.batch(batch_id).is_dir():
         return
@@ -101,7 +101,7 @@ def delete_orphan_files(storage: Storage, folder: VideoFolder, batch_id: str) ->
 
 
 def delete_orphan_files_soon(recorder: Recorder, storage: Storage, folder: VideoFolder, batch_id: str) -> None:
-    """Have them removed in the background, by the recorder's thread; nobody waits for it."""
+    """Remove them in the background, in the recorder's thread; nobody waits for it."""
 
     def told(done: Future[None]) -> None:
         error = done.exception()
@@ -114,15 +114,15 @@ def delete_orphan_files_soon(recorder: Recorder, storage: Storage, folder: Video
 
 K = TypeVar("K")
 MOST_ROWS, SECONDS = 1000, 0.2
-"""What a piece removes and takes, at the most."""
+"""The most rows that a piece removes, and the most seconds that it takes."""
 _FIRST_ROWS, _FEWEST_ROWS = 128, 16
 _BYTES = 1 << 25
-"""Of input references in a piece: to free their pages takes time, too."""
+"""Bytes of input references in a piece: freeing their pages takes time too."""
 
 Piece = Callable[[], int]
-"""Runs in a transaction; how many rows went."""
+"""Runs in a transaction; returns how many rows were removed."""
 Search = Callable[[int], Piece | None]
-"""Looks, outside of any transaction, for as many rows as may go; None: there are no more."""
+"""Finds up to so many rows to remove, outside any transaction; None: there are no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class PruneReport:
 
 
 class Maintenance:
-    """Removes in pieces. Runs in the thread of whoever asked for it; it reads and writes as the service does."""
+    """Removes in pieces. Runs in the caller's thread, and reads and writes as the service does."""
 
     def __init__(
         self,
@@ -147,9 +147,9 @@ class Maintenance:
         self._events = self._batches = 0
 
     def prune(self, before: float, at: float, *, delete_batches: bool) -> PruneReport:
-        """Remove the journals of batches that ended before a moment, with `delete_batches` these batches too."""
+        """Remove the journals of batches that ended before a time; with `delete_batches`, those batches too."""
         for batch_id in self._read(self._storage.batches.hidden):
-            self._in_pieces(self._deletion(batch_id, at), self._batches_went)  # it was broken off
+            self._in_pieces(self._deletion(batch_id, at), self._batches_went)  # its deletion was interrupted
         if delete_batches:
             self._delete_ended(before, at)
         self._in_pieces(self._few(self._storage.owners.prune))
@@ -163,11 +163,11 @@ class Maintenance:
         return self._report()
 
     def forget_commands(self, before: float) -> int:
-        """Remove what the inbox has from before a moment. Returns how many went."""
+        """Remove the inbox's entries from before a time. Returns how many were removed."""
         return self._in_pieces(self._few(partial(self._storage.inbox.prune, before)))
 
     def delete(self, batch_id: str, at: float) -> None:
-        """Forget an ended batch.
+        """Delete an ended batch.
 
         Raises:
             NotFound: there is no such batch.
@@ -176,7 +176,7 @@ class Maintenance:
         self._in_pieces(self._deletion(batch_id, at))
 
     def drop_references(self, among: list[str] | None = None) -> None:
-        """Remove the input references, or those of these, that no job uses any more."""
+        """Remove the input references (of `among`, if given) that no job uses any more."""
         jobs = self._storage.jobs
 
         def unused(after: str, limit: int) -> list[str]:
@@ -185,7 +185,7 @@ class Maintenance:
         self._in_pieces(self._walk("", unused, jobs.drop_references))
 
     def _delete_ended(self, before: float, at: float) -> None:
-        """Many small batches are one piece; a large one has several."""
+        """Delete many small batches in one piece, and a large one in several."""
         storage = self._storage
         going: Search | None = None
 
@@ -225,7 +225,7 @@ class Maintenance:
         return search
 
     def _walk(self, start: K, find: Callable[[K, int], list[K]], remove: Callable[[list[K]], int]) -> Search:
-        """What is found behind the last one is removed."""
+        """Remove what is found after the last key, page by page."""
         last = start
 
         def search(rows: int) -> Piece | None:
@@ -240,7 +240,7 @@ class Maintenance:
 
     @staticmethod
     def _few(remove: Callable[[int], int]) -> Search:
-        """What an index finds at once is removed without a look before."""
+        """Remove directly what an index finds, without searching first."""
         more = True
 
         def search(rows: int) -> Piece | None:
@@ -265,7 +265,7 @@ class Maintenance:
                 rows = max(rows // 2, _FEWEST_ROWS)
             elif seconds < SECONDS / 4:
                 rows = min(rows * 2, MOST_ROWS)
-            # Other processes, too, get their turn: those of SQLite look for it now and then only.
+            # Give other processes their turn: on SQLite they only check for it now and then.
             time.sleep(min(time.monotonic() - begun, SECONDS))
         return total
 

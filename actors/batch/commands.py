@@ -1,7 +1,7 @@
-"""The commands: all that can be done to a batch from outside. Each is applied in one transaction.
+"""The commands: everything that can be done to a batch from outside. Each is applied in one transaction.
 
-A library call, the command line and a message from RabbitMQ all make one of these. One that came as a message is
-entered in the inbox with its answer, in the same transaction, and applied once.
+A library call, the command line and a message from RabbitMQ all create one of these. The command of a message is
+entered in the inbox with its answer, in the same transaction, and is applied once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from storage.records import ReferenceRecord
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Store a batch and, with `process`, have it made."""
+    """Store a batch and, with `process`, queue it."""
 
     new: NewBatch
     process: bool = False
@@ -30,7 +30,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """Have a batch made."""
+    """Queue a batch to be made."""
 
     batch_id: str
     concurrency: int | None = None
@@ -46,7 +46,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try what failed or was cancelled again. `columns` and `references` are what `changed_columns` gives."""
+    """Retry what failed or was cancelled. `columns` and `references` come from `changed_columns`."""
 
     batch_id: str
     job_ids: tuple[str, ...] | None = None
@@ -58,7 +58,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Replace a batch's metadata, in whatever state it is."""
+    """Replace a batch's metadata, in any state."""
 
     batch_id: str
     metadata: dict[str, Any]
@@ -66,7 +66,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Forget an ended batch: from this transaction on nobody sees it, and what is left of it goes in pieces."""
+    """Delete an ended batch: this transaction hides it, and the rest is removed in pieces."""
 
     batch_id: str
     keep_files: bool = False
@@ -74,14 +74,14 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """See a batch as it stands."""
+    """Report a batch as it is."""
 
     batch_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """See what happened to a batch, be it deleted by now."""
+    """Replay the events of a batch, even a deleted one."""
 
     batch_id: str
 
@@ -91,38 +91,38 @@ Command = Create | Process | Cancel | Retry | Update | Delete | Show | Replay
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a command needs to know of whoever applies it."""
+    """What a command needs from its caller."""
 
     at: float
     """Now, in seconds since 1970, by the database's clock."""
     provider: str
-    """Where its videos are made; "" where the command has none made."""
+    """Where its videos are made; "" if the command makes none."""
     deletes: bool = True
-    """Whether the server is asked to stop what is cancelled."""
+    """Whether the server is asked to delete cancelled videos."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What was done."""
+    """What a command did."""
 
     batch_id: str
     job_ids: tuple[str, ...] | None = None
-    """Those that a creation made, or that a retry tries again."""
+    """The jobs that were created or are retried."""
     left_alone: tuple[str, ...] = ()
-    """Those that failed and that a retry does not try again."""
+    """The failed jobs that a retry leaves alone."""
     summary: CancellationSummary | None = None
     created: bool = False
     newly_wanted: bool = False
-    """Nobody had wanted it before."""
+    """It was not queued before."""
     gone: bool = False
-    """Of a deletion: nothing of it is left to be removed."""
+    """For a deletion: nothing is left to remove."""
     digests: tuple[str, ...] = ()
-    """Of the input references that a deleted batch used."""
+    """The input references that a deleted batch used."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandKey:
-    """Which message a command came with: `digest` is of its bytes."""
+    """Identifies the message of a command; `digest` is that of its bytes."""
 
     source: str
     id: str
@@ -130,7 +130,7 @@ class CommandKey:
 
 
 class OtherBody(InvalidRequest):
-    """The command's id was used before, with another body."""
+    """The command's id was already used with a different body."""
 
     def __init__(self, key: CommandKey) -> None:
         message = f"the command {key.id!r} of {key.source!r} was already received with a different body"
@@ -138,10 +138,10 @@ class OtherBody(InvalidRequest):
 
 
 def once(storage: Storage, key: CommandKey, at: float, act: Callable[[], str]) -> str:
-    """Act and enter the command with its answer; what was entered before is answered as it was then.
+    """Apply a command and enter it in the inbox with its answer; a repeated command gets its first answer.
 
     Raises:
-        OtherBody: it was entered before, with another body.
+        OtherBody: it was entered before with a different body.
     """
     before = storage.inbox.take(key.source, key.id, key.digest, at)
     if before is not None:
@@ -154,16 +154,16 @@ def once(storage: Storage, key: CommandKey, at: float, act: Callable[[], str]) -
 
 
 def has_videos_made(command: Command) -> bool:
-    """Whether it needs a server."""
+    """Whether a command needs a server."""
     return isinstance(command, Process | Retry) or (isinstance(command, Create) and command.process)
 
 
 def apply(storage: Storage, command: Command, context: Context) -> CommandResult:
-    """Do what is commanded, in the transaction of the caller.
+    """Apply a command, in the caller's transaction.
 
     Raises:
-        UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be done.
-        DeleteIsOut: not yet.
+        UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be applied.
+        DeleteIsOut: it can't be applied yet.
     """
     match command:
         case Create(new, process):

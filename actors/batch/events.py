@@ -46,7 +46,7 @@ FINAL_EVENTS = {
 
 
 class Event(BaseModel):
-    """A fact about a batch: a CloudEvents 1.0 document."""
+    """An event of a batch: a CloudEvents 1.0 document."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -73,17 +73,17 @@ class Event(BaseModel):
 
 
 def batch_event(name: EventName, batch: BatchRecord, sequence: int, at: float, /, **more: Any) -> EventRecord:
-    """An event of a batch as it stands after it; `more` joins the data."""
+    """An event of a batch, with the state after it; `more` is added to the data."""
     return _event(name, batch, sequence, at, subject=batch.id, more=more)
 
 
 def job_event(name: EventName, batch: BatchRecord, job: JobRecord, sequence: int, at: float) -> EventRecord:
-    """An event of a job, with the batch as it stands after it."""
+    """An event of a job, with the batch's state after it."""
     return _event(name, batch, sequence, at, subject=job.id, more={"job": job_document(job)})
 
 
 def final_event(batch: BatchRecord, jobs: Iterable[JobRecord], sequence: int, at: float, /, **more: Any) -> EventRecord:
-    """The event that ends a batch, with as much of the result as 256 KiB hold, from the first job on."""
+    """The event that ends a batch, with as many jobs, from the first on, as fit into 256 KiB."""
     document = Batch.of(batch, []).model_dump()
     shown: list[Job] = []
     size = 0
@@ -118,13 +118,13 @@ def _event(
 
 
 def cloud_event(name: str, identity: str, source: str, subject: str | None, at: float) -> dict[str, Any]:
-    """The attributes that every CloudEvent of ours has, in their order; what else it has follows them.
+    """The attributes that all our CloudEvents share, in order; the others follow them.
 
     Args:
-        name: what happened, as `job.completed`.
-        identity: the same for the same event, however often it is told.
+        name: what happened, such as `job.completed`.
+        identity: the id, the same however often the event is published.
         source: where it happened.
-        subject: to what, where that is known.
+        subject: what it happened to, if known.
         at: when, in seconds since 1970.
     """
     return {

@@ -1,6 +1,6 @@
 """Expands a request into its videos: defaults, then each combination of the matrix, then takes. Pure but for seeds.
 
-It happens once, when the batch is created: what was drawn and filled in is recorded with each job.
+This happens once, when the batch is created: the drawn seeds and the filled-in texts are recorded with each job.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from actors.batch.requests import BatchVideoRequest, VideoDefaults, VideoRequest
 from actors.errors import InvalidRequest
 
 _LARGEST_DRAWN = 2**31 - 1
-"""Every server takes a seed up to here."""
+"""Every server accepts a seed up to this one."""
 _LARGEST_BATCH = 64 * 1024 * 1024
-"""Bytes of prompts, params and metadata after expansion: a short request may stand for very much."""
+"""Bytes of prompts, params and metadata after expansion: a short request may expand to a lot."""
 _LARGEST_PROMPT = (PROMPT_MAX, f"must have 1 to {PROMPT_MAX} characters, matrix values included")
 _LARGEST_DOCUMENT = (
     DOCUMENT_MAX_BYTES, f"must be at most {DOCUMENT_MAX_BYTES} bytes as JSON, matrix values included",
@@ -32,10 +32,10 @@ Value = str | int | float | bool
 
 
 class Video(NamedTuple):
-    """A video of a request with its defaults."""
+    """A video of a request, with the defaults applied."""
 
     place: Place
-    """Where in the request it stands."""
+    """Its place in the request."""
     prompt: str
     duration: int | None
     size: str | None
@@ -47,26 +47,26 @@ class Video(NamedTuple):
     input_reference: str | FileId | None
     metadata: Mapping[str, Any]
     own: frozenset[str]
-    """The fields that it says itself, not by the defaults."""
+    """The fields that it sets itself, rather than by the defaults."""
 
     def place_of(self, field: str) -> Place:
-        """Where in the request one of its fields stands."""
+        """The place of one of its fields in the request."""
         return (*(self.place if field in self.own else ("defaults",)), field)
 
 
 class Take(NamedTuple):
-    """One job to be: what is asked of the server, and the job's metadata."""
+    """One future job: the request to the server, and the job's metadata."""
 
     prompt: str
     seed: int | None
     take: int | None
-    """None: its video is to be made once."""
+    """None: its video is made once."""
     params: dict[str, Any]
     metadata: dict[str, Any]
 
 
 def videos_of(request: BatchVideoRequest) -> list[Video]:
-    """The videos of a request, each with what the defaults say in its stead."""
+    """The videos of a request, with the defaults applied."""
     defaults = request.defaults or VideoDefaults()
     return [_with_defaults(video, defaults, ("videos", str(index))) for index, video in enumerate(request.videos)]
 
@@ -96,17 +96,17 @@ def _with_defaults(video: VideoRequest, defaults: VideoDefaults, place: Place) -
 
 
 class Expansion:
-    """Makes the takes of videos, with one matrix."""
+    """Expands videos into takes, with one matrix."""
 
     def __init__(self, matrix: Mapping[str, Sequence[Value]] | None) -> None:
         self._matrix = matrix
         self._size = 0
 
     def takes(self, video: Video) -> Iterator[Take]:
-        """The takes of a video: the first name of the matrix changes slowest, the number of the take fastest.
+        """The takes of a video: the first name of the matrix varies slowest, the number of the take fastest.
 
         Raises:
-            InvalidRequest: a placeholder is unknown, or what is filled in is too large.
+            InvalidRequest: a placeholder is unknown, or a filled-in value is too large.
         """
         self._check(video)
         for values in self._combinations():
@@ -172,7 +172,7 @@ class Expansion:
         return prompt, params, {**metadata, **values}
 
     def _measure(self, video: Video, prompt: str, params: dict[str, Any], metadata: dict[str, Any]) -> None:
-        """See that what was filled in is not too large, by itself and in all."""
+        """Check that the filled-in values are not too large, each and in total."""
         if not prompt.strip() or len(prompt) > PROMPT_MAX:
             raise all_of([wrong_field(video.place_of("prompt"), f"must have 1 to {PROMPT_MAX} characters", prompt)])
         sizes = {
@@ -201,11 +201,11 @@ class _WrongTemplate(Exception):
 
 
 class _Filling:
-    """Fills one prompt or document in with one combination, and stops before that takes more memory than it may.
+    """Fills one combination into a prompt or document, and stops before that exceeds its memory limit.
 
     Args:
         values: of the matrix, by name.
-        most: how long it may become, and what it must be, for the error.
+        most: the largest length, and the sentence for the error.
     """
 
     def __init__(self, values: Mapping[str, Value], most: tuple[int, str]) -> None:
@@ -213,7 +213,7 @@ class _Filling:
         self._left, self._expected = most
 
     def filled_in(self, value: Any) -> Any:
-        """A value of params or metadata with each text in it filled in; keys stay as they are."""
+        """A value of params or metadata with all its texts filled in; keys stay unchanged."""
         if isinstance(value, str):
             return self.fill(value)
         if isinstance(value, list):
@@ -223,7 +223,7 @@ class _Filling:
         return value
 
     def fill(self, text: str, *, typed: bool = True) -> Value:
-        """Replace placeholders; `typed`: a text that is exactly one becomes the value itself, a number for example."""
+        """Replace placeholders; `typed`: a text that is exactly one becomes the value itself, such as a number."""
         whole = _PLACEHOLDER.fullmatch(text)
         if typed and whole is not None and whole[1] in self._values:
             self._take(len(_text(self._values[whole[1]])))

@@ -1,4 +1,4 @@
-"""Turns a validated request, with what the settings add to it, into the records of a new batch."""
+"""Turns a validated request and the settings into the records of a new batch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from storage.states import BatchStatus, JobStatus
 
 
 class References:
-    """The input references and further files of a request: each is loaded once, however often it is named."""
+    """The input references and files of a request: each is loaded once, however often it is named."""
 
     def __init__(self, settings: Settings, *, paths: bool, fetch: bool = True) -> None:
-        """`paths`: whether any local path may be read; `fetch`: whether URLs are fetched."""
+        """`paths`: any local path may be read; `fetch`: URLs are fetched."""
         self._settings, self._paths, self._fetch = settings, paths, fetch
         self._kept: dict[str | FileId, Document] = {}
         self._records: dict[str, ReferenceRecord] = {}
@@ -35,13 +35,13 @@ class References:
         return list(self._records.values())
 
     def name(self, reference: str | FileId | None) -> str | Document | None:
-        """What one that is kept is called: the name of a file, a URL, or `{file_id}`."""
+        """The name of a loaded reference: of a file, a URL, or `{file_id}`."""
         if isinstance(reference, FileId):
             return {"file_id": reference.file_id}
         return None if reference is None else self._names.get(reference, reference)
 
     def kept(self, reference: str | FileId | None, place: Place) -> Document | None:
-        """What a job keeps of a reference; `place`: where in the request it stands, for the error."""
+        """What a job stores for a reference; `place`: its place in the request, for errors."""
         if reference is None:
             return None
         if reference not in self._kept:
@@ -53,7 +53,7 @@ class References:
         return self._kept[reference]
 
     def all_kept(self, files: Mapping[str, str | FileId], place: Place) -> Document:
-        """The same for each of the further files."""
+        """The same for each of the files."""
         kept = {name: self.kept(file, (*place, name)) for name, file in files.items()}
         size = sum(len(self._records[each["digest"]].data) for each in kept.values() if each and "digest" in each)
         if size > FILES_MAX_BYTES:
@@ -63,12 +63,12 @@ class References:
 
 
 def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, paths: bool = True) -> NewBatch:
-    """The records of a batch that is yet to be stored, and the bytes of its input references.
+    """The records of a new batch, not yet stored, and the bytes of its input references.
 
-    `paths`: whether they may be read from any local path, or only below SORA_REFERENCE_DIRS.
+    `paths`: they may be read from any local path, not only below SORA_REFERENCE_DIRS.
 
     Raises:
-        InvalidRequest: an input reference can't be had, or a placeholder is wrong.
+        InvalidRequest: an input reference can't be loaded, or a placeholder is wrong.
     """
     batch_id = request.id or new_batch_id()
     references = References(settings, paths=paths)
@@ -93,9 +93,9 @@ def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, pat
 
 
 def _as_given(request: BatchVideoRequest, references: References) -> Document:
-    """The request before expansion, as its digest sees it: a reference is its bytes, and not the name of its file.
+    """The request before expansion, for its digest: a reference counts by its bytes, not by its file name.
 
-    What a request does not say of the newer fields is left out: its digest is the one that it always had.
+    Newer fields that a request does not use are omitted, so that its digest never changes.
     """
     document = request.model_dump(mode="json", exclude={"id", "budget", "matrix", "defaults"})
     document["videos"] = [
@@ -104,7 +104,7 @@ def _as_given(request: BatchVideoRequest, references: References) -> Document:
     if request.defaults is not None:
         document["defaults"] = _video_as_given(request.defaults, references, ("defaults",))
     if request.matrix is not None:
-        document["matrix"] = [[name, values] for name, values in request.matrix.items()]  # their order counts
+        document["matrix"] = [[name, values] for name, values in request.matrix.items()]  # their order matters
     return document
 
 
@@ -120,7 +120,7 @@ def _video_as_given(video: VideoDefaults, references: References, place: Place) 
 
 
 def asked_of(video: Video, settings: Settings) -> dict[str, Any]:
-    """What a video asks for with what the settings add."""
+    """The requested duration, size and model of a video, completed by the settings."""
     return {
         "duration": video.duration or settings.sora_seconds,
         "size": video.size or settings.sora_size,
@@ -150,9 +150,9 @@ def _new_job(
 def changed_columns(
     changes: Mapping[str, Mapping[str, Any]], settings: Settings, *, paths: bool = True
 ) -> tuple[dict[str, dict[str, Any]], list[ReferenceRecord]]:
-    """The columns that changed requests set, by job id, and the bytes of their input references.
+    """The columns that the changes set, by job id, and the bytes of their input references.
 
-    `options` has the further fields that change, which join those of the job. `paths`: as for `new_batch`.
+    `options` has the changed seed, params and files, which are merged with those of the job. `paths`: see `new_batch`.
 
     Raises:
         InvalidRequest: a change is wrong.

@@ -1,4 +1,4 @@
-"""Says what is wrong with a request: one sentence a field, with its place, the value and the nearest known field."""
+"""Errors of a request: one sentence per field, with its place, the value and the nearest known field."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ _SHOWN_MAX = 80
 _ERRORS_MAX = 1000
 _BRANCHES = {"FileId", "constrained-str", "str", "[key]", "literal['random']", "int"}
 _FREE = ("metadata", "params")
-"""Behind these are keys of the caller's, mixed with names of pydantic's branches."""
+"""Below these are the caller's keys, mixed with the names of pydantic's branches."""
 
 
 def invalid(error: ValidationError, *within: str) -> InvalidRequest:
-    """Turn pydantic's report into one sentence a field and the list that commands are answered with.
+    """Turn pydantic's report into one sentence per field, and the list for the answers to commands.
 
-    `within`: where in the request that lies which was validated.
+    `within`: the place of the validated part in the request.
     """
-    if error.error_count() > _ERRORS_MAX:  # telling each would cost far more than checking them
+    if error.error_count() > _ERRORS_MAX:  # listing them would cost far more than checking them
         return InvalidRequest(f"{error.error_count()} fields are invalid, too many to list")
     return all_of(_field_error({**entry, "loc": (*within, *entry["loc"])}) for entry in error.errors(include_url=False))
 
 
 def all_of(errors: Iterable[FieldError]) -> InvalidRequest:
-    """The refusal of a request for these reasons; its sentence has the first five."""
+    """The error of a request with these field errors; its sentence has the first five."""
     listed = tuple(errors)
     return InvalidRequest("; ".join(entry.message for entry in listed[:5]), listed)
 
 
 def wrong_field(place: Sequence[str], expected: str, value: Any = None, code: str = "value_error") -> FieldError:
-    """What is wrong with the field at a place; `value`: what stands there, where that helps."""
+    """The error of the field at a place; `value`: its value, if that helps."""
     got = "" if value is None else f" (got {_shown(value)})"
     return FieldError(pointer(place), f"{dotted(place) or 'the request'}: {expected}{got}", expected, code)
 
 
 def _field_error(entry: dict[str, Any]) -> FieldError:
-    # pydantic adds the name of a union's branch to the place; the caller never wrote it.
+    # pydantic adds the name of a union's branch to the place, which the caller never wrote.
     unknown = entry["loc"][-1:] if entry["type"] == "extra_forbidden" else ()  # the caller's, whatever its name
     branches = entry["loc"][: len(entry["loc"]) - len(unknown)]
     place = [str(part) for part in branches if part not in _BRANCHES and not str(part).startswith("function-")]
@@ -61,7 +61,7 @@ def _field_error(entry: dict[str, Any]) -> FieldError:
 
 
 def _advice(place: Sequence[str]) -> str:
-    """The way out of an unknown field: the nearest known one, or where the server's own fields go."""
+    """The way out of an unknown field: the nearest known field, or where server-specific fields go."""
     of_video = bool({"videos", "defaults", "changes"} & set(place[:-1]))
     if len(place) > 1 and not of_video:
         return ""
@@ -76,7 +76,7 @@ def _advice(place: Sequence[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that a misspelt one is most like, if it is like any."""
+    """The known name closest to a misspelt one, if any is close."""
     found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.7)
     return found[0] if found else None
 
@@ -96,6 +96,6 @@ def _shown(value: Any) -> str:
         text = repr(value)
     except RecursionError:
         text = "a value nested too deeply"
-    except ValueError:  # Python writes no number of more than 4,300 digits
+    except ValueError:  # Python does not write numbers of more than 4,300 digits
         text = "a number too long to show"
     return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."

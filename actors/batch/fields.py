@@ -18,9 +18,9 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 DOCUMENT_MAX_BYTES = 65_536
-"""Of the metadata of a batch or a video, and of a video's params, as JSON."""
+"""For the metadata of a batch or a video, and for a video's params, as JSON."""
 FILES_MAX_BYTES = 64 * 1024 * 1024
-"""Of a video's files together: they are put together within the time in which a POST has to leave."""
+"""For all files of a video: the body is built within the send window of its POST."""
 MOST_FILES = 16
 PROMPT_MAX = 32_000
 LARGEST_SEED = 2**63 - 1
@@ -28,7 +28,7 @@ MOST_TAKES = 100
 VIDEO_FIELDS = (
     "prompt", "duration", "seconds", "size", "model", "seed", "takes", "params", "files", "input_reference", "metadata",
 )  # fmt: skip
-"""Of a video and of `defaults`."""
+"""The fields of a video and of `defaults`."""
 BATCH_FIELDS = (
     "videos", "defaults", "matrix", "batch_name", "metadata", "id", "concurrency", "timeout_ms", "budget",
 )  # fmt: skip
@@ -36,12 +36,12 @@ RESERVED = {
     "prompt": "prompt", "model": "model", "seconds": "duration", "size": "size", "seed": "seed",
     "input_reference": "input_reference", "n": "takes",
 }  # fmt: skip
-"""What may stand neither in `params` nor in `files`, and the field of a video that says it."""
+"""The names that `params` and `files` must not contain, and the fields of a video to use instead."""
 _NAME = re.compile(r'[^\x00-\x1f\x7f"\\\ud800-\udfff]{1,128}')
 
 
 def _storable(text: str) -> str:
-    """Refuse what a database can't keep: NUL characters and lone surrogates."""
+    """Reject what a database can't store: NUL characters and lone surrogates."""
     if "\0" in text:
         raise ValueError("must not contain NUL characters")
     try:
@@ -52,14 +52,14 @@ def _storable(text: str) -> str:
 
 
 def check_document(document: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Refuse what is no plain JSON, can't be stored, or is larger than 64 KiB as JSON."""
+    """Reject what is not plain JSON, can't be stored, or exceeds 64 KiB as JSON."""
     try:
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError):
         raise ValueError(
             "must be plain JSON: no NaN or Infinity, no number of thousands of digits, no deep nesting"
         ) from None
-    if "\\u0000" in text.replace("\\\\", ""):  # not a backslash that is followed by a u
+    if "\\u0000" in text.replace("\\\\", ""):  # not a literal backslash followed by u0000
         raise ValueError("must not contain NUL characters")
     _storable(text)
     if len(text.encode()) > DOCUMENT_MAX_BYTES:
@@ -68,7 +68,7 @@ def check_document(document: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def no_boolean(value: Any) -> Any:
-    """Refuse true and false, which Python takes for 1 and 0."""
+    """Reject true and false, which Python takes for 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("must be a whole number")  # noqa: TRY004  (pydantic reports ValueErrors)
     return value
@@ -81,7 +81,7 @@ def _not_blank(text: str) -> str:
 
 
 def _further_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """Names that a form can carry, and none that a video has a field of its own for."""
+    """Accept only names that a form can carry and that are no fields of a video."""
     for name in fields:
         if name in RESERVED:
             raise ValueError(f"must not contain {name}: use the video's own field {RESERVED[name]}")
@@ -118,7 +118,7 @@ def _matrix_name(name: str) -> str:
 
 _LONGEST_NAME = 64
 _LARGEST_NUMBER = 10**308
-"""What is larger few programs read, and Python does not even write what is far larger."""
+"""Few programs read larger numbers, and Python does not even write far larger ones."""
 
 Text = Annotated[str, AfterValidator(_storable)]
 Prompt = Annotated[str, Field(max_length=PROMPT_MAX), AfterValidator(_storable), AfterValidator(_not_blank)]
@@ -138,7 +138,7 @@ MatrixValue = Annotated[Any, AfterValidator(_matrix_value), WithJsonSchema({"typ
 
 
 class Input(BaseModel):
-    """What comes from outside: both spellings of a field, and nothing that is unknown."""
+    """Input from outside: accepts both spellings of a field, and no unknown fields."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,

@@ -30,18 +30,18 @@ _BRANDS = {  # of the ISO base media file format; any other is a video
     b"qt  ": "video/quicktime",
 }  # fmt: skip
 _QUICKTIME_ATOMS = (b"moov", b"mdat", b"wide", b"free", b"skip")
-"""With one of these begins a QuickTime film of before `ftyp`."""
+"""A QuickTime file from before `ftyp` begins with one of these."""
 _EBML_HEADER = 64
 KNOWN = "PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF, HEIC, MP4, MOV, WebM, MKV, AVI, WAV, MP3, AAC, M4A, FLAC, AIFF or Ogg"
-"""The formats, for a sentence."""
+"""The formats, for error messages."""
 
 
 def media_type(content: bytes) -> str | None:
-    """The type of an image, a video or audio; None: it is none of the `KNOWN` formats."""
+    """The type of an image, video or audio; None: none of the `KNOWN` formats."""
     for head, kind in _HEADS:
         if content.startswith(head):
             return kind
-    if content.startswith(b"BM") and content[6:10] == bytes(4) and len(content) >= 14:  # a text may begin so, too
+    if content.startswith(b"BM") and content[6:10] == bytes(4) and len(content) >= 14:  # a text may begin with BM too
         return "image/bmp"
     chunk = (content[:4], content[8:12])
     return _CHUNKS.get(chunk) or _in_boxes(content) or _in_ebml(content) or _in_ogg(content) or _in_frames(content)
@@ -49,7 +49,7 @@ def media_type(content: bytes) -> str | None:
 
 def _in_boxes(content: bytes) -> str | None:
     box, brand = content[4:8], content[8:12]
-    if box in _QUICKTIME_ATOMS and content[0] <= 2:  # of a size that a reference can have; a text begins with another
+    if box in _QUICKTIME_ATOMS and content[0] <= 2:  # a size that a reference can have; a text begins with a larger one
         return "video/quicktime"
     if box != b"ftyp" or len(brand) < 4:
         return None
@@ -72,7 +72,7 @@ def _in_ogg(content: bytes) -> str | None:
 
 
 def _in_frames(content: bytes) -> str | None:
-    """MPEG audio without a tag begins with the header of a frame; UTF-16 begins nearly so."""
+    """MPEG audio without a tag begins with a frame header; UTF-16 begins almost the same."""
     if len(content) < 4 or content[0] != 0xFF or content[1] & 0xE0 != 0xE0:
         return None
     version, layer = content[1] >> 3 & 3, content[1] >> 1 & 3

@@ -1,4 +1,4 @@
-"""What a request stands for, before anything is stored: every job as it would be recorded."""
+"""The preview of a request: every job as it would be recorded, with nothing stored."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from actors.settings import Settings
 
 
 def preview(request: BatchVideoRequest, settings: Settings) -> dict[str, Any]:
-    """The expanded batch as JSON. A random seed is not drawn yet; references are read, and nothing is fetched.
+    """The expanded batch as JSON. Random seeds are not drawn; references are read, but nothing is fetched.
 
     Raises:
-        InvalidRequest: an input reference can't be had, or a placeholder is wrong.
+        InvalidRequest: an input reference can't be loaded, or a placeholder is wrong.
     """
     references, expansion = References(settings, paths=True, fetch=False), Expansion(request.matrix)
     jobs: list[dict[str, Any]] = []

@@ -1,6 +1,6 @@
-"""Input references: turns what a request names into bytes in storage, so that another machine can send them.
+"""Input references: loads what a request names into storage, so that another machine can send it.
 
-A path is the library's and the command line's alone; an https URL only from a host that the operator allows.
+Paths are for the library and the command line only; https URLs only for hosts that the operator allows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_BYTES = 32 * 1024 * 1024
 _FETCH_SECONDS = 30
 _PIECE = 1 << 16
 _READ = os.O_RDONLY | os.O_NONBLOCK
-"""A pipe that nobody writes into is not waited for."""
+"""Do not wait for a pipe that nobody writes to."""
 _LONGEST_NAME = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -41,17 +41,17 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 def load_reference(
     reference: str | FileId, settings: Settings, place: tuple[str, ...], *, paths: bool, fetch: bool = True
 ) -> tuple[dict[str, Any], ReferenceRecord | None]:
-    """What a job keeps of its input reference, and the bytes to store, if there are any.
+    """What a job stores for its input reference, and the bytes to store, if any.
 
     Args:
         reference: as requested.
         settings: which hosts are allowed.
-        place: where in the request it lies, for the error.
+        place: its place in the request, for errors.
         paths: whether any local path may be read.
-        fetch: whether a URL is fetched; else it is kept as `{url}`.
+        fetch: whether a URL is fetched; otherwise it is kept as `{url}`.
 
     Raises:
-        InvalidRequest: it can't be had, or is not allowed.
+        InvalidRequest: it can't be loaded, or is not allowed.
     """
     if isinstance(reference, FileId):
         return {"file_id": reference.file_id}, None
@@ -65,7 +65,7 @@ def load_reference(
 
 @contextmanager
 def explained(reference: str, place: tuple[str, ...]) -> Iterator[None]:
-    """Tell why a reference can't be had as what is wrong with the field that names it.
+    """Report why a reference can't be loaded as an error of the field that names it.
 
     Raises:
         InvalidRequest: an OSError, a ValueError or an HTTPException was raised.
@@ -91,37 +91,37 @@ def _bytes_of(reference: str, settings: Settings, *, paths: bool) -> ReferenceRe
 
 
 def read_file(path: str) -> ReferenceRecord:
-    """The image, video or audio that a local file holds.
+    """Load an image, video or audio file.
 
     Raises:
         OSError: it can't be read.
-        ValueError: it is no such file, is empty or too large.
+        ValueError: it is not such a file, is empty or too large.
     """
     return _read(Path(path), os.open(path, _READ))
 
 
 def _read(path: Path, descriptor: int) -> ReferenceRecord:
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # reading a pipe or a device need not end
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # reading a pipe or a device may never end
             raise ValueError("not a regular file; give the path of an image, video or audio file")
         with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(MAX_BYTES + 1)  # what a file system tells of a size need not hold
+            content = file.read(MAX_BYTES + 1)  # the size that a file system reports may be wrong
     finally:
         os.close(descriptor)
     return _record(path.name, content)
 
 
 def _open_below(path: Path, folders: tuple[str, ...]) -> int:
-    """Open what lies below an allowed folder once symbolic links are resolved.
+    """Open a path that is below an allowed folder after resolving symbolic links.
 
-    Whoever may write into the folder may put a link there between the look and the opening: so from the folder on,
-    each step is opened by itself and follows none.
+    Whoever can write to the folder could place a link there between the check and the opening: so from the folder on,
+    each component is opened separately and no link is followed.
     """
     try:
         real = path.resolve(strict=True)
         folder = next(each for each in map(_resolved, folders) if real != each and real.is_relative_to(each))
         return _opened(folder, real.relative_to(folder).parts)
-    except (OSError, StopIteration):  # whoever may read no file is not told which ones there are
+    except (OSError, StopIteration):  # do not reveal which files exist
         raise ValueError("the path is outside SORA_REFERENCE_DIRS") from None
 
 
@@ -153,7 +153,7 @@ def _data_url(url: str) -> ReferenceRecord:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would leave the host that was allowed."""
+    """A redirect would leave the allowed host."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -164,7 +164,7 @@ def _is_elsewhere(reference: str) -> bool:
 
 
 def _allowed(url: str, settings: Settings) -> urllib.parse.SplitResult:
-    """The parts of a URL that may be fetched."""
+    """The parts of a URL, if it may be fetched."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https":
         raise ValueError("only https URLs are allowed")
@@ -185,7 +185,7 @@ def _fetch(url: str, settings: Settings) -> ReferenceRecord:
 
 
 def _taken_in(answer: http.client.HTTPResponse) -> bytes:
-    """Not more than shows that it is too much, nor for longer than it may take: a command waits for it."""
+    """Read no more than proves that it is too large, and no longer than allowed: a command waits for it."""
     content, whole, deadline = bytearray(), answer.length, monotonic() + _FETCH_SECONDS
     most = MAX_BYTES + 1 if whole is None else min(whole, MAX_BYTES + 1)
     while len(content) < most and (piece := answer.read1(min(_PIECE, most - len(content)))):
@@ -201,7 +201,7 @@ def _record(name: str, content: bytes) -> ReferenceRecord:
     if not content or len(content) > MAX_BYTES:
         raise ValueError(f"the content exceeds the limit of {MAX_BYTES} bytes" if content else "the content is empty")
     kind = media_type(content)
-    if kind is None:  # what it holds instead is not shown: whoever named it need not be allowed to read it
+    if kind is None:  # its content is not shown: the caller may not be allowed to read it
         raise ValueError(f"not an image, video or audio file, by its first bytes: use {KNOWN}")
     name = _CONTROL.sub("_", name)[-_LONGEST_NAME:]
     if "." not in name:

@@ -1,6 +1,6 @@
-"""What is asked for (pydantic).
+"""Requests (pydantic).
 
-Snake case on the wire; the camelCase of field names is accepted too, never for the keys in `metadata`, `params`,
+Snake case on the wire; camelCase is accepted for field names too, but not for the keys of `metadata`, `params`,
 `files` and `matrix`.
 """
 
@@ -35,7 +35,7 @@ from actors.errors import FieldError, InvalidRequest
 from actors.expectations import ID_PATTERN, SIZE_PATTERN, UNIT_PATTERN
 
 _COUNTED = 10**12
-"""Videos: how many more there are is not said."""
+"""Videos: larger counts are not spelled out."""
 
 
 class VideoDefaults(Input):
@@ -79,9 +79,9 @@ class VideoDefaults(Input):
 
     @model_validator(mode="after")
     def _told_as_duration(self) -> Self:
-        """Whichever name was used, it is the same request."""
+        """Both names make the same request."""
         if self.seconds is not None:
-            self.__dict__.update(duration=self.seconds, seconds=None)  # frozen for others
+            self.__dict__.update(duration=self.seconds, seconds=None)  # frozen for everyone else
             self.__pydantic_fields_set__.add("duration")
         return self
 
@@ -110,7 +110,7 @@ def _with_prompt(video: Any, prompt: Any) -> Any:
 
 
 class BatchVideoRequest(Input):
-    """The videos that belong together."""
+    """A batch: videos that belong together."""
 
     videos: Annotated[list[VideoRequest], Field(min_length=1)]
     defaults: VideoDefaults | None = None
@@ -131,7 +131,7 @@ class BatchVideoRequest(Input):
     @model_validator(mode="before")
     @classmethod
     def _default_prompt(cls, given: Any) -> Any:
-        """Give videos without a prompt the one of `defaults`: every video has one from here on."""
+        """Give videos without a prompt that of `defaults`: from here on every video has one."""
         defaults = given.get("defaults") if isinstance(given, dict) else None
         prompt = defaults.get("prompt") if isinstance(defaults, dict) else None
         if prompt is None or not isinstance(given.get("videos"), list):
@@ -149,10 +149,10 @@ class BatchVideoRequest(Input):
 
     @classmethod
     def parse(cls, request: Self | dict[str, Any], *, max_size: int) -> Self:
-        """Validate a request as it came.
+        """Validate a request.
 
         Raises:
-            InvalidRequest: with one entry for each field that is wrong.
+            InvalidRequest: with one entry per invalid field.
         """
         try:
             parsed = request if isinstance(request, cls) else cls.model_validate(request)
@@ -168,22 +168,22 @@ class BatchVideoRequest(Input):
 
     @property
     def size(self) -> int:
-        """How many jobs it stands for: videos x combinations x takes."""
+        """The number of jobs: videos x combinations x takes."""
         usual = (self.defaults.takes if self.defaults else None) or 1
         return self.combinations * sum(video.takes or usual for video in self.videos)
 
     @property
     def combinations(self) -> int:
-        """How often each video is made for the sake of the matrix."""
+        """The number of combinations of the matrix."""
         return math.prod(map(len, (self.matrix or {}).values()))
 
     @property
     def size_in_words(self) -> str:
-        """Its size, and where it comes from."""
+        """Its size, and how it is made up."""
         videos = f"{len(self.videos)} video{'s' if len(self.videos) > 1 else ''}"
         if self.size == len(self.videos):
             return videos
-        if self.size > _COUNTED:  # a matrix of many names stands for a number of thousands of digits
+        if self.size > _COUNTED:  # a matrix of many names can have a count of thousands of digits
             return f"{videos} x the combinations of the matrix = more than {_COUNTED} videos"
         of_matrix = f" x {self.combinations} combinations" if self.combinations > 1 else ""
         takes = self.size // self.combinations
@@ -196,10 +196,10 @@ class _OnlyMetadata(Input):
 
 
 def check_metadata(metadata: Any) -> dict[str, Any]:
-    """Validate metadata by itself.
+    """Validate metadata alone.
 
     Raises:
-        InvalidRequest: it is no plain JSON object, or too large.
+        InvalidRequest: it is not a plain JSON object, or is too large.
     """
     try:
         return _OnlyMetadata.model_validate({"metadata": metadata}).metadata
@@ -208,16 +208,16 @@ def check_metadata(metadata: Any) -> dict[str, Any]:
 
 
 def canonical_digest(document: Any) -> str:
-    """SHA-256 of a JSON document in its canonical form, in hexadecimal."""
+    """SHA-256 of the canonical form of a JSON document, in hexadecimal."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def new_batch_id() -> str:
-    """An id for a batch whose creator names none."""
+    """An id for a batch whose request has none."""
     return f"batch-{secrets.token_hex(6)}"
 
 
 def job_id(batch_id: str, position: int) -> str:
-    """A job's id from its batch's and its place in it, from 1."""
+    """A job's id, from its batch's id and its position in it, from 1."""
     return f"{batch_id}-{position:02d}"

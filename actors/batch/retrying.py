@@ -1,4 +1,4 @@
-"""Retrying what failed or was cancelled: which jobs, and how each goes back to work without being paid for twice."""
+"""Retrying what failed or was cancelled: which jobs, and how each resumes without being paid for twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from storage.states import FINAL_BATCH, JobStatus, SubmissionState
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """The jobs of a batch that are tried again, and those that a blanket retry has left alone."""
+    """The retried jobs of a batch, and those that a blanket retry left alone."""
 
     job_ids: tuple[str, ...]
     left_alone: tuple[str, ...] = ()
@@ -37,25 +37,25 @@ def retry(
     at: float,
     moves_server: bool = False,
 ) -> Retried:
-    """Put what failed or was cancelled back to work; what Sora may still have is attached to, never paid anew.
+    """Requeue what failed or was cancelled; what the server may still have is re-attached, never paid for again.
 
     Args:
         storage: where.
         batch_id: of a batch that has ended.
         provider: where its videos are made from now on.
-        job_ids: only these; None: all that failed or was cancelled, as far as trying again unchanged may help.
-        changes: for a job id, the columns of its request that change; that is a new payment.
+        job_ids: only these; None: all failed or cancelled jobs that an unchanged retry can help.
+        changes: by job id, the columns of its request that change; a changed job is paid for again.
         changed_references: the bytes that the changes refer to.
-        pay_again: the consent to pay for what may exist: an unknown outcome, a video that the server lost, and
-            whatever is named.
+        pay_again: consent to pay again for what may exist: an unknown outcome, a video that the server lost, and
+            every named job.
         at: now.
         moves_server: the server has moved to this address; with `pay_again`: this is another server.
 
     Raises:
         InvalidRequest: the list of jobs is empty.
         NotFound: there is no such batch, or no such job in it.
-        Conflict: the batch has not ended, nothing of it can be tried again, or it was started elsewhere.
-        DeleteIsOut: wait for it, and call this again.
+        Conflict: the batch has not ended, has no job to retry, or was started elsewhere.
+        DeleteIsOut: wait for the DELETE, then call this again.
     """
     batch = existing(storage, batch_id)
     if batch.status not in FINAL_BATCH:
@@ -85,7 +85,7 @@ def retry(
 def _named(
     batch_id: str, jobs: Mapping[str, JobRecord], job_ids: Sequence[str] | None, changes: Mapping[str, Any]
 ) -> dict[str, None]:
-    """The ids that are named, or for which something changes, each once and in order."""
+    """The ids that are named or changed, each once and in order."""
     if job_ids is not None and not job_ids:
         message = "job_ids: must name at least one job; omit it to retry every failed or cancelled job"
         raise InvalidRequest(message, (FieldError("/job_ids", message, "at least one job", "too_short"),))
@@ -99,14 +99,14 @@ def _named(
 
 
 _WORTH_ANOTHER_TRY = frozenset({ErrorCode.PERMISSION, ErrorCode.NOT_FOUND, ErrorCode.SUBMISSION_UNKNOWN})
-"""Not retryable by themselves, and yet mended before a retry of all: rights, an address, an outcome told since."""
+"""Not retryable as such, but often fixed before a blanket retry: rights, an address, an outcome known since."""
 
 
 _TELLS = frozenset({SubmissionState.BOUND, SubmissionState.NOT_SENT, SubmissionState.REFUSED})
 
 
 def _unknown(storage: Storage, batch_id: str, jobs: Collection[JobRecord]) -> set[str]:
-    """Which jobs may have been made, for all that is known by now: some answers come after their job has ended."""
+    """The jobs whose outcome is still unknown: some answers arrive after their job has ended."""
     unknown = {job.id for job in jobs if _code(job) is ErrorCode.SUBMISSION_UNKNOWN}
     entries = storage.submissions.of_batch(batch_id) if unknown else []
     last = {entry.job_id: entry.state for entry in entries}
@@ -116,7 +116,7 @@ def _unknown(storage: Storage, batch_id: str, jobs: Collection[JobRecord]) -> se
 def _chosen(
     batch: BatchRecord, jobs: dict[str, JobRecord], named: Collection[str], unknown: set[str], *, pay_again: bool
 ) -> tuple[list[JobRecord], list[JobRecord]]:
-    """The jobs to try again, and those that are left alone."""
+    """The jobs to retry, and those to leave alone."""
     if named:
         return [job for job in jobs.values() if job.id in named], []
     ended = [job for job in jobs.values() if job.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
@@ -146,7 +146,7 @@ def _code(job: JobRecord) -> ErrorCode | None:
 
 
 def _helps(job: JobRecord) -> bool:
-    """Whether trying it again unchanged may help."""
+    """Whether an unchanged retry can help."""
     code = _code(job)
     return code is None or code.retryable or code in _WORTH_ANOTHER_TRY
 
@@ -171,7 +171,7 @@ def _put_back(
         accepted_at = at if remote_id else None
         fields = {**anew, "remote_id": remote_id, "started_at": accepted_at, **columns.get(job.id, {})}
         step.move(job, _way_back(submission), **fields)
-    # Told when all have moved: the progress in an event is the one after it.
+    # Recorded once all have moved: an event has the progress after it.
     step.tell(EventName.BATCH_RETRIED, job_ids=list(step.jobs))
     for moved in step.jobs.values():
         step.tell_job(EventName.JOB_RETRIED, moved)
@@ -183,7 +183,7 @@ def _put_back(
 def _consented(
     storage: Storage, batch_id: str, chosen: list[JobRecord], named: Collection[str], *, pay_again: bool
 ) -> set[str]:
-    """For which jobs a person said that what may exist shall not keep us from paying again."""
+    """The jobs that a person allowed us to pay for again, although a video may exist."""
     if not pay_again:
         return set()
     live = storage.submissions.live_of_batch(batch_id)

@@ -1,7 +1,7 @@
-"""BatchRun: a batch while it is worked on, and what follows from each thing that is reported. Pure.
+"""BatchRun: a running batch, and the consequences of each report. Pure.
 
-Time comes in as arguments, what is to be recorded goes out as `changes`, and what is to be done afterwards as
-assignments. Who may start a video when (places, pauses) is asked from outside.
+Time comes in as arguments; what to record goes out as `changes`, and what to do afterwards as assignments. Admission
+(slots, pauses) is decided outside.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionStat
 
 POISON_DEATHS = 3
 ABSENCES = 3
-"""How often the outcome of a video's POST may be unknown and nothing be made, before the video is given up."""
+"""How many POSTs of a video may prove to have made nothing before the video fails."""
 
 
 def request_digest(job: JobRecord) -> str:
-    """What a job asks of the server: two jobs with one digest can't be told apart by it."""
+    """Digest of a job's request to the server, which can't tell jobs with the same digest apart."""
     further = [{"seed": job.seed, "params": job.params, "files": job.files}] if job.options else []
     return canonical_digest([job.prompt, job.model, job.duration, job.size, job.reference, *further])
 
 
 class BatchRun:
-    """The folded state of a batch and its open jobs, and which worker has which."""
+    """The folded state of a batch and its open jobs, and the worker of each."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class BatchRun:
         at: float,
     ) -> None:
         self._update = BatchUpdate(batch, at)
-        """What has happened since changes were taken last."""
+        """What has happened since the changes were last taken."""
         self.jobs = {job.id: job for job in open_jobs}
         self._live, self._rules = live, rules
         self.idle = deque(range(max(1, min(batch.concurrency, batch.total))))
-        # A job holds its place from its intent on: what is in flight comes first, before anything is started.
+        # A job holds its slot from its intent on: jobs in flight are attached before anything is started.
         self._attached = deque(job.id for job in open_jobs if job.status in IN_FLIGHT_JOB or job.id in live)
         self._fresh = deque(job.id for job in open_jobs if job.id not in self._attached)
         self._running: dict[str, Assignment] = {}
@@ -78,43 +78,43 @@ class BatchRun:
         self.stopping = False
         self._halted: Failure | None = None
         self._barred: dict[str | None, Failure] = {}
-        """Models that the server refused: why no job with one of them is submitted any more."""
+        """Models that the server refused, with the failure: no job with one of them is submitted any more."""
         self._barred_wait = False
-        """Whether jobs may wait that are to be submitted no more."""
+        """Whether barred jobs may still be waiting."""
 
     @property
     def batch(self) -> BatchRecord:
-        """The batch as it stands, recorded or not."""
+        """The current batch, recorded or not."""
         return self._update.batch
 
     @property
     def changed(self) -> bool:
-        """Whether anything has happened that is to be recorded."""
+        """Whether there is anything to record."""
         return self._update.changed
 
     def happens_at(self, at: float) -> None:
-        """Note the time of what happens from here on, by the database's clock."""
+        """Set the time of what happens from now on, by the database's clock."""
         self._update.at = at
 
     def take_changes(self, *, spent: float, claims: int) -> Changes:
-        """What is to be recorded of all that has happened since this was called last, with these two columns."""
+        """The changes to record since the last call, with these two columns."""
         self._update.batch = self.batch._replace(spent=spent, claims=claims)
         changes, self._update = self._update.changes(), BatchUpdate(self.batch, self._update.at)
         return changes
 
     @property
     def in_flight(self) -> int:
-        """How many jobs hold a place."""
+        """How many jobs hold a slot."""
         return len(self._running) + len(self._attached)
 
     @property
     def wants_to_start(self) -> bool:
-        """Whether a video could be started now, if the process has room."""
+        """Whether a video could start now, if the process has room."""
         room = self.idle and self.in_flight < max(1, self.batch.concurrency)
         return bool(room and self._fresh and not self._attached and not self.stopping)
 
     def bar(self, job: JobRecord) -> Failure | None:
-        """Why no POST of a job may follow: its like was refused, or the batch's time is up; None: it may."""
+        """Why a job must not be submitted: a similar one was refused, or the batch's time is up; None: it may be."""
         return self._halted or self._barred.get(job.model)
 
     @property
@@ -123,15 +123,15 @@ class BatchRun:
         return self.batch.status not in (BatchStatus.PENDING, BatchStatus.PROCESSING)
 
     def rounds(self) -> int:
-        """How many rounds of videos the batch has at the most."""
+        """The maximum number of rounds of videos in the batch."""
         return math.ceil(self.batch.total / max(1, self.batch.concurrency))
 
     def time_left(self, spent: float) -> float:
-        """Seconds in which a video may still be started. Its time runs while the server answers, and not else."""
+        """Seconds in which a video may still be started. The batch's time runs only while the server answers."""
         return self.batch.timeout * self.rounds() - spent if self.batch.timeout else math.inf
 
     def keep_time(self, spent: float) -> None:
-        """See that nothing is started when the batch's time is up. What the server has in hand is made to its end."""
+        """Start nothing more once the batch's time is up. Videos that the server has are finished."""
         if self._halted is None and self.time_left(spent) <= 0:
             rounds = self.rounds()
             of = f"BATCH_TIMEOUT x {rounds} rounds" if rounds > 1 else "BATCH_TIMEOUT"
@@ -144,7 +144,7 @@ class BatchRun:
     # --- what happens
 
     def begin(self) -> None:
-        """Start the batch, or go on with it; end it if it has killed its owners."""
+        """Start or resume the batch; fail it if it has killed its owners."""
         if self.batch.status is BatchStatus.PENDING:
             self._update.move_batch(BatchMove.START, started_at=self.batch.started_at or self._update.at)
             self._update.tell(EventName.BATCH_STARTED)
@@ -154,7 +154,7 @@ class BatchRun:
         self._settle()
 
     def attach(self) -> list[Assignment]:
-        """Give idle workers the jobs that are in flight already."""
+        """Give the jobs that are already in flight to idle workers."""
         given = []
         while self._attached and self.idle and not self.stopping:
             job_id = self._attached.popleft()
@@ -167,12 +167,12 @@ class BatchRun:
         return given
 
     def start_next(self) -> Assignment:
-        """Record the intent of the next job. `wants_to_start` said that there is one."""
+        """Record the intent of the next job. Requires `wants_to_start`."""
         job = self.jobs[self._fresh.popleft()]
         if job.status is JobStatus.SUBMITTING:
             job = self._update.move(job, JobMove.WITHDRAW, attempts=max(0, job.attempts - 1))
         elif job.status is not JobStatus.PENDING:
-            # Its video was deleted by us: a retry had come before the answer to the DELETE.
+            # We deleted its video: a retry came before the answer to the DELETE.
             job = self._update.move(job, JobMove.REMAKE, remote_id=None, started_at=None)
         intent = SubmissionRecord(
             id=uuid.uuid4().hex,
@@ -191,7 +191,7 @@ class BatchRun:
         return self._assign(job, intent, fresh=True)
 
     def report(self, report: Report, now: float) -> None:
-        """Fold a worker's report in. One of a run that has ended is dropped."""
+        """Fold a worker's report in. A report of an ended run is dropped."""
         running = self._running.get(report.job_id)
         if running is None or running.run != report.run:
             return
@@ -220,11 +220,11 @@ class BatchRun:
                 assert_never(report)
 
     def worker_lost(self, lost: WorkerLost, now: float) -> None:
-        """A worker died: its job goes to another, unless it has killed too many."""
+        """Reassign the job of a dead worker, unless it has killed too many."""
         job_id = lost.job_id
         running = self._running.get(job_id) if job_id else None
         if running is None or running.run != lost.run or job_id is None:
-            return  # its job had been taken from it; the place is accounted for already
+            return  # its job was taken from it; the slot is already accounted for
         self.idle.append(lost.worker)
         del self._running[job_id]
         deaths = self._deaths.setdefault(job_id, [])
@@ -239,7 +239,7 @@ class BatchRun:
         self._settle()
 
     def tick(self, spent: float, now: float) -> None:
-        """Time has passed: the batch's own, and progress that was held back."""
+        """Check the batch's time, and report progress that was held back."""
         self.keep_time(spent)
         if self._untold:
             self._tell_progress(now)
@@ -258,7 +258,7 @@ class BatchRun:
 
     def _progressed(self, job: JobRecord, progress: int, now: float) -> None:
         told_at = self._told.get(job.id, -math.inf)
-        # A listing may lag behind what the video itself has told.
+        # A listing may lag behind the video itself.
         if progress <= job.progress or now - told_at < self._rules.progress_interval:
             return
         self._told[job.id] = now
@@ -288,7 +288,7 @@ class BatchRun:
         self._update.note_told(report.submission_id, report.told)
         made_and_failed = report.outcome is SubmissionState.FAILED and failure.code.retryable
         may_pay = self.bar(job) is None and job.attempts < self._rules.paid_attempts and not self.stopping
-        # We deleted it after a cancellation, and found out only now that it is gone: the retry wants another one.
+        # We deleted it after a cancellation and only now see that it is gone: the retry needs a new one.
         deleted = report.outcome is SubmissionState.DELETED and self.bar(job) is None and not self.stopping
         if deleted or (made_and_failed and may_pay):
             self.jobs[job.id] = self._update.move(job, JobMove.REMAKE, remote_id=None, progress=0, started_at=None)
@@ -300,7 +300,7 @@ class BatchRun:
         self._finished(job, now)
 
     def _halt(self, job: JobRecord, report: Failed) -> None:
-        """Stop the POSTs that would meet the same answer."""
+        """Stop the POSTs that would get the same answer."""
         failure = report.failure
         unsent = report.outcome in (SubmissionState.REFUSED, SubmissionState.NOT_SENT)
         status, said = failure.detail.get("status"), failure.detail.get("message")
@@ -308,7 +308,7 @@ class BatchRun:
         rejected = f"not submitted: {job.id} was rejected with {met}"
         if failure.code is ErrorCode.PERMISSION:
             if report.outcome is not SubmissionState.REFUSED:
-                return  # a video may not be had: that says nothing of POSTs
+                return  # no access to a video says nothing about POSTs
             self._barred.setdefault(job.model, Failure(failure.code, rejected))
         elif failure.code in ACCOUNT_CODES:
             self._halted = self._halted or Failure(failure.code, rejected)
@@ -321,7 +321,7 @@ class BatchRun:
         self._drop_barred()
 
     def _drop_barred(self) -> None:
-        """Fail what waits and is to be submitted no more."""
+        """Fail the waiting jobs that are barred."""
         waiting, self._fresh, self._barred_wait = self._fresh, deque(), False
         for job_id in waiting:
             bar = self.bar(self.jobs[job_id])
@@ -344,7 +344,7 @@ class BatchRun:
             self._update.tell(EventName.BATCH_PROGRESSED)
 
     def _fail_all(self, failure: Failure) -> None:
-        """End every open job. What Sora has in hand is let go: its submission stays bound, a retry re-attaches."""
+        """Fail every open job. Submissions stay bound to the videos that the server has; a retry re-attaches."""
         self._fresh.clear()
         self._attached.clear()
         for job in list(self.jobs.values()):
@@ -354,7 +354,7 @@ class BatchRun:
     def _settle(self) -> None:
         if ended(self.batch) and self.batch.status is BatchStatus.PROCESSING:
             move = ending(self.batch)
-            self._untold = False  # what follows tells all, and is the last
+            self._untold = False  # the last event reports everything
             self._update.close(move, error=None if move is BatchMove.COMPLETE else _summed_up(self._update))
 
     def _assign(self, job: JobRecord, submission: SubmissionRecord, *, fresh: bool) -> Assignment:
@@ -386,6 +386,6 @@ def _summed_up(update: BatchUpdate) -> Failure:
     batch = update.batch
     errors = [job.error for job in update.jobs.values() if job.error is not None]
     text = f"{batch.failed} of {batch.total} videos failed"
-    if not errors:  # the last to end ended well
+    if not errors:  # the last job to end was completed
         return Failure(ErrorCode.GENERATION_FAILED, text)
     return Failure(ErrorCode(errors[-1]["code"]), f"{text}; last error: {errors[-1]['message']}")

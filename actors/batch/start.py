@@ -1,4 +1,4 @@
-"""Creating a batch, finding it, and having it made at a server."""
+"""Creating a batch, finding it, and queueing it for a server."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from storage.states import FINAL_BATCH, LIVE_SUBMISSION, JobStatus, SubmissionSt
 
 
 class UnknownBatch(NotFound):
-    """There is no such batch; its creation may still be on its way."""
+    """There is no such batch; its creation may still be in flight."""
 
 
 def existing(storage: Storage, batch_id: str) -> BatchRecord:
     """The batch, locked.
 
     Raises:
-        UnknownBatch: there is none; the text names the database that was looked in.
+        UnknownBatch: there is none; the message names the database.
     """
     batch = storage.batches.locked(batch_id)
     if batch is None:
@@ -31,26 +31,26 @@ def existing(storage: Storage, batch_id: str) -> BatchRecord:
 
 
 def unknown_batch(storage: Storage, batch_id: str) -> UnknownBatch:
-    """The error for an id that is not there."""
+    """The error for an unknown id."""
     return UnknownBatch(f"there is no batch {batch_id!r} in the database {storage.database.place}")
 
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch to create, complete with its jobs and the bytes of their references."""
+    """A batch to create, with its jobs and the bytes of their references."""
 
     batch: BatchRecord
     jobs: list[JobRecord]
     references: list[ReferenceRecord]
     budget: list[dict[str, Any]] = field(default_factory=list)
-    """What it may use at most, one entry a unit."""
+    """The most that it may use, with one entry per unit."""
 
 
 def create(storage: Storage, new: NewBatch) -> bool:
     """Store a batch, once.
 
     Returns:
-        False if it was stored before: nothing was written.
+        False if it was already stored: nothing was written.
 
     Raises:
         Conflict: the id exists with another request.
@@ -73,10 +73,10 @@ def create(storage: Storage, new: NewBatch) -> bool:
 
 
 def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None) -> bool:
-    """Mark a batch as wanted: whoever has room may claim it.
+    """Mark a batch as wanted: any process with room may claim it.
 
     Returns:
-        Whether nobody had wanted it before.
+        Whether it was not wanted before.
 
     Raises:
         NotFound: there is no such batch.
@@ -86,7 +86,7 @@ def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None
     if batch.status in FINAL_BATCH:
         return False
     bring(storage, batch, provider)
-    # Its server from now on: a simulated one that nobody claimed in time does not begin to cost.
+    # Its server from now on: an unclaimed simulated batch never starts to cost.
     changes: dict[str, Any] = {"wanted": True, "claims": 0, "server": server_of(provider)}
     if batch.provider is None:
         changes["provider"] = provider
@@ -97,7 +97,7 @@ def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None
 
 
 def bring(storage: Storage, batch: BatchRecord, provider: str) -> None:
-    """See that a batch's videos may be made at this server, with whatever key; bring it there if nothing was made.
+    """Check that a batch may be made at this server, with any key; move it there if nothing was made elsewhere.
 
     Raises:
         Conflict: it was started at another server, which may have made something of it.
@@ -105,7 +105,7 @@ def bring(storage: Storage, batch: BatchRecord, provider: str) -> None:
     if batch.provider is None or server_of(batch.provider) == server_of(provider):
         return
     here, there = server_of(provider), server_of(batch.provider)
-    simulated = SIMULATOR in (here, there)  # a batch that cost nothing does not begin to cost by itself
+    simulated = SIMULATOR in (here, there)  # a free batch must not start to cost by itself
     owned = batch.owner is not None and storage.owners.alive(batch.owner)
     if simulated or owned or _may_be_elsewhere(storage, batch.id):
         way_out = (
@@ -128,9 +128,9 @@ def _may_be_elsewhere(storage: Storage, batch_id: str) -> bool:
 
 
 def move_server(storage: Storage, batch: BatchRecord, provider: str, *, pay_again: bool) -> None:
-    """Have an ended batch go on at another address, on a person's word.
+    """Move an ended batch to another address, on a person's word.
 
-    `pay_again`: it is another server, and what the first may have made is let go; else the same one, with its videos.
+    `pay_again`: a different server, and videos at the first one are given up; otherwise the same, with its videos.
 
     Raises:
         Conflict: one of the two is the simulator.

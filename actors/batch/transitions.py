@@ -1,7 +1,7 @@
-"""The state machine of batches and jobs: the moves that each state allows, and what a change of several folds into.
+"""The state machine of batches and jobs: the moves that each state allows, and BatchUpdate, which folds several.
 
-Pure: no clock, no I/O, no actor. Every move that is not in the two tables is refused; a duplicate that may come is a
-written self-loop. `docs/states.md` is printed from the tables.
+Pure: no clock, no I/O, no actor. Every move that is not in the two tables is refused; a duplicate that can arrive is
+an explicit self-loop. `docs/states.md` is printed from the tables.
 """
 
 from __future__ import annotations
@@ -126,10 +126,10 @@ class RefusedMove(Exception):
 
 
 def next_job_status(status: JobStatus, move: JobMove) -> JobStatus:
-    """Look a job's transition up.
+    """A job's status after a move.
 
     Raises:
-        RefusedMove: it is not allowed.
+        RefusedMove: the move is not allowed.
     """
     after = JOB_MOVES.get((status, move))
     if after is None:
@@ -138,10 +138,10 @@ def next_job_status(status: JobStatus, move: JobMove) -> JobStatus:
 
 
 def next_batch_status(status: BatchStatus, move: BatchMove) -> BatchStatus:
-    """Look a batch's transition up.
+    """A batch's status after a move.
 
     Raises:
-        RefusedMove: it is not allowed.
+        RefusedMove: the move is not allowed.
     """
     after = BATCH_MOVES.get((status, move))
     if after is None:
@@ -150,7 +150,7 @@ def next_batch_status(status: BatchStatus, move: BatchMove) -> BatchStatus:
 
 
 def recount(batch: BatchRecord, before: JobStatus, after: JobStatus, **more: Any) -> BatchRecord:
-    """Fold one job's transition into the batch's counts, so that nobody counts ten thousand jobs again."""
+    """Fold one job's transition into the batch's counts, instead of counting ten thousand jobs again."""
     return batch._replace(
         completed=batch.completed + (after is JobStatus.COMPLETED) - (before is JobStatus.COMPLETED),
         failed=batch.failed + (after is JobStatus.FAILED) - (before is JobStatus.FAILED),
@@ -166,16 +166,16 @@ def ended(batch: BatchRecord) -> bool:
 
 
 def ending(batch: BatchRecord) -> BatchMove:
-    """Which end a batch comes to whose jobs have all ended."""
+    """How a batch whose jobs have all ended ends."""
     if batch.completed == batch.total:
         return BatchMove.COMPLETE
     return BatchMove.PART if batch.completed else BatchMove.FAIL
 
 
 class BatchUpdate:
-    """A change of a batch in the making: moves jobs, folds the counts and numbers the events.
+    """A pending change of a batch: moves jobs, folds the counts and numbers the events.
 
-    Works on copies: until its changes are recorded, nothing has happened.
+    Works on copies: nothing has happened until its changes are recorded.
     """
 
     def __init__(self, batch: BatchRecord, at: float) -> None:
@@ -190,7 +190,7 @@ class BatchUpdate:
         self._closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
 
     def move(self, job: JobRecord, move: JobMove, event: EventName | None = None, **fields: Any) -> JobRecord:
-        """Move a job, and tell it where it is to be told; `fields` are the record's columns that change with it."""
+        """Move a job, with an event if given; `fields` are the columns of its record that change with it."""
         after = next_job_status(job.status, move)
         times: dict[str, Any] = {"updated_at": self.at}
         if after in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED):
@@ -208,16 +208,16 @@ class BatchUpdate:
         return self.move(job, JobMove.FAIL, EventName.JOB_FAILED, error=failure.document())
 
     def intend(self, job: JobRecord, intent: SubmissionRecord) -> JobRecord:
-        """Put down that a POST is about to go out."""
+        """Record that a POST is about to go out."""
         self._intents.append(intent)
         return self.move(job, JobMove.INTEND, attempts=intent.attempt, progress=0)
 
     def resolve(self, submission_id: str, state: SubmissionState, note: str | None = None) -> None:
-        """Put down what became of a submission."""
+        """Record the outcome of a submission."""
         self._outcomes.append(SubmissionOutcome(submission_id=submission_id, state=state, note=note))
 
     def note_told(self, submission_id: str, told: Document | None) -> None:
-        """Put down what the server told of a submission's price."""
+        """Record what the server said about a submission's price."""
         if told is not None:
             self._told.append((submission_id, told))
 
@@ -226,15 +226,15 @@ class BatchUpdate:
         self.batch = self.batch._replace(status=next_batch_status(self.batch.status, move), **fields)
 
     def tell(self, event: EventName, **more: Any) -> None:
-        """Tell of the batch as it stands now."""
+        """Add an event of the batch as it is now."""
         self._events.append(batch_event(event, self._counted(), self.batch.sequence, self.at, **more))
 
     def tell_job(self, event: EventName, job: JobRecord) -> None:
-        """Tell of a job that was moved in this step, with the batch as it stands now."""
+        """Add an event of a job that this update moved, with the batch as it is now."""
         self._events.append(job_event(event, self._counted(), job, self.batch.sequence, self.at))
 
     def close(self, move: BatchMove, *, error: Failure | None = None, **more: Any) -> None:
-        """End the batch: it needs no owner any more, and its last event tells all of it."""
+        """End the batch: it no longer needs an owner, and its last event has the whole result."""
         document = error.document() if error else None
         self.move_batch(move, completed_at=self.at, error=document, owner=None, wanted=False, claims=0)
         self._counted()
@@ -264,13 +264,13 @@ class BatchUpdate:
         )
 
     def _counted(self) -> BatchRecord:
-        """Take the next number of the sequence."""
+        """Take the next sequence number."""
         self.batch = self.batch._replace(sequence=self.batch.sequence + 1, updated_at=self.at)
         return self.batch
 
 
 def derived_counts(jobs: Sequence[JobRecord]) -> dict[str, int]:
-    """The counts of a batch, counted anew. What `recount` folds must equal it."""
+    """The counts of a batch, from its jobs. `recount` must yield the same."""
     return {
         "completed": sum(job.status is JobStatus.COMPLETED for job in jobs),
         "failed": sum(job.status is JobStatus.FAILED for job in jobs),

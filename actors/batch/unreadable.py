@@ -1,4 +1,4 @@
-"""A batch that can't be loaded is ended by itself, with an error that says what is broken; all others go on."""
+"""Fails a batch that can't be loaded, with an error that says what is broken; all others continue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TOLD = 10
 
 
 def fail_unreadable(storage: Storage, batch_id: str, error: str, at: float) -> None:
-    """In one transaction: replace what can't be read, and end the batch. What was paid for stays bound to its jobs."""
+    """Replace what can't be read and end the batch, in one transaction. Paid videos stay bound to their jobs."""
     broken = mend(storage.database, batch_id)
     batch, jobs = storage.batches.locked(batch_id), storage.jobs.of_batch(batch_id)
     if batch is None or batch.status in FINAL_BATCH:

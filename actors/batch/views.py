@@ -1,4 +1,4 @@
-"""What is answered: batches, jobs, progress and summaries (pydantic). Snake case on the wire."""
+"""Answers: batches, jobs, progress and summaries (pydantic). Snake case on the wire."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Progress(_Output):
 
     @classmethod
     def of(cls, *, total: int, completed: int, failed: int, cancelled: int, processing: int) -> Self:
-        """Derive what follows from the counts."""
+        """The progress that follows from the counts."""
         return cls.model_construct(**_progress(total, completed, failed, cancelled, processing))
 
 
@@ -106,7 +106,7 @@ class Job(_Output):
 
     @classmethod
     def of(cls, record: JobRecord) -> Self:
-        """The public face of a record."""
+        """The public view of a record."""
         return cls.model_validate(job_document(record))
 
 
@@ -129,12 +129,12 @@ class Batch(_Output):
 
     @property
     def finished(self) -> bool:
-        """Whether the batch has ended, in whatever way."""
+        """Whether the batch has ended, however it ended."""
         return self.status in FINAL_BATCH
 
     @classmethod
     def of(cls, record: BatchRecord, jobs: list[JobRecord]) -> Self:
-        """The public face of a batch's record and its jobs'."""
+        """The public view of the records of a batch and its jobs."""
         return cls(
             id=record.id,
             name=record.name,
@@ -153,7 +153,7 @@ class Batch(_Output):
 
 
 def batch_status(name: BatchStatus | str | None) -> BatchStatus | None:
-    """The status of that name.
+    """The status with this name.
 
     Raises:
         InvalidRequest: there is none.
@@ -166,7 +166,7 @@ def batch_status(name: BatchStatus | str | None) -> BatchStatus | None:
 
 
 def progress_of(record: BatchRecord) -> Progress:
-    """The progress that a batch's row tells, without its jobs."""
+    """The progress of a batch, from its row alone."""
     return Progress.of(
         total=record.total,
         completed=record.completed,
@@ -177,7 +177,7 @@ def progress_of(record: BatchRecord) -> Progress:
 
 
 def progress_document(record: BatchRecord) -> dict[str, Any]:
-    """The same as JSON, without a model: there are events by the ten thousand."""
+    """The same as JSON, without a model: there are tens of thousands of events."""
     return _progress(record.total, record.completed, record.failed, record.cancelled, record.processing)
 
 
@@ -195,7 +195,7 @@ def _progress(total: int, completed: int, failed: int, cancelled: int, processin
 
 
 def job_document(record: JobRecord) -> dict[str, Any]:
-    """What `Job` says of a record as JSON, its fields in the same order, without a model."""
+    """A record as `Job` shows it, as JSON with the fields in the same order, without a model."""
     return {
         "id": record.id,
         "index": record.position,
@@ -227,7 +227,7 @@ _REPORTED = tuple(ReportedVideo.model_fields)
 
 
 def _in_order(document: dict[str, Any] | None, names: tuple[str, ...]) -> dict[str, Any] | None:
-    """Its fields as the model has them: a database need not keep the order."""
+    """Its fields in the model's order, which a database may not keep."""
     return {name: document.get(name) for name in names} if document else None
 
 
@@ -253,7 +253,7 @@ class CancellationSummary(_Output):
     may_be_charged: list[Charge]
 
 
-@functools.lru_cache(maxsize=128)  # what is moved together has its times in common
+@functools.lru_cache(maxsize=128)  # jobs that move together share their times
 def moment(seconds: float | None) -> Any:
     """Seconds since 1970 as an aware datetime in UTC; None stays None."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

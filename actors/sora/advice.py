@@ -1,4 +1,4 @@
-"""What to do about an answer whose own words do not say it: sentences of servers, and their way out. Pure."""
+"""Ways out for errors of servers that do not name one themselves. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _MODEL = "set SORA_MODEL or the request's model to one that the server lists"
 
 
 class Advice(NamedTuple):
-    """What an answer means."""
+    """What to do about an error."""
 
     way_out: str
     code: ErrorCode | None = None
-    """What it is, where its status says something else."""
+    """Its real code, where its HTTP status is misleading."""
 
 
 NEEDS_PROVIDER = Advice(
@@ -38,7 +38,7 @@ PROXY = Advice("the proxy requires a user and a password: set HTTP_PROXY=http://
 
 
 def advice(status: int, message: str) -> Advice | None:
-    """What an error of a server means; None: its own words must do."""
+    """The advice for an error of a server; None: its own words must do."""
     if status == 407:
         return PROXY
     words = message.lower()

@@ -1,7 +1,7 @@
-"""SoraClient: the requests of the Videos API, each sent once, and what became of it.
+"""SoraClient: the requests of the Videos API, each sent once, and their outcomes.
 
-It repeats nothing that costs money, decides nothing and records nothing. A create knows, from its body and not
-from an exception's class, whether it has left.
+It repeats nothing that costs money, decides nothing and records nothing. Whether a create has left is known from its
+body, not from the class of an exception.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CreateResult = Accepted | Refused | NoAnswer
 
 
 class SoraClient:
-    """Two sessions on the I/O loop: one for creates, one for everything that may be repeated."""
+    """Two sessions on the I/O loop: one for creates, one for all requests that may be repeated."""
 
     def __init__(self, settings: Settings, base_url: str, rate_limiter: RateLimiter) -> None:
         self._route = Route(settings, base_url)
@@ -49,8 +49,8 @@ class SoraClient:
         self._rest: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        # A pooled connection that the server has just closed would make a false "unknown" of a create.
-        # And nothing of a server's is kept: no cookies.
+        # A pooled connection that the server has just closed would turn a create into a false "unknown".
+        # No cookies: nothing that a server sets is kept.
         self._creates = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -69,11 +69,11 @@ class SoraClient:
                 await session.close()
 
     async def create(self, spec: VideoSpec, intent_id: str, guard: Callable[[], None]) -> CreateResult:
-        """POST once, now: its turn was taken before its intent. Never raises for what the network or the server does.
+        """POST once, now: its turn was taken before its intent. Never raises for errors of the network or the server.
 
         Args:
             spec: the video.
-            intent_id: sent as `Idempotency-Key`, for the server that honours it.
+            intent_id: sent as `Idempotency-Key`, for servers that honour it.
             guard: called directly before the first byte leaves; raises `SendForbidden` to stop it.
         """
         assert self._creates is not None
@@ -108,7 +108,7 @@ class SoraClient:
         self.clock.learn(response.headers.get("Date"))
         self.rate_limiter.key.learn(response.status)
         if 200 <= response.status < 300 and isinstance(body, dict):
-            body = {"status": "queued", **body}  # with an id and no word on its status, it has been taken in
+            body = {"status": "queued", **body}  # with an id and no status it has been accepted
         video = wire.parse_video(body)
         if video is not None and video.id:
             self.rate_limiter.answered()
@@ -150,17 +150,17 @@ class SoraClient:
         return Upload(json_of(spec, server), "application/json", guard, self._submit_timeout)
 
     async def retrieve(self, remote_id: str, *, anew: bool = False) -> tuple[RemoteVideo, float | None]:
-        """Look at a video.
+        """Poll a video.
 
         Args:
-            remote_id: the id that its create was answered with.
-            anew: over a new connection, which may lead to another replica.
+            remote_id: the id that its create returned.
+            anew: over a new connection, which may reach another replica.
 
         Returns:
-            The video, and the seconds after which the server wants to be asked again.
+            The video, and the seconds after which the server wants to be polled again.
 
         Raises:
-            SoraError: it could not be looked at. A failed video is no error: some servers tell of it as HTTP 500.
+            SoraError: it could not be polled. A failed video is no error: some servers report it as HTTP 500.
         """
         path = f"/videos/{quote(remote_id, safe='')}"
         status, headers, body = await self._request(path, anew=anew)
@@ -172,7 +172,7 @@ class SoraClient:
         raise self._error(status, headers, body, f"polling video {remote_id}")
 
     async def list_page(self, after: str | None) -> Page:
-        """A page of the listing, newest first. Another place's listing proves nothing: no redirect is followed.
+        """A page of the listing, newest first. No redirect is followed: another server's listing proves nothing.
 
         Raises:
             SoraError: there is none, or it could not be read.
@@ -184,7 +184,7 @@ class SoraClient:
         return Page(videos, has_more, videos[-1].id if videos else None, wire.poll_hint(headers))
 
     async def listed(self, after: str | None, knows: Callable[[str], bool]) -> Page:
-        """What a page of the listing says of the videos that somebody knows; of the others not even a word is read.
+        """The known videos on a page of the listing; the entries of others are not parsed.
 
         Raises:
             SoraError: as `list_page`.
@@ -209,18 +209,18 @@ class SoraClient:
         return data, has_more if isinstance(has_more, bool) else None, headers
 
     async def delete(self, remote_id: str, guard: Callable[[], None], seconds: float) -> tuple[int, float | None, Any]:
-        """Ask the server to delete a video, once and at once: its turn was taken before it was recorded.
+        """Send one DELETE for a video, now: its turn was taken before it was recorded.
 
         Args:
             remote_id: the video.
             guard: called directly before the first byte leaves; raises `SendForbidden` to stop it.
-            seconds: how long an answer is waited for.
+            seconds: how long to wait for an answer.
 
         Returns:
             The status of the answer, the seconds that it asks to wait, and its body.
 
         Raises:
-            SendForbidden: as the guard says, or no connection came about; nothing was sent.
+            SendForbidden: by the guard, or because no connection was made; nothing was sent.
             SoraError: no answer came.
         """
         sent = False
@@ -233,7 +233,7 @@ class SoraClient:
             sent = True
 
         trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(check)  # called before they are
+        trace.on_request_headers_sent.append(check)  # called before they are sent
         path = f"/videos/{quote(remote_id, safe='')}"
         try:
             async with (
@@ -261,19 +261,19 @@ class SoraClient:
         return response.status, pause, body
 
     def content(self, remote_id: str, *, anew: bool = False) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Open a video's file. `variant` is left out: some servers take it for something else.
+        """Open a video's file. `variant` is omitted: some servers misread it.
 
         Args:
             remote_id: the video.
-            anew: over a new connection, which may lead to another replica.
+            anew: over a new connection, which may reach another replica.
 
         Raises:
-            SoraError: it can't be had there.
+            SoraError: it can't be downloaded there.
         """
         return self._file(self._route.url(f"/videos/{quote(remote_id, safe='')}/content"), anew=anew)
 
     def content_at(self, url: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Open a file where the server said that it lies. The key goes to the server itself only."""
+        """Open a file at the URL that the server gave. The key is sent to the server itself only."""
         return self._file(url)
 
     @asynccontextmanager
@@ -287,14 +287,14 @@ class SoraClient:
             raise self._no_download(error) from error
         if response.status != 429:
             self.rate_limiter.answered()
-        # What goes wrong while the caller takes the file in may be the caller's disk: it is not ours to name.
+        # An error while the caller reads the file may be one of the caller's disk: it is not named here.
         async with response:
             if response.status != 200 or "json" in response.headers.get("Content-Type", ""):
                 raise await self._no_file(response)
             yield response
 
     def _no_download(self, error: Exception) -> SoraError:
-        # What is no HTTP, or leads nowhere, does not pass as a lost connection does.
+        # What is not HTTP, or an invalid URL, does not pass as a lost connection does.
         passes = isinstance(error, aiohttp.ClientConnectionError | OSError)
         code = ErrorCode.NETWORK if passes else ErrorCode.DOWNLOAD_FAILED
         return SoraError(Failure(code, f"downloading the video failed: {self.words(error)}"))
@@ -326,12 +326,12 @@ class SoraClient:
     async def look(
         self, seconds: float, path: str = "/videos", query: str = "", *, above: bool = False
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """`(status, headers, body)` of a route, as a create would meet the server: following nothing.
+        """`(status, headers, body)` of a route, reached like a create: following no redirect.
 
-        `above`: of one beside the API's `/v1`, such as `/health`.
+        `above`: of a route beside the API's `/v1`, such as `/health`.
 
         Raises:
-            SoraError: there was no answer; a sentence of which the server is the subject says why.
+            SoraError: there was no answer; its message continues a sentence whose subject is the server.
         """
         session, url, within = (
             self._session(),
@@ -349,25 +349,25 @@ class SoraClient:
             raise _network(why) from error
 
     def _session(self, *, anew: bool = False) -> aiohttp.ClientSession:
-        """The one for what may be repeated; `anew`: one that opens a connection for each request."""
+        """The session for repeatable requests; `anew`: the one that opens a connection per request."""
         session = self._creates if anew else self._rest
         assert session is not None
         return session
 
     def words(self, error: BaseException) -> str:
-        """What an error says. It may quote what the server sent, and that the key."""
+        """The text of an error, masked: it may quote the server, and the server the key."""
         obstacle = self._route.obstacle(error)
         text = f"{obstacle.host} {obstacle.why}" if obstacle else str(error).strip() or type(error).__name__
         return wire.short(self._secrets.mask(text))
 
     def _read(self, text: bytes | bytearray) -> Any:
-        """The body of an answer. A server may quote the key that it refuses: what it says is recorded and told."""
+        """The body of an answer, masked: a server may quote the key that it refuses, and errors are recorded."""
         body = wire.parse_json(text)
         return wire.masked(body, self._secrets.mask) if self._secrets else body
 
     def _failure(self, status: int, body: Any, what: str) -> Failure:
         failure = wire.http_failure(status, body, what)
-        if failure.code is ErrorCode.AUTHENTICATION:  # some servers have another status for it
+        if failure.code is ErrorCode.AUTHENTICATION:  # some servers use another status for it
             self.rate_limiter.key.learn(401)
         if status == 401 and self._route.proxied_plainly:
             return replace(failure, message=f"{failure.message}; if the proxy sent this answer: {PROXY.way_out}")

@@ -1,6 +1,6 @@
-"""Sends the DELETEs that are owed at this process's server, whoever cancelled what: a few at a time, in the background.
+"""Sends the DELETEs owed to this process's server, whoever cancelled: a few at a time, in the background.
 
-Each is recorded as going out, then sent within 2 s or not at all. What had no answer that ends it stays owed, for this
+Each is recorded as going out, then sent within 2 s or not at all. One without a final answer stays owed, for this
 process or the next one.
 """
 
@@ -31,24 +31,24 @@ from storage.timing import backoff, boottime
 
 logger = logging.getLogger(__name__)
 SEND_WINDOW, ANSWER_SECONDS = 2.0, 10.0
-"""Seconds from the record within which one is sent, and from then on until it counts as not answered."""
+"""Seconds from the record within which one is sent, and after that until it counts as unanswered."""
 _OUT_SECONDS = SEND_WINDOW + ANSWER_SECONDS + 1.0
 _AT_ONCE = 10
 _IDLE_LOOK, _SOON = 15.0, 2.0
 _LONGEST_PAUSE = 600.0
 _FRESH = 10.0
-"""Seconds for which a video that can't be looked at counts as being made, as it was when it was cancelled."""
+"""Seconds for which a video that can't be polled counts as still being made, as when it was cancelled."""
 _REFUSED = frozenset({404, 405, 410, 501})
-"""There is nothing to delete, or nothing is deleted there: asking again changes nothing."""
+"""There is nothing to delete, or the server deletes nothing: another DELETE changes nothing."""
 
 
 class DeleteSender:
-    """One a process. Lives on the I/O loop, as long as the runtime."""
+    """One per process. Lives on the I/O loop, as long as the runtime."""
 
     def __init__(
         self, io: IOLoop, client: SoraClient, storage: Storage, recorder: Recorder, *, provider: str, whole: bool
     ) -> None:
-        """`whole`: the server has one store, so that what it does not know after our DELETE was deleted by it."""
+        """`whole`: the server has one store, so a video that it does not know after our DELETE was deleted by it."""
         self._io, self._client, self._storage, self._recorder = io, client, storage, recorder
         self._server, self._key, self._whole = server_of(provider), key_of(provider), whole
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -58,18 +58,18 @@ class DeleteSender:
         self._watching: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """From now on send what is owed, on the loop. Not before: a retry first takes back what it wants."""
+        """Start sending what is owed, on the loop. Not earlier: a retry first withdraws what it wants."""
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
 
     def wake(self) -> None:
-        """Look at once, on the loop: something may be owed."""
+        """Look now, on the loop: a DELETE may be owed."""
         self._settled.clear()
         self._woken.set()
         self.begin()
 
     async def finish(self, seconds: float) -> None:
-        """Begin no more after so many seconds, and see those that are out to their answer. What is left stays owed."""
+        """Start no more after so many seconds, and await the answers to those in flight. The rest stays owed."""
         if self._watching is None:
             return
         with suppress(TimeoutError):
@@ -93,7 +93,7 @@ class DeleteSender:
                     await self._woken.wait()
 
     async def _look(self) -> float:
-        """Begin what is due. Returns the seconds after which to look again."""
+        """Start what is due. Returns the seconds until the next look."""
         storage, server = self._storage, self._server
         found = await self._io.outcome(self._recorder.read(lambda: storage.deletes.open(server)))
         now, nearest = self._storage.database.time(), math.inf
@@ -118,7 +118,7 @@ class DeleteSender:
         self._woken.set()
 
     async def _try(self, owed: Owed) -> None:
-        """Look at the video, since one that has finished is not deleted; then send it."""
+        """Poll the video, since a finished one is not deleted; then send the DELETE."""
         submission, tries = owed.submission, owed.delete.tries
         if submission.remote_id is None:
             await self._end(owed, "not deleted: its id now belongs to another video")
@@ -169,7 +169,7 @@ class DeleteSender:
         elif 200 <= status < 300:
             await self._end(owed, answer, deleted=own_key)
         elif status in _REFUSED:
-            # After one of before, whose answer did not come, it is that one's doing.
+            # After an earlier DELETE without an answer, that one did it.
             ours = status in (404, 410) and own_key and owed.delete.own_key and self._whole
             await self._end(owed, answer, deleted=ours)
         else:
@@ -205,13 +205,13 @@ class DeleteSender:
         await self._note(lambda storage: storage.deletes.postpone(submission_id, tries, seconds, answer))
 
     def _pause(self, owed: Owed) -> float:
-        """Seconds until the next try: longer after each one that failed."""
+        """Seconds until the next attempt: longer after each failure."""
         failures = self._failures[owed.submission.id]
         self._failures[owed.submission.id] += 1
         return backoff(failures, 1.0, _LONGEST_PAUSE, jitter=0.5)
 
     async def _note(self, change: Callable[[Storage], None]) -> None:
-        """Record what came of one."""
+        """Record the outcome of a DELETE."""
         storage = self._storage
 
         def write() -> None:
@@ -221,7 +221,7 @@ class DeleteSender:
 
 
 def _removed_only_the_record(body: Any) -> bool:
-    """Whether the answer is the video itself, said to be deleted, and not that it was."""
+    """Whether the answer is the video with the status `deleted`, not a confirmation."""
     if not isinstance(body, dict) or body.get("deleted") is True:
         return False
     return str(body.get("status")).lower() == "deleted"

@@ -1,6 +1,6 @@
-"""Durations: how soon videos of a kind were ready of late, from what was seen of them. Pure.
+"""Durations: how soon recent videos of a kind were ready, as observed. Pure.
 
-A kind is whatever makes videos take equally long: model, seconds, size. Ages are seconds since a video's acceptance.
+Videos of a kind take equally long: same model, seconds, size. Ages are seconds since a video's acceptance.
 """
 
 from __future__ import annotations
@@ -10,38 +10,38 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 _RECENT, _QUICK = 16, 8
-"""Of so many of late, those that were ready the soonest count, one in so many left aside."""
+"""How many recent videos count; of these the quickest decide, except for one in so many."""
 _KINDS = 256
 _CLOSE = 0.1
-"""How far below an age that was seen ready the truth may lie, as a part of it, before it is worth a try."""
+"""How far below an age seen as ready the truth may be, as a fraction of it, before an earlier poll pays."""
 _TRIES = 4
-"""One in so many is looked at earlier, to find out whether such videos are ready sooner; all, if none was unready."""
+"""One in so many is polled earlier, to learn whether such videos are ready sooner; all, if none was unready."""
 
 
 @dataclass(slots=True)
 class _Kind:
     ready: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     quick: float | None = None
-    """The age at which the quick ones were ready."""
+    """The age at which the quick ones are ready."""
     longest_unready: float = 0.0
-    """The largest age below `quick` at which one was not."""
+    """The largest age below `quick` at which one was not ready."""
     asked: int = 0
 
 
 class Durations:
-    """Learns from every sighting, and says when the next video is worth a look."""
+    """Learns from every poll, and says when the next video is worth polling."""
 
     def __init__(self) -> None:
         self._kinds: dict[Hashable, _Kind] = {}
 
     def unready(self, kind: Hashable, age: float) -> None:
-        """One was still in the making at this age."""
+        """A video was still being made at this age."""
         seen = self._of(kind)
         if seen.quick is None or age < seen.quick:
             seen.longest_unready = max(seen.longest_unready, age)
 
     def ready(self, kind: Hashable, age: float) -> None:
-        """One was ready at this age, and perhaps before."""
+        """A video was ready at this age, perhaps earlier."""
         seen = self._of(kind)
         seen.ready.append(age)
         seen.quick = sorted(seen.ready)[len(seen.ready) // _QUICK]
@@ -49,7 +49,7 @@ class Durations:
             seen.longest_unready = 0.0
 
     def expected(self, kind: Hashable) -> float | None:
-        """The age at which a new one is worth a look; None: nothing is known of such videos."""
+        """The age at which a new video is worth polling; None: nothing is known of its kind."""
         seen = self._kinds.get(kind)
         if seen is None or seen.quick is None:
             return None

@@ -1,4 +1,4 @@
-"""What gateways wrap up: other servers' ids within their own, and failed videos within the text of an error. Pure."""
+"""What gateways embed: other servers' ids in their own, and failed videos in the text of an error. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from actors.sora.wire import Phase, RemoteVideo, identifier, parse_json, parse_v
 
 _WRAPPED, _LITELLM, _ID = "video_", "litellm:", "video_id:"
 WRAPPED = "video_bGl0ZWxsbT"
-"""So every id begins that a LiteLLM proxy gives: `litellm:` in base64."""
+"""The prefix of every id of a LiteLLM proxy: `litellm:` in base64."""
 _LONGEST = 1_000_000
-"""Characters of a text in which a video is looked for."""
+"""Characters of the longest text that is searched for a video."""
 _TRIES = 200
-"""Braces of a text that may begin one."""
+"""Braces in a text that are tried as the beginning of one."""
 _DEEPEST_TEXT = 5
-"""Texts in JSON in texts."""
+"""How deeply JSON in texts may be nested."""
 _JSON = json.JSONDecoder()
 
 
 def inner_id(remote_id: str) -> str:
-    """The id that the server behind a LiteLLM proxy gave: the proxy's own ids hold it; any other id is itself.
+    """The id of the server behind a LiteLLM proxy, which the proxy's own ids contain; any other id is returned as is.
 
-    The proxy writes one video's id in several ways, so ids are compared by this.
+    The proxy writes the id of one video in several ways, so ids are compared by this.
     """
     if not remote_id.startswith(_WRAPPED):
         return remote_id
@@ -39,9 +39,9 @@ def inner_id(remote_id: str) -> str:
 
 
 def failed_inside(body: Any, remote_id: str) -> RemoteVideo | None:
-    """The failed video of this id that an error quotes; None if it quotes none.
+    """The failed video with this id that an error quotes; None if it quotes none.
 
-    Only a video counts that is quoted by nothing but the error: what another video's fields quote is not looked at.
+    Only an outermost video counts: the fields of another video are not searched.
     """
     for document in _videos(body, _DEEPEST_TEXT):
         video = parse_video(document)
@@ -66,7 +66,7 @@ def _videos(value: Any, depth: int) -> Iterator[dict[str, Any]]:
 
 
 def _documents(text: str) -> Iterator[Any]:
-    """The JSON objects in a text, each as a whole."""
+    """The outermost JSON objects in a text."""
     if len(text) > _LONGEST:
         return
     at = -1

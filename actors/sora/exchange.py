@@ -1,4 +1,4 @@
-"""What is asked of the Videos API, and what became of a request."""
+"""Requests to the Videos API and their outcomes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _READINGS = 8
 
 @dataclass(frozen=True, slots=True)
 class VideoSpec:
-    """What is asked of the server. None: the field is left out."""
+    """A video to create. None: the field is omitted."""
 
     prompt: str
     model: str | None
@@ -28,85 +28,85 @@ class VideoSpec:
     file_id: str | None = None
     seed: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Further fields of the server."""
+    """Server-specific fields."""
     files: Mapping[str, ReferenceRecord | str] = field(default_factory=dict, hash=False)
-    """Further files of the server by field: the bytes, or the id of a file that it has."""
+    """Server-specific files by field: the bytes, or the id of a file that the server has."""
 
     def fields(self) -> dict[str, Any]:
-        """The request's fields as JSON has them, but for files."""
+        """The request's fields as in JSON, without the files."""
         given = {
             "prompt": self.prompt, "model": self.model, "seconds": self.seconds, "size": self.size, "seed": self.seed,
         }  # fmt: skip
         return {**{name: value for name, value in given.items() if value is not None}, **self.params}
 
     def all_files(self) -> dict[str, ReferenceRecord | str]:
-        """The input reference and the further files by field: the bytes, or the id of a file that the server has."""
+        """The input reference and all files by field: the bytes, or the id of a file that the server has."""
         own = self.reference or self.file_id
         return {**({} if own is None else {"input_reference": own}), **self.files}
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The server made a video of it: this id is the one to use from now on, whatever a GET says."""
+    """The server accepted it: use this id from now on, whatever a GET says."""
 
     video: RemoteVideo
     remote_id: str
     told: dict[str, Any] | None = None
-    """The price, where its answer tells it."""
+    """The price, if the answer has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing was made: an answer that proves it, or (`sent` False) not a byte has left."""
+    """Nothing was made: the answer proves it, or (`sent` False) not a byte has left."""
 
     failure: Failure
     sent: bool
     retry_after: float | None = None
     passes: bool = True
-    """Whether it may go otherwise the next time, with nothing changed: else it is not tried again."""
+    """Whether an unchanged retry may succeed; otherwise it is not retried."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """It may have been made: a byte has left, and no answer tells."""
+    """It may have been made: a byte has left, and there is no conclusive answer."""
 
     failure: Failure
-    """Its sentence says what the POST met."""
+    """Its message says what the POST met."""
     timed_out: bool = False
-    """Whether it was given up: it may still be on its way."""
+    """Whether it timed out: it may still arrive."""
 
 
 class SendForbidden(Exception):
-    """The guard of a create said that it may no longer be sent."""
+    """The guard of a request forbids sending it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of the server's listing, or what it says of certain videos."""
+    """One page of the server's listing, or the known videos on it."""
 
     videos: tuple[RemoteVideo, ...]
     has_more: bool | None
-    """None: the server didn't say."""
+    """None: the server did not say."""
     last: str | None = None
-    """The id behind which the next page begins."""
+    """The id after which the next page begins."""
     hint: float | None = None
-    """The seconds after which the server wants to be asked again."""
+    """The seconds after which the server wants to be polled again."""
 
 
 @dataclass(slots=True)
 class ServerClock:
     """How far the server's clock is ahead of `boottime`, learned from its `Date` headers.
 
-    Either machine's clock may be set at any time, or drift for weeks: only the last readings count, and none of them
-    is compared with a clock that can be set.
+    Either machine's clock may be set at any time or drift for weeks: only the last readings count, and they are never
+    compared with a clock that can be set.
     """
 
     offset: float | None = None
-    """At least so much, it may be a little more: what was made is then not older than it seems."""
+    """A lower bound: with it, a video never seems older than it is."""
     _readings: deque[float] = field(default_factory=lambda: deque(maxlen=_READINGS))
 
     def learn(self, date: str | None) -> None:
-        """Read a `Date` header. It has whole seconds, cut off, and took a while to come."""
+        """Read a `Date` header. It is truncated to whole seconds and arrives with a delay."""
         at = wire.http_date(date)
         if at is not None:
             self._readings.append(at - boottime())

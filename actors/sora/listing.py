@@ -1,4 +1,4 @@
-"""Reads the server's listing page by page: for whoever watches videos, resolves submissions or audits the records."""
+"""Reads the server's listing page by page, for polling, resolving and the audit."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from actors.sora.exchange import Page
 async def pages(
     read: Callable[[str | None], Awaitable[Page]], most: int, *, guess: bool = False
 ) -> AsyncIterator[Page]:
-    """The pages of a listing, newest first, each from behind the last one's end.
+    """The pages of a listing, newest first, each after the end of the last one.
 
     Args:
-        read: reads the page behind an id; None: the first.
-        most: so many at most.
-        guess: where the server does not say whether there are more, go on while there is anything new.
+        read: reads the page after an id; None: the first.
+        most: the maximum number of pages.
+        guess: where the server does not say whether there are more, continue as long as a page has new entries.
 
     Raises:
         SoraError: as `read`.

@@ -1,6 +1,6 @@
 """Which listed videos are ours, and whether a listing proves that nothing was made: the pure part of resolving.
 
-A field that a listed video doesn't tell is a wildcard, never a mismatch; and nobody may get somebody else's video.
+A field that a listed video lacks is a wildcard, never a mismatch; and nobody may get somebody else's video.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from actors.sora.exchange import VideoSpec
 from actors.sora.wire import RemoteVideo
 
 BEFORE = 600.0
-"""Seconds before an intent from which on no video of its prompt may be listed, if it made nothing: clocks differ."""
+"""Seconds before an intent from which no video of its prompt may be listed to prove absence: clocks differ."""
 ANSWERED_WITHIN = 5.0
-"""Seconds. A server that holds listings back may hold POSTs back, too."""
+"""Seconds. A server that holds listings back may hold POSTs back too."""
 _SHORTEST_CUT = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What the server listed, the newest first. Times are in the database's clock, as far as the server's is known."""
+    """The server's listing, newest first. Times are by the database's clock, as far as the server's is known."""
 
     videos: tuple[RemoteVideo, ...]
     since: float
-    """How far back it was to be read."""
+    """How far back it was meant to be read."""
     complete: bool
-    """It reached an entry older than that, or a truthful end."""
+    """It reached an older entry, or its stated end."""
     began_at: float
     took: float
     """Seconds."""
     ahead: float = 0.0
     """Seconds by which the server's clock is ahead."""
     skew: float = 0.0
-    """Seconds by which that may be wrong."""
+    """Seconds by which `ahead` may be wrong."""
 
     def made_at(self, video: RemoteVideo) -> float | None:
         """When a video was made."""
@@ -46,31 +46,31 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class OpenIntent:
-    """An intent whose outcome is open."""
+    """An intent whose outcome is unknown."""
 
     id: str
     spec: VideoSpec
     intended_at: float
     sent_until: float
-    """By when its POST has arrived, or never does, as a rule."""
+    """When its POST has normally arrived, if it ever does."""
     in_flight: bool
-    """Its own answer may yet tell."""
+    """Its own answer may still come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A listed id that a submission has."""
+    """A listed id that a submission holds."""
 
     ours: bool
     """It was made with the key that the listing was read with."""
     made_until: float
-    """By when its video was made: its answer had told the id, or its POST had arrived."""
+    """When its video had been made at the latest: the id was told, or the POST had arrived."""
     prompt: str | None
-    """What it asked for; None: that is not known any more."""
+    """The requested prompt; None: no longer known."""
     ended: bool
-    """Its job has ended: where the id is given again, this listed video may be another one."""
+    """Its job has ended: if the server reuses the id, the listed video may be another one."""
     doubtful: bool = False
-    """It was adopted by a submission whose POST may yet be admitted: the video may be a twin's."""
+    """Adopted by a submission whose POST may still be accepted: the video may be a twin's."""
 
 
 _Candidates = dict[OpenIntent, set[int]]
@@ -78,10 +78,10 @@ _Candidates = dict[OpenIntent, set[int]]
 
 
 def pair(listing: Listing, held: Collection[str], intents: Sequence[OpenIntent]) -> dict[str, str]:
-    """Which video each open intent of one key has made, by the intent's id, as far as the listing tells.
+    """The video that each open intent of one key has made, by the intent's id, as far as the listing shows.
 
-    Intents and videos that it can't tell apart (twins) are paired oldest first; where there are more videos than
-    intents, some are somebody else's, and none is given away. Twins in flight are waited for: their answers tell.
+    Intents and videos that it can't tell apart (twins) are paired oldest first; if there are more videos than intents,
+    some belong to others, and none is adopted. Twins in flight are waited for: their answers will tell.
     """
     listed: dict[str | None, list[int]] = defaultdict(list)
     seen: set[str | None] = set(held)
@@ -111,7 +111,7 @@ def _may_be_of(listing: Listing, video: RemoteVideo, intent: OpenIntent) -> bool
 
 
 def _twins(candidates: _Candidates) -> _Candidates:
-    """The first intent, and all that share a video with it, or with one that does."""
+    """The first intent, and all that share a video with it, directly or through others."""
     first = next(iter(candidates))
     twins, videos = {first: candidates[first]}, set(candidates[first])
     grown = True
@@ -138,19 +138,19 @@ def _paired(listing: Listing, twins: _Candidates) -> dict[str, str]:
         if not free:
             return {}
         made_at = listing.made_at(video)
-        # An old intent that nobody resolved does not take what a later one has made.
+        # An old unresolved intent must not take the video of a later one.
         timely = [twin for twin in free if made_at is None or made_at <= twin.sent_until + listing.skew]
         paired[(timely or free)[0].id] = str(video.id)
     return paired
 
 
 def absence_disproved(listing: Listing, intent: OpenIntent, held: Mapping[str, Held], *, made_any: bool) -> str | None:
-    """Why a listing, read when the intent's POST must have arrived, does not prove that it made nothing; None: it does.
+    """Why a listing read after the intent's POST must have arrived does not prove absence; None: it does.
 
     Args:
-        listing: the server's, of which its operator says that it is whole.
-        intent: which one.
-        held: the listed ids that submissions have.
+        listing: the server's, declared whole by its operator.
+        intent: the intent.
+        held: the listed ids that submissions hold.
         made_any: whether we ever made a video there.
     """
     if not listing.complete or listing.since > intent.intended_at - BEFORE:
@@ -167,7 +167,7 @@ def absence_disproved(listing: Listing, intent: OpenIntent, held: Mapping[str, H
         holder = held.get(video.id or "")
         if holder is None or holder.doubtful:
             return "the server's listing shows a video that may be this one"
-        # Else it is known to be another one only if its answer came when the intent was there already.
+        # Otherwise it is known to be another one only if its answer came after the intent was recorded.
         again = made_at is None or (
             made_at >= intent.intended_at - listing.skew and holder.made_until < intent.intended_at
         )
@@ -177,7 +177,7 @@ def absence_disproved(listing: Listing, intent: OpenIntent, held: Mapping[str, H
 
 
 def reused(listing: Listing, held: Mapping[str, Held]) -> str | None:
-    """A listed id that a submission has, although the listed video was made later, or of another prompt."""
+    """A listed id that a submission holds although the listed video is newer or has another prompt."""
     for video in listing.videos:
         holder, made_at = held.get(video.id or ""), listing.made_at(video)
         if holder is None:
@@ -189,7 +189,7 @@ def reused(listing: Listing, held: Mapping[str, Held]) -> str | None:
 
 
 def _may_say(told: str | None, prompt: str) -> bool:
-    """Whether this may be how a server tells the prompt: not at all, with other white space, or cut off."""
+    """Whether this may be the prompt as the server shows it: omitted, with other white space, or truncated."""
     if told is None:
         return True
     words, whole = (" ".join(text.split()).casefold() for text in (told, prompt))
@@ -198,7 +198,7 @@ def _may_say(told: str | None, prompt: str) -> bool:
 
 
 def contradicts(video: RemoteVideo, spec: VideoSpec) -> bool:
-    """Whether a listed video carries a field that this request can't have led to."""
+    """Whether a field of a listed video differs from this request."""
     seconds = None if spec.seconds is None else f"{spec.seconds:g}"
     pairs: tuple[tuple[Any, Any], ...] = (
         (video.prompt, spec.prompt),
@@ -211,6 +211,6 @@ def contradicts(video: RemoteVideo, spec: VideoSpec) -> bool:
 
 
 def in_falling_order(videos: Iterable[RemoteVideo]) -> bool:
-    """Whether a page is really sorted newest first: only then does an old entry end the search."""
+    """Whether a page is really sorted newest first: only then may an old entry end the search."""
     times = [video.created_at for video in videos if video.created_at is not None]
     return all(first >= second for first, second in pairwise(times))

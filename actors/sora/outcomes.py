@@ -1,4 +1,4 @@
-"""What became of a POST: its outcome, and how an id that its answer told is written down."""
+"""The outcome of a POST, and how the id in its answer is recorded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storage.states import FINAL_JOB, LIVE_SUBMISSION, JobStatus, SubmissionStat
 from storage.submissions import Bind
 
 SEND_WINDOW = 2.0
-"""Seconds from the intent within which the POST must leave: after that, its sender must not send it any more."""
+"""Seconds from the intent within which the POST must leave: after that its sender must not send it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Bound:
 
     remote_id: str
     video: RemoteVideo | None = None
-    """As the create told it, if it did."""
+    """As the create returned it, if it did."""
     told_at: float = -math.inf
-    """When it did, by `time.monotonic()`."""
+    """When the create returned it, by `time.monotonic()`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class NotPaid:
     state: SubmissionState
     failure: Failure
     passes: bool = True
-    """Whether what was not sent may be sent the next time, with nothing changed."""
+    """Whether an unchanged retry of an unsent POST may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It may have been made, and nobody can tell."""
+    """It may have been made, and this can't be found out."""
 
     failure: Failure
 
@@ -52,18 +52,18 @@ Outcome = Bound | NotPaid | Unknown
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a reading of the listing says of one intent: its outcome, or why there is none yet."""
+    """What a reading of the listing says about one intent: its outcome, or why there is none yet."""
 
     outcome: Outcome | None
     why: str = ""
     tried: bool = False
     """It might have proved something."""
     final: bool = False
-    """No later reading will tell more."""
+    """No later reading will say more."""
 
 
 def known(submission: SubmissionRecord) -> Outcome:
-    """The outcome of a submission that is not open any more."""
+    """The outcome of a resolved submission."""
     if submission.state is SubmissionState.BOUND and submission.remote_id is not None:
         return Bound(submission.remote_id)
     if submission.state is SubmissionState.SURPLUS:
@@ -75,10 +75,10 @@ logger = logging.getLogger(__name__)
 
 
 def bind_told(storage: Storage, submission_id: str, remote_id: str, told: Document | None = None) -> Bind:
-    """Write down which video a create's own answer told, and what else (`told`)."""
+    """Record the video id in a create's own answer, and the price (`told`)."""
     if told is not None:
         storage.submissions.tell(submission_id, told)
-    # In flight it keeps others from being given its video; once it was not waited for, they may have been.
+    # In flight it keeps others from adopting its video; once it was given up, they may have.
     late = inner_id(remote_id) != remote_id and storage.submissions.get(submission_id).closed_at is not None
     bind = storage.submissions.bind(submission_id, remote_id)
     if late and bind is Bind.BOUND:
@@ -96,7 +96,7 @@ def bind_told(storage: Storage, submission_id: str, remote_id: str, told: Docume
 
 
 def same_videos(storage: Storage, server: str, listed: Collection[str]) -> dict[str, SubmissionRecord]:
-    """The submissions whose videos are listed so, by the listed id: a LiteLLM proxy lists other ids than it gave."""
+    """The submissions of listed videos, by the listed id: a LiteLLM proxy lists other ids than it returned."""
     holders = storage.submissions.holders(server, listed)
     others = {inner_id(each): each for each in listed if each not in holders and inner_id(each) != each}
     if others:
@@ -107,7 +107,7 @@ def same_videos(storage: Storage, server: str, listed: Collection[str]) -> dict[
 
 
 def _take_back_twins(storage: Storage, submission_id: str, remote_id: str) -> None:
-    """Take a video from those that adopted it under the id by which it is listed."""
+    """Take a video back from submissions that adopted it under its listed id."""
     server = storage.submissions.get(submission_id).server or ""
     alike = [each for each in storage.submissions.ids_like(server, WRAPPED) if inner_id(each) == inner_id(remote_id)]
     for entry in storage.submissions.holders(server, alike).values():
@@ -116,7 +116,7 @@ def _take_back_twins(storage: Storage, submission_id: str, remote_id: str) -> No
 
 
 def _freed(storage: Storage, submission_id: str, remote_id: str) -> bool:
-    """Take the id from the submission that has it, unless that one was told it too and still makes its video."""
+    """Free the id from the submission that holds it, unless that was told the id too and still makes its video."""
     server = storage.submissions.get(submission_id).server or ""
     holder = storage.submissions.holder(server, remote_id)
     if holder is None:
@@ -124,7 +124,7 @@ def _freed(storage: Storage, submission_id: str, remote_id: str) -> bool:
     adopted = holder.adopted and holder.state is SubmissionState.BOUND
     if adopted and _take_back(storage, holder):
         return True
-    storage.batches.locked(holder.batch_id)  # before its job is looked at: its owner may just be ending it
+    storage.batches.locked(holder.batch_id)  # before its job is read: its owner may just be ending it
     job = _job_of(storage, holder)
     storage.servers.note_reused_ids(server)
     _warn("the server reused an id; its listing proves nothing from now on", holder, remote_id)
@@ -136,17 +136,17 @@ def _freed(storage: Storage, submission_id: str, remote_id: str) -> bool:
 
 
 def _take_back(storage: Storage, entry: SubmissionRecord) -> bool:
-    """Take an adopted video from a submission whose job is being made: its outcome is open again.
+    """Take an adopted video back from a submission whose job is open: its outcome is unknown again.
 
     Returns:
         False if its job has ended: nothing was changed.
     """
-    batch = storage.batches.locked(entry.batch_id)  # before its job is looked at: its owner may just be ending it
+    batch = storage.batches.locked(entry.batch_id)  # before its job is read: its owner may just be ending it
     job = _job_of(storage, entry)
     if batch is None or job is None or job.status in FINAL_JOB:
         return False
     storage.submissions.let_go_of_id(entry.id, SubmissionState.UNKNOWN)
-    # Whoever makes it watches the wrong video: its epoch has passed, and the next owner resolves it anew.
+    # Its owner polls the wrong video: the new epoch fences it, and the next owner resolves the submission.
     storage.batches.update(batch.id, epoch=batch.epoch + 1, owner=None)
     anew = job._replace(status=JobStatus.SUBMITTING, remote_id=None, progress=0, started_at=None)
     storage.jobs.save([anew])

@@ -1,4 +1,4 @@
-"""RateLimiter: when requests may leave. A 429 slows every batch of the process; so does a limit that the user set."""
+"""RateLimiter: when requests may leave. A 429 slows every batch of the process, as does the user's own limit."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from storage.timing import backoff
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _LONGEST_TRY_AGAIN, _LONG = 8.0, 600.0
-"""Seconds between tries to reach a server; after a long time they are longer."""
+"""Seconds between attempts to reach a server; longer after a long time."""
 
 
 class Key:
-    """Whether the server takes the key of this process, as far as its answers have told."""
+    """Whether the server accepts the key of this process, according to its answers so far."""
 
     def __init__(self) -> None:
         self._accepted = False
         self.refused = False
-        """It was refused, and never accepted."""
+        """It was refused and never accepted."""
         self.on_refused: Callable[[], object] = lambda: None
 
     def learn(self, status: int) -> None:
-        """Read an answer's status."""
+        """Learn from an answer's status."""
         if 200 <= status < 300:
             self._accepted, self.refused = True, False
         elif status == 401 and not (self._accepted or self.refused):
@@ -34,7 +34,7 @@ class Key:
 
 
 class RateLimiter:
-    """One a process and key. Lives on the I/O loop."""
+    """One per process and key. Lives on the I/O loop."""
 
     def __init__(self, requests_per_second: float | None = None) -> None:
         self._spacing = 1 / requests_per_second if requests_per_second else 0.0
@@ -43,11 +43,11 @@ class RateLimiter:
         self._unreachable_since: float | None = None
         self._stood = 0.0
         self._still_from = self._still_until = 0.0
-        """The last time in which it gave none, its end perhaps yet to come."""
+        """The last period without answers; it may not have ended yet."""
         self.key = Key()
         self.ever_answered = False
         self.patience = math.inf
-        """Seconds for which a server may be unreachable that never answered."""
+        """Seconds for which a server that never answered may be unreachable."""
         self.wait: Wait | None = None
         self.on_pause: Callable[[float], None] = lambda _seconds: None
         """Called with the length of each pause."""
@@ -59,7 +59,7 @@ class RateLimiter:
 
     @property
     def stood(self) -> float:
-        """Seconds, in all, for which the server gave no answer or had asked to wait: no batch's time runs then."""
+        """Total seconds in which the server gave no answer or had asked to wait: no batch's time runs then."""
         return self._stood + min(time.monotonic(), self._still_until) - self._still_from
 
     async def turn(self) -> None:
@@ -71,25 +71,25 @@ class RateLimiter:
             await asyncio.sleep(left)
 
     def book(self) -> float:
-        """Take the next turn, and tell when it is, by `time.monotonic()`."""
+        """Take the next turn; returns when it is, by `time.monotonic()`."""
         at = max(self._next, time.monotonic())
         self._next = at + self._spacing
         return at
 
     def rate_limited(self, retry_after: float | None) -> None:
-        """The server said 429: obey its hint, or back off by ourselves."""
+        """The server answered 429: obey its hint, or use our own backoff."""
         self.ever_answered, self._unreachable_since = True, None
         self._heard()
-        if not self.paused:  # many requests meet the same refusal
+        if not self.paused:  # many requests get the same refusal
             self._refusals += 1
         seconds = backoff(self._refusals - 1, _FIRST_PAUSE, _LONGEST_PAUSE)
         self._pause("rate limited", seconds if retry_after is None else max(retry_after, 0.05))
 
     def unreachable(self) -> float:
-        """The server could not be connected to.
+        """No connection to the server could be made.
 
         Returns:
-            For how long it has been so, in seconds: 0.0 the first time.
+            For how many seconds this has lasted: 0.0 the first time.
         """
         now = time.monotonic()
         self._unreachable_since = self._unreachable_since or now
@@ -101,15 +101,15 @@ class RateLimiter:
 
     @property
     def away(self) -> bool:
-        """Whether the server can't be connected to: one try at a time shows when it can."""
+        """Whether the server is unreachable: then one attempt at a time probes it."""
         return self._unreachable_since is not None
 
     def given_up(self, seconds: float) -> bool:
-        """Whether a server that can't be connected to for so long is given up: never one that has answered before."""
+        """Whether a server is given up after being unreachable for so long: never one that has answered before."""
         return not self.ever_answered and seconds >= self.patience
 
     def no_answer(self) -> None:
-        """A request had no answer: from now on, until one has."""
+        """A request got no answer: the time stands still until one does."""
         self._stand_still(math.inf)
 
     def answered(self) -> None:

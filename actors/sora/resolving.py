@@ -1,7 +1,7 @@
-"""Resolving: what became of a POST whose outcome is unknown, as far as the server's listing tells.
+"""Resolving: finds out from the server's listing what became of a POST whose outcome is unknown.
 
-A video of ours that it shows is adopted, at once or later. That nothing was made is proved only where the operator says
-that the listing is whole, and only once the POST must have arrived. Readings of the listing are shared.
+A listed video of ours is adopted, at once or later. That nothing was made is proved only where the operator declares
+the listing whole, and only once the POST must have arrived. Readings of the listing are shared.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _UNKNOWN_SKEW, _KNOWN_SKEW = 120.0, 2.0
 _PAGES = 50
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _PROOFS = 6
-"""So often is a proof of absence tried for: what is looked for beside it may be found meanwhile, and prove more."""
+"""Attempts at proving absence: other submissions may be found meanwhile, which makes the next one conclusive."""
 _NO_WHOLE = (
     "if a single store is behind this address, set SORA_LISTING=whole: then a listing can prove that nothing was made "
     "(not for replicas that each list only their own videos)"
@@ -54,12 +54,12 @@ _NO_WHOLE = (
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """What a reading is to cover, and when it begins."""
+    """The period that a reading has to cover, and when it begins."""
 
     since: float
     began_at: float
     asked_at: float
-    """By the clock that counts suspended time, before `began_at` was asked for: what passes between hides no video."""
+    """By the clock that counts suspended time, read before `began_at`: a delay between them hides no video."""
 
 
 _Open = list[tuple[SubmissionRecord, JobRecord]]
@@ -69,7 +69,7 @@ _OTHER_KEY = "it was sent with another key, and only that key can see its video"
 
 
 class Resolver:
-    """One a process: resolves for all of its batches. Lives on the I/O loop."""
+    """One per process: resolves for all of its batches. Lives on the I/O loop."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Resolver:
         provider: str,
         is_sending: Callable[[SubmissionRecord], bool | None],
     ) -> None:
-        """`is_sending`: whether this process is sending an intent's POST; None: another one recorded it."""
+        """`is_sending`: whether this process is sending an intent's POST; None: another process recorded it."""
         self._io, self._client, self._settings = io, client, settings
         self._storage, self._recorder, self._is_sending = storage, recorder, is_sending
         self._server, self._key = server_of(provider), key_of(provider)
@@ -91,14 +91,14 @@ class Resolver:
         self._one_at_a_time = asyncio.Lock()
         self._failing = False
         self._stalled_until = -math.inf
-        """When the server was last seen to answer again after it had kept a listing waiting, or given none."""
+        """When the server last answered again after a delayed or failed listing."""
 
     async def resolve(self, intent: SubmissionRecord, waiting: Callable[[float], None]) -> Outcome:
         """Find out what became of a POST whose outcome is unknown.
 
         Args:
             intent: the submission.
-            waiting: told the seconds for which nothing can be proved yet.
+            waiting: called with the seconds for which nothing can be proved yet.
         """
         looks = proofs = 0
         while True:
@@ -143,7 +143,7 @@ class Resolver:
         return Unknown(failure)
 
     def _give_up(self, submission_id: str, failure: Failure) -> Outcome:
-        """In one statement: its answer may come in the meantime."""
+        """In one statement: its answer may arrive meanwhile."""
         if self._storage.submissions.give_up(submission_id, failure.message):
             return NotPaid(SubmissionState.ABANDONED, failure)
         return known(self._storage.submissions.get(submission_id))
@@ -164,7 +164,7 @@ class Resolver:
         return await self._io.outcome(self._recorder.write(look))
 
     def _in_flight(self, submission: SubmissionRecord) -> bool:
-        """Whether its own answer may yet tell. Of a sender on another machine, until its time is up."""
+        """Whether its own answer may still come. For a sender on another machine: until its time is up."""
         if submission.closed_at is not None:
             return False
         sending = self._is_sending(submission)
@@ -174,9 +174,9 @@ class Resolver:
         return sending and self._arrives_until(submission) > self._storage.database.now()
 
     def _closed_if_over(self, submission: SubmissionRecord) -> SubmissionRecord:
-        """The submission; once its own answer is not waited for any more, with that written down, and why.
+        """The submission; if its own answer is no longer waited for, that and the reason are recorded first.
 
-        A sender that lives may be suspended: then its connection is open, and the server may take the POST in later.
+        A live sender may be suspended: its connection is then open, and the server may still accept the POST.
         """
         if submission.state is not SubmissionState.INTENDED or self._in_flight(submission):
             return submission
@@ -191,27 +191,27 @@ class Resolver:
         return self._storage.submissions.get(submission.id)
 
     def _neighbour(self, submission: SubmissionRecord) -> OwnerRecord | None:
-        """Its sender, if that is on this host; else its lease alone tells of it."""
+        """Its sender, if on this host; elsewhere only its lease says whether it lives."""
         neighbours = self._storage.owners.neighbours(*this_host())
         return next((owner for owner in neighbours if owner.id == submission.sender), None)
 
     def _arrives_until(self, submission: SubmissionRecord) -> float:
-        """By when its POST has arrived and is listed, as a rule, by the database's clock."""
+        """When its POST has normally arrived and is listed, by the database's clock."""
         longest = self._settings.sora_submit_timeout.total_seconds()
         return submission.intended_at + SEND_WINDOW + longest + self._settings.sora_settle.total_seconds()
 
     def _ready_at(self, submission: SubmissionRecord) -> float:
-        """From when on a reading may prove its absence: what a server has held back comes once it answers again."""
+        """When a reading can first prove its absence: POSTs that a server held back arrive once it answers again."""
         return max(self._arrives_until(submission), self._stalled_until + self._settings.sora_settle.total_seconds())
 
     # --- the listing
 
     async def _reading(self, intent: SubmissionRecord) -> dict[str, Finding]:
-        """What the next reading says of all that wait for it: one that has begun already serves nobody else."""
+        """The findings of the next reading, for all that wait for it; one in progress serves no newcomers."""
         self._asked[intent.id] = intent
         if self._next is None:
             self._next = asyncio.create_task(self._read_and_match())
-            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may be left
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())  # none may wait
         return await asyncio.shield(self._next)
 
     async def _read_and_match(self) -> dict[str, Finding]:
@@ -224,7 +224,7 @@ class Resolver:
                 self._failing = True
                 raise
             if self._failing or listing.took > ANSWERED_WITHIN:
-                # Whatever held listings back may have held POSTs back, and lets both go at this moment.
+                # Whatever held listings back may have held POSTs back, and is releasing both now.
                 self._failing = False
                 self._stalled_until = await self._io.outcome(self._recorder.read(self._storage.database.now))
             return await self._io.outcome(self._recorder.write(partial(self._match, asked, listing)))
@@ -235,7 +235,7 @@ class Resolver:
         return _Window(min(intent.intended_at for intent in asked.values()) - BEFORE, began_at, asked_at)
 
     def _open(self, asked: Mapping[str, SubmissionRecord], since: float) -> dict[str, _Open]:
-        """The open intents of the prompts that are asked about, by prompt: of any key, with jobs, oldest first."""
+        """The open intents of the prompts in question, by prompt: with any key, with their jobs, oldest first."""
         entries = self._storage.submissions.unresolved(self._server, since, asked)
         jobs = self._storage.jobs.by_id([entry.job_id for entry in entries])
         by_prompt: dict[str, _Open] = {}
@@ -262,7 +262,7 @@ class Resolver:
         )  # fmt: skip
 
     async def _pages(self, since: float) -> tuple[list[RemoteVideo], bool]:
-        """What is listed back to a moment of the server's time, and whether that is all of it."""
+        """The videos listed back to a time by the server's clock, and whether these are all of them."""
         found: list[RemoteVideo] = []
         ended = False
         async for page in pages(self._client.list_page, _PAGES):
@@ -276,7 +276,7 @@ class Resolver:
     # --- what follows
 
     def _match(self, asked: Mapping[str, SubmissionRecord], listing: Listing) -> dict[str, Finding]:
-        """In one transaction: adopt what is ours, and prove absent what can be."""
+        """In one transaction: adopt our videos, and prove absence where possible."""
         by_prompt = self._open(asked, listing.since)
         held = self._held([video.id for video in listing.videos if video.id])
         again = reused(listing, held)
@@ -296,14 +296,14 @@ class Resolver:
         }
 
     def _elsewhere(self, intent_id: str) -> Finding:
-        """Of an intent that is not among the open ones here."""
+        """The finding for an intent that is not open here."""
         entry = self._storage.submissions.get(intent_id)
         if entry.state not in UNRESOLVED:
             return Finding(known(entry))
         return Finding(None, f"it was sent to {entry.server}, and only that server can tell", final=True)
 
     def _adopt(self, found: _Open, listing: Listing, held: dict[str, Held]) -> dict[str, str]:
-        """Bind the listed videos that are ours; those of another key are looked for by its own processes."""
+        """Bind the listed videos that are ours; those of another key are left to its own processes."""
         intents = [self._as_intent(entry, job) for entry, job in found]
         entries = {entry.id: (entry, job) for entry, job in found}
         possible = [each for each in intents if each.in_flight or entries[each.id][0].key_fingerprint == self._key]
@@ -325,10 +325,10 @@ class Resolver:
         held: dict[str, Held],
         again: str | None,
     ) -> Finding:
-        """What a listing proves of an intent.
+        """What a listing proves about an intent.
 
-        `ready_at`: when the POSTs of all open intents of its prompt must have arrived; `again`: a listed id that was
-        given a second time.
+        `ready_at`: when the POSTs of all open intents with its prompt must have arrived; `again`: a listed id that the
+        server reused.
         """
         if ready_at > listing.began_at:
             late = self._arrives_until(entry) + self._settings.sora_submit_timeout.total_seconds() < listing.began_at
@@ -367,7 +367,7 @@ class Resolver:
         return OpenIntent(entry.id, spec, entry.intended_at, until, in_flight=self._in_flight(entry))
 
     def _held(self, listed: list[str]) -> dict[str, Held]:
-        """By listed id, what a submission has."""
+        """The listed ids that submissions hold."""
         holders = same_videos(self._storage, self._server, listed)
         jobs = self._storage.jobs.by_id({entry.job_id for entry in holders.values()})
         return {remote_id: self._as_held(entry, jobs.get(entry.job_id)) for remote_id, entry in holders.items()}
@@ -378,7 +378,7 @@ class Resolver:
         return Held(
             ours=entry.key_fingerprint == self._key,
             made_until=self._arrives_until(entry) if told_at is None else told_at,
-            # A retry may have changed what its job asks for.
+            # A retry may have changed its job's request.
             prompt=job.prompt if job is not None and request_digest(job) == entry.digest else None,
             ended=ended,
             doubtful=entry.adopted and _may_be_admitted(entry),
@@ -386,8 +386,8 @@ class Resolver:
 
 
 def _may_be_admitted(entry: SubmissionRecord) -> bool:
-    """Whether its POST may be taken in at any time: it timed out, for all that is known."""
+    """Whether its POST may still be accepted at any time: as far as is known, it timed out."""
     if entry.timed_out is not None or entry.state is SubmissionState.INTENDED:
         return bool(entry.timed_out)
-    # The version before does not say. What has a note of a dead sender was closed by its death.
+    # The previous version did not record it. A note of a dead sender means that its death closed the connection.
     return entry.closed_at is not None and entry.note != _SENDER_DEAD

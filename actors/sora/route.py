@@ -1,6 +1,6 @@
-"""The route to a server and back: its addresses, and what is sent to it and to nobody else.
+"""The route to a server: its addresses, and the headers that only it may receive.
 
-A redirect is followed here and not by aiohttp, so that each step is given what belongs to it.
+Redirects are followed here and not by aiohttp, so that each step gets only the headers meant for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from storage.secrets import basic_auth, masked_url, place_of, without_user
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
 _LARGEST_ANSWER = 64 * 1024 * 1024
-"""Bytes of JSON: some servers put a whole film into it."""
+"""Bytes of JSON: some servers put a whole video into it."""
 _SCHEMES = frozenset({"http", "https"})
 
 
@@ -27,7 +27,7 @@ async def body_of(response: aiohttp.ClientResponse) -> bytearray:
     """The body of an answer.
 
     Raises:
-        aiohttp.ClientPayloadError: it is larger than any answer has a need of.
+        aiohttp.ClientPayloadError: it exceeds the limit.
     """
     body = bytearray()
     async for piece in response.content.iter_any():
@@ -38,18 +38,18 @@ async def body_of(response: aiohttp.ClientResponse) -> bytearray:
 
 
 class Obstacle(NamedTuple):
-    """What a request did not get past."""
+    """What stopped a request."""
 
     host: str
-    """Which host was to be reached."""
+    """The host that was to be reached."""
     why: str
-    """A sentence of which the host is the subject, with the way out."""
+    """Continues a sentence whose subject is the host, with the way out."""
     passes: bool
-    """Whether it may pass by itself."""
+    """Whether it may go away by itself."""
 
 
 class Route:
-    """How one server is reached."""
+    """How to reach one server."""
 
     def __init__(self, settings: Settings, base_url: str) -> None:
         self._base, _, self._query = without_user(base_url).partition("?")
@@ -57,15 +57,15 @@ class Route:
         self.place = masked_url(base_url)
         """The server, for a person."""
         self.headers = _own_headers(settings, base_url)
-        """What each request to the server says, and none to anybody else."""
+        """The headers of every request to the server, and of none to any other."""
         self._settings = settings
         self.way = self._way(self._base)
-        """How aiohttp gets there: the proxy, and what the server's certificate is verified with."""
+        """aiohttp's arguments: the proxy, and the certificates that verify the server."""
 
     def url(self, path: str, query: str = "", *, above: bool = False) -> str:
-        """The address of one of the server's routes, with the query that each request to it has.
+        """The URL of one of the server's routes, with the query that every request has.
 
-        `above`: of one beside the API's `/v1`.
+        `above`: of a route beside the API's `/v1`.
         """
         parameters = "&".join(filter(None, (query, self._query)))
         base = self._base.removesuffix("/v1") if above else self._base
@@ -73,11 +73,11 @@ class Route:
 
     @property
     def proxied_plainly(self) -> bool:
-        """Whether a proxy may answer in the server's place: of what goes through a tunnel it says nothing."""
+        """Whether a proxy may answer in the server's place: it can't answer inside a tunnel."""
         return self._origin.scheme == "http" and "proxy" in self.way
 
     def without_query(self, location: str) -> str:
-        """Where a redirect leads, without the query that was the request's own."""
+        """The target of a redirect, without the query of the request itself."""
         return location.removesuffix(f"?{self._query}") if self._query else location
 
     async def get(
@@ -89,17 +89,17 @@ class Route:
         *,
         follow: bool = True,
     ) -> aiohttp.ClientResponse:
-        """GET; the answer is the caller's to close. On a step that leads elsewhere the server's headers stay behind.
+        """GET; the caller closes the answer. A redirect to another origin is followed without the server's headers.
 
         Raises:
-            aiohttp.ClientError: there was no answer, or it leads to where no file or video can be.
+            aiohttp.ClientError: there was no answer, or it leads to an unusable URL.
         """
-        # Of the server's own routes nothing need be read: they are asked for many times a second.
+        # The server's own routes need no parsing: they are requested many times a second.
         at: str | URL = url if url.startswith(f"{self._base}/") else _read(url)
         for _ in range(_MOST_REDIRECTS):
             own = isinstance(at, str) or at.origin() == self._origin
             if own and isinstance(at, URL) and at.user is not None:
-                at = at.with_user(None)  # it would be sent beside our own
+                at = at.with_user(None)  # it would be sent in addition to our own
             headers = {**self.headers, "Accept": accept} if own else {"Accept": accept}
             way = self.way if own else self._way_elsewhere(str(at))
             response = await session.get(at, headers=headers, timeout=timeout, allow_redirects=False, **way)
@@ -120,17 +120,17 @@ class Route:
     def _way_elsewhere(self, url: str) -> dict[str, Any]:
         try:
             return self._way(url)
-        except SettingsError as error:  # of certificates that the server itself had no need of
+        except SettingsError as error:  # of certificates that the server itself does not need
             raise aiohttp.ClientError(str(error)) from error
 
     def obstacle(self, error: BaseException) -> Obstacle | None:
-        """The certificate or the proxy that a request did not get past; None: it was something else."""
+        """The certificate or proxy that stopped a request; None: it was something else."""
         match error:
             case aiohttp.ClientConnectorCertificateError():
                 why, way_out = wrong_with(error.certificate_error)
                 text = f"has a certificate that can't be verified ({why}): {way_out}"
                 return Obstacle(error.host, text, passes=False)
-            case aiohttp.ClientHttpProxyError():  # only where it was asked for a tunnel, and so of https
+            case aiohttp.ClientHttpProxyError():  # only for a tunnel, so only for https
                 text = f"can't be reached: the proxy {place_of(str(error.request_info.real_url))} {_refusal(error)}"
                 return Obstacle("the server", text, passes=error.status >= 500 or error.status == 429)
             case aiohttp.ClientProxyConnectionError():
@@ -142,7 +142,7 @@ class Route:
 
 
 def _refusal(error: aiohttp.ClientHttpProxyError) -> str:
-    """What a proxy that was asked for a tunnel said."""
+    """How a proxy refused a tunnel."""
     if error.status in (401, 407):  # tinyproxy says 401 to a wrong password
         return f"requires a user and a password (HTTP {error.status}): set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
     said = f"HTTP {error.status} {error.message}".rstrip()
@@ -151,7 +151,7 @@ def _refusal(error: aiohttp.ClientHttpProxyError) -> str:
 
 def _own_headers(settings: Settings, base_url: str) -> dict[str, str]:
     headers, key, user = dict(settings.headers), settings.api_key, basic_auth(base_url)
-    # The settings refuse two uses of one header, but the simulator's address has no user.
+    # The settings reject two uses of one header; the simulator's address has no user.
     name = key_header(settings.sora_auth)
     if key and name:
         headers[name] = f"Bearer {key}" if settings.sora_auth == BEARER else key

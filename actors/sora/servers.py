@@ -1,4 +1,4 @@
-"""Which server it is, as far as it can be known, and what to do about what it says."""
+"""Which server this is, as far as that can be known, and how that changes a request."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from actors.sora.exchange import VideoSpec
 from actors.sora.wire import parse_json
 
 _PATIENCE = 1.0
-"""Seconds: a create waits meanwhile, and has to leave 2 s after its intent."""
+"""Seconds: a create waits meanwhile and has to leave within 2 s of its intent."""
 _PAUSE = 10.0
-"""Seconds for which a server that took so long is not asked again: creates that wait in turn would never leave."""
+"""Seconds for which a slow server is not asked again: creates that wait in turn would never leave."""
 
 
 class Server(Enum):
-    """A program that speaks the Videos API in a way of its own."""
+    """A program with its own dialect of the Videos API."""
 
     LITELLM = "LiteLLM's proxy"
     SGLANG = "SGLang"
@@ -34,20 +34,20 @@ class Server(Enum):
 _OWNERS = {"sglang": Server.SGLANG, "vllm": Server.VLLM_OMNI, "nvidia": Server.DYNAMO}
 _OPENAI_MODEL = "sora-2"
 _DROPS_FILE_IDS = frozenset({Server.VLLM_OMNI, Server.SGLANG})
-"""They keep no files that could be named, and make the video without the picture."""
+"""They store no files, ignore a file_id and make the video without the picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What a server's listing of models tells."""
+    """What a server's listing of models says."""
 
     server: Server | None
-    """None: that can't be told."""
+    """None: unknown."""
     names: tuple[str, ...]
 
 
 def read_models(headers: Mapping[str, str], document: Any) -> Models:
-    """Read an answer to GET /models, whatever it is."""
+    """Read any answer to GET /models."""
     data = document.get("data") if isinstance(document, dict) else None
     listed = [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
     names = tuple(each["id"] for each in listed if isinstance(each.get("id"), str))
@@ -58,7 +58,7 @@ def read_models(headers: Mapping[str, str], document: Any) -> Models:
 
 
 def why_not_sent(server: Server, spec: VideoSpec, request_format: str) -> str | None:
-    """Why a server would not make the video that is asked for, although it takes the request; None: it would."""
+    """Why a server would accept the request but not make the requested video; None: it would make it."""
     for name, file in spec.all_files().items():
         if isinstance(file, str) and server in _DROPS_FILE_IDS:
             return (
@@ -83,15 +83,15 @@ Look = Callable[[float, str, str], Awaitable[tuple[int, Mapping[str, str], bytes
 
 
 class Recogniser:
-    """Asks a server once which one it is, when a request must be written in its way."""
+    """Finds out once which server this is, when a request depends on it."""
 
     def __init__(self, look: Look) -> None:
-        """`look`: sends a GET, given the seconds that an answer may take, the route and its query."""
+        """`look`: sends a GET, given the timeout in seconds, the route and its query."""
         self._look = look
         self._known: Models | None = None
         self._asking = asyncio.Lock()
         self._asked_again = -math.inf
-        """When a server that gave no answer in time is asked again, by `time.monotonic()`."""
+        """When to ask a slow server again, by `time.monotonic()`."""
 
     async def models(self, seconds: float) -> Models:
         """What the server's listing of models tells.
@@ -103,7 +103,7 @@ class Recogniser:
         return read_models(headers, parse_json(body))
 
     async def _looked(self, seconds: float) -> tuple[int, Mapping[str, str], bytes]:
-        """The answer about models. Only of videos LiteLLM's proxy answers with its own headers: they stand beside."""
+        """The answer about models, with the headers of one about videos: only there LiteLLM's proxy adds its own."""
         listed, videos = await asyncio.gather(
             self._look(seconds, "/models", ""), self._look(seconds, "/videos", "limit=1"), return_exceptions=True
         )
@@ -114,7 +114,7 @@ class Recogniser:
         return status, {**of_videos, **headers}, body
 
     async def server_for(self, spec: VideoSpec, request_format: str) -> Server | None:
-        """Which server it is, where that decides how a video is asked for; None: it does not, or is not known."""
+        """Which server it is, if the request depends on that; None: it does not, or is unknown."""
         files = spec.all_files()
         named = any(isinstance(file, str) for file in files.values())
         if not (named or spec.files or (files and request_format == "json")):
@@ -128,7 +128,7 @@ class Recogniser:
         return None if self._known is None else self._known.server
 
     async def _ask(self) -> Models | None:
-        """What the server tells now; None: nothing, or that it can't tell yet."""
+        """What the server says now; None: nothing, or it is not ready."""
         with suppress(SoraError):
             status, headers, body = await self._looked(_PATIENCE)
             if status < 500 and status != 429:

@@ -1,7 +1,7 @@
-"""Submitting is a protocol, not a call: record the intent, POST once, bind what came of it, resolve what is unknown.
+"""Submitting is a protocol, not a call: record the intent, POST once, bind the outcome, resolve what is unknown.
 
-A create is idempotent on no server. So the POST runs in a task of its own that nobody cancels, and that writes its
-outcome into the submission itself, whoever owns the batch by then. What stays unknown is resolved by `resolving`.
+A create is idempotent on no server. So the POST runs in a task of its own that nobody cancels, and that records its
+outcome in the submission itself, whoever owns the batch by then. `resolving` resolves what stays unknown.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ logger = logging.getLogger(__name__)
 
 
 class LeaseMargin:
-    """Until when this process may trust that it owns its batches, by the clock that counts suspended time."""
+    """Until when this process may assume that it owns its batches, by the clock that counts suspended time."""
 
     def __init__(self) -> None:
         self.trusted_until = 0.0
 
     @property
     def trusted(self) -> bool:
-        """Whether a POST may go out at this moment."""
+        """Whether a POST may go out now."""
         return boottime() <= self.trusted_until
 
 
 class Submitter:
-    """Makes creates and resolves unknown ones, for all batches of a process. Lives on the I/O loop."""
+    """Sends creates and resolves unknown ones, for all batches of a process. Lives on the I/O loop."""
 
     def __init__(
         self,
@@ -64,23 +64,23 @@ class Submitter:
         self._owner_id, self._lease = owner_id, lease
         self._posts: dict[str, asyncio.Task[Outcome]] = {}
         self._unawaited: set[str] = set()
-        """Of the POSTs in flight, those whose worker was stopped: perhaps their batch was cancelled."""
+        """The POSTs in flight whose worker was stopped: their batch may have been cancelled."""
         self._deletes = settings.sora_delete_on_cancel != "never"
         self._resolver = Resolver(
             io, client, storage, recorder, settings, provider=provider, is_sending=self._is_sending
         )
         self.on_left: Callable[[str, str], None] = lambda _batch_id, _submission_id: None
-        """Called when a POST leaves, or never will: with the ids of its batch and its submission."""
+        """Called with the ids of batch and submission when a POST leaves, or is known never to."""
         self.on_owed: Callable[[], object] = lambda: None
         """Called when a DELETE may be owed: a POST was answered after its batch was cancelled."""
 
     @property
     def may_send(self) -> bool:
-        """Whether an intent makes sense: without the lease it would be recorded, not sent, and recorded again."""
+        """Whether to record an intent: without the lease it would not be sent, only recorded again and again."""
         return self._lease.trusted
 
     async def submit(self, intent: SubmissionRecord, spec: VideoSpec, send_before: float) -> Outcome:
-        """POST once, and have the outcome recorded. Being cancelled does not stop the POST."""
+        """POST once and record the outcome. Cancelling the caller does not stop the POST."""
         task = asyncio.create_task(self._post(intent, spec, send_before), name=intent.batch_id)
         self._posts[intent.id] = task
         task.add_done_callback(lambda _: self._ended(intent))
@@ -91,7 +91,7 @@ class Submitter:
             raise
 
     async def take_back(self, intent: SubmissionRecord) -> None:
-        """Record that an intent is not sent: what was to be sent can't be had."""
+        """Record that an intent is not sent: its body could not be built."""
         failure = Failure(ErrorCode.INTERNAL, "the POST was not sent: its body could not be built")
         await self._settle(intent.id, SubmissionState.NOT_SENT, failure)
         self.on_left(intent.batch_id, intent.id)
@@ -102,7 +102,7 @@ class Submitter:
         self.on_left(intent.batch_id, intent.id)
 
     async def drained(self, seconds: float, batch_id: str | None = None) -> None:
-        """Wait for the POSTs in flight (of one batch) to be bound, or known to be nothing."""
+        """Wait until the POSTs in flight (of one batch) are bound, or known to have made nothing."""
         posts = [task for task in self._posts.values() if batch_id in (None, task.get_name())]
         if posts:
             await asyncio.wait(posts, timeout=seconds)
@@ -140,7 +140,7 @@ class Submitter:
         try:
             bind = await self._io.outcome(self._recorder.write(lambda: bind_told(storage, intent.id, remote_id, told)))
         except peewee.IntegrityError:
-            # The version before, at work beside us, has written that id and no server.
+            # A process of the previous version, running beside us, has recorded that id without a server.
             def bind_again() -> Bind:
                 storage.submissions.fill_in()
                 return bind_told(storage, intent.id, remote_id, told)
@@ -152,7 +152,7 @@ class Submitter:
                 self.on_owed()
             return Bound(remote_id, video, told_at)
         if bind is Bind.HELD:
-            # It was made and will be charged for: the listing may show it under its true id, but never its absence.
+            # It was made and will be charged for: the listing may show it under its true id, but can't prove absence.
             text = f"the server gave this video the id {remote_id}, which another video of ours already has"
             failure = Failure(ErrorCode.SUBMISSION_UNKNOWN, text, {"remote_id": remote_id})
             await self._settle(intent.id, SubmissionState.CLASHED, failure)
@@ -177,13 +177,13 @@ class Submitter:
 
         Args:
             intent: the submission.
-            waiting: told the seconds for which nothing can be proved yet.
+            waiting: called with the seconds for which nothing can be proved yet.
         """
         self.on_left(intent.batch_id, intent.id)
         return await self._resolver.resolve(intent, waiting)
 
     def _is_sending(self, submission: SubmissionRecord) -> bool | None:
-        """Whether this process sends an intent's POST; one that was recorded a moment ago is about to leave."""
+        """Whether this process is sending an intent's POST; one recorded just now is about to leave."""
         if submission.sender != self._owner_id:
             return None
         leaves_until = submission.intended_at + SEND_WINDOW

@@ -1,8 +1,8 @@
-"""Upload: the body of a create on its way out. It knows what nobody else does, whether a byte has left.
+"""Upload: the body of a create on its way out. Only it knows whether a byte has left.
 
-A server makes no video of a body that lacks its end. So the clock is asked before each block, and the last one is so
-small, and sent so late, that the system takes it at once: a process that was suspended has nothing left to be sent
-when it wakes.
+A server makes no video from a body that lacks its end. So the clock is checked before each block, and the last one is
+so small, and sent so late, that the system takes it at once: a suspended process has nothing left to send when it
+wakes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Upload(aiohttp.Payload):
-    """The body of a create. In the very step that sends it, it asks whether it may still be sent.
+    """The body of a create. It checks whether it may still be sent in the very step that sends it.
 
     aiohttp holds the headers back until then, and headers alone make no video.
     """
@@ -42,9 +42,9 @@ class Upload(aiohttp.Payload):
 
         Args:
             content: the body.
-            content_type: what it is.
+            content_type: its media type.
             guard: called directly before the first byte; raises to stop it.
-            longest: the seconds from then on after which nothing more of it is sent.
+            longest: the seconds from then on after which no more of it is sent.
         """
         super().__init__(content, content_type=content_type)
         self._content, self._guard, self._longest = content, guard, longest
@@ -80,7 +80,7 @@ class Upload(aiohttp.Payload):
             raise
         self._until = boottime() + self._longest
         size = len(self._content)
-        if size <= _LAST:  # a new connection takes so much at once
+        if size <= _LAST:  # a new connection takes this much at once
             await writer.write(self._content)
             return
         _buffer_little(writer.transport)
@@ -96,7 +96,7 @@ class Upload(aiohttp.Payload):
             raise
 
     async def _may_go_on(self, writer: Any, *, last: bool) -> None:
-        """Wait until the system takes another block, and ask the clock in the step that sends it."""
+        """Wait until the system takes another block, and check the clock in the step that sends it."""
         await writer.drain()
         while last and not _takes_more(writer.transport):  # noqa: ASYNC110  (only the system knows)
             await asyncio.sleep(_LOOK_AGAIN)
@@ -105,7 +105,7 @@ class Upload(aiohttp.Payload):
 
 
 def form_of(spec: VideoSpec) -> aiohttp.MultipartWriter:
-    """The multipart form, byte for byte as the official SDK writes it. A new one for every POST."""
+    """The multipart form, byte for byte as the official SDK writes it. New for every POST."""
     writer = aiohttp.MultipartWriter("form-data")
     files = spec.all_files()
     texts = {name: _as_text(value) for name, value in spec.fields().items()}
@@ -122,10 +122,10 @@ def form_of(spec: VideoSpec) -> aiohttp.MultipartWriter:
 
 
 def json_of(spec: VideoSpec, server: Server | None) -> bytes:
-    """The same as JSON. The seconds are a number there, and pictures are texts: so every server has it but OpenAI's.
+    """The same as JSON: seconds are a number and pictures are strings, as on every server but OpenAI's.
 
-    The pictures are put between what `json` writes: to have it look through them takes five times as long, and a
-    POST has to leave soon after its intent.
+    The pictures are inserted into what `json` writes: letting it scan them takes five times as long, and a POST must
+    leave soon after its intent.
     """
     files = spec.all_files()
     ids = {name: {"file_id": file} for name, file in files.items() if isinstance(file, str)}
@@ -146,14 +146,14 @@ def _as_text(value: Any) -> str:
 
 
 def _buffer_little(transport: asyncio.Transport) -> None:
-    """Keep neither the process nor the system from telling soon how much has really left."""
+    """Keep buffers small, so that the process soon knows how much has really left."""
     transport.set_write_buffer_limits(high=1)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _BLOCK)
 
 
 def _takes_more(transport: asyncio.Transport | None) -> bool:
-    """Whether the system takes a small block whole; also if the connection is gone, which writing tells."""
+    """Whether the system takes a small block whole; true too if the connection is gone, as the write then shows."""
     if transport is None or transport.is_closing():
         return True
     room = select.poll()
@@ -162,7 +162,7 @@ def _takes_more(transport: asyncio.Transport | None) -> bool:
 
 
 def _reset(transport: asyncio.Transport | None) -> None:
-    """End the connection with an RST: nothing that waits to be sent leaves any more."""
+    """Reset the connection: nothing that is buffered leaves any more."""
     if transport is None:
         return
     with suppress(OSError):

@@ -1,8 +1,8 @@
-"""Watcher: tells how the videos that a process has in the making come on, with few requests. Lives on the I/O loop.
+"""Watcher: polls the videos that a process has in flight, with few requests. Lives on the I/O loop.
 
-One page of the server's listing tells of up to a hundred videos, so it takes the place of looks at each of them where
-that saves requests. A listing is believed as long as it shows what is watched, and nothing that a video itself has
-refuted. A direct look is made by whoever watches the video, when the Watcher gives the word.
+One page of the server's listing shows up to a hundred videos, so it replaces polling each of them where that saves
+requests. A listing is trusted as long as it shows the watched videos, and nothing that a video itself has refuted.
+Whoever watches a video polls it directly, when the Watcher gives the word.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from actors.sora.wire import Phase, RemoteVideo
 
 logger = logging.getLogger(__name__)
 _SAVES = 3
-"""A page must take the place of more than so many looks."""
+"""A page must replace more than so many polls."""
 _VIDEOS_A_PAGE, _OFTEN = 20, 5
-"""While one page shows all, it may be asked for once an interval for each so many videos, at most so often."""
+"""While one page shows all, it may be read once per interval for each so many videos, at most so often."""
 _CHECK = 30
-"""After so many intervals, or twice as many, a video is looked at itself, whatever the listing says."""
+"""After so many intervals, up to twice as many, a video itself is polled, whatever the listing says."""
 _GRAINS = 20
-"""Into so many parts an interval is divided; videos whose time is up in the same part are looked at together."""
+"""Parts of an interval; videos due in the same part are polled together."""
 _DISTRUST, _LONGEST_DISTRUST = 60.0, 3600.0
 _LOST_AFTER, _LOST_LOOKS = 120.0, 20
-"""A video is lost when so many looks over so many seconds said 404, and nothing else did."""
+"""A video is lost after so many polls over so many seconds that all said 404."""
 _PAGES = 50
-"""So far back a lost video is looked for in the listing."""
+"""How many pages of the listing are searched for a lost video."""
 _REMEMBERED = 100
-"""Of so many videos it is remembered that they were ready, to see whether the listing knows."""
+"""How many ready videos are remembered, to check the listing against them."""
 
 
 class Watch:
-    """One video, what is heard of it, and when it is to be looked at next."""
+    """One video, its last news, and when to poll it next."""
 
     def __init__(self, watcher: Watcher, remote_id: str, kind: Hashable, accepted_at: float | None) -> None:
         self._watcher, self.remote_id, self.kind, self.accepted_at = watcher, remote_id, kind, accepted_at
         self.due = self.heard_at = -math.inf
         self.expected = self.check = self.planned = math.inf
-        """When it should be ready; when a look at itself is due whatever the listing says; its place in the agenda."""
+        """When it should be ready; when to poll it whatever the listing says; its place in the agenda."""
         self.hint: float | None = None
         self.anew = False
-        """Whether the next look opens a connection: another replica may know more."""
+        """Whether the next poll opens a connection: another replica may know more."""
         self.by_listing = False
         """Whether the last news came from the listing."""
         self._listed: RemoteVideo | None = None
@@ -70,14 +70,14 @@ class Watch:
 
     @property
     def next_at(self) -> float:
-        """When the next look is due."""
+        """When the next poll is due."""
         return min(self.due, self.expected, self.check)
 
     async def news(self) -> RemoteVideo:
-        """Wait until the video has moved on; after a failed look, until there is any word of it.
+        """Wait until the video has progressed; after a failed poll, until there is any news of it.
 
         Raises:
-            SoraError: it could not be looked at; `postpone` says when it is tried again.
+            SoraError: it could not be polled; `postpone` sets the next attempt.
         """
         while True:
             await self._word.wait()
@@ -92,18 +92,18 @@ class Watch:
                 return video
 
     def postpone(self, seconds: float, *, anew: bool = False) -> None:
-        """Look again after so many seconds; what the listing says meanwhile is heard all the same."""
+        """Poll again after so many seconds; news from the listing still counts meanwhile."""
         self._failed, self.anew = True, anew
         self.due, self.expected = time.monotonic() + seconds, math.inf
         self.check = max(self.check, self.due)
         self._watcher.plan(self)
 
     def give_word(self) -> None:
-        """Have it looked at now."""
+        """Have it polled now."""
         self._word.set()
 
     def hear(self, video: RemoteVideo) -> None:
-        """Take what the listing says. Why a video ended badly only the video itself says in full."""
+        """Take news from the listing. Only the video itself says in full why it failed."""
         if video.phase is Phase.READY or (video.phase is Phase.WORKING and (self._moves_on(video) or self._failed)):
             self._listed = video
         if self._listed is not None or video.phase is Phase.ENDED_BADLY:
@@ -114,36 +114,36 @@ class Watch:
 
 
 def pause_after_404(interval: float) -> float:
-    """Seconds until a look after a 404: it is no outage, and the next replica may know the video.
+    """Seconds until the poll after a 404: it is no outage, and the next replica may know the video.
 
-    Never in step with others: a balancer that goes round would lead each of them to the same replica again and again.
+    Never in step with others: a round-robin balancer would lead each of them to the same replica again and again.
     """
     return min(interval, _LOST_AFTER / _LOST_LOOKS) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 class Absence:
-    """What speaks for it that the server has lost a video: every look over minutes said 404, and no listing shows it.
+    """Evidence that the server has lost a video: every poll over minutes said 404, and no listing shows it.
 
-    One look says little: behind an address there may be replicas that know their own videos only.
+    A single poll says little: behind an address there may be replicas that know only their own videos.
     """
 
     def __init__(self, client: SoraClient, remote_id: str, *, provable: bool) -> None:
         """Prepare for the first 404.
 
         Args:
-            client: asks for the listing.
+            client: reads the listing.
             remote_id: the video.
-            provable: whether its create was sent with the key that looks: another account may not see it.
+            provable: whether its create was sent with the polling key: another account may not see it.
         """
         self._client, self._remote_id, self._provable = client, remote_id, provable
         self._looks, self._since = 0, math.inf
 
     def refuted(self) -> None:
-        """Note that a look said something else."""
+        """Note that a poll said something else."""
         self._looks, self._since = 0, math.inf
 
     async def proved(self) -> bool:
-        """Note one more look that said 404, and tell whether the video is lost."""
+        """Note one more 404, and return whether the video is lost."""
         now = time.monotonic()
         self._looks, self._since = self._looks + 1, min(self._since, now)
         if not self._provable or self._looks < _LOST_LOOKS or now - self._since < _LOST_AFTER:
@@ -151,7 +151,7 @@ class Absence:
         try:
             shown = await self._is_listed()
         except SoraError as error:
-            # A listing that can't be read for as long again is taken for none.
+            # A listing that stays unreadable for as long again counts as none.
             return not error.passes or now - self._since >= 2 * _LOST_AFTER
         if shown:
             self.refuted()
@@ -170,20 +170,20 @@ class Absence:
 
 
 class Watcher:
-    """One a process and key."""
+    """One per process and key."""
 
     def __init__(self, client: SoraClient, interval: float) -> None:
         self._client, self._interval = client, interval
         self._durations = Durations()
         self._watches: dict[str, Watch] = {}
         self._wrapped: dict[str, set[str]] = {}
-        """The ids of those that a proxy gave another id than it lists, by the id that both hold."""
+        """The ids of videos that a proxy lists under another id than it returned, by the id that both contain."""
         self._agenda: list[tuple[float, int, Watch]] = []
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
         self._sweep: asyncio.Task[None] | None = None
         self._waiting: list[Watch] = []
-        """They are due, and the sweep that is under way may tell of them."""
+        """Due videos that the current sweep may cover."""
         self._swept_from = -math.inf
         self._pages, self._period = 1, interval
         self._ready_at: dict[str, float] = {}
@@ -194,13 +194,13 @@ class Watcher:
 
         Args:
             remote_id: the video.
-            kind: what makes videos take equally long.
-            accepted_at: when its create was answered, by `time.monotonic()`; None: before, it is looked at at once.
+            kind: videos of one kind take equally long.
+            accepted_at: when its create was answered, by `time.monotonic()`; None: earlier, so it is polled at once.
         """
         return Watch(self, remote_id, kind, accepted_at)
 
     def add(self, watch: Watch) -> None:
-        """Begin to watch a video."""
+        """Start watching a video."""
         self._watches[watch.remote_id] = watch
         if (inner := inner_id(watch.remote_id)) != watch.remote_id:
             self._wrapped.setdefault(inner, set()).add(watch.remote_id)
@@ -214,7 +214,7 @@ class Watcher:
         self.plan(watch)
 
     def remove(self, watch: Watch) -> None:
-        """Watch it no longer."""
+        """Stop watching it."""
         if self._watches.get(watch.remote_id) is watch:
             del self._watches[watch.remote_id]
             alike = self._wrapped.get(inner_id(watch.remote_id), set())
@@ -223,19 +223,19 @@ class Watcher:
                 self._wrapped.pop(inner_id(watch.remote_id), None)
 
     def plan(self, watch: Watch) -> None:
-        """Put it into the agenda. An entry of it that comes earlier does as well: it is put in anew then."""
+        """Put it into the agenda. An earlier entry will do: it is planned again then."""
         if watch.next_at < watch.planned:
             watch.planned = watch.next_at
             heapq.heappush(self._agenda, (watch.planned, next(self._numbers), watch))
             self._arm()
 
     def refute_listing(self, why: str) -> None:
-        """Note that it said what is not so."""
+        """Note that the listing was wrong."""
         self._distrust = _LONGEST_DISTRUST
         self._distrust_listing(why)
 
     def _distrust_listing(self, why: str) -> None:
-        """Look at each video itself for a while, for longer each time."""
+        """Poll each video itself for a while, for longer each time."""
         logger.info(
             "the server's listing can't be used to poll videos; polling each of them",
             extra={"action": "no_listing", "error": why, "seconds": self._distrust},
@@ -244,7 +244,7 @@ class Watcher:
         self._distrust = min(2 * self._distrust, _LONGEST_DISTRUST)
 
     async def look(self, watch: Watch) -> RemoteVideo:
-        """Look at a video itself.
+        """Poll a video itself.
 
         Raises:
             SoraError: as `SoraClient.retrieve`.
@@ -252,11 +252,11 @@ class Watcher:
         asked_at = time.monotonic()
         video, watch.hint = await self._client.retrieve(watch.remote_id, anew=watch.anew)
         watch.anew = False
-        # Counted from the answer: a server that is slow to answer is not asked more often for it.
+        # Counted from the answer: a slow server must not be polled more often.
         now = time.monotonic()
         watch.due = now + (self._interval if watch.hint is None else watch.hint)
         self._check_later(watch)
-        if watch.hint is not None:  # the server knows better than we what is worth a look
+        if watch.hint is not None:  # the server knows best when to poll
             watch.expected = math.inf
         self._heard(watch, video, asked_at)
         if video.phase is Phase.READY:
@@ -295,13 +295,13 @@ class Watcher:
         due = self._take_due(now)
         themselves = [watch for watch in due if watch.check <= now]
         usual = [watch for watch in due if watch.check > now and watch.due <= now]
-        own = [watch for watch in due if watch.check > now and watch.due > now]  # their expected time has come
-        # A listing postpones what would be due soon, too.
+        own = [watch for watch in due if watch.check > now and watch.due > now]  # expected to be ready
+        # A listing also covers what would be due soon.
         begins = self._sweep is None and self._pays(len(self._watches) if usual else len(own))
         if begins:
             self._sweep = asyncio.create_task(self._look_at_listing(now))
             self._sweep.add_done_callback(self._swept)
-        # Few whose own time has come do not wait for a listing that was asked for before.
+        # A few videos that are expected to be ready do not wait for a listing that is already being read.
         own_waits = begins or (self._sweep is not None and len(own) > _SAVES * self._pages)
         (self._waiting if self._sweep is not None else themselves).extend(usual)
         (self._waiting if own_waits else themselves).extend(own)
@@ -314,7 +314,7 @@ class Watcher:
         while self._agenda and self._agenda[0][0] <= now:
             at, _, watch = heapq.heappop(self._agenda)
             if at != watch.planned or self._watches.get(watch.remote_id) is not watch:
-                continue  # it has an earlier entry, or is watched no longer
+                continue  # it has an earlier entry, or is no longer watched
             watch.planned = math.inf
             if watch.next_at <= now:
                 due.append(watch)
@@ -323,14 +323,14 @@ class Watcher:
         return due
 
     def _pays(self, looks: int) -> bool:
-        """Whether the listing takes the place of so many looks with fewer requests."""
+        """Whether the listing replaces so many polls with fewer requests."""
         pages = max(self._pages, math.ceil(len(self._watches) / PAGE))
         return looks > _SAVES * pages and time.monotonic() >= self._no_listing_until
 
     # --- the listing
 
     async def _look_at_listing(self, began: float) -> None:
-        """Read it, the newest first, until it has told of all that were watched when it was asked."""
+        """Read it, newest first, until it has shown all videos that were watched when the reading began."""
         self._swept_from = began
         unseen, watched, read_pages = set(self._watches), len(self._watches), 0
         asked_at = began
@@ -363,7 +363,7 @@ class Watcher:
         return own_id in self._watches or own_id in self._ready_at
 
     def _own_id(self, listed_id: str) -> str:
-        """The id by which a listed video is watched. Where two videos may be meant, neither is."""
+        """The id under which a listed video is watched; ambiguous ids match none."""
         alike = self._wrapped.get(inner_id(listed_id), ()) if self._wrapped else ()
         return listed_id if listed_id in self._watches or len(alike) != 1 else next(iter(alike))
 
@@ -392,7 +392,7 @@ class Watcher:
         missed = [watch for watch in waiting if watch.heard_at < self._swept_from]
         for number, watch in enumerate(missed):
             watch.due = now + self._interval
-            if not rate_limited:  # each is looked at itself, spread evenly
+            if not rate_limited:  # each is polled itself, spread evenly
                 watch.due = watch.check = now + self._interval * number / len(missed)
         for watch in waiting:
             self.plan(watch)

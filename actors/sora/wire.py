@@ -1,4 +1,4 @@
-"""The Videos API as its servers really speak it: bodies and headers in, our words out. Pure, and tolerant.
+"""The Videos API as servers really speak it: bodies and headers in, our own types out. Pure, and tolerant.
 
 Only `id` and `status` of a video are reliable. An unknown status means "not finished": a deadline ends it.
 """
@@ -23,24 +23,24 @@ _GOOD = frozenset({"completed", "succeeded", "success", "done"})
 _BAD = frozenset({"failed", "error", "cancelled", "canceled", "expired", "deleted", "rejected"})
 _MODERATION = ("moderation", "content_policy", "sentinel", "safety")
 _WORDS = frozenset({"error", "detail", "code", "message"})
-"""Where servers put what they say of an error."""
+"""Where servers put the text of an error."""
 _TOLD = frozenset({"revised_prompt", "size"})
 """Texts of a video that are recorded and shown."""
 DETAIL_MAX = 500
 _LARGEST = 1e15
 _LATEST = 253_402_300_800.0
-"""The end of the year 9999, as seconds since 1970: what is later is no time that can be shown."""
+"""The end of the year 9999, in seconds since 1970: later times can't be shown."""
 _MOST_VALUES = 1_000_000
 _DEEPEST = 64
 _LONGEST_ID = 1024
 _LONGEST_PAUSE = 86_400.0
-"""Seconds: no server stops a process for longer than a day."""
+"""Seconds: no server may pause a process for longer than a day."""
 
 REFUSALS = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
-"""Answers to a create that prove that nothing was made. Every other one without an id is unknown."""
+"""Answers to a create that prove that nothing was made. Any other answer without an id is unknown."""
 
 _REDIRECTS = frozenset({301, 302, 307, 308})
-"""Answers to a create that prove the same where they send it to its own path at another place."""
+"""Answers to a create that prove the same if they redirect it to its own path at another address."""
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -60,7 +60,7 @@ _CODES = {
 
 
 class Phase(Enum):
-    """What a status means to us."""
+    """The meaning of a status."""
 
     WORKING = "working"
     READY = "ready"
@@ -69,7 +69,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteVideo:
-    """A video as a server told of it; None where it didn't."""
+    """A video as a server reported it; None: not reported."""
 
     id: str | None
     status: str
@@ -81,19 +81,19 @@ class RemoteVideo:
     seconds: str | None
     size: str | None
     failure: Failure | None
-    """Why it ended badly."""
+    """Why it failed."""
     urls: tuple[str, ...]
-    """Where else its file can be had."""
+    """Other URLs of its file."""
     inline: str | None
-    """The file itself, in base64: a server that makes videos while one waits has no other place for it."""
+    """The file itself, in base64: a synchronous server has no other place for it."""
     seed: int | None = None
     revised_prompt: str | None = None
     told: dict[str, Any] | None = None
-    """What it costs, and the seconds that are billed, under the server's own names."""
+    """Its price and the billed seconds, under the server's own names."""
 
 
 def parse_video(body: Any) -> RemoteVideo | None:
-    """Read a video object; None if this is none."""
+    """Read a video object; None if it is none."""
     if not isinstance(body, dict) or not isinstance(body.get("status"), str):
         return None
     status = short(body["status"])
@@ -123,7 +123,7 @@ _BILLED = ("cost", "cost_in_usd_ticks", "duration_seconds", "total_tokens", "com
 
 
 def _billed(usage: dict[str, Any]) -> dict[str, Any] | None:
-    """What a server's `usage` says of prices: the numbers as they are told, and nothing is converted."""
+    """The prices in a server's `usage`, as reported and unconverted."""
     told = {name: usage.get(name) for name in _BILLED}
     found = {
         f"usage.{name}": value
@@ -134,7 +134,7 @@ def _billed(usage: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def price_told(headers: Mapping[str, str]) -> dict[str, Any] | None:
-    """The price that a LiteLLM proxy tells in the header of a create's own answer, in US dollars, as a text."""
+    """The price in the header of a LiteLLM proxy's answer to a create, in US dollars, as text."""
     value = headers.get(PRICE_HEADER)
     return {PRICE_HEADER: value} if value is not None and _number(value) is not None else None
 
@@ -148,7 +148,7 @@ def _seed(value: Any) -> int | None:
 
 
 def phase_of(status: str) -> Phase:
-    """What a status means, in whatever case it is written."""
+    """The meaning of a status, in any case."""
     word = status.lower()
     if word in _GOOD:
         return Phase.READY
@@ -156,7 +156,7 @@ def phase_of(status: str) -> Phase:
 
 
 def parse_json(text: bytes | bytearray) -> Any:
-    """Read JSON; None if it is none, or would take far more memory than any answer has a need of."""
+    """Read JSON; None if it is none, or has too many values or levels."""
     if sum(map(text.count, (b",", b"[", b"{"))) > _MOST_VALUES:
         return None
     try:
@@ -167,7 +167,7 @@ def parse_json(text: bytes | bytearray) -> Any:
 
 
 def masked(body: Any, mask: Callable[[str], str]) -> Any:
-    """A body in which secrets are hidden where it is recorded: in words of an error, and in what a video tells."""
+    """A body with secrets masked where it is recorded: in its error texts, and in the texts of its videos."""
     if not isinstance(body, dict):
         return _hidden(body, mask)
     told = {key: _hidden(value, mask) for key, value in body.items() if key in _WORDS | _TOLD}
@@ -186,7 +186,7 @@ def _hidden(value: Any, mask: Callable[[str], str]) -> Any:
 
 
 def error_words(body: Any) -> tuple[str | None, str]:
-    """`(code, message)` out of the shapes that servers give their errors."""
+    """`(code, message)` of an error, in any shape that servers use."""
     error = body
     if isinstance(body, dict):
         error = body.get("error", body.get("detail", body))
@@ -200,7 +200,7 @@ def error_words(body: Any) -> tuple[str | None, str]:
 
 
 def http_failure(status: int, body: Any, what: str) -> Failure:
-    """Name an HTTP error: `what` was tried."""
+    """The failure for an HTTP error; `what` was tried."""
     code, message = error_words(body)
     words = f"{code or ''} {message}".lower()
     name = _CODES.get(status, ErrorCode.SERVER_ERROR)
@@ -215,10 +215,10 @@ def http_failure(status: int, body: Any, what: str) -> Failure:
 
 
 def redirected(status: int, location: str, asked: str) -> Failure | None:
-    """Why a create made nothing: it is redirected to its own path at another place. None: what became of it is unknown.
+    """The failure of a create that is redirected to its own path elsewhere: nothing was made. None: outcome unknown.
 
-    The other place differs in scheme, host, port, prefix or a final slash. A redirect to any other path may lead to
-    the video that was made, and one to the very same address to a list of videos.
+    The address differs in scheme, host, port, prefix or a trailing slash. A redirect to any other path may lead to the
+    video that was made, and one to the very same address to a list of videos.
     """
     if status not in _REDIRECTS or not location:
         return None
@@ -257,7 +257,7 @@ def _generation_failure(status: str, error: Any) -> Failure:
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds that the server asks to wait: milliseconds, seconds or a date, its own or its proxy's header."""
+    """Seconds that the server asks to wait, from its own or its proxy's header: milliseconds, seconds or a date."""
     for name in ("retry-after-ms", "llm_provider-retry-after-ms"):
         if (milliseconds := _number(headers.get(name))) is not None:
             return _pause(milliseconds / 1000)
@@ -272,7 +272,7 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
 
 
 def _told_now(headers: Mapping[str, str]) -> float:
-    """When an answer was given, by the clock that its dates are of; ours may be anywhere."""
+    """When an answer was sent, by the server's clock, as its dates are; ours may differ."""
     at = http_date(headers.get("date"))
     return time.time() if at is None else at
 
@@ -281,7 +281,7 @@ def _pause(seconds: float) -> float:
     return min(max(0.0, seconds), _LONGEST_PAUSE)
 
 
-@functools.lru_cache(maxsize=8)  # a server's answers within a second carry the same one
+@functools.lru_cache(maxsize=8)  # all answers within a second have the same date
 def http_date(value: str | None) -> float | None:
     """An HTTP date as seconds since 1970; None if it is none."""
     try:
@@ -291,7 +291,7 @@ def http_date(value: str | None) -> float | None:
 
 
 def poll_hint(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the server wants to be asked again."""
+    """Seconds until the server wants to be polled again."""
     milliseconds = _number(headers.get("openai-poll-after-ms"))
     return None if milliseconds is None or milliseconds <= 0 else min(milliseconds / 1000, _LONGEST_PAUSE)
 
@@ -306,21 +306,21 @@ def _urls(body: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[str, ...
 
 
 def short(value: Any) -> str:
-    """What a server said, in a length that can be kept, and without what a database can't."""
+    """A server's text, shortened, and without characters that a database can't store."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = text.replace("\0", "").encode(errors="replace").decode()
     return text if len(text) <= DETAIL_MAX else f"{text[: DETAIL_MAX - 3]}..."
 
 
 def identifier(body: dict[str, Any]) -> str | None:
-    """A video's id, if it can be kept and asked for again: dots alone would lead elsewhere in a URL's path."""
+    """A video's id, if it can be stored and used in a URL: dots alone would change the path."""
     value = body.get("id") or body.get("task_id")
     text = str(value) if isinstance(value, str | int) and value else ""
     return text if text.strip(".") and len(text) <= _LONGEST_ID and _can_be_kept(text) else None
 
 
 def _can_be_kept(text: str) -> bool:
-    """Whether a database and a document take it: no NUL character, no lone surrogate."""
+    """Whether a database and JSON can hold it: no NUL character, no lone surrogate."""
     if text.isascii():
         return "\0" not in text
     return text == text.replace("\0", "").encode(errors="replace").decode()

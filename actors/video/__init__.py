@@ -1,1 +1,1 @@
-"""One video: submitted, watched and fetched, and when it may start."""
+"""One video: submitted, polled and downloaded; and admission, which decides when it may start."""

@@ -1,4 +1,4 @@
-"""Admission: how many videos a process has in flight over all batches, and whose turn is next. On the I/O loop."""
+"""Admission: how many videos a process has in flight across all batches, and whose turn is next. On the I/O loop."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from actors.messages import PlaceFree, Ref
 from actors.sora.rate_limiter import RateLimiter
 
 STARTS = 50
-"""How many intents of a process may be recorded whose POST has not left: each has to leave within its send window."""
+"""How many recorded intents of a process may have unsent POSTs: each has to leave within its send window."""
 
 
 class Beginnings:
-    """Which batches of the process are begun, with nothing further recorded of them yet: a death counts against them.
+    """The batches that this process has begun with nothing more recorded yet: a death counts against them.
 
-    One that such a death counts against is begun alone: neither is it blamed for a neighbour's crash, nor a neighbour
-    for its own.
+    A batch with such a death is begun alone: neither is it blamed for a neighbour's crash, nor a neighbour for its own.
     """
 
     def __init__(self) -> None:
@@ -25,7 +24,7 @@ class Beginnings:
         self._waiting: dict[str, tuple[Ref, bool]] = {}
 
     def may_begin(self, batch_id: str, supervisor: Ref, *, alone: bool) -> bool:
-        """Whether a batch may be begun now; if not, its supervisor is told when it may."""
+        """Whether a batch may be begun now; if not, its supervisor is notified when it may."""
         others_alone = any(self._fresh.values()) or any(each for _, each in self._waiting.values())
         if bool(self._fresh) if alone else others_alone:
             self._waiting[batch_id] = supervisor, alone
@@ -34,11 +33,11 @@ class Beginnings:
         return True
 
     def begins(self, batch_id: str, *, alone: bool) -> None:
-        """Note that a batch is begun now."""
+        """Note that a batch begins now."""
         self._fresh[batch_id] = alone
 
     def over(self, batch_id: str) -> None:
-        """Note that something further was recorded of a batch, or that it is left. Saying so twice does no harm."""
+        """Note that something more was recorded for a batch, or that it is released. Idempotent."""
         self._waiting.pop(batch_id, None)
         if self._fresh.pop(batch_id, None) is not None and self._waiting:
             waiting, self._waiting = self._waiting, {}
@@ -47,7 +46,7 @@ class Beginnings:
 
 
 class Admission:
-    """Free places go to the waiting batch that has the fewest videos in flight; none while the server said to wait."""
+    """Gives free slots to the waiting batch with the fewest videos in flight; none while the server asks to wait."""
 
     def __init__(self, limit: int | None, rate_limiter: RateLimiter, loop: asyncio.AbstractEventLoop) -> None:
         self._limit, self._rate_limiter, self._loop = limit, rate_limiter, loop
@@ -61,7 +60,7 @@ class Admission:
         rate_limiter.on_pause = self._offer_in
 
     def may_start(self, batch_id: str, supervisor: Ref) -> bool:
-        """Whether a batch may start one more video now; if not, its supervisor is told when it may."""
+        """Whether a batch may start another video now; if not, its supervisor is notified when it may."""
         if (
             self._rate_limiter.paused
             or not self._room()
@@ -74,17 +73,17 @@ class Admission:
         return True
 
     def has_enough(self, batch_id: str) -> None:
-        """Note that a batch wants no more places for now: what it was offered is for others."""
+        """Note that a batch wants no more slots for now: what it was offered is for others."""
         self._waiting.pop(batch_id, None)
         self._offer_soon()
 
     def starting(self, batch_id: str, submission_id: str) -> None:
-        """Note that a video's intent is about to be recorded, and its POST to follow."""
+        """Note that a video's intent is about to be recorded and its POST will follow."""
         self._starting.setdefault(batch_id, set()).add(submission_id)
         self._starts += 1
 
     def left(self, batch_id: str, submission_id: str) -> None:
-        """Note that its POST has left, or never will. Saying so twice does no harm."""
+        """Note that its POST has left, or never will. Idempotent."""
         starting = self._starting.get(batch_id, set())
         if submission_id in starting:
             starting.remove(submission_id)
@@ -92,7 +91,7 @@ class Admission:
             self._offer_soon()
 
     def taken(self, batch_id: str, count: int) -> None:
-        """Note how many videos a batch has in flight now."""
+        """Note how many videos a batch now has in flight."""
         before = self._taken.get(batch_id, 0)
         if count:
             self._taken[batch_id] = count
@@ -110,7 +109,7 @@ class Admission:
         self._offer_soon()
 
     def _turn_has_come(self) -> bool:
-        """Keep to the limit of requests a second: a create's turn is taken before its intent is recorded."""
+        """Obey the limit of requests per second: a create's turn is taken before its intent is recorded."""
         if self._turn is None:
             self._turn = self._rate_limiter.book()
             if (left := self._turn - time.monotonic()) > 0:

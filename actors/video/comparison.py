@@ -1,4 +1,4 @@
-"""What a server told of a finished video, and where that, or the file itself, is not what was asked for."""
+"""What the server reported about a finished video, and where that or the file differs from the request."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from storage.records import Document, JobRecord
 
 logger = logging.getLogger(__name__)
 _SECONDS_OFF = 0.5
-"""A film is a whole number of frames: so far it may be off the seconds that were asked for."""
+"""Tolerance in seconds: a video is a whole number of frames."""
 
 _LONGEST_SIZE, _LONGEST_PROMPT = 64, 32_000
-"""Characters that are kept of what a server tells."""
+"""The most characters that are kept of a server's texts."""
 _PIXELS = re.compile(r"0*(\d{1,6})\s*[xX\u00d7*]\s*0*(\d{1,6})", re.ASCII)
 _LINES = re.compile(r"(\d{3,4})[pP]", re.ASCII)
-"""Of the short edge: 720p."""
+"""The short edge: 720p."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def can_measure() -> bool:
 
 
 def measure(path: Path) -> Measured:
-    """Read a file's length and size. Blocks. A file that can't be read says nothing: that is no fault of its video."""
+    """Read a file's length and size. Blocks. An unreadable file yields nothing: that is no fault of its video."""
     import av
 
     try:
@@ -57,7 +57,7 @@ def measure(path: Path) -> Measured:
 
 
 def compare(job: JobRecord, video: RemoteVideo, measured: Measured | None) -> Document | None:
-    """What is recorded of a finished video beside its file: `reported` and `warnings`; None: nothing was told."""
+    """What is recorded for a finished video besides its file: `reported` and `warnings`; None: nothing."""
     reported = {
         "seconds": _number(video.seconds), "size": _cut(video.size, _LONGEST_SIZE), "seed": video.seed,
         "revised_prompt": _cut(video.revised_prompt, _LONGEST_PROMPT),
@@ -79,7 +79,7 @@ def _warnings(job: JobRecord, reported: dict[str, Any], measured: Measured) -> l
 
 
 def _differs(field: str, asked: Any, told: Any, measured: Any, unit: str) -> Document | None:
-    """The warning that a field is not what was asked for. The file counts for more than what the server says of it."""
+    """The warning that a field differs from the request. The file overrides the server's report."""
     made = told if measured is None else measured
     if asked is None or made is None or made == asked:
         return None
@@ -95,7 +95,7 @@ def _differs(field: str, asked: Any, told: Any, measured: Any, unit: str) -> Doc
 
 
 def _may_be(asked: str, told: str) -> bool:
-    """Whether a size may be another spelling of the one that was asked for, or is none at all, such as `auto`."""
+    """Whether a size may be another spelling of the requested one, or is none at all, such as `auto`."""
     width, height = map(int, asked.split("x"))
     if (pixels := _PIXELS.fullmatch(told.strip())) is not None:
         return (int(pixels[1]), int(pixels[2])) == (width, height)
@@ -105,7 +105,7 @@ def _may_be(asked: str, told: str) -> bool:
 
 
 def _cut(text: str | None, longest: int) -> str | None:
-    """What a server tells of a video goes into the events: not without end."""
+    """Shorten a server's text, since it goes into the events."""
     return text if text is None or len(text) <= longest else f"{text[: longest - 3]}..."
 
 

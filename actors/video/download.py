@@ -1,4 +1,4 @@
-"""Downloading a finished video: from the server's content route, from where else it lies, or out of its JSON."""
+"""Downloading a finished video: from the server's content route, from another URL, or from its JSON."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from storage.videos import PartFile
 
 _BLOCK = 1 << 20
 _LARGEST_FILE = 4 << 30
-"""Bytes. A server that never stops sending must not fill the disk."""
+"""Bytes: a server that never stops sending must not fill the disk."""
 
 
 class FileTooLarge(Exception):
-    """The server sends more than a video may have."""
+    """The server sends more than the largest allowed file."""
 
 
 async def fetch(tools: Tools, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
-    """Download a video's file and put it into its place, once.
+    """Download a video's file and put it into place, in one attempt.
 
     Args:
-        tools: what it is done with.
-        part: the file aside.
+        tools: the shared tools.
+        part: the partial file.
         remote_id: the video.
-        video: what the server told of it: where else it lies, or the file itself.
-        tries: how often it was tried before.
+        video: as the server reported it: its other URLs, or the file itself.
+        tries: the number of earlier attempts.
 
     Returns:
-        What is recorded of the file.
+        What is recorded for the file.
 
     Raises:
-        SoraError: it can't be had, or is broken.
+        SoraError: it can't be downloaded, or is broken.
         FileTooLarge: it exceeds the limit.
         OSError: it can't be written.
     """
@@ -55,14 +55,14 @@ async def fetch(tools: Tools, part: PartFile, remote_id: str, video: RemoteVideo
 def _source(
     tools: Tools, remote_id: str, video: RemoteVideo, tries: int
 ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-    # Some servers have no content route, or none for this file, but told where else it lies.
+    # Some servers have no content route, or none for this file, but gave another URL.
     if video.urls and tries % 2 == 1:
         return tools.client.content_at(video.urls[0])
     return tools.client.content(remote_id, anew=tries > 0)
 
 
 async def _receive(tools: Tools, part: PartFile, response: aiohttp.ClientResponse) -> dict[str, Any]:
-    """Take a file in. What fits into one block costs the flushing thread one visit."""
+    """Receive a file. One that fits into a single block costs only one call to the flushing thread."""
     expected = None if "Content-Encoding" in response.headers else response.content_length
     block: list[bytes] = []
     size = total = 0
@@ -82,7 +82,7 @@ async def _receive(tools: Tools, part: PartFile, response: aiohttp.ClientRespons
     except (aiohttp.ClientError, TimeoutError) as error:
         raise broken(f"the download broke off: {tools.client.words(error)}") from error
     except asyncio.CancelledError:
-        file = None  # a thread may be writing to it: it is closed when that lets go of it
+        file = None  # a thread may still be writing to it, which closes it at its end
         raise
     finally:
         if file is not None:
@@ -99,5 +99,5 @@ async def _keep(
     file: FileIO | None = None,
 ) -> dict[str, Any]:
     rest = PendingFile(part, b"".join(block), content_type, expected, file)
-    # A large one takes its time.
+    # A large file takes long to flush.
     return await (tools.files.do if file is None else tools.files.do_alone)(rest)

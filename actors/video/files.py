@@ -1,4 +1,4 @@
-"""The end of a download: what has come is checked, flushed and put into its place, many small files at once."""
+"""The end of a download: the file is checked, flushed and put into place, many small files at once."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _VIDEO_TYPES = ("video/", "image/gif", "application/octet-stream", "application/
 
 @dataclass(frozen=True, slots=True)
 class PendingFile:
-    """What is left to be done for a file that has come."""
+    """A received file that remains to be checked, flushed and put into place."""
 
     part: PartFile
     block: bytes
     content_type: str
     expected: int | None
     file: FileIO | None
-    """Open, if blocks before the last one are written already."""
+    """Open, if earlier blocks have been written."""
 
     def write(self) -> tuple[Path, dict[str, Any]]:
-        """Write the last block, check that the file is whole, flush it, and put it into its place.
+        """Write the last block, check that the file is complete, flush it, and put it into place.
 
         Returns:
-            Its folder, which is yet to be flushed, and what is recorded of it.
+            Its folder, which remains to be flushed, and what is recorded for the file.
         """
         part = self.part
         with self.file or part.open() as opened:
@@ -55,8 +55,8 @@ class PendingFile:
 def finish(group: list[PendingFile]) -> list[dict[str, Any] | Exception]:
     """Finish files, each with its result or error. Blocks.
 
-    A folder is flushed once for all of its files, and the loop is woken once: each call into the system gives the
-    interpreter's lock away, and has to win it back from the loop.
+    A folder is flushed once for all of its files, and the loop is woken once: each system call releases the GIL and has
+    to win it back from the loop.
     """
     written = [_outcome(rest.write) for rest in group]
     folders = {outcome[0] for outcome in written if not isinstance(outcome, Exception)}
@@ -79,5 +79,5 @@ def _outcome(function: Callable[[], T]) -> T | Exception:
 
 
 def broken(what: str) -> SoraError:
-    """The error for a download that did not bring a whole video."""
+    """The error for a download that did not yield a complete video."""
     return SoraError(Failure(ErrorCode.DOWNLOAD_FAILED, f"the downloaded file is broken: {what}"))

@@ -1,4 +1,4 @@
-"""Fetches the file of a completed video again where it is gone: unpaid, and only if the bytes are those recorded."""
+"""Downloads the missing file of a completed video again: free, and only if the bytes are the recorded ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _PIECE = 1 << 20
 
 
 async def fetch_again(tools: Tools, job: JobRecord, submission: SubmissionRecord) -> str | None:
-    """Put a completed job's file back where it was recorded; nothing recorded changes.
+    """Restore a completed job's file at its recorded path; no record changes.
 
     Returns:
-        Why that can't be done; None: it is there.
+        Why that failed; None: the file is there.
     """
     assert job.video is not None
     assert submission.remote_id is not None
@@ -62,7 +62,7 @@ async def _receive(tools: Tools, part: PartFile, remote_id: str, most: int) -> N
             async for piece in response.content.iter_chunked(_PIECE):
                 await tools.io.offload(part.write, file, piece)
                 if part.bytes > most:
-                    return  # it is another one
+                    return  # it is a different file
             await tools.io.offload(part.flush, file)
         finally:
             await tools.io.offload(file.close)

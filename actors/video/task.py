@@ -1,4 +1,4 @@
-"""How one video is made: submitted (or its submission resolved), watched, fetched.
+"""How one video is made: submitted (or its submission resolved), polled, downloaded.
 
 A coroutine that a VideoWorker runs. It decides nothing about its batch: it ends with a report.
 """
@@ -44,16 +44,16 @@ from storage.videos import PartFile
 logger = logging.getLogger(__name__)
 _DOWNLOADS = 5
 _LEAST_TIME = 120.0
-"""Seconds that each run of a job has for a video that the server may have finished."""
+"""Seconds that each run of a job grants to a video that the server may have finished."""
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 30.0
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""What a person mends while a video waits: a disk or a quota that is full, a file system that has become read-only."""
+"""What a person fixes while a video waits: a full disk or quota, a file system that became read-only."""
 
 T = TypeVar("T")
 
 
 class _Ended(Exception):
-    """The video can't be had."""
+    """The video can't be obtained."""
 
     def __init__(self, failure: Failure, outcome: SubmissionState | None = None, told: Document | None = None) -> None:
         super().__init__(failure.message)
@@ -67,17 +67,17 @@ class VideoTask:
         self._tools, self._order, self._report = tools, order, report
         self._job, self._run, self._submission = order.job, order.run, order.submission
         self._no_room: str | None = None
-        """Why the file could not be written at the last try."""
+        """Why the file could not be written at the last attempt."""
         self._waits_for: str | None = None
         self._absence: Absence
         self._own_key = True
-        """Whether the video was made with the key that looks."""
+        """Whether the video was made with our key."""
 
     async def run(self) -> Completed | Failed | Withdrawn:
         """Make the video.
 
         Returns:
-            How it ended. What is an error of ours is raised.
+            How it ended. Our own errors are raised.
         """
         try:
             outcome = await self._submit()
@@ -92,7 +92,7 @@ class VideoTask:
             return replace(self._failed(end.failure, state), told=end.told)
 
     async def _deleted_by_us(self, failure: Failure) -> SubmissionState | None:
-        """A lost video of which a DELETE of ours went out: where one store is behind the address, that was it."""
+        """Whether our DELETE removed a lost video: only certain if a single store is behind the address."""
         if failure.code is not ErrorCode.NOT_FOUND or self._tools.settings.sora_listing != "whole":
             return None
         was_sent, submission_id = self._tools.storage.deletes.was_sent, self._submission.id
@@ -106,14 +106,14 @@ class VideoTask:
         if self._order.send_before is not None:
             try:
                 spec = await self._spec()
-            except Exception:  # an error of ours, and not a byte has left
+            except Exception:  # our own error, and not a byte has left
                 await self._tools.submitter.take_back(submission)
                 raise
             outcome = await self._tools.submitter.submit(submission, spec, self._order.send_before)
             if isinstance(outcome, Bound | NotPaid):
                 return outcome
             resolved = await self._tools.submitter.resolve(submission, self._unknown_for)
-            # What the server said tells more than that it made nothing.
+            # The server's own words say more than that nothing was made.
             return replace(resolved, failure=outcome.failure) if isinstance(resolved, NotPaid) else resolved
         return await self._tools.submitter.resolve(submission, self._unknown_for)
 
@@ -144,7 +144,7 @@ class VideoTask:
             if client.rate_limiter.given_up(seconds):
                 text = f"{failure.message}; tried for {seconds:.0f} s (SORA_CONNECT_TIMEOUT)"
                 return self._failed(replace(failure, message=text), outcome.state)
-            if seconds == 0.0:  # said once, and not at every try
+            if seconds == 0.0:  # logged once, not at every attempt
                 logger.warning(
                     "server unreachable; retrying until it answers",
                     extra={"action": "server_unreachable", "error": failure.message},
@@ -157,7 +157,7 @@ class VideoTask:
     async def _watch_and_fetch(self, bound: Bound) -> Completed:
         limit = self._tools.settings.sora_video_timeout.total_seconds()
         now = self._tools.storage.database.time()  # its acceptance may have been recorded on another machine
-        # Whoever takes over looks, and fetches what is ready, however late it is.
+        # A new owner always polls and downloads what is ready, however late it is.
         left = max(min(limit, _LEAST_TIME), (self._job.started_at or now) + limit - now)
         self._own_key = provable = _made_with(self._submission) in ("", self._tools.settings.key_fingerprint)
         self._waits_for = None
@@ -182,13 +182,13 @@ class VideoTask:
             raise _Ended(Failure(code, text, {"remote_id": bound.remote_id})) from None
 
     async def _measured(self, file: Document) -> Measured | None:
-        """The file's own length and size, where they were asked for and can be read."""
+        """The file's own length and size, if requested and readable."""
         if (self._job.duration is None and self._job.size is None) or not can_measure():
             return None
         return await self._tools.io.offload(measure, Path(file["path"]))
 
     async def _watch(self, bound: Bound) -> tuple[RemoteVideo, bool]:
-        """Wait until the video is ready; the second is whether the listing said so, and not the video itself."""
+        """Wait until the video is ready; the second value: the listing said so, not the video itself."""
         video = bound.video
         if video is not None and video.phase is not Phase.WORKING:
             return _ready(video), False
@@ -217,7 +217,7 @@ class VideoTask:
                     self._report(Progressed(self._job.id, self._run, video.progress))
 
     def _refuses_us(self, error: SoraError) -> bool:
-        """Whether the key may not have this video; one that didn't make it may be told so of each."""
+        """Whether the key has no access; a key that did not make the video may be refused any video."""
         return _is_account(error) and (self._own_key or error.code is not ErrorCode.PERMISSION)
 
     async def _end_if_lost(self, error: SoraError, remote_id: str) -> None:
@@ -228,11 +228,11 @@ class VideoTask:
 
     async def _back_off(self, error: SoraError, tries: int) -> None:
         await asyncio.sleep(self._say_why(error, tries))
-        # What the last try met stays known: the video's time may be up during the next one.
+        # The last problem stays known: the video's time may be up during the next attempt.
         self._report(Waiting(self._job.id, self._run, None))
 
     def _say_why(self, error: SoraError, tries: int) -> float:
-        """Tell what is waited for, and give the seconds."""
+        """Report why we wait, and return the seconds."""
         if error.retry_after is not None:
             seconds = error.retry_after
         elif error.status == 404:
@@ -251,10 +251,10 @@ class VideoTask:
         self._report(Waiting(self._job.id, self._run, Wait(reason, time.monotonic() + seconds)))
 
     async def _fetch(self, remote_id: str, video: RemoteVideo, *, by_listing: bool) -> dict[str, Any] | None:
-        """Download until the file is whole; a broken one starts anew, and what passes is waited for.
+        """Download until the file is complete; broken files are downloaded again, temporary errors waited out.
 
         Returns:
-            What is recorded of the file; None: it had been said that it is ready, and it is not.
+            What is recorded for the file; None: the video was reported ready, but is not.
         """
         tries = broken = full = 0
         while True:
@@ -264,14 +264,14 @@ class VideoTask:
             except SoraError as error:
                 self._no_room = None
                 part.discard()
-                # Where else a file lies, our key is nobody's.
+                # At another URL, our key does not matter.
                 elsewhere = bool(video.urls) and tries % 2 == 1 and _is_account(error)
                 tries += 1
                 broken += not (error.passes or error.status == 404 or elsewhere)
                 if broken == _DOWNLOADS or (self._refuses_us(error) and not elsewhere):
                     raise _Ended(_undownloadable(error, remote_id)) from error
                 await self._back_off(error, tries)
-                # Not after each 404: of two replicas asked in turn, one would have all looks and one all downloads.
+                # Not after each 404: of two alternating replicas, one would get all polls and the other all downloads.
                 unknown = error.status == 404 and tries > 1 and random.random() < 0.5  # noqa: S311
                 if unknown or (by_listing and tries == 1):
                     video = await self._itself(remote_id) or video
@@ -280,7 +280,7 @@ class VideoTask:
                             self._tools.watcher.refute_listing(f"it shows {remote_id} as ready, but it is not")
                         return None
             except OSError as error:
-                part.discard()  # what it took is free for others
+                part.discard()  # its space is free for others
                 text = f"the video can't be written to {part.path.parent}: {error.strerror or error}"
                 if error.errno not in _PASSING:
                     raise _Ended(Failure(ErrorCode.STORAGE, text, {"remote_id": remote_id})) from error
@@ -297,7 +297,7 @@ class VideoTask:
             raise _Ended(Failure(ErrorCode.DOWNLOAD_FAILED, str(error), {"remote_id": remote_id})) from None
 
     async def _itself(self, remote_id: str) -> RemoteVideo | None:
-        """Ask the video itself: it may tell more than the listing did. Where it does not answer, the download does."""
+        """Poll the video itself: it may say more than the listing. If it does not answer, the download tells."""
         try:
             video, _ = await self._tools.client.retrieve(remote_id, anew=True)
         except SoraError as error:
@@ -324,7 +324,7 @@ class VideoTask:
 
 
 def _made_with(submission: SubmissionRecord) -> str:
-    """The fingerprint of the key that its POST was sent with; `` where there is none."""
+    """The fingerprint of the key that sent its POST; "" if there is none."""
     return submission.key_fingerprint or key_of(submission.provider)
 
 

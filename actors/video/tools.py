@@ -1,4 +1,4 @@
-"""What all videos of a process are made with."""
+"""The tools that all videos of a process share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from storage.videos import VideoFolder
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a VideoTask works with: one set for all workers of a process."""
+    """What a VideoTask uses: one set for all workers of a process."""
 
     io: IOLoop
     client: SoraClient
@@ -31,4 +31,4 @@ class Tools:
     folder: VideoFolder
     files: Coalescer[PendingFile, dict[str, Any]]
     clean_up: Callable[[str], object]
-    """Removes, in the background, the files of a batch that has ended which nobody has."""
+    """Removes the orphan files of an ended batch, in the background."""
