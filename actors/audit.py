@@ -158,7 +158,7 @@ def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) 
 def _listed(settings: Settings) -> tuple[list[RemoteVideo], str | None]:
     """All videos of the server, each once, and why they may not be all."""
     if settings.openai_base_url is None:
-        return [], "OPENAI_BASE_URL is not set: no server was asked"
+        return [], "OPENAI_BASE_URL is not set, so no server was queried"
     io = IOLoop("sora-audit")
     try:
         return io.submit(_list(settings, settings.openai_base_url)).result()
@@ -176,11 +176,11 @@ async def _list(settings: Settings, base_url: str) -> tuple[list[RemoteVideo], s
                 if page.has_more is False or not page.videos:
                     return list(found.values()), None
                 if not new:  # no paging: `after` shows the same page again
-                    why = f"the listing has no pages: perhaps these {len(found)} videos are not all"
+                    why = f"the listing has no pages, so these {len(found)} videos may not be all"
                     return list(found.values()), why
         except SoraError as error:
             return list(found.values()), str(error)
-    return list(found.values()), f"only its newest {len(found)} videos were looked at"
+    return list(found.values()), f"only the newest {len(found)} videos were compared"
 
 
 def _unknown(video: RemoteVideo, submissions: list[SubmissionRecord], jobs: dict[str, JobRecord]) -> UnknownVideo:
@@ -242,9 +242,9 @@ def _wrong(path: Path, video: dict[str, object], *, checksums: bool) -> str | No
     try:
         size = path.stat().st_size
         if size != video["bytes"]:
-            return f"it has {size} bytes, not the {video['bytes']} that were recorded"
+            return f"it has {size} bytes; {video['bytes']} were recorded"
         if checksums and _digest(path) != video["sha256"]:
-            return "its SHA-256 is not the one that was recorded"
+            return "its SHA-256 differs from the recorded one"
     except OSError as error:
         return str(error.strerror or error)
     return None

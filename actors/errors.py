@@ -153,7 +153,7 @@ class BatchReleased(SoraBatchError):
     code = ErrorCode.UNAVAILABLE
 
     def __init__(self, batch_id: str) -> None:
-        super().__init__(f"batch {batch_id} was let go before it ended; resume_batches() goes on with it")
+        super().__init__(f"batch {batch_id} was released before it ended; resume it with resume_batches()")
         self.batch_id = batch_id
 
 

@@ -14,7 +14,7 @@ ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 SIZE_PATTERN = r"^\d{2,5}x\d{2,5}$"
 UNIT_PATTERN = r"^([A-Z]{3}|seconds|videos)$"
 _PATTERNS = {
-    UNIT_PATTERN: "must be a currency of three capital letters, such as USD, or seconds, or videos",
+    UNIT_PATTERN: "must be a currency code such as USD, or seconds, or videos",
     ID_PATTERN: "must be 1 to 64 letters, digits, '-' or '_'",
     SIZE_PATTERN: "must be <width>x<height> in pixels, for example 1280x720",
 }
@@ -24,7 +24,7 @@ _SENTENCES = {
     "too_short": "must have at least {min_length} entry",
     "too_long": "must have at most {max_length} entries",
     "recursion_depth_exceeded": "must not be nested so deeply",
-    "finite_number": "must be a number, without NaN and Infinity",
+    "finite_number": "must be a finite number",
     "decimal_parsing": "must be a number",
     "decimal_type": "must be a number",
     "decimal_max_places": "must have at most {decimal_places} decimal places",
@@ -38,7 +38,7 @@ _SENTENCES = {
     "int_from_float": "must be a whole number",
     "float_parsing": "must be a number",
     "literal_error": "must be {expected}",
-    "string_type": "must be a text",
+    "string_type": "must be a string",
     "string_unicode": "must be valid Unicode, without lone surrogates",
     "list_type": "must be a list",
     "dict_type": "must be an object",

@@ -33,15 +33,15 @@ def read_headers(text: str) -> dict[str, str]:
     headers: dict[str, str] = {}
     for name, value in _given(text):
         if not _TOKEN.fullmatch(name):
-            raise ValueError(f"has {name!r} where a header's name belongs; it {_SHAPE}")
+            raise ValueError(f"has {name!r} in place of a header name; it {_SHAPE}")
         if not isinstance(value, str):
-            raise ValueError(f"the value of {name} must be a text in quotation marks")  # noqa: TRY004  (pydantic's)
+            raise ValueError(f"the value of {name} must be a quoted string")  # noqa: TRY004  (pydantic's)
         if _CONTROL.search(value):
-            raise ValueError(f"the value of {name} has a line break or another control character in it: remove it")
+            raise ValueError(f"the value of {name} contains a line break or another control character: remove it")
         if _OURS.fullmatch(name.lower()):
-            raise ValueError(f"{name} can't be set: sora-batch sets it, or leaves it out, itself")
+            raise ValueError(f"{name} can't be set: sora-batch controls it")
         if name.lower() in map(str.lower, headers):
-            raise ValueError(f"{name} stands there twice")
+            raise ValueError(f"{name} is set twice")
         headers[name] = value.strip()
     return headers
 
@@ -78,7 +78,7 @@ def read_auth(text: str) -> str:
     if not text.lower().startswith(HEADER) or not _TOKEN.fullmatch(name):
         raise ValueError("must be bearer, none, or header:NAME, for example header:api-key")
     if _OURS.fullmatch(name.lower()):
-        raise ValueError(f"{name} can't carry the key: sora-batch sets it, or leaves it out, itself")
+        raise ValueError(f"{name} can't carry the key: sora-batch controls it")
     return HEADER + name
 
 

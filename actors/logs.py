@@ -47,7 +47,7 @@ def _log_thread(died: threading.ExceptHookArgs) -> None:
         return
     error = died.exc_value or died.exc_type()
     name = died.thread.name if died.thread else None
-    logging.getLogger(__name__).error("a thread has died", exc_info=error, extra={"action": "thread_died", "of": name})
+    logging.getLogger(__name__).error("a thread died", exc_info=error, extra={"action": "thread_died", "of": name})
 
 
 def masked(text: str) -> str:

@@ -181,7 +181,7 @@ class BatchReader:
 
     def _check_open(self) -> None:
         if self._process != os.getpid():
-            raise ServiceClosed("this service was made before a fork; make one in each process")
+            raise ServiceClosed("this service was created before a fork; create one in each process")
         if self._closed:
             raise ServiceClosed
 
@@ -197,8 +197,8 @@ class BatchReader:
                 self._check_open()
             why = away.reason if away else f"the database {self._database.place} does not answer"
             raise StorageError(
-                f"{why} (it was tried for {ANSWER_SECONDS:g} s); "
-                + ("nothing was changed" if undone else "look whether it was done before you try again")
+                f"{why} (tried for {ANSWER_SECONDS:g} s); "
+                + ("nothing was changed" if undone else "check whether it was done before you try again")
             ) from None
         except (DatabaseError, peewee.DatabaseError) as error:
             self._check_open()

@@ -225,9 +225,9 @@ class BatchRunner(BatchReader):
         for job in jobs:
             entry = made.get(job.id)
             if entry is None or entry.remote_id is None:
-                problems[job.id] = "no video of it is recorded at a server"
+                problems[job.id] = "no server video is recorded for it"
             elif entry.server != server:
-                problems[job.id] = f"its video is at {entry.server}, and this is {server}"
+                problems[job.id] = f"its video is on {entry.server}, and this service uses {server}"
             else:
                 fetching[job.id] = runtime.fetch_again(job, entry)
 
@@ -236,7 +236,7 @@ class BatchRunner(BatchReader):
             batch = running.result() if running else self.get_batch_status(batch_id)
             if problems:
                 whys = "; ".join(f"{job_id}: {why}" for job_id, why in sorted(problems.items()))
-                text = f"a completed video's file could not be fetched again, and nothing was changed: {whys}"
+                text = f"could not fetch the file of a completed video again; nothing was changed: {whys}"
                 raise SoraError(Failure(ErrorCode.DOWNLOAD_FAILED, text))
             return batch
 

@@ -362,7 +362,7 @@ class BatchService(BatchRunner):
             self._started().send_deletes()
         except SoraBatchError as error:  # the batch is cancelled all the same
             logger.warning(
-                "the server could not be asked to stop; the next process that uses it asks",
+                "could not send the DELETEs; the next process that uses this server sends them",
                 extra={"action": "delete_remote", "batch_id": batch_id, "error": str(error)},
             )
 

@@ -46,7 +46,7 @@ def _duration(value: Any) -> Any:
     try:
         length = timedelta(milliseconds=float(value))
     except (OverflowError, TypeError, ValueError):
-        raise ValueError("must be a span of time (500ms, 90s, 5m, 12h, 30d) or a number of milliseconds") from None
+        raise ValueError("must be a duration (500ms, 90s, 5m, 12h, 30d) or a number of milliseconds") from None
     if length < timedelta(0):
         raise ValueError("must not be negative")
     return length
@@ -59,24 +59,24 @@ def _words(value: Any) -> Any:
 def _at_home(path: str) -> str:
     """A path with its `~` expanded: in `.env` and in containers no shell has done it."""
     if path.startswith("$"):
-        raise ValueError("$ is not expanded here: write ~ for the home folder, ${NAME} in .env, or the whole path")
+        raise ValueError("$ is not expanded here: use ~ for the home folder, ${NAME} in .env, or the full path")
     try:
         return str(Path(path).expanduser()) if path.startswith("~") else path
     except RuntimeError:
-        raise ValueError(f"there is no home folder for {path.partition('/')[0]}: write the whole path") from None
+        raise ValueError(f"{path.partition('/')[0]} has no home folder: use the full path") from None
 
 
 def _without_control_characters(value: str) -> str:
     # A lone surrogate stands for a byte that is no UTF-8.
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
-        raise ValueError("has a line break or another control character in it: remove it")
+        raise ValueError("contains a line break or another control character: remove it")
     return value
 
 
 Milliseconds = Annotated[timedelta, BeforeValidator(_duration)]
 Positive = Annotated[Milliseconds, Field(gt=timedelta(0))]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
-_ESCAPED = "in a user and a password write @ as %40, # as %23, / as %2F, ? as %3F"
+_ESCAPED = "in the user name and password, write @ as %40, # as %23, / as %2F, ? as %3F"
 
 
 class Settings(BaseSettings):
@@ -155,9 +155,9 @@ class Settings(BaseSettings):
         if not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         if any(character.isspace() for character in _without_control_characters(value)):
-            raise ValueError("must not have white space in it")
+            raise ValueError("must not contain white space")
         if "#" in value:
-            raise ValueError(f"must not have a # in it (a server is never sent a fragment); {_ESCAPED}")
+            raise ValueError(f"must not contain # (a fragment is never sent to a server); {_ESCAPED}")
         try:
             parts = urlsplit(value)
             host = parts.hostname if parts.port != 0 else None
@@ -165,7 +165,7 @@ class Settings(BaseSettings):
             host = None
         meant = read_url(value)
         if host is None or not {"/", "?"}.isdisjoint((meant.user or "") + (meant.password or "")):
-            raise ValueError(f"is not a URL such as http://localhost:8000/v1; {_ESCAPED}")
+            raise ValueError(f"must be a URL such as http://localhost:8000/v1; {_ESCAPED}")
         address, question, query = value.partition("?")
         return f"{address.rstrip('/')}{question if query else ''}{query}"
 
@@ -181,10 +181,10 @@ class Settings(BaseSettings):
         carrier = key_header(info.data.get("sora_auth", BEARER)) if info.data.get("openai_api_key") else None
         if carrier is not None and carrier.lower() in named:
             raise ValueError(
-                f"has {named[carrier.lower()]}, in which OPENAI_API_KEY is sent: unset one of them, or set SORA_AUTH"
+                f"sets {named[carrier.lower()]}, which carries OPENAI_API_KEY: unset one of them, or set SORA_AUTH"
             )
         if AUTHORIZATION in named and _has_user(info):
-            raise ValueError("has Authorization, in which the user in OPENAI_BASE_URL is sent: leave out one of them")
+            raise ValueError("sets Authorization, which carries the user in OPENAI_BASE_URL: remove one of them")
         return value
 
     @field_validator("openai_api_key", "amqp_url")
@@ -197,8 +197,8 @@ class Settings(BaseSettings):
         carrier = key_header(info.data.get("sora_auth", BEARER))
         if info.field_name == "openai_api_key" and (carrier or "").lower() == AUTHORIZATION and _has_user(info):
             raise ValueError(
-                "can't be sent beside the user in OPENAI_BASE_URL, since a request has one header for both: "
-                "unset it, or take the user out of the URL"
+                "can't be sent together with the user in OPENAI_BASE_URL, since both use one header: "
+                "unset it, or remove the user from the URL"
             )
         return value
 
@@ -207,7 +207,9 @@ class Settings(BaseSettings):
     def _kept(cls, value: str) -> str:
         path = _without_control_characters(value).removeprefix("sqlite:///")
         if path in {":memory:", "", "sqlite://"}:
-            raise ValueError("is a database that ends with its process: name a file, such as sqlite:///sora-batch.db")
+            raise ValueError(
+                "is a database that is lost when the process ends: name a file, such as sqlite:///sora-batch.db"
+            )
         if path == value or not path.startswith(("~", "$")):
             return value
         home, slash, rest = path.partition("/")
@@ -274,7 +276,7 @@ class Settings(BaseSettings):
         except OSError as error:
             named = {"SSL_CERT_FILE": self.ssl_cert_file, "REQUESTS_CA_BUNDLE": self.requests_ca_bundle}
             given = " and ".join(f"{name}={path!r}" for name, path in named.items() if path)
-            raise SettingsError(f"{given}: no certificates can be read from it: {error.strerror or error}") from None
+            raise SettingsError(f"{given}: can't read certificates from it: {error.strerror or error}") from None
 
     @field_serializer("openai_base_url", "database_url", "http_proxy", "https_proxy")
     def _masked(self, value: str | None) -> str | None:
@@ -309,8 +311,8 @@ class Settings(BaseSettings):
 
 
 NO_SERVER = (
-    "OPENAI_BASE_URL is not set: name a server that speaks the Videos API (vLLM-Omni, SGLang, a LiteLLM proxy, ...), "
-    "for example OPENAI_BASE_URL=http://localhost:8000/v1, or use --simulate. OpenAI's own hosted Videos API was "
+    "OPENAI_BASE_URL is not set: set it to a server that speaks the Videos API (vLLM-Omni, SGLang, a LiteLLM proxy, "
+    "...), for example OPENAI_BASE_URL=http://localhost:8000/v1, or use --simulate. OpenAI's own hosted Videos API was "
     "listed for removal on 2026-09-24, so there is no default"
 )
 
@@ -338,7 +340,7 @@ def load_settings(**changes: Any) -> Settings:
     try:
         return Settings(**changes)
     except UnicodeDecodeError as error:
-        raise SettingsError(f"the file .env is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+        raise SettingsError(f"the file .env is not valid UTF-8 (byte {error.start}): save it as UTF-8") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]).upper()

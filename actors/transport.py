@@ -90,5 +90,5 @@ def wrong_with(error: Exception) -> tuple[str, str]:
     why = str(getattr(error, "verify_message", "") or error)
     code = getattr(error, "verify_code", None)
     if code in (_HOSTNAME, _IP_ADDRESS):
-        return why, "set OPENAI_BASE_URL to the host that it was made for"
-    return why, "have it renewed" if code == _EXPIRED else "set SSL_CERT_FILE to the file of its CA"
+        return why, "set OPENAI_BASE_URL to the host that it was issued for"
+    return why, "renew it" if code == _EXPIRED else "set SSL_CERT_FILE to the file of its CA"

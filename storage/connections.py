@@ -189,8 +189,8 @@ class PooledSqlite(Pool, peewee.SqliteDatabase):
     def _connect(self) -> Any:
         if self.database in _unusable:
             raise DatabaseRefused(
-                f"the database {self.database} can't be used in this process: another thread was using it at the "
-                "moment of the fork; fork before the service has work, or start a new process (spawn)"
+                f"the database {self.database} can't be used in this process: another thread was using it during "
+                "the fork; fork before the service has work, or start a new process (spawn)"
             )
         return super()._connect()
 

@@ -90,7 +90,7 @@ class Database:
         # libpq would take the password's end for the host, and show it.
         if parts.netloc.count("@") > 1 or "/" in f"{meant.user}{meant.password}":
             raise DatabaseError(
-                "DATABASE_URL can't be used: in a user and a password write @ as %40 and / as %2F; "
+                "DATABASE_URL can't be used: in the user name and password, write @ as %40 and / as %2F; "
                 f"expected {_POSTGRESQL_URL}"
             )
         try:
@@ -132,7 +132,7 @@ class Database:
             try:
                 act()
             except Exception:  # it is committed: whoever would do it again must not think otherwise
-                logger.exception("what was to follow a COMMIT failed", extra={"action": "after_commit"})
+                logger.exception("an action after COMMIT failed", extra={"action": "after_commit"})
 
     def after_commit(self, act: Callable[[], object]) -> None:
         """Have something quick done by this thread once its transaction is committed; never, if it is not."""
@@ -194,7 +194,7 @@ class Database:
         """
         if self.path is not None and not self.path.parent.is_dir():
             raise DatabaseError(
-                f"the database {self.place} can't be made: the folder {self.path.parent} does not exist; "
+                f"the database {self.place} can't be created: the folder {self.path.parent} does not exist; "
                 "create it or set DATABASE_URL"
             )
         self._check_writable()
@@ -216,7 +216,7 @@ class Database:
             if place.exists() and not os.access(place, os.W_OK):
                 what = "folder" if place.is_dir() else "file"
                 raise DatabaseError(
-                    f"the database {self.place} can't be used: the {what} {place} can't be written to; "
+                    f"the database {self.place} can't be used: the {what} {place} is not writable; "
                     "make it writable or set DATABASE_URL"
                 )
 
@@ -227,7 +227,7 @@ class Database:
             unknown = [migration.name for migration in status if migration.path is None]
             if unknown and runner.table_name != _ADDITIONS:
                 raise DatabaseError(
-                    f"the database {self.place} is newer than this program: it has {', '.join(unknown)}; "
+                    f"the database {self.place} is newer than this program (it has {', '.join(unknown)}); "
                     "upgrade sora-batch or set DATABASE_URL to another database"
                 )
             if any(migration.applied is None for migration in status):
@@ -281,18 +281,18 @@ class Database:
         text = next(iter(self._secrets.mask(str(error)).strip().splitlines()), type(error).__name__)
         lower = text.lower()
         if "locked" in lower or "busy" in lower:
-            advice = "another program holds it; wait or end that program"
+            advice = "another program has locked it; wait, or stop that program"
         elif "full" in lower:
-            advice = "make room on its disk"
+            advice = "free space on its disk"
         elif "not a database" in lower or "malformed" in lower:
-            advice = "the file is damaged or no SQLite database: restore it, or set DATABASE_URL to another file"
+            advice = "the file is damaged or not a SQLite database: restore it, or set DATABASE_URL to another file"
         elif "unsupported startup parameter: options" in lower:
             advice = (
-                "the pooler takes no `options` (DATABASE_URL, PGOPTIONS): set them by ALTER ROLE ... SET, or name "
-                "PostgreSQL itself"
+                "the pooler accepts no `options` (DATABASE_URL, PGOPTIONS): set them with ALTER ROLE ... SET, or "
+                "connect to PostgreSQL directly"
             )
         else:
-            advice = "check DATABASE_URL and that it may be written"
+            advice = "check DATABASE_URL and write access"
         return DatabaseError(f"the database {self.place} can't be used: {text}; {advice}")
 
     def describe(self, error: BaseException | None) -> str:

@@ -26,11 +26,11 @@ _IDLE = "idle_in_transaction_session_timeout"
 _CANCEL_SECONDS, _ANSWER_SECONDS = 2.0, 10.0
 _NO_SESSION = (
     "DATABASE_URL leads to a connection pooler in transaction or statement mode, which keeps no session (locks, "
-    "settings, prepared statements); set pool_mode = session for this database, or name PostgreSQL itself"
+    "settings, prepared statements); set pool_mode = session for this database, or connect to PostgreSQL directly"
 )
 _NO_SECOND = (
     f"DATABASE_URL leads to a connection pooler that gave no second connection within {_ANSWER_SECONDS:g} s; raise its "
-    "pool size (each process of sora-batch needs some 5 connections), or name PostgreSQL itself"
+    "pool size (each process of sora-batch needs about 5 connections), or connect to PostgreSQL directly"
 )
 
 

@@ -46,7 +46,9 @@ def report(error: Exception, *, verbose: bool, json: bool) -> int:
     if missing or isinstance(error, SoraBatchError):
         sentence = str(error)
     else:
-        sentence = f"unexpected {type(error).__name__}: {error}" + ("" if verbose else "; -v shows where")
+        sentence = f"unexpected {type(error).__name__}: {error}" + (
+            "" if verbose else "; run again with -v for the traceback"
+        )
     if verbose:
         _print_traceback(error)
     warn(sentence)
@@ -90,11 +92,11 @@ def _version(value: bool) -> None:  # noqa: FBT001  (Typer calls it so)
 
 def _program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make batches of videos with a server that speaks the Videos API, or with the built-in simulator.
+    """Make batches of videos on a server that speaks the Videos API, or with the built-in simulator.
 
     Start with: sora-batch demo
     """

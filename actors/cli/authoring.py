@@ -57,7 +57,7 @@ def requested(written: Written) -> Request:
     if found and written.file is None and not written.prompts:
         request = Request(videos=[{}])
         if "prompt" not in below:
-            raise InvalidRequest("--input-reference: what is to be made of it? Give a prompt with -p, or a batch file")
+            raise InvalidRequest("--input-reference needs a prompt: give one with -p, or name a batch file")
     else:
         request = read_request(written.file, written.prompts or ())
     _complete(request, below, own, found)
@@ -150,7 +150,7 @@ def _complete(request: Request, below: dict[str, Any], own: dict[str, Any], foun
         request["defaults"] = merged
     if found:
         if "input_reference" in said:
-            raise InvalidRequest("--input-reference: the defaults of the file name a picture: leave the option out")
+            raise InvalidRequest("--input-reference: the defaults of the file already name a picture; omit the option")
         _add_pictures(request, found, merged.get("metadata"))
 
 
@@ -163,7 +163,7 @@ def _completed(video: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def _add_pictures(request: Request, found: Sequence[str], usual: Any) -> None:
     """Make each video that names no picture once for each of them."""
     if not any(map(_is_bare, request["videos"])):
-        raise InvalidRequest("--input-reference: every video of the batch names its own picture: leave the option out")
+        raise InvalidRequest("--input-reference: every video of the batch names its own picture; omit the option")
     labels = [_label(picture, braces=bool(request.get("matrix"))) for picture in found]
     videos: list[Any] = []
     origins: list[int] = []

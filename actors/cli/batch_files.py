@@ -48,9 +48,9 @@ def read_request(source: str | None, prompts: Iterable[str] = ()) -> Request:
         request["videos"] += more
     if not request.get("videos", True):
         raise InvalidRequest(
-            f"{_name(source)} holds no video: write at least one prompt"
+            f"{_name(source)} contains no videos; add at least one prompt"
             if source is not None
-            else "nothing to make: name a batch file, - for standard input, or a prompt with -p"
+            else "nothing to make: give a batch file, - for standard input, or a prompt with -p"
         )
     return request
 
@@ -67,7 +67,7 @@ def read_defaults(source: str) -> dict[str, Any]:
     except Unreadable as error:
         raise InvalidRequest(f"{_name(source)}: {error}") from None
     if not isinstance(document, dict):
-        raise InvalidRequest(f"{_name(source)}: expected the fields of a video, such as `duration: 8`")
+        raise InvalidRequest(f"{_name(source)}: expected an object with fields of a video, such as `duration: 8`")
     return document if source == STDIN else beside(document, Path(source).parent)
 
 
@@ -85,7 +85,7 @@ def _in_line(error: FieldError, request: Request) -> FieldError:
     if place[:1] == ["videos"] and len(place) > 1 and request.origins is not None:
         place[1] = str(request.origins[int(place[1])])
     line = request.locate(place) if place and request.locate is not None else None
-    return error if line is None else replace(error, message=f"{error.message} in line {line}")
+    return error if line is None else replace(error, message=f"{error.message} on line {line}")
 
 
 def place_name(source: str) -> str:
@@ -96,7 +96,7 @@ def place_name(source: str) -> str:
 def _read(source: str) -> Request:
     text = _text(source)
     if not text.strip():
-        raise InvalidRequest(f"{_name(source)} is empty: write at least one prompt into it")
+        raise InvalidRequest(f"{_name(source)} is empty; add at least one prompt")
     kind = _FORMATS.get(Path(source).suffix.lower()) if source != STDIN else None
     kind = kind or sniff(text)
     try:
@@ -105,7 +105,7 @@ def _read(source: str) -> Request:
         raise InvalidRequest(f"{_name(source)}: {error}") from None
     comments = comments_in(text) if kind == "lines" else 0
     if comments:
-        warn(f"{place_name(source)}: {count(comments, 'comment line')} skipped")
+        warn(f"{place_name(source)}: skipped {count(comments, 'comment line')}")
     if source != STDIN:
         _resolve_paths(request, Path(source).parent)
     return request
@@ -127,9 +127,9 @@ def _text(source: str) -> str:
     try:
         data = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
     except FileNotFoundError:
-        raise InvalidRequest(f"{_name(source)} is not there: check its name, or give a prompt with -p") from None
+        raise InvalidRequest(f"{_name(source)} does not exist; check its name, or give a prompt with -p") from None
     except IsADirectoryError:
-        raise InvalidRequest(f"{_name(source)} is a folder: name a file in it") from None
+        raise InvalidRequest(f"{_name(source)} is a folder; name a file in it") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidRequest(f"{_name(source)} can't be read: {reason}; check the file and its permissions") from None
@@ -138,5 +138,5 @@ def _text(source: str) -> str:
     except UnicodeDecodeError as error:
         offset = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
         raise InvalidRequest(
-            f"{_name(source)} is not UTF-8 (the byte 0x{data[offset]:02x} at offset {offset}): save it as UTF-8"
+            f"{_name(source)} is not valid UTF-8 (byte 0x{data[offset]:02x} at offset {offset}); save it as UTF-8"
         ) from None

@@ -10,9 +10,12 @@ from actors.rabbitmq import topology
 from actors.rabbitmq.refusals import ACCESS_REFUSED, NOT_FOUND
 from actors.rabbitmq.topology import CANCELS, COMMANDS, DEAD, UNREADABLE
 
-_TO_BE_MADE = "reachable; its exchanges and queues are made by whoever needs them first, or by doctor --declare"
+_TO_BE_MADE = (
+    "reachable; exchanges and queues are not declared yet: the first process that needs them declares them, or run "
+    "sora-batch doctor --declare"
+)
 
-_MAY_GO = f"{DEAD} is empty and no longer used: it may be deleted, once no earlier version runs"
+_MAY_GO = f"{DEAD} is empty and no longer used; delete it once no earlier version is running"
 
 
 def look(connection: Any, queue_type: str, *, declare: bool) -> tuple[bool, str]:
@@ -85,20 +88,20 @@ def _traffic(connection: Any, missing: list[str]) -> tuple[bool, str]:
     """Who takes commands, and what was put aside."""
     channel = connection.channel()
     commands, cancels = (channel.queue_declare(name, passive=True).method for name in (COMMANDS, CANCELS))
-    said = [f"reachable; consumers of {COMMANDS}: {commands.consumer_count}, waiting there: {commands.message_count}"]
+    said = [f"reachable; {COMMANDS}: consumers: {commands.consumer_count}, messages: {commands.message_count}"]
     idle = [each.queue for each in (commands, cancels) if not each.consumer_count]
     if idle:
-        said.append(f"no consumer on {' and '.join(idle)}: commands wait until a `sora-batch serve` starts")
+        said.append(f"no consumer on {' and '.join(idle)}: commands wait until `sora-batch serve` runs")
     if missing:
-        said.append(f"not there yet: {', '.join(missing)}; doctor --declare makes it")
+        said.append(f"not declared yet: {', '.join(missing)}; declare with: sora-batch doctor --declare")
     else:
         aside = channel.queue_declare(UNREADABLE, passive=True).method.message_count
-        said.append(f"put aside in {UNREADABLE}: {aside}")
+        said.append(f"messages in {UNREADABLE}: {aside}")
     try:
         left = channel.queue_declare(DEAD, passive=True).method.message_count
     except ChannelClosedByBroker as error:
         if error.reply_code != NOT_FOUND:
             raise
     else:
-        said.append(f"{DEAD} holds {left} messages of an earlier version: look at them" if left else _MAY_GO)
+        said.append(f"{DEAD} holds {left} messages from an earlier version; inspect them" if left else _MAY_GO)
     return not idle, "; ".join(said)

@@ -38,7 +38,7 @@ def parse_changes(batch_id: str, pairs: list[str]) -> dict[str, dict[str, Any]]:
             change[field] = value
         else:
             meant = _meant(job, field, value)
-            raise InvalidRequest(f"--set {pair!r}: {field!r} can't be changed; {_known()} can{meant}")
+            raise InvalidRequest(f"--set {pair!r}: {field!r} can't be changed; these can: {_known()}{meant}")
     return changes
 
 
@@ -60,4 +60,4 @@ def _meant(job: str, field: str, value: str) -> str:
     if field in VIDEO_FIELDS or "." in field:
         return ""
     near = nearest(field, FIELDS)
-    return f"; did you mean {near}?" if near else f"; a field of the server's: --set {job}.params.{field}={value}"
+    return f"; did you mean {near}?" if near else f"; for a field of the server: --set {job}.params.{field}={value}"

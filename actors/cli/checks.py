@@ -65,12 +65,12 @@ def database(settings: Settings) -> Check:
         found = Database(settings.database_url)
         if found.path is not None and not found.path.exists():
             ok, why = _writable(found.path.parent)
-            return Check("database", ok=ok, message=f"{found.path}: {why or 'will be made when first used'}")
+            return Check("database", ok=ok, message=f"{found.path}: {why or 'will be created on first use'}")
         schema = found.read(lambda: _schema(found))
         found.close()
     except (DatabaseError, ImportError) as error:
         return Check("database", ok=False, message=str(error))
-    kept = "" if found.path is None or os.access(found.path, os.W_OK) else "it can't be written to; "
+    kept = "" if found.path is None or os.access(found.path, os.W_OK) else "not writable; "
     return Check("database", ok=schema.ok and not kept, message=f"{found.place}: {kept}{schema.message}")
 
 
@@ -80,30 +80,32 @@ def _schema(found: Database) -> Check:
     newer = [migration.name for migration in status if migration.path is None]
     if newer:
         return Check(
-            "schema", ok=False, message=f"newer than this program (it has {', '.join(newer)}): upgrade sora-batch"
+            "schema", ok=False, message=f"newer than this program (it has {', '.join(newer)}); upgrade sora-batch"
         )
     pending = len(status) - len(applied)
     what = f"schema {applied[-1]}" if applied else "no schema yet"
-    return Check("schema", ok=True, message=what + (f", {pending} to be applied when first used" if pending else ""))
+    return Check("schema", ok=True, message=what + (f", {pending} to be applied on first use" if pending else ""))
 
 
 def video_dir(settings: Settings) -> Check:
     """See whether files can be written there."""
     folder = Path(settings.video_dir).absolute()
     ok, why = _writable(folder)
-    return Check("VIDEO_DIR", ok=ok, message=f"{folder}: {why or ('writable' if folder.is_dir() else 'will be made')}")
+    return Check(
+        "VIDEO_DIR", ok=ok, message=f"{folder}: {why or ('writable' if folder.is_dir() else 'will be created')}"
+    )
 
 
 def _writable(folder: Path) -> tuple[bool, str]:
     """Whether files can be made in a folder, or the folder where it is not there yet; and why not."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir():
-        return False, f"{there} is no folder"
+        return False, f"{there} is not a folder"
     try:
         with tempfile.TemporaryFile(dir=there):
             return True, ""
     except OSError as error:
-        return False, f"{there} can't be written to ({error.strerror})"
+        return False, f"{there} is not writable ({error.strerror})"
 
 
 def server(settings: Settings) -> Check:
@@ -120,7 +122,7 @@ def server(settings: Settings) -> Check:
 def simulator() -> Check:
     """PyAV draws the simulated videos. Only the simulator needs it."""
     there = importlib.util.find_spec("av") is not None
-    missing = "PyAV is not installed: --simulate and demo need it: pip install 'sora-batch[simulator]'"
+    missing = "PyAV is not installed; --simulate and demo need it: pip install 'sora-batch[simulator]'"
     return Check("simulator", ok=True, message="PyAV is installed" if there else missing)
 
 
@@ -130,7 +132,7 @@ def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:
         return Check(
             "RabbitMQ",
             ok=not declare,
-            message="AMQP_URL is not set: no commands from RabbitMQ, no events to it",
+            message="AMQP_URL is not set: takes no commands and publishes no events",
         )
     import pika
 

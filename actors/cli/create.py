@@ -42,7 +42,7 @@ def create(
     prompt: Prompts = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show every video that the batch would have. Nothing is stored, nothing sent."),
+        typer.Option("--dry-run", help="Show every video the batch would contain. Stores and sends nothing."),
     ] = False,
     concurrency: Concurrency = None,
     name: Name = None,
@@ -58,13 +58,13 @@ def create(
     defaults: Defaults = None,
     budget: Budget = None,
     json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No hint how to start it.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no hint on how to start it.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Record a batch without starting it.
 
-    Prints the batch's id; `sora-batch resume ID` starts it. With --dry-run: its videos one by one, after defaults,
-    matrix and takes, with what the settings add.
+    Prints the batch id; `sora-batch resume ID` starts it. With --dry-run, prints each video instead, with defaults,
+    matrix, takes and settings applied.
     """
     from actors.cli.authoring import Written, requested
 
@@ -96,7 +96,7 @@ def _record(request: Request, *, json: bool, quiet: bool, verbose: bool) -> None
     else:
         typer.echo(batch.id)
     if not quiet:
-        warn(f"{count(batch.progress.total, 'video')} recorded; start them: sora-batch resume {batch.id}")
+        warn(f"recorded {count(batch.progress.total, 'video')}; start with: sora-batch resume {batch.id}")
 
 
 def _show(request: Request, *, json: bool, verbose: bool) -> None:

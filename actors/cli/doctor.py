@@ -1,4 +1,4 @@
-"""The command `doctor`: which settings hold, and whether what a batch needs is there."""
+"""The command `doctor`: the effective settings, and a check of every dependency."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ PACKAGES = (
 
 def doctor(
     declare: Annotated[
-        bool, typer.Option("--declare", help="Make the exchanges and queues at RabbitMQ, where they are not there.")
+        bool, typer.Option("--declare", help="Declare missing exchanges and queues in RabbitMQ.")
     ] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show all settings, and whether all works.
+    """Show the effective settings and check every dependency.
 
-    Each setting with where it came from; the database, the video folder, the server and RabbitMQ are looked at.
+    Says where each setting came from; checks the database, the video folder, the server and RabbitMQ.
 
-    Exit codes: 0 all works, 1 something that is needed does not.
+    Exit codes: 0 everything works, 1 something that is needed does not.
     """
     from dataclasses import replace
 

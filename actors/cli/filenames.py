@@ -13,7 +13,7 @@ from actors.errors import InvalidRequest
 
 KNOWN = ("index", "id", "prompt", "take", "seed")
 _METADATA = "metadata."
-_NAMES = f"{', '.join(KNOWN)} and metadata.KEY"
+_NAMES = f"{', '.join(KNOWN)} or metadata.KEY"
 _WIDTH = re.compile(r"0?[1-9]\d?", re.ASCII)
 _CUT = re.compile(r"\.[1-9]\d{0,2}", re.ASCII)
 _VALUE_BYTES, _NAME_BYTES = 120, 200
@@ -42,26 +42,28 @@ class FileNamePattern:
         try:
             self._parts = list(string.Formatter().parse(text))
         except ValueError as error:
-            raise _wrong(text, f"{str(error).lower()}; for a brace write it twice") from None
+            raise _wrong(text, f"{str(error).lower()}; to write a brace, double it") from None
         for _, name, form, conversion in self._parts:
             if name is not None:
                 self._check(name, form or "", conversion)
         folders = text.split("/")
         if not text.strip() or any(folder.strip(" .") == "" for folder in folders):
-            raise _wrong(text, "write a name, or folders and a name, below --output")
+            raise _wrong(text, "give a file name, or folders and a file name, below --output")
 
     def _check(self, name: str, form: str, conversion: str | None) -> None:
         if not name:
-            raise _wrong(self.text, f"a brace has no name: known are {_NAMES}")
+            raise _wrong(self.text, f"empty placeholder: use {_NAMES}")
         if name not in KNOWN and not (name.startswith(_METADATA) and len(name) > len(_METADATA)):
             from actors.batch.field_errors import nearest
 
             near = nearest(name, KNOWN)
             meant = f"did you mean {{{near}}}? " if near else ""
-            raise _wrong(self.text, f"unknown name {{{name}}}: {meant}known are {_NAMES}")
+            raise _wrong(self.text, f"unknown placeholder {{{name}}}: {meant}use {_NAMES}")
         if conversion or not (form == "" or _WIDTH.fullmatch(form) or _CUT.fullmatch(form)):
             shown = f"{{{name}{'!' + conversion if conversion else ''}{':' + form if form else ''}}}"
-            raise _wrong(self.text, f"{shown}: give a width, such as {{index:02}}, or a length, such as {{prompt:.30}}")
+            raise _wrong(
+                self.text, f"{shown}: give a width, such as {{index:02}}, or a maximum length, such as {{prompt:.30}}"
+            )
 
     def check_metadata(self, keys: Iterable[str]) -> None:
         """See that each `metadata.KEY` is in the metadata of some video.
@@ -73,7 +75,7 @@ class FileNamePattern:
         for _, name, _, _ in self._parts:
             key = name.removeprefix(_METADATA) if name and name.startswith(_METADATA) else None
             if key is not None and key not in known:
-                told = f"known are {', '.join(known[:20])}" if known else "their metadata is empty"
+                told = f"use {', '.join(known[:20])}" if known else "their metadata is empty"
                 raise _wrong(self.text, f"no video has {key!r} in its metadata: {told}")
 
     def name(self, job: Job, extension: str) -> str:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbose: Verbose = False) -> None:
-    """Show a batch and its videos, whoever runs it."""
+    """Show a batch and its videos, whichever process runs it."""
     from actors.cli.remote import or_remote, status_there
     from actors.cli.table import print_batch, print_json
 
@@ -69,14 +69,14 @@ def list_(
         ),
     ] = None,
     metadata: Metadata = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Show at most this many.")] = 50,
     after: Annotated[
-        str | None, typer.Option("--after", metavar="ID", help="Those behind this one.", autocompletion=batch_ids)
+        str | None, typer.Option("--after", metavar="ID", help="Show those after this batch.", autocompletion=batch_ids)
     ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """List batches, the newest first."""
+    """List batches, newest first."""
     from actors.batch.views import batch_status
     from actors.cli.table import print_json, print_table, say
 
@@ -96,19 +96,21 @@ def list_(
         columns = ["batch", "name", "state", "done", "failed", "created"]
         print_table(columns, [_row(batch) for batch in batches], cut=1, own_line=0)
     else:
-        say(f"no such batches in the database {place}" if status or metadata or after else f"no batches in {place}")
+        say(f"no matching batches in {place}" if status or metadata or after else f"no batches in {place}")
 
 
 def history(
     batch_id: BatchId,
-    from_sequence: Annotated[int, typer.Option("--from", min=1, metavar="N", help="From this event on.")] = 1,
-    json: Annotated[bool, typer.Option("--json", help="Each event as it was recorded: a JSON object a line.")] = False,
+    from_sequence: Annotated[int, typer.Option("--from", min=1, metavar="N", help="Start at this event.")] = 1,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print each event as recorded: one JSON object per line.")
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what happened to a batch, one event a line.
+    """Show what happened to a batch, one event per line.
 
-    Below them, unless with --json: the prices that the server told, and the DELETEs of cancelled videos, owed or
-    answered. What was pruned is said on standard error.
+    Without --json, adds the prices the server reported and the DELETEs of cancelled videos, pending or answered.
+    Names pruned events on standard error.
     """
     from actors.cli.table import say
 
@@ -129,17 +131,20 @@ def history(
 
 
 def audit(
-    checksums: Annotated[bool, typer.Option("--checksums", help="Read every file whole, too.")] = False,
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Also read every file and check its checksum.")
+    ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="List the videos that this database does not know, too.")
+        bool, typer.Option("--all", help="Also list the server's videos unknown to this database.")
     ] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare the records with the server and the files.
+    """Compare the database with the server and the files.
 
-    Counts the server's videos that no job knows; lists jobs whose video or file is gone, cancelled videos whose DELETE
-    is owed or was given up, and files that no job has. Changes nothing. Exit codes: 0 all fits, 1 something does not.
+    Counts the server's videos that belong to no job; lists jobs whose video or file is missing, cancelled videos whose
+    DELETE is pending or was given up, and files that belong to no job. Changes nothing. Exit codes: 0 everything
+    matches, 1 something does not.
     """
     from actors.cli.table import print_json, say
 
@@ -176,15 +181,15 @@ def _findings(report: AuditReport, *, everything: bool) -> Iterator[str]:
     listed = [unknown for unknown in report.unknown_videos if everything or unknown.may_be_of]
     if len(listed) < len(report.unknown_videos):
         others = count(len(report.unknown_videos) - len(listed), "server video")
-        yield f"{others} unknown to this database, perhaps of others; list them with: sora-batch audit --all"
+        yield f"{others} unknown to this database, perhaps made by others; list with: sora-batch audit --all"
     for unknown in listed:
         age = "" if unknown.age_seconds is None else f", {span(unknown.age_seconds)} old"
         prompt = "" if unknown.prompt is None else f": {shorten(unknown.prompt, _PROMPT)}"
-        line = f"no job knows the video {clean(unknown.remote_id)} ({shorten(unknown.status, _PROMPT)}{age}){prompt}"
-        yield line + (f"; it may be of {', '.join(unknown.may_be_of)}" if unknown.may_be_of else "")
+        line = f"no job for video {clean(unknown.remote_id)} ({shorten(unknown.status, _PROMPT)}{age}){prompt}"
+        yield line + (f"; it may belong to {', '.join(unknown.may_be_of)}" if unknown.may_be_of else "")
     for surplus in report.surplus_videos:
         still = "the server still has it" if surplus.listed else "the server does not list it"
-        yield f"paid for and not needed: the video {clean(surplus.remote_id)} of {surplus.job_id}; {still}"
+        yield f"paid for but not needed: video {clean(surplus.remote_id)} of {surplus.job_id}; {still}"
     for missing in report.missing_videos:
         yield f"{missing.job_id} ({missing.status.value}): the server does not list {clean(missing.remote_id)}"
     for owed in report.owed_deletes:
@@ -192,7 +197,7 @@ def _findings(report: AuditReport, *, everything: bool) -> Iterator[str]:
     for file in report.jobs_without_file:
         yield f"{file.job_id}: {shown_path(file.path)}: {file.problem}"
     for path in report.files_without_job:
-        yield f"no job has the file {shown_path(path)}"
+        yield f"no job for file {shown_path(path)}"
 
 
 _CAME_OF_IT = {
@@ -200,8 +205,8 @@ _CAME_OF_IT = {
     SubmissionState.FAILED: "its video was found, and failed",
     SubmissionState.DELETED: "its video was found, and deleted",
     SubmissionState.ABSENT: "nothing was made",
-    SubmissionState.ABANDONED: "whether it was made was never known",
-    SubmissionState.SURPLUS: "a video came of it that no job needs",
+    SubmissionState.ABANDONED: "whether it was made never became known",
+    SubmissionState.SURPLUS: "it made a video that no job needs",
 }
 
 
@@ -212,7 +217,8 @@ def _unanswered(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
     for entry in submissions:
         if entry.met is not None:
             outcome = _CAME_OF_IT.get(entry.state, "whether it was made is unknown")
-            yield f"      {entry.job_id}: the POST of attempt {entry.attempt} met: {clean(entry.met)}; {outcome}"
+            met = f"no usable answer to the POST ({clean(entry.met)})"
+            yield f"      {entry.job_id}: attempt {entry.attempt}: {met}; {outcome}"
 
 
 def _prices(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
@@ -222,7 +228,7 @@ def _prices(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
     for entry in submissions:
         if entry.told:
             told = ", ".join(f"{name} {value}" for name, value in entry.told.items())
-            yield f"      {entry.job_id}: the server told of attempt {entry.attempt}: {clean(told)}"
+            yield f"      {entry.job_id}: attempt {entry.attempt}: the server reported {clean(told)}"
 
 
 def _deletions(deletes: Iterable[Owed], submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
@@ -240,14 +246,14 @@ def _deletions(deletes: Iterable[Owed], submissions: Iterable[SubmissionRecord])
 
 def _standing(delete: DeleteRecord | OwedDelete) -> str:
     """What became of a DELETE, or why it is still owed."""
-    answer = f"; the last try: {delete.answer}" if delete.answer else ""
+    answer = f"; last attempt: {delete.answer}" if delete.answer else ""
     at = delete.owed_at
     since = (at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)).astimezone()
     match delete.state:
         case DeleteState.OWED:
-            return f"its DELETE is owed since {since:%Y-%m-%d %H:%M:%S}{answer}"
+            return f"its DELETE is pending since {since:%Y-%m-%d %H:%M:%S}{answer}"
         case DeleteState.OUT:
-            return f"its DELETE, owed since {since:%Y-%m-%d %H:%M:%S}, is being sent{answer}"
+            return f"its DELETE, pending since {since:%Y-%m-%d %H:%M:%S}, is being sent{answer}"
         case DeleteState.GIVEN_UP:
             return f"its DELETE was given up after 24 h{answer}"
         case DeleteState.WITHDRAWN:

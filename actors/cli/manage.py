@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 def cancel(
     batch_ids: BatchIds,
-    reason: Annotated[str | None, typer.Option("--reason", help="Recorded with it.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Reason to record.")] = None,
     remote: Remote = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Cancel batches, whoever runs them.
+    """Cancel batches, whichever process runs them.
 
-    Nothing new is started from then on. The answer says what may still be charged.
-    With several IDs --json prints a list, and the exit code is the worst.
+    Starts no further videos; says what may still be charged.
+    With several IDs, --json prints a list, and the exit code is the worst one.
     """
     from actors.cli.table import print_json, say
 
@@ -82,16 +82,21 @@ def _cancelling(
 
 def prune(
     older_than: Annotated[
-        str, typer.Option("--older-than", metavar="SPAN", help="Ended longer ago than this: 30d, 12h, 90m.")
+        str,
+        typer.Option(
+            "--older-than", metavar="SPAN", help="Only batches that ended longer ago than this: 30d, 12h, 90m."
+        ),
     ] = "30d",
-    batches: Annotated[bool, typer.Option("--batches", help="Forget the batches too, not only their history.")] = False,
+    batches: Annotated[
+        bool, typer.Option("--batches", help="Also remove the batches, not only their history.")
+    ] = False,
     json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Remove the history of batches that ended long ago. Video files stay.
+    """Remove the history of batches that ended long ago. Keeps video files.
 
-    It may take a while, and be interrupted: others write in between, and the next one goes on.
+    It may take a while and does not block others. If interrupted, run it again to continue.
     """
     from actors.cli.table import print_json, say
     from actors.cli.text import parse_span
@@ -126,7 +131,7 @@ def _counting(*, shown: bool) -> Iterator[Callable[[PruneReport], object]]:
 
             yield tell
     except KeyboardInterrupt:
-        warn(f"interrupted: removed {_removed(last[-1]) if last else 'nothing'}; the next prune goes on")
+        warn(f"interrupted: removed {_removed(last[-1]) if last else 'nothing'}; run it again to continue")
         raise
 
 
@@ -149,14 +154,14 @@ def _tell_what_is_owed(deletes: list[Owed]) -> None:
     if owed:
         are = "is" if len(owed) == 1 else "are"
         sends = "it" if len(owed) == 1 else "them"
-        warn(f"{count(len(owed), 'DELETE')} {are} still owed; the next process that uses this server sends {sends}")
+        warn(f"{count(len(owed), 'DELETE')} {are} still pending; the next process that uses this server sends {sends}")
 
 
 def _sentences(summary: CancellationSummary) -> str:
     from actors.cli.text import clean, count
 
     text = (
-        f"batch {summary.batch_id} {summary.status.value}: of {count(summary.total, 'video')} {summary.cancelled} "
+        f"batch {summary.batch_id} {summary.status.value}: {summary.cancelled} of {count(summary.total, 'video')} "
         f"cancelled, {summary.completed} had completed, {summary.failed} had failed"
     )
     for charge in summary.may_be_charged:

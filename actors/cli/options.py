@@ -30,88 +30,90 @@ def _verbose(context: typer.Context, value: bool) -> bool:  # noqa: FBT001  (Typ
 
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", callback=_verbose, help="Log everything, and show the traceback of what fails."),
+    typer.Option("--verbose", "-v", callback=_verbose, help="Log everything, and show the traceback of an error."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress and no table: only the paths of the files, one a line.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the paths of the files, one per line.")]
 Output = Annotated[
     Path | None,
     typer.Option(
         "--output", "-o", metavar="DIR",
-        help="Put a copy of each finished file here, as soon as it is done, under a readable name.",
+        help="Copy each file here, under a readable name, as soon as it is finished.",
     ),
 ]  # fmt: skip
-Simulate = Annotated[bool, typer.Option("--simulate", help="The built-in simulator makes the videos: nothing is paid.")]
+Simulate = Annotated[bool, typer.Option("--simulate", help="Use the built-in simulator: costs nothing.")]
 Metadata = Annotated[
-    list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Metadata of the batch. Repeatable.")
+    list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Batch metadata. Repeatable.")
 ]
 File = Annotated[
     str | None,
     typer.Argument(
         metavar="FILE|-",
         show_default=False,
-        help="The batch: JSON, YAML, CSV, JSON Lines, or one prompt a line; - is standard input.",
+        help="Batch file: JSON, YAML, CSV, JSON Lines, or one prompt per line; - for standard input.",
     ),
 ]
 Prompts = Annotated[
-    list[str] | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="A video to make. Repeatable.")
+    list[str] | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="Prompt of a video. Repeatable.")
 ]
-Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", help="How many videos at once.")]
-Name = Annotated[str | None, typer.Option("--name", help="The batch's name.")]
+Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", help="Videos to make at a time.")]
+Name = Annotated[str | None, typer.Option("--name", help="Batch name.")]
 NewId = Annotated[
-    str | None, typer.Option("--id", metavar="ID", help="The batch's id; one that exists is gone on with.")
+    str | None,
+    typer.Option("--id", metavar="ID", help="Batch id. An existing batch with the same content is resumed."),
 ]
-Model = Annotated[str | None, typer.Option("--model", help="For videos that name none.")]
-Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="For videos that name none.")]
-Duration = Annotated[int | None, typer.Option("--duration", metavar="SECONDS", help="For videos that name none.")]
+Model = Annotated[str | None, typer.Option("--model", help="Model of videos that name none.")]
+Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Size of videos that name none.")]
+Duration = Annotated[
+    int | None, typer.Option("--duration", metavar="SECONDS", help="Duration of videos that name none.")
+]
 Seed = Annotated[
-    str | None, typer.Option("--seed", metavar="N|random", help="For videos that name none; takes count on from it.")
+    str | None,
+    typer.Option("--seed", metavar="N|random", help="Seed of videos that name none; later takes count up from it."),
 ]
 Takes = Annotated[
-    int | None, typer.Option("--takes", metavar="N", help="How many videos of each request, where it does not say.")
+    int | None, typer.Option("--takes", metavar="N", help="Videos to make from each request that does not say.")
 ]
 Params = Annotated[
     list[str] | None,
     typer.Option(
         "--param", metavar="NAME=VALUE",
-        help="A further field of the server's, such as fps=24 or negative_prompt=blur, for videos that do not say it. "
-        "What parses as JSON is JSON; null leaves a field out. Repeatable.",
+        help="Further field for the server, such as fps=24 or negative_prompt=blur, for videos that don't set it. "
+        "A value that parses as JSON is sent as JSON; null omits the field. Repeatable.",
     ),
 ]  # fmt: skip
 Defaults = Annotated[
     str | None,
     typer.Option(
         "--defaults", metavar="FILE",
-        help="JSON or YAML with fields for videos that do not say them; the batch file and options count more.",
+        help="JSON or YAML file of default video fields; the batch file and options take precedence.",
     ),
 ]  # fmt: skip
 Budget = Annotated[
     str | None,
     typer.Option(
         "--budget", metavar="AMOUNT UNIT",
-        help="What the batch may use at most: '20 USD', '30 seconds', '5 videos', or several with commas.",
+        help="Most the batch may use: '20 USD', '30 seconds', '5 videos', or several with commas.",
     ),
 ]  # fmt: skip
 References = Annotated[
     list[str] | None,
     typer.Option(
         "--input-reference", metavar="PATTERN",
-        help="A picture, or a quoted pattern such as 'shots/*.png': each prompt, and each video of FILE that names no "
-        "picture, is made once for each, with the picture's name in its metadata. Repeatable.",
+        help="Picture, or quoted pattern such as 'shots/*.png'. Makes each prompt, and each video of FILE that names "
+        "no picture, once per picture, with the picture's name in its metadata. Repeatable.",
     ),
 ]  # fmt: skip
 FileName = Annotated[
     str | None,
     typer.Option(
         "--filename", metavar="PATTERN",
-        help="Names of the files in --output, such as '{index:02} {metadata.product} take {take}': of index, id, "
-        "prompt, take, seed and metadata.KEY. The extension is added.",
+        help="Pattern of file names in --output, such as '{index:02} {metadata.product} take {take}'. Placeholders: "
+        "index, id, prompt, take, seed, metadata.KEY. The extension is added.",
     ),
 ]  # fmt: skip
 Remote = Annotated[
-    bool, typer.Option("--remote", help="Through RabbitMQ (AMQP_URL), of a running service; no database is used.")
+    bool, typer.Option("--remote", help="Ask a running service through RabbitMQ (AMQP_URL); uses no database.")
 ]
 
 
@@ -136,9 +138,9 @@ def batch_ids(incomplete: str) -> list[tuple[str, str]]:
 
 
 _ID: dict[str, Any] = {"metavar": "ID", "show_default": False, "autocompletion": batch_ids}
-BatchId = Annotated[str, typer.Argument(help="The batch's id.", **_ID)]
-BatchIds = Annotated[list[str], typer.Argument(help="The ids of the batches.", **_ID)]
-AnyBatchId = Annotated[str | None, typer.Argument(help="The batch; without it, all unfinished.", **_ID)]
+BatchId = Annotated[str, typer.Argument(help="Batch id.", **_ID)]
+BatchIds = Annotated[list[str], typer.Argument(help="Batch ids.", **_ID)]
+AnyBatchId = Annotated[str | None, typer.Argument(help="Batch id; without it, all unfinished batches.", **_ID)]
 
 
 def prepare(*, verbose: bool, default_level: str = "warning") -> Settings:

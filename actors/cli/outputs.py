@@ -44,7 +44,7 @@ class OutputFolder:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InvalidRequest(
-                f"--output {clean(self.folder)!r} can't be written to: {reason}; name another folder"
+                f"--output {clean(self.folder)!r} is not writable: {reason}; name another folder"
             ) from None
 
     def place(self, job: Job, total: int, *, of_takes: bool = False) -> None:
@@ -61,7 +61,7 @@ class OutputFolder:
             self.problems.pop(job.id, None)
         except (OSError, ValueError) as error:  # a name that can't be written is a ValueError
             reason = getattr(error, "strerror", None) or str(error)
-            self.problems[job.id] = f"{job.video.path} can't be put into {self.folder}: {reason}"
+            self.problems[job.id] = f"can't copy {job.video.path} to {self.folder}: {reason}"
 
     def _name(self, job: Job, total: int, extension: str, *, of_takes: bool) -> str:
         if self.pattern is not None:

@@ -50,7 +50,7 @@ def submit(
     concurrency: Concurrency = None,
     name: Name = None,
     metadata: Metadata = None,
-    batch_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="The batch's id.")] = None,
+    batch_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Batch id.")] = None,
     model: Model = None,
     size: Size = None,
     duration: Duration = None,
@@ -68,11 +68,11 @@ def submit(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Send a batch to the service, through RabbitMQ.
+    """Send a batch to a service through RabbitMQ.
 
-    Prints the batch's id. Needs AMQP_URL, and no database. Input references and further files that are here travel
-    within the command. Where no service is listening, the batch is queued and the exit code is 0; with --watch it is
-    waited for. With --watch the exit codes are those of `sora-batch run`; Ctrl-C ends the watching, not the batch.
+    Prints the batch id. Needs AMQP_URL, but no database. Local input references and files are sent with the command.
+    If no service is listening, queues the batch and exits with 0. With --watch, waits for the service and for the end
+    of the batch, and exits with the codes of `sora-batch run`; Ctrl-C stops watching, not the batch.
     """
     from actors.batch.requests import new_batch_id
     from actors.cli.authoring import Written, requested
@@ -106,10 +106,10 @@ def _send(request: Request, *, watch: bool, require_service: bool, json: bool, q
         except InvalidRequest as error:
             raise located(error, request) from None
         except KeyboardInterrupt:
-            warn(f"the service may take it all the same; see: sora-batch watch {request['id']}")
+            warn(f"the service may still accept it; check with: sora-batch watch {request['id']}")
             raise
         if watch:
-            warn(f"batch {created} is with the service")
+            warn(f"the service accepted batch {created}")
             _watch_one(client, created, quiet=quiet, document=json)
         elif json:
             from actors.cli.table import print_json
@@ -144,23 +144,25 @@ def _queued(batch_id: str, *, watch: bool, json: bool) -> None:
 
 def watch(
     batch_id: Annotated[
-        str | None, typer.Argument(metavar="ID", show_default=False, help="The batch; without it, all of them.")
+        str | None, typer.Argument(metavar="ID", show_default=False, help="Batch id; without it, all batches.")
     ] = None,
     bind: Annotated[
         list[str] | None,
-        typer.Option("--bind", metavar="KEY", help="Without an ID: only routing keys like this. Repeatable."),
+        typer.Option("--bind", metavar="KEY", help="Without an ID: only events whose routing key matches. Repeatable."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Each event as it is published: a JSON object a line.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print each event as published: one JSON object per line.")
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Watch a batch, or all, through RabbitMQ.
+    """Watch a batch, or all batches, through RabbitMQ.
 
-    With an ID: from where the batch stands to its end. Needs AMQP_URL, and no database. Exit codes with an ID: as those
-    of `sora-batch run`. Ctrl-C ends the watching, not the batch.
+    With an ID, shows the batch from its current state to its end, and exits with the codes of `sora-batch run`. Needs
+    AMQP_URL, but no database. Ctrl-C stops watching, not the batch.
     """
     if batch_id is not None and bind:
-        raise InvalidRequest("--bind is for watching without an ID: a batch's own events are all shown")
+        raise InvalidRequest("--bind works only without an ID: with one, all events of that batch are shown")
     with _client(verbose=verbose) as client:
         if batch_id is None:
             _watch_all(client, bind or [_EVERYTHING], json=json)
@@ -207,7 +209,7 @@ def or_remote(command: str, batch_id: str) -> Iterator[None]:
         unknown = isinstance(error, SettingsError) or "no batch" in str(error)
         if not unknown or load_settings().amqp_url is None:
             raise
-        way_out = f"a batch of a service is reached through RabbitMQ: sora-batch {command} {batch_id} --remote"
+        way_out = f"to ask a service through RabbitMQ: sora-batch {command} {batch_id} --remote"
         raise type(error)(f"{error}; {way_out}") from None
 
 
@@ -236,7 +238,7 @@ def _watch_one(client: BatchClient, batch_id: str, *, quiet: bool, document: boo
                     show.tick(view, {})
                     interruption.check()
         except Interrupted as interrupted:
-            warn(f"the batch {batch_id} goes on; watch it: sora-batch watch {batch_id}")
+            warn(f"batch {batch_id} keeps running; watch it with: sora-batch watch {batch_id}")
             raise typer.Exit(interrupted.exit_code) from None
     _conclude(client, view, quiet=quiet, document=document)
 
@@ -248,7 +250,7 @@ def _conclude(client: BatchClient, view: BatchView, *, quiet: bool, document: bo
     try:
         batch = client.report(view.id)
     except NotFound:
-        warn(f"the batch {view.id} has been deleted")
+        warn(f"batch {view.id} was deleted")
     else:
         if document:
             print_json(batch.model_dump(mode="json"))

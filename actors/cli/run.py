@@ -76,8 +76,8 @@ def run(
 ) -> None:
     """Create a batch and make its videos.
 
-    Exit codes: 0 completed, 1 failed, 3 partial, 4 cancelled, 2 a usage or configuration error, 130 interrupted,
-    143 terminated. Ctrl-C lets go of the batch without cancelling it; `sora-batch resume` goes on with it.
+    Exit codes: 0 completed, 1 failed, 3 partial, 4 cancelled, 2 usage or configuration error, 130 interrupted,
+    143 terminated. Ctrl-C stops without cancelling the batch; `sora-batch resume` continues it.
     """
     from actors.cli.authoring import Written, requested
 
@@ -101,7 +101,7 @@ def demo(
 ) -> None:
     """Make a sample batch with the built-in simulator.
 
-    Nothing to set, nothing to pay: three videos, "Nature scenes", that say that they are simulated.
+    Needs no settings and costs nothing: three videos, "Nature scenes", marked as simulated.
     """
     from actors.cli.formats.common import Request
 
@@ -118,11 +118,11 @@ def resume(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Go on with unfinished batches.
+    """Resume one unfinished batch, or all of them.
 
-    With an ID: with that one. Videos that the server is making already are not paid for again.
-    With --json and without an ID the answer is a list of batches. Exit codes: as those of `sora-batch run`; of several
-    batches, the worst.
+    Videos that the server is already making are not paid for again.
+    Without an ID, --json prints a list of batches. Exit codes: those of `sora-batch run`; with several batches, the
+    worst one.
     """
     session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     session.resume(batch_id)
@@ -132,31 +132,31 @@ def retry(
     batch_ids: BatchIds,
     job: Annotated[
         list[str] | None,
-        typer.Option("--job", "-j", metavar="JOB", help="Only this video: its job's id or its number. Repeatable."),
+        typer.Option("--job", "-j", metavar="JOB", help="Only this video: its job id or its number. Repeatable."),
     ] = None,
     change: Annotated[
         list[str] | None,
         typer.Option(
             "--set", metavar="JOB.FIELD=VALUE",
-            help="Change prompt, duration, size, model, seed, input_reference, params.NAME or files.NAME of a video: "
-            "2.params.fps=24. Repeatable.",
+            help="Change prompt, duration, size, model, seed, input_reference, params.NAME or files.NAME of a video, "
+            "such as 2.params.fps=24. Repeatable.",
         ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="Another prompt for the one --job.")
+        str | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="New prompt for the one --job.")
     ] = None,
     pay_again: Annotated[
-        bool, typer.Option("--pay-again", help="Pay even where an earlier video may exist on the server.")
+        bool, typer.Option("--pay-again", help="Pay even if an earlier video may exist on the server.")
     ] = False,
     move_server: Annotated[
         bool,
         typer.Option(
             "--move-server",
-            help="The batch's server is at OPENAI_BASE_URL now. With --pay-again: this is another server.",
+            help="The batch's server has moved to OPENAI_BASE_URL. With --pay-again: it is another server.",
         ),
     ] = False,
     missing: Annotated[
-        bool, typer.Option("--missing", help="Fetch the missing files of completed videos again; nothing is paid.")
+        bool, typer.Option("--missing", help="Download missing files of completed videos again; costs nothing.")
     ] = False,
     output: Output = None,
     filename: FileName = None,
@@ -166,24 +166,23 @@ def retry(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Try again what failed or was cancelled in batches.
+    """Retry the failed and cancelled videos of batches.
 
-    What the server still has is fetched, not paid for again. A video with another prompt is a new payment.
-    With several IDs --json prints a list. Exit codes: as those of `sora-batch run`; of several batches, the worst.
-    With --remote a service does it: the id is printed once it has agreed, and `sora-batch watch` follows the batch.
+    Videos that the server still has are downloaded, not paid for again. A changed prompt is a new payment.
+    With several IDs, --json prints a list. Exit codes: those of `sora-batch run`; with several batches, the worst one.
+    With --remote, a service does it: prints the ids once it has accepted; `sora-batch watch` follows a batch.
     """
     from actors.cli.remote import or_remote, retry_there
 
     if len(batch_ids) > 1 and (job or change or prompt is not None):
-        raise InvalidRequest("--job, --set and --prompt are for a single batch: name one ID")
+        raise InvalidRequest("--job, --set and --prompt work with a single batch: give one ID")
     ids = list(dict.fromkeys(batch_ids))
     jobs, changes = _what(ids[0], job or [], change or [], prompt)
     consents = {"pay_again": pay_again, "move_server": move_server}
     if remote:
         if output is not None or filename is not None or simulate or missing:
             raise InvalidRequest(
-                "--output, --filename, --simulate and --missing are for files that come here: "
-                "leave them out with --remote"
+                "--output, --filename, --simulate and --missing work on this machine only: omit them with --remote"
             )
         _print_agreed(
             [retry_there(batch_id, jobs, changes, **consents, verbose=verbose) for batch_id in ids], json=json
@@ -216,7 +215,7 @@ def _what(
     changes = parse_changes(batch_id, change)
     if prompt is not None:
         if len(jobs) != 1:
-            raise InvalidRequest("--prompt needs exactly one --job: say whose prompt it is")
+            raise InvalidRequest("--prompt needs exactly one --job: name the video that it is for")
         changes.setdefault(jobs[0], {})["prompt"] = prompt
     return jobs or None, changes or None
 

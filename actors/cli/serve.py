@@ -1,4 +1,4 @@
-"""The command that serves: takes commands from RabbitMQ and makes every batch that is wanted of its provider."""
+"""The command that serves: takes commands from RabbitMQ and processes queued batches of its provider."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _HOUSEKEEPING = 3600.0
 
 def serve(
     publish_backlog: Annotated[
-        bool, typer.Option("--publish-backlog", help="Publish the events from before AMQP_URL was first set, too.")
+        bool, typer.Option("--publish-backlog", help="Also publish the events from before AMQP_URL was first set.")
     ] = False,
     simulate: Simulate = False,
     verbose: Verbose = False,
 ) -> None:
-    """Take commands from RabbitMQ, and make every batch that is wanted, until SIGTERM.
+    """Take commands from RabbitMQ and process queued batches until SIGTERM.
 
-    Several of them share one PostgreSQL and one RabbitMQ. Without AMQP_URL it makes the batches that others create in
-    its database. At SIGTERM it takes nothing new and lets go of its batches; another one goes on with them at once.
+    Several services can share one PostgreSQL and one RabbitMQ. Without AMQP_URL, processes the batches that others
+    create in its database. On SIGTERM, takes nothing new and releases its batches; another service takes over at once.
     """
     interruption = Interruption()
     with interruption, opened(verbose=verbose, simulate=simulate, default_level="info") as service:
@@ -47,7 +47,7 @@ def serve(
                 _announce(service)
                 _watch(service, serving, interruption)
         except Interrupted as interrupted:
-            warn("letting go of what runs; others go on with it ...")
+            warn("stopping; releasing running batches for other services ...")
             if interrupted.exit_code != 128 + signal.SIGTERM:
                 raise typer.Exit(interrupted.exit_code) from None
 
@@ -80,12 +80,12 @@ def _announce(service: BatchService) -> None:
 
     settings = service.settings
     commands = (
-        "AMQP_URL is not set: no commands are taken and no events published"
+        "AMQP_URL is not set: takes no commands and publishes no events"
         if settings.amqp_url is None
-        else f"commands and events at {masked_url(settings.amqp_url.get_secret_value())}"
+        else f"commands and events through {masked_url(settings.amqp_url.get_secret_value())}"
     )
     videos = server_of(service.provider)
-    warn(f"serving: {commands}; batches of the database {service.database_place}; videos from {videos}")
+    warn(f"serving: {commands}; database {service.database_place}; videos from {videos}")
 
 
 def _watch(service: BatchService, serving: Future[None], interruption: Interruption) -> None:
@@ -97,13 +97,13 @@ def _watch(service: BatchService, serving: Future[None], interruption: Interrupt
             next_housekeeping = monotonic() + _HOUSEKEEPING
             _forget_commands(service)
         pause.wait(_TICK)
-    raise SoraBatchError("what claims batches has died: its log says why; start again", code=ErrorCode.INTERNAL)
+    raise SoraBatchError("the dispatcher died: the log says why; start sora-batch serve again", code=ErrorCode.INTERNAL)
 
 
 def _forget_commands(service: BatchService) -> None:
     try:
         count = service.forget_commands(service.settings.command_keep)
     except StorageError as error:
-        logger.warning("old commands could not be forgotten", extra={"action": "inbox", "error": str(error)})
+        logger.warning("could not remove old commands from the inbox", extra={"action": "inbox", "error": str(error)})
     else:
-        logger.debug("forgot old commands", extra={"action": "inbox", "count": count})
+        logger.debug("removed old commands from the inbox", extra={"action": "inbox", "count": count})

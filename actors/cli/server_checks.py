@@ -20,14 +20,14 @@ from storage.secrets import masked_url, without_user
 _TIMEOUT, _SHORT = 10.0, 3.0
 """Seconds for the answer that matters, and for those that only tell more."""
 _LISTING = "/videos"
-_NO_ROUTE = "no Videos API here, or one without a listing: then a POST whose answer is lost can't be looked up"
+_NO_ROUTE = "no Videos API here, or one without a listing, so a POST whose answer is lost can't be looked up"
 _NOT_WHOLE = (
-    "; SORA_LISTING is partial, so that a POST without an answer is never proved to have made nothing: set "
-    "SORA_LISTING=whole if one store is behind this address"
+    "; SORA_LISTING is partial, so a POST without an answer can't be proved to have made nothing; set "
+    "SORA_LISTING=whole if this address has one store behind it"
 )
-_CANT_LOOK_UP = "until then a POST whose answer is lost can't be looked up"
+_CANT_LOOK_UP = "until then, a POST whose answer is lost can't be looked up"
 _WARMING_UP = (
-    "is running, but did not answer within 10 s: SGLang answers nothing while it warms up; wait until it is "
+    "is running, but did not answer within 10 s: SGLang does not answer while it warms up; wait until it is "
     "ready, or raise SORA_SUBMIT_TIMEOUT"
 )
 _REFUSES_OTHERS = frozenset({Server.VLLM_OMNI, Server.LITELLM, Server.DYNAMO})
@@ -57,7 +57,7 @@ async def _look(settings: Settings, base_url: str) -> tuple[bool, str]:
         except SoraError as error:
             if isinstance(error.__cause__, TimeoutError) and await _answers(client, "/liveness"):
                 return False, f"{place} {_WARMING_UP}"
-            way_out = ": start it, or mend OPENAI_BASE_URL" if "unreachable" in str(error) else ""
+            way_out = "; start it, or correct OPENAI_BASE_URL" if "unreachable" in str(error) else ""
             return False, f"{place} {error}{way_out}"
         if "Location" in headers:
             asked = without_user(base_url).partition("?")[0]
@@ -75,9 +75,9 @@ async def _look(settings: Settings, base_url: str) -> tuple[bool, str]:
         elif ok:
             message += _unlisted(settings, models)
         elif status >= 400 and settings.api_key is None and not settings.headers and without_user(base_url) == base_url:
-            message += "; no OPENAI_API_KEY is set"
+            message += "; OPENAI_API_KEY is not set"
         if status == 401 and settings.proxy_for(base_url) is not None and base_url.startswith("http://"):
-            message += f"; if the proxy says so: {PROXY.way_out}"
+            message += f"; if this answer is from the proxy: {PROXY.way_out}"
     who = f" ({models.server.value})" if models.server else ""
     return ok, f"{place}{who}: {message}"
 
@@ -94,7 +94,7 @@ async def _dead(client: SoraClient) -> str | None:
         status, _, body = await client.look(_SHORT, "/health", above=True)
         words = error_words(parse_json(body))[1]
         if status == 503 and words:
-            return f"it is unhealthy and takes no videos: {words} (GET /health, HTTP 503)"
+            return f"it is unhealthy and accepts no videos: {words} (GET /health, HTTP 503)"
     return None
 
 
@@ -102,9 +102,9 @@ def _unfit(settings: Settings, models: Models) -> str | None:
     """What of the settings the server can't be used with."""
     form = settings.sora_request_format
     if models.server is Server.VLLM_OMNI and form == "json":
-        return "it takes no JSON: set SORA_REQUEST_FORMAT=multipart"
+        return "it accepts no JSON: set SORA_REQUEST_FORMAT=multipart"
     if models.server is Server.DYNAMO and form == "multipart":
-        return "it takes JSON only: set SORA_REQUEST_FORMAT=json"
+        return "it accepts only JSON: set SORA_REQUEST_FORMAT=json"
     unlisted = _unlisted(settings, models)
     return unlisted.removeprefix("; ") if unlisted and models.server in _REFUSES_OTHERS else None
 
@@ -115,7 +115,7 @@ def _unlisted(settings: Settings, models: Models) -> str:
     if name is None or not names or name in names or any("*" in each for each in names):
         return ""
     some = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
-    return f"; it does not list the model {name!r} (SORA_MODEL), but {some}"
+    return f"; it does not list the model {name!r} (SORA_MODEL); it lists {some}"
 
 
 def verdict(status: int, headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:  # noqa: PLR0911  (one a kind of answer)
@@ -124,16 +124,16 @@ def verdict(status: int, headers: Mapping[str, str], body: bytes) -> tuple[bool,
     words = error_words(document)[1] if status >= 400 else ""
     known, said = advice(status, words), f"HTTP {status}: {words}" if words else f"HTTP {status}"
     if known is NEEDS_PROVIDER:
-        return True, f"has the Videos API, and no listing: {known.way_out}; {_CANT_LOOK_UP}"
+        return True, f"has the Videos API, but no listing: {known.way_out}; {_CANT_LOOK_UP}"
     if known is not None:
-        return False, f"answers {said}; {known.way_out}"
+        return False, f"answered {said}; {known.way_out}"
     if status == 401:
         wrong = "the key (OPENAI_API_KEY) is wrong or missing, or it belongs in another header (SORA_AUTH)"
         return False, f"{wrong} ({said})"
     if status == 403:
-        return False, f"the key (OPENAI_API_KEY) may not do this ({said})"
+        return False, f"the key (OPENAI_API_KEY) lacks the permission ({said})"
     if status == 429:
-        return True, f"reachable, and limits its rate just now ({said})"
+        return True, f"reachable, but rate-limiting right now ({said})"
     if status == 405:
         return True, "has the Videos API, without a listing: a POST whose answer is lost can't be looked up (HTTP 405)"
     if 300 <= status < 400:
@@ -141,16 +141,16 @@ def verdict(status: int, headers: Mapping[str, str], body: bytes) -> tuple[bool,
     if status == 404:
         return False, f"{_NO_ROUTE} ({said}; does OPENAI_BASE_URL end with /v1?)"
     if status != 200:
-        return False, f"answers {said}; look at the server's log"
+        return False, f"answered {said}; check the server's log"
     return _listing(document)
 
 
 def _listing(document: Any) -> tuple[bool, str]:
     if document is None:
-        return False, "no Videos API: it answers with something that is not JSON"
+        return False, "no Videos API: its answer to GET /videos is not JSON"
     if isinstance(document, dict) and isinstance(document.get("data"), list):
         return True, "has the Videos API, with a listing"
-    return False, "no Videos API: its answer to GET /videos is no list"
+    return False, "no Videos API: its answer to GET /videos is not a list"
 
 
 def _redirect(location: str) -> str:
@@ -159,9 +159,9 @@ def _redirect(location: str) -> str:
     told = f"redirects to {masked_url(place)}"
     if place.endswith(_LISTING):
         right = masked_url(place.removesuffix(_LISTING))
-        return f"{told}, and no POST follows that: set OPENAI_BASE_URL={right}"
+        return f"{told}, which a POST does not follow: set OPENAI_BASE_URL={right}"
     if place.endswith(f"{_LISTING}/"):
-        return f"{told}, and no POST follows that: have the server, or the proxy before it, take {_LISTING} as it is"
+        return f"{told}, which a POST does not follow: make the server, or the proxy in front of it, accept {_LISTING}"
     return f"{told}: set OPENAI_BASE_URL to the server itself, up to and with its /v1"
 
 

@@ -42,9 +42,9 @@ _WORST_FIRST = (1, USAGE, 3, 4)
 _MANY = 100_000
 _LET_GO_AT_ONCE = 8
 SIMULATED = (
-    "These videos are simulated: no video model made them, and nothing was paid. To have real ones made, set "
+    "These videos are simulated: no video model made them, and they cost nothing. For real ones, set "
     "OPENAI_BASE_URL to a server that speaks the Videos API (and OPENAI_API_KEY to its key), "
-    "then: sora-batch run FILE"
+    "then run: sora-batch run FILE"
 )
 
 
@@ -61,7 +61,7 @@ class Session:
         """
         pattern = FileNamePattern(filename) if filename is not None else None
         if pattern is not None and output is None:
-            raise InvalidRequest("--filename names the files in a folder: name that too, with --output DIR")
+            raise InvalidRequest("--filename needs a folder: give one with --output DIR")
         self._output = OutputFolder(output, pattern) if output is not None else None
         self._simulate, self._json, self._quiet, self._verbose = simulate, json, quiet, verbose
         self._interruption = Interruption()
@@ -104,17 +104,18 @@ class Session:
         simulated = sum(service.is_simulated(batch.id) for batch in batches)
         others = len(batches) - simulated
         if simulated and not self._simulate:
-            warn(f"{count(simulated, 'simulated batch')} {_are(simulated)} unfinished: sora-batch resume --simulate")
+            unfinished = f"{count(simulated, 'simulated batch')} {_are(simulated)} unfinished"
+            warn(f"{unfinished}; resume with: sora-batch resume --simulate")
         elif others and self._simulate:
-            warn(f"{count(others, 'batch')} of a server {_are(others)} unfinished: sora-batch resume")
+            warn(f"{count(others, 'batch')} of a server {_are(others)} unfinished; resume with: sora-batch resume")
         elif others:
             here = service.provider.partition("#")[0]
             warn(
                 f"{count(others, 'batch')} of another server {_are(others)} unfinished, none of {here}; "
-                "see: sora-batch list --status processing"
+                "list them with: sora-batch list --status processing"
             )
         else:
-            warn(f"there is nothing to resume in the database {service.database_place}")
+            warn(f"nothing to resume in the database {service.database_place}")
 
     def retry(
         self,
@@ -151,16 +152,16 @@ class Session:
     def _tell_what_is_unknown(self, view: BatchView) -> None:
         for number in unknown_ones(view.jobs.values()):
             way_out = look_for_it(view.id, number, self._options)
-            warn(f"video {number} is left alone: whether it was made is unknown{way_out}")
+            warn(f"video {number} is not retried: whether it was made is unknown{way_out}")
 
     def _tell_what_is_left_alone(self, jobs: Sequence[Job], batch_id: str) -> None:
         for job in jobs:
             if job.error is not None and job.error.code == ErrorCode.CANCELLED:
                 again = f"sora-batch retry {batch_id}{self._options} --job {job.index} --pay-again"
-                warn(f"video {job.index} is left alone: only its record was deleted at the server; pay again: {again}")
+                warn(f"video {job.index} is not retried: the server deleted only its record; to pay again: {again}")
             elif job.error is not None and job.error.code != ErrorCode.SUBMISSION_UNKNOWN:
                 change = f"sora-batch retry {batch_id}{self._options} --job {job.index} --prompt 'ANOTHER PROMPT'"
-                warn(f"video {job.index} is left alone: {job.error.code} would come again; change it: {change}")
+                warn(f"video {job.index} is not retried: it would fail again ({job.error.code}); change it: {change}")
 
     @contextmanager
     def _service(self, *batch_ids: str) -> Iterator[BatchService]:
@@ -218,7 +219,7 @@ class Session:
 
     def _let_go(self, service: BatchService, batch_ids: Sequence[str]) -> None:
         if batch_ids:
-            warn("letting go, within 5 s (once more to leave at once) ...")
+            warn("stopping; waiting up to 5 s for requests in flight (Ctrl-C again to quit now)")
             with ThreadPoolExecutor(_LET_GO_AT_ONCE) as threads:
                 list(threads.map(lambda batch_id: self._let_one_go(service, batch_id), batch_ids))
 
@@ -228,12 +229,12 @@ class Session:
             service.let_go(batch_id)
             progress = service.get_batch_status(batch_id).progress
         except (SoraBatchError, TimeoutError) as error:
-            warn(f"batch {batch_id} could not be let go: {error}; go on with: {go_on}")
+            warn(f"batch {batch_id} could not be released: {error}; resume with: {go_on}")
             return
-        server = f", {count(progress.processing, 'video')} with the server" if progress.processing else ""
+        server = f", {count(progress.processing, 'video')} on the server" if progress.processing else ""
         warn(
-            f"batch {batch_id} is let go, not cancelled: {progress.completed} of {progress.total} done{server}. "
-            f"Go on: {go_on}. Give up: sora-batch cancel {batch_id}"
+            f"batch {batch_id} is stopped, not cancelled: {progress.completed} of {progress.total} done{server}. "
+            f"Resume: {go_on}. Cancel: sora-batch cancel {batch_id}"
         )
 
     @property
@@ -277,7 +278,7 @@ class Session:
     def _announce(self, batch: Batch) -> None:
         if not self._quiet:
             name = f" ({batch.name})" if batch.name else ""
-            maker = ", simulated: no server is asked" if self._simulate else ""
+            maker = ", simulated (no server is used)" if self._simulate else ""
             warn(f"batch {batch.id}{name}: {count(batch.progress.total, 'video')}{maker}")
 
     @property

@@ -57,7 +57,7 @@ def misspelt() -> Iterator[str]:
     for name in sorted(given.union(map(str.upper, _file())).difference(known, GENERAL)):
         nearest = min(known, key=lambda each: _edits(name, each))
         if _edits(name, nearest) <= _MOST_EDITS:
-            yield f"{name} is unknown; did you mean {nearest}?"
+            yield f"unknown setting {name}; did you mean {nearest}?"
 
 
 def _edits(one: str, other: str) -> int:

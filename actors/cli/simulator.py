@@ -17,43 +17,48 @@ if TYPE_CHECKING:
 
 
 def simulator(
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")] = 8089,
-    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 for any free one.")
+    ] = 8089,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     latency: Annotated[
-        str, typer.Option("--latency", metavar="SECONDS|MIN-MAX", help="How long a video takes.")
+        str, typer.Option("--latency", metavar="SECONDS|MIN-MAX", help="How long each video takes.")
     ] = "2-5",
-    failure_rate: Annotated[float, typer.Option("--failure-rate", help="The share of videos that fail, 0 to 1.")] = 0.0,
+    failure_rate: Annotated[float, typer.Option("--failure-rate", help="Share of videos that fail, 0 to 1.")] = 0.0,
     moderation: Annotated[
         list[str] | None,
-        typer.Option("--moderation", metavar="WORD", help="Prompts with this word are blocked. Repeatable."),
+        typer.Option("--moderation", metavar="WORD", help="Block prompts with this word. Repeatable."),
     ] = None,
     rate_limit: Annotated[
-        str | None, typer.Option("--rate-limit", metavar="N/s", help="Creates a second; above it: HTTP 429.")
+        str | None, typer.Option("--rate-limit", metavar="N/s", help="Creates per second; more get HTTP 429.")
     ] = None,
-    api_key: Annotated[str | None, typer.Option("--api-key", help="The key to demand.")] = None,
+    api_key: Annotated[str | None, typer.Option("--api-key", help="API key to require.")] = None,
     content_bytes: Annotated[
-        int | None, typer.Option("--content-bytes", min=0, metavar="N", help="Files of N bytes, nothing drawn.")
+        int | None,
+        typer.Option("--content-bytes", min=0, metavar="N", help="Make files of N bytes instead of drawing videos."),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="The same seed: the same latencies and failures.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Same seed, same latencies and failures.")] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Only the seconds, sizes, models and fields that the hosted API took.")
+        bool, typer.Option("--strict", help="Accept only the seconds, sizes, models and fields of OpenAI's hosted API.")
     ] = False,
     profile: Annotated[
-        str, typer.Option("--profile", help="Answer as this server does: openai, vllm-omni or sglang.")
+        str, typer.Option("--profile", help="Server to imitate: openai, vllm-omni or sglang.")
     ] = "openai",
-    model: Annotated[str | None, typer.Option("--model", help="The only model that is served.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The only model to serve.")] = None,
     replicas: Annotated[
         int,
-        typer.Option("--replicas", min=1, metavar="N", help="N stores behind one port; each request goes to one."),
+        typer.Option(
+            "--replicas", min=1, metavar="N", help="Serve N stores behind one port; each request goes to one."
+        ),
     ] = 1,
     state_file: Annotated[
-        Path | None, typer.Option("--state-file", metavar="FILE", help="Remember the videos over a restart.")
+        Path | None, typer.Option("--state-file", metavar="FILE", help="Keep the videos across restarts.")
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Serve the Videos API without a video model.
+    """Serve a simulated Videos API until Ctrl-C.
 
-    Until Ctrl-C. Its videos are real MP4 files that say that they are simulated.
+    Its videos are real MP4 files, marked as simulated; no video model is needed.
     """
     prepare(verbose=verbose, default_level="info")
     from actors.simulator import SimulatorOptions
@@ -66,7 +71,7 @@ def simulator(
             model=model, replicas=replicas, state_file=state_file,
         )  # fmt: skip
     except ValueError as error:
-        raise InvalidRequest(f"the simulator can't be that way: {error}") from None
+        raise InvalidRequest(f"invalid simulator options: {error}") from None
     _serve(options, host, port)
 
 
@@ -103,7 +108,7 @@ def _serve(options: SimulatorOptions, host: str, port: int) -> None:
         asyncio.run(_until_stopped(options, host, port))
     except OSError as error:
         reason = error.strerror or str(error)
-        warn(f"the simulator can't serve on {host}:{port}: {reason}; name another --port or --host")
+        warn(f"the simulator can't listen on {host}:{port}: {reason}; choose another --port or --host")
         raise typer.Exit(1) from None
 
 
@@ -119,7 +124,7 @@ async def _until_stopped(options: SimulatorOptions, host: str, port: int) -> Non
     server = Simulator(options)
     base_url = await server.start(host, port)
     try:
-        typer.echo(f"the simulated Videos API is at {base_url} (Ctrl-C ends it). To use it:")
+        typer.echo(f"simulated Videos API listening at {base_url} (Ctrl-C to stop). To use it:")
         key = f" OPENAI_API_KEY={options.api_key}" if options.api_key else ""
         typer.echo(f"OPENAI_BASE_URL={base_url}{key} sora-batch run -p 'A sunset over the ocean'")
         await stopped.wait()

@@ -192,13 +192,13 @@ def _ways_out(batch: Batch, options: str) -> Iterator[str]:
     if any(error.code == ErrorCode.NOT_FOUND and number not in made for number, error in errors.items()):
         yield f"correct OPENAI_BASE_URL, then: sora-batch retry {batch.id}{options}"
     elif any(error.retryable for error in errors.values()):
-        yield f"try what failed again: sora-batch retry {batch.id}{options}"
+        yield f"retry what failed: sora-batch retry {batch.id}{options}"
     for number in unknown_ones(batch.jobs):
         yield f"whether video {number} was made is unknown{look_for_it(batch.id, number, options)}"
     for number, error in errors.items():
         command = f"sora-batch retry {batch.id}{options} --job {number}"
         if error.code == ErrorCode.NOT_FOUND and number in made:
-            yield f"video {number} is not on the server any more; to pay for another: {command} --pay-again"
+            yield f"video {number} is no longer on the server; to pay for another: {command} --pay-again"
         if error.code == ErrorCode.MODERATION_BLOCKED:
             yield f"try with another prompt: {command} --prompt PROMPT"
 

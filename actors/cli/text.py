@@ -135,7 +135,7 @@ def parse_span(text: str) -> timedelta:
     """
     found = span_of(text)
     if found is None:
-        raise InvalidRequest(f"{text!r} is not a span of time: write a number and s, m, h, d or w, such as 30d")
+        raise InvalidRequest(f"{text!r} is not a duration: write a number and s, m, h, d or w, such as 30d")
     return found
 
 
@@ -191,9 +191,9 @@ def _batch_words(event: Event, view: BatchView) -> str:
 
 
 def waiting(wait: Wait, now: float) -> str:
-    """`rate limited for 7 s more`."""
+    """`rate limited; next try in 7 s`."""
     left = wait.until - now
-    return f"{clean(wait.reason)} for {math.ceil(left)} s more" if 0 < left < math.inf else clean(wait.reason)
+    return f"{clean(wait.reason)}; next try in {math.ceil(left)} s" if 0 < left < math.inf else clean(wait.reason)
 
 
 class LineShow:

@@ -69,7 +69,7 @@ def test_an_invalid_request_names_at_least_itself():
 def test_a_released_batch_says_how_to_go_on():
     error = BatchReleased("nature")
     assert error.batch_id == "nature"
-    assert "resume_batches() goes on with it" in error.message
+    assert "resume it with resume_batches()" in error.message
 
 
 def test_what_the_server_said_travels_with_its_error():

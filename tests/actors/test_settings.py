@@ -195,7 +195,7 @@ def test_what_is_expected_is_said_in_plain_words(given, name, text, expected):
 
 def test_a_file_that_is_not_utf_8_is_named(tmp_path):
     (tmp_path / ".env").write_bytes(b"SORA_MODEL=\xff\n")
-    with pytest.raises(SettingsError, match=r"\.env is not UTF-8"):
+    with pytest.raises(SettingsError, match=r"\.env is not valid UTF-8"):
         load_settings()
 
 
@@ -221,9 +221,7 @@ def test_every_duration_takes_a_span_and_a_bare_number_is_milliseconds(given, na
 
 @pytest.mark.parametrize("text", ["x", "nan", "1e300", "2 s", "1.5h", "s", "5y"])
 def test_a_time_that_is_none_is_refused_with_what_is_one(given, text):
-    with pytest.raises(
-        SettingsError, match=r"must be a span of time \(500ms, 90s, 5m, 12h, 30d\) or a number of milli"
-    ):
+    with pytest.raises(SettingsError, match=r"must be a duration \(500ms, 90s, 5m, 12h, 30d\) or a number of milli"):
         given(SORA_SETTLE=text)
 
 
@@ -295,18 +293,22 @@ def test_the_home_folder_is_found_where_no_shell_has_done_it(given, monkeypatch,
         (
             "VIDEO_DIR",
             "~nobody-of-this-name/x",
-            "there is no home folder for ~nobody-of-this-name: write the whole path",
+            "~nobody-of-this-name has no home folder: use the full path",
         ),
-        ("VIDEO_DIR", "$HOME/x", "$ is not expanded here: write ~"),
-        ("DATABASE_URL", "sqlite:///$HOME/x.db", "$ is not expanded here: write ~"),
-        ("DATABASE_URL", "sqlite:///~nobody-of-this-name/x.db", "there is no home folder for ~nobody-of-this-name"),
-        ("SORA_REFERENCE_DIRS", "/a,~nobody-of-this-name", "there is no home folder for ~nobody-of-this-name"),
-        ("DATABASE_URL", "sqlite:///:memory:", "is a database that ends with its process: name a file, such as sqlite"),
-        ("DATABASE_URL", "sqlite://", "is a database that ends with its process"),
-        ("OPENAI_BASE_URL", "http://host /v1", "must not have white space in it"),
-        ("OPENAI_BASE_URL", "http://host/v1\x07", "has a line break or another control character in it"),
-        ("OPENAI_BASE_URL", "http://", "is not a URL such as http://localhost:8000/v1"),
-        ("OPENAI_BASE_URL", "http://[", "is not a URL such as http://localhost:8000/v1"),
+        ("VIDEO_DIR", "$HOME/x", "$ is not expanded here: use ~"),
+        ("DATABASE_URL", "sqlite:///$HOME/x.db", "$ is not expanded here: use ~"),
+        ("DATABASE_URL", "sqlite:///~nobody-of-this-name/x.db", "~nobody-of-this-name has no home folder"),
+        ("SORA_REFERENCE_DIRS", "/a,~nobody-of-this-name", "~nobody-of-this-name has no home folder"),
+        (
+            "DATABASE_URL",
+            "sqlite:///:memory:",
+            "is a database that is lost when the process ends: name a file, such as sqlite",
+        ),
+        ("DATABASE_URL", "sqlite://", "is a database that is lost when the process ends"),
+        ("OPENAI_BASE_URL", "http://host /v1", "must not contain white space"),
+        ("OPENAI_BASE_URL", "http://host/v1\x07", "contains a line break or another control character"),
+        ("OPENAI_BASE_URL", "http://", "must be a URL such as http://localhost:8000/v1"),
+        ("OPENAI_BASE_URL", "http://[", "must be a URL such as http://localhost:8000/v1"),
     ],
 )
 def test_what_would_lead_elsewhere_is_refused(given, name, text, expected):
@@ -317,14 +319,14 @@ def test_what_would_lead_elsewhere_is_refused(given, name, text, expected):
 
 @pytest.mark.parametrize("url", ["http://host/v1#x", "http://me:p#w@host/v1"])
 def test_a_server_has_no_fragment(given, url):
-    with pytest.raises(SettingsError, match=r"OPENAI_BASE_URL=\*\*\*: must not have a # in it .* # as %23"):
+    with pytest.raises(SettingsError, match=r"OPENAI_BASE_URL=\*\*\*: must not contain # .* # as %23"):
         given(OPENAI_BASE_URL=url)
 
 
 @pytest.mark.parametrize("url", ["http://me:p/w@host/v1", "http://me:1/w@host/v1", "http://to?ken@host/v1"])
 def test_a_password_that_would_lead_to_another_host_is_refused(given, url):
     with pytest.raises(
-        SettingsError, match=r"OPENAI_BASE_URL=\*\*\*: is not a URL .* write @ as %40, # as %23, / as %2F"
+        SettingsError, match=r"OPENAI_BASE_URL=\*\*\*: must be a URL .* write @ as %40, # as %23, / as %2F"
     ):
         given(OPENAI_BASE_URL=url)
 
@@ -332,7 +334,7 @@ def test_a_password_that_would_lead_to_another_host_is_refused(given, url):
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "AMQP_URL"])
 @pytest.mark.parametrize("between", ["\n", "\x1b", "\udcff"])
 def test_a_line_break_in_a_secret_is_refused_without_showing_it(given, name, between):
-    with pytest.raises(SettingsError, match=rf"{name}=\*\*\*: has a line break or another control character in it"):
+    with pytest.raises(SettingsError, match=rf"{name}=\*\*\*: contains a line break or another control character"):
         given(**{name: f"amqp://{SECRET}{between}{SECRET}"})
 
 
@@ -379,17 +381,17 @@ def test_headers_are_an_object_or_lines(given, text, headers):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"X-Team": "a\\nEvil: b"}', "the value of X-Team has a line break"),
-        ('{"X-Team": "a\\u0000"}', "the value of X-Team has a line break or another control character"),
-        ('{"X-Team\\n": "a"}', r"has 'X-Team\n' where a header's name belongs"),
-        ('{"X Team": "a"}', "has 'X Team' where a header's name belongs"),
-        ('{"X-Team": 1}', "the value of X-Team must be a text in quotation marks"),
-        ('{"X-Team": {"a": "b"}}', "the value of X-Team must be a text"),
+        ('{"X-Team": "a\\nEvil: b"}', "the value of X-Team contains a line break"),
+        ('{"X-Team": "a\\u0000"}', "the value of X-Team contains a line break or another control character"),
+        ('{"X-Team\\n": "a"}', r"has 'X-Team\n' in place of a header name"),
+        ('{"X Team": "a"}', "has 'X Team' in place of a header name"),
+        ('{"X-Team": 1}', "the value of X-Team must be a quoted string"),
+        ('{"X-Team": {"a": "b"}}', "the value of X-Team must be a quoted string"),
         ('{"X-Team": "a"', "must be a JSON object such as"),
         ("X-Team films", "line 1 has no colon"),
         ("X-Team: a\nmore", "line 2 has no colon"),
-        ("X-Team: a\nx-team: b", "x-team stands there twice"),
-        ('{"X-Team": "a", "X-Team": "b"}', "X-Team stands there twice"),
+        ("X-Team: a\nx-team: b", "x-team is set twice"),
+        ('{"X-Team": "a", "X-Team": "b"}', "X-Team is set twice"),
         ("Idempotency-Key: 1", "Idempotency-Key can't be set"),
         ("content-length: 1", "content-length can't be set"),
         ("x-litellm-num-retries: 3", "x-litellm-num-retries can't be set"),
@@ -408,7 +410,7 @@ def test_headers_that_can_not_be_sent_are_refused_and_not_shown(given, text, exp
 ])  # fmt: skip
 def test_no_header_is_sent_twice(given, variables):
     with pytest.raises(
-        SettingsError, match=r"SORA_HEADERS=\*\*\*: has (authorization|API-Key|Authorization), in which"
+        SettingsError, match=r"SORA_HEADERS=\*\*\*: sets (authorization|API-Key|Authorization), which carries"
     ):
         given(**variables)
 
@@ -419,7 +421,7 @@ def test_a_user_in_the_url_goes_with_a_key_in_a_header_of_its_own(given):
         assert given(SORA_AUTH=auth, **url).api_key == SECRET
     for auth in ("bearer", "header:AUTHORIZATION"):
         with pytest.raises(
-            SettingsError, match=r"OPENAI_API_KEY=\*\*\*: can't be sent beside the user in OPENAI_BASE_URL"
+            SettingsError, match=r"OPENAI_API_KEY=\*\*\*: can't be sent together with the user in OPENAI_BASE_URL"
         ):
             given(SORA_AUTH=auth, **url)
 

@@ -58,7 +58,7 @@ def test_a_listing_without_pages_is_not_taken_for_the_whole(service: BatchServic
     page = {"object": "list", "data": [{"id": "video_1", "object": "video", "status": "completed"}]}
     provider.fault(on="list", do="answer", body=page, times=-1)  # whatever `after` says
     report = service.audit()
-    assert "perhaps these 1 videos are not all" in str(report.listing_problem)
+    assert "these 1 videos may not be all" in str(report.listing_problem)
     assert [video.remote_id for video in report.unknown_videos] == ["video_1"]
     assert report.missing_videos == []
 
@@ -135,7 +135,7 @@ def test_the_command_says_it_in_sentences_and_in_json(
     assert stranger not in told.stdout
     told = CliRunner().invoke(app, ["audit", "--all"])
     assert told.exit_code == 1
-    assert f"no job knows the video {stranger} (" in told.stdout
+    assert f"no job for video {stranger} (" in told.stdout
     assert "\x1b" not in told.stdout
     document = json.loads(CliRunner().invoke(app, ["audit", "--json"]).stdout)
     assert document["unknown_videos"][0]["remote_id"] == stranger
@@ -178,7 +178,7 @@ def test_a_shared_server_s_videos_are_counted_and_those_that_may_be_ours_are_nam
         post(provider, f"a stranger's {number}")
     lines = CliRunner().invoke(app, ["audit"]).stdout.splitlines()
     assert [line.startswith("20 server videos unknown to this database") for line in lines] == [True, False, False]
-    assert "it may be of nature-02" in lines[1]
+    assert "it may belong to nature-02" in lines[1]
     assert lines[2] == "22 server videos compared: 21 unknown to this database, 0 files missing"
 
 

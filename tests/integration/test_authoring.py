@@ -143,9 +143,9 @@ def test_a_table_says_as_much_as_a_request(run: Run, folder: Path, provider: Pro
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--filename", "{index} {}", "-o", "films"), "--filename '{index} {}': a brace has no name: known are index, id,"),
+        (("--filename", "{index} {}", "-o", "films"), "--filename '{index} {}': empty placeholder: use index, id,"),
         (("--filename", "{metadata.prodct}", "-o", "films"), "no video has 'prodct' in its metadata: known are product, style"),
-        (("--filename", "{index}"), "--filename names the files in a folder: name that too, with --output DIR"),
+        (("--filename", "{index}"), "--filename needs a folder: give one with --output DIR"),
         (("--takes", "0"), "--takes: must be 1 or more (got 0)"),
         (("--param", "seed=1"), "--param: must not contain seed: use the video's own field seed"),
         (("--input-reference", "in/shots/*"), "--input-reference 'in/shots/notes.txt' can't be used: not an image, video or audio file"),

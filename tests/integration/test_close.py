@@ -258,7 +258,7 @@ service.close()
 def test_a_child_makes_a_service_of_its_own_and_ends_quietly(here: dict[str, Any]) -> None:
     script = EVERY_METHOD[: EVERY_METHOD.index("service = ")] + EVERY_METHOD[EVERY_METHOD.index("def outcome") :]
     told = told_by(script + IN_THE_CHILD, here)
-    assert told["closed"] == ["ServiceClosed: this service was made before a fork; make one in each process"]
+    assert told["closed"] == ["ServiceClosed: this service was created before a fork; create one in each process"]
     assert (told["same"], told["new"]) == (False, True)
     assert (told["status"], told["parents"], told["known"]) == (0, "completed", ["childs", "parents"])
     assert told["seconds"] < 10

@@ -48,8 +48,8 @@ def test_the_doctor_declares_and_counts(rabbitmq: RabbitMQ) -> None:
     assert found == look(settings)
     assert not found.ok
     assert "no consumer on sora.batch.commands and sora.batch.cancels" in found.message
-    assert "consumers of sora.batch.commands: 0, waiting there: 0" in found.message
-    assert f"put aside in {topology.UNREADABLE}: 0" in found.message
+    assert "sora.batch.commands: consumers: 0, messages: 0" in found.message
+    assert f"messages in {topology.UNREADABLE}: 0" in found.message
     assert topology.DEAD not in found.message
 
 

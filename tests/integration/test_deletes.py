@@ -565,11 +565,11 @@ def test_what_is_still_owed_is_told(
     provider.fault(on="delete", do="answer", status=503, times=-1)
     said = command("cancel", "b")
     assert said.exit_code == 0
-    assert "2 DELETEs are still owed; the next process that uses this server sends them" in said.stderr
+    assert "2 DELETEs are still pending; the next process that uses this server sends them" in said.stderr
     told = command("history", "b").stdout.splitlines()[-2:]
-    assert ["its DELETE is owed since" in line and "HTTP 503" in line for line in told] == [True] * 2
+    assert ["its DELETE is pending since" in line and "HTTP 503" in line for line in told] == [True] * 2
     found = command("audit")
-    assert (found.exit_code, found.stdout.count("its DELETE is owed since")) == (1, 2)
+    assert (found.exit_code, found.stdout.count("its DELETE is pending since")) == (1, 2)
     assert f"{datetime.now(UTC).astimezone():%Y-%m-%d}" in found.stdout
 
 

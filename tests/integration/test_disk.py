@@ -124,7 +124,7 @@ def test_a_batch_goes_on_when_there_is_room_for_its_records_again(
     until(full.found)
     wait = service.waits("b")[""]
     assert str(tmp_path / "batches.db") in wait.reason
-    assert "full; make room on its disk" in wait.reason
+    assert "full; free space on its disk" in wait.reason
     assert service.get_batch_status("b").status == "processing"  # it is read all the same
     check_no_post_without_its_intent(provider, tmp_path)
     full.make_room()
@@ -159,7 +159,7 @@ def test_a_batch_that_finds_no_room_is_not_created(
 ) -> None:
     monkeypatch.setattr("actors.reading.ANSWER_SECONDS", 0.2)
     full, request = Full(service), videos("a cat", id="b", metadata={"notes": "x" * 60_000})
-    with pytest.raises(StorageError, match="make room on its disk") as caught:
+    with pytest.raises(StorageError, match="free space on its disk") as caught:
         service.create_batch(request)
     assert caught.value.code == "storage"
     assert rows(tmp_path, "SELECT id FROM batches") == []
@@ -301,7 +301,7 @@ def test_a_real_disk_that_is_full_is_waited_for(provider: Provider, options: Opt
         until(generating(service, 2))
         ballast = fill(disk)
         provider.release("videos")
-        assert "make room on its disk" in until(lambda: service.waits("b").get("")).reason
+        assert "free space on its disk" in until(lambda: service.waits("b").get("")).reason
         check_no_post_without_its_intent(provider, disk)
         ballast.unlink()
         final = running.result(PATIENCE)
@@ -419,7 +419,7 @@ def test_a_database_that_may_not_be_written_is_named(
         service.create_batch(videos("a cat", id="b"))
     place = read_only(folder if what == "folder" else folder / "batches.db")
     sentence = told_in_a_sentence(sora_batch(here, tmp_path, *words))
-    assert f"the database {folder}/batches.db can't be used: the {what} {place} can't be written to" in sentence
+    assert f"the database {folder}/batches.db can't be used: the {what} {place} is not writable" in sentence
     assert provider.summary()["posts"] == 0
 
 

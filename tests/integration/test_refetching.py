@@ -85,7 +85,7 @@ def test_other_bytes_are_not_taken(body: str, provider: Provider, service: Batch
     batch = made(service, 1)
     lose(batch, 1)
     provider.fault(on="content", do="answer", status=200, body=body, headers=FILM, times=-1)
-    with pytest.raises(SoraError, match="its SHA-256 does not match the recorded one"):
+    with pytest.raises(SoraError, match="its SHA-256 differs from the recorded one"):
         service.retry_batch("b", ["b-01"]).result(PATIENCE)
     assert (files(batch), service.get_batch_status("b")) == ([], batch)
 
@@ -95,7 +95,9 @@ def test_another_server_is_not_asked(
 ) -> None:
     lose(made(service, 1), 1)
     other = start_service(openai_base_url="http://127.0.0.1:9/v1")
-    with pytest.raises(SoraError, match=rf"its video is at {provider.base_url}, and this is http://127.0.0.1:9/v1"):
+    with pytest.raises(
+        SoraError, match=rf"its video is on {provider.base_url}, and this service uses http://127.0.0.1:9/v1"
+    ):
         other.retry_batch("b", ["b-01"]).result(PATIENCE)
 
 

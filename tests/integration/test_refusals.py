@@ -175,7 +175,7 @@ def test_what_is_missing_and_may_not_be_declared_is_named(
         assert "ACCESS_REFUSED - access to exchange 'sora.batch.events'" in found.message
         assert "`sora-batch doctor --declare` as a user who may" in found.message
     assert house.look().ok  # whoever may declare does so when it is needed; looking has declared nothing
-    assert "are made by whoever needs them" in house.look().message
+    assert "the first process that needs them declares them" in house.look().message
     service = serve(poor)
     service.create_batch(videos("A lake"))
     until(lambda: any("NOT_FOUND - no exchange 'sora.batch." in line for line in told(caplog)))

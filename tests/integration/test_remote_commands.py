@@ -94,7 +94,7 @@ def test_the_id_is_all_that_is_printed(person: Person, serving: BatchService, pr
     assert watching.stderr is not None
     code, said, _ = person.run("cancel", batch.id, "--reason", "enough", "--remote")
     assert code == 0
-    assert f"batch {batch.id} cancelled: of 1 video 1 cancelled" in said
+    assert f"batch {batch.id} cancelled: 1 of 1 video cancelled" in said
     said, _ = watching.communicate(timeout=PATIENCE)
     assert watching.returncode == 4
     assert f"batch {batch.id} cancelled" in said
@@ -246,7 +246,7 @@ def test_a_file_that_is_no_picture_is_not_sent(
     assert told.startswith(
         f"sora-batch: batch.yaml: {named}: the input reference 'text.png' can't be used: not an image"
     )
-    assert told.endswith(" in line 1\n")
+    assert told.endswith(" on line 1\n")
     assert application.count(topology.COMMANDS) == 0
 
 
@@ -276,8 +276,8 @@ def test_what_is_wrong_is_said_in_a_sentence(person: Person) -> None:
         (["cancel", "nowhere", "--remote"], "nowhere"),
         (["status", "nowhere", "--remote"], "nowhere"),
         (["retry", "nowhere", "--remote"], "nowhere"),
-        (["retry", "nowhere", "--remote", "--simulate"], "leave them out with --remote"),
-        (["watch", "nature", "--bind", "#"], "--bind is for watching without an ID"),
+        (["retry", "nowhere", "--remote", "--simulate"], "omit them with --remote"),
+        (["watch", "nature", "--bind", "#"], "--bind works only without an ID"),
     ):
         code, said, told = person.run(*words)
         assert (code, said) == (2, ""), told

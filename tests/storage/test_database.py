@@ -64,7 +64,7 @@ def test_two_processes_that_open_a_new_database_at_once_both_can(database_url):
 def test_a_database_of_a_newer_program_is_refused_with_the_way_out(database_url, storage):
     storage.database.execute("INSERT INTO schema_migration (name, applied) VALUES ('0999_future', '2030-01-01')")
     text = refused(Database(database_url))
-    assert "is newer than this program: it has 0999_future; upgrade sora-batch" in text
+    assert "is newer than this program (it has 0999_future); upgrade sora-batch" in text
     assert Database(database_url).place in text
 
 
@@ -167,7 +167,7 @@ def test_a_database_that_another_program_holds_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.02)
     holder = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
-    assert "another program holds it; wait or end that program" in refused(sqlite_at(tmp_path / "x.db"))
+    assert "another program has locked it; wait, or stop that program" in refused(sqlite_at(tmp_path / "x.db"))
     holder.close()
 
 
@@ -371,7 +371,7 @@ def test_a_pooler_that_keeps_no_session_is_refused_by_name(postgresql, mode, set
     with PgBouncer(url, pool_mode=mode, **settings) as pooler:
         text = refused(Database(pooler.url))
     assert text.startswith("DATABASE_URL leads to a connection pooler in transaction or statement mode")
-    assert text.endswith("set pool_mode = session for this database, or name PostgreSQL itself")
+    assert text.endswith("set pool_mode = session for this database, or connect to PostgreSQL directly")
 
 
 @pytest.mark.integration

@@ -215,7 +215,7 @@ def test_while_it_is_away_the_recorder_says_why(locked, retried):
     assert retried.wait(PATIENCE)
     assert recorder.away.reason == (
         f"the database {database.place} can't be used: database is locked; "
-        "another program holds it; wait or end that program"
+        "another program has locked it; wait, or stop that program"
     )
     other.execute("ROLLBACK")
     assert answer.result(PATIENCE) == 1

@@ -24,13 +24,13 @@ class Request(dict[str, Any]):
 
 def doubled(key: Any, first: int, second: int) -> Unreadable:
     """A key that stands twice in one object, in these lines."""
-    where = f"line {first}" + (f" and again in line {second}" if second != first else "")
-    return Unreadable(f"the key {key!r} stands twice in one object, in {where}: remove one, or begin another object")
+    where = f"line {first}" if second == first else f"lines {first} and {second}"
+    return Unreadable(f"duplicate key {key!r} in one object ({where}): remove one, or start another object")
 
 
 def too_deep() -> Unreadable:
     """Something is nested beyond what can be read."""
-    return Unreadable("nested too deeply to be read: write a list of videos")
+    return Unreadable("nested too deeply: write a list of videos")
 
 
 def split_lines(text: str) -> list[str]:

@@ -32,9 +32,9 @@ def read_csv(text: str) -> Request:
                 f"line {rows.line_num} holds a carriage return, which alone ends no line: "
                 "end lines with LF or CRLF, and put text of several lines in double quotes"
             ) from None
-        raise Unreadable(f"not CSV (line {rows.line_num}: {error}): mend the quotes") from None
+        raise Unreadable(f"not CSV (line {rows.line_num}: {error}): fix the quotes") from None
     if not numbered:
-        raise Unreadable("it holds no columns: its first line must name them, `prompt` among them")
+        raise Unreadable("it has no columns: the first line must name them, including `prompt`")
     columns = _columns(*numbered[0])
     request = Request(videos=[_row(columns, number, row) for number, row in numbered[1:]])
     request.locate = in_rows([number for number, _ in numbered[1:]])
@@ -50,13 +50,13 @@ def _columns(line: int, header: list[str]) -> list[str]:
     """What each column means; "" for one without a name."""
     if "prompt" not in (cell.strip().lower() for cell in header):
         named = ", ".join(repr(cell.strip()) for cell in header[:8])
-        raise Unreadable(f"there is no `prompt` column: its first line must name the columns, and has {named}")
+        raise Unreadable(f"no `prompt` column: the first line must name the columns; it has {named}")
     columns = [_column(line, cell.strip()) for cell in header]
     doubled = next((name for name in columns if name and columns.count(name) > 1), None)
     if doubled:
         raise Unreadable(f"line {line}: there are two `{doubled}` columns: rename one")
     if "duration" in columns and "seconds" in columns:
-        raise Unreadable(f"line {line}: the columns `duration` and `seconds` mean the same: remove one")
+        raise Unreadable(f"line {line}: the columns `duration` and `seconds` are the same field: remove one")
     return columns
 
 
@@ -69,7 +69,7 @@ def _column(line: int, name: str) -> str:
         return f"{group.lower()}.{key}"
     raise Unreadable(
         f"line {line}: unknown column {name!r}: {_meant(group, key)}to send it to the server, name it "
-        f"params.{key or group}; to keep it as metadata, name it metadata.{key or group}; known are {KNOWN}"
+        f"params.{key or group}; to keep it as metadata, name it metadata.{key or group}; known columns: {KNOWN}"
     )
 
 
@@ -78,7 +78,7 @@ def _meant(group: str, key: str) -> str:
     from actors.batch.field_errors import nearest
 
     near = nearest(group, _GROUPS if key else _COLUMNS)
-    return f"did you mean {near}{'.' if key else ''}{key}? Else: " if near else ""
+    return f"did you mean {near}{'.' if key else ''}{key}? Otherwise: " if near else ""
 
 
 def _row(columns: list[str], number: int, cells: list[str]) -> dict[str, Any]:

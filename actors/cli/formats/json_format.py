@@ -50,11 +50,13 @@ def load_json(text: str, first_line: int = 1) -> Any:
         _refuse_doubled_keys(text, first_line)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno + first_line - 1}, column {error.colno}"
-        raise Unreadable(f"not JSON ({place}: {error.msg}): mend it, or name the file for what it is") from None
+        raise Unreadable(
+            f"not JSON ({place}: {error.msg}): fix it, or give the file the extension of its format"
+        ) from None
     except RecursionError:
         raise too_deep() from None
     except ValueError:
-        raise Unreadable("a number in it has too many digits: shorten it") from None
+        raise Unreadable("a number has too many digits: shorten it") from None
     return document
 
 
@@ -77,7 +79,7 @@ class _Doubled(Unreadable):
 
 
 def _refuse(constant: str) -> None:
-    raise Unreadable(f"{constant} is no JSON value: write a number, or null")
+    raise Unreadable(f"{constant} is not a JSON value: write a number or null")
 
 
 def _refuse_doubled_keys(text: str, first_line: int) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _MOST_VALUES = 1_000_000
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
-_TOO_MUCH = Unreadable(f"its aliases stand for more than {_MOST_VALUES} values: write out what you mean")
+_TOO_MUCH = Unreadable(f"its aliases expand to more than {_MOST_VALUES} values: use fewer aliases")
 
 
 def read_yaml(text: str) -> Request:
@@ -43,13 +43,15 @@ def load_yaml(text: str) -> Any:
             raise too_deep() from None
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise Unreadable(f"not YAML ({place}{error.problem}): mend it, or name the file for what it is") from None
+        raise Unreadable(
+            f"not YAML ({place}{error.problem}): fix it, or give the file the extension of its format"
+        ) from None
     except yaml.YAMLError as error:
-        raise Unreadable(f"not YAML ({' '.join(str(error).split())}): mend it") from None
+        raise Unreadable(f"not YAML ({' '.join(str(error).split())}): fix it") from None
     except RecursionError:
         raise too_deep() from None
     except (ValueError, TypeError) as error:
-        raise Unreadable(f"a value in it can't be read ({error}): mend it, or put it in quotes") from None
+        raise Unreadable(f"can't read a value ({error}): fix it, or put it in quotes") from None
     return document
 
 

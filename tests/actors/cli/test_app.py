@@ -136,7 +136,7 @@ def test_what_nobody_expected_is_one_line_and_a_traceback_with_v(
     assert result.exit_code == 1
     assert "sora-batch: unexpected RuntimeError: a bug [31m" in result.stderr
     assert ("Traceback" in result.stderr) is ("-v" in arguments)
-    assert ("-v shows where" in result.stderr) is ("-v" not in arguments)
+    assert ("run again with -v" in result.stderr) is ("-v" not in arguments)
 
 
 def test_an_interrupted_command_says_so_by_its_code(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

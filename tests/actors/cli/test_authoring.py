@@ -110,7 +110,7 @@ def test_a_video_made_of_pictures_is_found_in_its_line_of_the_file(home: Path) -
     with pytest.raises(InvalidRequest) as caught:
         BatchVideoRequest.parse(dict(request), max_size=9)
     assert "a.csv: videos[2].size: must be" in str(located(caught.value, request))
-    assert "(got 'big') in line 3; " in str(located(caught.value, request))
+    assert "(got 'big') on line 3; " in str(located(caught.value, request))
 
 
 def test_options_of_the_batch_count_more_than_its_file(asked: Asked) -> None:
@@ -132,9 +132,9 @@ def test_options_of_the_batch_count_more_than_its_file(asked: Asked) -> None:
         ({"params": ["prompt=x"]}, "--param: must not contain prompt: use the video's own field prompt"),
         ({"params": ["a=" + "x" * 66_560]}, "--param: must be at most 65536 bytes as JSON"),
         ({"params": ["fps"]}, "--param 'fps': expected NAME=VALUE, such as fps=24"),
-        ({"params": ['a={"k": 1, "k": 2}']}, "--param 'a={\"k\": 1, \"k\": 2}': the key 'k' stands twice"),
+        ({"params": ['a={"k": 1, "k": 2}']}, "--param 'a={\"k\": 1, \"k\": 2}': duplicate key 'k'"),
         ({"size": "big"}, "--size: must be <width>x<height> in pixels"),
-        ({"defaults": "no.yaml"}, "'no.yaml' is not there"),
+        ({"defaults": "no.yaml"}, "'no.yaml' does not exist"),
         ({"defaults": "wrong.yaml"}, "wrong.yaml: defaults.promt: unknown field; did you mean prompt? (got 1)"),
         ({"budget": "20"}, "--budget '20': expected amounts with their units, such as '20 USD'"),
         ({"budget": "20 USD,"}, "--budget '20 USD,': expected amounts"),
@@ -143,7 +143,7 @@ def test_options_of_the_batch_count_more_than_its_file(asked: Asked) -> None:
         ({"references": ["shots"]}, "--input-reference 'shots' can't be used: it is a folder; name files in it, such as 'shots/*.png'"),
         ({"references": ["a\0b"]}, "--input-reference 'a\\x00b' can't be used: "),
         ({"references": ["shots/*", "wrong.*"]}, "--input-reference 'wrong.yaml' can't be used: not an image, video or audio file"),
-        ({"references": ["shots/a.png"], "prompts": []}, "--input-reference: what is to be made of it?"),
+        ({"references": ["shots/a.png"], "prompts": []}, "--input-reference needs a prompt"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_named(asked: Asked, home: Path, options: dict[str, Any], complaint: str) -> None:
@@ -158,7 +158,10 @@ def test_a_wrong_option_is_named(asked: Asked, home: Path, options: dict[str, An
     ("content", "complaint"),
     [
         ([{"prompt": "Sea", "input_reference": "x.png"}], "every video of the batch names its own picture"),
-        ({"videos": ["Sea"], "defaults": {"input_reference": "x.png"}}, "the defaults of the file name a picture"),
+        (
+            {"videos": ["Sea"], "defaults": {"input_reference": "x.png"}},
+            "the defaults of the file already name a picture",
+        ),
     ],
 )
 def test_pictures_that_no_video_would_be_made_of_are_refused(

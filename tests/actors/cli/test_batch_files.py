@@ -67,7 +67,7 @@ def laughs(level: str) -> str:
 def test_every_format_gives_a_request(tmp_path: Path, name: str, content: str, expected: dict[str, Any] | None) -> None:
     source = written(tmp_path, name, content)
     if expected is None:
-        with pytest.raises(InvalidRequest, match="holds no video"):
+        with pytest.raises(InvalidRequest, match="contains no videos"):
             read_request(source)
     else:
         written_out = json.dumps(expected).replace("FOLDER", str(tmp_path))
@@ -83,7 +83,7 @@ def test_merges_of_merges_stand_for_no_more_than_they_hold(tmp_path: Path) -> No
     ("name", "content", "complaint"),
     [
         ("a.json", '{"videos":\n ]', r"not JSON \(line 2, column 2"),
-        ("a.json", "[NaN]", "NaN is no JSON value"),
+        ("a.json", "[NaN]", "NaN is not a JSON value"),
         ("a.json", "[" * 100_000, "nested too deeply"),
         ("a.json", "[" + "9" * 5000 + "]", "too many digits"),
         ("a.json", "5", "not a single int"),
@@ -91,58 +91,62 @@ def test_merges_of_merges_stand_for_no_more_than_they_hold(tmp_path: Path) -> No
         ("a.yaml", "a: \x07", "not YAML"),
         ("a.yaml", "just words", "not a single str"),
         ("a.yaml", "[" * 100_000, "nested too deeply"),
-        ("a.yaml", laughs("[{}]"), "aliases stand for more than"),
-        ("a.yaml", laughs("!!omap [x: [{}]]"), "aliases stand for more than"),
-        ("a.yaml", "- &a [*a]", "aliases stand for more than"),
+        ("a.yaml", laughs("[{}]"), "aliases expand to more than"),
+        ("a.yaml", laughs("!!omap [x: [{}]]"), "aliases expand to more than"),
+        ("a.yaml", "- &a [*a]", "aliases expand to more than"),
         ("a.csv", "text,duration\nSea,5\n", "no `prompt` column.*'text', 'duration'"),
         ("a.csv", "prompt,size,size\nSea,1,2\n", "two `size` columns"),
         ("a.csv", "prompt,metadata.a,Metadata.a\nSea,1,2\n", "two `metadata.a` columns"),
-        ("a.csv", "prompt,duration,seconds\nSea,1,\n", "line 1: the columns `duration` and `seconds` mean the same"),
+        (
+            "a.csv",
+            "prompt,duration,seconds\nSea,1,\n",
+            "line 1: the columns `duration` and `seconds` are the same field",
+        ),
         (
             "a.csv",
             "\nprompt,fps\nSea,24\n",
-            "line 2: unknown column 'fps': to send .* params.fps; to keep .* metadata.fps; known are prompt, .*files.NAME",
+            "line 2: unknown column 'fps': to send .* params.fps; to keep .* metadata.fps; known columns: prompt, .*files.NAME",
         ),
         (
             "a.csv",
             "prompt,durration\nSea,24\n",
-            r"unknown column 'durration': did you mean duration\? Else: to send it",
+            r"unknown column 'durration': did you mean duration\? Otherwise: to send it",
         ),
         ("a.csv", "prompt,param.fps\nSea,24\n", r"unknown column 'param.fps': did you mean params.fps\?"),
-        ("a.csv", 'prompt,params.a\n\nSea,"{""k"": 1, ""k"": 2}"\n', "line 3, params.a: the key 'k' stands twice"),
+        ("a.csv", 'prompt,params.a\n\nSea,"{""k"": 1, ""k"": 2}"\n', "line 3, params.a: duplicate key 'k'"),
         ("a.csv", "prompt,Duration (s)\nSea,4\n", r"unknown column 'Duration \(s\)'"),
         ("a.csv", "prompt,metadata.\nSea,4\n", r"unknown column 'metadata\.'"),
         ("a.csv", "prompt,params.fps,params.fps\nSea,7,8\n", "two `params.fps` columns"),
         ("a.jsonl", '{"prompt": "Sea"}\n\n{"prompt": }\n', r"not JSON \(line 3, column 12"),
-        ("a.jsonl", '"Sea"\n{"a": 1, "a": 2}\n', "the key 'a' stands twice in one object, in line 2:"),
+        ("a.jsonl", '"Sea"\n{"a": 1, "a": 2}\n', "duplicate key 'a' in one object \\(line 2\\):"),
         ("a.jsonl", '"Sea"\n7\n', r"line 2: expected a video \({...}\) or a prompt, not a single int"),
         ("a.jsonl", "\n\n", "is empty"),
         ("a.csv", "prompt,\nSea,\nSky,4\n", "line 3 has '4' in a column without a name"),
         ("a.csv", "prompt\nA lake\rSky\n", "line 2 holds a carriage return"),
-        ("a.csv", '""\n', "it holds no columns"),
+        ("a.csv", '""\n', "it has no columns"),
         (
             "a.json",
             '{"videos": [\n{"prompt": "Sea",\n"prompt": "Sky"}]}',
-            "key 'prompt' .* in line 2 and again in line 3",
+            "key 'prompt' .*lines 2 and 3",
         ),
         (
             "a.json",
             '{"metadata": {"a": 1, "\\u0061": 2}, "videos": ["Sea"]}',
-            "key 'a' stands twice in one object, in line 1:",
+            "duplicate key 'a' in one object \\(line 1\\):",
         ),
-        ("a.yaml", "- prompt: Sea\n  size: 1x1\n\n  prompt: Sky\n", "key 'prompt' .* in line 1 and again in line 4"),
-        ("a.yaml", "metadata: {1: a, 0x1: b}\nvideos: [Sea]\n", "key 1 stands twice"),
+        ("a.yaml", "- prompt: Sea\n  size: 1x1\n\n  prompt: Sky\n", "key 'prompt' .*lines 1 and 4"),
+        ("a.yaml", "metadata: {1: a, 0x1: b}\nvideos: [Sea]\n", "duplicate key 1"),
         (
             "a.yaml",
             "a: &a {size: 1x1}\nvideos:\n- <<: *a\n  prompt: Sea\n  <<: *a\n",
-            "key '<<' .* in line 3 and again in line 5",
+            "key '<<' .*lines 3 and 5",
         ),
         ("a.csv", "prompt,size\nSea, calm,5\n", "line 2 has 3 cells for 2 columns"),
         ("a.csv", 'prompt\n"Sea\n', r"not CSV \(line 2"),
-        ("a.csv", "prompt\n", "holds no video"),
-        ("a.txt", "# nothing\n", "holds no video"),
+        ("a.csv", "prompt\n", "contains no videos"),
+        ("a.txt", "# nothing\n", "contains no videos"),
         ("a.txt", " \n", "is empty"),
-        ("a.txt", b"ab\xff", "not UTF-8 .the byte 0xff at offset 2"),
+        ("a.txt", b"ab\xff", "not valid UTF-8 .byte 0xff at offset 2"),
         ("a.txt", b"\xef\xbb\xbfab\xff", "offset 5"),
     ],
 )
@@ -174,9 +178,9 @@ def test_comments_are_counted_aloud_and_a_hashtag_can_be_written(
     request = read_request(source)
     assert request == {"videos": [{"prompt": "#sunset at sea"}, {"prompt": "Sky"}]}
     output = capsys.readouterr()
-    assert (output.out, output.err) == ("", f"sora-batch: {source}: 2 comment lines skipped\n")
+    assert (output.out, output.err) == ("", f"sora-batch: {source}: skipped 2 comment lines\n")
     read_request(written(tmp_path, "a.txt", "Sea\n#1\n"))
-    assert "1 comment line skipped" in capsys.readouterr().err
+    assert "skipped 1 comment line" in capsys.readouterr().err
     read_request(written(tmp_path, "a.yaml", "# a\n- Sea\n"))
     assert capsys.readouterr().err == ""
 
@@ -184,19 +188,19 @@ def test_comments_are_counted_aloud_and_a_hashtag_can_be_written(
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("a.csv", 'prompt,seconds\n"two\nlines",8\n\nSea,ten\n', "videos[1].seconds: must be a whole number (got 'ten') in line 5"),
+        ("a.csv", 'prompt,seconds\n"two\nlines",8\n\nSea,ten\n', "videos[1].seconds: must be a whole number (got 'ten') on line 5"),
         ("a.txt", "# a\nSea\n" + "x" * 32_001, "videos[1].prompt: must have at most 32000 characters"),
         ("a.json", '[{"prompt": "Sea", "seconds": 8, "duration": 8}]', "videos[0].seconds: means the same as duration"),
-        ("a.yaml", "- prompt: Sea\n  size: big\n", "videos[0].size: must be <width>x<height> in pixels, for example 1280x720 (got 'big') in line 2"),
+        ("a.yaml", "- prompt: Sea\n  size: big\n", "videos[0].size: must be <width>x<height> in pixels, for example 1280x720 (got 'big') on line 2"),
         ("a.json", '{"batchName": 7,\n"videos": ["Sea", {"prompt": "Sky",\n "promt": 1}]}',
-         "videos[1].promt: unknown field; did you mean prompt? (got 1) in line 3; batch_name: must be a text (got 7) in line 1"),
-        ("a.yaml", "defaults:\n  takes: 0\nvideos: [Sea]\n", "defaults.takes: must be 1 or more (got 0) in line 2"),
-        ("a.yaml", "prompt: Sea\nmatrix: {a: [1]}\n", "videos[0].matrix: unknown field; it is a field of the batch: put it next to videos (got {'a': [1]}) in line 2"),
-        ("a.json", '{"prompt":\t"Sea",\n\t"size":\t"big"}', "videos[0].size: must be <width>x<height> in pixels, for example 1280x720 (got 'big') in line 2"),
+         "videos[1].promt: unknown field; did you mean prompt? (got 1) on line 3; batch_name: must be a string (got 7) on line 1"),
+        ("a.yaml", "defaults:\n  takes: 0\nvideos: [Sea]\n", "defaults.takes: must be 1 or more (got 0) on line 2"),
+        ("a.yaml", "prompt: Sea\nmatrix: {a: [1]}\n", "videos[0].matrix: unknown field; it is a field of the batch: put it next to videos (got {'a': [1]}) on line 2"),
+        ("a.json", '{"prompt":\t"Sea",\n\t"size":\t"big"}', "videos[0].size: must be <width>x<height> in pixels, for example 1280x720 (got 'big') on line 2"),
         ("a.yaml", "id: a b\nprompt: Sea\nseed: -1\n", "videos[0].seed: must be a whole number from 0 to 9223372036854775807"),
-        ("a.jsonl", '"Sea"\n\n{"size": "1x1"}', "videos[1].prompt: is required in line 3; videos[1].size: must be"),
-        ("a.csv", "prompt,params.seed\nSea,7\n", "videos[0].params: must not contain seed: use the video's own field seed (got {'seed': 7}) in line 2"),
-        ("a.csv", "prompt,takes\n,3\n", "videos[0].prompt: is required in line 2"),
+        ("a.jsonl", '"Sea"\n\n{"size": "1x1"}', "videos[1].prompt: is required on line 3; videos[1].size: must be"),
+        ("a.csv", "prompt,params.seed\nSea,7\n", "videos[0].params: must not contain seed: use the video's own field seed (got {'seed': 7}) on line 2"),
+        ("a.csv", "prompt,takes\n,3\n", "videos[0].prompt: is required on line 2"),
     ],
 )  # fmt: skip
 def test_a_field_that_is_wrong_is_named_with_the_file_and_its_line(
@@ -241,13 +245,16 @@ def test_a_file_of_defaults_is_json_or_yaml_and_its_paths_are_relative_to_it(tmp
     assert (
         read_defaults(written(tmp_path, "a.json", json.dumps({"duration": 8, "input_reference": "a.png"}))) == expected
     )
-    for content, complaint in (("- 1\n", "expected the fields of a video"), ("a: 1\na: 2\n", "stands twice")):
+    for content, complaint in (
+        ("- 1\n", "expected an object with fields of a video"),
+        ("a: 1\na: 2\n", "duplicate key"),
+    ):
         with pytest.raises(InvalidRequest, match=complaint):
             read_defaults(written(tmp_path, "b.yaml", content))
 
 
 def test_a_file_that_is_not_there_or_a_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="is not there"):
+    with pytest.raises(InvalidRequest, match="does not exist"):
         read_request(str(tmp_path / "no.txt"))
     with pytest.raises(InvalidRequest, match="is a folder"):
         read_request(str(tmp_path))
@@ -262,7 +269,7 @@ def test_prompts_come_after_those_of_the_file(tmp_path: Path) -> None:
 
 
 def test_nothing_at_all_says_what_could_be_given() -> None:
-    with pytest.raises(InvalidRequest, match="name a batch file"):
+    with pytest.raises(InvalidRequest, match="give a batch file"):
         read_request(None)
 
 

@@ -83,7 +83,7 @@ def test_status_list_and_history_tell_of_it(call: Call) -> None:
     assert "1 of 2 videos, 1 failed" in call("status", "nature").stdout
     assert [entry["id"] for entry in json.loads(call("list", "--json", "-m", "team=blue").stdout)] == ["nature"]
     assert "nature" in call("list", "--status", "partial").stdout
-    assert "no such batches" in call("list", "--status", "failed").stdout
+    assert "no matching batches" in call("list", "--status", "failed").stdout
     events = [json.loads(line) for line in call("history", "nature", "--json").stdout.splitlines()]
     assert [int(event["sequence"]) for event in events] == list(range(1, len(events) + 1))
     assert events[-1]["type"] == "sora-batch.batch.partial.v1"
@@ -123,7 +123,7 @@ def test_a_retry_says_what_it_leaves_alone(call: Call) -> None:
     failed_batch(LOST, BROKEN)
     result = call("retry", "nature")
     assert result.exit_code == 3
-    assert "video 1 is left alone: whether it was made is unknown" in result.stderr
+    assert "video 1 is not retried: whether it was made is unknown" in result.stderr
     assert "retry nature --job 1 --pay-again" in result.stderr
 
 
@@ -159,7 +159,7 @@ def test_the_announced_limit_is_the_one_that_holds(call: Call) -> None:
 def test_cancel_tells_what_it_did_and_what_can_be_charged(call: Call) -> None:
     with BatchService() as service:
         service.create_batch({"id": "nature", "videos": [{"prompt": "Sea"}, {"prompt": "Sky"}]})
-    assert "of 2 videos 2 cancelled" in call("cancel", "nature", "--reason", "no").stdout
+    assert "cancelled: 2 of 2 videos cancelled" in call("cancel", "nature", "--reason", "no").stdout
     summary = json.loads(call("cancel", "nature", "--json").stdout)
     assert (summary["cancelled"], summary["total"], summary["may_be_charged"]) == (2, 2, [])
     result = call("resume", "nature", "--quiet")
@@ -178,8 +178,8 @@ def test_history_tells_what_a_post_met_whose_answer_told_nothing(call: Call) -> 
         submissions.unanswered("intent-2", "creating the video failed with HTTP 500", timed_out=False)
         submissions.bind("intent-2", "video_2", adopted=True)
     assert call("history", "nature").stdout.splitlines() == [
-        "      nature-01: the POST of attempt 1 met: no answer: ServerDisconnectedError; whether it was made is unknown",
-        "      nature-02: the POST of attempt 1 met: creating the video failed with HTTP 500; its video was found",
+        "      nature-01: attempt 1: no usable answer to the POST (no answer: ServerDisconnectedError); whether it was made is unknown",
+        "      nature-02: attempt 1: no usable answer to the POST (creating the video failed with HTTP 500); its video was found",
     ]
 
 
@@ -191,7 +191,7 @@ def test_prices_that_the_server_told_are_shown(call: Call) -> None:
         submissions.tell("intent-2", {"x-litellm-response-cost": "0.40"})
         submissions.tell("intent-2", {"usage.cost": 0.4})
     assert call("history", "nature").stdout == (
-        "      nature-02: the server told of attempt 1: x-litellm-response-cost 0.40, usage.cost 0.4\n"
+        "      nature-02: attempt 1: the server reported x-litellm-response-cost 0.40, usage.cost 0.4\n"
     )
     assert json.loads(call("status", "nature", "--json").stdout)["prices"] == [
         {"job_id": "nature-02", "submission_id": "intent-2", "x-litellm-response-cost": "0.40", "usage.cost": 0.4}
@@ -268,7 +268,7 @@ def test_of_several_batches_each_is_told_and_the_worst_is_the_code(
     monkeypatch.setattr(BatchService, "resume_batches", resume)
     result = call("resume", "--output", "films")
     assert result.exit_code == 1
-    assert "batch lost: batch lost was let go before it ended" in result.stderr
+    assert "batch lost: batch lost was released before it ended" in result.stderr
     assert "batch one completed: 1 of 1 video" in result.stdout
     assert "batch two partial: 1 of 2 videos" in result.stdout
     assert sorted(path.name for path in (home / "films").iterdir()) == ["01-sea.mp4", "01-sky.mp4"]
@@ -288,8 +288,8 @@ def test_several_batches_are_cancelled_and_retried_at_once(call: Call) -> None:
     assert [each.get("cancelled") for each in json.loads(result.stdout)] == [1, None, 1]
     assert json.loads(result.stdout)[1]["error"]["code"] == "not_found"
     assert "batch nope: there is no batch 'nope'" in result.stderr
-    assert call("cancel", "one", "two").stdout.count("of 1 video 1 cancelled") == 2
-    assert "for a single batch" in call("retry", "one", "two", "--job", "1").stderr
+    assert call("cancel", "one", "two").stdout.count("cancelled: 1 of 1 video cancelled") == 2
+    assert "with a single batch" in call("retry", "one", "two", "--job", "1").stderr
     result = call("retry", "one", "nope", "two", "--json")
     assert result.exit_code == 2
     assert [each.get("status") for each in json.loads(result.stdout)] == ["completed", "completed", None]
@@ -302,12 +302,15 @@ def test_resume_says_what_is_unfinished_elsewhere(call: Call, monkeypatch: pytes
     result = call("resume")
     assert (result.exit_code, result.stderr) == (
         0,
-        "sora-batch: 1 simulated batch is unfinished: sora-batch resume --simulate\n",
+        "sora-batch: 1 simulated batch is unfinished; resume with: sora-batch resume --simulate\n",
     )
     with BatchService() as service, service._database.connection(), service._database.begin():
         service._storage.batches.update("sim", provider="http://127.0.0.1:1/v1#0", server=None)
     assert "1 batch of another server is unfinished, none of http" in call("resume").stderr
-    assert call("resume", "--simulate").stderr == "sora-batch: 1 batch of a server is unfinished: sora-batch resume\n"
+    assert (
+        call("resume", "--simulate").stderr
+        == "sora-batch: 1 batch of a server is unfinished; resume with: sora-batch resume\n"
+    )
 
 
 def test_prune_removes_history_and_batches(call: Call) -> None:
@@ -363,7 +366,7 @@ def test_an_interrupted_prune_says_what_is_gone_and_that_the_next_one_goes_on(
     monkeypatch.setattr(BatchService, "prune", interrupted)
     result = call("prune", "--older-than", "0s", "--batches")
     assert result.exit_code == 130
-    assert "and 1 batch; the next prune goes on" in result.stderr
+    assert "and 1 batch; run it again to continue" in result.stderr
 
 
 def test_simulated_videos_are_said_to_be(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,14 +376,14 @@ def test_simulated_videos_are_said_to_be(call: Call, monkeypatch: pytest.MonkeyP
     assert "These videos are simulated" in result.stdout
     assert "OPENAI_BASE_URL" in result.stdout
     assert "films/02-a-mountain-landscape.mp4" in result.stdout
-    assert "simulated: no server is asked" in result.stderr
+    assert "simulated (no server is used)" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("run",), "name a batch file"),
-        (("run", "nothere.txt"), "'nothere.txt' is not there"),
+        (("run",), "give a batch file"),
+        (("run", "nothere.txt"), "'nothere.txt' does not exist"),
         (("run", "-p", ""), "videos[0].prompt: must not be empty"),
         (("run", "-p", "x" * 32_001), "videos[0].prompt"),
         (("run", "-p", "Sea", "--concurrency", "0"), "--concurrency 0"),
@@ -399,7 +402,7 @@ def test_simulated_videos_are_said_to_be(call: Call, monkeypatch: pytest.MonkeyP
         (("retry", "x", "--set", "2.speed=1"), "'speed' can't be changed"),
         (("retry", "x", "--set", "2"), "JOB.FIELD=VALUE"),
         (("retry", "x", "--prompt", "Sea"), "exactly one --job"),
-        (("prune", "--older-than", "soon"), "span of time"),
+        (("prune", "--older-than", "soon"), "not a duration"),
         (("simulator", "--latency", "slow"), "--latency"),
         (("simulator", "--latency", "5-2"), "latency"),
         (("simulator", "--rate-limit", "0"), "--rate-limit"),

@@ -51,7 +51,7 @@ def test_a_batch_is_recorded_and_not_started(call: Call, server: Simulator, home
         "create", "-p", "Sea", "--id", "nature", "--takes", "2", "--seed", "7", "-c", "5", "--budget", "9 videos"
     )
     assert (result.exit_code, result.stdout) == (0, "nature\n")
-    assert result.stderr == "sora-batch: 2 videos recorded; start them: sora-batch resume nature\n"
+    assert result.stderr == "sora-batch: recorded 2 videos; start with: sora-batch resume nature\n"
     with BatchService() as service:
         batch = service.get_batch_status("nature")
     assert (batch.status, batch.concurrency, [job.seed for job in batch.jobs]) == ("pending", 5, [7, 8])
@@ -110,13 +110,13 @@ def test_a_dry_run_can_be_read(call: Call, clips: str) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (("takes: 2", "takes: 0"), "clips.yaml: defaults.takes: must be 1 or more (got 0) in line 5"),
+        (("takes: 2", "takes: 0"), "clips.yaml: defaults.takes: must be 1 or more (got 0) on line 5"),
         (("seed: 7", f"seed: {2**64}"), "clips.yaml: defaults.seed: must be a whole number from 0 to 9223372036854775807"),
         (("A {product}", "A {prodct}"), "videos[0].prompt: has the unknown placeholder {prodct}: did you mean {product}?"),
         (("A {product}", "A {} {product}"), "videos[0].prompt: has the unknown placeholder {}"),
         (("A {product}", "A {product"), "videos[0].prompt: has a single {"),
         (("[cup, lamp]", str(list(range(1000)))), "are too many, expected at most 10 videos (BATCH_MAX_SIZE)"),
-        (("size: 640x480", "sise: 640x480"), "videos[0].sise: unknown field; did you mean size? (got '640x480') in line 12"),
+        (("size: 640x480", "sise: 640x480"), "videos[0].sise: unknown field; did you mean size? (got '640x480') on line 12"),
         (("size: 640x480", "fps: 24"), 'put a server-specific field into params: {"fps": ...}'),
         (("fps: 24", "size: 1x1"), "defaults.params: must not contain size: use the video's own field size"),
         (("fps: 24", f"x: {'x' * 66_560}"), "defaults.params: must be at most 65536 bytes as JSON"),

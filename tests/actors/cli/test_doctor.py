@@ -60,13 +60,13 @@ def test_no_secret_is_shown(home: Path, monkeypatch: pytest.MonkeyPatch, usable:
     ("status", "body", "ok", "words"),
     [
         (200, b'{"object": "list", "data": []}', True, "with a listing"),
-        (200, b'{"models": []}', False, "no list"),
+        (200, b'{"models": []}', False, "not a list"),
         (200, b"<html>", False, "not JSON"),
         (401, b"", False, "key"),
         (403, b"", False, "key"),
         (404, b"", False, "no Videos API"),
         (405, b"", True, "without a listing"),
-        (429, b"", True, "limits its rate"),
+        (429, b"", True, "rate-limiting"),
         (307, b"", False, "redirects to http://there"),
         (503, b"", False, "HTTP 503"),
     ],
@@ -78,7 +78,7 @@ def test_a_server_is_judged_by_its_answer(status: int, body: bytes, ok: bool, wo
 
 
 def test_a_database_is_looked_at_and_not_made(home: Path) -> None:
-    assert "will be made" in database(load_settings()).message
+    assert "will be created" in database(load_settings()).message
     assert not list(home.iterdir())
     real = Database("sqlite:///sora-batch.db")
     real.open()
@@ -113,7 +113,7 @@ def test_a_newer_database_is_a_problem(home: Path) -> None:
 
 
 def test_the_video_folder_is_looked_at_and_not_made(home: Path) -> None:
-    assert "will be made" in video_dir(load_settings()).message
+    assert "will be created" in video_dir(load_settings()).message
     (home / "videos").mkdir()
     assert "writable" in video_dir(load_settings()).message
     (home / "file").write_text("")
@@ -191,7 +191,7 @@ def answering(tls: ssl.SSLContext | None = None, **answer: Any) -> Iterator[str]
     [
         ("https://videos.example/api/v1/videos?limit=1", "set OPENAI_BASE_URL=https://videos.example/api/v1"),
         ("/api/v1/videos?limit=1", "set OPENAI_BASE_URL=http://{host}/api/v1"),
-        ("http://{host}/v1/videos/?limit=1", "have the server, or the proxy before it, take /videos as it is"),
+        ("http://{host}/v1/videos/?limit=1", "make the server, or the proxy in front of it, accept /videos"),
         ("https://videos.example/v1/videos?code=x&limit=1", "set OPENAI_BASE_URL=https://videos.example/v1"),
         ("https://login.example/?next=/v1", "set OPENAI_BASE_URL to the server itself"),
     ],
@@ -262,7 +262,7 @@ def test_what_a_whole_listing_would_help_is_explained(home: Path, listing: str, 
     with answering(body=body) as host:
         check = server(Settings(openai_base_url=f"http://{host}/v1", sora_listing=listing))  # type: ignore[arg-type]
     assert check.ok
-    assert ("set SORA_LISTING=whole if one store is behind this address" in check.message) is told
+    assert ("set SORA_LISTING=whole if this address has one store behind it" in check.message) is told
 
 
 def test_a_user_in_the_url_is_asked_as_run_asks(home: Path) -> None:
@@ -307,34 +307,34 @@ UNHEALTHY = answer(b'{"status": "unhealthy", "error": "Scheduler worker exited; 
         ([LISTS, models("somebody", "wan")], {}, True, "/v1: has the Videos API, with a listing"),
         (
             [refused("400 Bad Request", "litellm.BadRequestError: LLM Provider NOT provided. Pass in ...", **VERSION), models("openai", "films")], {},
-            True, ("(LiteLLM's proxy): has the Videos API, and no listing: LiteLLM lists only the videos of the provider that a "
-            "header names: set SORA_HEADERS='custom-llm-provider: PROVIDER'"),
+            True, ("(LiteLLM's proxy): has the Videos API, but no listing: LiteLLM lists videos of a provider that a header "
+            "names only: set SORA_HEADERS='custom-llm-provider: PROVIDER'"),
         ),
         (
             [refused("400 Bad Request", "No connected db."), models("openai", "films")], {}, False,
-            ("answers HTTP 400: No connected db.; a LiteLLM proxy without a database answers this to an unknown key: "
+            ("answered HTTP 400: No connected db.; so says a LiteLLM proxy without a database of a key that it does not know: "
             "check OPENAI_API_KEY"),
         ),
         ([refused("409 Conflict", WORKERS)], {}, False, f"HTTP 409: {WORKERS}; start vLLM-Omni with --api-server-count 1"),
         ([refused("401 Unauthorized", "Unauthorized")], {}, False, "another header (SORA_AUTH) (HTTP 401: Unauthorized)"),
-        ([refused("500 Internal Server Error", "out of cheese")], {}, False, "HTTP 500: out of cheese; look at the server's log; no OPENAI_API_KEY is set"),
-        ([refused("500 Internal Server Error", "out of cheese")], {"openai_api_key": "k"}, False, "cheese; look at the server's log"),
+        ([refused("500 Internal Server Error", "out of cheese")], {}, False, "HTTP 500: out of cheese; check the server's log; OPENAI_API_KEY is not set"),
+        ([refused("500 Internal Server Error", "out of cheese")], {"openai_api_key": "k"}, False, "cheese; check the server's log"),
         (
             [("/health", UNHEALTHY), LISTS, models("sglang", "wan")], {}, False,
-            "unhealthy and takes no videos: Scheduler worker exited; restart the server.",
+            "unhealthy and accepts no videos: Scheduler worker exited; restart the server.",
         ),
         (
             [LISTS, models("vllm", "wan", "ltx")], {"sora_model": "sora-2"}, False,
-            "it does not list the model 'sora-2' (SORA_MODEL), but wan, ltx",
+            "it does not list the model 'sora-2' (SORA_MODEL); it lists wan, ltx",
         ),
         ([LISTS, models("vllm", "wan")], {"sora_model": "wan"}, True, "with a listing"),
         (
             [LISTS, models("somebody", "wan")], {"sora_model": "sora-2"}, True,
-            "with a listing; it does not list the model 'sora-2' (SORA_MODEL), but wan",
+            "with a listing; it does not list the model 'sora-2' (SORA_MODEL); it lists wan",
         ),
         ([LISTS, models("somebody", "openai/*")], {"sora_model": "sora-2"}, True, "/v1: has the Videos API, with a listing"),
         ([LISTS, models("vllm", "wan")], {"sora_request_format": "json"}, False, "set SORA_REQUEST_FORMAT=multipart"),
-        ([refused("405 x", ""), models("nvidia", "wan")], {}, False, "takes JSON only: set SORA_REQUEST_FORMAT=json"),
+        ([refused("405 x", ""), models("nvidia", "wan")], {}, False, "accepts only JSON: set SORA_REQUEST_FORMAT=json"),
         ([refused("405 x", ""), models("nvidia", "wan")], {"sora_request_format": "json"}, True, "without a listing"),
     ],
 )  # fmt: skip
@@ -347,7 +347,7 @@ def test_real_servers_are_told_with_what_to_set(home: Path, answers: Any, more: 
 
 
 @pytest.mark.parametrize(
-    ("live", "words"), [("200 OK", "SGLang answers nothing while it warms up"), ("404 x", "unreachable")]
+    ("live", "words"), [("200 OK", "SGLang does not answer while it warms up"), ("404 x", "unreachable")]
 )
 def test_a_server_that_warms_up_is_told_from_one_that_is_not_there(
     home: Path, monkeypatch: pytest.MonkeyPatch, live: str, words: str
@@ -368,7 +368,7 @@ def test_doctor_goes_the_way_that_a_batch_goes(home: Path) -> None:
     assert proxy.lines == ["CONNECT videos.example:443"]
     check = server(Settings(openai_base_url="https://videos.example/v1", ssl_cert_file=str(home / "none.pem")))
     assert not check.ok
-    assert check.message.startswith(f"SSL_CERT_FILE='{home}/none.pem': no certificates can be read from it")
+    assert check.message.startswith(f"SSL_CERT_FILE='{home}/none.pem': can't read certificates from it")
 
 
 def test_doctor_sends_what_a_batch_sends(home: Path) -> None:
@@ -396,7 +396,7 @@ def test_a_misspelt_setting_is_told_once_and_not_shown(
         (home / ".env").write_text(f"{name}=hidden\n")
     else:
         monkeypatch.setenv(name, "hidden")
-    sentence = f"{name.upper()} is unknown; did you mean {known}?"
+    sentence = f"unknown setting {name.upper()}; did you mean {known}?"
     listed, looked = call("list"), call("doctor")
     assert (listed.exit_code, listed.stderr) == (0, f"sora-batch: {sentence}\n")
     assert looked.stdout.count(sentence) == 1
@@ -412,7 +412,7 @@ def test_a_name_that_is_nothing_like_ours_is_nobodys_business(
     (home / ".env").write_text((home / ".env").read_text() + "FTP_PROXY=x\nNO_PROXI=x\n")
     for name in ("APP_URL", "HTTP_PROX", "NO_COLOR", "SSL_CERTFILE", "ORA_SIZE", "SORA_REFERENCE", "sora_size"):
         monkeypatch.setenv(name, "1280x720")
-    assert call("list").stderr == "sora-batch: ORA_MODEL is unknown; did you mean SORA_MODEL?\n"
+    assert call("list").stderr == "sora-batch: unknown setting ORA_MODEL; did you mean SORA_MODEL?\n"
 
 
 def test_doctor_lists_the_settings_when_one_is_wrong(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

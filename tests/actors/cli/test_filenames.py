@@ -55,14 +55,14 @@ def test_no_part_of_a_name_is_longer_than_file_systems_take(job: Job, tmp_path: 
 @pytest.mark.parametrize(
     ("pattern", "complaint"),
     [
-        ("{}", "a brace has no name: known are index, id, prompt, take, seed and metadata.KEY"),
-        ("{:02}", "a brace has no name"), ("{0}", "unknown name {0}: known are index, id,"),
-        ("{promt}", "unknown name {promt}: did you mean {prompt}? known are"), ("{metadata.}", "unknown name {metadata.}"),
-        ("{metadata}", "unknown name {metadata}"), ("{video.path}", "unknown name {video.path}"), ("{index", "expected '}'"),
+        ("{}", "empty placeholder: use index, id, prompt, take, seed or metadata.KEY"),
+        ("{:02}", "empty placeholder"), ("{0}", "unknown placeholder {0}: use index, id,"),
+        ("{promt}", "unknown placeholder {promt}: did you mean {prompt}? use"), ("{metadata.}", "unknown placeholder {metadata.}"),
+        ("{metadata}", "unknown placeholder {metadata}"), ("{video.path}", "unknown placeholder {video.path}"), ("{index", "expected '}'"),
         ("a}", "single '}'"), ("{index!r}", "{index!r}: give a width, such as {index:02}"), ("{id:{index}}", "give a width"),
-        ("{prompt:.2000}", "give a width"), ("{prompt:999999999}", "give a width"), ("", "write a name"), (" ", "write a name"),
+        ("{prompt:.2000}", "give a width"), ("{prompt:999999999}", "give a width"), ("", "give a file name"), (" ", "give a file name"),
         ("/tmp/{id}", "below --output"), ("../{id}", "below --output"), ("a//b", "below --output"), ("{id}/", "below --output"),
-        ("{metadata[a]}", "unknown name"), ("{id.__class__}", "unknown name"),
+        ("{metadata[a]}", "unknown placeholder"), ("{id.__class__}", "unknown placeholder"),
     ],
 )  # fmt: skip
 def test_a_pattern_that_is_none_is_refused_with_what_is_known(pattern: str, complaint: str) -> None:
@@ -75,7 +75,7 @@ def test_a_pattern_that_is_none_is_refused_with_what_is_known(pattern: str, comp
 def test_metadata_that_no_video_has_is_refused() -> None:
     pattern = FileNamePattern("{metadata.a.b} {id} {metadata.c}")
     pattern.check_metadata(["c", "a.b"])
-    with pytest.raises(InvalidRequest, match=r"no video has 'c' in its metadata: known are a\.b, d"):
+    with pytest.raises(InvalidRequest, match=r"no video has 'c' in its metadata: use a\.b, d"):
         pattern.check_metadata(["a.b", "d", "d"])
     with pytest.raises(InvalidRequest, match="their metadata is empty"):
         pattern.check_metadata([])

@@ -49,7 +49,7 @@ def test_what_is_not_worth_a_line_has_none(batch: Batch, make_event: Events, nam
 
 
 def test_a_wait_is_told_in_whole_seconds() -> None:
-    assert waiting(Wait("rate limited", 107.5), 101) == "rate limited for 7 s more"
+    assert waiting(Wait("rate limited", 107.5), 101) == "rate limited; next try in 7 s"
     assert waiting(Wait("rate limited", 100), 101) == "rate limited"
     assert waiting(Wait("no place", float("inf")), 101) == "no place"
 

@@ -54,8 +54,8 @@ def test_an_estimate_is_shown_once_there_is_one(batch: Batch, make_event: Callab
 
 def test_why_something_waits_is_shown_where_it_waits(batch: Batch) -> None:
     text = seen(BatchView(batch), {"nature-04": Wait("looking for it", 103), "": Wait("rate limited", 107)})
-    assert "submitting, looking for it for 3 s more" in text
-    assert "elapsed, rate limited for 7 s more" in text
+    assert "submitting, looking for it; next try in 3 s" in text
+    assert "elapsed, rate limited; next try in 7 s" in text
 
 
 def test_of_many_videos_those_in_hand_are_shown(batch: Batch) -> None:

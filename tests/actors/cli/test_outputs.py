@@ -65,7 +65,7 @@ def test_a_hard_link_of_an_earlier_version_becomes_a_copy(tmp_path: Path, folder
 def test_a_name_that_can_not_be_written_is_told(tmp_path: Path, finished: Job) -> None:
     folder = OutputFolder(tmp_path / "\ud800")
     folder.place(finished, 3)
-    assert "can't be put into" in folder.problems["nature-01"]
+    assert "can't copy" in folder.problems["nature-01"]
 
 
 def test_placing_again_changes_nothing(tmp_path: Path, folder: OutputFolder, finished: Job) -> None:
@@ -107,7 +107,7 @@ def test_a_file_that_can_not_be_put_there_is_told_and_tried_again(
     source = tmp_path / "stored" / "nature-01.mp4"
     source.rename(tmp_path / "aside")
     folder.place(finished, 3)
-    assert "can't be put into" in folder.problems["nature-01"]
+    assert "can't copy" in folder.problems["nature-01"]
     (tmp_path / "aside").rename(source)
     folder.place(finished, 3)
     assert not folder.problems

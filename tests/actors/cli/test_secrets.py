@@ -156,7 +156,7 @@ def test_a_key_with_a_line_break_in_it_is_refused_by_name(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "the\nkey")
     for command in (["doctor"], ["run", "-p", "a cat"], ["audit"]):
-        assert "OPENAI_API_KEY=***: has a line break or another control character in it" in call(*command).output
+        assert "OPENAI_API_KEY=***: contains a line break or another control character" in call(*command).output
 
 
 @pytest.mark.parametrize("user", ["me:passw0rd@", "a-token@"])
@@ -168,4 +168,4 @@ def test_doctor_and_run_take_a_user_in_the_url_beside_a_key_or_neither_does(
     doctor, run = call("doctor"), call("run", "-p", "a cat")
     assert (doctor.exit_code, run.exit_code) == (1, 2)
     for output in (doctor.stdout, run.stderr):
-        assert "OPENAI_API_KEY=***: can't be sent beside the user in OPENAI_BASE_URL" in output
+        assert "OPENAI_API_KEY=***: can't be sent together with the user in OPENAI_BASE_URL" in output

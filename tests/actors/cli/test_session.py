@@ -57,8 +57,8 @@ def test_a_signal_lets_go_without_cancelling(
     signalled(number)
     result = call("run", "-p", "Sea", "-p", "Sky", "-c", "1", "--id", "nature", "--json")
     assert result.exit_code == code
-    assert "let go, not cancelled: 0 of 2 done" in result.stderr
-    assert "Go on: sora-batch resume nature. " in result.stderr
+    assert "stopped, not cancelled: 0 of 2 done" in result.stderr
+    assert "Resume: sora-batch resume nature. " in result.stderr
     assert "sora-batch cancel nature" in result.stderr
     assert json.loads(result.stdout)["status"] == "processing"
     with BatchService() as service:
@@ -71,7 +71,7 @@ def test_a_signal_lets_go_without_cancelling(
 def test_what_goes_on_with_it_keeps_the_options(call: Call, signalled: Callable[[int], None], home: Path) -> None:
     signalled(signal.SIGINT)
     result = call("run", "-p", "Sea", "--id", "nature", "--output", "my films", "--filename", "{id} {take}")
-    assert "Go on: sora-batch resume nature --output 'my films' --filename '{id} {take}'. " in result.stderr
+    assert "Resume: sora-batch resume nature --output 'my films' --filename '{id} {take}'. " in result.stderr
 
 
 def test_a_batch_that_can_not_be_let_go_is_named(
@@ -84,7 +84,7 @@ def test_a_batch_that_can_not_be_let_go_is_named(
     signalled(signal.SIGINT)
     result = call("run", "-p", "Sea", "--id", "nature")
     assert result.exit_code == 130
-    assert "batch nature could not be let go: the database is away" in result.stderr
+    assert "batch nature could not be released: the database is away" in result.stderr
 
 
 def test_the_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_a_file_that_can_not_be_delivered_is_no_success(call: Call, monkeypatch:
     monkeypatch.setattr(OutputFolder, "_put", full)
     result = call("run", "-p", "Sea", "--id", "nature", "--output", "films")
     assert result.exit_code == 1
-    assert "can't be put into films: No space left on device" in result.stderr
+    assert " to films: No space left on device" in result.stderr
     assert re.search(r"videos/nature/nature-01-[0-9a-f]{8}\.mp4", result.stdout)
 
 

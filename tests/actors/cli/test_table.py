@@ -116,8 +116,8 @@ def test_the_time_in_which_nobody_worked_on_it_is_not_counted(call: Callable[...
     ("states", "status", "expected"),
     [
         (("completed", "completed"), "completed", "batch nature (Nature scenes) completed: 2 of 2 videos in 0:12"),
-        (("completed", "failed"), "partial", "partial: 1 of 2 videos, 1 failed in 0:12\ntry what failed again: "),
-        (("failed", "failed"), "failed", "failed: 0 of 2 videos in 0:12\ntry what failed again: "),
+        (("completed", "failed"), "partial", "partial: 1 of 2 videos, 1 failed in 0:12\nretry what failed: "),
+        (("failed", "failed"), "failed", "failed: 0 of 2 videos in 0:12\nretry what failed: "),
         (("completed", "cancelled"), "cancelled", "cancelled: 1 of 2 videos in 0:12"),
     ],
 )

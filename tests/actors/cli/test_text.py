@@ -76,11 +76,13 @@ def test_a_shortened_line_fits(text: str, width: int) -> None:
 
 
 def test_a_sentence_is_folded_between_words_and_never_within_a_command() -> None:
-    text = "let go: 0 of 2 done. Go on: sora-batch resume nature --output 'my films'. Give up: sora-batch cancel nature"
+    text = (
+        "stopped: 0 of 2 done. Resume: sora-batch resume nature --output 'my films'. Cancel: sora-batch cancel nature"
+    )
     assert fold(text, 40).split("\n") == [
-        "let go: 0 of 2 done. Go on:",
+        "stopped: 0 of 2 done. Resume:",
         "sora-batch resume nature --output 'my films'.",
-        "  Give up: sora-batch cancel nature",
+        "  Cancel: sora-batch cancel nature",
     ]
     assert fold("  ab  cd", 8) == "  ab  cd"
 
@@ -103,7 +105,7 @@ def test_a_span_is_read_with_its_unit(text: str, expected: timedelta) -> None:
 
 @pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1.5h", "30 days", "999999999w"])
 def test_what_is_no_span_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="span of time"):
+    with pytest.raises(InvalidRequest, match="not a duration"):
         parse_span(text)
 
 

@@ -193,7 +193,7 @@ def test_a_definite_refusal_is_one_whoever_says_it(status: str) -> None:
 
 
 def test_a_401_may_be_the_proxy_s() -> None:
-    wants = "; if the proxy sent this answer: the proxy requires a user and a password: set HTTP_PROXY="
+    wants = "; if this answer is from the proxy: the proxy wants a user and a password: set HTTP_PROXY="
     refusing = answer(b"", "401 Unauthorized")
     assert wants in through(Proxy(refusing), Recorder(), Sending()).failure.message
     direct = through(Proxy(), Recorder([("POST", refusing)]), Sending(), no_proxy="*")
@@ -281,7 +281,7 @@ def test_a_certificate_for_another_host_is_not_to_be_mended_by_a_ca(cert: Path) 
     result = asyncio.run(run())
     assert isinstance(result, Refused)
     assert "Hostname mismatch" in result.failure.message
-    assert result.failure.message.endswith("set OPENAI_BASE_URL to the host that it was made for")
+    assert result.failure.message.endswith("set OPENAI_BASE_URL to the host that it was issued for")
 
 
 def folder_of(cert: Path, folder: Path) -> Path:
@@ -327,14 +327,14 @@ def test_a_file_without_certificates_is_named(name: str, content: bytes | None, 
 
     with pytest.raises(SettingsError) as caught:
         asyncio.run(run())
-    assert str(caught.value).startswith(f"{name.upper()}='{path}': no certificates can be read from it: ")
+    assert str(caught.value).startswith(f"{name.upper()}='{path}': can't read certificates from it: ")
 
 
 def test_a_file_without_certificates_disturbs_nobody_without_tls(tmp_path: Path) -> None:
     async def run() -> None:
         async with listening(Recorder()) as host, client_of(host, ssl_cert_file=str(tmp_path / "none")) as client:
             assert isinstance(await Sending()(client), Accepted)
-            with pytest.raises(SoraError, match="no certificates can be read from it"):
+            with pytest.raises(SoraError, match="can't read certificates from it"):
                 async with client.content_at("https://127.0.0.1:1/film"):
                     pass
 
