@@ -85,7 +85,7 @@ def test_other_bytes_are_not_taken(body: str, provider: Provider, service: Batch
     batch = made(service, 1)
     lose(batch, 1)
     provider.fault(on="content", do="answer", status=200, body=body, headers=FILM, times=-1)
-    with pytest.raises(SoraError, match="its SHA-256 differs from the recorded one"):
+    with pytest.raises(SoraError, match="its SHA-256 does not match the recorded one"):
         service.retry_batch("b", ["b-01"]).result(PATIENCE)
     assert (files(batch), service.get_batch_status("b")) == ([], batch)
 

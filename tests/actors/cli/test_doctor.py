@@ -307,12 +307,12 @@ UNHEALTHY = answer(b'{"status": "unhealthy", "error": "Scheduler worker exited; 
         ([LISTS, models("somebody", "wan")], {}, True, "/v1: has the Videos API, with a listing"),
         (
             [refused("400 Bad Request", "litellm.BadRequestError: LLM Provider NOT provided. Pass in ...", **VERSION), models("openai", "films")], {},
-            True, ("(LiteLLM's proxy): has the Videos API, but no listing: LiteLLM lists videos of a provider that a header "
-            "names only: set SORA_HEADERS='custom-llm-provider: PROVIDER'"),
+            True, ("(LiteLLM's proxy): has the Videos API, but no listing: LiteLLM lists only the videos of the provider "
+            "that a header names: set SORA_HEADERS='custom-llm-provider: PROVIDER'"),
         ),
         (
             [refused("400 Bad Request", "No connected db."), models("openai", "films")], {}, False,
-            ("answered HTTP 400: No connected db.; so says a LiteLLM proxy without a database of a key that it does not know: "
+            ("answered HTTP 400: No connected db.; a LiteLLM proxy without a database answers this to an unknown key: "
             "check OPENAI_API_KEY"),
         ),
         ([refused("409 Conflict", WORKERS)], {}, False, f"HTTP 409: {WORKERS}; start vLLM-Omni with --api-server-count 1"),

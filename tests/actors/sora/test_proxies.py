@@ -193,7 +193,7 @@ def test_a_definite_refusal_is_one_whoever_says_it(status: str) -> None:
 
 
 def test_a_401_may_be_the_proxy_s() -> None:
-    wants = "; if this answer is from the proxy: the proxy wants a user and a password: set HTTP_PROXY="
+    wants = "; if the proxy sent this answer: the proxy requires a user and a password: set HTTP_PROXY="
     refusing = answer(b"", "401 Unauthorized")
     assert wants in through(Proxy(refusing), Recorder(), Sending()).failure.message
     direct = through(Proxy(), Recorder([("POST", refusing)]), Sending(), no_proxy="*")
