@@ -1,4 +1,4 @@
-"""How deeply a JSON document is nested: what comes from outside is looked at before anything goes down into it."""
+"""How deeply a JSON document is nested: input from outside is checked before anything recurses into it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def is_nested_deeper(document: Any, levels: int) -> bool:
-    """Whether objects and lists lie in one another deeper than this. Needs no stack of its own."""
+    """Whether objects and lists are nested deeper than this. Does not recurse."""
     level = [document] if isinstance(document, dict | list) else []
     for _ in range(levels):
         level = [

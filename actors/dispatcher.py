@@ -1,7 +1,7 @@
 """Dispatcher: claims the batches that are wanted here, notices lost and ended ones, restarts supervisors.
 
-One a process. Starting, going on after a crash, taking over and resuming are one mechanism: a wanted batch whose
-owner is none or dead is claimed, under a new epoch, and a BatchSupervisor goes on from what is recorded.
+One per process. Starting, recovering from a crash, taking over and resuming are one mechanism: a wanted batch without
+a live owner is claimed under a new epoch, and a BatchSupervisor continues from the records.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from storage.timing import backoff, boottime
 logger = logging.getLogger(__name__)
 LOOK = 0.25
 IDLE_LOOK = 1.0
-"""How long a batch that another process asks for may wait for one that has nothing to do."""
+"""Seconds that a batch of another process may wait for an idle one."""
 LEASE_MARGIN = 3.0
 
 
 class Dispatcher(LoopActor):
-    """Watches the batches that somebody asked for."""
+    """Looks after the requested batches."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Dispatcher(LoopActor):
                 assert_never(message)
 
     def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
-        """Stop the supervisors, and leave all to the next Dispatcher: it starts from what is recorded."""
+        """Stop the supervisors, and leave everything to the next Dispatcher, which starts from the records."""
         agenda = self._agenda
         agenda.asked.update(self._supervisors)
         for batch_id, ref in self._supervisors.items():
@@ -125,14 +125,14 @@ class Dispatcher(LoopActor):
             tell(ref, Lost())
         while not self.actor_inbox.empty():
             message = self.actor_inbox.get().message
-            if isinstance(message, MakeBatches | ClaimAll | ReleaseBatch | Close):  # the rest is over now
+            if isinstance(message, MakeBatches | ClaimAll | ReleaseBatch | Close):  # the rest is obsolete
                 agenda.unread.append(message)
         if self._closing:
             agenda.unread.append(Close())
         self._callbacks.died(agenda, self._tools.storage.database.describe(error))
 
     def _look(self) -> None:
-        """Look at the database, beside the loop; one look at a time, and one timer for the next."""
+        """Read the database, off the loop; one read at a time, and one timer for the next."""
         self._renew()
         if self._next_look is not None:
             self._next_look.cancel()
@@ -189,7 +189,7 @@ class Dispatcher(LoopActor):
         return Seen(tuple(claimed), tuple(lost), tuple(ended), tuple(left))
 
     def _wanted_by_others(self, question: Question, free: list[str]) -> list[str]:
-        """Batches that somebody wants and nobody alive owns, oldest first, as many as there is room for."""
+        """Wanted batches without a live owner, oldest first, as many as there is room for."""
         storage = self._tools.storage
         for owner in storage.owners.neighbours(self._owner.host, self._owner.boot):
             self._reap_dead_owner(owner)
@@ -198,7 +198,7 @@ class Dispatcher(LoopActor):
         return [batch_id for batch_id in wanted if batch_id not in besides][: question.room]
 
     def _claimable(self, batch_ids: Iterable[str], owners: dict[str, str | None]) -> list[str]:
-        """Those whose owner is none, or dead: known at once on this host, by its lease elsewhere."""
+        """Those without a live owner: on this host a death is known at once, elsewhere by the lease."""
         storage = self._tools.storage
         neighbours = {owner.id: owner for owner in storage.owners.neighbours(self._owner.host, self._owner.boot)}
         free = []
@@ -212,9 +212,9 @@ class Dispatcher(LoopActor):
         return free
 
     def _reap_dead_owner(self, owner: OwnerRecord) -> None:
-        """Note that a neighbour is dead, once what it left of batches that have ended is removed.
+        """Record that a neighbour is dead, after removing what it left of ended batches.
 
-        It may just have put a file into its place, or have been about to remove others, when a batch was cancelled.
+        When a batch was cancelled, it may just have put a file into place, or have been about to remove others.
         """
         if owner.lease_until <= 0 or owner.id == self._owner.id or not is_dead(owner):
             return
@@ -224,7 +224,7 @@ class Dispatcher(LoopActor):
         storage.owners.expire(owner.id)
 
     def _load_or_note(self, batch_id: str, broken: dict[str, str]) -> Loaded | None:
-        """One that can't be loaded must not keep the others from being made."""
+        """Load a batch, or note why it can't be loaded: it must not stop the others."""
         try:
             loaded = self._load(batch_id)
             for record in (loaded.batch, *loaded.open_jobs, *loaded.live.values()):
@@ -260,7 +260,7 @@ class Dispatcher(LoopActor):
         self._look_on(LOOK)
 
     def _look_failed(self, error: BaseException) -> None:
-        """Look again, unless it fails too often: then nothing is known any more, and whoever waits is told."""
+        """Retry, unless it fails too often: then give up and tell whoever waits."""
         self._looking = False
         now = time.monotonic()
         self._failures = [at for at in self._failures if now - RESTART_PERIOD < at]
@@ -297,11 +297,11 @@ class Dispatcher(LoopActor):
             return
         self._supervisors[batch_id], self._epochs[batch_id] = ref, loaded.batch.epoch
         tell(ref, Begin())
-        if batch_id in self._releasing:  # it was claimed when this was asked for
+        if batch_id in self._releasing:  # it was claimed while its release was requested
             tell(ref, Release(self._releasing[batch_id].wanted))
 
     def _renew(self) -> None:
-        """Prolong the lease. It is trusted from before it was asked for, less a margin."""
+        """Renew the lease. It is trusted from before the renewal was requested, minus a margin."""
         lease = self._tools.settings.batch_lease.total_seconds()
         asked_at = boottime()
         if asked_at - self._renewed_at < lease / 5:
@@ -344,7 +344,7 @@ class Dispatcher(LoopActor):
             logger.error(
                 "the supervisor of a batch died too often; releasing the batch to other processes", extra=about
             )
-            # Another process may have more luck with it.
+            # Another process may have more luck.
             text = f"its supervisor died {len(deaths) + 1} times: {error}"
             self._releasing.setdefault(batch_id, ReleaseOrder(wanted=True, error=text))
         if self._closing:
@@ -353,7 +353,7 @@ class Dispatcher(LoopActor):
             self._look()
 
     def _release(self, batch_id: str, leave: ReleaseOrder) -> None:
-        """Let a batch go: through its supervisor, or at the next look, where it has none (any more)."""
+        """Release a batch: through its supervisor, or with the next look if it has none."""
         self._asked.add(batch_id)
         self._releasing[batch_id] = leave
         if batch_id in self._supervisors:
@@ -362,7 +362,7 @@ class Dispatcher(LoopActor):
             self._look()
 
     def _release_to_others(self) -> None:
-        """The key is refused: let go of what was not asked for here, so that a process with another one makes it."""
+        """The key is refused: release what was not requested here, for a process with another key."""
         if self._agenda.everything:
             logger.error(
                 "the server refused the key (HTTP 401): this process releases its batches and claims none; "
@@ -373,14 +373,14 @@ class Dispatcher(LoopActor):
             self._release(batch_id, ReleaseOrder(wanted=True))
 
     def _note_release(self, batch_id: str) -> None:
-        """It is no longer ours, and recorded so."""
+        """The release of a batch is recorded."""
         self._asked.discard(batch_id)
         self._own.discard(batch_id)
         leave = self._releasing.pop(batch_id, None)
         self._callbacks.released(batch_id, leave.error if leave else None)
 
     def _close(self) -> None:
-        """Let every batch go; done when the last supervisor has."""
+        """Release every batch; done when the last supervisor has."""
         self._closing = True
         for ref in self._supervisors.values():
             tell(ref, Release(wanted=True))

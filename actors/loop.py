@@ -22,15 +22,15 @@ from actors.errors import ServiceClosed
 T = TypeVar("T")
 A = TypeVar("A")
 THREADS = 4
-"""For what blocks."""
+"""For blocking calls."""
 CLOSE_SECONDS = 5.0
 
 
 class DaemonThreads(ThreadPoolExecutor):
-    """Threads for what blocks. They work on when the main thread has ended, and keep no program from ending.
+    """Threads for blocking calls. They outlive the main thread, and keep no program from exiting.
 
-    The base class refuses work from the moment when the main thread ends, whatever other threads still do. It is a
-    base class because asyncio takes nothing else for its default.
+    The base class refuses work once the main thread has ended, whatever other threads still do. It is a base class only
+    because asyncio accepts nothing else as its default.
     """
 
     def __init__(self, count: int) -> None:
@@ -40,7 +40,7 @@ class DaemonThreads(ThreadPoolExecutor):
             threading.Thread(target=self._work_off, name=f"sora-files-{number}", daemon=True).start()
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
-        """Have a function called in one of the threads."""
+        """Call a function in one of the threads."""
         future: Future[T] = Future()
         self._work.put(partial(_call, future, partial(function, *arguments, **named)))
         return future
@@ -65,7 +65,7 @@ def _call(future: Future[T], function: Callable[[], T]) -> None:
 
 
 class IOLoop:
-    """An asyncio loop in a daemon thread of its own: a program that forgets to close it ends all the same."""
+    """An asyncio loop in a daemon thread of its own: a program that forgets to close it still exits."""
 
     def __init__(self, name: str = "sora-io") -> None:
         self.loop = asyncio.new_event_loop()
@@ -110,24 +110,24 @@ class IOLoop:
                 raise
 
     def _call_all(self) -> None:
-        """Call what came from outside, in its order: one waking of the loop for all of it."""
+        """Make the calls from outside in order, with one wake-up of the loop for all of them."""
         self._woken = False
         for _ in range(len(self._calls)):
             self.loop.call_soon(self._calls.popleft())
 
     async def outcome(self, future: Future[T]) -> T:
-        """Wait on the loop for what another thread answers; unlike `asyncio.wrap_future`, never cancels it."""
+        """Await another thread's Future on the loop; unlike `asyncio.wrap_future`, never cancels it."""
         answered: asyncio.Future[None] = self.loop.create_future()
         future.add_done_callback(lambda _: self.call(_set, answered))
         await answered
         return future.result()
 
     async def offload(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run what blocks beside the loop."""
+        """Run a blocking call off the loop."""
         return await self.loop.run_in_executor(self._threads, function, *arguments)
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
-        """End every task, the loop and its threads. What does not end in time is left: its thread is a daemon."""
+        """End every task, the loop and its threads. What does not end in time is abandoned to its daemon thread."""
         if self.loop.is_closed():
             return
         if self._thread.is_alive():
@@ -146,10 +146,10 @@ def _set(answered: asyncio.Future[None]) -> None:
 
 
 class Coalescer(Generic[A, T]):
-    """Work that costs about the same for one as for many: while as many groups as may be are worked on, one gathers.
+    """Groups work that costs about the same for one item as for many: while the groups run, the next one gathers.
 
-    Used on the loop only. `work` answers each item of a group with its result or its error; `unclaimed` is given
-    the items that were worked on when nobody waited for them any more.
+    Used on the loop only. `work` returns a result or an error for each item of a group; `unclaimed` gets the finished
+    items that nobody waits for any more.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Coalescer(Generic[A, T]):
         self._lone: set[asyncio.Task[None]] = set()
 
     async def do(self, item: A) -> T:
-        """Have an item worked on with the next group."""
+        """Process an item with the next group."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if len(self._workers) < self._groups:
@@ -172,7 +172,7 @@ class Coalescer(Generic[A, T]):
         return await answer
 
     async def do_alone(self, item: A) -> T:
-        """Have an item worked on at once, by itself: nobody waits behind it."""
+        """Process an item alone and at once, so that nobody waits behind it."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._work_on([(item, answer)]))
         self._lone.add(task)
@@ -186,7 +186,7 @@ class Coalescer(Generic[A, T]):
                 if group := [(item, answer) for item, answer in group if not answer.done()]:
                     await self._work_on(group)
         finally:
-            # At once: what comes before this task's end is seen needs another worker.
+            # At once: items that arrive before the end of this task is noticed need another worker.
             self._workers = {worker for worker in self._workers if worker is not asyncio.current_task()}
 
     async def _work_on(self, group: list[tuple[A, asyncio.Future[T]]]) -> None:
@@ -212,7 +212,7 @@ async def _cancel_all() -> None:
 
 
 class _Inbox:
-    """An actor's inbox; putting something in wakes the actor on the loop."""
+    """An actor's inbox; a put wakes the actor on the loop."""
 
     def __init__(self) -> None:
         self._envelopes: deque[Any] = deque()
@@ -230,9 +230,9 @@ class _Inbox:
 
 
 class LoopActor(pykka.Actor):
-    """A Pykka actor whose messages are handled on an `IOLoop`, one after the other, none of them blocking.
+    """A Pykka actor whose messages are handled on an `IOLoop`, one after another, without blocking.
 
-    Unlike in Pykka, a failing `ask` ends the actor as a failing `tell` does: half a message must not live on.
+    Unlike in Pykka, a failing `ask` ends the actor as a failing `tell` does: a half-handled message must not live on.
     """
 
     def __init__(self, io: IOLoop) -> None:
@@ -288,14 +288,14 @@ class LoopActor(pykka.Actor):
                 envelope.reply_to.set(answer)
 
     def begin(self, coroutine: Coroutine[Any, Any, T], done: Callable[[asyncio.Task[T]], object]) -> asyncio.Task[T]:
-        """Start network work on the loop; `done` is called with the task when it has really ended."""
+        """Start a coroutine on the loop; `done` is called with the task when it has really ended."""
         task = self.io.loop.create_task(coroutine)
         task.add_done_callback(done)
         return task
 
 
 def tell(ref: pykka.ActorRef[Any], message: Any) -> None:
-    """Tell an actor something; if it has ended, nobody is left whom it would concern."""
+    """Send a message to an actor; if it has ended, the message is dropped."""
     try:
         ref.tell(message)
     except pykka.ActorDeadError:

@@ -1,7 +1,7 @@
-"""All that the actors say to one another: frozen, one closed union per receiver.
+"""All messages between the actors: frozen, one closed union per receiver.
 
-Commands are imperative and may be refused; reports are in the past tense and may not. A report carries the number
-of the run that it belongs to, so that one of an earlier run is recognized and dropped.
+Commands are imperative and may be refused; reports are in the past tense and may not. A report carries the number of
+its run, so that a report of an earlier run is recognized and dropped.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Generate:
     submission: SubmissionRecord
     epoch: int
     send_before: float | None
-    """By the clock that counts suspended time, until when the POST may leave; None: it has left before."""
+    """Until when the POST may leave, by the clock that counts suspended time; None: it was sent before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop polling and downloading, now. A POST that is out ends by itself and is bound."""
+    """Stop polling and downloading now. A POST in flight ends by itself and is bound."""
 
 
 WorkerMessage = Generate | Stop
@@ -54,7 +54,7 @@ WorkerMessage = Generate | Stop
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """Sora has it, and its id is recorded with the submission."""
+    """The server accepted it, and its id is recorded with the submission."""
 
     job_id: str
     run: int
@@ -63,7 +63,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """Sora told how far it is, in percent."""
+    """The server reported its progress, in percent."""
 
     job_id: str
     run: int
@@ -72,7 +72,7 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class Fetching:
-    """Sora has finished, and the file is on its way."""
+    """The server has finished it, and the file is being downloaded."""
 
     job_id: str
     run: int
@@ -80,7 +80,7 @@ class Fetching:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Nothing moves for a while; None: it goes on."""
+    """It waits; None: it continues."""
 
     job_id: str
     run: int
@@ -89,21 +89,21 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The file is on disk, whole."""
+    """The complete file is on disk."""
 
     job_id: str
     run: int
     video: dict[str, Any]
     """`{path, bytes, sha256, content_type}`."""
     made: Document | None = None
-    """What is known of the video beside its file: `reported` and `warnings`."""
+    """What is known about the video besides its file: `reported` and `warnings`."""
     told: Document | None = None
-    """What the server told of its price."""
+    """What the server said about its price."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The video can't be had. `outcome`: what that means for its submission, where it means anything."""
+    """The video failed. `outcome`: the new state of its submission, if that changes."""
 
     job_id: str
     run: int
@@ -111,12 +111,12 @@ class Failed:
     submission_id: str
     outcome: SubmissionState | None = None
     told: Document | None = None
-    """What the server told of its price."""
+    """What the server said about its price."""
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """Nothing was paid; the job may be submitted anew."""
+    """Nothing was paid for; the job may be submitted again."""
 
     job_id: str
     run: int
@@ -127,7 +127,7 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A VideoWorker died of an error of ours."""
+    """A VideoWorker died of a bug."""
 
     worker: int
     run: int
@@ -143,26 +143,26 @@ Report = Submitted | Progressed | Fetching | Waiting | Completed | Failed | With
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Go on with the batch from what is recorded."""
+    """Continue the batch from the records."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceFree:
-    """The process has room for another video, or the batch may be begun now."""
+    """The process has a slot for another video, or the batch may begin now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The recorder has written a step, or (`refused`) found that the batch is no longer ours."""
+    """The recorder has written an update, or (`refused`) found that the batch is no longer ours."""
 
     stamp: float
-    """When the step was written, by the clock that counts suspended time."""
+    """When the update was written, by the clock that counts suspended time."""
     refused: bool
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingFailed:
-    """The recorder could not write a step for a reason that waiting does not mend."""
+    """The recorder could not write an update, for a reason that waiting does not fix."""
 
     error: BaseException
 
@@ -174,15 +174,15 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Stop starting videos, see the POSTs in flight bound, and let the batch go without cancelling it."""
+    """Start no more videos, wait until the POSTs in flight are bound, and release the batch without cancelling it."""
 
     wanted: bool
-    """Whether somebody else is to go on with it."""
+    """Whether another process is to continue it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Somebody else has the batch by now: stop, and write nothing."""
+    """Another process has the batch by now: stop, and write nothing."""
 
 
 SupervisorMessage = Begin | PlaceFree | Recorded | RecordingFailed | Tick | Release | Lost | Report | WorkerLost
@@ -200,12 +200,12 @@ class MakeBatches:
 
 @dataclass(frozen=True, slots=True)
 class ClaimAll:
-    """Every batch of the provider is wanted here, whoever asked for it."""
+    """Every batch of the provider is wanted here, whoever requested it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseBatch:
-    """Let a batch go."""
+    """Release a batch."""
 
     batch_id: str
     wanted: bool
@@ -213,17 +213,17 @@ class ReleaseBatch:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Let every batch go and stop claiming."""
+    """Release every batch and stop claiming."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Look at the database: which batches are lost, free or ended."""
+    """Read from the database which batches are lost, free or ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A batch that was claimed, as it is recorded: its open jobs, and the live submission of each that has one."""
+    """A claimed batch as recorded: its open jobs, and the live submission of each that has one."""
 
     batch: BatchRecord
     open_jobs: list[JobRecord]
@@ -232,28 +232,28 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look at the database saw and claimed."""
+    """What a look at the database found and claimed."""
 
     claimed: tuple[Loaded, ...]
     lost: tuple[str, ...]
     ended: tuple[str, ...]
-    """Batches that have ended, or that are no more."""
+    """Batches that have ended or no longer exist."""
     released: tuple[str, ...]
-    """Batches that were to be let go, and that are not ours any more."""
+    """Batches that were to be released and are no longer ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class LookFailed:
-    """The database could not be looked at."""
+    """The database could not be read."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
 class SupervisorEnded:
-    """A BatchSupervisor has done its work, lost its batch, or (`released`) let it go. It says so once.
+    """A BatchSupervisor has finished, lost or (`released`) released its batch. Sent once.
 
-    `epoch`: under which it had the batch. By now another supervisor may have it, under another one.
+    `epoch`: its own. By now another supervisor may have the batch under a newer one.
     """
 
     batch_id: str
@@ -263,7 +263,7 @@ class SupervisorEnded:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorLost:
-    """A BatchSupervisor died of an error of ours."""
+    """A BatchSupervisor died of a bug."""
 
     batch_id: str
     epoch: int
@@ -272,7 +272,7 @@ class SupervisorLost:
 
 @dataclass(frozen=True, slots=True)
 class KeyRefused:
-    """The server refused the key of this process, and has never accepted it."""
+    """The server refused the key of this process and has never accepted it."""
 
 
 DispatcherMessage = (

@@ -1,4 +1,4 @@
-"""How often something that died is started again."""
+"""How often something that died is restarted."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ RESTARTS, RESTART_PERIOD = 3, 60.0
 
 
 def restart_allowed(past: Iterable[float], now: float) -> bool:
-    """Whether something that died may be started again, after restarts at these times."""
+    """Whether something that died may be restarted, after restarts at these times."""
     return sum(now - RESTART_PERIOD < at for at in past) < RESTARTS

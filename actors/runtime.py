@@ -1,6 +1,6 @@
-"""Runtime: what runs while a process makes videos. The I/O loop, the client, the Dispatcher and their end.
+"""Runtime: what runs while a process makes videos: the I/O loop, the client, the Dispatcher and their shutdown.
 
-Started by the first batch that is processed; a program that only asks for statuses has none of it.
+Started by the first batch that is processed; a program that only reads statuses does not need it.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from storage.videos import VideoFolder
 logger = logging.getLogger(__name__)
 _CLOSE_SECONDS, _SHUT_SECONDS = 9.0, 5.0
 _ASK_AGAIN = 60.0
-"""Seconds between looks whether the server accepts a key that it had refused."""
+"""Seconds between checks whether the server accepts a key that it had refused."""
 _DELETE_SECONDS = 2.0
-"""How long a program that ends begins with DELETEs that are owed; those that are out have their answer awaited."""
+"""Seconds in which an ending program still starts owed DELETEs; those in flight are awaited."""
 _SIMULATOR_STATE = ".simulator"
 _SIMULATOR_POLL = timedelta(milliseconds=250)
 
@@ -105,7 +105,7 @@ class Runtime:
         self._dispatcher = self._dispatch()
         self._deaths: list[float] = []
         self._given_up: str | None = None
-        """What the last Dispatcher died of, when no other one was started."""
+        """Why the last Dispatcher died, if no other was started."""
 
     async def _open(self, provider: str, lease: LeaseMargin, folder: VideoFolder, *, simulate: bool) -> Tools:
         base_url = await self._start_simulator() if simulate else self._settings.openai_base_url
@@ -125,12 +125,12 @@ class Runtime:
 
         def clean_up(batch_id: str) -> None:
             delete_orphan_files_soon(self._recorder, self._storage, folder, batch_id)
-            self.send_deletes()  # whoever cancelled it may know no server
+            self.send_deletes()  # whoever cancelled it may have no server
 
         files = Coalescer(
             partial(self.io.offload, finish),
             THREADS,
-            # Its worker was stopped while the file went to its place.
+            # Its worker was stopped while the file was put into place.
             unclaimed=lambda rest: clean_up(rest.part.path.parent.name),
         )
         watcher = Watcher(client, self._settings.sora_poll_interval.total_seconds())
@@ -141,7 +141,7 @@ class Runtime:
     async def _start_simulator(self) -> str:
         from actors.simulator import Simulator, SimulatorOptions
 
-        # Kept on disk: a simulated batch that was interrupted finds its videos again, as on a real server.
+        # Kept on disk: an interrupted simulated batch finds its videos again, as on a real server.
         state = Path(self._settings.video_dir) / _SIMULATOR_STATE / "jobs.jsonl"
         state.parent.mkdir(parents=True, exist_ok=True)
         self._simulator = Simulator(SimulatorOptions(state_file=state))
@@ -151,21 +151,21 @@ class Runtime:
             raise SettingsError(str(error)) from error
 
     def process(self, batch_ids: tuple[str, ...]) -> None:
-        """Have these batches claimed as soon as they are free.
+        """Claim these batches as soon as they are free.
 
         Raises:
-            SoraBatchError: nothing can be run here any more.
+            SoraBatchError: nothing can run here any more.
         """
         self._order(MakeBatches(batch_ids))
 
     def claim_all(self) -> Future[None]:
-        """Have every wanted batch of the provider claimed, not only those that were asked for here.
+        """Claim every wanted batch of the provider, not only those requested here.
 
         Returns:
-            Done when that has an end: the runtime was closed, or its Dispatcher died.
+            Done when that ends: the runtime was closed, or its Dispatcher died.
         """
         if "sora_connect_timeout" not in self._settings.model_fields_set:
-            self._be_patient(timedelta(0))  # nobody waits in front of it, and batches are wanted still
+            self._be_patient(timedelta(0))  # nobody is waiting, and the batches stay wanted
         self._order(ClaimAll())
         ended: Future[None] = Future()
 
@@ -173,8 +173,8 @@ class Runtime:
             wait([self._closed])
             ended.set_result(None)
 
-        # In a thread of its own, not on the loop: whoever hears of it may close the service. And now: at the
-        # interpreter's exit none can be started any more.
+        # In a thread of its own, not on the loop: the listener may close the service. And started now: at the
+        # interpreter's exit no thread can be started.
         threading.Thread(target=tell, name="sora-ended", daemon=True).start()
         return ended
 
@@ -195,7 +195,7 @@ class Runtime:
             self.io.call(self._deletes.begin)
 
     def _tell(self, message: DispatcherMessage) -> None:
-        """By way of the loop: the Dispatcher is replaced there, and so no message is lost between two of them."""
+        """Via the loop: the Dispatcher is replaced there, so no message is lost between two of them."""
         self.io.call(self._tell_now, message)
 
     def _tell_now(self, message: DispatcherMessage) -> None:
@@ -204,7 +204,7 @@ class Runtime:
             self._give_up([message])
 
     def _died(self, agenda: Agenda, why: str) -> None:
-        """On the loop: start another Dispatcher, unless they die too often; then whoever waits is told."""
+        """On the loop: start another Dispatcher, unless they die too often; then tell whoever waits."""
         now = time.monotonic()
         if restart_allowed(self._deaths, now):
             self._deaths.append(now)
@@ -227,7 +227,7 @@ class Runtime:
 
     @property
     def key_refused(self) -> bool:
-        """Whether the server refused the key, and has never accepted it: then nothing is claimed for others."""
+        """Whether the server refused the key and never accepted it: then nothing is claimed for others."""
         return self._key.refused
 
     def _key_refused(self) -> None:
@@ -235,7 +235,7 @@ class Runtime:
         self._asking = self.io.loop.create_task(self._ask_until_accepted())
 
     async def _ask_until_accepted(self) -> None:
-        """A key may be entered at the server later."""
+        """Poll until the server accepts the key: it may be added there later."""
         while self._key.refused:
             await asyncio.sleep(_ASK_AGAIN)
             with suppress(SoraError):
@@ -244,7 +244,7 @@ class Runtime:
         self.look()
 
     def look(self) -> None:
-        """Look at the database now: something was changed."""
+        """Look at the database now: something has changed."""
         self._tell(Look())
 
     def waits(self, batch_id: str) -> dict[str, Wait]:
@@ -256,24 +256,24 @@ class Runtime:
         return {**waits, "": pause.wait} if pause.paused and pause.wait else waits
 
     def fetch_again(self, job: JobRecord, submission: SubmissionRecord) -> Future[str | None]:
-        """Have the file of a completed job put back. Why not, or None, is the Future's result."""
+        """Restore the file of a completed job. The Future's result: why that failed, or None."""
         return self.io.submit(fetch_again(self._tools, job, submission))
 
     def send_deletes(self) -> None:
-        """Have the DELETEs that are owed sent, in the background."""
+        """Send the owed DELETEs in the background."""
         if self._deletes is not None:
             self.io.call(self._deletes.wake)
 
     def finish_deletes(self) -> None:
-        """Begin no more of them after 2 s, and wait for the answers to those that are out."""
+        """Start no more of them after 2 s, and wait for the answers to those in flight."""
         if self._deletes is not None:
             finished = self.io.submit(self._deletes.finish(_DELETE_SECONDS))
             with suppress(TimeoutError):
                 finished.result(_DELETE_SECONDS + ANSWER_SECONDS + 1)
 
     def close(self) -> None:
-        """Let the batches go, see POSTs in flight bound, end the threads."""
-        self._tell(Close())  # first: nothing is started while the DELETEs that are out are answered
+        """Release the batches, wait until POSTs in flight are bound, end the threads."""
+        self._tell(Close())  # first: nothing is started while DELETEs in flight are awaited
         self.finish_deletes()
         with suppress(TimeoutError):
             self._closed.result(timeout=_CLOSE_SECONDS)
@@ -282,7 +282,7 @@ class Runtime:
             self._recorder.write(lambda: forget(owner_id)).result(timeout=1)
         try:
             self.io.submit(self._shut()).result(_SHUT_SECONDS)
-        except Exception:  # the threads are to end all the same
+        except Exception:  # the threads must end all the same
             logger.exception("could not close the connections to the server cleanly", extra={"action": "close"})
         self.io.close()
 
@@ -295,7 +295,7 @@ class Runtime:
 
 
 def _for_the_simulator(settings: Settings) -> Settings:
-    """It has one store, in this process; asking it costs nothing, and nobody wants to wait for a demonstration."""
+    """The simulator has a single store; polling it is free, and a demonstration should be quick."""
     changes: dict[str, Any] = {"sora_listing": "whole", "http_proxy": None}
     if "sora_poll_interval" not in settings.model_fields_set:
         changes["sora_poll_interval"] = _SIMULATOR_POLL

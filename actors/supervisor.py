@@ -1,8 +1,8 @@
 """BatchSupervisor: owns a batch while this process does, and is the only one to change it.
 
-Folds every report at once, hands what happened to the recorder, and acts on it when it is recorded: record, then
-act, then tell. A refusal of the recorder (the batch was cancelled or taken over) ends it without harm. It owns the
-pool of VideoWorkers; what to do next is decided by `BatchRun`.
+It folds each report immediately, hands the changes to the recorder, and acts on them once recorded: record, then act,
+then tell. If the recorder refuses (the batch was cancelled or taken over), it stops without harm. It owns the pool of
+VideoWorkers; `BatchRun` decides what to do next.
 """
 
 from __future__ import annotations
@@ -57,30 +57,30 @@ DRAIN = 5.0
 
 
 class _Phase(IntEnum):
-    """How far a batch has come here: work on it starts when its beginning is recorded."""
+    """How far this process is with a batch: work starts once its beginning is recorded."""
 
     WAITING = 0
     BEGINS = 1
-    """With the next step."""
+    """With the next update."""
     BEGINNING = 2
-    """The recorder has that step. If the process dies from now on, and records nothing further, it counts."""
+    """The recorder has that update. If the process dies before it records more, the death counts."""
     BEGUN = 3
     WORKING = 4
-    """Something further is recorded."""
+    """Something more is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Drained:
-    """The POSTs in flight are bound, or had their time."""
+    """The POSTs in flight are bound, or timed out."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Lingered:
-    """What has happened has waited long enough for company."""
+    """Pending changes have waited long enough to share a commit."""
 
 
 class BatchSupervisor(LoopActor):
-    """One a batch and process."""
+    """One per batch and process."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class BatchSupervisor(LoopActor):
     ) -> None:
         super().__init__(tools.io)
         self._is_own = is_own
-        """Whether it was asked for in this process, and fails with it where the key is refused."""
+        """Whether it was requested in this process, so that it fails if this process's key is refused."""
         self._tools, self._admission, self._dispatcher = tools, admission, dispatcher
         at = tools.storage.database.time()
         self.run = BatchRun(loaded.batch, loaded.open_jobs, loaded.live, rules, waits, at=at)
@@ -142,17 +142,17 @@ class BatchSupervisor(LoopActor):
                 assert_never(message)
 
     def on_stop(self) -> None:
-        """Stop the pool and give back the places; what is recorded as intended and was not sent is put down so."""
+        """Stop the pool and free the slots; record recorded but unsent intents as not sent."""
         for assignment in self._recording or []:
             self._not_sent(assignment)
         self._admission.leave(self._id)
         for worker in self._workers:
             tell(worker, Stop())
-        if self._has_orphans:  # when they have stopped: what comes to its place then has nobody waiting for it
+        if self._has_orphans:  # after they have stopped: nobody awaits files that are put into place later
             self.io.call(self._tools.clean_up, self._id)
 
     def on_failure(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
-        """Leave the batch to a new supervisor, which starts from what is recorded."""
+        """Leave the batch to a new supervisor, which starts from the records."""
         self.on_stop()
         tell(self._dispatcher, SupervisorLost(self._id, self._epoch, self._tools.storage.database.describe(error)))
 
@@ -165,7 +165,7 @@ class BatchSupervisor(LoopActor):
 
     @property
     def _is_for_others(self) -> bool:
-        """Where the key is refused, what this process learns says nothing of a batch that others can make."""
+        """With a refused key, failures here say nothing about a batch that other processes can make."""
         return not self._is_own() and self._tools.client.rate_limiter.key.refused
 
     def _report(self, report: Report) -> None:
@@ -178,7 +178,7 @@ class BatchSupervisor(LoopActor):
             report = Withdrawn(job_id, run, failure, submission_id, outcome)
         self._alive = True
         self.run.report(report, time.monotonic())
-        # As a rule a job's next state comes much later than these, so that each of them is recorded all the same.
+        # A job's next state usually comes much later than these, so each of them is still recorded.
         self._go_on(may_wait=isinstance(report, Submitted | Progressed | Fetching))
 
     def _tick(self) -> None:
@@ -195,16 +195,16 @@ class BatchSupervisor(LoopActor):
         self._go_on()
 
     def _spent(self) -> float:
-        """The batch's time: it stands while the server gives no answer, or has asked to wait."""
+        """The batch's time, which stands still while the server gives no answer or has asked to wait."""
         stood = self._tools.client.rate_limiter.stood - self._stood_before
         return self._spent_before + time.monotonic() - self._since - stood
 
     def _go_on(self, *, may_wait: bool = False) -> None:
-        """Start what can be started, and have recorded what happened; an attached job needs no record first."""
+        """Start what can be started, and record what happened; an attached job needs no record first."""
         if not self.run.over:
             self._attach()
             self.run.keep_time(self._spent())
-            # Without the lease nothing would be sent: the next tick looks again.
+            # Without the lease nothing would be sent: the next tick checks again.
             may_send = self._tools.submitter.may_send and not self._is_for_others
             while may_send and self.run.wants_to_start and self._may_start():
                 self._begins()
@@ -217,12 +217,12 @@ class BatchSupervisor(LoopActor):
         if not may_wait or self._to_start or self.run.over or self._release is not None:
             self._hand_over()
         elif self._to_record and not self._lingering:
-            # A moment's reports share a commit: the recorder stays free for what is waited for.
+            # Reports of one moment share a commit: the recorder stays free for urgent writes.
             self._lingering = True
             self.io.loop.call_later(LINGER, tell, self.actor_ref, _Lingered())
 
     def _attach(self) -> None:
-        """Give the jobs in flight to workers: when it is recorded that the batch is begun."""
+        """Give the jobs in flight to workers, once the beginning of the batch is recorded."""
         if self._phase >= _Phase.BEGUN:
             for assignment in self.run.attach():
                 self._assign(assignment, None)
@@ -232,7 +232,7 @@ class BatchSupervisor(LoopActor):
     def _may_start(self) -> bool:
         if self._may_begin():
             return self._admission.may_start(self._id, self.actor_ref)
-        self._admission.has_enough(self._id)  # a place that it was offered is for others
+        self._admission.has_enough(self._id)  # a slot that it was offered is for others
         return False
 
     def _may_begin(self) -> bool:
@@ -246,12 +246,12 @@ class BatchSupervisor(LoopActor):
 
     @property
     def _to_record(self) -> bool:
-        """Also the first sign of life since the batch was begun."""
+        """Whether there is anything to record; also the first sign of life since the batch began."""
         sign = self._phase is _Phase.BEGINS or (self._alive and self._phase is _Phase.BEGUN)
         return self.run.changed or (sign and not self.run.over)
 
     def _hand_over(self) -> None:
-        """Give the recorder all that has happened since it was last given something; one step at a time."""
+        """Give the recorder all changes since the last time; one update at a time."""
         if self._recording is not None or self._released or not self._to_record:
             return
         changes = self.run.take_changes(spent=self._spent(), claims=self._next_claims())
@@ -260,7 +260,7 @@ class BatchSupervisor(LoopActor):
 
         def write() -> tuple[bool, float]:
             applied = apply(changes)
-            # The send window starts before the intent can be seen by anybody else.
+            # The send window starts before anybody else can see the intent.
             return applied, boottime()
 
         def answer(future: Future[tuple[bool, float]]) -> None:
@@ -274,14 +274,14 @@ class BatchSupervisor(LoopActor):
         self._tools.recorder.write(write).add_done_callback(answer)
 
     def _next_claims(self) -> int:
-        """What the step that is handed over now says: this process begins, or it got further."""
+        """The `claims` of the update that is handed over: this process begins, or has got further."""
         if self._phase is _Phase.BEGINS and not self.run.over:
             self._phase = _Phase.BEGINNING
             return -self._deaths - 1
         return 0 if self._phase >= _Phase.BEGUN or self.run.over else self.run.batch.claims
 
     def _recorded(self, stamp: float, *, refused: bool) -> None:
-        """Act on what is recorded now."""
+        """Act on what is now recorded."""
         released, self._recording = self._recording or [], None
         if refused:
             self._end(lost=True)
@@ -303,7 +303,7 @@ class BatchSupervisor(LoopActor):
             self._release_if_done()
 
     def _note_phase(self) -> bool:
-        """A step is recorded: it began the batch (then True), or it was something further."""
+        """Note a recorded update. Returns True if it began the batch."""
         if self._phase is _Phase.BEGINNING:
             self._phase = _Phase.BEGUN
             if self._epoch > 1:
@@ -319,7 +319,7 @@ class BatchSupervisor(LoopActor):
         tell(self._workers[assignment.worker], order)
 
     def _take_back(self, assignment: Assignment) -> None:
-        """Its intent is recorded and its POST shall not be sent any more."""
+        """Withdraw a recorded intent whose POST must not be sent any more."""
         self._admission.left(self._id, assignment.submission.id)
         failure = Failure(ErrorCode.UNAVAILABLE, "the POST was not sent: the batch was released")
         self._report(
@@ -340,7 +340,7 @@ class BatchSupervisor(LoopActor):
             self.begin(drained, lambda _: tell(self.actor_ref, _Drained()))
 
     def _release_if_done(self) -> None:
-        """Give the batch back when nothing of it is on its way to the server or the recorder."""
+        """Release the batch once nothing is in flight to the server or the recorder."""
         if self._release is None or not self._drained or self._recording is not None or self._released:
             return
         self._released = True
@@ -357,15 +357,15 @@ class BatchSupervisor(LoopActor):
             error = future.exception()
             if error is None:
                 tell(dispatcher, SupervisorEnded(batch_id, epoch, released=True))
-            else:  # it is still ours, as far as anybody knows
+            else:  # as far as we know it is still ours
                 tell(dispatcher, SupervisorLost(batch_id, epoch, repr(error)))
             tell(ref, Lost())
 
         released.add_done_callback(told)
 
     def _end(self, *, lost: bool) -> None:
-        # Leave no file behind that nobody knows: of an earlier owner, or of a video that came when it was over.
+        # Leave no orphan files: of an earlier owner, or of a video that came after the end.
         self._has_orphans = lost or (self.run.over and bool(self._epoch > 1 or self.run.batch.failed))
-        if not self._released:  # else that is told when it is recorded
+        if not self._released:  # otherwise reported once recorded
             tell(self._dispatcher, SupervisorEnded(self._id, self._epoch, released=False))
         self.stop()

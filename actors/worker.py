@@ -1,6 +1,6 @@
 """VideoWorker: makes one video at a time and reports to its BatchSupervisor.
 
-Owns the coroutine that it runs, nothing else. An error of ours in it ends the worker; the supervisor starts another.
+It owns only the coroutine that it runs. A bug in that ends the worker; the supervisor starts another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _RunEnded:
 
 
 class VideoWorker(LoopActor):
-    """One place of a batch's pool."""
+    """One worker of a batch's pool."""
 
     def __init__(self, tools: Tools, supervisor: Ref, number: int) -> None:
         super().__init__(tools.io)
@@ -30,7 +30,7 @@ class VideoWorker(LoopActor):
         self._task: asyncio.Task[Any] | None = None
 
     def on_receive(self, message: WorkerMessage | _RunEnded) -> None:
-        """Take an order, its end, or the end of all work."""
+        """Take a job, its end, or the order to stop."""
         match message:
             case Generate():
                 self._order = message
@@ -46,7 +46,7 @@ class VideoWorker(LoopActor):
                 assert_never(message)
 
     def on_stop(self) -> None:
-        """Stop polling and downloading. A POST that is out goes on by itself."""
+        """Stop polling and downloading. A POST in flight continues by itself."""
         if self._task is not None:
             self._task.cancel()
 
@@ -55,7 +55,7 @@ class VideoWorker(LoopActor):
         self.on_stop()
         order = self._order
         run, job_id = (order.run, order.job.id) if order else (0, None)
-        if order is not None:  # it may have died before its POST was even begun
+        if order is not None:  # it may have died before its POST began
             self._tools.submitter.on_left(order.job.batch_id, order.submission.id)
         tell(self._supervisor, WorkerLost(self._number, run, job_id, repr(error)))
 

@@ -1,4 +1,4 @@
-"""What lasts: batches, jobs, submissions, the journal and the finished files.
+"""Persistence: batches, jobs, submissions, the journal and the finished files.
 
-Knows nothing of actors, of Sora or of RabbitMQ.
+Knows nothing about actors, the Videos API or RabbitMQ.
 """

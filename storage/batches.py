@@ -32,7 +32,7 @@ _IS_AT = "({0}server=? OR ({0}server IS NULL AND ({0}provider IS NULL OR {0}prov
 
 
 class BatchRepository:
-    """Batches as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+    """Batches as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

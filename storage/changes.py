@@ -1,4 +1,4 @@
-"""One step of a batch, recorded whole or not at all, and only for the one who owns the batch."""
+"""An update of a batch, recorded completely or not at all, and only for its owner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from storage.submissions import SubmissionRepository
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmissionOutcome:
-    """What became of a submission's video, or of the submission."""
+    """The outcome of a submission, or of its video."""
 
     submission_id: str
     state: SubmissionState
@@ -29,7 +29,7 @@ class SubmissionOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What to write. Records are as they shall be; `epoch` and `sequence` as the batch must be found."""
+    """What to write: records as they will be; `epoch` and `sequence` that the batch must have now."""
 
     batch: BatchRecord
     epoch: int
@@ -38,10 +38,10 @@ class Changes:
     intents: tuple[SubmissionRecord, ...] = ()
     outcomes: tuple[SubmissionOutcome, ...] = ()
     told: tuple[tuple[str, Document], ...] = ()
-    """What servers told of the prices of submissions, by their ids."""
+    """What servers said about the prices of submissions, by submission id."""
     events: tuple[EventRecord, ...] = ()
     closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
-    """Makes the last event from the batch and all of its jobs, as they are after the change."""
+    """Builds the last event from the batch and all of its jobs, as they are after the change."""
 
 
 class Storage:
@@ -60,12 +60,11 @@ class Storage:
         self.servers = Servers(database)
 
     def apply(self, changes: Changes) -> bool:
-        """Write a step, inside the caller's transaction. Doing it again after an unknown COMMIT changes nothing.
+        """Write an update inside the caller's transaction. Repeating it after an unknown COMMIT changes nothing.
 
         Returns:
-            False if somebody else has the batch by now, or has found out what became of an intent that was recorded
-            before: nothing of it may be acted on. (No exception: it would roll back the neighbours that are committed
-            in the same group.)
+            False if another process has the batch by now, or has resolved an intent that was recorded before: the
+            caller must not act on it. (No exception: that would roll back the other writes of the same group.)
         """
         if not self.batches.advance(changes.batch, epoch=changes.epoch, sequence=changes.sequence):
             if not self._is_repetition(changes):

@@ -33,7 +33,7 @@ class Owed(NamedTuple):
 
 
 class Deletes:
-    """DELETEs as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+    """DELETEs as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,6 +1,6 @@
-"""Inbox: the commands that were taken, each with its answer, so that one delivered twice is done once.
+"""Inbox: the applied commands with their answers, so that one delivered twice is applied once.
 
-A row is written in the transaction of what the command did.
+A row is written in the transaction of the command's effect.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from storage.records import InboxRecord
 
 
 class Inbox:
-    """Taken commands as rows. Everything wants a transaction; the caller has opened it."""
+    """Applied commands as rows. Everything needs a transaction, opened by the caller."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -19,8 +19,8 @@ class Inbox:
         """Enter a command, whose `answer` is to follow in the same transaction.
 
         Returns:
-            None if it is new; else what was entered before: nothing was written. Whoever takes the same command
-            elsewhere at this moment waits until we have answered it.
+            None if it is new; otherwise the earlier entry, with nothing written. A process that enters the same command
+            at the same time waits until we have answered it.
         """
         # An unread RETURNING breaks the COMMIT on SQLite: read it here.
         taken = self._database.execute(
@@ -36,14 +36,14 @@ class Inbox:
         return InboxRecord(*rows[0])
 
     def answer(self, source: str, command_id: str, answer: str) -> None:
-        """Keep how a command was answered."""
+        """Store the answer of a command."""
         self._database.execute("UPDATE inbox SET answer=? WHERE source=? AND id=?", (answer, source, command_id))
 
     def prune(self, before: float, limit: int = 1000) -> int:
-        """Forget some of the commands that were taken before a moment.
+        """Remove some of the commands from before a time.
 
         Returns:
-            How many went.
+            How many were removed.
         """
         cursor = self._database.execute(
             "DELETE FROM inbox WHERE (source, id) IN "

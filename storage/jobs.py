@@ -17,7 +17,7 @@ _CHUNK = 500
 
 
 class JobRepository:
-    """Jobs as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+    """Jobs as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,6 +1,6 @@
-"""The journal: what happened to each batch, as the bytes that are published, in a gapless sequence; and how far it is.
+"""The journal: the events of each batch, as published, in a gapless sequence; and how far they are published.
 
-A watermark a batch: everything up to it is confirmed by the broker. Watermarks are for all processes of a database.
+Each batch has a watermark: the broker has confirmed everything up to it. All processes of a database share it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from storage.rows import Insert, Rows
 
 
 class Journal:
-    """Events as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+    """Events as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._rows = Rows(database, "journal", EventRecord)
         self._append = Insert(database, "journal", EventRecord)
         self.listener: Callable[[list[EventRecord]], object] | None = None
-        """Told of what this process has recorded, after its COMMIT, by the thread that committed."""
+        """Called with the events that this process has recorded, after the COMMIT, in the committing thread."""
 
     def append(self, events: Iterable[EventRecord]) -> None:
         """Store events. Their sequence numbers come from the fence of the same transaction."""
@@ -40,17 +40,17 @@ class Journal:
         return self._rows.select(f"{some} LIMIT ?", [*parameters, limit])
 
     def last_sequence(self, batch_id: str) -> int:
-        """The newest number, 0 without any: a batch made again under an old id goes on counting."""
+        """The newest number, 0 if there is none: a batch created again under an old id continues the sequence."""
         newest = self._database.execute("SELECT MAX(sequence) FROM journal WHERE batch_id=?", (batch_id,)).fetchone()
         return int(newest[0] or 0)
 
     def first_sequence(self, batch_id: str) -> int | None:
-        """The oldest number that was not pruned, None without any."""
+        """The oldest number that was not pruned; None: there is none."""
         oldest = self._database.execute("SELECT MIN(sequence) FROM journal WHERE batch_id=?", (batch_id,)).fetchone()
         return None if oldest[0] is None else int(oldest[0])
 
     def old(self, before: float, after: tuple[str, int], limit: int) -> list[tuple[str, int]]:
-        """Some events behind `after` of batches that ended before a moment, and of deleted ones: batch and number."""
+        """Some events after `after` of batches that ended before a time, and of deleted ones: batch and number."""
         sql = (
             "SELECT j.batch_id, j.sequence FROM journal j LEFT JOIN batches b ON b.id=j.batch_id "
             "WHERE (j.batch_id, j.sequence) > (?, ?) AND j.created_at < ? AND (b.id IS NULL OR b.completed_at < ?) "
@@ -59,10 +59,10 @@ class Journal:
         return list(map(tuple, self._database.execute(sql, (*after, before, before, limit)).fetchall()))
 
     def prune(self, events: list[tuple[str, int]], before: float) -> int:
-        """Remove these, but for those of a batch that runs again.
+        """Remove these events, except those of a batch that runs again.
 
         Returns:
-            How many events went.
+            How many were removed.
         """
         cursor = self._database.execute(
             f"DELETE FROM journal WHERE (batch_id, sequence) IN ({self._database.pairs}) AND NOT EXISTS "
@@ -90,17 +90,17 @@ class Unpublished:
     """Its watermark."""
     events: list[EventRecord]
     more: bool
-    """Whether there are later ones."""
+    """Whether there are more."""
 
 
 class Publications:
-    """Watermarks as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+    """Watermarks as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
     def __init__(self, database: Database, journal: Journal) -> None:
         self._database, self._journal = database, journal
 
     def begin(self, *, backlog: bool) -> None:
-        """Begin to publish from this database: what was recorded before is history, unless `backlog` asks for it."""
+        """Start publishing from this database: earlier events are skipped, unless `backlog` is set."""
         begun = self._database.execute(
             "INSERT INTO publications (batch_id, published, skipped) VALUES (?, 0, FALSE) "
             "ON CONFLICT (batch_id) DO NOTHING RETURNING batch_id",
@@ -116,12 +116,12 @@ class Publications:
             )
 
     def begun(self) -> bool:
-        """Whether events are published from this database already."""
+        """Whether events are already published from this database."""
         sql = "SELECT 1 FROM publications WHERE batch_id=?"
         return bool(self._database.execute(sql, (_BEGUN,)).fetchall())
 
     def mark(self, watermarks: Mapping[str, int]) -> None:
-        """Note what is published. A watermark never falls."""
+        """Record what is published. A watermark never falls."""
         marks = sorted(watermarks.items())
         for start in range(0, len(marks), _MARKS):
             chunk = marks[start : start + _MARKS]
@@ -134,7 +134,7 @@ class Publications:
             )
 
     def delete(self, lasts: Mapping[str, int]) -> None:
-        """Note that batches are no more, and the last event of each: nobody else would find their journals."""
+        """Record the last event of each deleted batch, so that the rest of its journal is found."""
         rows = ", ".join(["(?, 0, FALSE, ?)"] * len(lasts))
         self._database.execute(
             f"INSERT INTO publications (batch_id, published, skipped, deleted) VALUES {rows} "
@@ -146,8 +146,8 @@ class Publications:
         """The number of the last event of each batch that has unpublished ones.
 
         Args:
-            recorded_before: only of batches whose first unpublished event is older.
-            ended_after: of those that have ended, only the ones that did so since.
+            recorded_before: only batches whose first unpublished event is older.
+            ended_after: of the ended ones, only those that ended since.
         """
         behind = (
             "SELECT b.id, b.sequence FROM batches b LEFT JOIN publications p ON p.batch_id=b.id "
@@ -163,7 +163,7 @@ class Publications:
         return dict(found)
 
     def next_of(self, sent: Mapping[str, int], limit: int) -> list[Unpublished]:
-        """The next events of each batch, behind its watermark and behind what was sent of it here (-1: nothing)."""
+        """The next events of each batch, after its watermark and after what was sent here (-1: nothing)."""
         ids = list(sent)
         marks = ", ".join("?" * len(ids))
         rows = self._database.execute(
@@ -178,12 +178,12 @@ class Publications:
         return found
 
     def orphans(self, after: str, limit: int) -> list[str]:
-        """Some batches behind `after` that have a watermark, and no journal any more."""
+        """Some batches after `after` that have a watermark but no journal any more."""
         sql = f"SELECT batch_id FROM publications WHERE batch_id > ? AND {_ORPHAN} ORDER BY batch_id LIMIT ?"
         return [batch_id for (batch_id,) in self._database.execute(sql, (max(after, _BEGUN), limit)).fetchall()]
 
     def prune(self, batch_ids: list[str]) -> int:
-        """Forget the watermarks of those that still have no journal. Returns how many went."""
+        """Remove the watermarks of those that still have no journal. Returns how many were removed."""
         cursor = self._database.execute(
             f"DELETE FROM publications WHERE batch_id {self._database.in_list} AND {_ORPHAN}",
             (self._database.list_parameter(batch_ids),),

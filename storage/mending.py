@@ -1,6 +1,6 @@
-"""Mending: rows that can't be read become readable, so that the batch that they are of can be ended by itself.
+"""Mending: makes unreadable rows readable, so that their batch can be failed alone.
 
-What is broken is replaced by what says nothing, and told: somebody wrote it past us, or the disk did.
+Broken values are replaced by empty ones and reported: something else wrote them, or the disk did.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _SHOWN = 100
 
 
 class Unreadable(ValueError):
-    """A row holds what its column can't hold."""
+    """A row has an invalid value."""
 
 
 def check(record: Any) -> None:
-    """See that a record's fields are of the types that they are said to be: SQLite keeps anything in any column.
+    """Check the types of a record's fields: SQLite stores anything in any column.
 
     Raises:
-        Unreadable: one is not.
+        Unreadable: a field has another type.
     """
     kinds = _KINDS[type(record)]
     for name, value in zip(record._fields, record, strict=True):
@@ -44,7 +44,7 @@ def check(record: Any) -> None:
 
 
 def mend(database: Database, batch_id: str) -> list[str]:
-    """In a transaction: replace what can't be read in the rows of a batch.
+    """In a transaction: replace the unreadable values in the rows of a batch.
 
     Returns:
         What was replaced: `jobs.metadata of nature-01: '{"a'`.

@@ -1,6 +1,6 @@
-"""Owners: which processes may own batches, until when their lease lasts, and which of them are dead.
+"""Owners: the processes that may own batches, their leases, and which of them are dead.
 
-A process is known to be dead at once by the others of its host and boot; elsewhere its lease has to run out.
+On the same host and boot a death is known at once; elsewhere the lease has to expire.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from storage.rows import Insert, Rows
 
 
 class Owners:
-    """Owners as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+    """Owners as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -25,7 +25,7 @@ class Owners:
         self._enter = Insert(database, "owners", OwnerRecord, "ON CONFLICT (id) DO NOTHING")
 
     def renew(self, owner: OwnerRecord, lease: float) -> float:
-        """Prolong a lease to `lease` seconds from now, even one that had run out and that nobody minded.
+        """Renew a lease to `lease` seconds from now, even an expired one that nobody took over.
 
         Returns:
             The database's time.
@@ -39,7 +39,7 @@ class Owners:
         return self._database.told_time(float(rows[0][0]) - lease)
 
     def forget(self, owner_id: str) -> None:
-        """Remove an owner that ended in order."""
+        """Remove an owner that ended cleanly."""
         self._database.execute("DELETE FROM owners WHERE id=?", (owner_id,))
 
     def neighbours(self, host: str, boot: str) -> list[OwnerRecord]:
@@ -47,16 +47,16 @@ class Owners:
         return self._rows.select("WHERE host=? AND boot=?", (host, boot))
 
     def alive(self, owner_id: str) -> bool:
-        """Whether an owner's lease still lasts."""
+        """Whether an owner's lease is still valid."""
         sql = f"SELECT 1 FROM owners WHERE id=? AND lease_until >= {self._database.clock}"
         return bool(self._database.execute(sql, (owner_id,)).fetchall())
 
     def expire(self, owner_id: str) -> None:
-        """Note that an owner is dead: its batches are free at once."""
+        """Record that an owner is dead: its batches are free at once."""
         self._database.execute("UPDATE owners SET lease_until=0 WHERE id=?", (owner_id,))
 
     def prune(self, limit: int = 1000) -> int:
-        """Forget some owners whose lease ran out a day ago. Returns how many went."""
+        """Remove some owners whose lease expired a day ago. Returns how many were removed."""
         cursor = self._database.execute(
             "DELETE FROM owners WHERE id IN "
             f"(SELECT id FROM owners WHERE lease_until < {self._database.clock} - 86400 LIMIT ?)",
@@ -86,9 +86,9 @@ def this_host() -> tuple[str, str]:
 
 
 def is_dead(owner: OwnerRecord) -> bool:
-    """Whether a process of this host and boot is certainly gone. In doubt, it lives."""
+    """Whether a process of this host and boot is certainly dead. In doubt, it lives."""
     if sys.platform == "win32":
-        return False  # os.kill would end it there; its lease tells
+        return False  # os.kill would end it there; its lease decides
     try:
         os.kill(owner.pid, 0)
     except ProcessLookupError:
@@ -100,7 +100,7 @@ def is_dead(owner: OwnerRecord) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """A process's start time as Linux tells it; "zombie" for one that has died; None where it isn't told."""
+    """A process's start time as Linux reports it; "zombie" if it has died; None if unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,8 +1,8 @@
-"""Recorder: the one thread of a process that writes. What arrives together is committed together.
+"""Recorder: the one writing thread of a process. Writes that arrive together are committed together.
 
 A write is a function that runs inside the transaction and is answered after its COMMIT. It may run more than once
-(a neighbour spoiled the group, the connection was lost), so it has no effects outside the database. While the
-database is away, locked or full, the recorder holds what it was given and tries again.
+(another write failed the group, the connection was lost), so it must have no effects outside the database. While the
+database is unavailable, locked or full, the recorder holds its tasks and retries.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Task:
     answer: Future[Any]
     writes: bool
     until: float = math.inf
-    """By the monotonic clock: when an outage lasts longer, nobody waits for it any more."""
+    """By the monotonic clock: if an outage lasts longer, the task fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Away:
 
     reason: str
     until: float
-    """When it is tried again, by the monotonic clock."""
+    """When the next attempt is made, by the monotonic clock."""
 
 
 class Recorder:
@@ -54,30 +54,30 @@ class Recorder:
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._closing, self._over = threading.Event(), threading.Event()
         self.away: Away | None = None
-        """Why nothing can be written just now; None: it can."""
+        """Why nothing can be written at the moment; None: it can."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def write(self, run: Callable[[], T], *, patience: float = math.inf) -> Future[T]:
-        """Have `run` called in a transaction; the answer comes after its COMMIT.
+        """Call `run` in a transaction; the answer comes after its COMMIT.
 
         Args:
-            run: what is to be written.
-            patience: the seconds of an outage after which it is given up with a TimeoutError.
+            run: the write.
+            patience: the seconds of an outage after which it fails with a TimeoutError.
         """
         return self._put(run, writes=True, patience=patience)
 
     def read(self, run: Callable[[], T]) -> Future[T]:
-        """Have `run` called outside a transaction, after everything that was handed over before."""
+        """Call `run` outside a transaction, after all earlier tasks."""
         return self._put(run, writes=False)
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Work off what was handed over, then stop. What a database that is away still holds up fails.
+        """Finish all tasks, then stop. Tasks that an unavailable database holds up fail.
 
-        A write that takes longer is broken off: it is rolled back, and fails.
+        A write that takes longer is interrupted, rolled back, and fails.
 
         Returns:
-            Whether the thread has ended. One that is busy with something else ends after it.
+            Whether the thread has ended. If it is busy with something else, it ends after that.
         """
         if not self._closing.is_set():
             self._tasks.put(None)
@@ -111,7 +111,7 @@ class Recorder:
                     for task in group:
                         self._fail(task, error)
                 if self._database.path is not None:
-                    self._database.peewee.close()  # a fork may come (see storage.connections)
+                    self._database.peewee.close()  # the process may fork (see storage.connections)
         finally:
             self._over.set()
             self._database.peewee.discard()
@@ -125,7 +125,7 @@ class Recorder:
         return DatabaseClosed(f"the database {self._database.place} is closed")
 
     def _refuse_the_rest(self) -> None:
-        """After the end, in any thread: what comes late is answered all the same."""
+        """After the end, in any thread: fail the tasks that come too late."""
         with suppress(queue.Empty):
             while True:
                 late = self._tasks.get_nowait()
@@ -133,11 +133,11 @@ class Recorder:
                     late.answer.set_exception(self._closed())
 
     def _gather(self) -> tuple[list[_Task], bool]:
-        """Wait for one task, then take what else has arrived; a None says that it was the last."""
+        """Wait for one task, then take all others that have arrived; None marks the last."""
         group: list[_Task] = []
         task = self._tasks.get()
         while task is not None:
-            # A door that gave up waiting has cancelled its answer.
+            # A synchronous call that gave up has cancelled its answer.
             if task.answer.set_running_or_notify_cancel():
                 group.append(task)
             if len(group) == GROUP or self._tasks.empty():
@@ -191,7 +191,7 @@ class Recorder:
             if len(group) == 1:
                 self._fail(group[0], error)
                 return
-            # Somebody's write is wrong; nobody else shall suffer for it.
+            # One write is wrong; the others must not suffer for it.
             for task in group:
                 self._commit([task])
             return

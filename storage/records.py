@@ -1,6 +1,6 @@
-"""What goes into storage and comes out of it: frozen records, times in seconds since 1970 (UTC).
+"""The records of storage: frozen, with times in seconds since 1970 (UTC).
 
-Named tuples: each move of a job copies it and its batch, and a frozen dataclass takes four times as long for that.
+Named tuples: each move of a job copies it and its batch, which takes a frozen dataclass four times as long.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Document = dict[str, Any]
 
 
 class BatchRecord(NamedTuple):
-    """A batch as its row has it. `completed`, `failed` and `cancelled` count its jobs."""
+    """The row of a batch. `completed`, `failed` and `cancelled` count its jobs."""
 
     id: str
     name: str | None
@@ -21,9 +21,9 @@ class BatchRecord(NamedTuple):
     status: BatchStatus
     concurrency: int
     timeout: float
-    """Seconds for each round; 0: no limit."""
+    """Seconds per round; 0: no limit."""
     digest: str
-    """Of the request, so that the same id with another request is noticed."""
+    """Of the request: detects the same id with a different request."""
     provider: str | None
     total: int
     completed: int
@@ -36,9 +36,9 @@ class BatchRecord(NamedTuple):
     owner: str | None
     wanted: bool
     claims: int
-    """Minus the `deaths`. Above 0: claims of the version before, which counted those, too, that only waited."""
+    """Minus the `deaths`. Above 0: claims of the previous version, which also counted batches that only waited."""
     spent: float
-    """Seconds for which it has been owned, since it was last started or retried."""
+    """Seconds for which it has been owned since it was last started or retried."""
     created_at: float
     updated_at: float
     started_at: float | None
@@ -46,12 +46,12 @@ class BatchRecord(NamedTuple):
 
     @property
     def deaths(self) -> int:
-        """How many processes in a row died after they had recorded that they begin on it, and nothing further."""
+        """How many processes in a row died after recording that they begin it, and nothing more."""
         return max(0, -self.claims)
 
 
 class JobRecord(NamedTuple):
-    """A job as its row has it."""
+    """The row of a job."""
 
     id: str
     batch_id: str
@@ -75,46 +75,46 @@ class JobRecord(NamedTuple):
     started_at: float | None
     completed_at: float | None
     options: Document | None = None
-    """What else is asked for, as far as it is: `seed`, `params`, `files` (by field, as `reference`), and `take`."""
+    """Further parts of the request, if given: `seed`, `params`, `files` (by field, like `reference`), and `take`."""
     made: Document | None = None
-    """What was made, as far as it is known: `reported` by the server, and `warnings`."""
+    """What is known about the finished video: `reported` by the server, and `warnings`."""
 
     @property
     def seed(self) -> int | None:
-        """The seed that is asked for."""
+        """The requested seed."""
         return self.options.get("seed") if self.options else None
 
     @property
     def take(self) -> int:
-        """Which of the takes of its request it is, from 1."""
+        """The number of this take of its request, from 1."""
         return self.options.get("take", 1) if self.options else 1
 
     @property
     def params(self) -> Document:
-        """Further fields of the server."""
+        """Server-specific fields."""
         return self.options.get("params", {}) if self.options else {}
 
     @property
     def files(self) -> dict[str, Document]:
-        """Further files, by the server's name of the field."""
+        """Server-specific files, by field."""
         return self.options.get("files", {}) if self.options else {}
 
 
 def options_of(*, seed: int | None, take: int | None, params: Document, files: Document) -> Document | None:
-    """The options of a job; None if it has none."""
+    """The options of a job; None: it has none."""
     given = {"seed": seed, "take": take, "params": params, "files": files}
     return {name: value for name, value in given.items() if value not in (None, {})} or None
 
 
 class SubmissionRecord(NamedTuple):
-    """One try at paying for a job's video."""
+    """One attempt to pay for a job's video."""
 
     id: str
     job_id: str
     batch_id: str
     attempt: int
     digest: str
-    """Of the request as it is sent: intents of one digest are interchangeable to the server."""
+    """Of the request as sent: the server can't tell intents with the same digest apart."""
     provider: str
     sender: str
     """The owner that recorded the intent."""
@@ -123,45 +123,45 @@ class SubmissionRecord(NamedTuple):
     state: SubmissionState
     remote_id: str | None = None
     adopted: bool = False
-    """Found in the server's listing, not told to us by the POST: never deleted by us."""
+    """Found in the server's listing, not returned by the POST: we never delete it."""
     closed_at: float | None = None
     """When the POST's connection was known to be closed, by the database's clock."""
     note: str | None = None
     server: str | None = None
-    """The normalised base URL. None: written by the version before, and not filled in yet."""
+    """The normalised base URL. None: written by the previous version and not filled in yet."""
     key_fingerprint: str | None = None
-    """Of the key that the POST was sent with: only that one tells what became of it."""
+    """Of the key that sent the POST: only that key can find out its outcome."""
     met: str | None = None
-    """What the POST met, where its answer told nothing."""
+    """What the POST met, if its outcome is unknown."""
     timed_out: bool | None = None
-    """The POST had no answer within its time: it may still be admitted."""
+    """The POST timed out: it may still be accepted."""
     former_remote_id: str | None = None
-    """The id that it had, until the server gave that to another video."""
+    """The id that it had until the server reused that for another video."""
     told: Document | None = None
-    """Prices and billed seconds that the server told, under its own names, exactly as told."""
+    """Prices and billed seconds as the server reported them, under its own names."""
 
 
 class DeleteRecord(NamedTuple):
-    """The DELETE of a cancelled video: what is owed, or was. Times are the database's."""
+    """The DELETE that is or was owed for a cancelled video. Times are by the database's clock."""
 
     submission_id: str
     batch_id: str
     state: DeleteState
     owed_at: float
     due_at: float
-    """Owed: not to be tried before. Out: from then on whoever sent it counts as dead."""
+    """Owed: not to be sent before. Out: from then on its sender counts as dead."""
     tried_at: float | None
-    """When it was first tried."""
+    """When it was first attempted."""
     tries: int
     """How often it was recorded as going out."""
     own_key: bool
-    """Whether one of these went out with the key that the video was made with."""
+    """Whether one of these went out with the key that made the video."""
     answer: str | None
-    """What came of the last try."""
+    """The outcome of the last attempt."""
 
 
 class EventRecord(NamedTuple):
-    """One line of a batch's journal. `body` is the bytes that are published."""
+    """One entry of a batch's journal. `body` is published as it is."""
 
     batch_id: str
     sequence: int
@@ -172,14 +172,14 @@ class EventRecord(NamedTuple):
 
 
 class OwnerRecord(NamedTuple):
-    """A process that may own batches, and until when it may be trusted to live."""
+    """A process that may own batches, and the lease until which it is believed alive."""
 
     id: str
     host: str
     boot: str
     pid: int
     started: str
-    """The process's start time as its system tells it: tells a reused pid."""
+    """The process's start time as reported by the system: detects a reused pid."""
     lease_until: float
 
 
@@ -191,7 +191,7 @@ class FileUse(NamedTuple):
 
 
 class ReferenceRecord(NamedTuple):
-    """The bytes of an input reference, kept so that another machine can send them."""
+    """The bytes of an input reference, stored so that another machine can send them."""
 
     digest: str
     name: str
@@ -204,12 +204,12 @@ class ReferenceRecord(NamedTuple):
 
 
 class InboxRecord(NamedTuple):
-    """A command that was taken, and how it was answered."""
+    """A command that was applied, and its answer."""
 
     source: str
     id: str
     digest: str
-    """Of the command's bytes, so that the same id with another body is noticed."""
+    """Of the command's bytes: detects the same id with a different body."""
     answer: str
-    """The event that answers it, as it is published."""
+    """The event that answers it, as published."""
     received_at: float

@@ -1,6 +1,6 @@
-"""Servers: their addresses, apart from the key that they are asked with, and what is known of them.
+"""Servers: their addresses, without the key, and what is known about them.
 
-A provider is recorded as one text, the base URL and the key's fingerprint, since versions before know nothing else.
+A provider is recorded as one text, the base URL and the key's fingerprint, as earlier versions expect.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ def server_of(provider: str) -> str:
 
 
 def key_of(provider: str) -> str:
-    """The fingerprint of the key; `` where there is none."""
+    """The fingerprint of the key; "" if there is none."""
     return provider.partition("#")[2]
 
 
 class Servers:
-    """Facts as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+    """Facts as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def reuses_ids(self, server: str) -> bool:
-        """Whether it gave an id a second time: then what it lists by that id may be either video."""
+        """Whether it has reused an id: then what it lists under that id may be either video."""
         return self._learned(server, "reuses_ids")
 
     def note_reused_ids(self, server: str) -> None:
-        """Note that it gave an id a second time."""
+        """Record that it has reused an id."""
         self._note(server, "reuses_ids")
 
     def note_deletes_only_records(self, server: str) -> None:
-        """Note that its DELETE removes the record of a video and stops nothing."""
+        """Record that its DELETE removes only the record of a video and stops nothing."""
         self._note(server, "deletes_only_records")
 
     def carry_over(self, server: str, moved_to: str) -> None:
-        """What is known of a server holds at its new address."""
+        """Copy what is known about a server to its new address."""
         for fact in ("reuses_ids", "deletes_only_records"):
             if self._learned(server, fact):
                 self._note(moved_to, fact)

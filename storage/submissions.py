@@ -41,7 +41,7 @@ class Bind(Enum):
 
 
 class SubmissionRepository:
-    """Submissions as rows. Reads want a connection, writes a transaction; the caller has opened them."""
+    """Submissions as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

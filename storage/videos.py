@@ -1,6 +1,6 @@
-"""Where finished files lie: `VIDEO_DIR/<batch id>/<job id>-<8 hex of its SHA-256>.<extension>`.
+"""The finished files: `VIDEO_DIR/<batch id>/<job id>-<8 hex of its SHA-256>.<extension>`.
 
-Written aside, then put into place; what lies there is never replaced. Versions before left out the checksum.
+Written as partial files, then put into place; a file in place is never replaced. Earlier versions omitted the checksum.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ EXTENSIONS = {
 }
 _PART = ".part"
 _NAMED_BY = (8, 16, 64)
-"""How many digits of a checksum a name has: more of them, where the name is taken by other bytes."""
+"""How many digits of the checksum a name has: more if other bytes have the shorter name."""
 _CHECKSUM = re.compile(r"-[0-9a-f]{8,64}\Z")
 
 
 class VideoFolder:
-    """The folder of all finished videos. Ids are letters, digits, `-` and `_`: they can't leave it."""
+    """The folder of all finished videos. Ids consist of letters, digits, `-` and `_`, so paths can't leave it."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
 
     def prepare(self) -> None:
-        """Make the folder, and see that files can be made in it: before anything is paid for.
+        """Create the folder, and check that it is writable, before anything is paid for.
 
         Raises:
-            OSError: they can't.
+            OSError: it is not.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.root):
@@ -52,20 +52,20 @@ class VideoFolder:
         return self.root / batch_id
 
     def part(self, batch_id: str, job_id: str, epoch: int) -> PartFile:
-        """A new file to write into: not made before it is opened."""
+        """A new partial file, created when it is opened."""
         return PartFile(self.batch(batch_id) / f"{job_id}.{epoch}{_PART}")
 
     def sweep(self, batch_id: str, epoch: int) -> None:
-        """Remove what the owners of a batch before this epoch had not finished writing."""
+        """Remove the partial files of a batch's owners before this epoch."""
         for part in self.batch(batch_id).glob(f"*{_PART}"):
             written_at = part.stem.rpartition(".")[2]
             if written_at.isdecimal() and int(written_at) < epoch:
                 _remove(part)
 
     def clear(self, batch_id: str, job_ids: Collection[str], kept: Collection[str] = ()) -> None:
-        """Remove the files of these jobs, and what is unfinished of any. What else lies there is somebody else's.
+        """Remove the files of these jobs, and all partial files. Other files there are not ours.
 
-        `kept`: the names of those that stay. Names, not paths: the folder may have been moved since.
+        `kept`: the names of files that stay. Names, not paths: the folder may have been moved.
         """
         for path in self.batch(batch_id).glob("*"):
             of_one = path.stem in job_ids or _CHECKSUM.sub("", path.stem) in job_ids
@@ -85,11 +85,11 @@ class PartFile:
         self.bytes = 0
         self._sha256 = hashlib.sha256()
         self.head = b""
-        """The first bytes, to see what it is."""
+        """The first bytes, which show its type."""
         self._discarded = False
 
     def open(self) -> FileIO:
-        """Open it for writing, from the start; the folder is made with it. Unbuffered: blocks come whole."""
+        """Open it for writing from the start, creating its folder. Unbuffered: it is written in whole blocks."""
         try:
             file = FileIO(self.path, "w")
         except FileNotFoundError:
@@ -105,7 +105,7 @@ class PartFile:
         if len(self.head) < 12:
             self.head = (self.head + chunk)[:12]
         written = file.write(chunk)
-        while written < len(chunk):  # a system call may take less than all
+        while written < len(chunk):  # a system call may write only a part
             written += file.write(memoryview(chunk)[written:])
         self.bytes += len(chunk)
         self._sha256.update(chunk)
@@ -116,15 +116,15 @@ class PartFile:
         return self._sha256.hexdigest()
 
     def flush(self, file: FileIO) -> None:
-        """Have the bytes on the disk, not only in its cache."""
+        """Flush the bytes to the disk."""
         os.fsync(file.fileno())
 
     def publish(self, extension: str) -> Path:
-        """Put it into its place. It survives a power cut only once its folder is flushed, too.
+        """Put it into place. It survives a power cut only once its folder is flushed too.
 
-        Nothing is replaced: whatever lies there with the same bytes stays, and other bytes keep their name.
+        Nothing is replaced: a file with the same bytes stays, and other bytes keep their name.
         """
-        # `with_suffix` twice would mistake a dot of ours; ids have none.
+        # Not `with_suffix`, which would misread our dots; ids have none.
         job_id = self.path.name.split(".", 1)[0]
         for digits in _NAMED_BY:
             final = self.path.with_name(f"{job_id}-{self.sha256[:digits]}{extension}")
@@ -139,7 +139,7 @@ class PartFile:
                 return False
             self.path.unlink(missing_ok=True)  # a newer owner may have swept it
         else:
-            # Whoever comes between the two steps has a file of the same checksum. A link would be one, and is slower.
+            # A file that appears between the two steps has the same checksum. A link would be one step, but is slower.
             os.rename(self.path, final)  # noqa: PTH104
         return True
 
@@ -149,14 +149,14 @@ class PartFile:
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
     def discard(self) -> None:
-        """Remove what was written, or is about to be."""
+        """Remove the partial file, or prevent it."""
         self._discarded = True
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:
-    """Remove a file that nobody has. What can't be removed is in nobody's way."""
+    """Remove an orphan file. One that can't be removed does no harm."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -164,7 +164,7 @@ def _remove(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk: from here on what was renamed into it survives a power cut."""
+    """Flush a folder to the disk: files renamed into it then survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,1 +1,1 @@
-"""RabbitMQ: a connection that confirms, the publication of the journal, commands and their answers, and the client."""
+"""RabbitMQ: a confirming connection, publishing the journal, commands and their answers, and the client."""

@@ -1,6 +1,6 @@
-"""Answers: the events that answer commands, and the batch that `report` tells. Pure.
+"""Answers: the events that answer commands, and the batch that `report` publishes. Pure.
 
-They have no sequence number: nothing of them is in a batch's journal.
+They have no sequence number: none of them is in a batch's journal.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from actors.rabbitmq.outgoing import event_properties
 
 SOURCE = "/sora-batch/commands"
 UNKNOWN = "_"
-"""Stands in a routing key for a batch's id that is not known."""
+"""Replaces an unknown batch id in a routing key."""
 REPORT_MAX_BYTES = 8 * 1024 * 1024
-"""Of the jobs in a report: well below what a broker takes as one message."""
+"""For the jobs in a report: well below a broker's limit for one message."""
 _ERRORS_SHOWN = 50
 _JOB_IDS_SHOWN = 1000
 
@@ -33,7 +33,7 @@ _JOB_IDS_SHOWN = 1000
 def accepted(
     command: str, done: CommandResult, *, correlation: str, source: str, at: float
 ) -> str:  # fmt: skip
-    """The event that says that a command was obeyed, and what that did."""
+    """The event that says that a command was accepted, and what it did."""
     data: dict[str, Any] = {"command": command, "batch_id": done.batch_id}
     if done.job_ids is not None and len(done.job_ids) <= _JOB_IDS_SHOWN:
         data["job_ids"] = list(done.job_ids)
@@ -52,7 +52,7 @@ def rejected(
     at: float,
     batch_id: str | None = None,
 ) -> str:
-    """The event that says why a command was not obeyed."""
+    """The event that says why a command was rejected."""
     listed = [{name: _clean(value) for name, value in asdict(error).items()} for error in list(errors)[:_ERRORS_SHOWN]]
     data = {"command": command, "errors": listed}
     return _answer("rejected", data, (source, correlation, digest), correlation, batch_id, at)
@@ -61,13 +61,13 @@ def rejected(
 def _answer(
     event: str, data: dict[str, Any], identity: tuple[str, ...], correlation: str, batch_id: str | None, at: float
 ) -> str:
-    # The same answer has the same id, however often it is given.
+    # The same answer has the same id, however often it is published.
     document = cloud_event(f"command.{event}", f"command:{key_of(event, *identity)[:32]}", SOURCE, batch_id, at)
     return to_json({**document, "correlationid": correlation, "data": data}).decode()
 
 
 def reported(batch: Batch, sequence: int, *, correlation: str, source: str, at: float) -> str:
-    """A batch as it stood after the event with this number, with all of its jobs that 8 MiB hold."""
+    """A batch as it was after the event with this number, with as many jobs as fit into 8 MiB."""
     shown: list[Job] = []
     size = 0
     for job in batch.jobs:
@@ -98,11 +98,11 @@ class Publication:
     body: bytes
     properties: BasicProperties
     refused: str | None
-    """Why, if it is a refusal."""
+    """Why, if it is a rejection."""
 
 
 def publication(body: str) -> Publication:
-    """Read what this module made, be it long ago."""
+    """Read an answer of this module, even an old one."""
     document = json.loads(body)
     name = document["type"].removeprefix("sora-batch.").removesuffix(".v1")
     errors, at = document["data"].get("errors"), datetime.fromisoformat(document["time"]).timestamp()

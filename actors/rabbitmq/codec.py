@@ -1,7 +1,7 @@
-"""Commands: reads a message from RabbitMQ as a command, or says in which fields it is wrong. Pure.
+"""Commands: parses a message from RabbitMQ as a command, or names its invalid fields. Pure.
 
-A command is a CloudEvents 1.0 document in JSON. Nothing that a message can hold makes this raise anything
-but `CommandRefused`, and nothing is read or fetched because a message names it.
+A command is a CloudEvents 1.0 document in JSON. No message can make this raise anything but `CommandRefused`, and
+nothing is read or fetched because a message names it.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from actors.expectations import ID_PATTERN
 MAX_DEPTH = 64
 CONTENT_TYPES = ("application/cloudevents+json", "application/json")
 ID_MAX_BYTES = 255
-"""AMQP's correlation_id, which brings a command's id back, holds no more."""
+"""The limit of AMQP's correlation_id, which returns a command's id."""
 SOURCE_MAX_BYTES = 512
 _TYPE = re.compile(r"sora-batch\.(?P<name>[^.]*)\.v(?P<version>[^.]*)")
 _SHOWN_MAX = 80
 
 
 class CommandName(StrEnum):
-    """The routing key of a command, and the middle of its type."""
+    """The routing key of a command, and the middle part of its type."""
 
     CREATE = "create"
     PROCESS = "process"
@@ -56,7 +56,7 @@ class CommandName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What arrived."""
+    """A message as it arrived."""
 
     body: bytes
     routing_key: str
@@ -64,7 +64,7 @@ class Message:
     content_encoding: str | None = None
     message_id: str | None = None
     damage: str | None = None
-    """What is wrong with its AMQP properties, if they could not be read."""
+    """Why its AMQP properties could not be read, if they could not."""
 
     @property
     def digest(self) -> str:
@@ -97,7 +97,7 @@ _BatchId = Annotated[StrictStr, StringConstraints(pattern=ID_PATTERN)]
 
 
 class _Envelope(BaseModel):
-    """The attributes of CloudEvents that are read; extensions and others may come along."""
+    """The CloudEvents attributes that are read; extensions and others are ignored."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -116,7 +116,7 @@ class CreateData(BatchVideoRequest):
 
     @property
     def request(self) -> BatchVideoRequest:
-        """The request alone: the same batch, whoever creates it, has the same digest."""
+        """The request alone: the same batch has the same digest, whoever creates it."""
         given = {name: getattr(self, name) for name in BatchVideoRequest.model_fields}
         return BatchVideoRequest.model_construct(self.model_fields_set - {"process"}, **given)
 
@@ -171,7 +171,7 @@ DATA: dict[CommandName, type[Input]] = {
 
 @dataclass(frozen=True, slots=True)
 class ReceivedCommand:
-    """A command as it came."""
+    """A command as it was received."""
 
     name: CommandName
     source: str
@@ -182,19 +182,19 @@ class ReceivedCommand:
 
     @property
     def batch_id(self) -> str:
-        """Of the batch that it is about. A creation that names none derives it: delivered twice, it makes one."""
+        """The id of its batch. A `create` without an id derives one: delivered twice, it creates one batch."""
         if not isinstance(self.data, CreateData):
             return self.data.batch_id
         return self.data.id or f"c-{key_of(self.source, self.id)[:24]}"
 
 
 class CommandRefused(Exception):
-    """The message is no command that can be obeyed.
+    """The message is not a valid command.
 
     Attributes:
-        errors: what is wrong, field by field.
+        errors: the errors, field by field.
         source, id, name: of the command, as far as they could be read.
-        well_formed: whether it is a command, and only its `data` is wrong.
+        well_formed: whether it is a command and only its `data` is invalid.
     """
 
     def __init__(
@@ -207,25 +207,25 @@ class CommandRefused(Exception):
 
 
 def sentence(errors: Iterable[FieldError]) -> str:
-    """What is wrong, for a person."""
+    """The errors as a sentence."""
     return "; ".join(entry.message for entry in list(errors)[:5])
 
 
 def key_of(*parts: str) -> str:
-    """SHA-256 of some texts, which NUL keeps apart, in hexadecimal."""
+    """SHA-256 of some texts, separated by NUL, in hexadecimal."""
     return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 
 
 def parse(message: Message, *, max_bytes: int, max_size: int) -> ReceivedCommand:
-    """Read a command.
+    """Parse a command.
 
     Args:
         message: as it arrived.
-        max_bytes: of its body.
-        max_size: how many videos a batch may have.
+        max_bytes: the limit of its body.
+        max_size: the limit of videos in a batch.
 
     Raises:
-        CommandRefused: it is none, or one that can't be obeyed.
+        CommandRefused: it is not a command, or an invalid one.
     """
     try:
         document = _document(message, max_bytes)
@@ -250,7 +250,7 @@ def parse(message: Message, *, max_bytes: int, max_size: int) -> ReceivedCommand
 
 
 def within_data(error: InvalidRequest) -> list[FieldError]:
-    """What is wrong with `data`, by its place in the whole document."""
+    """The errors of `data`, by their place in the whole document."""
     return [replace(entry, field=f"/data{entry.field}") for entry in error.errors]
 
 
@@ -261,7 +261,7 @@ class _Wrong(Exception):
 
 
 def _document(message: Message, max_bytes: int) -> dict[str, Any]:
-    """The body as a JSON object, once nothing about it is suspicious."""
+    """The body as a JSON object, after all checks."""
     if message.damage is not None:
         raise _Wrong("", f"the AMQP properties can't be read: {message.damage}", "AMQP 0-9-1 properties", "amqp")
     if len(message.body) > max_bytes:
@@ -278,7 +278,7 @@ def _document(message: Message, max_bytes: int) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise _Wrong("", f"the body is not JSON: {error.msg} ({place})", "a JSON object", "not_json") from None
-    except ValueError:  # Python refuses to read a number of more than 4,300 digits
+    except ValueError:  # Python refuses to parse numbers of more than 4,300 digits
         raise _Wrong("", "the body contains a number that is too long", "shorter numbers", "number") from None
     if not isinstance(document, dict):
         raise _Wrong("", f"the body is {_shown(document)}", "a JSON object", "not_object")
@@ -335,7 +335,7 @@ def _name(envelope: _Envelope, routing_key: str) -> CommandName:
         got = _shown(envelope.type)
         raise _Wrong("/type", f"type: {got} has an unknown version", expected, "unknown_version")
     name = CommandName(match["name"])
-    # Permissions to write go by the routing key: it must be the command's own.
+    # Write permissions depend on the routing key, so it must be the command's own.
     if routing_key != name:
         message = f"the routing key {_shown(routing_key)} does not match the command"
         raise _Wrong("", message, f"the routing key {name.value}", "routing_key")
@@ -358,7 +358,7 @@ def _name_in(kind: Any) -> str | None:
 
 
 def _answerable(value: Any, limit: int = ID_MAX_BYTES) -> str | None:
-    """A text that an answer can name, or None."""
+    """The value if it is a text that an answer can contain, or None."""
     try:
         usable = isinstance(value, str) and value and _printable(value) and len(value.encode()) <= limit
     except ValueError:

@@ -1,7 +1,7 @@
-"""Connection: one to RabbitMQ, remade whenever it is lost. The publisher, the consumers and the client share its loop.
+"""Connection to RabbitMQ that reconnects whenever it is lost. Publisher, consumers and client share its loop.
 
 The publisher's runs in a thread of its own (`start`); consumers and the client run theirs in their own threads (`run`).
-What each does on a new channel is handed in. Callbacks, and what is handed to `call`, must not block.
+Each passes in what to do on a new channel. Callbacks, and functions given to `call`, must not block.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BLOCKED_SECONDS = 0.2
 
 
 class State(Enum):
-    """Where a connection stands."""
+    """The state of a connection."""
 
     CONNECTING = "connecting"
     OPEN = "open"
@@ -41,13 +41,13 @@ class State(Enum):
 
 
 class _SelectConnection(pika.SelectConnection):  # type: ignore[misc]
-    """pika's, but what is published at once goes out in one system call: they are a third of what publishing takes."""
+    """pika's, but publishes a group in one system call: these calls are a third of the cost of publishing."""
 
     _held: list[bytes] | None = None
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Hold back what is sent until the end."""
+        """Hold back all frames until the end."""
         self._held = []
         try:
             yield
@@ -57,11 +57,11 @@ class _SelectConnection(pika.SelectConnection):  # type: ignore[misc]
                 super()._output_marshaled_frames([b"".join(held)])
 
     def drop(self) -> None:
-        """End it without a word to the broker, as pika ends one that it takes for dead."""
+        """Drop it without telling the broker, as pika drops a dead one."""
         self._terminate_stream(ConnectionGone("the connection was dropped"))
 
     def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
-        # Private to pika: were it called otherwise one day, messages would only go out one by one.
+        # Private to pika: if it were renamed, messages would just go out one by one.
         if self._held is None:
             super()._output_marshaled_frames(marshaled_frames)
         else:
@@ -69,14 +69,14 @@ class _SelectConnection(pika.SelectConnection):  # type: ignore[misc]
 
 
 class Connection:
-    """See the module. Connects with the first use; publishing never waits for the broker.
+    """See the module. Connects on first use; publishing never waits for the broker.
 
     Attributes:
-        standing: what was logged about the broker, to be shared by the connections of a process.
+        standing: what was logged about the broker, shared by the connections of a process.
         on_open: called in its thread whenever it opens, before anything is published over it.
-        on_lost: called in its thread when it is lost, before anybody is told what became of a message.
-        why: why the last one was lost, until the next one opens.
-        undeclared: why the broker refused our declarations, if it did and we went on without them.
+        on_lost: called in its thread when it is lost, before the outcome of any message is reported.
+        why: why the last connection was lost, until the next one opens.
+        undeclared: why the broker refused our declarations, if we continued without them.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class Connection:
             url: of the broker.
             queue_type: of the queues, `quorum` or `classic`.
             who: its name in the log.
-            standing: what was logged about the broker so far; without it, its own.
+            standing: what was logged about the broker so far; by default its own.
             begin: called with each new channel, to subscribe for example.
-            needs: the exchanges and queues that must exist where this user may not declare them; None: go on whatever
+            needs: the exchanges and queues that must exist if this user may not declare them; None: continue whatever
                 the broker answers to our declarations.
-            blocked_seconds: how long the broker may block it before it counts as lost; None: for ever.
+            blocked_seconds: how long the broker may block it before it counts as lost; None: forever.
         """
         self._parameters = topology.connection_parameters(url)
         self._parameters.blocked_connection_timeout = blocked_seconds
@@ -118,7 +118,7 @@ class Connection:
         self._process = os.getpid()
         self._next_try = 0.0
         self._given_up: Any = None
-        """Why we, or the broker on our channel, end a connection: its own end does not say it."""
+        """Why we, or the broker on our channel, end a connection, which the closing itself does not say."""
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._patience = _CLOSE_SECONDS
@@ -129,28 +129,28 @@ class Connection:
 
     @property
     def started(self) -> bool:
-        """Whether anybody has used its thread."""
+        """Whether its thread has been started."""
         return self._thread is not None
 
     @property
     def takes_messages(self) -> bool:
-        """Whether what is sent now may soon be confirmed: it is open, or may be in a moment."""
+        """Whether a message sent now may soon be confirmed: it is open, or about to be."""
         return self.state in (State.CONNECTING, State.OPEN) and not self._blocked
 
     @property
     def is_open(self) -> bool:
-        """Whether it is open, and this process's own: after a fork it is the other one's."""
+        """Whether it is open and belongs to this process: after a fork it is the parent's."""
         return self.state is State.OPEN and self._process == os.getpid()
 
     def start(self) -> None:
-        """Connect, and stay connected, in a thread of its own. Twice is once."""
+        """Connect, and stay connected, in a thread of its own. Idempotent."""
         with self._lock:
             if self._thread is None and not self._closing.is_set():
                 self._thread = threading.Thread(target=self._stay_connected, name="sora-amqp", daemon=True)
                 self._thread.start()
 
     def publish(self, exchange: str, routing_key: str, body: bytes, properties: Any) -> Future[None]:
-        """Publish; again over the next connection, if this one is lost.
+        """Publish; if this connection is lost, again over the next one.
 
         Returns:
             Done when the broker has confirmed it; fails with `Nacked`, or with `ConnectionGone` when it is closed.
@@ -163,26 +163,26 @@ class Connection:
         self._outgoing.add(Item(exchange, routing_key, body, properties, settled, lasting=True))
         self.start()
         self.call(self._outgoing.flush)
-        if self.state is State.CLOSED:  # nobody else tells
+        if self.state is State.CLOSED:  # nobody else would report it
             self._outgoing.fail(ConnectionGone("the connection to RabbitMQ is closed"), lasting=True)
         return done
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have a function called in the thread, if there is a connection."""
+        """Call a function in its thread, if there is a connection."""
         connection = self._connection
         if connection is not None:
-            with suppress(Exception):  # it is being made anew
+            with suppress(Exception):  # it is reconnecting
                 connection.ioloop.add_callback_threadsafe(function)
 
     def close(self, seconds: float = _CLOSE_SECONDS) -> None:
-        """Publish what was handed over, for as long as the broker is there, then end. What is left fails."""
+        """Publish what is pending while the broker is reachable, then end. The rest fails."""
         with self._lock:
             self._patience = seconds
             self._closing.set()
         if self._thread is None:
             self.disconnect(seconds)
         else:
-            self.call(lambda: None)  # it looks up
+            self.call(lambda: None)  # wakes it
             self._thread.join(2 * seconds)
         self.state = State.CLOSED
         self._outgoing.fail(
@@ -193,9 +193,9 @@ class Connection:
 
     @hush()
     def run(self, seconds: float = math.inf, until: Callable[[], object] = lambda: False) -> None:
-        """Connect once the pause is over, receive, and send, in the thread that calls this.
+        """Connect after the pause, then receive and send, in the calling thread.
 
-        Returns after so many seconds, once `until` is true, or when the connection was lost or could not be made.
+        Returns after so many seconds, when `until` is true, or when the connection is lost or could not be made.
         """
         deadline = time.monotonic() + seconds
         if self._connection is None or self._process != os.getpid():
@@ -218,44 +218,44 @@ class Connection:
     def send(
         self, exchange: str, key: str, body: bytes, properties: Any, settled: Settled, *, mandatory: bool = False
     ) -> None:
-        """Publish over this very connection, with the next `flush`; `mandatory`: it has to come into a queue."""
+        """Publish over this connection only, with the next `flush`; `mandatory`: it must reach a queue."""
         self._outgoing.add(Item(exchange, key, body, properties, settled, mandatory=mandatory))
 
     def flush(self) -> None:
-        """Have what was sent go out."""
+        """Send what is pending."""
         self._outgoing.flush()
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Have a function called after a while. Lost with the connection."""
+        """Call a function later. Dropped with the connection."""
         if self._connection is not None:
             self._connection.ioloop.call_later(seconds, function)
 
     def open_channel(self, begin: Callable[[Any], object]) -> None:
-        """Open another channel, for a question that the broker may answer by closing it."""
+        """Open another channel, for a request that the broker may answer by closing it."""
         self._connection.channel(on_open_callback=begin)
 
     def give_up(self, why: Any) -> None:
-        """Take it for lost, and close it."""
+        """Treat it as lost, and close it."""
         self._given_up = self._given_up or why
         if not self._leaving:
             self.state = State.AWAY
-        # One that is being opened is broken off; in either case it is told as gone.
+        # One that is being opened is aborted; either way it is reported as gone.
         if self._connection is not None and not (self._connection.is_closing or self._connection.is_closed):
             self._connection.close()
 
     @hush()
     def disconnect(self, seconds: float = _CLOSE_SECONDS) -> None:
-        """Wait for the confirms of what was sent, while the broker is there; then close. `run` would connect anew."""
+        """Wait for pending confirms while the broker is reachable, then close. `run` would reconnect."""
         if self._connection is None or self._process != os.getpid():
             return
         self._leaving, called = True, list[bool]()
-        self.call(lambda: called.append(True))  # behind what other threads have handed over
+        self.call(lambda: called.append(True))  # after what other threads have handed over
         if self.state is State.OPEN:
             self.run(seconds, lambda: self._blocked or (called and not self._outgoing))
         if self._connection is not None:
             self.give_up(None)
             self.run(_BLOCKED_SECONDS if self._blocked else seconds)
-        if self._connection is not None:  # a broker in an alarm does not even read that we leave
+        if self._connection is not None:  # a broker in an alarm does not even read our closing
             self._connection.drop()
             self.run(seconds)
         self._leaving = False
@@ -267,7 +267,7 @@ class Connection:
         self.disconnect(self._patience)
 
     def _connect(self) -> None:
-        if self._process != os.getpid():  # the connection is the other process's
+        if self._process != os.getpid():  # the connection belongs to the parent process
             self._forget()
             self._outgoing.lost()
             self.state = State.CONNECTING
@@ -288,8 +288,8 @@ class Connection:
             connection.ioloop.poll()
             connection.ioloop.process_timeouts()
         except Exception as error:
-            # Closed in the middle of its opening, pika fails after it has closed the socket; and a socket that is
-            # reset in that moment it takes for a mistake of ours.
+            # When closed while opening, pika fails after it has closed the socket; and it takes a socket that is
+            # reset at that moment for our mistake.
             reset = isinstance(error.__context__, OSError)
             if not (reset or self._leaving):
                 logger.exception("the connection to RabbitMQ failed", extra={"action": "broker_failed"})
@@ -308,14 +308,14 @@ class Connection:
     def _on_channel_closed(self, channel: Any, why: Any, *, declares: bool) -> None:
         refused = declares and channel is not self.channel and isinstance(why, ChannelClosedByBroker)
         if refused and (self._needs is None or why.reply_code == ACCESS_REFUSED):
-            # This user must not declare, or others have declared it in their way: it may be there all the same.
+            # This user must not declare, or others declared it differently: it may exist all the same.
             self.undeclared = why
             self.open_channel(partial(self._set_up, declares=False))
         else:
             self.give_up(why)
 
     def _on_ready(self, channel: Any) -> None:
-        """The broker has answered, so all before it is as it should be."""
+        """The broker has answered, so everything before this is in place."""
         self.channel, self.why = channel, None
         self._attempts.opened()
         self.state = State.OPEN

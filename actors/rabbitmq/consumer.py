@@ -1,8 +1,8 @@
-"""Commands from RabbitMQ, consumed by dramatiq's workers: four threads for commands, one for cancellations alone.
+"""Commands from RabbitMQ, consumed by dramatiq's workers: four threads for commands, one for cancellations only.
 
-No message is in dramatiq's format, and nothing in a message decides where it goes: the broker and its consumer below
-take the bytes as they are, and give them to the task of the queue that they came from. A message is acknowledged
-when it is answered; what can't be read is put aside, confirmed, before that. Nothing that arrives ends a thread.
+Messages are not in dramatiq's format, and their content does not route them: the broker and consumer below pass the
+raw bytes to the task of their queue. A message is acknowledged once it is answered; an unreadable one is first
+published to its own queue and confirmed. No message can end a thread.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Handle = Callable[[Message, float | None], None]
 THREADS = {topology.COMMANDS: 4, topology.CANCELS: 1}
 ERROR_HEADER = "x-sora-batch-error"
 SINCE_HEADER = "x-sora-batch-since"
-"""On a message that waits for its batch's creation: since when, in milliseconds since 1970."""
+"""On a message that waits for its batch to be created: since when, in milliseconds since 1970."""
 _WAKE_MILLISECONDS = 500
-"""How often an idle thread looks whether it shall stop: more often costs the process more than 1 % of a core."""
+"""How often an idle thread checks whether to stop: more often would cost over 1 % of a core."""
 _STOP_MILLISECONDS = 1000
 _CLOSE_SECONDS = 2.0
 _ERROR_MAX = 1000
@@ -43,16 +43,16 @@ _OF_THE_BROKER = (_RETURNS, "x-death", "x-first-death-exchange", "x-first-death-
 
 
 class Properties(pika.BasicProperties):  # type: ignore[misc]
-    """The properties of a message, whatever a publisher made of them.
+    """The properties of a message, however malformed.
 
-    pika fails to read some that a broker passes on (a timestamp in milliseconds, a NaN), and its connection with it:
-    the message would come back and end the next one.
+    pika fails on some that a broker passes on (a timestamp in milliseconds, a NaN), and its connection with it: the
+    message would come back and end the next one.
     """
 
     damage: str | None = None
 
     def decode(self, encoded: bytes, offset: int = 0) -> Any:
-        """Read them; what can't be read is left out."""
+        """Decode them; on an error they are empty and `damage` is set."""
         try:
             return super().decode(encoded, offset)
         except Exception as error:  # noqa: BLE001  (struct, Unicode, date, recursion: anything)
@@ -62,17 +62,17 @@ class Properties(pika.BasicProperties):  # type: ignore[misc]
 
 
 def own_process() -> None:
-    """Set what pika and dramatiq have for the whole process: for a program that does nothing but serve."""
-    # Their lines are ours, told once: each try to connect would be a dozen of pika's and one of dramatiq's criticals.
+    """Change the process-wide settings of pika and dramatiq: for a program that only serves."""
+    # We log the same, once: each attempt to connect would log a dozen lines of pika's and a critical of dramatiq's.
     logging.getLogger("dramatiq").setLevel(logging.CRITICAL + 1)
     logging.getLogger("pika").setLevel(logging.CRITICAL)
-    # pika looks the class up here for whatever a frame brings.
+    # pika looks up the class for the properties of any frame here.
     pika.spec.props[pika.BasicProperties.INDEX] = Properties
 
 
 @dataclass(slots=True)
 class Delivery:
-    """A message on its way through a task, and what is needed to settle it."""
+    """A message in a task, with what is needed to settle it."""
 
     channel: Any = field(repr=False)
     method: Any
@@ -83,7 +83,7 @@ class Delivery:
 
     @property
     def routing_key(self) -> str:
-        """It goes back with it, if it goes back."""
+        """Its routing key, kept if it is returned."""
         return str(_text(self.method.routing_key))
 
     @property
@@ -97,13 +97,13 @@ class Delivery:
 
     @property
     def returns(self) -> int:
-        """How often it went back to its queue."""
+        """How often it was returned to its queue."""
         count = (self.properties.headers or {}).get(_RETURNS)
         return count if isinstance(count, int) else 0
 
     @property
     def since(self) -> float | None:
-        """Since when it waits for its batch."""
+        """Since when it has waited for its batch."""
         since = (self.properties.headers or {}).get(SINCE_HEADER)
         return since / 1000 if isinstance(since, int) else None
 
@@ -113,7 +113,7 @@ def _text(value: Any) -> str | None:
 
 
 class CommandBroker(dramatiq.Broker):
-    """A broker of dramatiq's with our consumer, our topology, and no way to send a message in dramatiq's format."""
+    """A dramatiq broker with our consumer and topology, which never sends messages in dramatiq's format."""
 
     def __init__(self, url: str, queue_type: str, standing: Standing) -> None:
         super().__init__(middleware=[])
@@ -125,17 +125,17 @@ class CommandBroker(dramatiq.Broker):
         return CommandConsumer(self._connection, queue_name, prefetch, timeout / 1000)
 
     def declare_queue(self, queue_name: str) -> None:
-        """Have the queue consumed. What is declared at the broker is the topology's business."""
+        """Consume the queue. `topology` declares it at the broker."""
         if queue_name not in self.queues:
             self.queues[queue_name] = None
             self.emit_after("declare_queue", queue_name)
 
 
 class CommandConsumer(dramatiq.Consumer):
-    """Takes messages off one queue, on a connection of its own, and settles them there."""
+    """Consumes one queue on a connection of its own, and settles its messages there."""
 
     def __init__(self, connect: Callable[..., Connection], queue_name: str, prefetch: int, seconds: float) -> None:
-        """`seconds`: how long a message is waited for."""
+        """`seconds`: how long to wait for a message."""
         self._queue_name, self._prefetch, self._seconds = queue_name, prefetch, seconds
         self._arrived: deque[Delivery] = deque()
         self._connection = connect(who=queue_name, begin=self._subscribe)
@@ -147,7 +147,7 @@ class CommandConsumer(dramatiq.Consumer):
         channel.basic_consume(self._queue_name, lambda *came: self._arrived.append(Delivery(*came)))
 
     def __next__(self) -> dramatiq.MessageProxy | None:
-        """The next message, or None: none came for a while, or the connection is lost. What it brought comes again."""
+        """The next message, or None: none came in time, or the connection is lost and its messages will come again."""
         if not self._arrived:
             self._connection.run(self._seconds, lambda: self._arrived)
         if not self._arrived:
@@ -157,22 +157,22 @@ class CommandConsumer(dramatiq.Consumer):
         proxy = dramatiq.MessageProxy(dramatiq.Message(name, name, (), given, {}))
         if (
             delivery.method.redelivered and delivery.returns >= topology.DELIVERY_LIMIT
-        ):  # the broker would not bring it again
+        ):  # the broker would not deliver it again
             delivery.verdict = Unreadable(_GIVEN_UP)
             self.ack(proxy)
             return None
         return proxy
 
     def ack(self, message: dramatiq.MessageProxy) -> None:
-        """Settle it, whatever became of it."""
+        """Settle it, whatever its outcome."""
         delivery: Delivery = message.kwargs["delivery"]
-        # Over the channel that it came over: if that is lost it comes again, and its number is another message's.
+        # Over its own channel: if that is lost the message comes again, and its tag belongs to another one.
         self._connection.call(lambda: self._settle(delivery) if delivery.channel.is_open else None)
 
     nack = ack
 
     def _settle(self, delivery: Delivery) -> None:
-        """Acknowledge it; or put it where its verdict says: back, to those that wait for their batch, or aside."""
+        """Acknowledge it, or move it by its verdict: back, to the waiting queue, or to the unreadable one."""
         match delivery.verdict:
             case None:
                 delivery.channel.basic_ack(delivery.method.delivery_tag)
@@ -184,11 +184,11 @@ class CommandConsumer(dramatiq.Consumer):
                 self._move(delivery, "", topology.UNREADABLE, {ERROR_HEADER: _reason(verdict)})
 
     def _move(self, delivery: Delivery, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
-        """Publish it elsewhere, confirmed, then acknowledge it: never is it nowhere."""
+        """Publish it elsewhere, wait for the confirm, then acknowledge it: it is never lost."""
         properties = delivery.properties
         kept = {key: value for key, value in (properties.headers or {}).items() if key not in _OF_THE_BROKER}
         properties.headers = {**kept, **headers}
-        properties.expiration = None  # it is kept until somebody looks at it
+        properties.expiration = None  # it is kept until somebody inspects it
         try:
             properties.encode()
         except Exception:  # noqa: BLE001  (pika can't write everything that it reads)
@@ -204,7 +204,7 @@ class CommandConsumer(dramatiq.Consumer):
             self._connection.give_up(error)  # it comes again, a little later
 
     def close(self) -> None:
-        """Settle what is to be settled, and close the connection."""
+        """Settle what is pending, and close the connection."""
         self._connection.disconnect(_CLOSE_SECONDS)
 
 
@@ -219,9 +219,9 @@ class CommandConsumers:
 
     Args:
         url: of the broker.
-        handle: obeys one command; called from several threads.
+        handle: handles one command; called from several threads.
         queue_type: of the queues, `quorum` or `classic`.
-        standing: what this process has logged of the broker.
+        standing: what this process has logged about the broker.
     """
 
     def __init__(
@@ -249,12 +249,12 @@ class CommandConsumers:
         dramatiq.actor(broker=self._broker, actor_name=queue_name, queue_name=queue_name)(task)
 
     def start(self) -> None:
-        """Consume, as soon as the broker is there."""
+        """Consume, as soon as the broker is reachable."""
         for worker in self._workers:
             worker.start()
 
     def stop(self) -> None:
-        """Take nothing new, finish what is in hand; what takes too long goes back to the broker."""
+        """Take no new messages and finish current ones; those that take too long return to the broker."""
         stopping = [
             threading.Thread(target=worker.stop, kwargs={"timeout": _STOP_MILLISECONDS}, daemon=True)
             for worker in self._workers

@@ -1,7 +1,6 @@
-"""CommandHandler: obeys one command after the other through BatchService, and answers each.
+"""CommandHandler: applies one command after another through BatchService, and answers each.
 
-Knows nothing of queues: what is to become of the message, it says by returning (answered) or by one of three
-exceptions.
+Knows nothing about queues: it decides the fate of a message by returning (answered) or by one of three exceptions.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ Publish = Callable[[str, str, bytes, pika.BasicProperties], Future[Any]]
 logger = logging.getLogger(__name__)
 
 CREATION_PATIENCE = 5.0
-"""Seconds for which a command waits for the creation of the batch that it names."""
+"""Seconds for which a command waits for its batch to be created."""
 OUTAGE_PATIENCE = 900.0
-"""Seconds for which a message is held while the database is away: below the broker's consumer_timeout (30 min)."""
+"""Seconds for which a message is held while the database is down: below the broker's consumer_timeout (30 min)."""
 CONFIRM_PATIENCE = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _PAGE = 200
@@ -46,18 +45,18 @@ _MAY_PRECEDE = {CommandName.PROCESS, CommandName.CANCEL, CommandName.RETRY}
 
 
 class Unreadable(Exception):
-    """The message is no command. It is to be kept for inspection, answered or not."""
+    """The message is not a command. It is kept for inspection, answered or not."""
 
 
 class Requeue(Exception):
-    """The command was not answered; the message is to come again."""
+    """The command was not answered; the message must be redelivered."""
 
 
 class Postpone(Exception):
-    """The batch is not known, and its creation may be on its way: the message is to come again in a moment.
+    """The batch is unknown, but its creation may be in flight: the message must be redelivered in a moment.
 
     Attributes:
-        since: when it was first looked for, in seconds since 1970.
+        since: when the batch was first looked up, in seconds since 1970.
     """
 
     def __init__(self, since: float) -> None:
@@ -69,20 +68,20 @@ class CommandHandler:
     """What the consuming threads call.
 
     Args:
-        service: what is commanded.
+        service: applies the commands.
         publish: sends a message.
-        stopping: set when nobody shall wait any more.
+        stopping: set when nothing may wait any longer.
     """
 
     def __init__(self, service: BatchService, publish: Publish, stopping: threading.Event) -> None:
         self._service, self._publish, self._stopping = service, publish, stopping
 
     def handle(self, message: Message, since: float | None = None) -> None:
-        """Obey and answer.
+        """Apply a command and answer it.
 
         Args:
             message: as it arrived.
-            since: when its batch was first looked for, if it comes again.
+            since: when its batch was first looked up, if it was postponed.
 
         Raises:
             Unreadable, Postpone, Requeue: see there.
@@ -112,7 +111,7 @@ class CommandHandler:
     def _refuse_unread(self, message: Message, refused: CommandRefused) -> None:
         logger.warning("refused a message", extra={"action": "command_refused", "error": str(refused)})
         if refused.id is None:
-            return  # whoever sent it could not tell the answer from another one
+            return  # the sender could not recognise the answer
         answer = answers.rejected(
             refused.name, refused.errors, correlation=refused.id, source=refused.source,
             digest=message.digest, at=self._service.now(),
@@ -120,7 +119,7 @@ class CommandHandler:
         self._tell(EVENTS, publication(answer))
 
     def _obey(self, command: ReceivedCommand, since: float | None) -> str:
-        """The answer, once what was commanded is recorded with it."""
+        """The answer, once it is recorded with the effect of the command."""
         key = CommandKey(command.source, command.id, command.digest)
         at = self._service.now()
         try:
@@ -138,7 +137,7 @@ class CommandHandler:
             first = at if since is None or since > at else since
             if command.name in _MAY_PRECEDE and at - first < CREATION_PATIENCE:
                 raise Postpone(first) from None
-            # Not where it was looked for: whoever sent the command is not shown our paths.
+            # Without the database: the sender must not see our paths.
             text = f"there is no batch {command.batch_id!r}"
             errors: Sequence[FieldError] = [_about_the_batch(command, NotFound(text))]
         except OtherBody as error:
@@ -181,10 +180,10 @@ class CommandHandler:
                 assert_never(unreachable)
 
     def _wait_out(self, act: Callable[[], T]) -> T:
-        """Do it, and again while the database is away.
+        """Call `act`, and retry while the database is down.
 
         Raises:
-            Requeue: it is away for too long, or we are to stop, or the service is closed.
+            Requeue: it is down for too long, we are stopping, or the service is closed.
         """
         failures, deadline = 0, time.monotonic() + OUTAGE_PATIENCE
         while True:
@@ -207,7 +206,7 @@ class CommandHandler:
         )  # fmt: skip
 
     def _show(self, command: ReceivedCommand) -> None:
-        """Publish what was asked for. A command that comes again shows it again: nobody knows whether it was seen."""
+        """Publish what was requested. A redelivered command publishes it again: it may never have arrived."""
         match command.data:
             case codec.ReportData(batch_id=batch_id):
                 batch, sequence = self._wait_out(lambda: self._service.snapshot(batch_id))
@@ -232,10 +231,10 @@ class CommandHandler:
         self._confirmed([self._publish(exchange, answer.key, answer.body, answer.properties)])
 
     def _confirmed(self, published: list[Future[Any]]) -> None:
-        """See that the broker has it.
+        """Wait until the broker has confirmed it.
 
         Raises:
-            Requeue: it does not say so.
+            Requeue: it did not confirm.
         """
         for future in published:
             try:
@@ -245,7 +244,7 @@ class CommandHandler:
             except ConnectionGone as error:
                 raise Requeue(str(error)) from error
             except Nacked as error:
-                # A subscriber's full queue refused it; all others have it, and would have it twice.
+                # A subscriber's full queue refused it; all others have it and would get it twice.
                 logger.warning(
                     "a full queue refused an answer", extra={"action": "answer_refused", "error": str(error)}
                 )
@@ -258,6 +257,6 @@ def _about_the_batch(command: ReceivedCommand, error: NotFound | Conflict) -> Fi
 
 
 def _passes(error: StorageError) -> bool:
-    """Whether the database is away; else it can't do what it was asked, however often."""
+    """Whether the database is only down; otherwise no retry can succeed."""
     cause = error.__cause__
     return cause is None or isinstance(cause, DatabaseError) or is_outage(cause)

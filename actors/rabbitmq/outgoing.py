@@ -1,4 +1,4 @@
-"""Outgoing: what is to be published over a connection, and what the broker has confirmed of it. Many at a time."""
+"""Outgoing: the messages to publish over a connection, and which of them are confirmed. Many at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from actors.rabbitmq.refusals import ConnectionGone, Nacked, Unroutable
 WINDOW = 200
 """Unconfirmed messages."""
 Settled = Callable[[Exception | None], object]
-"""Told once, in the connection's thread: None when the broker has confirmed a message, else why it has not."""
+"""Called once, in the connection's thread: with None when the broker has confirmed a message, else with the error."""
 
 
 def event_properties(identity: str, kind: str, at: float, correlation: str | None = None) -> pika.BasicProperties:
@@ -24,9 +24,9 @@ def event_properties(identity: str, kind: str, at: float, correlation: str | Non
 
     Args:
         identity: the event's id.
-        kind: its type, as `sora-batch.job.completed.v1`.
-        at: when it was made, in seconds since 1970.
-        correlation: what it belongs to: a command's id, or a batch's.
+        kind: its type, such as `sora-batch.job.completed.v1`.
+        at: when it happened, in seconds since 1970.
+        correlation: the id of the command or the batch that it belongs to.
     """
     return pika.BasicProperties(
         content_type="application/cloudevents+json", delivery_mode=2, message_id=identity, type=kind,
@@ -36,7 +36,7 @@ def event_properties(identity: str, kind: str, at: float, correlation: str | Non
 
 @dataclass(slots=True)
 class Item:
-    """A message, and who is told what became of it."""
+    """A message, and the callback for its outcome."""
 
     exchange: str
     routing_key: str
@@ -44,17 +44,17 @@ class Item:
     properties: Any
     settled: Settled
     lasting: bool = False
-    """Whether it is published again over the next connection; else its owner is told that this one is gone."""
+    """Whether it is published again over the next connection; otherwise its callback gets `ConnectionGone`."""
     mandatory: bool = False
-    """Whether it has to come into a queue."""
+    """Whether it must reach a queue."""
     returned: bool = False
 
 
 class Outgoing:
-    """See the module. Its methods are called in the connection's thread, all but `add`."""
+    """See the module. All methods but `add` are called in the connection's thread."""
 
     def __init__(self, later: Callable[[Callable[[], object]], object]) -> None:
-        """`later`: has a function called in the connection's thread, behind what has come in."""
+        """`later`: calls a function in the connection's thread, after what has come in."""
         self._later = later
         self._todo: deque[Item] = deque()
         self._flying: dict[int, Item] = {}
@@ -66,23 +66,23 @@ class Outgoing:
         return bool(self._todo or self._flying)
 
     def add(self, item: Item) -> None:
-        """Take it; it goes out with the next `flush`. From any thread."""
+        """Queue it for the next `flush`. From any thread."""
         self._todo.append(item)
 
     def open(self, channel: Any) -> None:
-        """Publish over this one from now on."""
+        """Publish over this channel from now on."""
         self._channel, self._tag = channel, 0
         self.flush()
 
     def lost(self) -> None:
-        """The channel is gone: what was not confirmed waits for the next one, or its owner is told."""
+        """The channel is gone: unconfirmed messages wait for the next one, or their callbacks are called."""
         self._channel = None
         self._todo.extendleft(reversed(self._flying.values()))
         self._flying = {}
         self.fail(ConnectionGone("the connection to RabbitMQ was lost"), lasting=False)
 
     def fail(self, error: Exception, *, lasting: bool) -> None:
-        """Tell the owners of what is not published over the next connection (`lasting`: there is no next one)."""
+        """Fail what is not published over the next connection (`lasting`: there is no next one)."""
         for _ in range(len(self._todo)):  # in place: others append to it
             item = self._todo.popleft()
             if lasting or not item.lasting:
@@ -91,11 +91,11 @@ class Outgoing:
                 self._todo.append(item)
 
     def flush(self) -> None:
-        """Have what was added go out, as much as may be unconfirmed."""
+        """Send what was added, up to the limit of unconfirmed messages."""
         self._pumping = False
         if self._channel is None or not self._todo:
             return
-        with suppress(AMQPError), self._channel.connection.at_once():  # lost just now: it is noticed in a moment
+        with suppress(AMQPError), self._channel.connection.at_once():  # just lost: that is noticed in a moment
             while self._channel is not None and self._todo and len(self._flying) < WINDOW:
                 item = self._todo.popleft()
                 self._tag += 1
@@ -105,7 +105,7 @@ class Outgoing:
                 )
 
     def returned(self, _: Any, method: Any, __: Any, body: bytes) -> None:
-        """The broker has no queue for one of them; that it has looked at it, it confirms all the same."""
+        """The broker has no queue for one of them; it confirms the message all the same."""
         wanted = (method.exchange, method.routing_key, body)
         for item in self._flying.values():
             if item.mandatory and not item.returned and (item.exchange, item.routing_key, item.body) == wanted:
@@ -113,7 +113,7 @@ class Outgoing:
                 return
 
     def confirmed(self, method: Any) -> None:
-        """The broker has answered to one or several: `Basic.Ack` or `Basic.Nack`."""
+        """The broker has answered one or several: `Basic.Ack` or `Basic.Nack`."""
         tags = [tag for tag in self._flying if tag <= method.delivery_tag] if method.multiple else [method.delivery_tag]
         acknowledged = isinstance(method, pika.spec.Basic.Ack)
         for tag in tags:

@@ -1,9 +1,8 @@
-"""EventPublisher: publishes what is recorded, in order within each batch, and marks what the broker has confirmed.
+"""EventPublisher: publishes recorded events, in order within each batch, and marks what the broker has confirmed.
 
-The journal is its only source. What this process records is published right after its COMMIT; what others recorded
-and nobody published for a second, too. Each sends a contiguous run from behind the watermark, so that first
-appearances are in order whoever sends. All of it happens in the connection's thread; the database is asked through
-the recorder.
+The journal is its only source. It publishes what this process records right after the COMMIT, and what others recorded
+and left unpublished for a second. Every process sends a contiguous run from the watermark on, so first appearances are
+in order whoever sends. Everything runs in the connection's thread; the database is accessed through the recorder.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 UNCONFIRMED = 1000
-"""Events on their way, at the most; the rest wait in the journal."""
+"""The most unconfirmed events; the rest wait in the journal."""
 LOOK = 1.0
 OTHERS_WAIT = 1.0
-"""Seconds after which an event that its own process has not published is published by another one."""
+"""Seconds after which another process publishes an event that its own process has not published."""
 _ENDED_LATELY, _EVERYTHING_EVERY = 900.0, 600.0
 _MARK_AFTER = 0.1
 _PAGE, _BATCHES = 200, 50
@@ -48,16 +47,16 @@ _REMEMBERED = 2000
 
 @dataclass(slots=True)
 class _BatchCursor:
-    """How far a batch's events are, as this process knows."""
+    """How far a batch's events are published, as this process knows."""
 
     batch_id: str
     sent: int
     confirmed: int
     marked: int
     early: set[int] = field(default_factory=set)
-    """Confirmed, but not all before them."""
+    """Confirmed out of order."""
     run: int = 0
-    """Goes up when it begins again behind its watermark: confirms of an earlier run count no more."""
+    """Incremented when it restarts at its watermark: confirms of an earlier run no longer count."""
     refusals: int = 0
     resting: bool = False
 
@@ -70,7 +69,7 @@ class EventPublisher:
     """See the module."""
 
     def __init__(self, connection: Connection, storage: Storage, recorder: Recorder) -> None:
-        """Connects with the first event that is recorded here, or when it is started."""
+        """Connects with the first event recorded here, or when it is started."""
         self._connection, self._storage, self._recorder = connection, storage, recorder
         self._fresh: deque[list[EventRecord]] = deque()
         self._woken = False
@@ -85,11 +84,11 @@ class EventPublisher:
         connection.on_lost.append(self._lost)
 
     def start(self) -> None:
-        """Publish from now on what is recorded here, and what others leave lying."""
+        """From now on publish what is recorded here, and what others leave unpublished."""
         self._connection.start()
 
     def close(self, seconds: float) -> None:
-        """Publish what is left, if the broker is there and takes it."""
+        """Publish the rest, if the broker is reachable and accepts it."""
         self._storage.journal.listener = None
         deadline = time.monotonic() + seconds
         done = threading.Event()
@@ -99,13 +98,13 @@ class EventPublisher:
             self._connection.call(partial(self._tell_when_done, done))
             if done.wait(0.05):
                 break
-        self._connection.call(self._lost)  # the database closes next: nothing more is asked of it
+        self._connection.call(self._lost)  # the database closes next: use it no more
 
     def _recorded(self, events: list[EventRecord]) -> None:
         """After a COMMIT, in the recorder's thread."""
         if self._connection.state is not State.OPEN:
             self._connection.start()
-            return  # it is found in the journal when the broker is there
+            return  # it is found in the journal once the broker is reachable
         self._fresh.append(events)
         if not self._woken:
             self._woken = True
@@ -114,11 +113,11 @@ class EventPublisher:
     # --- in the connection's thread
 
     def _lost(self) -> None:
-        """What is asked or on its way concerns nobody any more."""
+        """Drop pending queries and confirms."""
         self._session += 1
 
     def _opened(self) -> None:
-        """A new connection: nothing is on its way, and everything unmarked goes out again."""
+        """A new connection: nothing is in flight, and everything unmarked is sent again."""
         self._session += 1
         self._flying = 0
         self._reading = self._marking = self._looked_once = False
@@ -130,7 +129,7 @@ class EventPublisher:
         self._look()
 
     def _ask(self, future: Future[T], then: Callable[[T], object]) -> None:
-        """Go on with the database's answer, in this thread, unless the connection is another one by then."""
+        """Continue with the database's answer in this thread, unless the connection has changed by then."""
 
         def arrived() -> None:
             error = future.exception()
@@ -150,13 +149,13 @@ class EventPublisher:
         return lambda: function() if session == self._session else None
 
     def _failed(self, error: BaseException) -> None:
-        """The database could not do it: everything unmarked is looked for again, a little later."""
+        """The database failed: look for everything unmarked again, a little later."""
         logger.error("could not read or mark events", extra={"action": "publishing", "error": repr(error)})
         self._reading = self._marking = False
         self._connection.call_later(LOOK, self._opened)
 
     def _look(self) -> None:
-        """Once a second: whose events has nobody published?"""
+        """Once a second: find batches with unpublished events."""
         now = self._storage.database.time()
         everything = now - self._everything_at > _EVERYTHING_EVERY
         if everything:
@@ -177,7 +176,7 @@ class EventPublisher:
         self._later(LOOK, self._look)
 
     def _take_fresh(self) -> None:
-        """What this process has recorded: as a rule it follows what was sent, and needs no reading."""
+        """Send what this process has recorded: normally it follows what was sent, and needs no query."""
         self._woken = False
         if self._connection.state is not State.OPEN:
             return  # it is found in the journal
@@ -199,7 +198,7 @@ class EventPublisher:
             self._behind[event.batch_id] = None
 
     def _catch_up(self) -> None:
-        """Read the next events of those that are behind."""
+        """Read the next events of the batches that are behind."""
         if self._reading or not self._behind or self._flying >= UNCONFIRMED // 2:
             return
         ids = [self._behind.popitem(last=False)[0] for _ in range(min(_BATCHES, len(self._behind)))]
@@ -216,7 +215,7 @@ class EventPublisher:
             if cursor.resting:
                 continue
             for event in unpublished.events:
-                if event.sequence > cursor.sent:  # what is missing in between was pruned
+                if event.sequence > cursor.sent:  # the gap was pruned
                     if event.sequence > cursor.sent + 1 and cursor.confirmed == cursor.sent:
                         cursor.confirmed = event.sequence - 1
                     self._send(cursor, event)
@@ -230,7 +229,7 @@ class EventPublisher:
         cursor = self._cursors.get(batch_id)
         if cursor is None:
             cursor = self._cursors[batch_id] = _BatchCursor(batch_id, published, published, published)
-        elif published > cursor.sent:  # another process has published them
+        elif published > cursor.sent:  # another process has published those
             cursor.sent = cursor.confirmed = cursor.marked = published
         return cursor
 
@@ -249,7 +248,7 @@ class EventPublisher:
         if error is not None and cursor.refusals < _REFUSALS:
             self._refused(cursor, sequence)
             return
-        # Refused often enough: all other queues have it by now, and the full one's owner wants it so.
+        # Refused often enough: all other queues have it by now, and the full one is configured to reject.
         if sequence == cursor.confirmed + 1:
             cursor.confirmed = sequence
             while cursor.confirmed + 1 in cursor.early:
@@ -266,7 +265,7 @@ class EventPublisher:
             self._catch_up()
 
     def _refused(self, cursor: _BatchCursor, sequence: int) -> None:
-        """A subscriber's queue is full: this batch alone goes back behind its watermark, after a rest."""
+        """A subscriber's queue is full: restart only this batch at its watermark, after a pause."""
         pause = backoff(cursor.refusals, _FIRST_BACK_OFF, _LONGEST_BACK_OFF)
         cursor.refusals += 1
         logger.warning(
@@ -307,6 +306,6 @@ class EventPublisher:
 
 
 def properties_of(event: EventRecord, correlation: str | None = None) -> pika.BasicProperties:
-    """The AMQP properties of an event; `correlation`: the id of the command that asked for it, if one did."""
+    """The AMQP properties of an event; `correlation`: the id of the command that requested it, if any."""
     identity, kind = f"{event.batch_id}:{event.sequence:010d}", f"sora-batch.{event.type}.v1"
     return event_properties(identity, kind, event.created_at, correlation or event.batch_id)

@@ -1,7 +1,7 @@
-"""What RabbitMQ refuses, in words; how long to wait before the next try; and saying so once in a process.
+"""RabbitMQ's refusals in words, the pause before the next attempt, and logging each reason once per process.
 
-The library changes no logger's level: those are its program's. pika's own lines are dropped in a thread that works on
-one of our connections (`hush`): ours tell it, once.
+The library changes no logger's level: those belong to the program. pika's own lines are dropped in threads that work on
+our connections (`hush`): we log the same, once.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ _PROVEN_SECONDS = 30.0
 
 
 class Nacked(AMQPError):  # type: ignore[misc]
-    """The broker refused a message: a queue that it should have gone into is full."""
+    """The broker refused a message: a queue bound for it is full."""
 
 
 class Unroutable(AMQPError):  # type: ignore[misc]
-    """The broker has no queue for a message that has to come into one."""
+    """The broker has no queue for a message that must reach one."""
 
 
 class ConnectionGone(AMQPError):  # type: ignore[misc]
-    """The connection was lost, or closed, before the message was confirmed: it may have been taken."""
+    """The connection was lost or closed before the message was confirmed: the broker may have it."""
 
 
 def innermost(error: Any) -> Any:
-    """What is the matter: pika nests it, and often says nothing itself."""
+    """The root cause: pika nests it, and often says nothing itself."""
     told = *getattr(error, "args", ()), *getattr(error, "exceptions", ())[-1:]
     inner = next((each for each in told if isinstance(each, BaseException)), None)
     if inner is None:
@@ -71,13 +71,13 @@ def innermost(error: Any) -> Any:
 
 
 def refusal(error: Any, user: str) -> str | None:
-    """Why the broker will not have it, and what to do, as a sentence. None: it is away, or said nothing."""
+    """What the broker refused and what to do, as a sentence. None: it is unreachable, or gave no reason."""
     template, said = _reason(innermost(error))
     return None if template is None else template.format(said=said, user=user)
 
 
 def _reason(error: Any) -> tuple[str | None, str]:
-    """The sentence, and the broker's own words."""
+    """The sentence and the broker's own words."""
     if isinstance(error, Nacked):
         return _FULL, ""
     if isinstance(error, Unroutable):
@@ -93,7 +93,7 @@ def _verdict(error: Any) -> tuple[int | None, str]:
     if isinstance(error, ChannelClosedByBroker | ConnectionClosedByBroker):
         return error.reply_code, error.reply_text
     if isinstance(error, AuthenticationError | ProbableAuthenticationError | ProbableAccessDeniedError):
-        # pika only suspects it, also of a node that dies in that moment: the broker's own word is quoted in its text.
+        # pika only guesses, also when a node dies at that moment: its text quotes the broker's own words.
         found = _IN_THE_HANDSHAKE.search(str(error.args[0]) if error.args else "")
         if found is not None:
             return int(found[1]), found[3].replace("\\'", "'")
@@ -101,17 +101,17 @@ def _verdict(error: Any) -> tuple[int | None, str]:
 
 
 class Standing:
-    """How the connections of a process stand with the broker: each reason is logged once, whoever meets it."""
+    """The state of a process's connections to the broker: each reason is logged once, whichever meets it."""
 
     def __init__(self, *, silent: bool = False) -> None:
-        """`silent`: whoever uses the connection is told by exceptions."""
+        """`silent`: log nothing; the caller gets exceptions."""
         self._silent = silent
         self._away: dict[str, str] = {}
         self._blocked: set[str] = set()
         self._lock = threading.Lock()
 
     def away(self, who: str, sentence: str, error: Any) -> None:
-        """A connection is lost or was not made."""
+        """A connection was lost or could not be made."""
         with self._lock:
             known = sentence in self._away.values()
             self._away[who] = sentence
@@ -122,7 +122,7 @@ class Standing:
             self._say(logging.WARNING, sentence, "broker_away", more)
 
     def back(self, who: str) -> None:
-        """A connection works; told when the last one does."""
+        """A connection works; logged once all do."""
         with self._lock:
             was_away = self._away.pop(who, None) is not None
             all_back = was_away and not self._away
@@ -130,7 +130,7 @@ class Standing:
             self._say(logging.INFO, "RabbitMQ is back", "broker_open")
 
     def blocked(self, who: str, *, now: bool) -> None:
-        """The broker takes nothing over a connection any more, or again; told of the first and the last one."""
+        """The broker blocks or unblocks a connection; logged for the first and the last one."""
         with self._lock:
             before = bool(self._blocked)
             (self._blocked.add if now else self._blocked.discard)(who)
@@ -146,10 +146,10 @@ class Standing:
 
 
 class Attempts:
-    """One connection's tries: how long to wait before the next one. Longer each time, and longest where it is refused.
+    """One connection's attempts, and the backoff between them: longer each time, and longest after refusals.
 
-    One that was opened works, unless the broker closed the last one for what was done over it: then this one has to
-    last. Else what is refused again and again would be tried again at once, and be told as a new refusal.
+    An opened connection works, unless the broker closed the last one for what was done over it: then it has to last.
+    Otherwise a repeated refusal would be retried at once and logged as new each time.
     """
 
     def __init__(self, who: str, user: str, standing: Standing) -> None:
@@ -158,7 +158,7 @@ class Attempts:
         self._opened_at: float | None = None
 
     def lost(self, error: Any) -> float:
-        """It is lost, or was not made; return how many seconds to wait."""
+        """The connection was lost or could not be made; returns the seconds to wait."""
         refused = refusal(error, self._user)
         if self._opened_at is not None:
             self.lasts()
@@ -171,13 +171,13 @@ class Attempts:
         return seconds
 
     def opened(self) -> None:
-        """It is made."""
+        """The connection is open."""
         self._opened_at = time.monotonic()
         if not self._doubted:
             self._works()
 
     def lasts(self) -> None:
-        """It is still there."""
+        """The connection still works."""
         if self._doubted and self._opened_at is not None and time.monotonic() - self._opened_at > _PROVEN_SECONDS:
             self._works()
 
@@ -196,7 +196,7 @@ class _NotOurs(logging.Filter):
 
 @contextmanager
 def hush() -> Iterator[None]:
-    """What pika logs in this thread until the end is dropped. Of others' connections it stays."""
+    """Drop pika's log lines in this thread until the end. Those of others' connections stay."""
     _ours.depth = getattr(_ours, "depth", 0) + 1
     try:
         yield

@@ -1,1 +1,1 @@
-"""The client for applications: commands over RabbitMQ, and the events of a batch. Needs no database, and no service."""
+"""The client for applications: commands over RabbitMQ, and the events of a batch. Needs no database of its own."""

@@ -19,7 +19,7 @@ _TICK = 0.5
 
 
 class _Thread:
-    """A thread of our own: those of the program's executor are for others, and we wait for long."""
+    """A thread of our own: we wait for a long time, and the program's executor is for others."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "sora-client")
@@ -28,7 +28,7 @@ class _Thread:
         return await asyncio.wrap_future(self._executor.submit(work))
 
     def end(self, last: Callable[[], object]) -> asyncio.Future[object]:
-        """Do this, once it has done what was begun; then it ends, whether somebody waits for that or not."""
+        """Do this after the current work, then end the thread, whether or not somebody waits for that."""
         done = self._executor.submit(last)
         self._executor.shutdown(wait=False)
         return asyncio.shield(asyncio.wrap_future(done))
@@ -93,5 +93,5 @@ async def _each(join: Callable[[], EventStream | EventFeed]) -> AsyncIterator[An
                 yield item
     finally:
         closed = thread.end(lambda: [each.close() for each in joined])
-        if joined:  # within half a second; else it is still joining, and nobody shall wait for that
+        if joined:  # within half a second; otherwise it is still joining, and nobody should wait for that
             await closed

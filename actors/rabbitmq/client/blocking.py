@@ -1,4 +1,4 @@
-"""BatchClient: what an application does with batches over RabbitMQ, without a database or a service of its own."""
+"""BatchClient: batches over RabbitMQ, for applications without a database or a service of their own."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from actors.rabbitmq.topology import EVENTS, REPLAYS
 TIMEOUT = 30.0
 """Seconds to wait for an answer."""
 _LOOK = 1.0
-"""Seconds without an answer after which it is looked whether anybody listens at all."""
+"""Seconds without an answer after which we check whether any service is listening."""
 
 
 class _Stopped(Exception):
-    """Its cause is what whoever was told raised."""
+    """Its cause is the exception that the `queued` callback raised."""
 
 
 @dataclass(slots=True)
 class _Patience:
-    """How long an answer is waited for."""
+    """How long to wait for an answer."""
 
     deadline: float
     queued: Callable[[str], object] | None = None
-    """Told once that the command is queued and nobody listens. If it returns, the wait has no end."""
+    """Called once when the command is queued and nobody listens. If it returns, the wait has no limit."""
 
     @property
     def left(self) -> float:
         return self.deadline - time.monotonic()
 
     def tell(self, batch_id: str) -> None:
-        """Raises `_Stopped`: whoever was told wants no more."""
+        """Call `queued`; raises `_Stopped` if that raises."""
         if self.queued is not None:
             tell, self.queued = self.queued, None
             try:
@@ -55,8 +55,8 @@ class _Patience:
 class BatchClient:
     """Publishes commands and waits for their answers. Its methods may be called from any thread, one at a time.
 
-    A command that was cut off is sent again: it is the same one, and a service obeys it once. Each method may raise
-    `Unanswered` (RabbitMQ or a service is away; the command may still be obeyed) and what rejects the command:
+    An interrupted command is sent again: it is the same one, and a service applies it once. Each method may raise
+    `Unanswered` (RabbitMQ or a service is unreachable; the command may still be applied) and why it was rejected:
     `InvalidRequest`, `NotFound` or `Conflict`.
 
         with BatchClient() as client:
@@ -69,8 +69,8 @@ class BatchClient:
         """Connects with the first command.
 
         Args:
-            url: of RabbitMQ; without it, the settings' `AMQP_URL`.
-            source: says in each command who sends it, a URI: `/shop`.
+            url: of RabbitMQ; by default the settings' `AMQP_URL`.
+            source: the sender named in each command, a URI such as `/shop`.
             timeout: seconds to wait for an answer.
 
         Raises:
@@ -94,17 +94,17 @@ class BatchClient:
         process: bool = True,
         queued: Callable[[str], object] | None = None,
     ) -> str:
-        """Create a batch, have it made, and return its id.
+        """Create a batch, queue it, and return its id.
 
         Args:
-            request: as of `BatchService.create_batch`.
+            request: as for `BatchService.create_batch`.
             process: False leaves it pending.
             queued: called with the batch's id once the command is in its queue and no service listens there. If it
-                returns, the answer is waited for however long it takes; without it, `Unanswered` is raised in time.
+                returns, the wait for the answer has no limit; without it, `Unanswered` is raised at the timeout.
         """
         given = request.model_dump(mode="json", exclude_unset=True) if isinstance(request, BaseModel) else request
         data = {**given, "process": process}
-        if data.get("id") is None:  # chosen here, so that its answer can be listened for
+        if data.get("id") is None:  # chosen here, so that we can listen for its answer
             data["id"] = new_batch_id()
         try:
             return str(self._ask("create", data, data["id"], queued)["batch_id"])
@@ -117,11 +117,11 @@ class BatchClient:
             raise Unanswered(f"{error}. {way_out}", sent=True, queued=error.queued) from error
 
     def process(self, batch_id: str, concurrency: int | None = None) -> None:
-        """Have a batch made."""
+        """Queue a batch to be made."""
         self._ask("process", _given(batch_id=batch_id, concurrency=concurrency))
 
     def cancel(self, batch_id: str, reason: str | None = None) -> CancellationSummary:
-        """Cancel a batch. Nothing new is started from then on; the summary says what may still be charged."""
+        """Cancel a batch. Nothing new is started after that; the summary says what may still be charged."""
         return CancellationSummary.model_validate(
             self._ask("cancel", _given(batch_id=batch_id, reason=reason))["summary"]
         )
@@ -135,45 +135,45 @@ class BatchClient:
         pay_again: bool = False,
         move_server: bool = False,
     ) -> None:
-        """Try again what failed or was cancelled. `changes`: for a job's id, the fields of its request that change.
+        """Retry what failed or was cancelled. `changes`: by job id, the fields of its request that change.
 
-        `pay_again`, `move_server`: as of `BatchService.retry_batch`.
+        `pay_again`, `move_server`: as for `BatchService.retry_batch`.
         """
         listed = None if job_ids is None else list(job_ids)
         consents = {"pay_again": pay_again} | ({"move_server": True} if move_server else {})
         self._ask("retry", _given(batch_id=batch_id, job_ids=listed, changes=changes, **consents))
 
     def report(self, batch_id: str) -> Batch:
-        """A batch as it is, with as many of its jobs as 8 MiB hold."""
+        """A batch as it is, with as many jobs as fit into 8 MiB."""
         return Batch.model_validate(self._ask("report", {"batch_id": batch_id})["batch"])
 
     def events(self, batch_id: str, from_sequence: int | None = 1) -> EventStream:
-        """A batch's events to its end, in order and each once, over a connection of their own.
+        """A batch's events until it ends, in order and each once, over a connection of their own.
 
-        `from_sequence`: the first one to give; None: the first one after the stream's `batch`.
+        `from_sequence`: the first event; None: the first one after the stream's `batch`.
         """
         return EventStream(self.broker, batch_id, from_sequence, source=self.source, timeout=self.timeout)
 
     def subscribe(self, *keys: str) -> EventFeed:
-        """What is told from now on with these routing keys (`batch.completed.#`; `#` is all), as CloudEvents."""
+        """Events from now on with these routing keys (`batch.completed.#`; `#` is all), as CloudEvents."""
         return EventFeed(self.broker, *(keys or ("#",)))
 
     def close(self) -> None:
-        """Let go of the connection; the next command makes another one."""
+        """Close the connection; the next command opens a new one."""
         with self._lock:
             self._drop()
 
     def listening(self) -> bool:
-        """Whether a service takes commands there at the moment.
+        """Whether a service is listening there now.
 
         Raises:
-            Unanswered: RabbitMQ is away, or refuses us.
+            Unanswered: RabbitMQ is unreachable, or refuses us.
         """
         with self._lock:
             try:
                 with suppress(*LOST):
                     return self._consumed("create")
-                self._drop()  # it may have been lost long ago: a new one tells
+                self._drop()  # it may have been lost long ago: a new one shows
                 return self._consumed("create")
             except LOST as error:
                 self._drop()
@@ -211,9 +211,9 @@ class BatchClient:
                     self._drop()
                     raise self.broker.unreachable(error, sent=sent) from error
                 if line is not None:
-                    line.give_up(error)  # the next one comes after a pause
+                    line.give_up(error)  # the next connection follows after a pause
             except BaseException:
-                self._drop()  # an answer that is still to come would wait there
+                self._drop()  # a late answer would stay in its queue
                 raise
             else:
                 what = f"the command {order.name!r} for batch {batch_id}"
@@ -221,7 +221,7 @@ class BatchClient:
 
     def _connected(self) -> RpcConnection:
         if self._line is None:
-            # What could not be read as a command is answered without a batch's id.
+            # Unreadable commands are answered without a batch's id.
             self._line = RpcConnection(self.broker, (EVENTS, f"{REJECTED}._"))
         self._line.open()
         self._was_connected = True
@@ -234,7 +234,7 @@ class BatchClient:
 
 
 def _exchange(line: RpcConnection, order: OutgoingCommand, batch_id: str, patience: _Patience) -> Received | None:
-    """Send a command and wait for what it brings: a report for `report`, else the answer. None: nothing came."""
+    """Send a command and wait for its result: a report for `report`, else the answer. None: nothing came."""
     wanted = "batch.reported" if order.name == "report" else ACCEPTED
     bindings = []
     if is_batch_id(batch_id):
@@ -249,7 +249,7 @@ def _exchange(line: RpcConnection, order: OutgoingCommand, batch_id: str, patien
             patience.tell(batch_id)
         if told is not None and told.answers == order.id and told.name in (wanted, REJECTED):
             answer = told
-    for binding in bindings:  # where it fails, the line is of no more use
+    for binding in bindings:  # if this fails, the connection is unusable
         line.unbind(*binding)
     return answer
 

@@ -1,4 +1,4 @@
-"""Where RabbitMQ is, and what an application is told before a service answers, or instead of it."""
+"""Where RabbitMQ is, and the errors that an application gets when no service answers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Unanswered(SoraBatchError):
     """RabbitMQ could not be reached or refused the command, or no service answered in time.
 
     Attributes:
-        sent: the command may still be obeyed.
-        queued: the command is in its queue, and no service listened there: it is obeyed when one starts.
+        sent: the command may still be applied.
+        queued: the command is in its queue, and no service listened there: it runs when one starts.
     """
 
     code = ErrorCode.UNAVAILABLE
@@ -31,14 +31,14 @@ class Unanswered(SoraBatchError):
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where RabbitMQ is, and as what our queues are declared there, if nobody has done so yet."""
+    """Where RabbitMQ is, and the type of our queues, if they are not declared yet."""
 
     url: str
     queue_type: str = topology.QUORUM
 
     @classmethod
     def named(cls, url: str | None) -> Self:
-        """The one that is given, or else that of the settings.
+        """The given one, or that of the settings.
 
         Raises:
             SettingsError: there is none.
@@ -54,11 +54,11 @@ class Broker:
         return cls(settings.amqp_url.get_secret_value(), settings.amqp_queue_type)
 
     def refusal(self, error: BaseException) -> str | None:
-        """What the broker refused, if it is there and refused something."""
+        """What the broker refused, if it refused anything."""
         return refusal(error, topology.connection_parameters(self.url).credentials.username)
 
     def unreachable(self, error: BaseException, *, sent: bool = False) -> Unanswered:
-        """That it is not there or refused something, and what to do."""
+        """The error when it is unreachable or refuses us."""
         mask, refused = Secrets(urls=[self.url]).mask, self.refusal(error)
         if refused is not None:
             return Unanswered(mask(refused), sent=sent)
@@ -69,7 +69,7 @@ class Broker:
         )
 
     def unanswered(self, what: str, seconds: float, *, queued: bool = False) -> Unanswered:
-        """That nobody answered, and what to do."""
+        """The error when no service answers."""
         place = masked_url(self.url)
         text = (
             f"no answer within {seconds:g} s to {what}: is `sora-batch serve` running with the RabbitMQ at {place}? "
@@ -84,7 +84,7 @@ class Broker:
 
 
 def is_batch_id(batch_id: str) -> bool:
-    """Whether it can be a batch's id. Something else might be a pattern in a binding."""
+    """Whether it can be a batch's id. Anything else might be a pattern in a binding."""
     return re.fullmatch(ID_PATTERN, batch_id) is not None
 
 
@@ -92,7 +92,7 @@ def checked_id(batch_id: str) -> str:
     """The batch's id.
 
     Raises:
-        NotFound: it can be none.
+        NotFound: it can't be one.
     """
     if not is_batch_id(batch_id):
         raise NotFound(f"there is no batch {batch_id!r}: an id is 1 to 64 letters, digits, '-' or '_'")

@@ -1,4 +1,4 @@
-"""Puts a batch's events in order: each once, and none before those that come before it. Pure."""
+"""Puts a batch's events in order, each once. Pure."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from actors.batch.events import Event
 
 
 class InOrder:
-    """Takes events as they come, twice or too early, and gives them by their sequence."""
+    """Takes events as they arrive, repeated or out of order, and yields them by their sequence."""
 
     def __init__(self, next_sequence: int | None) -> None:
-        """`next_sequence`: of the first event to give; None: `start` will say."""
+        """`next_sequence`: of the first event to yield; None: set by `start`."""
         self.next = next_sequence
         self._ahead: dict[int, Event] = {}
 
     def start(self, sequence: int) -> None:
-        """Begin with this one, unless that is settled already."""
+        """Begin with this one, unless the beginning is already set."""
         if self.next is None:
             self.next = sequence
             self._forget()
 
     def add(self, event: Event) -> None:
-        """One has come."""
+        """Add an event."""
         if self.next is None or int(event.sequence) >= self.next:
             self._ahead[int(event.sequence)] = event
 
     def take(self) -> Event | None:
-        """The next one, if it is here."""
+        """The next event, if it has arrived."""
         if self.next is None or self.next not in self._ahead:
             return None
         self.next += 1
@@ -33,13 +33,13 @@ class InOrder:
 
     @property
     def missing(self) -> int | None:
-        """Up to which event some are missing, while later ones are here."""
+        """The last missing sequence number before events that have arrived; None: no gap."""
         if self.next is None or not self._ahead or self.next in self._ahead:
             return None
         return min(self._ahead) - 1
 
     def pass_over(self, sequence: int) -> None:
-        """What is still missing up to this one does not exist any more."""
+        """Skip the missing events up to this one: they no longer exist."""
         if self.next is not None:
             self.next = max(self.next, min([sequence + 1, *self._ahead]))
 

@@ -1,4 +1,4 @@
-"""One connection to RabbitMQ with a queue of its own: sends commands, receives what is told."""
+"""A connection to RabbitMQ with a queue of its own: sends commands, receives answers and events."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 SOURCE = "/sora-batch/client"
 ACCEPTED, REJECTED = "command.accepted", "command.rejected"
 LOST = (AMQPError, OSError)
-"""What a connection raises that is of no more use."""
+"""The exceptions of an unusable connection."""
 _BLOCKED_SECONDS = 10.0
-"""A broker in its memory or disk alarm takes nothing and says so: then we would wait for ever."""
+"""A broker in its memory or disk alarm blocks us: without a limit we would wait forever."""
 
 
 class OutgoingCommand:
-    """A command to send: the same one, however often it is sent.
+    """A command to send: it stays the same one, however often it is sent.
 
     Raises:
         InvalidRequest: it can't be written as JSON.
@@ -54,7 +54,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message that came."""
+    """A received message."""
 
     key: str
     document: dict[str, Any]
@@ -66,11 +66,11 @@ class Received:
 
     @property
     def answers(self) -> str | None:
-        """The id of the command that it answers, if it answers one."""
+        """The id of the command that it answers, if any."""
         return self.document.get("correlationid")
 
     def result(self) -> dict[str, Any]:
-        """What the command brought: the `data` of its answer, or of its report.
+        """The result of the command: the `data` of its answer or report.
 
         Raises:
             InvalidRequest, NotFound, Conflict, SoraBatchError: it was rejected.
@@ -100,15 +100,15 @@ class Received:
 
 
 class RpcConnection:
-    """Not for two threads at a time. Any method may raise one of `LOST`; `open` connects anew."""
+    """For one thread at a time. Any method may raise one of `LOST`; `open` reconnects."""
 
     def __init__(self, broker: Broker, *bindings: tuple[str, str], standing: Standing | None = None) -> None:
         """Connects with `open`.
 
         Args:
             broker: RabbitMQ.
-            bindings: pairs of an exchange and a key, of what to receive.
-            standing: logs what becomes of the connection; without it, nothing is logged.
+            bindings: pairs of an exchange and a key to receive from.
+            standing: logs the state of the connection; without it, nothing is logged.
         """
         self._bindings, self._received = bindings, deque[tuple[str, bytes]]()
         self._connection = Connection(
@@ -129,10 +129,10 @@ class RpcConnection:
         self._received.append((method.routing_key, body))
 
     def open(self, seconds: float = math.inf) -> bool:
-        """Connect unless it is open, once the pause since the last try is over; return whether it was not.
+        """Connect unless it is open, after the pause since the last attempt; returns whether it was closed.
 
         Raises:
-            ConnectionGone: it could not be opened within so many seconds; its cause says why, if that is known.
+            ConnectionGone: it could not be opened within so many seconds; its cause says why, if known.
         """
         if self._connection.is_open:
             return False
@@ -146,7 +146,7 @@ class RpcConnection:
 
     @hush()
     def _ask(self, act: Callable[[Callable[[Any], object]], object]) -> Any:
-        """Do something that takes a callback, and wait for what the callback is given."""
+        """Call something that takes a callback, and wait for the callback's argument."""
         self._check_open()
         answers = list[Any]()
         act(answers.append)
@@ -155,11 +155,11 @@ class RpcConnection:
         return answers[0]
 
     def bind(self, exchange: str, key: str) -> None:
-        """Receive what is published there with this key."""
+        """Start receiving what is published there with this key."""
         self._ask(lambda done: self._connection.channel.queue_bind("", exchange, key, callback=done))
 
     def unbind(self, exchange: str, key: str) -> None:
-        """Receive it no more."""
+        """Stop receiving it."""
         self._ask(lambda done: self._connection.channel.queue_unbind("", exchange, key, callback=done))
 
     def send(self, order: OutgoingCommand) -> None:
@@ -171,13 +171,13 @@ class RpcConnection:
             self._connection.flush()
 
         error = self._ask(publish)
-        if isinstance(error, Unroutable):  # the queue may be missing because we were not allowed to declare it
+        if isinstance(error, Unroutable):  # the queue may be missing because we may not declare it
             error = self._connection.undeclared or error
         if error is not None:
             raise error
 
     def consumers(self, command: str) -> int:
-        """How many consumers such commands have: none where they have no queue."""
+        """The number of consumers for such commands; 0 if their queue does not exist."""
         queue = topology.CANCELS if command == "cancel" else topology.COMMANDS
 
         def look(told: Callable[[Any], object]) -> None:
@@ -195,7 +195,7 @@ class RpcConnection:
         return 0
 
     def receive(self, seconds: float) -> Received | None:
-        """The next message; None: none came for so long."""
+        """The next message; None: none came in time."""
         deadline = time.monotonic() + seconds
         while True:
             while self._received:
@@ -209,17 +209,17 @@ class RpcConnection:
                 return None
 
     def give_up(self, why: BaseException) -> None:
-        """Take the connection for lost: the next `open` makes another one, after a pause."""
+        """Treat the connection as lost: the next `open` makes a new one, after a pause."""
         if self._connection.is_open:
             self._connection.give_up(why)
 
     def close(self) -> None:
-        """Let go of the connection; what its queue still holds is dropped."""
+        """Close the connection; what its queue still holds is dropped."""
         self._connection.disconnect()
 
 
 def _read(key: str, body: bytes) -> Received | None:
-    """Others may publish on these exchanges too."""
+    """The message as a CloudEvent; None: others may publish anything on these exchanges."""
     try:
         document = json.loads(body)
         if isinstance(document, dict) and isinstance(document.get("data"), dict):

@@ -29,7 +29,7 @@ _REMEMBERED = 10_000
 
 
 class _Source(Generic[T]):
-    """An iterator over what comes over a connection that is made anew whenever it is lost, and a context manager."""
+    """An iterator and context manager over a connection that reconnects whenever it is lost."""
 
     def __init__(self, broker: Broker, bindings: list[tuple[str, str]]) -> None:
         self._broker = broker
@@ -44,19 +44,19 @@ class _Source(Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection. A `next` that waits in another thread ends soon."""
+        """Close the connection. A `next` that waits in another thread ends soon."""
         self._closed.set()
         with self._lock:
             self._line.close()
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is to come."""
+        """Whether nothing more will come."""
         return self._closed.is_set()
 
     @abstractmethod
     def next(self, timeout: float) -> T | None:
-        """The next one; None: none came for so many seconds."""
+        """The next item; None: none came within the timeout."""
 
     def __iter__(self) -> Self:
         return self
@@ -72,7 +72,7 @@ class _Source(Generic[T]):
         """The first connection.
 
         Raises:
-            Unanswered: the broker is not there.
+            Unanswered: the broker is unreachable.
         """
         try:
             self._open()
@@ -80,11 +80,11 @@ class _Source(Generic[T]):
             raise self._broker.unreachable(error) from error
 
     def _open(self, seconds: float = math.inf) -> None:
-        """Connect, if there is no connection; what is to be said over each new one follows here."""
+        """Connect if needed; subclasses add what to send over each new connection."""
         self._line.open(seconds)
 
     def _receive(self, seconds: float) -> Received | None:
-        """The next message; None: none came for so long, or the broker is away."""
+        """The next message; None: none came in time, or the broker is unreachable."""
         try:
             self._open(seconds)
             return self._line.receive(seconds)
@@ -94,9 +94,9 @@ class _Source(Generic[T]):
 
 
 class EventStream(_Source[Event]):
-    """The events of one batch, in order and each once, to its end: an iterator and a context manager.
+    """The events of one batch until it ends, in order and each once: an iterator and a context manager.
 
-    What was missed, before it began or while the connection was lost, is asked for again. For one thread at a time.
+    Missed events, from before it began or while the connection was lost, are replayed. For one thread at a time.
     """
 
     def __init__(
@@ -106,16 +106,16 @@ class EventStream(_Source[Event]):
 
         Args:
             broker: RabbitMQ.
-            batch_id: of a batch that a service knows there.
-            from_sequence: the first event to give; None: the first one after `batch`.
-            source: what commands are sent as.
+            batch_id: of a batch that a service there knows.
+            from_sequence: the first event to yield; None: the first one after `batch`.
+            source: the sender named in commands.
             timeout: seconds to wait for a service's answer.
 
         Raises:
             NotFound: there is no such batch.
-            Unanswered: RabbitMQ is not there, or nobody says how the batch is.
+            Unanswered: RabbitMQ is unreachable, or no service reports the batch.
         """
-        # Bound to both exchanges before anything is asked for: so nothing falls between.
+        # Bound to both exchanges before anything is requested, so that nothing is missed.
         key = f"*.*.{checked_id(batch_id)}.#"
         super().__init__(broker, [(EVENTS, key), (REPLAYS, key)])
         self.id = batch_id
@@ -142,24 +142,24 @@ class EventStream(_Source[Event]):
 
     @property
     def batch(self) -> Batch:
-        """The batch as it stood when this stream last connected."""
+        """The batch as it was when this stream last connected."""
         return Batch.model_validate(self.report["data"]["batch"])
 
     @property
     def sequence(self) -> int:
-        """Of the last event that `batch` already shows."""
+        """The number of the last event that `batch` includes."""
         return int(self.report["data"]["as_of_sequence"])
 
     @property
     def ended(self) -> bool:
-        """Whether all events up to the batch's end were given."""
+        """Whether all events up to the batch's end were yielded."""
         return self._ended
 
     def next(self, timeout: float) -> Event | None:
-        """The next event; None: none came for so many seconds, or the batch has ended (see `ended`).
+        """The next event; None: none came within the timeout, or the batch has ended (see `ended`).
 
         Raises:
-            NotFound: the batch is gone.
+            NotFound: the batch no longer exists.
         """
         deadline = time.monotonic() + timeout
         with self._lock:
@@ -181,10 +181,10 @@ class EventStream(_Source[Event]):
     def _end(self) -> None:
         self._ended = True
         self._closed.set()
-        self._line.close()  # `for event in ...` has nobody who would close it
+        self._line.close()  # nobody else closes it after `for event in ...`
 
     def _exhausted(self) -> bool:
-        """It had ended when we joined, and nothing of it is left to give."""
+        """Whether it had ended when we joined, with no events left to yield."""
         behind = self._order.next is not None and self._order.next > self.sequence
         return behind and self._order.missing is None and self.batch_ended
 
@@ -200,7 +200,7 @@ class EventStream(_Source[Event]):
             self._line.send(self._asked)
 
     def _step(self, seconds: float) -> None:
-        """Take a message, if one comes."""
+        """Process one message, if one comes."""
         told = self._receive(seconds)
         if told is None:
             return
@@ -222,7 +222,7 @@ class EventStream(_Source[Event]):
             elif told.name == "batch.reported":
                 self._join(told.document)
         elif self._replay is not None and told.answers == self._replay[0] and told.name in (ACCEPTED, REJECTED):
-            self._order.pass_over(self._replay[1])  # what it has not brought was pruned
+            self._order.pass_over(self._replay[1])  # what it did not replay was pruned
             self._replay = None
             told.result()
 
@@ -233,7 +233,7 @@ class EventStream(_Source[Event]):
             self._ask_for(self.sequence)
 
     def _ask_for(self, sequence: int) -> None:
-        """Have what is missing up to this one told again."""
+        """Have the missing events up to this one replayed."""
         order = OutgoingCommand("replay", {"batch_id": self.id, "from_sequence": self._order.next}, self._source)
         self._replay = order.id, sequence
         try:
@@ -243,9 +243,9 @@ class EventStream(_Source[Event]):
 
 
 class EventFeed(_Source[dict[str, Any]]):
-    """All events that match some keys, as they come: documents of CloudEvents. Begins now; never ends by itself.
+    """All events that match some keys, as they arrive: CloudEvents documents. Begins now; never ends by itself.
 
-    What comes twice is dropped; what is published while the connection is lost is missed.
+    Repeated events are dropped; events published while the connection is lost are missed.
     """
 
     def __init__(self, broker: Broker, *keys: str) -> None:
@@ -253,17 +253,17 @@ class EventFeed(_Source[dict[str, Any]]):
 
         Args:
             broker: RabbitMQ.
-            keys: as of a topic exchange's bindings: `batch.completed.#`.
+            keys: as in the bindings of a topic exchange: `batch.completed.#`.
 
         Raises:
-            Unanswered: RabbitMQ is not there.
+            Unanswered: RabbitMQ is unreachable.
         """
         super().__init__(broker, [(EVENTS, key) for key in keys])
         self._known: OrderedDict[str, None] = OrderedDict()
         self._connect()
 
     def next(self, timeout: float) -> dict[str, Any] | None:
-        """The next one; None: none came for so many seconds."""
+        """The next item; None: none came within the timeout."""
         with self._lock:
             told = None if self._closed.is_set() else self._receive(timeout)
         return told.document if told is not None and self._is_new(str(told.document.get("id"))) else None
