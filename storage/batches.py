@@ -1,4 +1,4 @@
-"""BatchRepository: the batches, who owns them, and the fence that every change of one passes."""
+"""BatchRepository: the batches, their owners, and the fence that every change passes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storage.states import BatchStatus
 # Written out: SQLite finds a partial index by the very words that it was made with, in their order.
 _OPEN = "status IN ('pending', 'processing')"
 _KEPT = "deleted_at IS NULL"
-"""It is not being deleted: what is, nobody sees any more."""
+"""It is not being deleted: a batch in deletion is hidden."""
 
 # The row's lock, the sequence numbers and the fence in one statement: nothing is written for an owner that lost
 # its batch, nor a second time after a COMMIT whose outcome was unknown (the sequence has moved on by then).
@@ -52,7 +52,7 @@ class BatchRepository:
         return self._rows.first(f"WHERE id=? AND {_KEPT}", (batch_id,))
 
     def locked(self, batch_id: str) -> BatchRecord | None:
-        """The batch, and nobody else changes it before this transaction ends."""
+        """The batch, locked until this transaction ends."""
         lock = "FOR UPDATE" if self._database.postgresql else ""
         return self._rows.first(f"WHERE id=? AND {_KEPT} {lock}", (batch_id,))
 
@@ -64,7 +64,7 @@ class BatchRepository:
         limit: int = 50,
         after: str | None = None,
     ) -> list[BatchRecord]:
-        """Batches, newest first, from the one behind `after` on; `metadata` must match in each key given."""
+        """Batches, newest first, starting after `after`; `metadata` must match in each given key."""
         table: Any = Table("batches", names_of(BatchRecord)).bind(self._database.peewee)
         query = table.select().where(SQL(_KEPT)).order_by(table.created_at.desc(), table.id.desc()).limit(limit)
         if status is not None:
@@ -73,7 +73,7 @@ class BatchRepository:
             query = query.where(self._has(key, value))
         if after is not None:
             last = table.select(table.created_at).where(table.id == after)
-            # The first condition is where the index is entered; without it all newer ones would be passed.
+            # The first condition enters the index; without it all newer rows would be scanned.
             query = query.where(
                 table.created_at <= last,
                 (table.created_at < last) | ((table.created_at == last) & (table.id < after)),
@@ -90,7 +90,7 @@ class BatchRepository:
         return SQL(f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE {same})", (key, encode(value), encode(value)))
 
     def unfinished(self, provider: str) -> list[str]:
-        """Ids of the batches that were started or are wanted, and have not ended, oldest first."""
+        """Ids of the unfinished batches that were started or are wanted, oldest first."""
         self.fill_in()
         sql = (
             f"SELECT id FROM batches WHERE {_OPEN} AND {_KEPT} AND (status='processing' OR wanted) "
@@ -100,22 +100,22 @@ class BatchRepository:
         return [batch_id for (batch_id,) in self._database.execute(sql, at).fetchall()]
 
     def ended_before(self, moment: float, limit: int) -> list[BatchRecord]:
-        """Some of the batches that ended before a moment, the oldest."""
+        """Some of the batches that ended before a time, oldest first."""
         return self._rows.select(f"WHERE completed_at < ? AND {_KEPT} ORDER BY completed_at LIMIT ?", (moment, limit))
 
     def ended_badly_since(self, moment: float) -> list[str]:
-        """Ids of the batches that ended since a moment, and not all of whose videos were made."""
+        """Ids of the batches that ended since a time without all videos completed."""
         sql = "SELECT id FROM batches WHERE completed_at >= ? AND status <> 'completed'"
         return [batch_id for (batch_id,) in self._database.execute(sql, (moment,)).fetchall()]
 
     def standings(self, batch_ids: Iterable[str]) -> dict[str, tuple[str, int, str | None]]:
-        """`(status, epoch, owner)` of each batch that exists; the status as it is written, be it none."""
+        """`(status, epoch, owner)` of each existing batch; the status as written, even an invalid one."""
         sql = f"SELECT id, status, epoch, owner FROM batches WHERE id {self._database.in_list} AND {_KEPT}"
         rows = self._database.execute(sql, (self._database.list_parameter(batch_ids),)).fetchall()
         return {batch_id: (status, epoch, owner) for batch_id, status, epoch, owner in rows}
 
     def advance(self, batch: BatchRecord, *, epoch: int, sequence: int) -> bool:
-        """Write everything of a batch that may change, if it still stands at `epoch` and `sequence`.
+        """Write all mutable columns of a batch, if it is still at `epoch` and `sequence`.
 
         Returns:
             False if somebody else has changed it since: nothing was written.
@@ -132,24 +132,24 @@ class BatchRepository:
         return bool(cursor.rowcount == 1)
 
     def move(self, batch: BatchRecord, provider: str) -> None:
-        """Put down that a batch's videos are made elsewhere from now on. Whoever owned it is fenced."""
+        """Record that a batch's videos are made elsewhere from now on. Its owner is fenced."""
         self.update(batch.id, provider=provider, server=server_of(provider), epoch=batch.epoch + 1, owner=None)
 
     def fill_in(self) -> None:
-        """Fill in the servers of open batches that the version before, at work beside us, has started."""
+        """Fill in the servers of open batches that a process of the previous version has started."""
         started = f"{_OPEN} AND server IS NULL AND provider IS NOT NULL"
         for (provider,) in self._database.execute(f"SELECT DISTINCT provider FROM batches WHERE {started}").fetchall():
             sql = f"UPDATE batches SET server=? WHERE {started} AND provider=?"
             self._database.execute(sql, (server_of(provider), provider))
 
     def update(self, batch_id: str, **columns: Any) -> None:
-        """Change columns that no owner decides about: `wanted`, `metadata`, and what nobody works by at this moment."""
+        """Change columns that do not belong to the owner: `wanted`, `metadata`, and those not in use at the moment."""
         given = ", ".join(f"{name}=?" for name in columns)
         values = [encode(value) if isinstance(value, dict | list) else value for value in columns.values()]
         self._database.execute(f"UPDATE batches SET {given} WHERE id=?", [*values, batch_id])
 
     def wanted(self, provider: str, *, owner: str, limit: int) -> list[str]:
-        """Ids of the batches that are wanted of a provider and that nobody else who is alive owns, oldest first.
+        """Ids of the wanted batches of a provider without another live owner, oldest first.
 
         Among the owner's own is what it claimed without hearing of it.
         """
@@ -165,7 +165,7 @@ class BatchRepository:
     def claim(
         self, batch_ids: Iterable[str], *, owner: str, provider: str, limit: int, only_wanted: bool = False
     ) -> list[str]:
-        """Take batches that nobody owns, or whose owner's lease has run out: each epoch goes up.
+        """Claim batches without an owner, or whose owner's lease has expired: each epoch goes up.
 
         A batch of the new owner's own is taken again: its supervisor has died.
 
@@ -183,7 +183,7 @@ class BatchRepository:
         lock = "FOR UPDATE OF b SKIP LOCKED" if self._database.postgresql else ""
         sql = (
             "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, "
-            # Its supervisor has died of an error of ours, and the process lives: that is no death.
+            # Its supervisor has died of a bug, and the process lives: that is no death.
             "claims=CASE WHEN owner=? THEN 0 ELSE claims END, provider=COALESCE(provider, ?), server=? "
             f"WHERE id IN (SELECT b.id FROM batches b WHERE b.{_OPEN} AND b.{_KEPT} "
             f"AND {_IS_AT.format('b.')} {chosen}"
@@ -198,14 +198,14 @@ class BatchRepository:
         return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
 
     def release(self, batch_id: str, *, epoch: int, spent: float, wanted: bool, claims: int = 0) -> None:
-        """Let go of a batch, if it is still held at `epoch`; `claims`: as it was found, if it was not begun."""
+        """Release a batch, if it is still held at `epoch`; `claims`: unchanged if it was not begun."""
         self._database.execute(
             "UPDATE batches SET owner=NULL, epoch=epoch+1, claims=?, spent=?, wanted=? WHERE id=? AND epoch=?",
             (claims, spent, wanted, batch_id, epoch),
         )
 
     def release_idle(self, batch_id: str, *, owner: str, wanted: bool) -> None:
-        """Let go of a batch that nobody works on here: unless another owner has it."""
+        """Release a batch that is not running here, unless another owner has it."""
         self._database.execute(
             "UPDATE batches SET owner=NULL, epoch=epoch+1, wanted=(wanted AND ?) "
             "WHERE id=? AND (owner IS NULL OR owner=?)",
@@ -213,7 +213,7 @@ class BatchRepository:
         )
 
     def unchanged(self, batches: Iterable[BatchRecord]) -> list[str]:
-        """Ids of those that still stand as they were read; nobody changes them before this transaction ends."""
+        """Ids of the batches unchanged since they were read; locked until this transaction ends."""
         stood = {batch.id: (batch.epoch, batch.sequence) for batch in batches}
         lock = "FOR UPDATE" if self._database.postgresql else ""
         sql = f"SELECT id, epoch, sequence FROM batches WHERE id {self._database.in_list} AND {_KEPT} {lock}"
@@ -221,16 +221,16 @@ class BatchRepository:
         return [batch_id for batch_id, *stands in rows if stood[batch_id] == tuple(stands)]
 
     def hide(self, batch_id: str, at: float) -> None:
-        """Begin to delete a batch: from now on nobody sees it."""
+        """Start deleting a batch: from now on it is hidden."""
         self._database.execute("UPDATE batches SET deleted_at=? WHERE id=?", (at, batch_id))
 
     def hidden(self, batch_id: str | None = None) -> list[str]:
-        """Ids of the batches, or this one, whose deletion was begun."""
+        """Ids of the batches (or only this one) whose deletion has begun."""
         one, parameters = ("AND id=?", [batch_id]) if batch_id is not None else ("", [])
         sql = f"SELECT id FROM batches WHERE deleted_at IS NOT NULL {one}"
         return [each for (each,) in self._database.execute(sql, parameters).fetchall()]
 
     def remove(self, *batch_ids: str) -> None:
-        """Forget batches and their jobs."""
+        """Remove batches and their jobs."""
         listed = self._database.list_parameter(batch_ids)
         self._database.execute(f"DELETE FROM batches WHERE id {self._database.in_list}", (listed,))

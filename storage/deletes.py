@@ -1,4 +1,4 @@
-"""Deletes: the DELETEs that cancellations owe the servers, so that no video goes on being made for nobody.
+"""Deletes: the DELETEs owed to servers after cancellations, so that no video is made for nobody.
 
 Recorded as owed in the transaction of the cancellation, as going out before it is sent, and then with what came of it.
 """
@@ -14,7 +14,7 @@ from storage.rows import Rows, names_of
 from storage.states import DeleteState, SubmissionState
 
 GIVEN_UP_AFTER = 86_400.0
-"""Seconds from the first try."""
+"""Seconds from the first attempt."""
 _SOME = 50
 # Written out: SQLite finds a partial index by the very words that it was made with, in their order.
 _OPEN = "state IN ('owed', 'out')"
@@ -22,11 +22,11 @@ _WANTED_AGAIN = (
     "SELECT 1 FROM submissions s JOIN jobs j ON j.id=s.job_id WHERE s.id=deletes.submission_id AND "
     f"(s.remote_id IS NULL OR (s.state='{SubmissionState.BOUND}' AND j.status<>'cancelled'))"
 )
-"""By a version before, whose retries don't withdraw; or its id is another video's now."""
+"""By an earlier version, whose retries don't withdraw; or its id now belongs to another video."""
 
 
 class Owed(NamedTuple):
-    """A DELETE, and the submission whose video it is about."""
+    """A DELETE, and the submission whose video it deletes."""
 
     delete: DeleteRecord
     submission: SubmissionRecord
@@ -45,7 +45,7 @@ class Deletes:
         self._select = f"SELECT {', '.join(columns)} FROM deletes d JOIN submissions s ON s.id=d.submission_id "
 
     def owe(self, submissions: Collection[SubmissionRecord]) -> None:
-        """Record that the server is to be asked; again, where a retry had withdrawn that or it was given up.
+        """Record a DELETE as owed; again, if a retry had withdrawn it or it was given up.
 
         Not of a server whose DELETE is known to remove nothing but the record. The servers are filled in already.
         """
@@ -62,20 +62,20 @@ class Deletes:
         )
 
     def open(self, server: str) -> list[Owed]:
-        """What is owed at a server or on its way there, what is due first; not all of it at once."""
+        """The DELETEs owed to a server or in flight, those due first first; not all of them at once."""
         return self._joined(f"WHERE d.{_OPEN} AND s.server=? ORDER BY d.due_at LIMIT {_SOME}", (server,))
 
     def of_batch(self, batch_id: str) -> list[Owed]:
-        """Every DELETE of a batch's videos, in the order in which they were owed."""
+        """Every DELETE of a batch's videos, in the order in which they became owed."""
         return self._joined("WHERE d.batch_id=? ORDER BY d.owed_at, s.intended_at, s.id", (batch_id,))
 
     def outstanding(self) -> list[Owed]:
-        """What is owed at any server, on its way, or given up."""
+        """The DELETEs that are owed to any server, in flight, or given up."""
         states = f"'{DeleteState.OWED}', '{DeleteState.OUT}', '{DeleteState.GIVEN_UP}'"
         return self._joined(f"WHERE d.state IN ({states}) ORDER BY d.owed_at, s.id", ())
 
     def claim(self, submission_id: str, *, own_key: bool, seconds: float) -> DeleteRecord | None:
-        """Record that it goes out now, and that nobody else sends it for so long.
+        """Record that it goes out now, and that nobody else may send it for so long.
 
         Returns:
             It, as it was before; None: it may not be sent now.
@@ -99,7 +99,7 @@ class Deletes:
         return None
 
     def not_sent(self, before: DeleteRecord, seconds: float, answer: str) -> None:
-        """Take back that it went out, for another try: not a byte had left."""
+        """Mark it as owed again, for another attempt: not a byte had left."""
         self._database.execute(
             f"UPDATE deletes SET due_at={self._database.clock}+?, tries=?, own_key=?, answer=?, "
             f"state=CASE WHEN {self._database.clock}-tried_at>=? THEN '{DeleteState.GIVEN_UP}' "
@@ -116,7 +116,7 @@ class Deletes:
         )
 
     def postpone(self, submission_id: str, tries: int, seconds: float, answer: str) -> None:
-        """Leave it owed for another try, or give it up when it was tried for long enough."""
+        """Leave it owed for another attempt, or give it up after enough time."""
         clock = self._database.clock
         self._database.execute(
             f"UPDATE deletes SET due_at={clock}+?, tried_at=COALESCE(tried_at, {clock}), answer=?, "
@@ -126,14 +126,14 @@ class Deletes:
         )
 
     def end(self, submission_id: str, state: DeleteState, answer: str) -> None:
-        """Nothing is owed any more."""
+        """End a DELETE: it is no longer owed."""
         self._database.execute(
             f"UPDATE deletes SET state=?, answer=? WHERE submission_id=? AND {_OPEN}",
             (state.value, answer, submission_id),
         )
 
     def end_all(self, server: str, answer: str) -> None:
-        """Nothing is owed to a server any more: what is on its way has its own end."""
+        """End all DELETEs owed to a server; those in flight end by themselves."""
         self._database.execute(
             f"UPDATE deletes SET state='{DeleteState.DONE}', answer=? WHERE state='{DeleteState.OWED}' AND "
             "submission_id IN (SELECT id FROM submissions WHERE server=?)",
@@ -141,7 +141,7 @@ class Deletes:
         )
 
     def withdraw(self, submission_ids: Collection[str]) -> float:
-        """Take back what is owed for these.
+        """Withdraw the owed DELETEs of these submissions.
 
         Returns:
             For how many seconds one that is on its way is to be waited for, at the most; 0: none is.
@@ -158,7 +158,7 @@ class Deletes:
         return max(0.0, float(seconds or 0.0))
 
     def record_gone(self, batch_id: str) -> set[str]:
-        """The jobs of a batch whose video can't be had any more, and may be made all the same."""
+        """The jobs of a batch whose video is out of reach but may still be made."""
         sql = (
             "SELECT s.job_id FROM deletes d JOIN submissions s ON s.id=d.submission_id "
             f"WHERE d.batch_id=? AND d.state='{DeleteState.RECORD_ONLY}' AND s.state='{SubmissionState.BOUND}'"
@@ -166,7 +166,7 @@ class Deletes:
         return {job_id for (job_id,) in self._database.execute(sql, (batch_id,)).fetchall()}
 
     def was_sent(self, submission_id: str) -> bool:
-        """Whether one went out with the key that the video was made with."""
+        """Whether one went out with the key that made the video."""
         sql = "SELECT 1 FROM deletes WHERE submission_id=? AND own_key"
         return bool(self._database.execute(sql, (submission_id,)).fetchall())
 

@@ -25,7 +25,7 @@ class JobRepository:
         self._add = Insert(database, "jobs", JobRecord)
         self._save = Insert(database, "jobs", JobRecord, f"ON CONFLICT (id) DO UPDATE SET {_CHANGED}")
         self._references = Rows(database, "input_references", ReferenceRecord)
-        # PostgreSQL: what is there is locked, so that nobody removes it before the jobs that use it can be seen.
+        # PostgreSQL: existing rows are locked, so that nobody removes them before the jobs that use them are visible.
         kept = "ON CONFLICT (digest) DO UPDATE SET digest=excluded.digest" if database.postgresql else _AS_IT_IS
         self._keep = Insert(database, "input_references", ReferenceRecord, kept)
         self._use = Insert(database, "job_files", FileUse, _AS_IT_IS)
@@ -45,11 +45,11 @@ class JobRepository:
         self.use_files(jobs)
 
     def of_batch(self, batch_id: str, *, open_only: bool = False) -> list[JobRecord]:
-        """A batch's jobs in their order."""
+        """A batch's jobs in order."""
         return self._rows.select(f"WHERE batch_id=? {_OPEN if open_only else ''} ORDER BY position", (batch_id,))
 
     def each_of_batch(self, batch_id: str) -> Iterator[JobRecord]:
-        """A batch's jobs in their order, read when they are asked for."""
+        """A batch's jobs in order, read lazily."""
         position, some = 0, "WHERE batch_id=? AND position>? AND position<=? ORDER BY position"
         whole = True
         while whole:
@@ -59,21 +59,21 @@ class JobRepository:
             whole = len(chunk) == _CHUNK
 
     def by_id(self, job_ids: Iterable[str]) -> dict[str, JobRecord]:
-        """These jobs, as far as they exist."""
+        """The existing jobs among these, by id."""
         some = f"WHERE id {self._database.in_list} ORDER BY position"
         return {job.id: job for job in self._rows.select(some, (self._database.list_parameter(job_ids),))}
 
     def with_files(self, after: str) -> list[JobRecord]:
-        """Some completed jobs, by their ids, behind this one."""
+        """Some completed jobs, ordered by id, after this one."""
         completed = f"status='{JobStatus.COMPLETED}' AND video IS NOT NULL"
         return self._rows.select(f"WHERE {completed} AND id > ? ORDER BY id LIMIT {_CHUNK}", (after,))
 
     def save(self, jobs: Iterable[JobRecord]) -> None:
-        """Write everything of these jobs that may change. The batch's fence has been passed before."""
+        """Write all mutable columns of these jobs. The batch's fence has already been passed."""
         self._save(jobs)
 
     def use_files(self, jobs: Iterable[JobRecord]) -> None:
-        """Note which stored files these jobs use beside their input references."""
+        """Record which stored files these jobs use besides their input references."""
         uses = {(job.id, file["digest"]) for job in jobs for file in job.files.values() if "digest" in file}
         self._use(FileUse(*use) for use in sorted(uses))
 
@@ -93,7 +93,7 @@ class JobRepository:
         return reference
 
     def bytes_of(self, digests: list[str]) -> int:
-        """How many bytes these stored files have; one that is listed twice counts twice."""
+        """The total bytes of these stored files; one that is listed twice counts twice."""
         if not digests:
             return 0
         sql = f"SELECT digest, length(data) FROM input_references WHERE digest {self._database.in_list}"
@@ -106,7 +106,7 @@ class JobRepository:
         return sorted(digest for (digest,) in found if digest is not None)
 
     def unused_references(self, after: str, limit: int, size: int, among: list[str] | None = None) -> list[str]:
-        """Some references behind `after`, or of these, that no job uses: as many as have `size` bytes, at least one."""
+        """Some references after `after` (of `among`, if given) that no job uses: up to `size` bytes, at least one."""
         listed, parameters = "", [after]
         if among is not None:
             listed, parameters = f"AND digest {self._database.in_list}", [after, self._database.list_parameter(among)]
@@ -121,9 +121,9 @@ class JobRepository:
         return chosen
 
     def drop_references(self, digests: list[str]) -> int:
-        """Remove those of these references that no job uses. Returns how many went."""
+        """Remove those of these references that no job uses. Returns how many were removed."""
         listed = self._database.list_parameter(digests)
-        if self._database.postgresql:  # a statement of its own: the next one sees the jobs of whoever had the lock
+        if self._database.postgresql:  # a separate statement: the next one sees the jobs of the previous lock holder
             lock = f"WHERE digest {self._database.in_list} ORDER BY digest FOR UPDATE"
             self._database.execute(f"SELECT digest FROM input_references {lock}", (listed,))
         sql = f"DELETE FROM input_references WHERE digest {self._database.in_list} AND {self._unused}"
@@ -135,6 +135,6 @@ class JobRepository:
         return [job_id for (job_id,) in self._database.execute(sql, (batch_id, limit)).fetchall()]
 
     def remove(self, job_ids: list[str]) -> None:
-        """Forget jobs of a batch that is being deleted."""
+        """Remove jobs of a batch that is being deleted."""
         listed = self._database.list_parameter(job_ids)
         self._database.execute(f"DELETE FROM jobs WHERE id {self._database.in_list}", (listed,))

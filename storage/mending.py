@@ -79,7 +79,7 @@ def _nothing(record: type[Any], name: str) -> Any:
 def _types(kind: Any) -> tuple[Any, ...]:
     each = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     types = tuple(get_origin(part) or part for part in each)
-    # SQLite knows numbers: seconds may be whole, and yes is 1.
+    # SQLite has only numbers: seconds may be whole, and yes is 1.
     return (*types, int) if {float, bool} & set(types) else types
 
 

@@ -17,10 +17,10 @@ from storage.records import Document
 
 R = TypeVar("R")
 _CHUNK = 500
-"""Rows a statement: SQLite takes 32,766 parameters."""
+"""Rows per statement: SQLite takes 32,766 parameters."""
 
 encode = json.JSONEncoder(ensure_ascii=False).encode
-"""A document as it is stored. Not escaped: SQLite finds a key that is not ASCII only as it is written."""
+"""A document as stored. Not escaped: SQLite finds a non-ASCII key only unescaped."""
 
 
 class Rows(Generic[R]):
@@ -35,11 +35,11 @@ class Rows(Generic[R]):
         self._readers = [(index, read) for index, read in readers if read is not None]
 
     def select(self, rest: str, parameters: Sequence[Any] = ()) -> list[R]:
-        """The rows that are described by all that stands behind the table's name."""
+        """The rows selected by the rest of the statement, after the table's name."""
         return [self.read(row) for row in self._database.execute(self._select + rest, parameters).fetchall()]
 
     def first(self, rest: str, parameters: Sequence[Any] = ()) -> R | None:
-        """The first of these rows, if there is one."""
+        """The first of these rows, if any."""
         found = self.select(rest, parameters)
         return found[0] if found else None
 
@@ -66,7 +66,7 @@ class Insert(Generic[R]):
         *,
         given: Mapping[str, str] | None = None,
     ) -> None:
-        """`rest`: what stands behind the values; `given`: SQL for columns that are not taken from the record."""
+        """`rest`: the SQL after the values; `given`: SQL for columns that are not taken from the record."""
         self._database, self._rest = database, rest
         names, sql = names_of(record), given or {}
         taken = [name for name in names if name not in sql]
@@ -76,16 +76,16 @@ class Insert(Generic[R]):
         self._head = f"INSERT INTO {table} ({', '.join(names)}) "
         self._row = f"({', '.join(sql.get(name, '?') for name in names)})"
         columns = ", ".join(sql.get(name, name) for name in names)
-        # psycopg takes each parameter's place in a statement apart: for many rows that costs more than all the rest.
+        # psycopg parses each placeholder of a statement: for many rows that costs more than all the rest.
         self._from_json = f"{self._head}SELECT {columns} FROM json_populate_recordset(NULL::{table}, ?::json) {rest}"
 
     def __call__(self, records: Iterable[R]) -> int:
-        """Insert them all. Returns how many rows that wrote."""
+        """Insert them all. Returns the number of rows written."""
         rows = list(records)
         return sum(self._insert(rows[start : start + _CHUNK]) for start in range(0, len(rows), _CHUNK))
 
     def one(self, record: R) -> list[Any]:
-        """Insert one; what RETURNING gives, if `rest` has that."""
+        """Insert one; returns the RETURNING rows, if `rest` has that."""
         cursor = self._one(record)
         return list(cursor.fetchall()) if cursor.description else []
 
@@ -127,9 +127,9 @@ def _reader(kind: Any) -> Callable[[Any], Any] | None:
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return {str(each): each for each in kind}.__getitem__
     if kind is bool:
-        return bool  # SQLite knows numbers
+        return bool  # SQLite has only numbers
     return _document if Document in (kind, *get_args(kind)) else None
 
 
 def _document(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value  # psycopg has read it already
+    return json.loads(value) if isinstance(value, str) else value  # psycopg has already parsed it

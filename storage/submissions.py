@@ -1,4 +1,4 @@
-"""SubmissionRepository: every try at paying for a video, and what became of it.
+"""SubmissionRepository: every attempt to pay for a video, and its outcome.
 
 Whether a POST may go out is always read from here: the database holds at most one live submission a job, so a
 second intent can't even be recorded while the first one's outcome is unknown or its video exists.
@@ -19,7 +19,7 @@ _ENDS_A_VIDEO = frozenset({SubmissionState.FAILED, SubmissionState.DELETED, Subm
 
 
 def _in(states: Collection[SubmissionState]) -> str:
-    """Written out: SQLite finds a partial index by the very words that it was made with, in their order."""
+    """Spelled out: SQLite uses a partial index only for exactly the same condition, in the same order."""
     return f"state IN ({', '.join(repr(state.value) for state in SubmissionState if state in states)})"
 
 
@@ -31,13 +31,13 @@ _NOT_HELD = (
 
 
 class Bind(Enum):
-    """What came of writing down which video a submission made."""
+    """The result of binding a video to a submission."""
 
     BOUND = "bound"
     RESOLVED = "resolved otherwise"
-    """Before: the video is kept as surplus."""
+    """Resolved before: the video is recorded as surplus."""
     HELD = "held"
-    """Another submission at this server has that id: nothing was written."""
+    """Another submission at this server holds that id: nothing was written."""
 
 
 class SubmissionRepository:
@@ -53,7 +53,7 @@ class SubmissionRepository:
         )  # fmt: skip
 
     def intend(self, intents: Collection[SubmissionRecord]) -> bool:
-        """Record that a POST is about to go out, at the database's time; again, if it is recorded already.
+        """Record that a POST is about to go out, at the database's time; again, if already recorded.
 
         Returns:
             False if one was recorded and has been resolved since: it must not be sent.
@@ -64,11 +64,11 @@ class SubmissionRepository:
         return self._intend(intents) == len(intents)
 
     def bind(self, submission_id: str, remote_id: str, *, adopted: bool = False) -> Bind:
-        """Write down which video a submission made, whoever owns the batch by now.
+        """Record the video of a submission, whoever owns the batch by now.
 
         `adopted`: found in the listing, not told by the create's own answer.
         """
-        # Its own answer has come just now, also where it was not waited for any more.
+        # Its own answer has just come, even if nobody waited for it any more.
         closed_at = f"COALESCE(closed_at, {self._database.clock})" if adopted else self._database.clock
         cursor = self._database.execute(
             f"UPDATE submissions SET state=?, remote_id=?, adopted=?, closed_at={closed_at} "
@@ -79,7 +79,7 @@ class SubmissionRepository:
             return Bind.BOUND
         before = self.get(submission_id)
         if before.state is SubmissionState.BOUND and before.remote_id == remote_id:
-            # Written before: a COMMIT of unknown outcome is repeated; or found in the listing, and told now.
+            # Already written: a repeated COMMIT of unknown outcome; or adopted from the listing, and answered now.
             self._database.execute(
                 "UPDATE submissions SET adopted=? WHERE id=?", (before.adopted and adopted, submission_id)
             )
@@ -93,18 +93,18 @@ class SubmissionRepository:
         return Bind.RESOLVED
 
     def holder(self, server: str, remote_id: str) -> SubmissionRecord | None:
-        """The submission that has this id at a server."""
+        """The submission that holds this id at a server."""
         return self._rows.first("WHERE server=? AND remote_id=?", (server, remote_id))
 
     def let_go_of_id(self, submission_id: str, state: SubmissionState) -> None:
-        """Take its id from a submission: it belongs to another video."""
+        """Take the id from a submission: it belongs to another video."""
         self._database.execute(
             "UPDATE submissions SET state=?, adopted=?, former_remote_id=remote_id, remote_id=NULL WHERE id=?",
             (state.value, False, submission_id),
         )
 
     def unanswered(self, submission_id: str, met: str, *, timed_out: bool) -> None:
-        """Write down that a POST has ended without an answer that tells, and what it met."""
+        """Record that a POST has ended without a conclusive answer, and what it met."""
         self._database.execute(
             "UPDATE submissions SET state=?, met=?, timed_out=?, "
             f"closed_at=COALESCE(closed_at, {self._database.clock}) WHERE id=? AND {_UNRESOLVED}",
@@ -112,7 +112,7 @@ class SubmissionRepository:
         )
 
     def settle(self, submission_id: str, state: SubmissionState, note: str | None = None) -> None:
-        """Write down that nothing was paid, that nobody can tell, or that the video is no more."""
+        """Record that nothing was paid for, that the outcome is unknown, or that the video no longer exists."""
         if state is SubmissionState.BOUND:
             raise ValueError("a submission is bound by bind(), which knows the remote id")
         # A final outcome is never overwritten; `bound` only gives way to what ends the video.
@@ -124,7 +124,7 @@ class SubmissionRepository:
         )
 
     def give_up(self, submission_id: str, note: str) -> bool:
-        """Let go of an open outcome, on the operator's word; False: it is not open any more."""
+        """Abandon an unknown outcome, on the operator's word; False: it is already resolved."""
         cursor = self._database.execute(
             f"UPDATE submissions SET state=?, note=? WHERE id=? AND {_UNRESOLVED}",
             (SubmissionState.ABANDONED.value, note, submission_id),
@@ -132,7 +132,7 @@ class SubmissionRepository:
         return bool(cursor.rowcount == 1)
 
     def tell(self, submission_id: str, told: Document) -> None:
-        """Add what the server told of a submission's price."""
+        """Add what the server said about a submission's price."""
         joined = {**(self.get(submission_id).told or {}), **told}
         self._database.execute("UPDATE submissions SET told=? WHERE id=?", (encode(joined), submission_id))
 
@@ -146,7 +146,7 @@ class SubmissionRepository:
         return submission
 
     def of_batch(self, batch_id: str) -> list[SubmissionRecord]:
-        """All tries of a batch, in order."""
+        """All submissions of a batch, in order."""
         return self._rows.select("WHERE batch_id=? ORDER BY intended_at, id", (batch_id,))
 
     def live_of_batch(self, batch_id: str) -> dict[str, SubmissionRecord]:
@@ -154,13 +154,13 @@ class SubmissionRepository:
         return {live.job_id: live for live in self._rows.select(f"WHERE batch_id=? AND {_LIVE}", (batch_id,))}
 
     def unresolved(self, server: str, since: float, submission_ids: Iterable[str]) -> list[SubmissionRecord]:
-        """The intents at a server whose outcome is open, of any key, oldest first, locked.
+        """The intents at a server whose outcome is unknown, with any key, oldest first, locked.
 
         As far as they were recorded since a moment, or are named: what nobody resolved long ago does not grow.
         """
         self.fill_in()
         lock = "FOR UPDATE" if self._database.postgresql else ""
-        # The range of digests says nothing; it makes SQLite take the index of open intents.
+        # The range of digests excludes nothing; it makes SQLite use the index of open intents.
         open_ones = (
             f"WHERE server=? AND digest>'' AND {_UNRESOLVED} AND (intended_at>=? OR id {self._database.in_list})"
         )
@@ -168,18 +168,18 @@ class SubmissionRepository:
         return self._rows.select(f"{open_ones} ORDER BY intended_at, id {lock}", parameters)
 
     def holders(self, server: str, remote_ids: Iterable[str]) -> dict[str, SubmissionRecord]:
-        """The submissions that have these ids at a server, by remote id."""
+        """The submissions that hold these ids at a server, by remote id."""
         some = f"WHERE server=? AND remote_id {self._database.in_list}"
         found = self._rows.select(some, (server, self._database.list_parameter(remote_ids)))
         return {held.remote_id: held for held in found if held.remote_id is not None}
 
     def ids_like(self, server: str, beginning: str) -> list[str]:
-        """The remote ids at a server that begin so, and perhaps some that almost do."""
+        """The remote ids at a server with this prefix, and perhaps some that almost match."""
         sql = "SELECT remote_id FROM submissions WHERE server=? AND remote_id LIKE ?"
         return [remote_id for (remote_id,) in self._database.execute(sql, (server, f"{beginning}%")).fetchall()]
 
     def at_server(self, server: str) -> list[SubmissionRecord]:
-        """All tries at one server, whatever the key was."""
+        """All submissions at one server, with any key."""
         self.fill_in()
         return self._rows.select("WHERE server=?", (server,))
 
@@ -189,7 +189,7 @@ class SubmissionRepository:
         return bool(self._database.execute(sql, (server,)).fetchall())
 
     def fill_in(self) -> None:
-        """Fill in what the version before, at work beside us, does not know of: the server, and the key."""
+        """Fill in the server and the key, which processes of the previous version do not record."""
         sql = "SELECT DISTINCT provider FROM submissions WHERE server IS NULL"
         for (provider,) in self._database.execute(sql).fetchall():
             self._database.execute(
@@ -198,7 +198,7 @@ class SubmissionRepository:
             )
 
     def move(self, batch_id: str, server_before: str, provider: str) -> bool:
-        """Put down that a batch's videos at a server are at another address now: the same server has moved.
+        """Record that a batch's videos at a server are now at another address: the server has moved.
 
         Returns:
             False if videos with these ids are known there already: nothing was written.
@@ -213,7 +213,7 @@ class SubmissionRepository:
         return True
 
     def abandon(self, batch_id: str, job_ids: Iterable[str]) -> None:
-        """Let go of what may exist for these jobs: a person gave consent to pay again, or deletes the batch."""
+        """Abandon what may exist for these jobs: a person allowed paying again, or deletes the batch."""
         self._database.execute(
             f"UPDATE submissions SET state='{SubmissionState.ABANDONED}' "
             f"WHERE batch_id=? AND {_LIVE} AND job_id {self._database.in_list}",
@@ -221,7 +221,7 @@ class SubmissionRepository:
         )
 
     def abandon_all(self, batch_ids: Iterable[str]) -> None:
-        """The same, for all jobs of batches that are deleted."""
+        """The same for all jobs of deleted batches."""
         self._database.execute(
             f"UPDATE submissions SET state='{SubmissionState.ABANDONED}' "
             f"WHERE batch_id {self._database.in_list} AND {_LIVE}",

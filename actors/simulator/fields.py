@@ -1,4 +1,4 @@
-"""What is read from a request: the fields of a form or of a JSON body, and what of them is told back.
+"""Reading a request: the fields of a form or a JSON body, and which of them are returned.
 
 Owns the forms that fields come in, their bounds, and what can be drawn. Which fields a server knows and how it checks
 them is in profiles.py, vllm_omni.py and sglang.py.
@@ -129,7 +129,7 @@ def _file(sent: FileField) -> File:
 
 
 def last_of_each(form: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a form as FastAPI reads it: of a name that comes again the last value counts, and an empty text is none."""
+    """Return a form as FastAPI reads it: the last value of a repeated name counts, and an empty text is none."""
     last = {name: value[-1] if isinstance(value, list) else value for name, value in form.items()}
     return {name: value for name, value in last.items() if value != ""}
 
@@ -172,7 +172,7 @@ def check_drawable(seconds: int, size: str | None, *, prefix: str = "") -> None:
 
 
 def told_back(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what a video object tells of these fields: files and data URLs by what they are, all else as it was sent.
+    """Return what a video object tells of these fields: files and data URLs by what they are, all else as it was sent.
 
     Raises:
         Refusal: it is too much, or too deeply nested.

@@ -132,7 +132,7 @@ class Contents:
         self._files: dict[tuple[str, Variant], asyncio.Future[Path]] = {}
 
     async def file(self, job: Job, variant: Variant) -> Path:
-        """Give the file of a job's content; whoever asks meanwhile waits for the same drawing."""
+        """Return the file of a job's content; whoever asks meanwhile waits for the same drawing."""
         key = (job.id, variant)
         if key not in self._files:
             loop = asyncio.get_running_loop()
@@ -169,7 +169,7 @@ class Contents:
 
 
 def film_of(job: Job) -> Film:
-    """Tell what a job's film looks like."""
+    """Describe a job's film."""
     size = job.size or DRAWN_SIZE
     width, height = map(int, size.split("x"))
     caption = f"{job.model}  {size}  {job.seconds} s"

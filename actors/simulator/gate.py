@@ -1,4 +1,4 @@
-"""What stands before and behind every handler: replicas, the key, the rate of creates, the shape of errors, the mark.
+"""The middleware of every handler: replicas, the key, the rate of creates, the shape of errors, the mark.
 
 A handler, or whatever it calls, raises a Refusal; a middleware answers it in the profile's words.
 """
@@ -47,22 +47,22 @@ class Refusal(Exception):
 
 
 def invalid(param: str, message: str, code: str = "invalid_value") -> Refusal:
-    """Give the refusal of a field's value."""
+    """Return the refusal of a field's value."""
     return Refusal(400, message, param=param, code=code)
 
 
 def not_found(message: str) -> Refusal:
-    """Give the refusal of an id, or of a content that is not there (yet)."""
+    """Return the refusal of an id, or of a content that is not there (yet)."""
     return Refusal(404, message, code="not_found")
 
 
 def unauthorized(message: str, code: str | None) -> Refusal:
-    """Give the refusal of a key."""
+    """Return the refusal of a key."""
     return Refusal(401, message, code=code, headers={"WWW-Authenticate": "Bearer"})
 
 
 def rate_limited(seconds: float) -> Refusal:
-    """Give the refusal of a create that comes too soon; it may come again in so many seconds."""
+    """Return the refusal of a create that comes too soon; it may come again in so many seconds."""
     # Whole seconds, as most clients read them; exactly, in the header that OpenAI's SDK reads first.
     headers = {"Retry-After": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000))}
     message = f"Rate limit reached for videos. Please try again in {seconds:.3f}s."
@@ -129,7 +129,7 @@ def answer_refusals(profile: Profile) -> Middleware:
 
 
 def _from_aiohttp(request: web.Request, error: web.HTTPException) -> Refusal:
-    """Give an unknown route, a wrong method or a body that is too large as a refusal."""
+    """Return an unknown route, a wrong method or a body that is too large as a refusal."""
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     message = f"{error.reason} ({request.method} {request.path})"
     code = "unknown_url" if error.status == HTTPStatus.NOT_FOUND else None

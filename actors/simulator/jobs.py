@@ -28,12 +28,12 @@ QUEUED_SHARE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """How a generation ends that does not end well."""
+    """How a generation fails."""
 
     code: str
     message: str
     http_status: int
-    """What vLLM-Omni answers a GET of the job with, and tells as its code."""
+    """vLLM-Omni's status for a GET of the job, and its error code."""
     progress: int
     """How far it gets, in percent."""
 
@@ -67,19 +67,19 @@ class Job:
         return self.accepted_at + self.latency
 
     def record(self) -> dict[str, Any]:
-        """Give the job as JSON, in the form that an older simulator reads too where it has all that the job is."""
+        """Return the job as JSON, in the form that an older simulator reads too where it has all that the job is."""
         return {name: value for name, value in asdict(self).items() if value or name not in ("told", "replica")}
 
     @classmethod
     def restore(cls, record: dict[str, Any]) -> Job:
-        """Give back the job that record() gave."""
+        """Restore the job from its record()."""
         failure = record["failure"]
         return cls(**{**record, "failure": failure and Failure(**failure)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What a job is like at a moment."""
+    """The state of a job at a time."""
 
     status: Status
     progress: int
@@ -88,12 +88,12 @@ class State:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the job has ended."""
         return self.ended_at is not None
 
 
 def state_of(job: Job, now: float) -> State:
-    """Tell the state of a job.
+    """Return the state of a job.
 
     A job is queued at the very moment of its acceptance even if it takes no time at all: every server answers
     a create with `queued`.
@@ -132,7 +132,7 @@ def _failure(progress: int) -> Failure:
 
 
 def blocked() -> Failure:
-    """Give the failure of a prompt that moderation does not let through."""
+    """Return the failure of a prompt that moderation does not let through."""
     message = "Your request was blocked by our moderation system."
     return Failure(code="moderation_blocked", message=message, http_status=400, progress=0)
 
@@ -167,7 +167,7 @@ class Ledger:
             self._restore(json.loads(line))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -190,11 +190,11 @@ class Ledger:
             self._file.flush()
 
     def next_number(self) -> int:
-        """Give the number of the next job."""
+        """Return the number of the next job."""
         return self._number + 1
 
     def next_attempt(self, prompt: str) -> int:
-        """Tell how often the prompt will have come when it comes once more."""
+        """Return the number of the prompt's next occurrence."""
         return self._prompts[prompt] + 1
 
     def accept(self, job: Job, now: float) -> None:
@@ -211,13 +211,13 @@ class Ledger:
         return len(self._ends)
 
     def find(self, video_id: str, replica: int = 0) -> Job | None:
-        """Give a replica's job by its id."""
+        """Return a replica's job by its id."""
         job = self._jobs.get(video_id)
         # A state file may be of a time with more replicas.
         return job if job is not None and job.replica % self._replicas == replica else None
 
     def delete(self, job: Job, *, stop: bool) -> None:
-        """Forget a job; unless its work is stopped, it stays in flight to its end."""
+        """Remove a job; unless its work is stopped, it stays in flight to its end."""
         self._remember({"deleted": job.id})
         del self._jobs[job.id]
         if stop and job.ends_at in self._ends:
@@ -225,7 +225,7 @@ class Ledger:
             heapq.heapify(self._ends)
 
     def page(self, page: Page, replica: int = 0, *, by_second: bool = False) -> tuple[list[Job], bool]:
-        """Give the jobs of a replica's page, and whether there are more behind them.
+        """Return the jobs of a replica's page, and whether there are more behind them.
 
         Args:
             page: what is asked for.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatorOptions:
-    """What a simulator does to the videos that it is asked for.
+    """How a simulator treats the requested videos.
 
     Raises:
         ValueError: a value that no simulator can have.
@@ -36,13 +36,13 @@ class SimulatorOptions:
     profile: str = "openai"
     """Whose answers to give: a name in PROFILES."""
     strict: bool = False
-    """Take only the seconds, sizes, models and fields that the hosted API took; the profile `openai` alone has it."""
+    """Accept only the seconds, sizes, models and fields of the hosted API; only with the profile `openai`."""
     model: str | None = None
-    """The one model that is served; else `sora-2`, and with the profile `openai` any other that is asked for."""
+    """The only model served; by default `sora-2`, and with the profile `openai` any requested one."""
     replicas: int = 1
-    """So many stores behind one port, each with its own videos: every request goes to one of them at random."""
+    """The number of stores behind one port, each with its own videos: every request goes to a random one."""
     state_file: Path | None = None
-    """JSON lines of what was accepted and deleted, so that a restarted simulator goes on."""
+    """JSON lines of what was accepted and deleted, so that a restarted simulator continues."""
 
     def __post_init__(self) -> None:
         """Check the values against each other."""

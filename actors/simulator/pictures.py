@@ -46,20 +46,20 @@ class Canvas:
 
     @classmethod
     def blank(cls, width: int, height: int) -> Canvas:
-        """Give an even-sided picture with nothing drawn yet."""
+        """Return an even-sided picture with nothing drawn yet."""
         import av
 
         return cls(av.VideoFrame(width, height, "yuv420p"))
 
     def copy(self) -> Canvas:
-        """Give a picture of its own with the same pixels."""
+        """Return a picture of its own with the same pixels."""
         twin = object.__new__(Canvas)
         twin.width, twin.height, twin.strides = self.width, self.height, self.strides
         twin.planes = [bytearray(plane) for plane in self.planes]
         return twin
 
     def frame(self) -> av.VideoFrame:
-        """Give the picture as a frame for an encoder."""
+        """Return the picture as a frame for an encoder."""
         import av
 
         frame = av.VideoFrame(self.width, self.height, "yuv420p")
@@ -101,7 +101,7 @@ class Canvas:
 
 
 def backdrop(width: int, height: int, tint: tuple[int, int]) -> Canvas:
-    """Give a picture that grows lighter from top to bottom, in one tint (its two chroma values)."""
+    """Return a picture that grows lighter from top to bottom, in one tint (its two chroma values)."""
     picture = Canvas.blank(width, height)
     for row in range(height):
         picture.line(0, row, width, (30 + 90 * row // height, *tint))
@@ -122,7 +122,7 @@ def lettering(lines: Sequence[str], width: int, height: int) -> Canvas:
 
 
 def writable(text: str) -> str:
-    """Give the text in letters that can be drawn: accents go where they must, what is left becomes `?`."""
+    """Return the text in letters that can be drawn: accents go where they must, what is left becomes `?`."""
     words = unicodedata.normalize("NFC", " ".join(text.split()))
     return "".join(map(_letter, words.translate(TYPEWRITER)))
 
@@ -190,7 +190,7 @@ def still(film: Film) -> Canvas:
 
 
 def _bar(film: Film) -> int:
-    """Give the upper edge of the bar that shows how much of the film has been seen."""
+    """Return the upper edge of the bar that shows how much of the film has been seen."""
     return film.height * 39 // 40 & ~1
 
 

@@ -124,11 +124,11 @@ class Profile:
         return Page(after=query.get("after"), limit=int(limit), newest_first=order == "desc")
 
     def new_id(self) -> str:
-        """Give an id that no other job ever has: never seeded, or a restart would give the old ones again."""
+        """Return an id that no other job ever has: never seeded, or a restart would give the old ones again."""
         return f"video_{secrets.token_hex(24)}"
 
     def video(self, job: Job, state: State) -> Body:
-        """Give the video object; what was asked under a name that means something else here stands in `request`."""
+        """Return the video object; what was asked under a name that means something else here stands in `request`."""
         completed = state.ended_at if state.status == "completed" else None
         body = {
             "id": job.id,
@@ -153,15 +153,15 @@ class Profile:
         return body | told | ({"request": taken} if taken else {})
 
     def failure(self, job: Job) -> Body | None:
-        """Give the `error` of a failed job."""
+        """Return the `error` of a failed job."""
         return {"code": job.failure.code, "message": job.failure.message} if job.failure else None
 
     def retrieved_status(self, job: Job, state: State) -> int:  # noqa: ARG002 - vLLM-Omni's looks at both
-        """Give the HTTP status of a GET of a job."""
+        """Return the HTTP status of a GET of a job."""
         return HTTPStatus.OK
 
     def deleted(self, job: Job, state: State) -> Body:  # noqa: ARG002 - SGLang's looks at both
-        """Give the body of a DELETE that was obeyed."""
+        """Return the body of a DELETE that was obeyed."""
         return {"id": job.id, "deleted": True, "object": "video.deleted"}
 
     def content(self, state: State, query: Mapping[str, str]) -> Variant:
@@ -182,13 +182,13 @@ class Profile:
         return variant
 
     def error(self, refusal: Refusal) -> Body:
-        """Give the body of an HTTP error."""
+        """Return the body of an HTTP error."""
         fields = {"type": refusal.kind, "param": refusal.param, "code": refusal.code}
         return {"error": {"message": refusal.message, **fields}}
 
 
 def profile_of(name: str, *, model: str | None = None, strict: bool = False) -> Profile:
-    """Give the profile with a name of PROFILES."""
+    """Return the profile with a name of PROFILES."""
     if name == "openai":
         return Profile(model=model, strict=strict)
     # Their rules take a while to import, and few ask for them.

@@ -94,7 +94,7 @@ class Simulator:
         return f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}/v1"
 
     async def stop(self) -> None:
-        """Stop serving, and remove what was drawn. Stopping twice is once."""
+        """Stop serving, and remove what was drawn. Idempotent."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

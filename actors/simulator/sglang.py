@@ -126,7 +126,7 @@ class Sglang(Profile):
         return self._resolved(asked)
 
     def _resolved(self, asked: VideoGenerationsRequest) -> Create:
-        """Give what SGLang makes of a request, and tells instead of what was asked."""
+        """Return what SGLang makes of a request, and tells instead of what was asked."""
         width, height = _sides(asked.size) if asked.size else DEFAULT_SIDES
         width = width if asked.width is None else asked.width
         height = height if asked.height is None else asked.height
@@ -153,11 +153,11 @@ class Sglang(Profile):
         return Page(after=page.after, limit=page.limit, newest_first=page.order == "desc")
 
     def new_id(self) -> str:
-        """Give an id in its own form."""
+        """Return an id in its own form."""
         return str(uuid.uuid4())
 
     def video(self, job: Job, state: State) -> Body:
-        """Give the video object: without the prompt, with the path that its file has on the server."""
+        """Return the video object: without the prompt, with the path that its file has on the server."""
         done, path = state.status == "completed", f"/outputs/{job.id}.mp4"
         body = super().video(job, state)
         del body["prompt"]
@@ -178,12 +178,12 @@ class Sglang(Profile):
         return body | changes
 
     def failure(self, job: Job) -> Body | None:
-        """Give the `error` of a failed job, which has no code."""
+        """Return the `error` of a failed job, which has no code."""
         words = "Model generation failed. Error from scheduler:"
         return {"message": f"{words} {job.failure.message}"} if job.failure else None
 
     def deleted(self, job: Job, state: State) -> Body:
-        """Give the video object, in a status of its own."""
+        """Return the video object, in a status of its own."""
         return self.video(job, state) | {"status": "deleted"}
 
     def content(self, state: State, query: Mapping[str, str]) -> Variant:
@@ -200,7 +200,7 @@ class Sglang(Profile):
         return "video"
 
     def error(self, refusal: Refusal) -> Body:
-        """Give the body of an HTTP error."""
+        """Return the body of an HTTP error."""
         if refusal.status == HTTPStatus.UNAUTHORIZED:
             return {"error": "Unauthorized"}
         return {"detail": refusal.message if refusal.detail is None else refusal.detail}

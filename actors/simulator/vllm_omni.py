@@ -155,11 +155,11 @@ class VllmOmni(Profile):
         return Page(after=page.after, limit=page.limit, newest_first=page.order == "desc")
 
     def new_id(self) -> str:
-        """Give an id in its own form."""
+        """Return an id in its own form."""
         return f"video_gen_{secrets.token_hex(16)}"
 
     def video(self, job: Job, state: State) -> Body:
-        """Give the video object: progress is 0 until it is 100, and failed jobs say when they ended."""
+        """Return the video object: progress is 0 until it is 100, and failed jobs say when they ended."""
         done = state.status == "completed"
         changes = {
             "progress": 100 if done else 0,
@@ -176,15 +176,15 @@ class VllmOmni(Profile):
         return super().video(job, state) | changes
 
     def failure(self, job: Job) -> Body | None:
-        """Give the `error` of a failed job, with a number for a code."""
+        """Return the `error` of a failed job, with a number for a code."""
         return {"code": job.failure.http_status, "message": job.failure.message} if job.failure else None
 
     def retrieved_status(self, job: Job, state: State) -> int:
-        """Give the failure's own status for a failed job."""
+        """Return the failure's own status for a failed job."""
         return job.failure.http_status if job.failure and state.status == "failed" else HTTPStatus.OK
 
     def content(self, state: State, query: Mapping[str, str]) -> Variant:  # noqa: ARG002 - it is not looked at
-        """Give the video, whatever is asked for."""
+        """Return the video, whatever is asked for."""
         if state.status == "failed":
             raise Refusal(422, "Video generation failed. Check job status for error details.")
         if state.status != "completed":
@@ -192,7 +192,7 @@ class VllmOmni(Profile):
         return "video"
 
     def error(self, refusal: Refusal) -> Body:
-        """Give the body of an HTTP error: the status's name for a type, the status for a code."""
+        """Return the body of an HTTP error: the status's name for a type, the status for a code."""
         if refusal.status == HTTPStatus.UNAUTHORIZED:
             return {"error": "Unauthorized"}
         if refusal.detail is not None:

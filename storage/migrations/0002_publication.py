@@ -12,6 +12,6 @@ CREATE INDEX batches_completed ON batches (completed_at)
 
 
 def up(_migrator: Any, db: Any) -> None:
-    """Create the table of watermarks, and an index to find what has ended of late."""
+    """Create the table of watermarks, and an index to find recently ended batches."""
     for statement in STATEMENTS.split(";"):
         db.execute_sql(statement)

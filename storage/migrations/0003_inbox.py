@@ -1,4 +1,4 @@
-"""The inbox: which commands were taken, and how they were answered."""
+"""The inbox: the applied commands and their answers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The DELETEs that cancellations owe, and what came of each."""
+"""The DELETEs owed after cancellations, and their outcomes."""
 
 from typing import Any
 

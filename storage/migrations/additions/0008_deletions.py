@@ -1,4 +1,4 @@
-"""Since when a large batch is being deleted, in pieces; and an index to find what still uses an input reference."""
+"""Since when a large batch is being deleted in pieces; and indexes to find the users of an input reference."""
 
 from typing import Any
 
