@@ -1,6 +1,6 @@
 """sora-batch: batches of videos through Sora's Videos API, each paid for once.
 
-The public names are imported when they are first used: `import actors` itself is quick and connects to nothing.
+Public names are imported on first use: `import actors` is quick and connects to nothing.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
-# Each name is written down, and not taken from _HOMES: a type checker reads them here.
+# Listed instead of derived from _HOMES, because type checkers read them here.
 __all__ = [
     "AsyncBatchClient", "AsyncBatchService", "AuditReport", "Batch", "BatchClient", "BatchReleased", "BatchService",
     "BatchStatus", "BatchVideoRequest", "BudgetRequest", "CancellationSummary", "Charge", "Command",

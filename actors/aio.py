@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class AsyncBatchService:
-    """The same methods as coroutines. Those that process a batch end with it, and give the final `Batch`.
+    """The same methods as coroutines. Those that process a batch return the final `Batch` at its end.
 
-    `start_batch` starts one and waits for nothing. Cancelling a task that waits for a batch leaves the batch alone:
-    `cancel_batch` ends it.
+    `start_batch` starts one without waiting. Cancelling a task that waits for a batch does not affect the batch; use
+    `cancel_batch`.
     """
 
     def __init__(self, settings: Settings | None = None, *, simulate: bool = False) -> None:
@@ -46,7 +46,7 @@ class AsyncBatchService:
         return await asyncio.wrap_future(await asyncio.to_thread(self._service.process_batch, batch_id, concurrency))
 
     async def start_batch(self, batch_id: str, concurrency: int | None = None) -> RunningBatch:
-        """As `BatchService.process_batch`, whose Future it gives: who wants its end awaits `asyncio.wrap_future`."""
+        """As `BatchService.process_batch`, returning its Future: await its end with `asyncio.wrap_future`."""
         return await asyncio.to_thread(self._service.process_batch, batch_id, concurrency)
 
     async def get_batch_status(self, batch_id: str) -> Batch:

@@ -1,6 +1,6 @@
-"""Compares what is recorded with what the server lists and what lies in VIDEO_DIR. Reports; a person decides.
+"""Compares the records with the server's listing and the files in VIDEO_DIR. Reports; a person decides.
 
-Changes nothing, and asks the server for nothing but its listing.
+Changes nothing, and requests only the server's listing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Read(Protocol):
     """Runs a function with a connection to the database."""
 
     def __call__(self, run: Callable[[], T], /) -> T:
-        """What the function returns."""
+        """Return what the function returns."""
 
 
 class _Finding(BaseModel):
@@ -48,7 +48,7 @@ class _Finding(BaseModel):
 
 
 class UnknownVideo(_Finding):
-    """A video that the server has and no job knows."""
+    """A server video that belongs to no job."""
 
     remote_id: str
     status: str
@@ -56,11 +56,11 @@ class UnknownVideo(_Finding):
     created_at: datetime | None
     age_seconds: int | None
     may_be_of: list[str]
-    """Jobs that asked for this prompt and whose POST had no answer: it may have arrived late."""
+    """Jobs with this prompt whose POST had no answer: it may have arrived late."""
 
 
 class SurplusVideo(_Finding):
-    """A video that was paid for and that no job needs: its answer came after its intent had been resolved."""
+    """A video that was paid for but that no job needs: its answer came after its intent had been resolved."""
 
     remote_id: str
     job_id: str
@@ -68,7 +68,7 @@ class SurplusVideo(_Finding):
 
 
 class MissingVideo(_Finding):
-    """A job that wants a video that the server does not list."""
+    """A job whose video the server does not list."""
 
     job_id: str
     remote_id: str
@@ -76,7 +76,7 @@ class MissingVideo(_Finding):
 
 
 class MissingFile(_Finding):
-    """A completed job whose file is not there as it was recorded."""
+    """A completed job whose file is missing or differs from its record."""
 
     job_id: str
     path: str
@@ -84,7 +84,7 @@ class MissingFile(_Finding):
 
 
 class OwedDelete(_Finding):
-    """A cancelled video that the server has not been got to stop making."""
+    """A cancelled video that the server has not been made to stop: its DELETE is pending, or was given up."""
 
     job_id: str
     remote_id: str
@@ -93,11 +93,11 @@ class OwedDelete(_Finding):
     """`owed`, `out` (on its way), or `given_up` after a day."""
     owed_at: datetime
     answer: str | None
-    """What came of the last try."""
+    """The result of the last attempt."""
 
 
 class AuditReport(_Finding):
-    """What does not fit together."""
+    """The differences that were found."""
 
     videos_listed: int
     files_compared: int
@@ -112,29 +112,29 @@ class AuditReport(_Finding):
 
     @property
     def clean(self) -> bool:
-        """Whether everything fits."""
+        """Whether there are no differences."""
         found = (self.unknown_videos, self.surplus_videos, self.missing_videos, self.jobs_without_file)
         return not any(found) and not self.files_without_job and not self.owed_deletes
 
 
 def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) -> AuditReport:
-    """Compare.
+    """Compare records, server and files.
 
     Args:
         settings: which server, which folder.
         storage: what is recorded.
-        read: how to ask the database.
-        checksums: read every file whole, too.
+        read: runs a query on the database.
+        checksums: also read every file and check its checksum.
 
     Raises:
         StorageError: the database failed.
     """
-    # Listed first: what is recorded afterwards knows of every video that was listed and is ours.
+    # List first: the records read afterwards include every listed video that is ours.
     videos, problem = _listed(settings)
     server = settings.server or ""
     submissions = read(lambda: storage.submissions.at_server(server))
     jobs = read(lambda: storage.jobs.by_id({each.job_id for each in submissions}))
-    # A LiteLLM proxy lists other ids than it gave.
+    # A LiteLLM proxy lists ids other than those it returned.
     known = {inner_id(each.remote_id) for each in submissions if each.remote_id is not None}
     listed = {inner_id(video.id) for video in videos if video.id is not None}
     paths, missing_files = _files(storage, read, checksums=checksums)
@@ -156,7 +156,7 @@ def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) 
 
 
 def _listed(settings: Settings) -> tuple[list[RemoteVideo], str | None]:
-    """All videos of the server, each once, and why they may not be all."""
+    """All videos of the server, each once, and why some may be missing."""
     if settings.openai_base_url is None:
         return [], "OPENAI_BASE_URL is not set, so no server was queried"
     io = IOLoop("sora-audit")
@@ -222,7 +222,7 @@ def _owed(owed: Owed) -> OwedDelete:
 
 
 def _files(storage: Storage, read: Read, *, checksums: bool) -> tuple[set[Path], list[MissingFile]]:
-    """The files of all completed jobs, and what is wrong with them."""
+    """The files of all completed jobs, and their problems."""
     paths: set[Path] = set()
     wrong: list[MissingFile] = []
     after = ""
@@ -259,7 +259,7 @@ def _digest(path: Path) -> str:
 
 
 def _strays(root: Path, known: set[Path], storage: Storage, read: Read) -> Iterator[Path]:
-    """Files below VIDEO_DIR that no job has; but not what a running batch is just writing."""
+    """Files below VIDEO_DIR that belong to no job, except those of running batches, which may be incomplete."""
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         if folder.name.startswith(".") or not folder.is_dir():
             continue

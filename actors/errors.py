@@ -6,9 +6,9 @@
     |-- NotFound              no such batch
     |-- Conflict              it exists already, or its state does not allow it
     |-- StorageError          the database or the disk
-    |-- BatchReleased         the batch was let go before it ended
-    |-- ServiceClosed         the service was closed before, or while, it was asked
-    `-- SoraError             what the Videos API answered, or that it did not
+    |-- BatchReleased         the batch was released before it ended
+    |-- ServiceClosed         the service was closed before or during the call
+    `-- SoraError             the Videos API refused, failed or could not be reached
 
 A failed job does not raise: its error is recorded as the same code, sentence and detail (`Failure`).
 """
@@ -45,7 +45,7 @@ class ErrorCode(StrEnum):
 
     @property
     def retryable(self) -> bool:
-        """Whether trying again, unchanged, can help (`submission_unknown`: only with a person's word)."""
+        """Whether trying again, unchanged, can help (`submission_unknown`: only with a person's consent)."""
         return self not in _FINAL_CODES
 
 
@@ -66,7 +66,7 @@ ACCOUNT_CODES = frozenset({ErrorCode.AUTHENTICATION, ErrorCode.PERMISSION, Error
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a job or a batch failed, as it is recorded and told."""
+    """Why a job or a batch failed, as it is recorded and reported."""
 
     code: ErrorCode
     message: str
@@ -85,7 +85,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One thing that is wrong with a request."""
+    """One error in a request."""
 
     field: str
     """A JSON Pointer into the request: `/videos/0/prompt`; `` for the whole of it."""
@@ -148,7 +148,7 @@ class DatabaseUnusable(StorageError):
 
 
 class BatchReleased(SoraBatchError):
-    """The batch was let go before it ended: its service was closed. It can be resumed."""
+    """The batch was released before it ended, because its service was closed. It can be resumed."""
 
     code = ErrorCode.UNAVAILABLE
 
@@ -158,7 +158,7 @@ class BatchReleased(SoraBatchError):
 
 
 class ServiceClosed(SoraBatchError):
-    """The service was closed: it does nothing more. Batches that had not ended are resumed by the next one."""
+    """The service is closed and does nothing more. The next one resumes batches that had not ended."""
 
     code = ErrorCode.UNAVAILABLE
 
@@ -174,11 +174,11 @@ class SoraError(SoraBatchError):
         self.failure = failure
         self.status = status
         self.retry_after = retry_after
-        """Seconds that the server asked to wait, if it did."""
+        """Seconds to wait, if the server said so."""
 
     @property
     def passes(self) -> bool:
-        """Whether it passes by itself: a rate limit, an overload, an outage."""
+        """Whether it goes away by itself: a rate limit, an overload, an outage."""
         if self.status is None:
             return self.code is ErrorCode.NETWORK
         return self.status in (408, 425, 429) or (self.status >= 500 and self.status != 501)

@@ -1,6 +1,6 @@
-"""What a value must be, in plain words: for requests, commands and settings alike. Pure.
+"""What a value must be, in plain words: for requests, commands and settings. Pure.
 
-pydantic's own sentences speak of inputs and of Python's types.
+pydantic's own messages speak of inputs and Python types.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SENTENCES = {
     "decimal_max_places": "must have at most {decimal_places} decimal places",
     "string_too_short": "must have at least {min_length} character",
     "string_too_long": "must have at most {max_length} characters",
-    "greater_than": "must be more than 0",  # the only such limit; of a length of time, too
+    "greater_than": "must be more than 0",  # the only such limit, of durations too
     "greater_than_equal": "must be {ge} or more",
     "less_than_equal": "must be {le} or less",
     "int_parsing": "must be a whole number",
@@ -51,7 +51,7 @@ _SPAN = re.compile(r"(\d{1,12})(ms|[smhdw])", re.ASCII | re.IGNORECASE)
 
 
 def span_of(text: str) -> timedelta | None:
-    """Read `500ms`, `90s`, `5m`, `12h`, `30d` or `2w`; None: it is none of them, or longer than a timedelta takes."""
+    """Read `500ms`, `90s`, `5m`, `12h`, `30d` or `2w`; None: it is none of them, or too long for a timedelta."""
     match = _SPAN.fullmatch(text.strip())
     try:
         return timedelta(seconds=int(match[1]) * _UNITS[match[2].lower()]) if match else None
@@ -60,7 +60,7 @@ def span_of(text: str) -> timedelta | None:
 
 
 def expectation(entry: Mapping[str, Any]) -> str:
-    """The sentence for one entry of pydantic's report; pydantic's own where there is none."""
+    """The sentence for one entry of pydantic's report; pydantic's own if we have none."""
     context = entry.get("ctx", {})
     if entry["type"] == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
         return _PATTERNS[context["pattern"]]

@@ -1,4 +1,4 @@
-"""What a person says of the headers of each request (`SORA_HEADERS`, `SORA_AUTH`): read, checked, told apart. Pure."""
+"""The configured headers of each request (`SORA_HEADERS`, `SORA_AUTH`): parsed, checked, compared. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OURS = re.compile(
     r"accept|accept-encoding|connection|content-.*|expect|idempotency-key|keep-alive|proxy-.*|te|trailer|"
     r"transfer-encoding|upgrade|x-litellm-num-retries"
 )
-"""What a request needs to be read and paid for once: it is ours to say."""
+"""Headers on which the reading of a request, and paying once, depend: only we set them."""
 _CREDENTIAL = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token")
 _ACCOUNT = re.compile(r"account|organi[sz]ation|project|subscription|tenant|workspace")
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -28,7 +28,7 @@ def read_headers(text: str) -> dict[str, str]:
     """The headers in a JSON object, or in lines `Name: value`.
 
     Raises:
-        ValueError: it is neither, or a header can't be sent; the text quotes no value.
+        ValueError: it is neither, or a header can't be sent; the message quotes no value.
     """
     headers: dict[str, str] = {}
     for name, value in _given(text):
@@ -50,7 +50,7 @@ def _given(text: str) -> Iterable[tuple[str, Any]]:
     if not text.lstrip().startswith("{"):
         return _lines(text)
     try:
-        pairs = json.loads(text, object_pairs_hook=list)  # a name that stands twice would be lost in a dict
+        pairs = json.loads(text, object_pairs_hook=list)  # a dict would lose a duplicate name
     except (ValueError, RecursionError):
         raise ValueError(_SHAPE) from None
     return pairs if isinstance(pairs, list) else []
@@ -88,9 +88,9 @@ def key_header(auth: str) -> str | None:
 
 
 def secrets_in(text: str) -> Iterator[str]:
-    """What is secret in headers as they were written, also where they can't be read.
+    """The secrets in headers as they were written, even if they can't be parsed.
 
-    Each value, and of `Bearer KEY` and `name=KEY; ...` the key by itself: whoever refuses it may quote only that.
+    Each value, and the key alone of `Bearer KEY` and `name=KEY; ...`: an error may quote only that.
     """
     try:
         values = list(read_headers(text).values())
@@ -111,10 +111,10 @@ def masked_headers(text: str, hidden: str) -> str:
 
 
 def telling(headers: Mapping[str, str], *, keyed: bool) -> str:
-    """What tells two users of one server apart in their headers; `` where nothing does.
+    """The headers that distinguish two users of one server; `` if none do.
 
-    An account's name always does. What looks like a key does where no other key is sent (`keyed`): beside one it is a
-    gateway's, as a rule, and may be exchanged while videos are made.
+    An account's name always does. What looks like a key does if no other key is sent (`keyed`): otherwise it is usually
+    a gateway's, and may be replaced while videos are made.
     """
     found = sorted(
         f"{name.lower()}: {value}"

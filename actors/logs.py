@@ -1,6 +1,6 @@
-"""Logging to standard error: an event with its data a line, as text or JSON, and never with a secret.
+"""Logging to standard error: one event with its data per line, as text or JSON, never with a secret.
 
-Only programs of ours call this (the command line); the library logs, and leaves it to its program where to.
+Only our command line configures it; the library logs, and its program decides where to.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any, TextIO
 from storage.secrets import Secrets
 
 OURS = ("actors", "storage")
-"""The loggers whose level is set; of others (aiohttp, peewee's SQL) only warnings are shown."""
+"""The loggers whose level is set; others (aiohttp, peewee's SQL) show only warnings."""
 
 UNSAFE = (
     *range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF,
 )  # fmt: skip
-"""What could steer a terminal, end a line, or turn the direction of writing around."""
+"""Characters that could control a terminal, end a line, or reverse the text direction."""
 _CONTROLS = {code: f"\\u{code:04x}" for code in UNSAFE if chr(code) not in "\n\t"}
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "action"}
 
 
 def configure(level: str, style: str, secrets: Secrets | None = None) -> None:
-    """Log from `level` on (`debug`, `info`, ...) as `text` or `json`. Calling it again replaces what was."""
+    """Log from `level` on (`debug`, `info`, ...) as `text` or `json`. Calling it again replaces the earlier setup."""
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler, _StderrHandler)]:
         root.removeHandler(old)
@@ -36,13 +36,13 @@ def configure(level: str, style: str, secrets: Secrets | None = None) -> None:
     root.setLevel(logging.WARNING)
     for name in OURS:
         logging.getLogger(name).setLevel(level.upper())
-    # Its lines are ours, told once: each try to connect would be a dozen of them.
+    # We log its errors once ourselves: each attempt to connect would log a dozen lines.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     threading.excepthook = _log_thread
 
 
 def _log_thread(died: threading.ExceptHookArgs) -> None:
-    """Python would print the traceback itself, with whatever its error quotes."""
+    """Python would print the traceback unmasked, with whatever its error quotes."""
     if issubclass(died.exc_type, SystemExit):
         return
     error = died.exc_value or died.exc_type()
@@ -51,12 +51,12 @@ def _log_thread(died: threading.ExceptHookArgs) -> None:
 
 
 def masked(text: str) -> str:
-    """A text that does not go through the log, without secrets."""
+    """Mask the secrets in a text that does not go through the log."""
     return _handler().secrets.mask(text)
 
 
 def harmless(text: str) -> str:
-    """The same without control characters too, as a line of the log would be."""
+    """Mask secrets and escape control characters, as in a line of the log."""
     return _handler().harmless(text)
 
 
@@ -66,7 +66,7 @@ def _handler() -> _StderrHandler:
 
 
 class _StderrHandler(logging.StreamHandler[Any]):
-    """Looks standard error up at each line, so that a live view that stands in for it prints lines above itself."""
+    """Looks up standard error for each line, so that a live view in its place prints lines above itself."""
 
     def __init__(self, secrets: Secrets) -> None:
         super().__init__()
@@ -78,13 +78,13 @@ class _StderrHandler(logging.StreamHandler[Any]):
 
     @stream.setter
     def stream(self, _: TextIO) -> None:
-        """`StreamHandler.__init__` sets it; there is nothing to keep."""
+        """`StreamHandler.__init__` sets it; nothing is kept."""
 
     def format(self, record: logging.LogRecord) -> str:
         return self.harmless(super().format(record))
 
     def harmless(self, text: str) -> str:
-        """Without secrets, and without what could steer a terminal: an error may quote what came from outside."""
+        """Without secrets and terminal control characters: an error may quote outside input."""
         return self.secrets.mask(text).translate(_CONTROLS)
 
 
@@ -110,7 +110,7 @@ def _value(value: object) -> str:
 
 
 def _json_formatter() -> logging.Formatter:
-    # Imported here: who logs text needs none of it.
+    # Imported here: logging text does not need it.
     from pythonjsonlogger.json import JsonFormatter
 
     return JsonFormatter(

@@ -1,4 +1,4 @@
-"""BatchReader: everything that can be asked of the database, for `BatchService`."""
+"""BatchReader: all reads from the database, for `BatchService`."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class BatchReader:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called, or the process was forked since: its threads are the other process's."""
+        """Whether `close` was called, or the process was forked since: the threads are in the other process."""
         return self._closed or self._process != os.getpid()
 
     def now(self) -> float:
-        """The time of whatever is recorded: the database's, in seconds since 1970."""
+        """The database's time, used for all records, in seconds since 1970."""
         return self._database.time()
 
     def get_batch_status(self, batch_id: str) -> Batch:
@@ -69,12 +69,12 @@ class BatchReader:
         return Batch.of(batch, self._storage.jobs.of_batch(batch_id))
 
     def is_simulated(self, batch_id: str) -> bool:
-        """Whether the built-in simulator makes a batch's videos; False as long as it was not started."""
+        """Whether the built-in simulator makes a batch's videos; False until it is started."""
         batch = self._read(lambda: self._storage.batches.get(batch_id))
         return batch is not None and batch.provider == SIMULATOR
 
     def seconds_worked(self, batch_id: str) -> float:
-        """How long a batch was somebody's, since it was created or retried last: not while it waited for `resume`."""
+        """Seconds for which a batch had an owner since it was created or last retried, without waits for `resume`."""
         batch = self._read(lambda: self._storage.batches.get(batch_id))
         return 0.0 if batch is None else batch.spent
 
@@ -88,7 +88,7 @@ class BatchReader:
         """Batches without their jobs, newest first, from the one behind the id `after` on.
 
         Raises:
-            InvalidRequest: the status is none.
+            InvalidRequest: there is no such status.
             NotFound: there is no batch `after`.
         """
         wanted = batch_status(status)
@@ -104,7 +104,7 @@ class BatchReader:
         return [Batch.of(record, []) for record in self._read(read)]
 
     def jobs_without_file(self, batch_id: str) -> list[str]:
-        """The ids of a batch's completed jobs whose file is gone: named in a retry, they are fetched again.
+        """The ids of a batch's completed jobs whose file is missing: named in a retry, they are fetched again.
 
         Raises:
             NotFound: there is no such batch.
@@ -121,7 +121,7 @@ class BatchReader:
         return [job for job in completed if job.video and not Path(job.video["path"]).exists()]
 
     def history(self, batch_id: str, from_sequence: int = 1) -> list[Event]:
-        """What happened to a batch, from a number of its sequence on.
+        """What happened to a batch, from a sequence number on.
 
         Raises:
             NotFound: there is no such batch.
@@ -135,7 +135,7 @@ class BatchReader:
         return self._read(read)
 
     def pruned(self, batch_id: str) -> int:
-        """The number of the last event of a batch that was pruned: `history` begins behind it. 0: none was.
+        """The number of the last pruned event of a batch: `history` begins after it. 0: none was pruned.
 
         Raises:
             NotFound: there is no such batch.
@@ -150,18 +150,18 @@ class BatchReader:
         return self._read(read)
 
     def submissions(self, batch_id: str) -> list[SubmissionRecord]:
-        """Every try at paying for a video of a batch, in order, and what became of it; also of a deleted batch.
+        """Every submission of a batch, in order, with its outcome; also of a deleted batch.
 
         A `note` of one that is `bound` or `deleted` is the server's answer to our DELETE.
         """
         return self._read(lambda: self._storage.submissions.of_batch(batch_id))
 
     def deletes(self, batch_id: str) -> list[Owed]:
-        """The DELETEs of a batch's cancelled videos: what is owed to the server, and what came of it."""
+        """The DELETEs of a batch's cancelled videos: pending ones, and results."""
         return self._read(lambda: self._storage.deletes.of_batch(batch_id))
 
     def snapshot(self, batch_id: str) -> tuple[Batch, int]:
-        """A batch with its jobs, and the number of the last event that they show.
+        """A batch with its jobs, and the number of the last event that they reflect.
 
         Raises:
             NotFound: there is no such batch.

@@ -1,4 +1,4 @@
-"""BatchRunner: what runs batches in this process, and answers those who wait for their ends; for `BatchService`."""
+"""BatchRunner: runs batches in this process, and completes the Futures of their ends; for `BatchService`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PUBLISH_SECONDS = 3.0
 
 
 class BatchRunner(BatchReader):
-    """Owns the futures and, from the first batch on, the runtime; with AMQP_URL, what publishes the events."""
+    """Owns the Futures and, from the first batch on, the runtime; with AMQP_URL, the publisher of events."""
 
     def __init__(self, settings: Settings, *, simulate: bool) -> None:
         super().__init__(settings)
@@ -48,24 +48,24 @@ class BatchRunner(BatchReader):
         self._runtime: Runtime | None = None
         self._waiting = Waiting()
         self._queued: set[str] = set()
-        """The batches that nobody had wanted before we did: letting one go takes the wish back."""
+        """The batches that this process queued: releasing one un-queues it."""
         try:
             self._connection, self._publisher = self._to_rabbitmq()
         except BaseException:
             self._recorder.close()
             self._database.close()
             raise
-        # A program that forgets to close us still lets its batches go in order.
+        # A program that forgets to close us still releases its batches in order.
         shared.open_services.add(self)
 
     @property
     def broker(self) -> Connection | None:
-        """The connection to RabbitMQ, where AMQP_URL is set."""
+        """The connection to RabbitMQ, if AMQP_URL is set."""
         return self._connection
 
     @property
     def key_refused(self) -> bool:
-        """Whether the server refused the key, and has never accepted it: then nothing is claimed for others."""
+        """Whether the server refused the key and has never accepted it: then others' batches are not claimed."""
         return self._runtime is not None and self._runtime.key_refused
 
     @property
@@ -73,21 +73,21 @@ class BatchRunner(BatchReader):
         """Where this service has videos made.
 
         Raises:
-            SettingsError: no server is named.
+            SettingsError: no server is set.
         """
         return SIMULATOR if self._simulate else self.settings.provider
 
     def serve(self, *, publish_backlog: bool = False) -> Future[None]:
-        """From now on make every batch that is wanted of this provider, whoever asked for it, and publish all events.
+        """Process the queued batches of this provider, whoever queued them, and publish all events, from now on.
 
         Args:
             publish_backlog: also those from before AMQP_URL was first set.
 
         Returns:
-            Done when that has an end: the service was closed, or something of it died.
+            Done when this ends: the service was closed, or a part of it died.
 
         Raises:
-            SettingsError: no server is named, or videos can't be written.
+            SettingsError: no server is set, or videos can't be written.
         """
         done = self._started().claim_all()
         if self._publisher is not None:
@@ -97,19 +97,19 @@ class BatchRunner(BatchReader):
         return done
 
     def waits(self, batch_id: str) -> dict[str, Wait]:
-        """Why videos of a batch that runs here are waiting: by job id, or "" for the whole batch."""
+        """Why videos of a batch that runs here wait: by job id, or "" for the whole batch."""
         self._check_open()
         return self._runtime.waits(batch_id) if self._runtime is not None else {}
 
     def finish_deletes(self) -> None:
-        """Send for 2 s more what is owed, and wait for the answers. For a program that ends: no other begins here."""
+        """Send pending DELETEs for 2 s more, and wait for the answers. For a program that ends."""
         if self._runtime is not None:
             self._runtime.finish_deletes()
 
     def let_go(self, batch_id: str) -> None:
-        """Stop starting videos of a batch here, and take back that we want it; nothing is cancelled.
+        """Stop starting videos of a batch here and un-queue it; cancels nothing.
 
-        What others had asked for before stays wanted. Waits for POSTs in flight, so that their videos are found again.
+        A batch that others had queued stays queued. Waits for POSTs in flight, so that their videos are found again.
         """
         self._check_open()
         if self._runtime is None:
@@ -122,10 +122,10 @@ class BatchRunner(BatchReader):
             return
 
     def close(self) -> None:
-        """Let go of running batches (their Futures raise `BatchReleased`) and end the threads. Twice is once.
+        """Release running batches (their Futures raise `BatchReleased`) and end the threads. Idempotent.
 
-        What other threads have asked for ends with its answer, or with `ServiceClosed`; a write that takes longer than
-        5 s is broken off and rolled back. Does nothing in a process that was forked since.
+        Calls of other threads end with their answer, or with `ServiceClosed`; a write that takes longer than 5 s is
+        aborted and rolled back. Does nothing in a forked process.
         """
         if self._process != os.getpid():
             return
@@ -134,7 +134,7 @@ class BatchRunner(BatchReader):
                 return
             self._closed = True
         shared.open_services.discard(self)
-        with ExitStack() as last_first:  # each of them, whatever becomes of the others
+        with ExitStack() as last_first:  # each of them, even if others fail
             last_first.callback(self._close_database)
             last_first.callback(self._waiting.close, BatchReleased)
             last_first.callback(self._recorder.close)
@@ -160,10 +160,10 @@ class BatchRunner(BatchReader):
     # --- how a batch is run
 
     def _to_rabbitmq(self) -> tuple[Connection | None, EventPublisher | None]:
-        """What publishes the events, where AMQP_URL is set. It connects with the first event."""
+        """The publisher of events, if AMQP_URL is set. It connects for the first event."""
         if self.settings.amqp_url is None:
             return None, None
-        # pika: who needs no broker is quick without it.
+        # pika: programs without a broker start faster without it.
         from actors.rabbitmq.connection import Connection
         from actors.rabbitmq.publisher import EventPublisher
 
@@ -180,7 +180,7 @@ class BatchRunner(BatchReader):
             runtime.process(tuple(batch_ids))
         except SoraBatchError:
             self._waiting.drop(running)
-            self._check_open()  # its dispatcher may have ended in order
+            self._check_open()  # its dispatcher may have been closed
             raise
         return running
 
@@ -188,7 +188,7 @@ class BatchRunner(BatchReader):
         with self._lock:
             self._check_open()
             if self._runtime is None:
-                # aiohttp and the actors: a program that only asks for a status is quick without them.
+                # aiohttp and the actors: a program that only asks for a status is faster without them.
                 from actors.runtime import Runtime
 
                 self._runtime = Runtime(
@@ -198,7 +198,7 @@ class BatchRunner(BatchReader):
             return self._runtime
 
     def _ended(self, batch_id: str) -> None:
-        """On the loop: a batch has ended; read it beside the loop and answer who waits."""
+        """On the loop: a batch has ended; read it off the loop and complete its Futures."""
         self._queued.discard(batch_id)
         futures = self._waiting.take(batch_id)
         if futures:
@@ -216,7 +216,7 @@ class BatchRunner(BatchReader):
         self._waiting.answer(self._waiting.take(batch_id), why)
 
     def _fetch_again(self, batch_id: str, jobs: list[JobRecord], running: RunningBatch | None) -> RunningBatch:
-        """Have files put back; the answer comes when they are there, and when what else runs has ended."""
+        """Download files again; completes when they are there and the rest of the batch has ended."""
         made = {entry.job_id: entry for entry in self.submissions(batch_id) if entry.state is SubmissionState.BOUND}
         answer, runtime, server = RunningBatch(batch_id), self._started(), server_of(self.provider)
         answer.left_alone = running.left_alone if running else ()

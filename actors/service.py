@@ -1,6 +1,6 @@
-"""BatchService: the one way in, for programs, the command line and the commands from RabbitMQ.
+"""BatchService: the entry point for programs, the command line and the commands from RabbitMQ.
 
-Everything it answers comes from storage. Safe to call from several threads. Connects to nothing before it is needed.
+All its answers come from storage. Thread-safe. Connects to nothing before it is needed.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class BatchService(BatchRunner):
     # --- the verbs
 
     def create_batch(self, request: BatchVideoRequest | dict[str, Any]) -> Batch:
-        """Record a batch; nothing is made before `process_batch`.
+        """Record a batch; `process_batch` starts it.
 
         Raises:
-            InvalidRequest: the request is wrong; `errors` names each field.
+            InvalidRequest: the request is invalid; `errors` names each field.
             Conflict: its id exists with another request.
         """
         self._check_open()
@@ -88,19 +88,19 @@ class BatchService(BatchRunner):
         return self.get_batch_status(new.batch.id)
 
     def process_batch(self, batch_id: str, concurrency: int | None = None) -> RunningBatch:
-        """Have a batch made, here or by whoever owns it already.
+        """Process a batch, here or in the process that already owns it.
 
         Args:
             batch_id: of a batch in storage.
-            concurrency: how many videos at once; None: as requested, or BATCH_CONCURRENCY. Not changed while it runs.
+            concurrency: videos at a time; None: as requested, or BATCH_CONCURRENCY. Can't change while it runs.
 
         Returns:
-            A Future of the final batch, at once.
+            A Future of the final batch, immediately.
 
         Raises:
             NotFound: there is no such batch.
-            Conflict: it was started at another server, which may have made something of it.
-            SettingsError: no server is named.
+            Conflict: it was started on another server, which may have made videos of it.
+            SettingsError: no server is set.
         """
         if concurrency is not None and (isinstance(concurrency, bool) or not 1 <= concurrency <= MOST):
             raise InvalidRequest(f"concurrency: must be a whole number of 1 or more (got {concurrency!r})")
@@ -113,7 +113,7 @@ class BatchService(BatchRunner):
 
         Raises:
             NotFound: there is no such batch.
-            Conflict: it has ended otherwise.
+            Conflict: it has ended in another way.
         """
         summary = self._do(Cancel(batch_id, reason)).summary
         assert summary is not None
@@ -127,25 +127,25 @@ class BatchService(BatchRunner):
         pay_again: bool = False,  # noqa: FBT001, FBT002  (the published signature)
         move_server: bool = False,  # noqa: FBT001, FBT002
     ) -> RunningBatch:
-        """Try what failed or was cancelled again, and have it made.
+        """Retry what failed or was cancelled.
 
-        What the server still has is attached to, not paid anew. A job whose submission is unknown is left alone
-        unless it is named (then the listing is asked again) or `pay_again` gives consent. What would fail again
-        unchanged (a blocked prompt, an invalid request) is left alone unless it is named or changed; the Future's
-        `left_alone` has the ids. A completed job whose file is gone is fetched again where it is named: unpaid, and
-        only the bytes that were recorded; else it stays as it is, and the Future raises a SoraError that says why.
+        Videos the server still has are re-attached, not paid for again. A job whose submission is unknown is skipped
+        unless it is named (then the listing is read again) or `pay_again` gives consent. What would fail again
+        unchanged (a blocked prompt, an invalid request) is skipped unless it is named or changed; the Future's
+        `left_alone` has the ids. A completed job whose file is missing is downloaded again if it is named: free of
+        charge, and only the recorded bytes; else it stays as it is, and the Future raises a SoraError that says why.
 
         Args:
             batch_id: of a batch that has ended.
             job_ids: only these jobs.
-            changes: for a job id, the fields of its request that change: a new payment.
-            pay_again: the consent to pay for what may exist: unknown outcomes, lost videos, and what is named.
-            move_server: the batch's server is at this service's address now; with `pay_again`: it is another server.
+            changes: by job id, the changed fields of its request: a new payment.
+            pay_again: consent to pay for what may exist: unknown outcomes, lost videos, and what is named.
+            move_server: the batch's server has moved to this service's address; with `pay_again`: it is another server.
 
         Raises:
             NotFound: there is no such batch or job.
-            Conflict: the batch has not ended, there is nothing to retry, or it was started at another server.
-            InvalidRequest: a change is wrong.
+            Conflict: the batch has not ended, there is nothing to retry, or it was started on another server.
+            InvalidRequest: a change is invalid.
         """
         self._started()
         columns, references = changed_columns(changes or {}, self.settings)
@@ -162,14 +162,14 @@ class BatchService(BatchRunner):
         return self._fetch_again(batch_id, gone, running) if gone else running
 
     def resume_batches(self, batch_ids: Sequence[str] | None = None) -> list[RunningBatch]:
-        """Go on with batches that were started and have not ended: a Future of each one's end.
+        """Resume batches that were started and have not ended: a Future of each one's end.
 
         Args:
             batch_ids: only these; None: all of this server.
 
         Raises:
             NotFound: there is no such batch.
-            Conflict: it was started at another server, which may have made something of it.
+            Conflict: it was started on another server, which may have made videos of it.
         """
         provider, _ = self.provider, self._started()
         context = self._context(provider)
@@ -183,17 +183,17 @@ class BatchService(BatchRunner):
         return self._run(self._write(write))
 
     def update_metadata(self, batch_id: str, metadata: dict[str, Any]) -> Batch:
-        """Replace a batch's metadata, in whatever state it is.
+        """Replace a batch's metadata, in any state.
 
         Raises:
             NotFound: there is no such batch.
-            InvalidRequest: it is no plain JSON object, or too large.
+            InvalidRequest: it is not a plain JSON object, or too large.
         """
         self._do(Update(batch_id, check_metadata(metadata)))
         return self.get_batch_status(batch_id)
 
     def delete_batch(self, batch_id: str, *, keep_files: bool = False) -> None:
-        """Forget an ended batch, and delete its files in VIDEO_DIR: also those of one whose deletion was broken off.
+        """Delete an ended batch and its files in VIDEO_DIR, also after an interrupted deletion.
 
         Raises:
             NotFound: there is no such batch.
@@ -208,32 +208,32 @@ class BatchService(BatchRunner):
             folder.remove(batch_id)
 
     def _was_deleted(self, batch_id: str) -> bool:
-        """Whether a batch of this database was deleted: another one's may have its files in the same folder."""
+        """Whether a batch of this database was deleted: another database may have its files in the same folder."""
         last = self._read(lambda: self._storage.journal.read(batch_id))[-1:]
         return [event.type for event in last] == [EventName.BATCH_DELETED]
 
     # --- commands that came as messages
 
     def obey(self, command: Command, key: CommandKey, answer: Callable[[CommandResult], str]) -> str:
-        """Do what is commanded and enter it in the inbox with its answer, in one transaction.
+        """Execute a command and record it in the inbox with its answer, in one transaction.
 
         Args:
             command: what to do.
             key: which message it came with.
-            answer: makes the answer from what was done; may be called again, so it has no effects.
+            answer: makes the answer from the result; may be called again, so it must have no side effects.
 
         Returns:
-            The answer; of a command that was taken before, the one that it had then.
+            The answer; for a repeated command, its first answer.
 
         Raises:
             OtherBody: the command's id was used before, with another body.
-            UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be done; nothing was entered.
+            UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be done; nothing was recorded.
         """
         context = self._context(self.provider)
         done: list[CommandResult] = []
 
         def act() -> str:
-            # Not as one of our own: letting it go here takes nothing back that somebody else wants.
+            # Not counted as queued by us: releasing it here must not un-queue it for others.
             done[:] = [apply(self._storage, command, context)]
             return answer(done[0])
 
@@ -248,11 +248,11 @@ class BatchService(BatchRunner):
         return text
 
     def refuse(self, key: CommandKey, answer: str) -> str:
-        """Enter that a command was refused. Taken before, it is answered as it was then, as `obey` says."""
+        """Record that a command was refused. A repeated one gets its first answer, as in `obey`."""
         return self._write(lambda: once(self._storage, key, self.now(), lambda: answer))
 
     def forget_commands(self, older_than: timedelta) -> int:
-        """Remove what the inbox has kept for longer: such a command would be new again. Returns how many went."""
+        """Remove older commands from the inbox: repeated, they would be new. Returns how many were removed."""
         return self._maintenance().forget_commands(self.now() - older_than.total_seconds())
 
     # --- what runs
@@ -266,17 +266,17 @@ class BatchService(BatchRunner):
     ) -> PruneReport:
         """Remove the journals of batches that ended long ago, and with `delete_batches` those batches too.
 
-        In many small transactions: others write in between, and what was broken off is gone on with by the next call.
-        `progress` is told how much has gone so far.
+        Uses many small transactions: others can write in between, and after an interrupt the next call continues.
+        Calls `progress` with what was removed so far.
         """
         at = self.now()
         before = at - older_than.total_seconds()
         return self._maintenance(progress).prune(before, at, delete_batches=delete_batches)
 
     def audit(self, *, checksums: bool = False) -> AuditReport:
-        """Compare what is recorded with the server's listing and with the files in VIDEO_DIR. Changes nothing.
+        """Compare the records with the server's listing and the files in VIDEO_DIR. Changes nothing.
 
-        `checksums`: read every file whole, too.
+        `checksums`: also read every file and check its checksum.
         """
         self._check_open()
         from actors.audit import audit
@@ -293,7 +293,7 @@ class BatchService(BatchRunner):
             if not isinstance(command, Retry):
                 return self._apply(command, context)
             epoch = existing(self._storage, command.batch_id).epoch
-            if epoch not in results:  # else its COMMIT had been carried out, and the answer was lost
+            if epoch not in results:  # else its COMMIT succeeded, and the answer was lost
                 result = self._apply(command, context)
                 results[existing(self._storage, command.batch_id).epoch] = result
                 return result
@@ -307,14 +307,14 @@ class BatchService(BatchRunner):
         return Context(self.now(), provider, deletes=self._deletes_on_cancel)
 
     def _apply(self, command: Command, context: Context) -> CommandResult:
-        """In a transaction, perhaps once more after a COMMIT whose answer was lost: the first answer counts."""
+        """In a transaction, perhaps repeated after a COMMIT whose answer was lost: the first answer counts."""
         result = apply(self._storage, command, context)
         if result.newly_wanted:
             self._queued.add(result.batch_id)
         return result
 
     def _follow(self, command: Command, result: CommandResult | None) -> None:
-        """What follows from a command once it is recorded. None: it was done before, as the inbox says."""
+        """The after-effects of a recorded command. None: by the inbox, it was executed before."""
         if result is not None and result.summary is not None:
             self._send_deletes(result.summary)
             self._delete_orphan_files(result.batch_id)
@@ -330,12 +330,12 @@ class BatchService(BatchRunner):
                 self._folder().remove(command.batch_id)
 
     def _write_after_deletes(self, run: Callable[[], T]) -> T:
-        """As `_write`, once no DELETE is on its way under what is retried: some seconds at the most."""
+        """As `_write`, once no DELETE of a retried video is in flight: some seconds at most."""
         while True:
             try:
                 return self._write(run)
             except DeleteIsOut as out:
-                # What is only owed is taken back for good: else one would go out for each that comes to its end.
+                # Withdraw pending ones for good: else another would go out for each that is settled.
                 withdraw = partial(self._storage.deletes.withdraw, out.submission_ids)
                 time.sleep(min(self._write(withdraw), _DELETE_LOOK))
 
@@ -343,7 +343,7 @@ class BatchService(BatchRunner):
         return VideoFolder(self.settings.video_dir)
 
     def _delete_orphan_files(self, batch_id: str) -> None:
-        """In the background, remove what a dead owner of a cancelled batch has left; one that lives does it itself."""
+        """Remove in the background what a dead owner of a cancelled batch left; a living one does so itself."""
         delete_orphan_files_soon(self._recorder, self._storage, self._folder(), batch_id)
 
     @property
@@ -351,7 +351,7 @@ class BatchService(BatchRunner):
         return self.settings.sora_delete_on_cancel != "never"
 
     def _send_deletes(self, summary: CancellationSummary) -> None:
-        """Have the DELETEs sent that a cancellation owes at this service's server, if it has one."""
+        """Send the DELETEs of a cancellation that are pending at this service's server, if it has one."""
         deletable = any(charge.remote_id for charge in summary.may_be_charged)
         if not (deletable and self._deletes_on_cancel and (self._simulate or self.settings.openai_base_url)):
             return
@@ -360,7 +360,7 @@ class BatchService(BatchRunner):
             return
         try:
             self._started().send_deletes()
-        except SoraBatchError as error:  # the batch is cancelled all the same
+        except SoraBatchError as error:  # the batch is cancelled anyway
             logger.warning(
                 "could not send the DELETEs; the next process that uses this server sends them",
                 extra={"action": "delete_remote", "batch_id": batch_id, "error": str(error)},
@@ -371,5 +371,5 @@ class BatchService(BatchRunner):
 
 
 def get_batch_service() -> BatchService:
-    """The one service of this process, with the settings of its environment; a new one if it was closed."""
+    """The shared service of this process, with the settings of its environment; a new one if it was closed."""
     return shared_service(BatchService)

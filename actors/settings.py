@@ -1,6 +1,7 @@
 """Settings: one frozen object, read from the environment and `.env`, validated at once, passed down.
 
-Nothing else in the project reads the environment. A bare number is milliseconds here, and only here; a span has a unit.
+Nothing else in the project reads the environment. A bare number is in milliseconds, only here; a duration may have a
+unit.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _words(value: Any) -> Any:
 
 
 def _at_home(path: str) -> str:
-    """A path with its `~` expanded: in `.env` and in containers no shell has done it."""
+    """A path with `~` expanded: in `.env` and in containers no shell has done so."""
     if path.startswith("$"):
         raise ValueError("$ is not expanded here: use ~ for the home folder, ${NAME} in .env, or the full path")
     try:
@@ -67,7 +68,7 @@ def _at_home(path: str) -> str:
 
 
 def _without_control_characters(value: str) -> str:
-    # A lone surrogate stands for a byte that is no UTF-8.
+    # A lone surrogate stands for a byte that is not UTF-8.
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         raise ValueError("contains a line break or another control character: remove it")
     return value
@@ -80,7 +81,7 @@ _ESCAPED = "in the user name and password, write @ as %40, # as %23, / as %2F, ?
 
 
 class Settings(BaseSettings):
-    """What `README.md` lists, each under the name of its environment variable in lower case."""
+    """The settings that `README.md` lists, each named as its environment variable in lower case."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_file_encoding="utf-8-sig", env_ignore_empty=True, frozen=True, extra="ignore",
@@ -88,12 +89,12 @@ class Settings(BaseSettings):
     )  # fmt: skip
 
     openai_base_url: str | None = Field(default=None, repr=False)
-    """The server that speaks the Videos API, up to and with its `/v1`. Not shown: it may hold a password."""
+    """The server that speaks the Videos API, up to and including `/v1`. Not shown: it may contain a password."""
     sora_auth: str = "bearer"
     """How the key is sent: `bearer`, `header:NAME`, or `none`."""
     openai_api_key: SecretStr | None = None
     sora_headers: SecretStr | None = None
-    """Further headers of each request to the server."""
+    """Additional headers of each request to the server."""
     sora_model: str | None = None
     sora_size: str | None = Field(default=None, pattern=SIZE_PATTERN)
     sora_seconds: int | None = Field(default=None, ge=1)
@@ -102,7 +103,7 @@ class Settings(BaseSettings):
     sora_max_in_flight: int | None = Field(default=None, ge=1)
     sora_max_requests_per_second: float | None = Field(default=None, gt=0)
     sora_connect_timeout: Milliseconds = timedelta(seconds=10)
-    """`serve` waits for ever where it is not set."""
+    """If it is not set, `serve` waits for ever."""
     sora_submit_timeout: Positive = timedelta(seconds=60)
     sora_settle: Milliseconds = timedelta(seconds=5)
     sora_listing: Literal["partial", "whole"] = "partial"
@@ -119,7 +120,7 @@ class Settings(BaseSettings):
     batch_lease: Positive = timedelta(seconds=15)
     progress_interval: Milliseconds = timedelta(seconds=1)
     database_url: str = Field(default="sqlite:///sora-batch.db", repr=False)
-    """Not shown: it may hold a password."""
+    """Not shown: it may contain a password."""
     amqp_url: SecretStr | None = None
     amqp_queue_type: Literal["quorum", "classic"] = "quorum"
     command_max_bytes: int = Field(default=1_048_576, ge=1024)
@@ -131,7 +132,7 @@ class Settings(BaseSettings):
     ssl_cert_file: str | None = None
     ssl_cert_dir: str | None = None
     requests_ca_bundle: str | None = None
-    """These six are other programs' too: looked at when a server is to be reached, and not before."""
+    """Other programs use these six too: they are read only when a server is to be reached."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -143,7 +144,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _stripped(cls, given: Any) -> Any:
-        """Without the white space around a value: many a file ends with a line break. What is nothing else is unset."""
+        """Strip white space around values: many files end with a line break. A value of nothing else is unset."""
         stripped = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
         return {name: value for name, value in stripped.items() if value != "" or given[name] == ""}
 
@@ -192,7 +193,7 @@ class Settings(BaseSettings):
     def _one_line(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is None:
             return value
-        # Handed over as a SecretStr, it was not stripped.
+        # Passed as a SecretStr, it was not stripped.
         value = SecretStr(_without_control_characters(value.get_secret_value().strip()))
         carrier = key_header(info.data.get("sora_auth", BEARER))
         if info.field_name == "openai_api_key" and (carrier or "").lower() == AUTHORIZATION and _has_user(info):
@@ -236,19 +237,19 @@ class Settings(BaseSettings):
 
     @cached_property
     def headers(self) -> dict[str, str]:
-        """What `SORA_HEADERS` says, by name."""
+        """The headers of `SORA_HEADERS`, by name."""
         return read_headers(self.sora_headers.get_secret_value()) if self.sora_headers else {}
 
     @cached_property
     def secrets(self) -> Secrets:
-        """All that must not be shown, and its mask."""
+        """All secrets, with their mask."""
         amqp = self.amqp_url.get_secret_value() if self.amqp_url else ""
         headers = self.sora_headers.get_secret_value() if self.sora_headers else ""
         urls = [self.openai_base_url, self.database_url, amqp, self.http_proxy, self.https_proxy]
         return Secrets([self.api_key or "", *secrets_in(headers)], filter(None, urls))
 
     def proxy_for(self, url: str) -> str | None:
-        """The proxy that a request to this URL goes through; None: through none.
+        """The proxy for a request to this URL; None: none.
 
         Raises:
             SettingsError: its proxy can't be used.
@@ -264,10 +265,10 @@ class Settings(BaseSettings):
 
     @property
     def trust(self) -> ssl.SSLContext | None:
-        """The certificates that a server's is verified with; None: the system's.
+        """The certificates that verify a server's; None: the system's.
 
         Raises:
-            SettingsError: a file of them can't be used.
+            SettingsError: one of their files can't be used.
         """
         if not (self.ssl_cert_file or self.ssl_cert_dir or self.requests_ca_bundle):
             return None
@@ -286,7 +287,7 @@ class Settings(BaseSettings):
     def provider(self) -> str:
         """Where videos are made, and with which key: the base URL and the key's fingerprint in one text.
 
-        It is recorded: a password in the URL counts as part of the key.
+        It is recorded; a password in the URL counts as part of the key.
         """
         if self.openai_base_url is None:
             raise SettingsError(NO_SERVER)
@@ -294,14 +295,14 @@ class Settings(BaseSettings):
 
     @property
     def server(self) -> str | None:
-        """The base URL as servers are told apart by it: without user, query and key; None where none is named."""
+        """The base URL that identifies the server: without user, query and key; None if none is set."""
         return None if self.openai_base_url is None else server_of(self.openai_base_url)
 
     @property
     def key_fingerprint(self) -> str:
-        """What tells two keys, or accounts, of one server apart, without telling either.
+        """Distinguishes two keys, or accounts, of one server without revealing them.
 
-        A key in a query or in a header of `SORA_HEADERS` is one, too. Without these it is what it always was.
+        Includes a key in a query or in a header of `SORA_HEADERS`. Without these it is what it always was.
         """
         url = self.openai_base_url or ""
         secret = (self.api_key or "" if self.sora_auth != NOWHERE else "") + key_in(url)
@@ -323,7 +324,7 @@ def _has_user(info: ValidationInfo) -> bool:
 
 SECRET = frozenset({"OPENAI_API_KEY", "SORA_HEADERS"})
 URLS = frozenset({"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL", "HTTP_PROXY", "HTTPS_PROXY"})
-"""The settings that are shown masked, and those that are shown without what is secret in them."""
+"""The settings that are shown masked, and those that are shown without their secret parts."""
 GENERAL = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"})
 """The settings that other programs have too: what is called almost like one of them may be theirs."""
 

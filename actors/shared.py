@@ -1,4 +1,4 @@
-"""The services of this process: the one that is shared, and those that its end closes or a fork inherits."""
+"""The services of this process: the shared one, those to close at exit, and those inherited by a fork."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any, Protocol, TypeVar
 
 
 class Service(Protocol):
-    """What is closed at the process's end."""
+    """Something to close when the process ends."""
 
     @property
     def closed(self) -> bool:
-        """Whether it is of no more use."""
+        """Whether it can no longer be used."""
 
     def close(self) -> None:
-        """Let go of all that it has."""
+        """Release all it holds."""
 
 
 S = TypeVar("S", bound=Service)
 _shared_lock = threading.Lock()
 _shared: Any = None
 
-# Weak: a service that nobody holds any more has no batches to let go.
+# Weak: a service without references has no batches to release.
 open_services: weakref.WeakSet[Service] = weakref.WeakSet()
 _inherited: list[Service] = []
-"""Another process's: what they hold must not be ended here, not even by the garbage collector."""
+"""Another process's: what they hold must not be closed here, not even by the garbage collector."""
 
 
 def shared_service(make: Callable[[], S]) -> S:
     """The one service of this process; a new one if it was closed."""
-    global _shared  # noqa: PLW0603  (what is asked for is the one of the process)
+    global _shared  # noqa: PLW0603  (there is one per process)
     with _shared_lock:
         if _shared is None or _shared.closed:
             _shared = make()

@@ -1,4 +1,4 @@
-"""Proxies and certificates: what lies between this machine and a server, as other programs' variables say it. Pure."""
+"""Proxies and certificates on the way to a server, configured by the usual variables. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _EXPIRED, _HOSTNAME, _IP_ADDRESS = 10, 62, 64
 
 
 def read_proxy(text: str) -> str:
-    """The URL of a proxy; as elsewhere, its `http://` may be left out.
+    """The URL of a proxy; as usual, `http://` may be omitted.
 
     Raises:
-        ValueError: it is none that can be used.
+        ValueError: it can't be used.
     """
     url = text if "://" in text else f"http://{text}"
     try:
@@ -33,7 +33,7 @@ def read_proxy(text: str) -> str:
 
 
 def is_bypassed(url: str, no_proxy: str) -> bool:
-    """Whether `NO_PROXY` names a URL's host: itself, a domain that it is in, its network, `*`; perhaps with a port."""
+    """Whether `NO_PROXY` matches a URL's host: by name, domain, network or `*`, perhaps with a port."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
     try:
@@ -58,17 +58,17 @@ def _is_in(address: ipaddress.IPv4Address | ipaddress.IPv6Address, network: str)
 
 @functools.lru_cache(maxsize=8)  # reading all the certificates of a system takes a while
 def trust(file: str | None, folder: str | None, bundle: str | None) -> ssl.SSLContext:
-    """What servers are verified with.
+    """The TLS context that verifies servers.
 
     Args:
-        file: `SSL_CERT_FILE`, in the place of the system's file.
-        folder: `SSL_CERT_DIR`, in the place of the system's folder.
-        bundle: `REQUESTS_CA_BUNDLE`, a file or a folder, beside these.
+        file: `SSL_CERT_FILE`, instead of the system's file.
+        folder: `SSL_CERT_DIR`, instead of the system's folder.
+        bundle: `REQUESTS_CA_BUNDLE`, a file or a folder, in addition to these.
 
     Raises:
-        OSError: a file can't be read, or holds no certificates. A folder that is not there holds none, as for OpenSSL.
+        OSError: a file can't be read, or contains no certificates. A missing folder contains none, as for OpenSSL.
     """
-    import ssl  # only those that reach a server have a need of it
+    import ssl  # needed only to reach a server
 
     usual = ssl.get_default_verify_paths()
     file = file or _there(usual.openssl_cafile)
@@ -86,7 +86,7 @@ def _there(path: str) -> str | None:
 
 
 def wrong_with(error: Exception) -> tuple[str, str]:
-    """Why a certificate can't be verified, and the way out."""
+    """Why a certificate can't be verified, and what to do."""
     why = str(getattr(error, "verify_message", "") or error)
     code = getattr(error, "verify_code", None)
     if code in (_HOSTNAME, _IP_ADDRESS):

@@ -1,4 +1,4 @@
-"""Who waits for the end of which batch, and how they are told."""
+"""Futures of the ends of batches, and their completion."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from actors.errors import ServiceClosed
 
 
 class RunningBatch(Future[Batch]):
-    """The end of a batch, whoever runs it. Cancelling it is no way to cancel the batch."""
+    """The end of a batch, whoever runs it. Cancelling the Future does not cancel the batch."""
 
     def __init__(self, batch_id: str) -> None:
         super().__init__()
         self.batch_id = batch_id
         self.left_alone: tuple[str, ...] = ()
-        """After a retry: the ids of the jobs that failed and are not tried again."""
+        """After a retry: the ids of the failed jobs that are not retried."""
         self.set_running_or_notify_cancel()
 
 
 class Waiting:
-    """The Futures of a service. They are completed in a thread of their own: their callbacks may use the service."""
+    """The Futures of a service, completed in a separate thread, so that callbacks may use the service."""
 
     def __init__(self) -> None:
         self._futures: dict[str, list[RunningBatch]] = {}
@@ -37,7 +37,7 @@ class Waiting:
         """A Future for each of these batches.
 
         Raises:
-            ServiceClosed: nobody would complete them any more.
+            ServiceClosed: nothing would complete them.
         """
         added = [RunningBatch(batch_id) for batch_id in batch_ids]
         with self._lock:
@@ -46,13 +46,13 @@ class Waiting:
             for future in added:
                 self._futures.setdefault(future.batch_id, []).append(future)
             if self._thread is None:
-                # Now: at the interpreter's exit no thread can be started any more.
+                # Now: at the interpreter's exit no thread can be started.
                 self._thread = threading.Thread(target=self._run, name="sora-answers", daemon=True)
                 self._thread.start()
         return added
 
     def drop(self, futures: Iterable[RunningBatch]) -> None:
-        """Forget Futures that nobody was given. Somebody may have taken them meanwhile, to answer them."""
+        """Forget Futures that were not handed out. Another thread may have taken them meanwhile, to complete them."""
         with self._lock:
             for future in futures:
                 left = [each for each in self._futures.pop(future.batch_id, []) if each is not future]
@@ -60,17 +60,17 @@ class Waiting:
                     self._futures[future.batch_id] = left
 
     def take(self, batch_id: str) -> list[RunningBatch]:
-        """The Futures of a batch: whoever takes them, answers them."""
+        """Take the Futures of a batch: the caller completes them."""
         with self._lock:
             return self._futures.pop(batch_id, [])
 
     def answer_when(self, future: RunningBatch, finish: Callable[[], Batch]) -> None:
-        """Complete a Future with what a function gives that waits, in a thread of its own."""
+        """Complete a Future with the result of a blocking function, in a separate thread."""
 
         def wait() -> None:
             try:
                 outcome: Batch | BaseException = finish()
-            except BaseException as error:  # noqa: BLE001  (whoever waits must hear of it)
+            except BaseException as error:  # noqa: BLE001  (the waiting caller must see it)
                 outcome = error
             if isinstance(outcome, BaseException):
                 future.set_exception(outcome)
@@ -88,7 +88,7 @@ class Waiting:
         _complete(futures, outcome)
 
     def close(self, error_of: type[BaseException], timeout: float = 1.0) -> None:
-        """Answer whoever still waits with an error made of the batch's id, and end the thread."""
+        """Complete what still waits with an error made from the batch's id, and end the thread."""
         with self._lock:
             self._closed = True
             left, self._futures, thread = self._futures, {}, self._thread

@@ -1,7 +1,7 @@
-"""The connections of a database: each is used by one thread at a time, and ended by the thread that uses it.
+"""The connections of a database: each is used by one thread at a time, and closed by the thread that uses it.
 
-A pool of our own: peewee's closes connections under the threads that use them, which ends the interpreter with SQLite,
-and holds one lock while it connects, so that a host that says nothing would hold up whoever wants to close.
+A pool of our own: peewee's closes connections while threads use them, which crashes the interpreter with SQLite, and
+holds one lock while it connects, so that an unresponsive host would block closing.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 import peewee
 
 FORK_SECONDS = 10.0
-"""How long a fork waits for what other threads have SQLite do."""
+"""How long a fork waits for other threads' SQLite operations."""
 _CLOSED = "the database is closed"
 
 
 class DatabaseError(Exception):
-    """The database can't be used: the text names it, what is wrong and the way out."""
+    """The database can't be used: the message names it, the problem and the way out."""
 
 
 class _NotTheDrivers:
-    """peewee takes an error for the driver's by its name, or by that of its first base."""
+    """Keeps peewee from taking an error for the driver's, by its name or that of its first base."""
 
 
 class DatabaseClosed(_NotTheDrivers, DatabaseError):
@@ -38,20 +38,20 @@ class DatabaseRefused(_NotTheDrivers, DatabaseError):
 
 
 class Pool(peewee.Database):
-    """Keeps what a thread gives back for the next one. Mixed into peewee's kinds of databases."""
+    """Keeps returned connections for the next thread. A mixin for peewee's databases."""
 
     _state: Any
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # peewee's is held while it connects. It guards nothing: what it has is the thread's own.
+        # peewee holds its lock while it connects. It guards nothing: its state is per thread.
         self._lock = contextlib.nullcontext()
         self.guard = threading.Condition()
         self.ended = False
-        """Nobody gets a connection any more."""
+        """No more connections are handed out."""
         self._idle: list[Any] = []
         self._used: dict[int, tuple[Any, int]] = {}
-        """By the connection's id: itself, and the thread that uses it."""
+        """By the connection's id: the connection and the thread that uses it."""
         self._opening = 0
         self._held = False
 
@@ -81,7 +81,7 @@ class Pool(peewee.Database):
         return made
 
     def _take(self) -> Any:
-        """One that is kept; None: the caller opens another."""
+        """An idle connection; None: the caller opens one."""
         with self.guard:
             self.guard.wait_for(lambda: not self._held)
             if self.ended:
@@ -94,7 +94,7 @@ class Pool(peewee.Database):
             return kept
 
     def _close(self, conn: Any) -> None:
-        """Keep it for the next thread, or end it: in the thread that has used it."""
+        """Keep it for the next thread, or close it, in the thread that used it."""
         usable = self._is_reusable(conn)
         with self.guard:
             if usable and not self.ended and id(conn) in self._used:
@@ -105,27 +105,27 @@ class Pool(peewee.Database):
         self._drop(conn)
 
     def _drop(self, conn: Any) -> None:
-        with self.guard:  # nobody interrupts it while it is ended
+        with self.guard:  # not to be interrupted while it is closed
             self._used.pop(id(conn), None)
-            with contextlib.suppress(Exception):  # of no more use, whatever it says
+            with contextlib.suppress(Exception):  # unusable, whatever the error
                 conn.close()
             self.guard.notify_all()
 
     def discard(self) -> None:
-        """End this thread's connection: it may be broken."""
+        """Close this thread's connection: it may be broken."""
         if not self.is_closed():
             conn = self._state.conn
             self._state.reset()
             self._drop(conn)
 
     def end_idle(self) -> None:
-        """End those that nobody uses."""
+        """Close the idle connections."""
         with self.guard:
             while self._idle:
                 self._drop(self._idle.pop())
 
     def end(self) -> None:
-        """Give out no more. What other threads use is ended when they give it back."""
+        """Hand out no more. Connections in use by other threads are closed when returned."""
         with self.guard:
             self.ended = True
         if not self.is_closed() and not self.in_transaction():
@@ -133,19 +133,19 @@ class Pool(peewee.Database):
         self.end_idle()
 
     def unused(self, seconds: float) -> bool:
-        """Wait until no other thread uses one; whether that came true."""
+        """Wait until no other thread uses one; returns whether that happened."""
         with self.guard:
             return self.guard.wait_for(lambda: not (self._opening or any(self._of_others())), seconds)
 
     def interrupt(self) -> None:
-        """Break off what other threads have the database do."""
+        """Abort the database operations of other threads."""
         with self.guard:
             for conn in self._of_others():
-                with contextlib.suppress(Exception):  # it has ended by itself
+                with contextlib.suppress(Exception):  # it has finished by itself
                     self._break_off(conn)
 
     def hold(self) -> None:
-        """Before a fork: see that nobody has a connection, and that nobody gets one."""
+        """Before a fork: ensure that no thread has or gets a connection."""
         self.guard.acquire()
         self._held = True
         self.unused(FORK_SECONDS)
@@ -180,7 +180,7 @@ class Pool(peewee.Database):
 
 
 class PooledSqlite(Pool, peewee.SqliteDatabase):
-    """SQLite. After some failures, a full disk for one, it has rolled back by itself."""
+    """SQLite. After some failures, such as a full disk, it has rolled back by itself."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -195,7 +195,7 @@ class PooledSqlite(Pool, peewee.SqliteDatabase):
         return super()._connect()
 
     def rollback(self) -> None:
-        """Roll back what there is: a second time would be an error of its own, and hide the first."""
+        """Roll back an open transaction only: a second rollback would be an error, and hide the first."""
         if self.connection().in_transaction:
             super().rollback()
 
@@ -211,9 +211,9 @@ class PooledSqlite(Pool, peewee.SqliteDatabase):
         conn.interrupt()
 
 
-# SQLite and fork: a child inherits what the library believes of a file's locks, but not the locks. If it opened the
-# file with that, its log could be deleted under it. So at the moment of a fork this process has no connection to any
-# file; and where one can't be ended in time, the child does not open that file.
+# SQLite and fork: a child inherits what the library believes about a file's locks, but not the locks. If it then opened
+# the file, its log could be deleted under it. So during a fork this process has no connection to any file; and if one
+# can't be closed in time, the child does not open that file.
 
 _pools: weakref.WeakSet[PooledSqlite] = weakref.WeakSet()
 _one_fork_at_a_time = threading.Lock()

@@ -1,7 +1,7 @@
-"""Opens a database by its URL: SQLite or PostgreSQL behind one face.
+"""Opens a database by its URL: SQLite or PostgreSQL behind one interface.
 
-Owns the connections (a pool), the transaction that every write uses, the database's clock and the
-migrations. Knows which failures are an outage (to be waited out) and which are ours.
+Owns the connections (a pool), the transaction of every write, the database's clock and the migrations. Knows which
+failures are an outage (to be waited out) and which are bugs.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ HISTORIES = {"schema_migration": MIGRATIONS, _ADDITIONS: MIGRATIONS / "additions
 """The runner's tables of what was applied, and the folder of each. Additions only add (tables, columns with a default,
 indexes): a version that does not know them opens and uses a database that has them."""
 
-# What SQLite says while somebody else holds the lock or the disk is full: it passes, or a person makes it pass.
+# SQLite's messages while another process holds the lock or the disk is full: it passes, or a person fixes it.
 _SQLITE_OUTAGES = ("locked", "busy", "full", "disk i/o error", "unable to open", "readonly", "read-only")
 # PostgreSQL's classes: connection (08), resources (53), operator intervention (57), deadlock and serialization (40).
 _POSTGRESQL_OUTAGES = ("08", "53", "57", "40")
 
 
 class Database:
-    """One database, usable from every thread. Connects at the first use, not when it is made."""
+    """One database, usable from every thread. Connects on first use, not when created."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -54,7 +54,7 @@ class Database:
         self._secrets = Secrets(urls=[url])
         self._ahead: float | None = None
         self.broken_off = False
-        """Writes that go on when it is closed end here."""
+        """Writes that are still running when it is closed stop here."""
         self.peewee: Any = self._postgresql(url) if self.postgresql else self._sqlite(url)
         clock = "date_part('epoch', clock_timestamp())" if self.postgresql else "(julianday('now')-2440587.5)*86400.0"
         self.clock = clock
@@ -87,14 +87,14 @@ class Database:
             why = self._secrets.mask(str(error))
             raise DatabaseError(f"DATABASE_URL can't be used: {why}; expected {_POSTGRESQL_URL}") from None
         meant = read_url(url)
-        # libpq would take the password's end for the host, and show it.
+        # libpq would take the end of the password for the host, and show it.
         if parts.netloc.count("@") > 1 or "/" in f"{meant.user}{meant.password}":
             raise DatabaseError(
                 "DATABASE_URL can't be used: in the user name and password, write @ as %40 and / as %2F; "
                 f"expected {_POSTGRESQL_URL}"
             )
         try:
-            import psycopg  # noqa: F401  (peewee says nothing of what is the matter with it)
+            import psycopg  # noqa: F401  (peewee would not say what is wrong with it)
         except ImportError as error:
             raise DatabaseError(
                 f"DATABASE_URL={place_of(url)!r} needs the PostgreSQL driver ({error}); "
@@ -124,26 +124,26 @@ class Database:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[None]:
-        """A writing transaction. IMMEDIATE on SQLite: a deferred one that reads first fails at its first write."""
+        """A write transaction. IMMEDIATE on SQLite: a deferred one that reads first fails at its first write."""
         after = self._local.after_commit = []
         with self.peewee.atomic() if self.postgresql else self.peewee.atomic("IMMEDIATE"):
             yield
         for act in after:
             try:
                 act()
-            except Exception:  # it is committed: whoever would do it again must not think otherwise
+            except Exception:  # it is committed: the caller must not believe otherwise and repeat it
                 logger.exception("an action after COMMIT failed", extra={"action": "after_commit"})
 
     def after_commit(self, act: Callable[[], object]) -> None:
-        """Have something quick done by this thread once its transaction is committed; never, if it is not."""
+        """Run something quick in this thread after its transaction commits; never, if it does not."""
         self._local.after_commit.append(act)
 
     def read(self, query: Callable[[], T]) -> T:
-        """Run a query outside a transaction; once more if the pool's connection had died.
+        """Run a query outside a transaction; repeated if the pooled connection was dead.
 
         Raises:
-            DatabaseClosed: it was closed before, or meanwhile.
-            DatabaseError: the database is away, locked, corrupt or newer than the program.
+            DatabaseClosed: it was closed before or during the query.
+            DatabaseError: the database is unreachable, locked, corrupt or newer than the program.
         """
         try:
             try:
@@ -161,10 +161,10 @@ class Database:
             raise self.explained(error) from self._shown(error)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """Run ready SQL (`?` marks a parameter). For the hot statements: building them costs more than running them.
+        """Run SQL text (`?` marks a parameter). For hot statements: building them costs more than running them.
 
         Raises:
-            DatabaseClosed: it was closed, and this would have gone on for too long.
+            DatabaseClosed: it was closed, and this write had not finished in time.
         """
         if self.broken_off:
             raise DatabaseClosed(f"the database {self.place} is closed")
@@ -175,14 +175,14 @@ class Database:
         return self.told_time(float(self.execute(f"SELECT {self.clock}").fetchone()[0]))
 
     def told_time(self, now: float) -> float:
-        """Set the clock of `time` by what the database has just told."""
+        """Set the clock of `time` to the time that the database just reported."""
         self._ahead = now - boottime()
         return now
 
     def time(self) -> float:
-        """The database's time without asking it: what it told last, and what has passed since.
+        """The database's time without a query: its last reported time plus the time elapsed since.
 
-        For all that is recorded, and compared by other processes: the clocks of their machines may be anywhere.
+        For all that is recorded and compared by other processes: their machines' clocks may differ.
         """
         return time.time() if self._ahead is None else self._ahead + boottime()
 
@@ -206,13 +206,13 @@ class Database:
             raise self.explained(error) from self._shown(error)
 
     def _check_writable(self) -> None:
-        """SQLite opens a file that it may not write all the same, and fails at the first write.
+        """SQLite opens even a read-only file, and fails at the first write.
 
-        It is asked for, not tried: to close a file of one's own takes the locks away that SQLite has on it.
+        Checks permissions without opening the file: closing it would drop the locks that SQLite has on it.
         """
         if self.path is None:
             return
-        for place in (self.path, self.path.parent):  # the folder takes SQLite's log, beside the file
+        for place in (self.path, self.path.parent):  # SQLite's log is in the same folder
             if place.exists() and not os.access(place, os.W_OK):
                 what = "folder" if place.is_dir() else "file"
                 raise DatabaseError(
@@ -235,7 +235,7 @@ class Database:
 
     def migrations(self) -> Iterator[tuple[Any, list[Any]]]:
         """The runners of our migrations in their order, each with the status of its migrations."""
-        # Imported here: as a rule nobody needs it.
+        # Imported here: it is rarely needed.
         from playhouse.migrations import Runner
 
         for history, folder in HISTORIES.items():
@@ -243,7 +243,7 @@ class Database:
             yield runner, runner.status()
 
     def _is_up_to_date(self) -> bool:
-        """Whether exactly our migrations were applied, by what the runners note of them."""
+        """Whether exactly our migrations were applied, by the runners' tables."""
         for history, folder in HISTORIES.items():
             if not self.peewee.table_exists(history):
                 return False
@@ -255,7 +255,7 @@ class Database:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """A connection while no other process migrates: two that do would both create the tables."""
+        """A connection while no other process migrates: two migrations at once would both create the tables."""
         if self.postgresql:
             with self.connection():
                 self.execute("SELECT pg_advisory_lock(?)", (_ADVISORY_LOCK,))
@@ -270,14 +270,14 @@ class Database:
             descriptor = os.open(self.path.parent, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                # The first connection turns a new file to WAL, and SQLite does not wait for another that does.
+                # The first connection switches a new file to WAL, and SQLite does not wait for another that does so.
                 with self.connection():
                     yield
             finally:
                 os.close(descriptor)
 
     def explained(self, error: Exception) -> DatabaseError:
-        """One sentence that names the database, what is wrong and the way out."""
+        """One sentence that names the database, the problem and the way out."""
         text = next(iter(self._secrets.mask(str(error)).strip().splitlines()), type(error).__name__)
         lower = text.lower()
         if "locked" in lower or "busy" in lower:
@@ -296,25 +296,25 @@ class Database:
         return DatabaseError(f"the database {self.place} can't be used: {text}; {advice}")
 
     def describe(self, error: BaseException | None) -> str:
-        """What went wrong, for a person: a sentence as `explained` has it, where it is the database's fault."""
+        """An error for a person: as by `explained`, if it is the database's."""
         return (
             str(self.explained(error)) if isinstance(error, peewee.DatabaseError) else self._secrets.mask(repr(error))
         )
 
     def _shown(self, error: Exception) -> Exception | None:
-        """The cause of what is raised; None: it quotes a secret, which a traceback would show."""
+        """The cause to raise from; None if it quotes a secret, which a traceback would show."""
         return error if self._secrets.mask(str(error)) == str(error) else None
 
     def break_off(self) -> None:
-        """End what other threads do with it: their statements fail, and what they began is rolled back."""
+        """Abort what other threads do with it: their statements fail, and their transactions are rolled back."""
         self.broken_off = True
         self.peewee.interrupt()
 
     def close(self, seconds: float = 2.0) -> bool:
-        """End every connection, each in the thread that uses it; what takes longer than `seconds` is broken off.
+        """Close every connection, each in the thread that uses it; abort what takes longer than `seconds`.
 
         Returns:
-            Whether all have ended. Those that a thread is still busy with end when it gives them back.
+            Whether all are closed. One still in use by a thread is closed when the thread returns it.
         """
         self.peewee.end()
         if self.peewee.unused(seconds):
@@ -328,7 +328,7 @@ _ADVISORY_LOCK = 0x50_4A_BA_7C
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the database is away, locked or full: the same write can succeed later."""
+    """Whether the database is unreachable, locked or full: the same write can succeed later."""
     cause = error.__cause__ or getattr(error, "orig", None) or error
     if isinstance(cause, sqlite3.Error) or isinstance(error, peewee.OperationalError | peewee.InterfaceError):
         text = str(error).lower()

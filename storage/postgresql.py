@@ -1,4 +1,4 @@
-"""PostgreSQL: what its connections are told, and whether a pooler stands between that keeps no session."""
+"""PostgreSQL: the settings of its connections, and the detection of poolers that keep no session."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _NOTICES_A_LOST_HOST = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
-"""What libpq is told, in seconds (the second one in milliseconds): a host that says nothing any more, not even that it
-is gone, is away. The system's own patience, 15 minutes or two hours, would hold up all that a process was handed."""
+"""For libpq, in seconds (the second one in milliseconds): a host that stops answering counts as unreachable. The
+system's own timeouts, 15 minutes or two hours, would block everything that a process was given."""
 _IDLE = "idle_in_transaction_session_timeout"
 _CANCEL_SECONDS, _ANSWER_SECONDS = 2.0, 10.0
 _NO_SESSION = (
@@ -35,18 +35,18 @@ _NO_SECOND = (
 
 
 class PooledPostgresql(Pool, peewee.PostgresqlDatabase):
-    """PostgreSQL by psycopg. Migrations know it by the beginning of its name."""
+    """PostgreSQL through psycopg. Migrations recognise it by the beginning of its name."""
 
     _adapter: Any
 
     def __init__(self, url: str) -> None:
         self._checked = False
         given = parse_qs(urlsplit(url).query)
-        # What is set there holds. (After connecting: a pooler may refuse any `options`.)
+        # Settings there take precedence. (Ours come after connecting: a pooler may refuse any `options`.)
         said = " ".join([*given.get("options", []), os.environ.get("PGOPTIONS", "")])
         self._limit = "" if _IDLE in said else str(IDLE_IN_TRANSACTION_MILLISECONDS)
         super().__init__(
-            # libpq reads the whole URL itself: options such as sslmode stay the user's.
+            # libpq parses the whole URL: options such as sslmode stay the user's.
             url.replace("postgres://", "postgresql://", 1),
             autoconnect=False,
             prefer_psycopg3=True,
@@ -54,19 +54,19 @@ class PooledPostgresql(Pool, peewee.PostgresqlDatabase):
         )
 
     def _begin_session(self, conn: Any) -> None:
-        # A process that is suspended in a transaction would hold a batch's row, and nobody could take it over.
+        # A process suspended in a transaction would keep a batch's row locked, and nobody could take the batch over.
         set_limit = f", set_config('{_IDLE}', '{self._limit}', FALSE)" if self._limit else ""
         (pid, *_) = conn.execute(f"SELECT pg_backend_pid(){set_limit}").fetchone()
-        # A pooler tells a process id of its own.
+        # A pooler reports a process id of its own.
         if not self._checked and pid != conn.pgconn.backend_pid:
             self._refuse_without_session(conn, pid)
         self._checked = True
 
     def _refuse_without_session(self, conn: Any, pid: int) -> None:
-        """A session has one process of the server, and nobody else has it meanwhile.
+        """Check that this is a session: one server process, used by nobody else meanwhile.
 
         Raises:
-            DatabaseRefused: this is none.
+            DatabaseRefused: it is not.
         """
         pids = [conn.execute("SELECT pg_backend_pid()").fetchone()[0]]
         other = self._adapter.connect(self, **self.connect_params)

@@ -1,7 +1,7 @@
-"""What is secret in a URL or a key, and a mask for it in a text, however it is spelled there. The one place that knows.
+"""Finds the secrets in URLs and keys, and masks them in texts, in any spelling. The only place that does.
 
-A secret of four characters or more is masked wherever it stands as a whole word, and one that can't be part of another
-word anywhere; a shorter one only where it stands as the secret: in its URL.
+A secret of four characters or more is masked wherever it is a whole word, and one that can't be part of another word
+anywhere; a shorter one only in its URL.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from urllib.parse import unquote, unquote_plus
 
 HIDDEN = "***"
 _SHORTEST = 4
-"""Characters: what is shorter would be found in half of all words."""
+"""Characters: anything shorter would be found in half of all words."""
 _ANYWHERE = 8
 _SEPARATORS = re.compile(r"[@#/?:&=\[\]\s]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _WITHOUT_A_HOST = re.compile(r"[^/:\[]+:(?!\d*(?:/|$))[^/]*")
-"""A user and a password where a host and a port should be: the `@` and what comes after it were forgotten."""
+"""A user and a password in place of a host and a port: the `@` and the host were forgotten."""
 _PARAMETER = re.compile(r"[\w.-]+=.*", re.DOTALL)
 _PLAIN_NAME = re.compile(r"[a-z_]+\d{0,3}")
 
@@ -41,26 +41,26 @@ _LIBPQ = _names(
     "krbsrvname require_auth ssl_min_protocol_version ssl_max_protocol_version replication"
 )
 _TELLING = _names("password sslpassword passfile sslkey options service")
-"""The other parameters that libpq knows."""
+"""The other parameters of libpq."""
 _HARMLESS = {
     "http": frozenset({"api-version"}), "https": frozenset({"api-version"}), "amqp": _AMQP, "amqps": _AMQP,
     "postgresql": _LIBPQ, "postgres": _LIBPQ,
 }  # fmt: skip
-"""By scheme, the parameters whose values are shown: those of all others count as secrets."""
+"""By scheme, the parameters whose values are shown; all others count as secrets."""
 
-# What looks like a secret is hidden, whosever it is: a bearer token, a key, a password in a URL or for libpq.
+# Anything that looks like a secret is masked: a bearer token, a key, a password in a URL or for libpq.
 _GENERIC = re.compile(
     r"(?P<before>\bBearer\s+|\b(?:ssl)?password=)(?:'[^']*'|[^\s\"'&]+)"
-    # Not in the examples of our own sentences, amqp://guest:guest@... and postgresql://USER:PASSWORD@...
+    # Not in the examples of our own messages, amqp://guest:guest@... and postgresql://USER:PASSWORD@...
     r"|(?P<user>://(?P<name>[^\s/:@]*):)(?!(?P=name)@|PASSWORD@)[^\s/\"'@]+(?=@)|\bsk-[\w-]{8,}",
     re.IGNORECASE,
 )
 
 
 class Url(NamedTuple):
-    """A URL as whoever wrote it may have meant it: `@`, `#`, `/` and `?` may stand in its user and password unescaped.
+    """A URL as its author may have meant it: its user and password may contain `@`, `#`, `/` and `?` unescaped.
 
-    Libraries disagree about those; what any of them could take for a part of the password is kept here as one.
+    Libraries disagree about those; what any of them could take for a part of the password counts as one here.
     """
 
     scheme: str
@@ -73,7 +73,7 @@ class Url(NamedTuple):
 
 
 def read_url(url: str) -> Url:
-    """Take a URL apart. Never fails: what is no URL is an address."""
+    """Split a URL. Never fails: anything that is not a URL is an address."""
     scheme, separator, rest = url.partition("://")
     if not separator or not _SCHEME.fullmatch(scheme):
         scheme, rest = "", url
@@ -98,7 +98,7 @@ def _end_of_user(scheme: str, rest: str) -> int:
         known = "=" in parameters[0] and parameters[0].partition("=")[0] in names
         a_host = re.fullmatch(r"[^:@/]*(:\d+)?(/[^@]*)?", before)
         if known or (a_host and all(map(_PARAMETER.fullmatch, parameters))):
-            return before.rfind("@")  # the last one is part of a parameter
+            return before.rfind("@")  # the last `@` is part of a parameter
     return last
 
 
@@ -106,7 +106,7 @@ def masked_url(url: str) -> str:
     """The URL without its secrets: the password, a token for a user, the values of its query, its fragment."""
     parts = read_url(url)
     if not parts.scheme and parts.user is None and not re.search(r"[./:]", parts.address):
-        return HIDDEN  # perhaps a key that was set in the wrong place
+        return HIDDEN  # perhaps a key set in the wrong place
     shown = f"{parts.scheme}://" if parts.scheme else ""
     if parts.user is not None:
         named = parts.scheme and parts.password and not _is_token(parts) and not _SEPARATORS.search(parts.user)
@@ -116,7 +116,7 @@ def masked_url(url: str) -> str:
 
 
 def _is_token(parts: Url) -> bool:
-    """Whether the user of a URL is the secret itself: a server of videos takes a token without a real password."""
+    """Whether a URL's user is the secret itself: video servers accept a token without a real password."""
     return not parts.password or (parts.scheme.lower() in {"http", "https"} and len(parts.password) < _SHORTEST)
 
 
@@ -136,7 +136,7 @@ def _parameters(parts: Url) -> Iterator[tuple[str, bool]]:
 
 
 def place_of(url: str) -> str:
-    """Where a URL leads, for a person: without user, query and fragment; masked, where the query names the host."""
+    """A URL for a person: without user, query and fragment; masked if the query names the host."""
     parts = read_url(url)
     host = re.match(r"[^/]*", parts.address)
     if not parts.scheme or not host or not host[0]:
@@ -145,13 +145,13 @@ def place_of(url: str) -> str:
 
 
 def key_in(url: str) -> str:
-    """What a URL holds instead of a key, as it is written: its password, or a token for a user; `` if nothing."""
+    """What a URL contains instead of a key, as written: its password, or a token as the user; `` if neither."""
     parts = read_url(url)
     return parts.password or parts.user or ""
 
 
 def query_secrets(url: str) -> list[str]:
-    """The parameters of a URL's query whose values are secrets, as they are written."""
+    """The parameters of a URL's query whose values are secrets, as written."""
     return [parameter for parameter, secret in _parameters(read_url(url)) if secret and parameter]
 
 
@@ -186,7 +186,7 @@ class Secrets:
             hidden.update(_secrets_in(url))
         found = {word: HIDDEN for word in hidden if len(word) >= _SHORTEST and any(map(str.isalnum, word))}
         found |= {url: masked for url, masked in shown.items() if masked != url and len(url) >= _SHORTEST}
-        # The longest first: another may be a part of it.
+        # Longest first: another may be part of it.
         self._found = [_Spelling(word, found[word]) for word in sorted(found, key=len, reverse=True)]
 
     def __bool__(self) -> bool:
@@ -194,7 +194,7 @@ class Secrets:
         return bool(self._found)
 
     def mask(self, text: str) -> str:
-        """A text with `***` for each secret in it, and for whatever else looks like one."""
+        """Replace each secret in a text, and anything that looks like one, by `***`."""
         lower = text.lower()
         for spelling in self._found:
             if spelling.anchor in lower:
@@ -203,10 +203,12 @@ class Secrets:
 
 
 def _secrets_in(url: str) -> Iterator[str]:
-    """What is secret in a URL, as it is written and as it is meant, in the parts in which a library may quote it."""
+    """The secrets in a URL, as written and as meant, in the parts that a library may quote."""
     parts = read_url(url)
     values = {parameter.partition("=")[2] or parameter for parameter, secret in _parameters(parts) if secret}
-    values |= {parts.fragment, parts.password or ""} - {parts.user}  # who is called as his password is shown by name
+    values |= {parts.fragment, parts.password or ""} - {
+        parts.user
+    }  # a password equal to the user name is shown with it
     token = parts.user if parts.user is not None and _is_token(parts) else ""
     if token and (parts.scheme.lower() in {"http", "https"} or not _PLAIN_NAME.fullmatch(token)):
         values.add(token)
@@ -219,7 +221,7 @@ def _secrets_in(url: str) -> Iterator[str]:
     for pair in {f"{user}:{password}", f"{unquote(user)}:{unquote(password)}"}:
         yield from (_base64(pair.encode(encoding, "replace")) for encoding in ("utf-8", "latin-1"))
     host = re.split(r"[:/?#]", parts.address)[0]
-    for separator in _SEPARATORS.finditer(password):  # where a library takes it for the end of the user, or of the port
+    for separator in _SEPARATORS.finditer(password):  # where a library may see the end of the user or the port
         before, behind = password[: separator.start()], password[separator.end() :]
         yield from ([f"{user}:{before}"] if before else []) + ([f"{behind}@{host}"] if behind else [])
 
@@ -229,13 +231,13 @@ def _base64(text: bytes) -> str:
 
 
 class _Spelling:
-    """One secret, and a pattern that finds it in whatever spelling."""
+    """One secret, and a pattern that finds it in any spelling."""
 
     def __init__(self, word: str, instead: str) -> None:
         self._word = word
         self.instead = instead.replace("\\", r"\\")
         self.anchor = max(re.findall("[a-z0-9]+", word.lower()), key=len, default="")
-        """What all its spellings have: where it is not, the pattern need not be tried, nor made."""
+        """A part of all spellings: without it in a text, the pattern need not be tried or compiled."""
 
     @functools.cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -246,14 +248,14 @@ class _Spelling:
 
 
 _BEGIN = r"(?:(?<![^\W_])|(?<=\\[abfnrtv0])|(?<=\\x[0-9a-f]{2})|(?<=\\u[0-9a-f]{4})|(?<=%[0-9a-f]{2}))"
-"""Of a word. An escape before it, such as `\\n`, is no part of it."""
+"""Of a word. An escape before it, such as `\\n`, is not part of it."""
 _END = r"(?![^\W_])"
 _ESCAPES = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f", "\a": "a", "\v": "v", "\0": "0"}
 
 
 @functools.lru_cache(maxsize=512)
 def _spelled(character: str) -> str:
-    """A pattern of the ways in which a character is written: plain, escaped (repr, JSON, also twice), encoded."""
+    """A pattern of all spellings of a character: plain, escaped (repr, JSON, also twice), encoded."""
     if character.isascii() and character.isalnum():
         return character
     utf8, utf16 = (character.encode(encoding, "surrogatepass") for encoding in ("utf-8", "utf-16-be"))

@@ -1,6 +1,6 @@
 """The program `sora-batch`: its commands, and how their errors become a sentence and an exit code.
 
-Imports nothing heavy: `--help` is to come at once.
+Imports nothing heavy, so that `--help` is instant.
 """
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
@@ -23,7 +23,7 @@ INTERRUPTED = 130
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn what goes wrong in a command into one sentence on standard error, and an exit code."""
+    """Turn a command's exceptions into one sentence on standard error, and an exit code."""
 
     @functools.wraps(command)
     def run_command(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -33,15 +33,15 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(INTERRUPTED) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
-        except Exception as error:  # noqa: BLE001  (nobody else would say it in a sentence)
+        except Exception as error:  # noqa: BLE001  (nobody else would put it in a sentence)
             raise typer.Exit(report(error, verbose=bool(kwargs["verbose"]), json=bool(kwargs.get("json")))) from None
 
     return run_command
 
 
 def report(error: Exception, *, verbose: bool, json: bool) -> int:
-    """Say what is wrong, and give the exit code."""
-    # What an extra brings is missing: its sentence says how to install it.
+    """Print the error and return the exit code."""
+    # A missing extra: the message says how to install it.
     missing = isinstance(error, ModuleNotFoundError) and "pip install" in str(error)
     if missing or isinstance(error, SoraBatchError):
         sentence = str(error)
@@ -164,9 +164,9 @@ _add(doctor.doctor, "doctor", "doctor --json", "doctor --declare")
 
 
 def _open_closed_streams() -> None:
-    """Let what is written to a stream that the caller has closed (`2>&-`) vanish.
+    """Discard what is written to a stream that the caller has closed (`2>&-`).
 
-    The lowest descriptor is taken, which is its own: else the database would be opened in the place of the stream.
+    Opening takes the lowest free descriptor, the stream's own: else the database would be opened in its place.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
-        # A prompt in any script must not end the program on a terminal that can't show it.
+        # A prompt in any script must not crash the program on a terminal that can't show it.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     app(args=list(arguments) if arguments is not None else None, prog_name="sora-batch")

@@ -1,6 +1,6 @@
-"""A request as it is written on the command line: a file, prompts, pictures, and what options say of all videos.
+"""A request as given on the command line: a file, prompts, pictures, and options for all videos.
 
-What counts, in this order: what a video says itself, the `defaults` of its file, the options, the file of `--defaults`.
+Precedence: a video's own fields, the `defaults` of its file, the options, the file of `--defaults`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", re.ASCII)
 _UNITS = {"second": "seconds", "video": "videos"}
 _OPTION_NAMES = {"params": "--param"}
 _IN_EACH_VIDEO = ("model", "size", "duration")
-"""What stands in each video, as it did before there were `defaults`: the same command is the same request."""
+"""Set in each video, as before there were `defaults`: the same command is the same request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written on the command line."""
+    """What was given on the command line."""
 
     file: str | None
     prompts: Sequence[str] | None
@@ -46,7 +46,7 @@ class Written:
 
 
 def requested(written: Written) -> Request:
-    """The request that all of it makes, not validated yet but for the options.
+    """The request, of which only the options are validated yet.
 
     Raises:
         InvalidRequest: a file can't be read, or an option is wrong.
@@ -75,7 +75,7 @@ def _of_batch(written: Written) -> dict[str, Any]:
 
 
 def _own(written: Written) -> dict[str, Any]:
-    """What options say of all videos."""
+    """The options that apply to all videos."""
     given = {
         "model": written.model, "size": written.size, "duration": written.duration, "seed": written.seed,
         "takes": written.takes, "params": parse_params(written.params),
@@ -97,7 +97,7 @@ def _as_option(error: FieldError) -> FieldError:
 
 
 def _checked_defaults(source: str | None) -> dict[str, Any]:
-    """What the file of `--defaults` says."""
+    """The contents of the file of `--defaults`."""
     if source is None:
         return {}
     defaults = _normal(read_defaults(source))
@@ -121,7 +121,7 @@ def _check(defaults: dict[str, Any]) -> None:
 
 
 def _normal(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that something says, each by one name; a null says nothing."""
+    """The fields that are set, each by one name; null counts as unset."""
     said = {name: value for name, value in fields.items() if value is not None}
     if "inputReference" in said and "input_reference" not in said:
         said["input_reference"] = said.pop("inputReference")
@@ -131,11 +131,11 @@ def _normal(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(request: Request, below: dict[str, Any], own: dict[str, Any], found: Sequence[str]) -> None:
-    """Let options, and the file of `--defaults`, say what the file does not."""
+    """Fill in from the options and the file of `--defaults` what the file does not set."""
     said = request.get("defaults") or {}
     videos = request.get("videos")
     if not isinstance(said, dict) or not isinstance(videos, list):
-        return  # which validating will name
+        return  # validation will name it
     said = _normal(said)
     in_each = {name: value for name, value in own.items() if name in _IN_EACH_VIDEO and name not in said}
     request["videos"] = [_completed(video, in_each) if isinstance(video, dict) else video for video in videos]
@@ -161,7 +161,7 @@ def _completed(video: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_pictures(request: Request, found: Sequence[str], usual: Any) -> None:
-    """Make each video that names no picture once for each of them."""
+    """Repeat each video that names no picture, once per picture."""
     if not any(map(_is_bare, request["videos"])):
         raise InvalidRequest("--input-reference: every video of the batch names its own picture; omit the option")
     labels = [_label(picture, braces=bool(request.get("matrix"))) for picture in found]
@@ -170,7 +170,7 @@ def _add_pictures(request: Request, found: Sequence[str], usual: Any) -> None:
     for index, video in enumerate(request["videos"]):
         made = [video]
         if _is_bare(video):
-            own = found if len(found) > 1 else [None]  # a single one stands in the defaults
+            own = found if len(found) > 1 else [None]  # a single one is in the defaults
             made = [_pictured(video, *each, usual) for each in zip(own, labels, strict=True)]
         videos += made
         origins += [index] * len(made)
@@ -182,13 +182,13 @@ def _is_bare(video: Any) -> bool:
 
 
 def _label(picture: str, *, braces: bool) -> str | None:
-    """What the video's metadata says of its picture; where there is a matrix, braces are written twice."""
+    """The picture's name for the video's metadata; with a matrix, its braces are doubled."""
     name = picture_name(picture)
     return name if name is None or not braces else name.replace("{", "{{").replace("}", "}}")
 
 
 def _pictured(video: dict[str, Any], picture: str | None, label: str | None, usual: Any) -> dict[str, Any]:
-    """`usual`: the metadata of videos that say none."""
+    """`usual`: the metadata of videos that set none."""
     pictured = {name: value for name, value in video.items() if name != "inputReference"}
     if picture is not None:
         pictured["input_reference"] = picture
@@ -209,7 +209,7 @@ def metadata_keys(request: Request) -> Iterator[str]:
 
 
 def override(request: Request, given: dict[str, Any], metadata: dict[str, str]) -> None:
-    """Let what was given besides the file count more than what the file says of the batch."""
+    """Override the file's batch fields with what was given besides the file."""
     if given["batch_name"] is not None:
         request.pop("batchName", None)
     request |= {key: value for key, value in given.items() if value is not None}
@@ -218,10 +218,10 @@ def override(request: Request, given: dict[str, Any], metadata: dict[str, str]) 
 
 
 def parse_params(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """Read `NAME=VALUE` pairs: what parses as JSON is JSON, everything else is text.
+    """Read `NAME=VALUE` pairs: values that parse as JSON are JSON, all others text.
 
     Raises:
-        InvalidRequest: one has no `=`, or no name; or a key stands twice in it.
+        InvalidRequest: one has no `=`, no name, or a duplicate key.
     """
     params: dict[str, Any] = {}
     for pair in pairs or ():
@@ -239,7 +239,7 @@ def parse_budget(text: str | None) -> list[dict[str, str]] | None:
     """Read `20 USD, 30 seconds, 5 videos`.
 
     Raises:
-        InvalidRequest: a part is no amount and unit.
+        InvalidRequest: a part is not an amount with a unit.
     """
     return None if text is None else list(_amounts(text))
 

@@ -1,6 +1,6 @@
-"""Reads a batch as people write it down: JSON, YAML, JSON Lines, CSV, or one prompt a line.
+"""Reads batch files: JSON, YAML, JSON Lines, CSV, or one prompt per line.
 
-Owns finding the format, and saying where something is wrong. What a request may hold, `actors.batch.requests` says.
+Detects the format and locates errors. `actors.batch.requests` says what a request may contain.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from actors.errors import FieldError, InvalidRequest
 
 STDIN = "-"
 _SENTENCES_MAX = 5
-"""More would not be read at once."""
+"""Nobody would read more at once."""
 _FORMATS = {
     ".json": "JSON", ".yaml": "YAML", ".yml": "YAML", ".csv": "CSV", ".txt": "lines",
     ".jsonl": "JSON Lines", ".ndjson": "JSON Lines",
@@ -56,10 +56,10 @@ def read_request(source: str | None, prompts: Iterable[str] = ()) -> Request:
 
 
 def read_defaults(source: str) -> dict[str, Any]:
-    """What a file in JSON or YAML says of every video; its paths are relative to it.
+    """Default video fields from a JSON or YAML file; its paths are relative to it.
 
     Raises:
-        InvalidRequest: it can't be read, or holds no object.
+        InvalidRequest: it can't be read, or is not an object.
     """
     text = _text(source)
     try:
@@ -72,7 +72,7 @@ def read_defaults(source: str) -> dict[str, Any]:
 
 
 def located(error: InvalidRequest, request: Request) -> InvalidRequest:
-    """Say in which file it is, and in which of its lines."""
+    """Add the file and the line to an error."""
     if request.source is None:
         return error
     errors = tuple(_in_line(entry, request) for entry in error.errors)
@@ -89,7 +89,7 @@ def _in_line(error: FieldError, request: Request) -> FieldError:
 
 
 def place_name(source: str) -> str:
-    """The file as one would write it."""
+    """The file's name as the user wrote it."""
     return "standard input" if source == STDIN else source
 
 

@@ -1,4 +1,4 @@
-"""What `doctor` looks at in RabbitMQ: what is declared there, as what, and whether anybody takes commands."""
+"""`doctor`'s checks of RabbitMQ: what is declared, how, and whether anybody consumes commands."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MAY_GO = f"{DEAD} is empty and no longer used; delete it once no earlier versio
 
 
 def look(connection: Any, queue_type: str, *, declare: bool) -> tuple[bool, str]:
-    """Whether all is as it should be, and what is there. Changes nothing, unless it is to `declare`.
+    """Whether everything is declared as it should be, and a sentence about it. Changes nothing unless `declare`.
 
     Raises:
-        ChannelClosedByBroker: something is declared otherwise there, or is missing and this user may not declare it.
+        ChannelClosedByBroker: something is declared differently, or is missing and this user may not declare it.
     """
     missing = _missing(connection, queue_type)
     if missing and declare:
@@ -38,7 +38,7 @@ def look(connection: Any, queue_type: str, *, declare: bool) -> tuple[bool, str]
 
 
 def _missing(connection: Any, queue_type: str) -> list[str]:
-    """What is not there. What is there is compared by declaring it once more, which changes nothing."""
+    """What is missing. What exists is compared by redeclaring it, which changes nothing."""
     missing = []
     for name, (kind, arguments) in topology.EXCHANGES.items():
         given = {"exchange_type": kind, "durable": True, "arguments": arguments}
@@ -52,9 +52,9 @@ def _missing(connection: Any, queue_type: str) -> list[str]:
 
 
 def _is_there(connection: Any, method: str, name: str, given: dict[str, Any], wrong: dict[str, Any]) -> bool:
-    """Whether it is there, as it should be.
+    """Whether it exists, declared as it should be.
 
-    `wrong`: arguments that a broker refuses, after it has looked whether this user may declare it.
+    `wrong`: arguments that a broker refuses, after it has checked whether this user may declare it.
     """
 
     def refused(**how: Any) -> ChannelClosedByBroker | None:
@@ -85,7 +85,7 @@ def _refused(connection: Any, act: Any) -> ChannelClosedByBroker | None:
 
 
 def _traffic(connection: Any, missing: list[str]) -> tuple[bool, str]:
-    """Who takes commands, and what was put aside."""
+    """Who consumes commands, and how many unreadable ones there are."""
     channel = connection.channel()
     commands, cancels = (channel.queue_declare(name, passive=True).method for name in (COMMANDS, CANCELS))
     said = [f"reachable; {COMMANDS}: consumers: {commands.consumer_count}, messages: {commands.message_count}"]

@@ -1,4 +1,4 @@
-"""Reads which videos of a batch are meant, and what is to change about them."""
+"""Reads `--job` and `--set`: which videos of a batch, and what to change about them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from actors.errors import InvalidRequest
 
 FIELDS = ("prompt", "duration", "seconds", "size", "model", "seed", "input_reference")
 GROUPS = ("params", "files")
-"""Of each, single members change: `params.fps`."""
+"""Their members are changed one by one: `params.fps`."""
 
 
 def whole_job_id(batch_id: str, job: str) -> str:
-    """A job's id, from the id or from the video's number."""
+    """A job's id, given the id or the video's number."""
     return f"{batch_id}-{int(job):02}" if job.isascii() and job.isdigit() else job
 
 
@@ -22,7 +22,7 @@ def parse_changes(batch_id: str, pairs: list[str]) -> dict[str, dict[str, Any]]:
     """Read `JOB.FIELD=VALUE`.
 
     Raises:
-        InvalidRequest: one is not of that form, or the field can't be changed.
+        InvalidRequest: one has another form, or the field can't be changed.
     """
     changes: dict[str, dict[str, Any]] = {}
     for pair in pairs:

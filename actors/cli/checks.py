@@ -1,4 +1,4 @@
-"""What `doctor` looks at: whether all that a batch needs is there and works. It changes nothing; `declare` does."""
+"""`doctor`'s checks: whether everything that a batch needs works. Changes nothing, unless `declare`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONGEST_CHECK = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one look found."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -27,7 +27,7 @@ class Check:
 
 
 def all_checks(settings: Settings, *, declare: bool = False) -> Iterator[Check]:
-    """Look at everything, one after the other. `declare`: make the exchanges and queues at RabbitMQ."""
+    """Check everything, one by one. `declare`: declare the exchanges and queues in RabbitMQ."""
     looks: dict[str, Callable[[], Check]] = {
         "database": lambda: database(settings),
         "VIDEO_DIR": lambda: video_dir(settings),
@@ -40,13 +40,13 @@ def all_checks(settings: Settings, *, declare: bool = False) -> Iterator[Check]:
 
 
 def _bounded(name: str, look: Callable[[], Check]) -> Check:
-    """What a look finds; a problem, if it takes too long: a host or a disk may take a request and never answer."""
+    """The result of a check; a problem, if it takes too long: a host or a disk may never answer."""
     found: list[Check | BaseException] = []
 
     def run() -> None:
         try:
             found.append(look())
-        except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
+        except BaseException as error:  # noqa: BLE001  (raised in the waiting thread)
             found.append(error)
 
     thread = threading.Thread(target=run, name=f"doctor-{name}", daemon=True)
@@ -60,7 +60,7 @@ def _bounded(name: str, look: Callable[[], Check]) -> Check:
 
 
 def database(settings: Settings) -> Check:
-    """See whether it is reachable, whole, and of this program's version. It is not created."""
+    """Whether it is reachable, intact, and of this program's version. It is not created."""
     try:
         found = Database(settings.database_url)
         if found.path is not None and not found.path.exists():
@@ -88,7 +88,7 @@ def _schema(found: Database) -> Check:
 
 
 def video_dir(settings: Settings) -> Check:
-    """See whether files can be written there."""
+    """Whether files can be written there."""
     folder = Path(settings.video_dir).absolute()
     ok, why = _writable(folder)
     return Check(
@@ -97,7 +97,7 @@ def video_dir(settings: Settings) -> Check:
 
 
 def _writable(folder: Path) -> tuple[bool, str]:
-    """Whether files can be made in a folder, or the folder where it is not there yet; and why not."""
+    """Whether files, and a folder that does not exist yet, can be created; and why not."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir():
         return False, f"{there} is not a folder"
@@ -109,7 +109,7 @@ def _writable(folder: Path) -> tuple[bool, str]:
 
 
 def server(settings: Settings) -> Check:
-    """See whether OPENAI_BASE_URL speaks the Videos API and takes the key. GETs only: nothing is made."""
+    """Whether OPENAI_BASE_URL speaks the Videos API and accepts the key. Sends GETs only: makes nothing."""
     if settings.openai_base_url is None:
         way_out = "set it to a server that speaks the Videos API; without it only --simulate and demo work"
         return Check("server", ok=False, message=f"OPENAI_BASE_URL is not set: {way_out}")
@@ -127,7 +127,7 @@ def simulator() -> Check:
 
 
 def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:
-    """See whether it is reachable, what of ours is there, and who listens. `declare`: make what is not there."""
+    """Whether it is reachable, what is declared, and who consumes. `declare`: declare what is missing."""
     if settings.amqp_url is None:
         return Check(
             "RabbitMQ",

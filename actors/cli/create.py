@@ -1,4 +1,4 @@
-"""The command that records a batch without starting it, or shows what it would be."""
+"""The command `create`: records a batch without starting it, or shows what it would contain."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _show(request: Request, *, json: bool, verbose: bool) -> None:
 
 
 def _lines(job: Mapping[str, Any]) -> Iterator[str]:
-    """A job as a few lines: its prompt, then what else is asked for."""
+    """A job in a few lines: its prompt, then its other fields."""
     from actors.cli.text import clean
 
     yield clean(f"{job['index']}  {job['prompt']}")

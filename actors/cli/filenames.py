@@ -1,4 +1,4 @@
-"""How finished files are called in the user's folder: by a pattern of theirs, or by number and prompt."""
+"""Names of finished files in the user's folder: by the user's pattern, or by number and prompt."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _NAMES = f"{', '.join(KNOWN)} or metadata.KEY"
 _WIDTH = re.compile(r"0?[1-9]\d?", re.ASCII)
 _CUT = re.compile(r"\.[1-9]\d{0,2}", re.ASCII)
 _VALUE_BYTES, _NAME_BYTES = 120, 200
-"""File systems take 255 bytes a name; a number where two are the same, and the extension, need some."""
+"""File systems allow 255 bytes per name; the extension, and a number to tell equal names apart, need some."""
 
 
 def file_name(index: int, total: int, prompt: str, extension: str, take: int | None = None) -> str:
     """`01-a-sunset-over-the-ocean.mp4`: the number as wide as the batch's last one, at least two digits.
 
-    `take`: of a video with several takes, which have numbers in a row: `01-a-sunset-take-1.mp4`.
+    `take`: of a video with several takes, numbered consecutively: `01-a-sunset-take-1.mp4`.
     """
     of_take = "" if take is None else f"-take-{take}"
     return f"{index:0{max(2, len(str(total)))}}-{slug(prompt)}{of_take}{extension}"
 
 
 class FileNamePattern:
-    """A pattern such as `{index:02} {metadata.product} take {take}`; a `/` in it leads into a folder below."""
+    """A pattern such as `{index:02} {metadata.product} take {take}`; a `/` separates folders."""
 
     def __init__(self, text: str) -> None:
         """Read a pattern.
 
         Raises:
-            InvalidRequest: it has a placeholder without a name, with an unknown one or of an unknown form.
+            InvalidRequest: a placeholder has no name, an unknown name or an unknown format.
         """
         self.text = text
         try:
@@ -66,10 +66,10 @@ class FileNamePattern:
             )
 
     def check_metadata(self, keys: Iterable[str]) -> None:
-        """See that each `metadata.KEY` is in the metadata of some video.
+        """Check that some video's metadata has each `metadata.KEY`.
 
         Raises:
-            InvalidRequest: one is in none.
+            InvalidRequest: no video has one of them.
         """
         known = list(dict.fromkeys(keys))
         for _, name, _, _ in self._parts:
@@ -97,7 +97,7 @@ class FileNamePattern:
 
 
 def _component(name: str) -> str:
-    """What every file system takes as a name, and nobody as a hidden file."""
+    """A name that every file system accepts and that is not hidden."""
     written = "".join(character if in_file_names(character) else "-" for character in name)
     return _shortened(written.strip().lstrip("."), _NAME_BYTES).strip() or "video"
 

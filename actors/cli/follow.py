@@ -1,6 +1,6 @@
-"""Follows batches that run in this process: shows them, puts their files where they are wanted, waits for their end.
+"""Follows batches that run in this process: shows them, copies their files to --output, waits for their end.
 
-Decides nothing about batches: they go on by themselves, and it looks at what is recorded.
+Decides nothing about batches: they run by themselves; it reads what is recorded.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 TICK = 0.15
 _REFRESH = 1.0
 _SMALL = 200
-"""Up to so many videos, what is no event (a submission that takes long) is looked at each second."""
+"""Up to this many videos, changes that are no events (a slow submission) are read every second."""
 
 
 class Show(Protocol):
-    """What shows batches to a person."""
+    """Shows batches to a person."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
 
     def tell(self, event: Event, view: BatchView) -> None:
-        """An event came, and is folded into the view."""
+        """Called for an event that was applied to the view."""
 
     def tick(self, view: BatchView, waits: Mapping[str, Wait]) -> None:
-        """Some time passed."""
+        """Called at short intervals."""
 
 
 class Silence:
@@ -50,7 +50,7 @@ class Silence:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is held."""
+        """Holds nothing."""
 
     def tell(self, event: Event, view: BatchView) -> None:
         """Say nothing."""
@@ -63,7 +63,7 @@ def show_for(*, quiet: bool) -> Show:
     """The live view on a terminal; lines elsewhere."""
     if quiet:
         return Silence()
-    if sys.stderr.isatty():  # elsewhere rich is not needed, and the first POST goes out the sooner without it
+    if sys.stderr.isatty():  # without rich, which is needed nowhere else, the first POST goes out sooner
         from rich.console import Console
 
         console = Console(stderr=True, highlight=False)
@@ -77,13 +77,13 @@ def show_for(*, quiet: bool) -> Show:
 
 
 def viewed(service: BatchService, batch_id: str) -> BatchView:
-    """A batch as it is, to be moved on by the events that come after this."""
+    """A batch as it is now, to be updated by later events."""
     past = service.history(batch_id)
     return BatchView(service.get_batch_status(batch_id), int(past[-1].sequence) if past else 0)
 
 
 class Follower:
-    """Follows some batches to their end."""
+    """Follows batches to their end."""
 
     def __init__(self, service: BatchService, show: Show, output: OutputFolder | None) -> None:
         self._service, self._show, self._output = service, show, output
@@ -94,7 +94,7 @@ class Follower:
     def follow(
         self, running: Sequence[RunningBatch], views: Sequence[BatchView], interruption: Interruption
     ) -> list[Batch]:
-        """Wait for the end of all, and give those that were run to it; the others are in `failures`.
+        """Wait for all to end, and return those that did; the others are in `failures`.
 
         Raises:
             Interrupted: a signal came.
@@ -123,9 +123,9 @@ class Follower:
             if self._due() and len(view.jobs) <= _SMALL:
                 view.refresh(self._service.get_batch_status(view.id).jobs)
         except StorageError:
-            events = []  # the database is away: the batch waits it out, and so do we
+            events = []  # the database is unavailable: the batch waits, and so do we
         except NotFound:
-            events = []  # somebody has deleted it: its Future says so, and others may still run
+            events = []  # it was deleted: its Future says so, and others may still run
         for event in events:
             if view.apply(event):
                 self._show.tell(event, view)
@@ -142,7 +142,7 @@ class Follower:
         return True
 
     def _deliver(self, batch: Batch) -> None:
-        """What had finished before, and what could not be put there at first."""
+        """Copy what had finished before, and what could not be copied at first."""
         if self._output is not None:
             jobs = {job.id: job for job in batch.jobs}
             for job in batch.jobs:

@@ -1,4 +1,4 @@
-"""The commands that look: status, list, history, audit."""
+"""The read-only commands: status, list, history, audit."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 
 def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbose: Verbose = False) -> None:
-    """Show a batch and its videos, whichever process runs it."""
+    """Show a batch and its videos.
+
+    Works whichever process runs the batch.
+    """
     from actors.cli.remote import or_remote, status_there
     from actors.cli.table import print_batch, print_json
 
@@ -83,7 +86,7 @@ def list_(
     wanted = parse_metadata(metadata) or None
     settings = prepare(verbose=verbose)
     place = absent_database(settings)
-    if place is not None and after is None:  # nothing is in it, and looking creates none
+    if place is not None and after is None:  # it would be empty, and reading creates none
         batch_status(status)
         batches = []
     else:
@@ -107,10 +110,10 @@ def history(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what happened to a batch, one event per line.
+    """Show what happened to a batch.
 
-    Without --json, adds the prices the server reported and the DELETEs of cancelled videos, pending or answered.
-    Names pruned events on standard error.
+    Prints one event per line. Without --json, adds the prices the server reported and the DELETEs of cancelled videos,
+    pending or answered. Names pruned events on standard error.
     """
     from actors.cli.table import say
 
@@ -140,7 +143,7 @@ def audit(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare the database with the server and the files.
+    """Compare database, server and files.
 
     Counts the server's videos that belong to no job; lists jobs whose video or file is missing, cancelled videos whose
     DELETE is pending or was given up, and files that belong to no job. Changes nothing. Exit codes: 0 everything
@@ -166,9 +169,9 @@ def _compared(report: AuditReport, place: str) -> str:
 
     missing = f"{count(len(report.jobs_without_file), 'file')} missing"
     if report.videos_listed == 0 and report.files_compared == 0:
-        return f"nothing was compared: no server video was listed, and {place} records no file"
+        return f"nothing to compare: the server listed no videos, and {place} records no files"
     if report.videos_listed == 0:
-        return f"no server video was compared; {missing} of {report.files_compared}"
+        return f"no server videos compared; {missing} of {report.files_compared}"
     unknown = f"{len(report.unknown_videos)} unknown to this database"
     return f"{count(report.videos_listed, 'server video')} compared: {unknown}, {missing}"
 
@@ -211,7 +214,7 @@ _CAME_OF_IT = {
 
 
 def _unanswered(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
-    """What the POSTs met whose answer told nothing, and what came of it."""
+    """POSTs without a usable answer, and their outcome."""
     from actors.cli.text import clean
 
     for entry in submissions:
@@ -222,7 +225,7 @@ def _unanswered(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
 
 
 def _prices(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
-    """What the server told of the price of each video, in its own words."""
+    """The price that the server reported for each video, in its own words."""
     from actors.cli.text import clean
 
     for entry in submissions:
@@ -232,7 +235,7 @@ def _prices(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
 
 
 def _deletions(deletes: Iterable[Owed], submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
-    """No events: the batch had ended before, and its last event is its last."""
+    """DELETEs are no events: they come after the last event of the batch."""
     from actors.cli.text import clean
 
     told = {owed.submission.id: owed.delete for owed in deletes}
@@ -245,7 +248,7 @@ def _deletions(deletes: Iterable[Owed], submissions: Iterable[SubmissionRecord])
 
 
 def _standing(delete: DeleteRecord | OwedDelete) -> str:
-    """What became of a DELETE, or why it is still owed."""
+    """The outcome of a DELETE, or why it is still pending."""
     answer = f"; last attempt: {delete.answer}" if delete.answer else ""
     at = delete.owed_at
     since = (at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)).astimezone()

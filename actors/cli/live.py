@@ -1,4 +1,4 @@
-"""The live view on a terminal: a bar for each video in hand, a bar for the batch, the time, and why something waits."""
+"""The live view on a terminal: a bar per video in progress, one for the batch, the time, and reasons for waits."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ROWS = 12
 _BAR, _SHORT_BAR, _NARROW = 20, 10, 80
 _PROMPT, _LEAST_PROMPT = 32, 8
 _MARKS, _ASCII_MARKS = "━·", "#."
-"""Of a bar's full and of its empty part: told by their shape, since nobody knows on which colours they stand."""
+"""Of the full and the empty part of a bar: told apart by shape, since the terminal's colours are unknown."""
 _MOVING = 4
 _STEPS = 8
-"""A moving bar's, in a second."""
+"""Of a moving bar, per second."""
 _NAME = 20
 _OTHER_LINES = 5
-"""Of a batch, beside those of its videos, and of what stands above."""
+"""Those of a batch besides its videos', and those above it."""
 STYLES = {
     "completed": "green",
     "partial": "magenta",
@@ -41,7 +41,7 @@ STYLES = {
 
 
 class LiveShow:
-    """Redraws itself at each tick; gone when it ends, for the closing table says the rest."""
+    """Redraws itself at each tick; disappears at the end, when the closing table is printed."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -56,10 +56,10 @@ class LiveShow:
         self._live.stop()
 
     def tell(self, event: Event, view: BatchView) -> None:
-        """An event came: the next tick shows what it changed."""
+        """Called for an event: the next tick shows what it changed."""
 
     def tick(self, view: BatchView, waits: Mapping[str, Wait]) -> None:
-        """Some time passed."""
+        """Called at short intervals."""
         self._views[view.id] = view, waits
         console = self._live.console
         rows = max(1, min(ROWS, console.height - _OTHER_LINES) // len(self._views))
@@ -89,7 +89,7 @@ def picture(
     width: int = 120,
     marks: str = _MARKS,
 ) -> Iterator[Table | Text]:
-    """What is to be seen of a batch."""
+    """The picture of a batch."""
     jobs, more = view.rows(rows)
     grid = Table.grid(padding=(0, 1))
     for column in range(4):

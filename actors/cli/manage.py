@@ -1,4 +1,4 @@
-"""The commands that change what is recorded, without running anything: cancel, prune."""
+"""The commands that change records without running anything: cancel, prune."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def cancel(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Cancel batches, whichever process runs them.
+    """Cancel batches.
 
-    Starts no further videos; says what may still be charged.
+    Works whichever process runs them. Starts no further videos; says what may still be charged.
     With several IDs, --json prints a list, and the exit code is the worst one.
     """
     from actors.cli.table import print_json, say
@@ -58,7 +58,7 @@ def cancel(
 def _cancelling(
     batch_ids: Sequence[str], reason: str | None, *, remote: bool, verbose: bool
 ) -> Iterator[Callable[[str], CancellationSummary]]:
-    """What cancels a batch: the service, or through RabbitMQ another one."""
+    """A function that cancels a batch: with this service, or through RabbitMQ with another."""
     from actors.cli.remote import cancel_there, or_remote
 
     if remote:
@@ -94,9 +94,9 @@ def prune(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Remove the history of batches that ended long ago. Keeps video files.
+    """Remove the history of old batches.
 
-    It may take a while and does not block others. If interrupted, run it again to continue.
+    Keeps video files. It may take a while and does not block others. If interrupted, run it again to continue.
     """
     from actors.cli.table import print_json, say
     from actors.cli.text import parse_span
@@ -113,7 +113,7 @@ def prune(
 
 @contextmanager
 def _counting(*, shown: bool) -> Iterator[Callable[[PruneReport], object]]:
-    """Count on a terminal what is gone; say so where it is interrupted."""
+    """Show on a terminal how much was removed; say so on an interrupt."""
     import sys
 
     last: list[PruneReport] = []

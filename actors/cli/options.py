@@ -1,4 +1,4 @@
-"""What the commands share: their common options, and how they come to the service.
+"""Shared by the commands: common options, and how they open the service.
 
 Light: importing it must not slow `--help` down.
 """
@@ -24,7 +24,7 @@ _OFFERED = 1000
 
 
 def _verbose(context: typer.Context, value: bool) -> bool:  # noqa: FBT001  (Typer calls it so)
-    """It may stand before the command too."""
+    """It is also accepted before the command."""
     return value or bool(context.find_root().params.get("verbose"))
 
 
@@ -71,9 +71,7 @@ Seed = Annotated[
     str | None,
     typer.Option("--seed", metavar="N|random", help="Seed of videos that name none; later takes count up from it."),
 ]
-Takes = Annotated[
-    int | None, typer.Option("--takes", metavar="N", help="Videos to make from each request that does not say.")
-]
+Takes = Annotated[int | None, typer.Option("--takes", metavar="N", help="Takes of each video that names none.")]
 Params = Annotated[
     list[str] | None,
     typer.Option(
@@ -118,7 +116,7 @@ Remote = Annotated[
 
 
 def batch_ids(incomplete: str) -> list[tuple[str, str]]:
-    """For a shell that completes an id: those in the database that begin so, and what they are of."""
+    """For shell completion: ids in the database with this beginning, with state and name."""
     from actors.settings import load_settings
     from storage.changes import Storage
     from storage.database import Database, DatabaseError
@@ -133,7 +131,7 @@ def batch_ids(incomplete: str) -> list[tuple[str, str]]:
         finally:
             database.close()
     except (SoraBatchError, DatabaseError):
-        return []  # the command itself will say what is wrong
+        return []  # the command itself reports the error
     return [(each.id, f"{each.status.value} {each.name or ''}") for each in batches if each.id.startswith(incomplete)]
 
 
@@ -166,12 +164,12 @@ def opened(
     looked_for: str | None = None,
     settings: Settings | None = None,
 ) -> Iterator[BatchService]:
-    """The service, for as long as a command takes; `settings`: as `prepare` gave them, where it was called before.
+    """The service, open for the duration of a command; `settings`: from an earlier call of `prepare`.
 
-    `looked_for`: what is to be in the database already, such as "batch 'nature'"; it is not created then.
+    `looked_for`: what must already be in the database, such as "batch 'nature'"; no database is created then.
 
     Raises:
-        NotFound: there is no database that could have it.
+        NotFound: the database does not exist.
     """
     settings = settings or prepare(verbose=verbose, default_level=default_level)
     absent = absent_database(settings) if looked_for is not None else None
@@ -203,7 +201,7 @@ def parse_metadata(pairs: list[str] | None) -> dict[str, str]:
     """Read `KEY=VALUE` pairs.
 
     Raises:
-        InvalidRequest: one has no `=`, or no key.
+        InvalidRequest: one has no `=` or no key.
     """
     metadata = {}
     for pair in pairs or []:
@@ -215,7 +213,7 @@ def parse_metadata(pairs: list[str] | None) -> dict[str, str]:
 
 
 def warn(text: str) -> None:
-    """A sentence on standard error, without secrets: it may quote an error."""
+    """Print a sentence on standard error, with secrets masked: it may quote an error."""
     from actors.cli.text import clean, fold, terminal_width
     from actors.logs import masked
 

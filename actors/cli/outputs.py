@@ -1,4 +1,4 @@
-"""Puts finished files where the user asked for them, under names that tell what they show."""
+"""Copies finished files to the user's folder, under readable names."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _FICLONE = 0x40049409
 
 
 class OutputFolder:
-    """A folder of the user's. What others have put there is never overwritten."""
+    """A folder of the user's. Other people's files in it are never overwritten."""
 
     def __init__(self, folder: Path, pattern: FileNamePattern | None = None) -> None:
-        """`pattern`: of the files' names; None: number and prompt."""
+        """`pattern`: of file names; None: number and prompt."""
         self.folder, self.pattern = folder, pattern
         self.placed: dict[str, Path] = {}
-        """Where the file of each job lies, by the job's id."""
+        """The path of each job's file, by job id."""
         self.problems: dict[str, str] = {}
         self._taken: set[Path] = set()
 
     def check(self) -> None:
-        """Make the folder, and see that files can be written there.
+        """Create the folder, and check that files can be written there.
 
         Raises:
             InvalidRequest: they can't.
@@ -48,7 +48,7 @@ class OutputFolder:
             ) from None
 
     def place(self, job: Job, total: int, *, of_takes: bool = False) -> None:
-        """Put a completed job's file there; once, and what goes wrong is kept in `problems`.
+        """Copy a completed job's file there, once; errors are kept in `problems`.
 
         `of_takes`: its request asks for several takes.
         """
@@ -74,11 +74,11 @@ class OutputFolder:
             first.parent.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             target = first if number == 1 else first.with_name(f"{first.stem}-{number}{first.suffix}")
-            if target in self._taken:  # of another job, to which a pattern gave the same name
+            if target in self._taken:  # another job's, with the same name by the pattern
                 continue
             if target.exists() and filecmp.cmp(source, target, shallow=False):
                 if target.samefile(source) and not target.is_symlink():
-                    _copy(source, target, over=True)  # a hard link, as earlier versions made them
+                    _copy(source, target, over=True)  # a hard link, made by an earlier version
                 return target
             try:
                 _copy(source, target)
@@ -89,10 +89,10 @@ class OutputFolder:
 
 
 def _copy(source: Path, target: Path, *, over: bool = False) -> None:
-    """A file of the user's own: what is done to it does nothing to ours. Written aside, so it is never there by half.
+    """Copy a file, so that changes to it don't reach ours. Written aside first, so it is never there incomplete.
 
     Raises:
-        FileExistsError: there is one already, and it is not to be written over.
+        FileExistsError: it exists already, and `over` is false.
     """
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -107,13 +107,13 @@ def _copy(source: Path, target: Path, *, over: bool = False) -> None:
 
 
 def _cloned(source: Path, target: Path) -> bool:
-    """Whether the file system made a copy that shares its blocks until one of both is written to."""
+    """Whether the file system made a copy-on-write clone."""
     if sys.platform != "linux":
         return False
     with source.open("rb") as reading, target.open("wb") as writing:
         try:
             fcntl.ioctl(writing.fileno(), _FICLONE, reading.fileno())
-        except OSError:  # this file system has no such copies, or the two are on different ones
+        except OSError:  # this file system can't clone, or the files are on different ones
             return False
     return True
 

@@ -1,4 +1,4 @@
-"""Input references and further files as people name them: paths beside a batch file, patterns, data URLs."""
+"""Input references and other files as given by users: paths relative to a batch file, patterns, data URLs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def beside(video: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def carried(request: dict[str, Any]) -> dict[str, Any]:
-    """The same request with the files that are here as data URLs: the service may run on another machine.
+    """The same request with local files as data URLs: the service may run on another machine.
 
     Raises:
-        InvalidRequest: a file can't be read, or is no image, video or audio.
+        InvalidRequest: a file can't be read, or is not an image, video or audio.
     """
     loaded: dict[str, str] = {}
 
@@ -47,7 +47,7 @@ def carried(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_paths(video: dict[str, Any], place: Place, change: Callable[[str, Place], str]) -> dict[str, Any]:
-    """A copy in which each path is changed: with YAML's aliases several videos may be the same object."""
+    """A copy with each path changed: because of YAML's aliases, several videos may be the same object."""
     changed: dict[str, Any] = {
         name: change(video[name], (*place, _REFERENCE[0])) for name in _REFERENCE if _is_path(video.get(name))
     }
@@ -68,7 +68,7 @@ def _is_url(reference: str) -> bool:
 
 
 def _data_url(path: str, place: Place) -> str:
-    """A data URL for a file that is here; what is none may be one where the service runs."""
+    """A data URL for a local file; another path may exist where the service runs."""
     from actors.batch.references import explained, read_file
 
     with explained(path, place):
@@ -82,7 +82,7 @@ def pictures(patterns: Iterable[str]) -> list[str]:
     """The files that paths and patterns such as `shots/*.png` name, those of each pattern in sorted order.
 
     Raises:
-        InvalidRequest: a pattern matches no file, or one that is no image, video or audio.
+        InvalidRequest: a pattern matches no file, or one that is not an image, video or audio.
     """
     found: list[str] = []
     for pattern in patterns:
@@ -115,7 +115,7 @@ def _wrong(pattern: str, why: str) -> InvalidRequest:
 
 
 def picture_name(picture: str) -> str | None:
-    """What a picture is called, for its video's metadata; None: it has no name."""
+    """A picture's name, for its video's metadata; None: it has none."""
     if picture.startswith("data:"):
         return None
     return Path(urlsplit(picture).path if _is_url(picture) else picture).name or None

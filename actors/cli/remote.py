@@ -1,4 +1,4 @@
-"""The commands that need RabbitMQ alone, and no database: submit, watch, and the remote forms of others."""
+"""The commands that need RabbitMQ but no database: submit, watch, and the `--remote` forms of others."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def submit(
 
 
 def _send(request: Request, *, watch: bool, require_service: bool, json: bool, quiet: bool, verbose: bool) -> None:
-    """Have a service make a batch, and follow or print it."""
+    """Send the batch to a service, then follow or print it."""
     from actors.cli.batch_files import located
     from actors.cli.references import carried
 
@@ -128,7 +128,7 @@ def _require_service(client: BatchClient) -> None:
 
 
 def _queued(batch_id: str, *, watch: bool, json: bool) -> None:
-    """The command waits for a service: so do we, if the batch is to be watched."""
+    """The command is queued until a service starts: wait too, if the batch is watched."""
     if watch:
         warn(QUEUED)
         return
@@ -156,7 +156,7 @@ def watch(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Watch a batch, or all batches, through RabbitMQ.
+    """Watch one batch, or all, through RabbitMQ.
 
     With an ID, shows the batch from its current state to its end, and exits with the codes of `sora-batch run`. Needs
     AMQP_URL, but no database. Ctrl-C stops watching, not the batch.
@@ -179,7 +179,7 @@ def cancel_there(batch_id: str, reason: str | None, *, verbose: bool) -> Cancell
 
 
 def status_there(batch_id: str, *, verbose: bool) -> Batch:
-    """Have a service say through RabbitMQ how a batch is."""
+    """Ask a service through RabbitMQ for a batch."""
     with _client(verbose=verbose) as client:
         return client.report(batch_id)
 
@@ -188,7 +188,7 @@ def retry_there(
     batch_id: str, jobs: list[str] | None, changes: dict[str, dict[str, Any]] | None, *, pay_again: bool,
     move_server: bool, verbose: bool,
 ) -> Batch:  # fmt: skip
-    """Have a service try a batch again; the batch as it is then."""
+    """Have a service retry a batch; returns the batch as it is then."""
     with _client(verbose=verbose) as client:
         client.retry(batch_id, jobs, changes, pay_again=pay_again, move_server=move_server)
         return client.report(batch_id)
@@ -196,10 +196,10 @@ def retry_there(
 
 @contextmanager
 def or_remote(command: str, batch_id: str) -> Iterator[None]:
-    """Where the database does not know the batch, or no server is named to make it, a service may do it.
+    """Mention `--remote` in an error if a service may have the batch: it is not in the database, or no server is set.
 
     Raises:
-        NotFound, SettingsError: the same, and the sentence says how to ask a service.
+        NotFound, SettingsError: the same, with how to ask a service.
     """
     from actors.settings import load_settings
 
@@ -221,7 +221,7 @@ def _client(*, verbose: bool) -> BatchClient:
 
 
 def _watch_one(client: BatchClient, batch_id: str, *, quiet: bool, document: bool = False) -> None:
-    """Show a batch to its end, print what became of it, and exit with its code."""
+    """Show a batch to its end, print the result, and exit with its code."""
     from actors.cli.follow import show_for
     from actors.cli.signals import Interrupted, Interruption
     from actors.cli.view import BatchView
@@ -262,7 +262,7 @@ def _conclude(client: BatchClient, view: BatchView, *, quiet: bool, document: bo
 
 
 def _print_events(client: BatchClient, batch_id: str) -> None:
-    """First how the batch is, then what happens to it."""
+    """Print the batch as it is, then its events."""
     from actors.cli.session import EXIT_CODES
     from actors.cli.signals import Interrupted, Interruption
     from actors.cli.table import json_text

@@ -99,7 +99,7 @@ def demo(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make a sample batch with the built-in simulator.
+    """Make a sample batch with the simulator.
 
     Needs no settings and costs nothing: three videos, "Nature scenes", marked as simulated.
     """
@@ -118,7 +118,7 @@ def resume(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Resume one unfinished batch, or all of them.
+    """Resume one unfinished batch, or all.
 
     Videos that the server is already making are not paid for again.
     Without an ID, --json prints a list of batches. Exit codes: those of `sora-batch run`; with several batches, the
@@ -166,7 +166,7 @@ def retry(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Retry the failed and cancelled videos of batches.
+    """Retry failed and cancelled videos.
 
     Videos that the server still has are downloaded, not paid for again. A changed prompt is a new payment.
     With several IDs, --json prints a list. Exit codes: those of `sora-batch run`; with several batches, the worst one.
@@ -194,7 +194,7 @@ def retry(
 
 
 def _print_agreed(batches: list[Batch], *, json: bool) -> None:
-    """What a service has agreed to try again: the ids, or the batches as they are then."""
+    """Print what a service has accepted to retry: the ids, or the batches as they are then."""
     from actors.cli.table import print_json
 
     if json:
@@ -208,7 +208,7 @@ def _print_agreed(batches: list[Batch], *, json: bool) -> None:
 def _what(
     batch_id: str, job: list[str], change: list[str], prompt: str | None
 ) -> tuple[list[str] | None, dict[str, dict[str, Any]] | None]:
-    """The jobs that are named, and what is to change about them."""
+    """The named jobs, and the changes to them."""
     from actors.cli.changes import parse_changes, whole_job_id
 
     jobs = [whole_job_id(batch_id, each) for each in job]

@@ -33,10 +33,11 @@ def serve(
     simulate: Simulate = False,
     verbose: Verbose = False,
 ) -> None:
-    """Take commands from RabbitMQ and process queued batches until SIGTERM.
+    """Process queued batches until SIGTERM.
 
-    Several services can share one PostgreSQL and one RabbitMQ. Without AMQP_URL, processes the batches that others
-    create in its database. On SIGTERM, takes nothing new and releases its batches; another service takes over at once.
+    Takes commands from RabbitMQ and publishes events there; without AMQP_URL, processes the batches that others create
+    in its database. Several services can share one PostgreSQL and one RabbitMQ. On SIGTERM, takes nothing new and
+    releases its batches; another service takes over at once.
     """
     interruption = Interruption()
     with interruption, opened(verbose=verbose, simulate=simulate, default_level="info") as service:
@@ -54,7 +55,7 @@ def serve(
 
 @contextmanager
 def _commands(service: BatchService) -> Iterator[None]:
-    """Consume commands, where a broker is named."""
+    """Consume commands, if AMQP_URL is set."""
     connection = service.broker
     if connection is None or service.settings.amqp_url is None:
         yield
@@ -89,7 +90,7 @@ def _announce(service: BatchService) -> None:
 
 
 def _watch(service: BatchService, serving: Future[None], interruption: Interruption) -> None:
-    """Wait for a signal; in the meantime keep the inbox small."""
+    """Wait for a signal, and prune the inbox meanwhile."""
     pause, next_housekeeping = threading.Event(), monotonic()
     while not serving.done():
         interruption.check()

@@ -1,4 +1,4 @@
-"""What `doctor` says of the server: what it is, whether it can be used as it is set, and what to set otherwise."""
+"""`doctor`'s checks of the server: what it is, whether it works with these settings, and what to change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from actors.sora.wire import error_words, parse_json
 from storage.secrets import masked_url, without_user
 
 _TIMEOUT, _SHORT = 10.0, 3.0
-"""Seconds for the answer that matters, and for those that only tell more."""
+"""Seconds for the answer that matters, and for those with additional details."""
 _LISTING = "/videos"
 _NO_ROUTE = "no Videos API here, or one without a listing, so a POST whose answer is lost can't be looked up"
 _NOT_WHOLE = (
@@ -31,14 +31,14 @@ _WARMING_UP = (
     "ready, or raise SORA_SUBMIT_TIMEOUT"
 )
 _REFUSES_OTHERS = frozenset({Server.VLLM_OMNI, Server.LITELLM, Server.DYNAMO})
-"""They make nothing with a model that they do not list; others take any name."""
+"""They refuse a model that they do not list; others accept any name."""
 _MOST_NAMES = 10
 
 
 def look(settings: Settings, base_url: str) -> tuple[bool, str]:
     """Whether the server can be used, and a sentence about it.
 
-    It is asked by the client that `run` uses: what that can't send, is not sent here.
+    Uses the client that `run` uses: what that can't send is not sent here.
     """
     io = IOLoop("sora-doctor")
     try:
@@ -89,7 +89,7 @@ async def _answers(client: SoraClient, path: str) -> bool:
 
 
 async def _dead(client: SoraClient) -> str | None:
-    """Why SGLang makes nothing any more, although it still lists its videos."""
+    """Why SGLang makes no more videos, although it still lists them."""
     with suppress(SoraError):
         status, _, body = await client.look(_SHORT, "/health", above=True)
         words = error_words(parse_json(body))[1]
@@ -99,7 +99,7 @@ async def _dead(client: SoraClient) -> str | None:
 
 
 def _unfit(settings: Settings, models: Models) -> str | None:
-    """What of the settings the server can't be used with."""
+    """Which setting does not work with the server."""
     form = settings.sora_request_format
     if models.server is Server.VLLM_OMNI and form == "json":
         return "it accepts no JSON: set SORA_REQUEST_FORMAT=multipart"
@@ -110,7 +110,7 @@ def _unfit(settings: Settings, models: Models) -> str | None:
 
 
 def _unlisted(settings: Settings, models: Models) -> str:
-    """That SORA_MODEL is none of the server's models; `` where that can't be said."""
+    """That SORA_MODEL is not one of the server's models; `` if it is, or that is unknown."""
     name, names = settings.sora_model, models.names
     if name is None or not names or name in names or any("*" in each for each in names):
         return ""
@@ -119,7 +119,7 @@ def _unlisted(settings: Settings, models: Models) -> str:
 
 
 def verdict(status: int, headers: Mapping[str, str], body: bytes) -> tuple[bool, str]:  # noqa: PLR0911  (one a kind of answer)
-    """What an answer to GET /videos tells."""
+    """What an answer to GET /videos means."""
     document = parse_json(body)
     words = error_words(document)[1] if status >= 400 else ""
     known, said = advice(status, words), f"HTTP {status}: {words}" if words else f"HTTP {status}"
@@ -154,7 +154,7 @@ def _listing(document: Any) -> tuple[bool, str]:
 
 
 def _redirect(location: str) -> str:
-    """No POST follows one: it might lead to another server."""
+    """A POST never follows a redirect: it might lead to another server."""
     place = location.partition("#")[0].partition("?")[0]
     told = f"redirects to {masked_url(place)}"
     if place.endswith(_LISTING):
@@ -166,6 +166,6 @@ def _redirect(location: str) -> str:
 
 
 def _shows_prompts(body: bytes) -> bool:
-    """Whether the listing could tell a video of ours."""
+    """Whether the listing shows prompts, by which our videos are recognised."""
     document = parse_json(body)
     return any(isinstance(entry, dict) and entry.get("prompt") for entry in document["data"])

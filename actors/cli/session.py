@@ -1,4 +1,4 @@
-"""One command that runs batches: from the checks before anything is created, over their end, to the exit code."""
+"""A command that runs batches: from the checks before anything is created to the exit code."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SIMULATED = (
 
 
 class Session:
-    """How one command shows and delivers what it runs."""
+    """How one command shows its batches and delivers their files."""
 
     def __init__(
         self, output: Path | None, filename: str | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool
@@ -57,7 +57,7 @@ class Session:
         """Say how.
 
         Raises:
-            InvalidRequest: `filename` is no pattern, or without a folder.
+            InvalidRequest: `filename` is not a pattern, or given without a folder.
         """
         pattern = FileNamePattern(filename) if filename is not None else None
         if pattern is not None and output is None:
@@ -81,7 +81,7 @@ class Session:
             self._finish(service, [running], [view])
 
     def resume(self, batch_id: str | None) -> None:
-        """Go on with one batch, or with all."""
+        """Resume one batch, or all."""
         if batch_id is not None:
             with self._service(batch_id) as service:
                 view = viewed(service, batch_id)
@@ -94,12 +94,12 @@ class Session:
             self._finish(service, running, [viewed(service, each.batch_id) for each in running], several=True)
 
     def _check_names(self, metadata: Iterable[str]) -> None:
-        """See that the files can have their names; `metadata`: its keys in all videos."""
+        """Check that all files can be named; `metadata`: the keys in all videos."""
         if self._output is not None and self._output.pattern is not None:
             self._output.pattern.check_metadata(metadata)
 
     def _tell_what_is_unfinished(self, service: BatchService) -> None:
-        """There is nothing to resume here: perhaps there is with another server, or with the simulator."""
+        """Nothing to resume here: say what is unfinished on other servers or the simulator."""
         batches = service.list_batches(BatchStatus.PROCESSING, limit=_MANY)
         simulated = sum(service.is_simulated(batch.id) for batch in batches)
         others = len(batches) - simulated
@@ -127,7 +127,7 @@ class Session:
         move_server: bool,
         missing: bool = False,
     ) -> None:
-        """Run the ended videos of batches again; with `missing`, those whose file is gone and those that are named."""
+        """Retry videos of ended batches; with `missing`, those whose file is missing and those that are named."""
         several = len(batch_ids) > 1
         running, views, failures = [], [], {}
         with self._service(*batch_ids) as service:
@@ -165,9 +165,9 @@ class Session:
 
     @contextmanager
     def _service(self, *batch_ids: str) -> Iterator[BatchService]:
-        """The service, once everything is checked that can be before a batch is created.
+        """The service, after all checks that are possible before a batch is created.
 
-        `batch_ids`: of batches that are to be in the database already.
+        `batch_ids`: of batches that must already be in the database.
         """
         if self._output is not None:
             self._output.check()
@@ -184,9 +184,9 @@ class Session:
                 looked_for=f"batch {batch_ids[0]!r}" if batch_ids else None,
             ) as service,
         ):  # fmt: skip
-            if not self._verbose:  # what we make ourselves is told as progress
+            if not self._verbose:  # our own simulator's work is shown as progress
                 logging.getLogger("actors.simulator").setLevel(logging.WARNING)
-            _ = service.provider  # raises where no server is named
+            _ = service.provider  # raises if no server is set
             yield service
 
     def _finish(
@@ -198,9 +198,9 @@ class Session:
         several: bool = False,
         failures: Mapping[str, SoraBatchError] | None = None,
     ) -> NoReturn:
-        """Follow batches to their end, tell what became of each, and exit.
+        """Follow batches to their end, print each result, and exit.
 
-        `failures`: of batches that could not even be begun here.
+        `failures`: of batches that could not be started here.
         """
         follower = Follower(service, show_for(quiet=self._quiet), self._output)
         try:
@@ -239,7 +239,7 @@ class Session:
 
     @property
     def _options(self) -> str:
-        """What was given with this command and is to be given again with the next."""
+        """The options of this command that the next command needs too."""
         simulate = " --simulate" if self._simulate else ""
         if self._output is None:
             return simulate
@@ -286,7 +286,7 @@ class Session:
         return self._output.placed if self._output is not None else {}
 
     def _exit_code(self, batches: list[Batch], failed: Mapping[str, SoraBatchError]) -> int:
-        """The worst of them."""
+        """The worst one."""
         codes = {EXIT_CODES[batch.status] for batch in batches} | set(map(exit_code, failed.values()))
         if self._output is not None and self._output.problems and codes <= {0}:
             codes.add(1)
@@ -296,7 +296,7 @@ class Session:
 def _worked(service: BatchService, batch_id: str) -> float | None:
     try:
         return service.seconds_worked(batch_id)
-    except StorageError:  # the batch has ended all the same
+    except StorageError:  # the batch has ended anyway
         return None
 
 
@@ -305,7 +305,7 @@ def _are(number: int) -> str:
 
 
 def _missing(service: BatchService, batch_id: str) -> list[str]:
-    """The jobs whose file is gone.
+    """The jobs whose file is missing.
 
     Raises:
         Conflict: there is none.

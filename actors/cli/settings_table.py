@@ -1,4 +1,4 @@
-"""Which settings hold, where each came from, and which names are misspelt. Secrets are masked."""
+"""The effective settings, the source of each, and misspelt names. Secrets are masked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_EDITS = 2
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as it holds."""
+    """One effective setting."""
 
     name: str
     value: str | None
@@ -33,14 +33,14 @@ class Setting:
 
 
 def settings_table(settings: Settings | None) -> list[Setting]:
-    """All settings; with None (they can't be used) as they were written."""
+    """All settings; with None (they are invalid) as they were written."""
     environment, file = _known(os.environ), _known(_file())
     secrets = known_secrets(settings)
     return [_setting(field, settings, environment, file, secrets) for field in Settings.model_fields]
 
 
 def known_secrets(settings: Settings | None) -> Secrets:
-    """What must not be shown; with None, of the settings as they were written."""
+    """The secrets; with None, those of the settings as they were written."""
     if settings is not None:
         return settings.secrets
     written = [given for values in (_known(os.environ), _known(_file())) for given in values.items()]
@@ -50,7 +50,7 @@ def known_secrets(settings: Settings | None) -> Secrets:
 
 
 def misspelt() -> Iterator[str]:
-    """A sentence for each name that is almost one of ours: in `.env`, and in the environment if it begins like ours."""
+    """A sentence per name that is almost one of ours: in `.env`, and in the environment if its prefix is ours."""
     known = [name for field in Settings.model_fields if (name := field.upper()) not in GENERAL]
     ours = tuple({f"{name.partition('_')[0]}_" for name in known})
     given = {name.upper() for name in os.environ if name.upper().startswith(ours)}
@@ -61,7 +61,7 @@ def misspelt() -> Iterator[str]:
 
 
 def _edits(one: str, other: str) -> int:
-    """How many letters to change, add or leave out make one of the other; more than enough where it is too many."""
+    """The edit distance of two names; beyond `_MOST_EDITS`, some number above it."""
     if abs(len(one) - len(other)) > _MOST_EDITS:
         return _MOST_EDITS + 1
     row = list(range(len(other) + 1))
@@ -75,7 +75,7 @@ def _edits(one: str, other: str) -> int:
 
 
 def _file() -> Mapping[str, str | None]:
-    """What stands in `.env`; what is no UTF-8 there is refused elsewhere."""
+    """The contents of `.env`; invalid UTF-8 in it is refused elsewhere."""
     if not _ENV.is_file():
         return {}
     return dotenv_values(stream=io.StringIO(_ENV.read_text("utf-8-sig", "replace")))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while batches run: the first one is noted, the second leaves at once."""
+"""Ctrl-C and SIGTERM while batches run: the first is noted, the second exits at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOW_CURSOR = "\x1b[?25h\n"
 
 
 class Interrupted(Exception):
-    """Somebody wants us to end."""
+    """A signal asked us to stop."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -29,7 +29,7 @@ class Interruption:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self

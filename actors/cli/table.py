@@ -1,4 +1,4 @@
-"""The tables on standard output: what became of each video, and lists of batches."""
+"""The tables on standard output: the result of each video, and lists of batches."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _PROMPT = 40
 _LEAST, _LEAST_BESIDE = 8, 4
-"""To so many columns a cell is cut: so that a row stays one line, and at all."""
+"""Columns below which a cell is not cut: to keep a row on one line, and at all."""
 _NAMED = 5
-"""So many videos are named in a warning."""
+"""At most this many videos are named in a warning."""
 _GAP, _INDENT = "  ", "   "
 _UNSAFE = {code: f"\\u{code:04x}" for code in UNSAFE if code >= 0x7F}  # json has escaped the others
 
@@ -34,14 +34,14 @@ def print_json(document: Any) -> None:
 
 
 def json_text(document: Any, indent: int | None = 2) -> str:
-    """JSON without raw control characters, and in ASCII where standard output takes nothing else."""
+    """JSON without raw control characters; in ASCII unless standard output is UTF-8."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf8")
     separators = (",", ":") if indent is None else None
     return json.dumps(document, indent=indent, separators=separators, ensure_ascii=not utf8).translate(_UNSAFE)
 
 
 class Whole(str):
-    """A cell that is to be copied, and so is never broken, not even at its spaces."""
+    """A cell to be copied: never broken, not even at spaces."""
 
     __slots__ = ()
 
@@ -49,10 +49,10 @@ class Whole(str):
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, cut: int | None = None, own_line: int | None = None
 ) -> None:
-    """Columns that are aligned, and whole where no terminal folds lines.
+    """Aligned columns; complete where the output is no terminal.
 
-    On a terminal that is too narrow, the column `cut` is shortened; then the long cells of the column `own_line` (else
-    the widest) stand on lines of their own. They are never broken within an id, a path or a command.
+    On a terminal that is too narrow, the column `cut` is shortened; then long cells of the column `own_line` (else the
+    widest) get lines of their own. They are never broken within an id, a path or a command.
     """
     table = [[Whole(clean(cell)) if isinstance(cell, Whole) else clean(cell) for cell in row] for row in rows]
     head = [list(columns)] if columns else []
@@ -63,7 +63,7 @@ def print_table(
 
 
 def say(text: str) -> None:
-    """Sentences on standard output."""
+    """Print sentences on standard output."""
     width = terminal_width(sys.stdout)
     typer.echo(text if width is None else fold(text, width))
 
@@ -85,7 +85,7 @@ def _lines(table: list[list[str]], width: int | None, cut: int | None, own_line:
 
 
 def _row(row: Sequence[str], widths: Sequence[int], width: int, cut: int | None) -> Iterator[str]:
-    """A row as lines: cells that are wider than their column get lines of their own."""
+    """A row as lines: cells wider than their column get lines of their own."""
     shown = [shorten(cell, widths[number]) if number == cut else cell for number, cell in enumerate(row)]
     long = [number for number, cell in enumerate(shown) if cells(cell) > widths[number]]
     kept = ["" if number in long else cell + " " * (widths[number] - cells(cell)) for number, cell in enumerate(shown)]
@@ -113,14 +113,14 @@ def print_batch(
     elsewhere: bool = False,
     worked: float | None = None,
 ) -> None:
-    """The closing table: for each video its file, or the reason why there is none.
+    """The closing table: for each video its file, or why there is none.
 
     Args:
         batch: with its jobs.
-        placed: where else files lie, by the job's id.
+        placed: copies of files, by job id.
         simulated: the simulator makes its videos.
-        elsewhere: its database is another one, where no command of ours would find it.
-        worked: the seconds in which somebody worked on it.
+        elsewhere: it is in another database, where our commands would not find it.
+        worked: the seconds for which some process owned it.
     """
     print_table(
         ["#", "video", "state", "file or reason"],
@@ -134,7 +134,7 @@ def print_batch(
 
 
 def _warnings(jobs: Iterable[Job]) -> Iterator[str]:
-    """Where videos are not what was asked for; what is the same of many videos is one line."""
+    """Where videos differ from the request; the same warning for many videos is one line."""
     numbers: dict[str, list[int]] = {}
     for job in jobs:
         for warning in job.warnings:
@@ -146,7 +146,7 @@ def _warnings(jobs: Iterable[Job]) -> Iterator[str]:
 
 
 def print_paths(batch: Batch, placed: Mapping[str, Path]) -> None:
-    """Only the paths of the files, one a line; on standard error, why one is missing."""
+    """Only the paths of the files, one per line; on standard error, why one is missing."""
     for job in batch.jobs:
         if job.video is not None:
             typer.echo(shown_path(placed.get(job.id, Path(job.video.path)).absolute()))
@@ -155,7 +155,7 @@ def print_paths(batch: Batch, placed: Mapping[str, Path]) -> None:
 
 
 def outcome(job: Job, placed: Mapping[str, Path]) -> str:
-    """Where the file lies, or why there is none."""
+    """The path of the file, or why there is none."""
     if job.id in placed:
         return Whole(shown_path(placed[job.id].absolute()))
     if job.video is not None:
@@ -184,7 +184,7 @@ def summary(
 
 
 def _ways_out(batch: Batch, options: str) -> Iterator[str]:
-    """What can be done about what failed: commands that work as they stand."""
+    """What can be done about failures: commands that work as printed."""
     if batch.status not in (BatchStatus.FAILED, BatchStatus.PARTIAL):
         return
     errors = {job.index: job.error for job in batch.jobs if job.error is not None}
@@ -204,11 +204,11 @@ def _ways_out(batch: Batch, options: str) -> Iterator[str]:
 
 
 def unknown_ones(jobs: Iterable[Job]) -> list[int]:
-    """The numbers of the videos of which nobody knows whether they were made."""
+    """The numbers of the videos whose submission has an unknown outcome."""
     return [job.index for job in jobs if job.error is not None and job.error.code == ErrorCode.SUBMISSION_UNKNOWN]
 
 
 def look_for_it(batch_id: str, number: int, options: str = "") -> str:
-    """What can be done about one of those."""
+    """What can be done about one of them."""
     command = f"sora-batch retry {batch_id}{options} --job {number}"
     return f"; to look for it again: {command}; to pay for it, perhaps twice: {command} --pay-again"

@@ -1,4 +1,4 @@
-"""Text for people: cleaned of what could steer a terminal, short, and in their units."""
+"""Text for people: without terminal control sequences, short, and in readable units."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SLUG_CHARACTERS = 60
 SLUG_BYTES = 180
-"""File systems take 255 bytes a name; the number and the extension need some."""
+"""File systems allow 255 bytes per name; the number and the extension need some."""
 
 _CONTROLS = re.compile(f"[{re.escape(''.join(map(chr, UNSAFE)))}]+")
 _PIECE = re.compile(r"(\s*)(sora-batch [a-z](?:(?![.;,`](?: |$)| \().)*[.;,]?|\S+)")
@@ -34,12 +34,12 @@ _USUAL_WIDTH = 80
 
 
 def clean(text: object) -> str:
-    """One line without control sequences, whatever it was."""
+    """Any value as one line without control sequences."""
     return _CONTROLS.sub(" ", str(text)).strip()
 
 
 def cells(text: str) -> int:
-    """How many columns of a terminal a text takes: a Chinese character takes two, an accent of its own none."""
+    """The width of a text in terminal columns: a Chinese character takes two, a combining accent none."""
     return sum(map(_cells, text))
 
 
@@ -66,7 +66,7 @@ def shorten(text: str, width: int) -> str:
 
 
 def title(job: Job, width: int) -> str:
-    """A video's prompt in at most `width` columns, and which take of it this is if it is not the first."""
+    """A video's prompt in at most `width` columns, with the number of its take unless it is the first."""
     take = f", take {job.take}" if job.take > 1 else ""
     return shorten(job.prompt, max(1, width - len(take))) + take
 
@@ -85,7 +85,7 @@ def fold(text: str, width: int, indent: str = "  ") -> str:
 
 
 def terminal_width(stream: TextIO) -> int | None:
-    """Its columns; None: it is no terminal, and its lines are not folded."""
+    """Its columns; None: it is not a terminal, and its lines are not folded."""
     if not stream.isatty():
         return None
     try:
@@ -96,7 +96,7 @@ def terminal_width(stream: TextIO) -> int | None:
 
 
 def slug(text: str) -> str:
-    """A file name's readable part: letters and digits of any script that file names have here, joined by `-`."""
+    """The readable part of a file name: letters and digits that file names can have here, joined by `-`."""
     kept = "".join(
         character if unicodedata.category(character)[0] in "LMN" and in_file_names(character) else "-"
         for character in unicodedata.normalize("NFC", text.lower())
@@ -108,7 +108,7 @@ def in_file_names(character: str) -> bool:
     """Whether the locale's encoding has a character."""
     try:
         os.fsencode(character)
-    except UnicodeEncodeError:  # the locale's encoding lacks it
+    except UnicodeEncodeError:
         return False
     return True
 
@@ -146,12 +146,12 @@ def count(number: int, noun: str) -> str:
 
 
 def reason(code: str, message: str) -> str:
-    """Why a video failed: the code and the sentence. That it was cancelled, its state says already."""
+    """Why a video failed: the code and the sentence. For a cancelled one the sentence: the state says the rest."""
     return message if code == ErrorCode.CANCELLED else f"{code}: {message}"
 
 
 def shown_path(path: str | Path) -> str:
-    """The path as one would type it here: relative where it lies below the current folder."""
+    """The path as typed here: relative if it is below the current folder."""
     try:
         return clean(Path(path).relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -162,7 +162,7 @@ _SILENT = {"batch.created", "batch.progressed", "job.progressed"}
 
 
 def line(event: Event, view: BatchView) -> str | None:
-    """`12:00:05 nature-01 completed videos/nature/nature-01.mp4 (1 of 3)`; None: not worth telling."""
+    """`12:00:05 nature-01 completed videos/nature/nature-01.mp4 (1 of 3)`; None: not worth a line."""
     if event.name in _SILENT:
         return None
     job = event.data.get("job")
@@ -197,7 +197,7 @@ def waiting(wait: Wait, now: float) -> str:
 
 
 class LineShow:
-    """Writes lines as things happen."""
+    """Writes a line per event."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -207,16 +207,16 @@ class LineShow:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is held."""
+        """Holds nothing."""
 
     def tell(self, event: Event, view: BatchView) -> None:
-        """An event came, and is folded into the view."""
+        """Called for an event that was applied to the view."""
         text = line(event, view)
         if text:
             self.say(text)
 
     def tick(self, view: BatchView, waits: Mapping[str, Wait]) -> None:
-        """Some time passed: tell why something waits, once for each reason and until it is over."""
+        """Called at short intervals: say why something waits, once per reason until the wait is over."""
         now = time.monotonic()
         for key, wait in waits.items():
             known = self._told.get((key, wait.reason), 0.0)

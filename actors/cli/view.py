@@ -1,6 +1,6 @@
-"""A batch as its events tell it: folded, so that what shows it needs no database.
+"""A batch as its events describe it, so that showing it needs no database.
 
-Pure. Duplicates and late events change nothing, wherever the events come from.
+Pure. Duplicate and late events change nothing, whatever their source.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _ENOUGH_VIDEOS = 0.25
 
 
 class BatchView:
-    """A batch at a moment, moved on by `apply`."""
+    """The state of a batch, updated by `apply`."""
 
     def __init__(self, batch: Batch, sequence: int = 0) -> None:
-        """`sequence`: of the last event that `batch` already shows; earlier ones are dropped."""
+        """`sequence`: of the last event that `batch` reflects; earlier ones are dropped."""
         self.id, self.name, self.concurrency = batch.id, batch.name, batch.concurrency
         self.status: BatchStatus = batch.status
         self.progress: Progress = batch.progress
@@ -29,7 +29,7 @@ class BatchView:
         self._done_before = self.done
 
     def apply(self, event: Event) -> bool:
-        """Fold an event; False: it was known already."""
+        """Apply an event; False: it was known already."""
         if int(event.sequence) <= self.sequence:
             return False
         self.sequence = int(event.sequence)
@@ -40,7 +40,7 @@ class BatchView:
         return True
 
     def refresh(self, jobs: Iterable[Job]) -> None:
-        """Take over what is told of jobs: a submission or a download that begins is no event."""
+        """Update jobs: the start of a submission or of a download is no event."""
         for job in jobs:
             known = self.jobs.get(job.id)
             if known is None or known.updated_at <= job.updated_at:
@@ -53,16 +53,16 @@ class BatchView:
 
     @property
     def ended(self) -> int:
-        """How many of its videos have ended, in whatever way."""
+        """How many videos have ended, in any state."""
         return self.progress.total - self.progress.pending
 
     @property
     def in_hand(self) -> list[Job]:
-        """The videos that are being made, in their order."""
+        """The videos in progress, in order."""
         return [job for job in self._ordered() if job.status in IN_FLIGHT_JOB]
 
     def rows(self, most: int) -> tuple[list[Job], int]:
-        """The videos to show, and how many more are waiting: all of a small batch, of another those in hand."""
+        """The videos to show, and how many more are waiting: all of a small batch, else those in progress."""
         if len(self.jobs) <= most:
             return self._ordered(), 0
         shown = self.in_hand[:most]
@@ -70,11 +70,11 @@ class BatchView:
 
     @property
     def done(self) -> float:
-        """The work that is done, in videos: those that ended, and parts of those in hand."""
+        """The work done, in videos: those that ended, and fractions of those in progress."""
         return self.ended + sum(job.progress for job in self.jobs.values() if job.status in IN_FLIGHT_JOB) / 100
 
     def seconds_left(self, elapsed: float) -> float | None:
-        """How long the rest takes if it goes on as in the `elapsed` seconds so far; None: too early to tell."""
+        """Seconds left at the pace of the `elapsed` seconds so far; None: too early to tell."""
         done = self.done - self._done_before
         if elapsed < _ENOUGH_SECONDS or done < _ENOUGH_VIDEOS or self.finished:
             return None

@@ -59,7 +59,7 @@ class Case:
             parts.append(f"{100 // self.refused_every} % of the POSTs refused by 429")
         if self.queued_first:
             parts.append("told `queued` at first")
-        return ", ".join([*parts, f"looked at every {self.poll:g} s"])
+        return ", ".join([*parts, f"polled every {self.poll:g} s"])
 
 
 def _in_flight(count: int) -> Case:

@@ -156,11 +156,11 @@ def test_a_command_that_compared_nothing_says_so(
         monkeypatch.setenv(name.upper(), str(value))
     place = service.database_place
     said = CliRunner().invoke(app, ["audit"]).stdout
-    assert said == f"nothing was compared: no server video was listed, and {place} records no file\n"
+    assert said == f"nothing to compare: the server listed no videos, and {place} records no files\n"
     made(service, 1)
     monkeypatch.delenv("OPENAI_BASE_URL")
     said = CliRunner().invoke(app, ["audit"]).stdout
-    assert said.endswith("\nno server video was compared; 0 files missing of 1\n")
+    assert said.endswith("\nno server videos compared; 0 files missing of 1\n")
     assert "OPENAI_BASE_URL is not set" in said
 
 

@@ -144,7 +144,7 @@ def test_a_table_says_as_much_as_a_request(run: Run, folder: Path, provider: Pro
     ("words", "sentence"),
     [
         (("--filename", "{index} {}", "-o", "films"), "--filename '{index} {}': empty placeholder: use index, id,"),
-        (("--filename", "{metadata.prodct}", "-o", "films"), "no video has 'prodct' in its metadata: known are product, style"),
+        (("--filename", "{metadata.prodct}", "-o", "films"), "no video has 'prodct' in its metadata: use product, style"),
         (("--filename", "{index}"), "--filename needs a folder: give one with --output DIR"),
         (("--takes", "0"), "--takes: must be 1 or more (got 0)"),
         (("--param", "seed=1"), "--param: must not contain seed: use the video's own field seed"),

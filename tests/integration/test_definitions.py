@@ -63,7 +63,7 @@ def test_the_doctor_says_when_the_old_queue_may_go(rabbitmq: RabbitMQ) -> None:
         channel.basic_publish("", topology.DEAD, b"as it came", mandatory=True)
         assert f"{topology.DEAD} holds 1 messages" in look(settings, declare=True).message
         channel.queue_purge(topology.DEAD)
-        assert f"{topology.DEAD} is empty and no longer used: it may be deleted" in look(settings).message
+        assert f"{topology.DEAD} is empty and no longer used; delete it" in look(settings).message
         channel.queue_delete(topology.DEAD)
         assert topology.DEAD not in look(settings, declare=True).message  # nobody makes it again
 

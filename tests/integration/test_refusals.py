@@ -162,7 +162,7 @@ def test_who_may_not_declare_serves_where_all_is_declared(
     assert not [line for line in told(caplog) if "refused access" in line]
     for declare in (False, True):
         found = house.look(house.user(), declare=declare)
-        assert (found.ok, "consumers of sora.batch.commands: 1" in found.message) == (True, True), found
+        assert (found.ok, "sora.batch.commands: consumers: 1" in found.message) == (True, True), found
 
 
 def test_what_is_missing_and_may_not_be_declared_is_named(

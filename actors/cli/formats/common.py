@@ -1,4 +1,4 @@
-"""What the formats share: a request that is not validated yet, and what makes a file unreadable."""
+"""Shared by the formats: the request before validation, and errors of unreadable files."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Locator = Callable[[Sequence[str]], int | None]
-"""The line in which a place of the request stands; None: it stands in none."""
+"""The line of a place in the request; None: it has none."""
 
 
 class Unreadable(Exception):
-    """What is wrong with a file, and the way out."""
+    """What is wrong with a file, and how to fix it."""
 
 
 class Request(dict[str, Any]):
-    """What a file asks for, not validated yet."""
+    """The contents of a file, not validated yet."""
 
     source: str | None = None
     locate: Locator | None = None
     origins: Sequence[int] | None = None
-    """For each video, which of the file's it was made of; None: they are the file's."""
+    """For each video, the index of its source in the file; None: they are the same."""
 
 
 def doubled(key: Any, first: int, second: int) -> Unreadable:
-    """A key that stands twice in one object, in these lines."""
+    """An error for a duplicate key in one object, on these lines."""
     where = f"line {first}" if second == first else f"lines {first} and {second}"
     return Unreadable(f"duplicate key {key!r} in one object ({where}): remove one, or start another object")
 
 
 def too_deep() -> Unreadable:
-    """Something is nested beyond what can be read."""
+    """An error for nesting that is too deep."""
     return Unreadable("nested too deeply: write a list of videos")
 
 
 def split_lines(text: str) -> list[str]:
-    """LF or CRLF end a line, nothing else does: a prompt may hold what others take for the end of one."""
+    """Split at LF and CRLF only: a prompt may contain other line separators."""
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def in_rows(lines: Sequence[int]) -> Locator:
-    """For a file in which each video has a row of its own: where each begins."""
+    """A locator for a file with a row per video: `lines` says where each begins."""
 
     def locate(place: Sequence[str]) -> int | None:
         number = int(place[1]) if place[:1] == ["videos"] and len(place) > 1 else len(lines)
@@ -49,7 +49,7 @@ def in_rows(lines: Sequence[int]) -> Locator:
 
 
 def request_of(document: Any) -> Request:
-    """A whole request; or the list of its videos; or a single video; or prompts."""
+    """A request from a whole request, a list of videos or prompts, or a single video."""
     if isinstance(document, dict):
         single = "prompt" in document and "videos" not in document
         request = Request(videos=[document]) if single else Request(document)

@@ -1,4 +1,4 @@
-"""Reads CSV: a video a row, and no column of unknown meaning."""
+"""Reads CSV: one video per row; unknown columns are refused."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _COLUMNS = {
 }
 _SPELLINGS = _COLUMNS | {"inputreference": "input_reference"}
 _GROUPS = ("params", "metadata", "files")
-"""Columns like `params.fps`: each has the name of its own behind the dot."""
+"""Columns such as `params.fps`: the member's name follows the dot."""
 KNOWN = f"{', '.join(_COLUMNS)}, {', '.join(f'{group}.NAME' for group in _GROUPS)}"
 
 
 def read_csv(text: str) -> Request:
-    """A request with a video a row; an empty cell says nothing."""
+    """A request with one video per row; an empty cell counts as unset."""
     first = text.lstrip("\r\n").split("\n", 1)[0]
-    # Split at LF alone: a CR within a cell that is in no quotes is an error then, and not the end of the prompt.
+    # Split at LF only: a CR in an unquoted cell is then an error, and does not end the prompt.
     lines = io.StringIO(text, newline="\n")
     rows = csv.reader(lines, delimiter=_delimiter(first), strict=True, skipinitialspace=True)
     try:
@@ -42,12 +42,12 @@ def read_csv(text: str) -> Request:
 
 
 def looks_like_csv(line: str) -> bool:
-    """Whether a line may be the first one of a CSV file."""
+    """Whether a line may be the first of a CSV file."""
     return "prompt" in _cells(line, _delimiter(line))
 
 
 def _columns(line: int, header: list[str]) -> list[str]:
-    """What each column means; "" for one without a name."""
+    """The field of each column; "" for one without a name."""
     if "prompt" not in (cell.strip().lower() for cell in header):
         named = ", ".join(repr(cell.strip()) for cell in header[:8])
         raise Unreadable(f"no `prompt` column: the first line must name the columns; it has {named}")
@@ -74,7 +74,7 @@ def _column(line: int, name: str) -> str:
 
 
 def _meant(group: str, key: str) -> str:
-    """The nearest known column, if there is one that is near."""
+    """The nearest known column, if any is near."""
     from actors.batch.field_errors import nearest
 
     near = nearest(group, _GROUPS if key else _COLUMNS)
@@ -112,5 +112,5 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _delimiter(line: str) -> str:
-    """A comma; or what spreadsheets write instead where the comma is in numbers."""
+    """A comma, or what spreadsheets write where the comma is the decimal separator."""
     return next((mark for mark in (",", ";", "\t") if "prompt" in _cells(line, mark) and mark in line), ",")

@@ -15,7 +15,7 @@ _PART = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|[{}]', re.DOTALL)
 def read_json(text: str) -> Request:
     """A request as JSON."""
     request = request_of(load_json(text))
-    request.locate = Places(text)  # JSON is YAML, whose reader knows where everything stands
+    request.locate = Places(text)  # JSON is YAML, whose reader knows the line of everything
     return request
 
 
@@ -40,7 +40,7 @@ def _kind(value: Any) -> str:
 
 
 def load_json(text: str, first_line: int = 1) -> Any:
-    """A JSON value whose keys stand once each; `first_line`: its number in the file.
+    """A JSON value without duplicate keys; `first_line`: its number in the file.
 
     Raises:
         Unreadable: it is not JSON.
@@ -61,10 +61,10 @@ def load_json(text: str, first_line: int = 1) -> Any:
 
 
 def json_or_text(text: str) -> Any:
-    """The JSON value that a text is, or else the text: `24` is a number, `film noir` is none.
+    """A text as JSON if it parses, else as it is: `24` is a number, `film noir` a text.
 
     Raises:
-        Unreadable: a key stands twice in it.
+        Unreadable: it has a duplicate key.
     """
     try:
         return load_json(text)
@@ -75,7 +75,7 @@ def json_or_text(text: str) -> Any:
 
 
 class _Doubled(Unreadable):
-    """It is JSON, but for a key that stands twice."""
+    """It is JSON, but for a duplicate key."""
 
 
 def _refuse(constant: str) -> None:
@@ -83,7 +83,7 @@ def _refuse(constant: str) -> None:
 
 
 def _refuse_doubled_keys(text: str, first_line: int) -> None:
-    """Find a key that stands twice in one object of valid JSON: the parser would keep the last one alone."""
+    """Refuse a duplicate key in an object of valid JSON: the parser would keep only the last."""
     objects: list[dict[str, int]] = []
     for part in _PART.finditer(text):
         if part[0] == "{":

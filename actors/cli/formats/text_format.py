@@ -1,4 +1,4 @@
-"""Reads text, one prompt a line, and recognizes the format of a text without a telling name."""
+"""Reads text, one prompt per line, and detects the format of a text whose name does not tell it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REQUEST_KEY = re.compile(
 
 
 def read_text(text: str) -> Request:
-    """A request with one prompt a line."""
+    """A request with one prompt per line."""
     numbered = enumerate(map(str.strip, split_lines(text)), 1)
     prompts = {number: line for number, line in numbered if line and not _is_comment(line)}
     request = Request(videos=[{"prompt": line[line.startswith("\\#") :]} for line in prompts.values()])
@@ -33,7 +33,7 @@ def _is_comment(line: str) -> bool:
 
 
 def sniff(text: str) -> str:
-    """Which format a text without a telling name has."""
+    """The format of a text whose name does not tell it."""
     lines = [line for line in split_lines(text) if line.strip() and not _is_comment(line)]
     first = lines[0] if lines else ""
     if first.lstrip().startswith(("{", "[")):

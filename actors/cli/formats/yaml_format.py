@@ -1,4 +1,4 @@
-"""Reads YAML: its plain values without dates, which JSON has not, each key once, and no aliases without end."""
+"""Reads YAML: plain values without dates (JSON has none), no duplicate keys, and bounded aliases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_yaml(text: str) -> Request:
 
 
 def load_yaml(text: str) -> Any:
-    """The document that a text holds.
+    """The document in a text.
 
     Raises:
         Unreadable: it is not YAML, or stands for too much.
@@ -57,7 +57,7 @@ def load_yaml(text: str) -> Any:
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """A large file makes a million objects, and all stay: looking for garbage among them takes most of the time."""
+    """Pause garbage collection: a large file makes a million objects, all kept; scanning them takes most time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -73,10 +73,10 @@ def _loader() -> type[yaml.SafeLoader]:
     base: Any = _base()
 
     class Loader(base):  # type: ignore[misc]  # one of two
-        """Refuses doubled keys and merges that stand for too much."""
+        """Refuses duplicate keys, and merges that expand to too much."""
 
         def get_single_node(self) -> yaml.Node | None:
-            """Look for doubled keys before merges mix them with those that they may override."""
+            """Look for duplicate keys before merges add those that they may override."""
             root: yaml.Node | None = super().get_single_node()
             known: set[int] = set()
             rest: list[Any] = [root]
@@ -91,7 +91,7 @@ def _loader() -> type[yaml.SafeLoader]:
         def _refuse_doubled(self, node: yaml.CollectionNode) -> None:
             lines: dict[Any, int] = {}
             for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-                if isinstance(key_node, yaml.ScalarNode):  # no other one can be a key
+                if isinstance(key_node, yaml.ScalarNode):  # no other node can be a key
                     as_it_stands = key_node.tag in (_MERGE, _TEXT)
                     key = key_node.value if as_it_stands else self.construct_object(key_node)
                     line = key_node.start_mark.line + 1
@@ -100,7 +100,7 @@ def _loader() -> type[yaml.SafeLoader]:
                     lines[key] = line
 
         def flatten_mapping(self, node: yaml.MappingNode) -> None:
-            """Merge what `<<` names: each level may hold the one below many times."""
+            """Merge what `<<` names: each level may contain the one below many times."""
             super().flatten_mapping(node)
             if len(node.value) > _MOST_VALUES:
                 raise _TOO_MUCH
@@ -113,14 +113,14 @@ def _loader() -> type[yaml.SafeLoader]:
 
 
 def _base() -> Any:
-    """Libyaml's loader: ten times as fast, and part of PyYAML's wheels; elsewhere that in Python."""
+    """Libyaml's loader, ten times as fast and part of PyYAML's wheels; else the one in Python."""
     import yaml
 
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _check_size(document: Any) -> None:
-    """Count what a document holds with every alias written out: a few lines of YAML may stand for billions."""
+    """Count the values of a document with all aliases expanded: a few lines of YAML may expand to billions."""
     count, rest = 0, [document]
     while rest:
         inner = rest.pop()
@@ -132,13 +132,13 @@ def _check_size(document: Any) -> None:
 
 
 class Places:
-    """Where the places of a request stand in the YAML, or JSON, text that it came from."""
+    """The lines of a request's fields in its YAML or JSON text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
 
     def __call__(self, place: Sequence[str]) -> int | None:
-        """The line of a place; of what is missing: its object. None: the text has no such video."""
+        """The line of a place; for a missing one, of its object. None: the text has no such video."""
         node, rest, line = self._root, list(place), None
         if rest[:1] == ["videos"] and _is_list(node):
             rest = rest[1:]
@@ -166,7 +166,7 @@ class Places:
         try:
             with _without_collections():
                 return yaml.compose(self._text, _base())
-        except (yaml.YAMLError, RecursionError):  # JSON that is no YAML after all
+        except (yaml.YAMLError, RecursionError):  # JSON that is not YAML after all
             return None
 
 
