@@ -77,7 +77,7 @@ async def _look(settings: Settings, base_url: str) -> tuple[bool, str]:
         elif status >= 400 and settings.api_key is None and not settings.headers and without_user(base_url) == base_url:
             message += "; OPENAI_API_KEY is not set"
         if status == 401 and settings.proxy_for(base_url) is not None and base_url.startswith("http://"):
-            message += f"; if this answer is from the proxy: {PROXY.way_out}"
+            message += f"; if the proxy says so: {PROXY.way_out}"
     who = f" ({models.server.value})" if models.server else ""
     return ok, f"{place}{who}: {message}"
 

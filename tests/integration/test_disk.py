@@ -347,7 +347,7 @@ def test_a_damaged_database_is_named_and_left_alone(
     found = path.read_bytes()
     sentence = told_in_a_sentence(sora_batch(options(), tmp_path, *words))
     assert f"the database {path} can't be used: " in sentence
-    assert "is damaged or no SQLite database: restore it, or set DATABASE_URL to another file" in sentence
+    assert "is damaged or not a SQLite database: restore it, or set DATABASE_URL to another file" in sentence
     assert path.read_bytes() == found
     assert provider.summary()["posts"] == 0
 

@@ -150,7 +150,7 @@ def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path):
     path.write_bytes(b"these are my notes, and not a database\n" * 100)
     text = refused(sqlite_at(path))
     assert f"the database {path} can't be used: " in text
-    assert "no SQLite database: restore it, or set DATABASE_URL to another file" in text
+    assert "not a SQLite database: restore it, or set DATABASE_URL to another file" in text
     assert path.read_bytes().startswith(b"these are my notes")
 
 
