@@ -230,6 +230,16 @@ class BatchRepository:
         sql = f"SELECT id FROM batches WHERE deleted_at IS NOT NULL {one}"
         return [each for (each,) in self._database.execute(sql, parameters).fetchall()]
 
+    def not_ended(self) -> list[str]:
+        """Ids of the batches that have not ended, started or not, of every provider."""
+        sql = f"SELECT id FROM batches WHERE {_OPEN} AND {_KEPT} ORDER BY created_at"
+        return [each for (each,) in self._database.execute(sql).fetchall()]
+
+    def latest(self) -> float:
+        """When something was last recorded of a batch or a submission, by the database's clock; 0: nothing ever was."""
+        sql = "SELECT MAX(updated_at) FROM batches UNION ALL SELECT MAX(intended_at) FROM submissions"
+        return max(moment or 0.0 for (moment,) in self._database.execute(sql).fetchall())
+
     def remove(self, *batch_ids: str) -> None:
         """Remove batches and their jobs."""
         listed = self._database.list_parameter(batch_ids)

@@ -32,10 +32,10 @@ logger = logging.getLogger(__name__)
 
 BUSY_SECONDS = 5.0
 MIGRATIONS = Path(__file__).parent / "migrations"
-_ADDITIONS = "schema_addition"
-HISTORIES = {"schema_migration": MIGRATIONS, _ADDITIONS: MIGRATIONS / "additions"}
+_CHANGES = "schema_migration"
+HISTORIES = {_CHANGES: MIGRATIONS, "schema_addition": MIGRATIONS / "additions"}
 """The runner's tables of what was applied, and the folder of each. Additions only add (tables, columns with a default,
-indexes): a version that does not know them opens and uses a database that has them."""
+indexes): a version before opens and uses a database that has further ones."""
 
 # SQLite's messages while another process holds the lock or the disk is full: it passes, or a person fixes it.
 _SQLITE_OUTAGES = ("locked", "busy", "full", "disk i/o error", "unable to open", "readonly", "read-only")
@@ -186,8 +186,11 @@ class Database:
         """
         return time.time() if self._ahead is None else self._ahead + boottime()
 
-    def open(self) -> None:
+    def open(self) -> list[str]:
         """Create or migrate the schema.
+
+        Returns:
+            The names of the migrations that were applied.
 
         Raises:
             DatabaseError: as `read`.
@@ -200,10 +203,11 @@ class Database:
         self._check_writable()
         try:
             with self._alone():
-                self._migrate()
+                applied = self._migrate()
                 self.now()
         except (peewee.DatabaseError, OSError) as error:
             raise self.explained(error) from self._shown(error)
+        return applied
 
     def _check_writable(self) -> None:
         """SQLite opens even a read-only file, and fails at the first write.
@@ -220,36 +224,65 @@ class Database:
                     "make it writable or set DATABASE_URL"
                 )
 
-    def _migrate(self) -> None:
-        if self._is_up_to_date():
-            return
+    def require_schema(self) -> None:
+        """See that the database has this program's schema, and change nothing.
+
+        Raises:
+            DatabaseError: it does not exist or is older; and as `read`.
+        """
+        way_out = "run sora-batch migrate first, or start without --no-migrate"
+        if self.path is not None and not self.path.exists():
+            raise DatabaseError(f"the database {self.place} does not exist: {way_out}")
+        lacking = self.read(lambda: [] if self._is_up_to_date() else [name for _, name in self._pending()])
+        if lacking:
+            older = f"has an older schema than this program, without {', '.join(lacking)}"
+            what = older if self.read(lambda: self.peewee.table_exists(_CHANGES)) else "has no schema yet"
+            raise DatabaseError(f"the database {self.place} {what}: {way_out}")
+
+    def _migrate(self) -> list[str]:
+        applied: list[str] = []
+        if not self._is_up_to_date():
+            for runner in dict.fromkeys(runner for runner, _ in self._pending()):
+                applied += runner.up()
+        return applied
+
+    def _pending(self) -> list[tuple[Any, str]]:
+        """The migrations that are to be applied, each with its runner.
+
+        Raises:
+            DatabaseError: the database is newer than this program.
+        """
+        pending = []
         for runner, status in self.migrations():
             unknown = [migration.name for migration in status if migration.path is None]
-            if unknown and runner.table_name != _ADDITIONS:
+            if unknown:
                 raise DatabaseError(
                     f"the database {self.place} is newer than this program (it has {', '.join(unknown)}); "
                     "upgrade sora-batch or set DATABASE_URL to another database"
                 )
-            if any(migration.applied is None for migration in status):
-                runner.up()
+            pending += [(runner, migration.name) for migration in status if migration.applied is None]
+        return pending
 
     def migrations(self) -> Iterator[tuple[Any, list[Any]]]:
-        """The runners of our migrations in their order, each with the status of its migrations."""
+        """The runners of our migrations in their order, each with the status of its migrations.
+
+        The additions of a later version are left out: this one works beside them.
+        """
         # Imported here: it is rarely needed.
         from playhouse.migrations import Runner
 
         for history, folder in HISTORIES.items():
             runner = Runner(self.peewee, str(folder), table_name=history)
-            yield runner, runner.status()
+            yield runner, [each for each in runner.status() if each.path is not None or history == _CHANGES]
 
     def _is_up_to_date(self) -> bool:
-        """Whether exactly our migrations were applied, by the runners' tables."""
+        """Whether exactly our migrations were applied, by the runners' tables; further additions may be there."""
         for history, folder in HISTORIES.items():
             if not self.peewee.table_exists(history):
                 return False
             applied = {name for (name,) in self.execute(f"SELECT name FROM {history}").fetchall()}
             ours = {path.stem for path in folder.glob("[0-9]*.py")}
-            if not (ours <= applied if history == _ADDITIONS else ours == applied):
+            if ours - applied or (history == _CHANGES and applied != ours):
                 return False
         return True
 

@@ -15,6 +15,8 @@ from storage.rows import Insert, Rows, encode
 from storage.servers import key_of, server_of
 from storage.states import LIVE_SUBMISSION, UNRESOLVED, SubmissionState
 
+RESTORED = "the database was restored from a backup"
+"""The note of an outcome that `migrate --restored` made unknown."""
 _ENDS_A_VIDEO = frozenset({SubmissionState.FAILED, SubmissionState.DELETED, SubmissionState.ABANDONED})
 
 
@@ -122,6 +124,21 @@ class SubmissionRepository:
             f"closed_at=COALESCE(closed_at, {self._database.clock}) WHERE id=? AND {before}",
             (state.value, note, submission_id),
         )
+
+    def doubt(self, batch_id: str, since: float, note: str) -> int:
+        """Make a batch's open outcomes unknown until a video is found, made by a POST from `since` on or before.
+
+        Returns:
+            How many there are.
+        """
+        # As after a POST that timed out: that no listing shows a video proves nothing.
+        cursor = self._database.execute(
+            f"UPDATE submissions SET state='{SubmissionState.UNKNOWN}', timed_out=TRUE, note=?, "
+            f"closed_at=COALESCE(closed_at, {self._database.clock}), "
+            f"intended_at=CASE WHEN intended_at > ? THEN ? ELSE intended_at END WHERE batch_id=? AND {_UNRESOLVED}",
+            (note, since, since, batch_id),
+        )
+        return int(cursor.rowcount)
 
     def give_up(self, submission_id: str, note: str) -> bool:
         """Abandon an unknown outcome, on the operator's word; False: it is already resolved."""

@@ -46,6 +46,33 @@ def request_digest(job: JobRecord) -> str:
     return canonical_digest([job.prompt, job.model, job.duration, job.size, job.reference, *further])
 
 
+def new_intent(job: JobRecord, provider: str, sender: str, at: float) -> SubmissionRecord:
+    """That a job's POST is about to go out."""
+    return SubmissionRecord(
+        id=uuid.uuid4().hex,
+        job_id=job.id,
+        batch_id=job.batch_id,
+        attempt=job.attempts + 1,
+        digest=request_digest(job),
+        provider=provider,
+        sender=sender,
+        intended_at=at,
+        state=SubmissionState.INTENDED,
+        server=server_of(provider),
+        key_fingerprint=key_of(provider),
+    )
+
+
+def without_a_video(update: BatchUpdate, job: JobRecord) -> JobRecord:
+    """An open job that has no live submission, as one whose POST may be intended."""
+    if job.status is JobStatus.SUBMITTING:
+        return update.move(job, JobMove.WITHDRAW, attempts=max(0, job.attempts - 1))
+    if job.status is not JobStatus.PENDING:
+        # Its video was deleted by us: a retry had come before the answer to the DELETE.
+        return update.move(job, JobMove.REMAKE, remote_id=None, started_at=None)
+    return job
+
+
 class BatchRun:
     """The folded state of a batch and its open jobs, and the worker of each."""
 
@@ -168,25 +195,8 @@ class BatchRun:
 
     def start_next(self) -> Assignment:
         """Record the intent of the next job. Requires `wants_to_start`."""
-        job = self.jobs[self._fresh.popleft()]
-        if job.status is JobStatus.SUBMITTING:
-            job = self._update.move(job, JobMove.WITHDRAW, attempts=max(0, job.attempts - 1))
-        elif job.status is not JobStatus.PENDING:
-            # We deleted its video: a retry came before the answer to the DELETE.
-            job = self._update.move(job, JobMove.REMAKE, remote_id=None, started_at=None)
-        intent = SubmissionRecord(
-            id=uuid.uuid4().hex,
-            job_id=job.id,
-            batch_id=job.batch_id,
-            attempt=job.attempts + 1,
-            digest=request_digest(job),
-            provider=self._rules.provider,
-            sender=self._rules.owner_id,
-            intended_at=self._update.at,
-            state=SubmissionState.INTENDED,
-            server=server_of(self._rules.provider),
-            key_fingerprint=key_of(self._rules.provider),
-        )
+        job = without_a_video(self._update, self.jobs[self._fresh.popleft()])
+        intent = new_intent(job, self._rules.provider, self._rules.owner_id, self._update.at)
         self.jobs[job.id] = job = self._update.intend(job, intent)
         return self._assign(job, intent, fresh=True)
 

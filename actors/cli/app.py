@@ -14,7 +14,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from actors.cli import create, doctor, inspect, manage, remote, run, serve, simulator
+from actors.cli import create, doctor, inspect, manage, migrate, remote, run, serve, simulator
 from actors.cli.options import USAGE, Verbose, exit_code, warn
 from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 
@@ -144,7 +144,8 @@ _add(
 _add(run.resume, "resume", "resume nature --output films")
 _add(inspect.audit, "audit", "audit --checksums --json")
 _add(inspect.history, "history nature", "history nature --from 12 --json")
-_add(serve.serve, "serve", "serve --simulate")
+_add(serve.serve, "serve", "serve --simulate", "serve --no-migrate")
+_add(migrate.migrate, "migrate", "migrate --json", "migrate --restored")
 _add(
     remote.submit,
     "submit prompts.txt",

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import Simulate, Verbose, opened, warn
+from actors.cli.migrate import require_schema
+from actors.cli.options import Simulate, Verbose, opened, prepare, warn
 from actors.cli.signals import Interrupted, Interruption
 from actors.errors import ErrorCode, SoraBatchError, StorageError
 
@@ -31,6 +32,9 @@ def serve(
         bool, typer.Option("--publish-backlog", help="Also publish the events from before AMQP_URL was first set.")
     ] = False,
     simulate: Simulate = False,
+    no_migrate: Annotated[
+        bool, typer.Option("--no-migrate", help="Refuse a database with an older schema instead of migrating it.")
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Process queued batches until SIGTERM.
@@ -40,7 +44,10 @@ def serve(
     releases its batches; another service takes over at once.
     """
     interruption = Interruption()
-    with interruption, opened(verbose=verbose, simulate=simulate, default_level="info") as service:
+    settings = prepare(verbose=verbose, default_level="info")
+    if no_migrate:
+        require_schema(settings)
+    with interruption, opened(verbose=verbose, simulate=simulate, settings=settings) as service:
         _ = service.provider  # raises where no server is named, before anything is taken
         try:
             with _commands(service):

@@ -38,7 +38,7 @@ from storage.recorder import Recorder
 from storage.records import JobRecord, OwnerRecord, SubmissionRecord
 from storage.servers import key_of, server_of
 from storage.states import FINAL_JOB, UNRESOLVED, SubmissionState
-from storage.submissions import Bind
+from storage.submissions import RESTORED, Bind
 from storage.timing import backoff, boottime
 
 _UNKNOWN_SKEW, _KNOWN_SKEW = 120.0, 2.0
@@ -353,6 +353,8 @@ class Resolver:
     def _why_no_proof(self, entry: SubmissionRecord) -> str | None:
         if entry.key_fingerprint != self._key:
             return _OTHER_KEY
+        if entry.note == RESTORED:
+            return f"{RESTORED}, and it may have been submitted after that backup was made"
         if _may_be_admitted(entry):
             return "its POST timed out (SORA_SUBMIT_TIMEOUT), and the server may still accept it"
         if entry.state is SubmissionState.CLASHED:

@@ -1,6 +1,8 @@
 """Additions to the schema: the version before opens, and uses, a database that has them."""
 
+from storage.changes import Storage
 from storage.database import HISTORIES, MIGRATIONS, Database
+from tests.builders import a_batch, put
 
 
 def columns(database, table):
@@ -42,3 +44,29 @@ def test_the_migrations_folder_holds_no_additions():
     assert {path.name for path in MIGRATIONS.glob("0*.py")}.isdisjoint(
         path.name for path in HISTORIES["schema_addition"].glob("0*.py")
     )
+
+
+def test_this_version_works_beside_the_additions_of_a_later_one(database_url):
+    later = Database(database_url)
+    later.open()
+    with later.connection():
+        later.execute("ALTER TABLE batches ADD COLUMN later_column TEXT")
+        later.execute("CREATE TABLE later_table (id VARCHAR(10) PRIMARY KEY)")
+        later.execute("INSERT INTO schema_addition (name, applied) VALUES ('9999_later', '2030-01-01')")
+    later.close()
+    database = Database(database_url)
+    assert database.open() == []
+    database.require_schema()
+    with database.connection():
+        storage = Storage(database)
+        put(storage, a_batch(total=2))
+        assert storage.batches.get("nature") == a_batch(total=2)
+    database.close()
+
+
+def test_what_is_applied_is_told(database_url):
+    database = Database(database_url)
+    applied = database.open()
+    assert applied == [path.stem for folder in HISTORIES.values() for path in sorted(folder.glob("0*.py"))]
+    assert database.open() == []
+    database.close()

@@ -1,0 +1,84 @@
+"""After a backup of the database was restored: what happened since it was made is not recorded.
+
+A job that had not ended then may have been submitted since. So the outcome of each such job is made unknown: a video
+that the server lists is adopted, and nothing is paid for again without a person's word. No listing proves the opposite:
+nobody knows with which key, or by which process, such a POST was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actors.batch.run import new_intent, without_a_video
+from actors.batch.transitions import BatchUpdate, JobMove
+from storage.changes import Storage
+from storage.records import BatchRecord, JobRecord
+from storage.servers import server_of
+from storage.states import JobStatus
+from storage.submissions import RESTORED
+
+_EPOCHS = 1000
+"""By so many each epoch goes up: whoever had a batch after the backup, and still runs, is fenced."""
+_SENDER = "restored"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What became of the jobs that had not ended."""
+
+    batches: int = 0
+    unknown: int = 0
+    """Jobs whose outcome is unknown now."""
+    attached: int = 0
+    """Jobs whose video has a recorded id: it is watched and fetched."""
+
+
+def doubt_unfinished(storage: Storage, provider: Callable[[], str], *, paid_attempts: int) -> Restored:
+    """In one transaction, while no other process uses the database: make the outcome of each unfinished job unknown.
+
+    Args:
+        storage: as it was restored.
+        provider: where the batches were made, if anywhere, that had not been started when the backup was made.
+        paid_attempts: how often a video may be paid for. Where the id of its video is known, all of these count as
+            used: further ones may have been made since.
+
+    Raises:
+        SettingsError: no server is named, and there is such a batch.
+    """
+    at, since = storage.database.now(), storage.batches.latest()
+    unknown = attached = 0
+    batch_ids = storage.batches.not_ended()
+    for batch_id in batch_ids:
+        batch = storage.batches.locked(batch_id)
+        assert batch is not None
+        if batch.provider is None:
+            named = provider()
+            storage.batches.update(batch.id, provider=named, server=server_of(named))
+            batch = batch._replace(provider=named)
+        attached += _doubt_batch(storage, batch, at, paid_attempts)
+        unknown += storage.submissions.doubt(batch.id, since, RESTORED)
+    return Restored(len(batch_ids), unknown, attached)
+
+
+def _doubt_batch(storage: Storage, batch: BatchRecord, at: float, paid_attempts: int) -> int:
+    """Record an intent for each job that has none. Returns how many are attached to their videos."""
+    step = BatchUpdate(batch, at)
+    step.batch = batch._replace(epoch=batch.epoch + _EPOCHS, owner=None, claims=0)
+    live, attached = storage.submissions.live_of_batch(batch.id), 0
+    for job in storage.jobs.of_batch(batch.id, open_only=True):
+        submission = live.get(job.id)
+        if submission is None:
+            _intend(step, job, batch.provider or "")
+        elif submission.remote_id is not None:
+            attached += 1
+            if job.status in (JobStatus.GENERATING, JobStatus.DOWNLOADING):
+                step.move(job, JobMove.ACCEPT, attempts=max(job.attempts, paid_attempts))
+    if not storage.apply(step.changes()):
+        raise AssertionError("the batch is locked by this transaction")
+    return attached
+
+
+def _intend(step: BatchUpdate, job: JobRecord, provider: str) -> None:
+    ready = without_a_video(step, job)
+    step.intend(ready, new_intent(ready, provider, _SENDER, step.at))
