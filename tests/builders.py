@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from actors.batch.run import request_digest
+from actors.batch.intents import request_digest
 from storage.changes import Storage
 from storage.records import BatchRecord, EventRecord, JobRecord, OwnerRecord, SubmissionRecord
 from storage.servers import key_of, server_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from actors.batch.run import new_intent, without_a_video
+from actors.batch.intents import new_intent, without_a_video
 from actors.batch.transitions import BatchUpdate, JobMove
 from storage.changes import Storage
 from storage.records import BatchRecord, JobRecord

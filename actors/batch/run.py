@@ -7,14 +7,13 @@ Time comes in as arguments; what to record goes out as `changes`, and what to do
 from __future__ import annotations
 
 import math
-import uuid
 from collections import deque
 from dataclasses import replace
 from typing import assert_never
 
 from actors.batch.assignment import Assignment, Rules
 from actors.batch.events import EventName
-from actors.batch.requests import canonical_digest
+from actors.batch.intents import new_intent, without_a_video
 from actors.batch.transitions import BatchMove, BatchUpdate, JobMove, ended, ending
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.messages import (
@@ -32,45 +31,11 @@ from actors.messages import (
 from actors.restarts import restart_allowed
 from storage.changes import Changes
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
-from storage.servers import key_of, server_of
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
 POISON_DEATHS = 3
 ABSENCES = 3
 """How many POSTs of a video may prove to have made nothing before the video fails."""
-
-
-def request_digest(job: JobRecord) -> str:
-    """Digest of a job's request to the server, which can't tell jobs with the same digest apart."""
-    further = [{"seed": job.seed, "params": job.params, "files": job.files}] if job.options else []
-    return canonical_digest([job.prompt, job.model, job.duration, job.size, job.reference, *further])
-
-
-def new_intent(job: JobRecord, provider: str, sender: str, at: float) -> SubmissionRecord:
-    """That a job's POST is about to go out."""
-    return SubmissionRecord(
-        id=uuid.uuid4().hex,
-        job_id=job.id,
-        batch_id=job.batch_id,
-        attempt=job.attempts + 1,
-        digest=request_digest(job),
-        provider=provider,
-        sender=sender,
-        intended_at=at,
-        state=SubmissionState.INTENDED,
-        server=server_of(provider),
-        key_fingerprint=key_of(provider),
-    )
-
-
-def without_a_video(update: BatchUpdate, job: JobRecord) -> JobRecord:
-    """An open job that has no live submission, as one whose POST may be intended."""
-    if job.status is JobStatus.SUBMITTING:
-        return update.move(job, JobMove.WITHDRAW, attempts=max(0, job.attempts - 1))
-    if job.status is not JobStatus.PENDING:
-        # Its video was deleted by us: a retry had come before the answer to the DELETE.
-        return update.move(job, JobMove.REMAKE, remote_id=None, started_at=None)
-    return job
 
 
 class BatchRun:

@@ -22,7 +22,7 @@ from actors.agenda import DispatcherCallbacks
 from actors.batch import run
 from actors.batch.assignment import Rules
 from actors.batch.cleanup import delete_orphan_files_soon
-from actors.batch.run import request_digest
+from actors.batch.intents import request_digest
 from actors.batch.start import NewBatch, create, want
 from actors.dispatcher import LEASE_MARGIN, Dispatcher
 from actors.messages import ClaimAll, WorkerLost

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from actors.batch.assignment import Rules
 from actors.batch.events import Event
-from actors.batch.run import ABSENCES, POISON_DEATHS, BatchRun, request_digest
+from actors.batch.intents import request_digest
+from actors.batch.run import ABSENCES, POISON_DEATHS, BatchRun
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.messages import (
     Completed,
