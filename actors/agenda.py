@@ -7,7 +7,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.messages import DispatcherMessage, Wait
+from actors.messages import DispatcherMessage, Loaded, Wait
+from storage.changes import Storage
+from storage.mending import check
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +74,18 @@ class Question:
 def moved_on(standing: tuple[Any, int, str | None] | None, epoch: int) -> bool:
     """Whether a batch of ours was cancelled, taken over or deleted."""
     return standing is None or standing[1] != epoch
+
+
+def load(storage: Storage, batch_id: str) -> Loaded:
+    """A batch that was just claimed, as it is recorded.
+
+    Raises:
+        ValueError, LookupError, TypeError, RecursionError: it can't be read.
+    """
+    batch = storage.batches.get(batch_id)
+    assert batch is not None
+    open_jobs = storage.jobs.of_batch(batch_id, open_only=True)
+    loaded = Loaded(batch, open_jobs, storage.submissions.live_of_batch(batch_id))
+    for record in (loaded.batch, *loaded.open_jobs, *loaded.live.values()):
+        check(record)
+    return loaded

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, assert_never
 
-from actors.agenda import Agenda, DispatcherCallbacks, Question, ReleaseOrder, moved_on
+from actors.agenda import Agenda, DispatcherCallbacks, Question, ReleaseOrder, load, moved_on
 from actors.batch.assignment import Rules
 from actors.batch.cleanup import delete_orphan_files
 from actors.batch.unreadable import fail_unreadable
@@ -42,7 +42,6 @@ from actors.sora.submission import LeaseMargin
 from actors.supervisor import BatchSupervisor
 from actors.video.admission import Admission
 from actors.video.tools import Tools
-from storage.mending import check
 from storage.owners import is_dead
 from storage.records import OwnerRecord
 from storage.states import FINAL_BATCH, BatchStatus
@@ -167,8 +166,10 @@ class Dispatcher(LoopActor):
         lost = [each for each in question.running if moved_on(standings.get(each), question.epochs[each])]
         ended = {batch_id for batch_id in asked if batch_id not in standings or standings[batch_id][0] in FINAL_BATCH}
         left = [batch_id for batch_id in releasing if batch_id not in ended]
-        free = self._claimable(asked - question.running - ended - set(left), {i: s[2] for i, s in standings.items()})
-        others = self._wanted_by_others(question, free) if question.others and question.room > 0 else []
+        owners = {batch_id: owner for batch_id, (_, _, owner) in standings.items()}
+        free = self._claimable(asked - question.running - ended - set(left), owners)
+        wanted = self._wanted_by_others(question, free) if question.others and question.room > 0 else {}
+        others, owners = list(wanted), owners | wanted
         broken = {each: "its status is unknown" for each in free if standings[each][0] not in set(BatchStatus)}
         claimed: list[Loaded] = []
         if left or ((free or others) and question.room > 0):
@@ -179,6 +180,7 @@ class Dispatcher(LoopActor):
                 ids = claim(free, limit=question.room)
                 ids += claim(others, limit=question.room - len(ids), only_wanted=True)
                 claimed = [loaded for batch_id in ids if (loaded := self._load_or_note(batch_id, broken)) is not None]
+        self._tools.observer.takeovers(sum(owners[each.batch.id] not in {None, self._owner.id} for each in claimed))
         for batch_id, error in broken.items():
             logger.error(
                 "could not load a batch; failing it",
@@ -188,14 +190,15 @@ class Dispatcher(LoopActor):
                 fail_unreadable(self._tools.storage, batch_id, error, self._tools.storage.database.time())
         return Seen(tuple(claimed), tuple(lost), tuple(ended), tuple(left))
 
-    def _wanted_by_others(self, question: Question, free: list[str]) -> list[str]:
-        """Wanted batches without a live owner, oldest first, as many as there is room for."""
+    def _wanted_by_others(self, question: Question, free: list[str]) -> dict[str, str | None]:
+        """Wanted batches without a live owner, oldest first, as many as there is room for, each with its dead owner."""
         storage = self._tools.storage
         for owner in storage.owners.neighbours(self._owner.host, self._owner.boot):
             self._reap_dead_owner(owner)
         besides = question.running | question.spared | set(free)
         wanted = storage.batches.wanted(self._rules.provider, owner=self._owner.id, limit=question.room + len(besides))
-        return [batch_id for batch_id in wanted if batch_id not in besides][: question.room]
+        chosen = [batch_id for batch_id in wanted if batch_id not in besides][: question.room]
+        return {batch_id: wanted[batch_id] for batch_id in chosen}
 
     def _claimable(self, batch_ids: Iterable[str], owners: dict[str, str | None]) -> list[str]:
         """Those without a live owner: on this host a death is known at once, elsewhere by the lease."""
@@ -226,20 +229,13 @@ class Dispatcher(LoopActor):
     def _load_or_note(self, batch_id: str, broken: dict[str, str]) -> Loaded | None:
         """Load a batch, or note why it can't be loaded: it must not stop the others."""
         try:
-            loaded = self._load(batch_id)
-            for record in (loaded.batch, *loaded.open_jobs, *loaded.live.values()):
-                check(record)
+            return self._load(batch_id)
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             broken[batch_id] = repr(error)
             return None
-        return loaded
 
     def _load(self, batch_id: str) -> Loaded:
-        storage = self._tools.storage
-        batch = storage.batches.get(batch_id)
-        assert batch is not None
-        open_jobs = storage.jobs.of_batch(batch_id, open_only=True)
-        return Loaded(batch, open_jobs, storage.submissions.live_of_batch(batch_id))
+        return load(self._tools.storage, batch_id)
 
     def _seen(self, seen: Seen) -> None:
         self._looking = False

@@ -20,6 +20,7 @@ from storage.deletes import Owed
 from storage.recorder import Recorder
 from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
 from storage.states import BatchStatus
+from storage.unfinished import Unfinished, count_unfinished
 
 T = TypeVar("T")
 MOST = 1_000_000
@@ -49,6 +50,20 @@ class BatchReader:
     def closed(self) -> bool:
         """Whether `close` was called, or the process was forked since: the threads are in the other process."""
         return self._closed or self._process != os.getpid()
+
+    @property
+    def write_obstacle(self) -> str | None:
+        """Why the database takes no writes just now; None: it does, as far as anybody has tried."""
+        away = self._recorder.away
+        return None if away is None else away.reason
+
+    def unfinished(self) -> Unfinished:
+        """What is recorded and has not ended, counted.
+
+        Raises:
+            StorageError: the database can't be asked.
+        """
+        return self._read(lambda: count_unfinished(self._database))
 
     def now(self) -> float:
         """The database's time, used for all records, in seconds since 1970."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from actors import shared
+from actors.batch.events import EventName
 from actors.batch.views import Batch
 from actors.errors import (
     BatchReleased,
@@ -21,13 +23,14 @@ from actors.errors import (
     SoraError,
 )
 from actors.messages import Wait
+from actors.observer import Observer
 from actors.reading import ANSWER_SECONDS, BatchReader
 from actors.settings import SIMULATOR, Settings
 from actors.waiting import RunningBatch, Waiting
 from storage.database import DatabaseClosed
-from storage.records import JobRecord
+from storage.records import EventRecord, JobRecord
 from storage.servers import server_of
-from storage.states import SubmissionState
+from storage.states import JobStatus, SubmissionState
 
 if TYPE_CHECKING:
     from actors.rabbitmq.connection import Connection
@@ -46,6 +49,7 @@ class BatchRunner(BatchReader):
         self._simulate = simulate
         self._lock = threading.RLock()
         self._runtime: Runtime | None = None
+        self.observer = Observer()
         self._waiting = Waiting()
         self._queued: set[str] = set()
         """The batches that this process queued: releasing one un-queues it."""
@@ -62,6 +66,31 @@ class BatchRunner(BatchReader):
     def broker(self) -> Connection | None:
         """The connection to RabbitMQ, if AMQP_URL is set."""
         return self._connection
+
+    def observe(self, observer: Observer) -> None:
+        """Have an observer told of what happens here from now on. To be called before anything is processed."""
+        self.observer = observer
+        self._recorder.on_commit = observer.committed
+        self._storage.journal.observers.append(partial(_tell_of_ends, observer))
+
+    @property
+    def lease_is_current(self) -> bool:
+        """Whether this process may trust that its batches are its own; False as long as it processes none.
+
+        Raises:
+            StorageError: the database can't be asked.
+        """
+        runtime = self._runtime
+        if runtime is None or not runtime.lease_is_trusted:
+            return False
+        return self._read(lambda: self._storage.owners.alive(runtime.owner_id))
+
+    def beat(self, answer: Callable[[], object]) -> None:
+        """Have the I/O loop call this as soon as it comes to it; at once, where there is none."""
+        if self._runtime is None:
+            answer()
+        else:
+            self._runtime.io.call(answer)
 
     @property
     def key_refused(self) -> bool:
@@ -192,7 +221,8 @@ class BatchRunner(BatchReader):
                 from actors.runtime import Runtime
 
                 self._runtime = Runtime(
-                    self.settings, self._storage, self._recorder, provider=self.provider, simulate=self._simulate,
+                    self.settings, self._storage, self._recorder, self.observer,
+                    provider=self.provider, simulate=self._simulate,
                     ended=self._ended, released=self._released,
                 )  # fmt: skip
             return self._runtime
@@ -242,3 +272,16 @@ class BatchRunner(BatchReader):
 
         self._waiting.answer_when(answer, finish)
         return answer
+
+
+_ENDS = {
+    EventName.JOB_COMPLETED.value: JobStatus.COMPLETED.value,
+    EventName.JOB_FAILED.value: JobStatus.FAILED.value,
+    EventName.JOB_CANCELLED.value: JobStatus.CANCELLED.value,
+}
+
+
+def _tell_of_ends(observer: Observer, events: list[EventRecord]) -> None:
+    for event in events:
+        if event.type in _ENDS:
+            observer.finished(_ENDS[event.type])

@@ -25,6 +25,7 @@ from actors.dispatcher import Dispatcher
 from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Coalescer, IOLoop, tell
 from actors.messages import ClaimAll, Close, DispatcherMessage, KeyRefused, Look, MakeBatches, ReleaseBatch, Wait
+from actors.observer import Observer
 from actors.restarts import restart_allowed
 from actors.settings import Settings
 from actors.sora.client import SoraClient
@@ -61,6 +62,7 @@ class Runtime:
         settings: Settings,
         storage: Storage,
         recorder: Recorder,
+        observer: Observer,
         *,
         provider: str,
         simulate: bool,
@@ -69,13 +71,13 @@ class Runtime:
     ) -> None:
         if simulate:
             settings = _for_the_simulator(settings)
-        self._settings, self._storage, self._recorder = settings, storage, recorder
+        self._settings, self._storage, self._recorder, self._observer = settings, storage, recorder, observer
         folder = _prepared_folder(settings.video_dir)
         self.io = IOLoop()
         self._simulator: Any = None
         self._owner = this_process()
         self._deletes: DeleteSender | None = None
-        lease = LeaseMargin()
+        self._lease = lease = LeaseMargin()
         rules = Rules(
             provider=provider,
             owner_id=self._owner.id,
@@ -111,12 +113,13 @@ class Runtime:
         base_url = await self._start_simulator() if simulate else self._settings.openai_base_url
         assert base_url is not None
         client = SoraClient(self._settings, base_url, RateLimiter(self._settings.sora_max_requests_per_second))
+        client.observer = self._observer
         await client.__aenter__()
         submitter = Submitter(
             self.io, client, self._storage, self._recorder, self._settings,
             provider=provider, owner_id=self._owner.id, lease=lease,
         )  # fmt: skip
-
+        submitter.observer = self._observer
         if self._settings.sora_delete_on_cancel != "never":
             whole = self._settings.sora_listing == "whole"
             self._deletes = DeleteSender(
@@ -135,7 +138,8 @@ class Runtime:
         )
         watcher = Watcher(client, self._settings.sora_poll_interval.total_seconds())
         return Tools(
-            self.io, client, submitter, watcher, self._storage, self._recorder, self._settings, folder, files, clean_up
+            self.io, client, submitter, watcher, self._storage, self._recorder, self._settings, folder, files, clean_up,
+            self._observer,
         )  # fmt: skip
 
     async def _start_simulator(self) -> str:
@@ -224,6 +228,16 @@ class Runtime:
             named = (message.batch_id,) if isinstance(message, ReleaseBatch) else ()
             for batch_id in message.batch_ids if isinstance(message, MakeBatches) else named:
                 self._released(batch_id, f"the dispatcher died: {self._given_up}")
+
+    @property
+    def owner_id(self) -> str:
+        """Which owner this process is in the database."""
+        return self._owner.id
+
+    @property
+    def lease_is_trusted(self) -> bool:
+        """Whether this process may still send what it records, by its own clock."""
+        return self._lease.trusted
 
     @property
     def key_refused(self) -> bool:

@@ -321,12 +321,14 @@ class BatchSupervisor(LoopActor):
     def _take_back(self, assignment: Assignment) -> None:
         """Withdraw a recorded intent whose POST must not be sent any more."""
         self._admission.left(self._id, assignment.submission.id)
+        self._tools.observer.submission(SubmissionState.NOT_SENT.value)
         failure = Failure(ErrorCode.UNAVAILABLE, "the POST was not sent: the batch was released")
         self._report(
             Withdrawn(assignment.job.id, assignment.run, failure, assignment.submission.id, SubmissionState.NOT_SENT)
         )
 
     def _not_sent(self, assignment: Assignment) -> None:
+        self._tools.observer.submission(SubmissionState.NOT_SENT.value)
         self._admission.left(self._id, assignment.submission.id)
         settle, submission_id = self._tools.storage.submissions.settle, assignment.submission.id
         self._tools.recorder.write(lambda: settle(submission_id, SubmissionState.NOT_SENT, "its batch had ended"))

@@ -148,19 +148,20 @@ class BatchRepository:
         values = [encode(value) if isinstance(value, dict | list) else value for value in columns.values()]
         self._database.execute(f"UPDATE batches SET {given} WHERE id=?", [*values, batch_id])
 
-    def wanted(self, provider: str, *, owner: str, limit: int) -> list[str]:
+    def wanted(self, provider: str, *, owner: str, limit: int) -> dict[str, str | None]:
         """Ids of the wanted batches of a provider without another live owner, oldest first.
 
+        With the owner that each had until now, if it had one.
         Among the owner's own is what it claimed without hearing of it.
         """
         sql = (
-            f"SELECT b.id FROM batches b WHERE b.wanted AND b.{_OPEN} AND b.{_KEPT} "
+            f"SELECT b.id, b.owner FROM batches b WHERE b.wanted AND b.{_OPEN} AND b.{_KEPT} "
             f"AND {_IS_AT.format('b.')} AND (b.owner IS NULL OR b.owner=? OR NOT EXISTS "
             f"(SELECT 1 FROM owners o WHERE o.id=b.owner AND o.lease_until >= {self._database.clock})) "
             "ORDER BY b.created_at LIMIT ?"
         )
         parameters = [server_of(provider), provider, owner, limit]
-        return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
+        return dict(self._database.execute(sql, parameters).fetchall())
 
     def claim(
         self, batch_ids: Iterable[str], *, owner: str, provider: str, limit: int, only_wanted: bool = False

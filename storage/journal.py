@@ -24,13 +24,17 @@ class Journal:
         self._append = Insert(database, "journal", EventRecord)
         self.listener: Callable[[list[EventRecord]], object] | None = None
         """Called with the events that this process has recorded, after the COMMIT, in the committing thread."""
+        self.observers: list[Callable[[list[EventRecord]], object]] = []
+        """Called with the same: those that publish nothing."""
 
     def append(self, events: Iterable[EventRecord]) -> None:
         """Store events. Their sequence numbers come from the fence of the same transaction."""
         rows = list(events)
         self._append(rows)
-        if self.listener is not None and rows:
-            self._database.after_commit(partial(self.listener, rows))
+        if not rows:
+            return
+        for told in self.observers if self.listener is None else (self.listener, *self.observers):
+            self._database.after_commit(partial(told, rows))
 
     def read(self, batch_id: str, from_sequence: int = 1, limit: int | None = None) -> list[EventRecord]:
         """A batch's events in order."""

@@ -55,6 +55,8 @@ class Recorder:
         self._closing, self._over = threading.Event(), threading.Event()
         self.away: Away | None = None
         """Why nothing can be written at the moment; None: it can."""
+        self.on_commit: Callable[[float], object] = lambda _seconds: None
+        """Called in its thread after each COMMIT, with the seconds that the transaction took."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -182,6 +184,7 @@ class Recorder:
     def _commit(self, group: list[_Task]) -> None:
         if not group:
             return
+        began = time.monotonic()
         try:
             with self._database.begin():
                 values = [task.run() for task in group]
@@ -197,6 +200,7 @@ class Recorder:
             return
         for task, value in zip(group, values, strict=True):
             task.answer.set_result(value)
+        self.on_commit(time.monotonic() - began)
 
     def _answer(self, task: _Task) -> None:
         try:

@@ -41,6 +41,7 @@ OUTAGE_PATIENCE = 900.0
 CONFIRM_PATIENCE = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _PAGE = 200
+_NAMES = frozenset(name.value for name in CommandName)
 _MAY_PRECEDE = {CommandName.PROCESS, CommandName.CANCEL, CommandName.RETRY}
 
 
@@ -92,12 +93,15 @@ class CommandHandler:
         except CommandRefused as refused:
             self._refuse_unread(message, refused)
             if refused.well_formed:
+                self._count(refused.name, "rejected")
                 return
+            self._count(refused.name, "unreadable")
             raise Unreadable(str(refused)) from None
         answer = publication(self._obey(command, since))
         if answer.refused is None:
             self._show(command)
         self._tell(EVENTS, answer)
+        self._count(command.name, "accepted" if answer.refused is None else "rejected")
         logger.info(
             "answered a command",
             extra={
@@ -107,6 +111,9 @@ class CommandHandler:
                 "refused": answer.refused,
             },
         )
+
+    def _count(self, name: str | None, answer: str) -> None:
+        self._service.observer.command(name if name in _NAMES else "unknown", answer)
 
     def _refuse_unread(self, message: Message, refused: CommandRefused) -> None:
         logger.warning("refused a message", extra={"action": "command_refused", "error": str(refused)})

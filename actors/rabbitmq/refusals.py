@@ -110,6 +110,12 @@ class Standing:
         self._blocked: set[str] = set()
         self._lock = threading.Lock()
 
+    @property
+    def works(self) -> bool:
+        """Whether every connection that was ever tried is open, and the broker takes messages over it."""
+        with self._lock:
+            return not (self._away or self._blocked)
+
     def away(self, who: str, sentence: str, error: Any) -> None:
         """A connection was lost or could not be made."""
         with self._lock:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import aiohttp
 
 from actors.errors import ErrorCode, Failure, SoraError
+from actors.observer import Observer
 from actors.settings import Settings
 from actors.sora import wire
 from actors.sora.advice import PROXY
@@ -42,6 +43,7 @@ class SoraClient:
         self._settings = settings
         self._submit_timeout = settings.sora_submit_timeout.total_seconds()
         self.rate_limiter = rate_limiter
+        self.observer = Observer()
         self.clock = ServerClock()
         self._secrets = settings.secrets
         self.recogniser = Recogniser(self.look)
@@ -105,6 +107,7 @@ class SoraClient:
             return self._not_sent(error)
 
     def _judge(self, response: aiohttp.ClientResponse, body: Any) -> CreateResult:
+        self.observer.request("create", response.status)
         self.clock.learn(response.headers.get("Date"))
         self.rate_limiter.key.learn(response.status)
         if 200 <= response.status < 300 and isinstance(body, dict):
@@ -129,15 +132,19 @@ class SoraClient:
             failure = Failure(failure.code, f"{self._route.place} has no Videos API: {failure.message}", failure.detail)
         return Refused(failure, sent=True, retry_after=pause)
 
-    def _not_sent(self, error: Exception) -> Refused:
+    def _no_answer(self, operation: str) -> None:
         self.rate_limiter.no_answer()
+        self.observer.request(operation, None)
+
+    def _not_sent(self, error: Exception) -> Refused:
+        self._no_answer("create")
         obstacle = self._route.obstacle(error)
         why = f"can't be reached: {self.words(error)}" if obstacle is None else self._secrets.mask(obstacle.why)
         failure = Failure(ErrorCode.NETWORK, f"{self._route.place} {wire.short(why)}")
         return Refused(failure, sent=False, passes=obstacle is None or obstacle.passes)
 
     def _unanswered(self, error: Exception, *, timed_out: bool) -> NoAnswer:
-        self.rate_limiter.no_answer()
+        self._no_answer("create")
         words = self.words(error)
         if isinstance(error, TimeoutError) and not str(error).strip():
             words = f"timed out after {self._submit_timeout:g} s (SORA_SUBMIT_TIMEOUT)"
@@ -163,7 +170,7 @@ class SoraClient:
             SoraError: it could not be polled. A failed video is no error: some servers report it as HTTP 500.
         """
         path = f"/videos/{quote(remote_id, safe='')}"
-        status, headers, body = await self._request(path, anew=anew)
+        status, headers, body = await self._request("retrieve", path, anew=anew)
         video = wire.parse_video(body)
         if status >= 400 and (video is None or video.phase is not wire.Phase.ENDED_BADLY):
             video = failed_inside(body, remote_id)
@@ -197,7 +204,7 @@ class SoraClient:
 
     async def _entries(self, after: str | None, *, follow: bool = True) -> tuple[list[Any], bool | None, Any]:
         query = f"limit={PAGE}&order=desc" + (f"&after={quote(after, safe='')}" if after else "")
-        status, headers, body = await self._request("/videos", query, follow=follow)
+        status, headers, body = await self._request("list", "/videos", query, follow=follow)
         if 300 <= status < 400:
             place = self._secrets.mask(wire.short(headers.get("Location", "an unknown address")))
             text = f"listing the videos was redirected to {place} (HTTP {status}): set OPENAI_BASE_URL to that server"
@@ -248,10 +255,11 @@ class SoraClient:
             ):
                 body = self._read(await body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self.rate_limiter.no_answer()
+            self._no_answer("delete")
             if not sent:
                 raise SendForbidden(f"the server can't be reached: {self.words(error)}") from error
             raise _network(f"DELETE {path} got no answer: {self.words(error)}") from error
+        self.observer.request("delete", response.status)
         self.rate_limiter.key.learn(response.status)
         pause = wire.retry_after(response.headers)
         if response.status == 429:
@@ -283,8 +291,9 @@ class SoraClient:
         try:
             response = await self._route.get(session, url, kinds, _FILE_TIMEOUT)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self.rate_limiter.no_answer()
+            self._no_answer("content")
             raise self._no_download(error) from error
+        self.observer.request("content", response.status)
         if response.status != 429:
             self.rate_limiter.answered()
         # An error while the caller reads the file may be one of the caller's disk: it is not named here.
@@ -307,7 +316,7 @@ class SoraClient:
         return self._error(response.status, response.headers, body, "downloading the video")
 
     async def _request(
-        self, path: str, query: str = "", *, follow: bool = True, anew: bool = False
+        self, operation: str, path: str, query: str = "", *, follow: bool = True, anew: bool = False
     ) -> tuple[int, Any, Any]:
         session, url = self._session(anew=anew), self._route.url(path, query)
         await self.rate_limiter.turn()
@@ -315,8 +324,9 @@ class SoraClient:
             async with await self._route.get(session, url, "*/*", _LOOK_TIMEOUT, follow=follow) as response:
                 body = self._read(await body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self.rate_limiter.no_answer()
+            self._no_answer(operation)
             raise _network(f"GET {path} got no answer: {self.words(error)}") from error
+        self.observer.request(operation, response.status)
         self.clock.learn(response.headers.get("Date"))
         self.rate_limiter.key.learn(response.status)
         if response.status != 429:

@@ -16,6 +16,7 @@ import peewee
 from actors.batch.cancellation import owe_delete_of_cancelled
 from actors.errors import ErrorCode, Failure
 from actors.loop import IOLoop
+from actors.observer import Observer
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.exchange import Accepted, NoAnswer, Refused, SendForbidden, VideoSpec
@@ -69,6 +70,7 @@ class Submitter:
         self._resolver = Resolver(
             io, client, storage, recorder, settings, provider=provider, is_sending=self._is_sending
         )
+        self.observer = Observer()
         self.on_left: Callable[[str, str], None] = lambda _batch_id, _submission_id: None
         """Called with the ids of batch and submission when a POST leaves, or is known never to."""
         self.on_owed: Callable[[], object] = lambda: None
@@ -83,7 +85,7 @@ class Submitter:
         """POST once and record the outcome. Cancelling the caller does not stop the POST."""
         task = asyncio.create_task(self._post(intent, spec, send_before), name=intent.batch_id)
         self._posts[intent.id] = task
-        task.add_done_callback(lambda _: self._ended(intent))
+        task.add_done_callback(lambda done: self._ended(intent, done))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -94,9 +96,12 @@ class Submitter:
         """Record that an intent is not sent: its body could not be built."""
         failure = Failure(ErrorCode.INTERNAL, "the POST was not sent: its body could not be built")
         await self._settle(intent.id, SubmissionState.NOT_SENT, failure)
+        self.observer.submission(SubmissionState.NOT_SENT.value)
         self.on_left(intent.batch_id, intent.id)
 
-    def _ended(self, intent: SubmissionRecord) -> None:
+    def _ended(self, intent: SubmissionRecord, post: asyncio.Task[Outcome]) -> None:
+        if not (post.cancelled() or post.exception()):
+            self.observer.submission(_as_counted(post.result()))
         self._posts.pop(intent.id, None)
         self._unawaited.discard(intent.id)
         self.on_left(intent.batch_id, intent.id)
@@ -180,7 +185,12 @@ class Submitter:
             waiting: called with the seconds for which nothing can be proved yet.
         """
         self.on_left(intent.batch_id, intent.id)
-        return await self._resolver.resolve(intent, waiting)
+        outcome = await self._resolver.resolve(intent, waiting)
+        if isinstance(outcome, Bound):
+            self.observer.submission("adopted")
+        elif isinstance(outcome, NotPaid):
+            self.observer.submission(outcome.state.value)
+        return outcome
 
     def _is_sending(self, submission: SubmissionRecord) -> bool | None:
         """Whether this process is sending an intent's POST; one recorded just now is about to leave."""
@@ -188,3 +198,13 @@ class Submitter:
             return None
         leaves_until = submission.intended_at + SEND_WINDOW
         return submission.id in self._posts or self._storage.database.time() < leaves_until
+
+
+def _as_counted(outcome: Outcome) -> str:
+    match outcome:
+        case Bound():
+            return SubmissionState.BOUND.value
+        case NotPaid(state):
+            return state.value
+        case Unknown():
+            return SubmissionState.UNKNOWN.value

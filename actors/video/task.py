@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -166,9 +167,11 @@ class VideoTask:
             async with asyncio.timeout(left):
                 while True:
                     video, by_listing = await self._watch(bound)
+                    generating = self._generating(bound)
                     self._report(Fetching(self._job.id, self._run))
                     file = await self._fetch(bound.remote_id, video, by_listing=by_listing)
                     if file is not None:
+                        self._tools.observer.generated(self._job.model, generating)
                         made = compare(self._job, video, await self._measured(file))
                         return Completed(self._job.id, self._run, file, made, video.told)
                     bound = Bound(bound.remote_id)
@@ -180,6 +183,13 @@ class VideoTask:
             elif self._no_room is not None:
                 code, text = ErrorCode.STORAGE, f"{self._no_room}; {text}"
             raise _Ended(Failure(code, text, {"remote_id": bound.remote_id})) from None
+
+    def _generating(self, bound: Bound) -> float:
+        """The seconds since the server accepted the video; of one that was found in a listing, since its intent."""
+        if bound.told_at > -math.inf:
+            return time.monotonic() - bound.told_at
+        since = self._job.started_at or self._submission.intended_at
+        return max(0.0, self._tools.storage.database.time() - since)
 
     async def _measured(self, file: Document) -> Measured | None:
         """The file's own length and size, if requested and readable."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from actors.loop import Coalescer, IOLoop
+from actors.observer import Observer
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.submission import Submitter
@@ -32,3 +33,4 @@ class Tools:
     files: Coalescer[PendingFile, dict[str, Any]]
     clean_up: Callable[[str], object]
     """Removes the orphan files of an ended batch, in the background."""
+    observer: Observer = field(default_factory=Observer)

@@ -151,8 +151,8 @@ def test_a_batch_is_claimed_with_any_key_of_its_server(batches, claim):
     batches.add(a_batch(wanted=True))
     assert claim(provider="http://server/v1#one") == ["nature"]
     batches.release("nature", epoch=1, spent=0.0, wanted=True)
-    assert batches.wanted("http://Server:80/v1/#two", owner="us", limit=9) == ["nature"]
-    assert batches.wanted("http://server:81/v1#one", owner="us", limit=9) == []
+    assert list(batches.wanted("http://Server:80/v1/#two", owner="us", limit=9)) == ["nature"]
+    assert list(batches.wanted("http://server:81/v1#one", owner="us", limit=9)) == []
     assert claim(provider="http://Server:80/v1/#two") == ["nature"]
     assert batches.get("nature").provider == "http://server/v1#one"
     assert batches.unfinished("http://Server:80/v1/#two") == ["nature"]
@@ -161,16 +161,16 @@ def test_a_batch_is_claimed_with_any_key_of_its_server(batches, claim):
 def test_a_batch_that_the_version_before_has_started_is_claimed_with_any_key(batches, claim):
     batches.add(a_batch("open", wanted=True, provider="http://server/v1#old"))
     batches.add(a_batch("ended", status=BatchStatus.FAILED, provider="http://server/v1#old"))
-    assert batches.wanted("http://server/v1#new", owner="us", limit=9) == []
+    assert list(batches.wanted("http://server/v1#new", owner="us", limit=9)) == []
     batches.fill_in()
-    assert batches.wanted("http://server/v1#new", owner="us", limit=9) == ["open"]
+    assert list(batches.wanted("http://server/v1#new", owner="us", limit=9)) == ["open"]
 
 
 def test_a_batch_whose_deletion_was_begun_is_nobodys_work(batches, claim):
     """The version before does not see that, and may want it again."""
     batches.add(a_batch(wanted=True, provider=PROVIDER))
     batches.hide("nature", NOON)
-    assert batches.wanted(PROVIDER, owner="us", limit=9) == []
+    assert list(batches.wanted(PROVIDER, owner="us", limit=9)) == []
     assert batches.unfinished(PROVIDER) == []
     assert batches.standings(["nature"]) == {}
     assert claim("nature") == []
