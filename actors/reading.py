@@ -57,6 +57,17 @@ class BatchReader:
         away = self._recorder.away
         return None if away is None else away.reason
 
+    def ping(self) -> None:
+        """Ask the database for nothing.
+
+        Raises:
+            StorageError: it can't be asked, or its file is gone.
+        """
+        path = self._database.path
+        if path is not None and not path.exists():
+            raise StorageError(f"the file of the database {self._database.place} is gone; restore it")
+        self._read(lambda: self._database.execute("SELECT 1").fetchone())
+
     def unfinished(self) -> Unfinished:
         """What is recorded and has not ended, counted.
 

@@ -29,7 +29,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from actors.errors import SettingsError
 from actors.expectations import SIZE_PATTERN, expectation, span_of
 from actors.headers import AUTHORIZATION, BEARER, NOWHERE, key_header, read_auth, read_headers, secrets_in, telling
-from actors.transport import is_bypassed, read_proxy, trust
+from actors.transport import is_bypassed, read_listen, read_proxy, trust
 from storage.secrets import HIDDEN, Secrets, key_in, masked_url, query_secrets, read_url
 from storage.servers import server_of
 
@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     ssl_cert_dir: str | None = None
     requests_ca_bundle: str | None = None
     """Other programs use these six too: they are read only when a server is to be reached."""
+    web_listen: str | None = None
+    """`[HOST:]PORT`: where `serve` answers HTTP."""
+    web_token: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -203,6 +206,23 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("web_listen")
+    @classmethod
+    def _listens(cls, value: str | None) -> str | None:
+        if value is not None:
+            read_listen(value)
+        return value
+
+    @field_validator("web_token")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        token = value.get_secret_value().strip()
+        if not (token and token.isascii() and token.isprintable() and " " not in token):
+            raise ValueError("must be one word of ASCII letters, digits and signs: it is sent in a header")
+        return SecretStr(token)
+
     @field_validator("database_url")
     @classmethod
     def _kept(cls, value: str) -> str:
@@ -246,7 +266,8 @@ class Settings(BaseSettings):
         amqp = self.amqp_url.get_secret_value() if self.amqp_url else ""
         headers = self.sora_headers.get_secret_value() if self.sora_headers else ""
         urls = [self.openai_base_url, self.database_url, amqp, self.http_proxy, self.https_proxy]
-        return Secrets([self.api_key or "", *secrets_in(headers)], filter(None, urls))
+        token = self.web_token.get_secret_value() if self.web_token else ""
+        return Secrets([self.api_key or "", token, *secrets_in(headers)], filter(None, urls))
 
     def proxy_for(self, url: str) -> str | None:
         """The proxy for a request to this URL; None: none.
@@ -322,7 +343,7 @@ def _has_user(info: ValidationInfo) -> bool:
     return read_url(info.data.get("openai_base_url") or "").user is not None
 
 
-SECRET = frozenset({"OPENAI_API_KEY", "SORA_HEADERS"})
+SECRET = frozenset({"OPENAI_API_KEY", "SORA_HEADERS", "WEB_TOKEN"})
 URLS = frozenset({"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL", "HTTP_PROXY", "HTTPS_PROXY"})
 """The settings that are shown masked, and those that are shown without their secret parts."""
 GENERAL = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"})

@@ -32,6 +32,20 @@ def read_proxy(text: str) -> str:
     raise ValueError("must be the URL of an HTTP proxy, such as http://proxy.example:3128 (SOCKS is not supported)")
 
 
+def read_listen(text: str) -> tuple[str, int]:
+    """Where to listen, `[HOST:]PORT`: without a host, only this machine reaches it. Port 0: any that is free.
+
+    Raises:
+        ValueError: it is no such place.
+    """
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    named = bare or ":" not in text
+    if not (named and port.isascii() and port.isdigit() and int(port) < 65_536) or (":" in bare and bare == host):
+        raise ValueError("must be PORT or HOST:PORT, such as 8080, 127.0.0.1:8080 or [::1]:8080")
+    return bare or "127.0.0.1", int(port)
+
+
 def is_bypassed(url: str, no_proxy: str) -> bool:
     """Whether `NO_PROXY` matches a URL's host: by name, domain, network or `*`, perhaps with a port."""
     parts = urlsplit(url)

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from actors.settings import Settings
+from actors.web.health import Check, bounded, writable
 from storage.database import Database, DatabaseError
 from storage.secrets import masked_url
 
+__all__ = ["Check", "all_checks"]
 _LONGEST_CHECK = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """The result of one check."""
-
-    name: str
-    ok: bool
-    message: str
 
 
 def all_checks(settings: Settings, *, declare: bool = False) -> Iterator[Check]:
@@ -36,27 +26,7 @@ def all_checks(settings: Settings, *, declare: bool = False) -> Iterator[Check]:
         "RabbitMQ": lambda: rabbitmq(settings, declare=declare),
     }
     for name, look in looks.items():
-        yield _bounded(name, look)
-
-
-def _bounded(name: str, look: Callable[[], Check]) -> Check:
-    """The result of a check; a problem, if it takes too long: a host or a disk may never answer."""
-    found: list[Check | BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(look())
-        except BaseException as error:  # noqa: BLE001  (raised in the waiting thread)
-            found.append(error)
-
-    thread = threading.Thread(target=run, name=f"doctor-{name}", daemon=True)
-    thread.start()
-    thread.join(_LONGEST_CHECK)
-    if not found:
-        return Check(name, ok=False, message=f"no answer within {_LONGEST_CHECK:g} s")
-    if isinstance(found[0], BaseException):
-        raise found[0]
-    return found[0]
+        yield bounded(name, look, _LONGEST_CHECK)
 
 
 def database(settings: Settings) -> Check:
@@ -64,7 +34,7 @@ def database(settings: Settings) -> Check:
     try:
         found = Database(settings.database_url)
         if found.path is not None and not found.path.exists():
-            ok, why = _writable(found.path.parent)
+            ok, why = writable(found.path.parent)
             return Check("database", ok=ok, message=f"{found.path}: {why or 'will be created on first use'}")
         schema = found.read(lambda: _schema(found))
         found.close()
@@ -90,22 +60,8 @@ def _schema(found: Database) -> Check:
 def video_dir(settings: Settings) -> Check:
     """Whether files can be written there."""
     folder = Path(settings.video_dir).absolute()
-    ok, why = _writable(folder)
-    return Check(
-        "VIDEO_DIR", ok=ok, message=f"{folder}: {why or ('writable' if folder.is_dir() else 'will be created')}"
-    )
-
-
-def _writable(folder: Path) -> tuple[bool, str]:
-    """Whether files, and a folder that does not exist yet, can be created; and why not."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not there.is_dir():
-        return False, f"{there} is not a folder"
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            return True, ""
-    except OSError as error:
-        return False, f"{there} is not writable ({error.strerror})"
+    ok, why = writable(folder)
+    return Check("VIDEO_DIR", ok=ok, message=f"{folder}: {why or ('writable' if folder.is_dir() else 'will be created')}")
 
 
 def server(settings: Settings) -> Check:

@@ -1,0 +1,184 @@
+"""Listener: aiohttp.web on a loop of its own, in a thread of its own: no client, however slow, slows an actor."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from actors.errors import ErrorCode, FieldError, SettingsError, StorageError
+from actors.loop import Coalescer, IOLoop
+from actors.transport import read_listen
+from actors.web.health import LONGEST, Check, Health
+from actors.web.metrics import Metrics
+from actors.web.security import guard, is_loopback, problem
+
+if TYPE_CHECKING:
+    from actors.service import BatchService
+    from storage.unfinished import Unfinished
+
+MOST_CONNECTIONS = 2000
+_REQUEST_SECONDS = 30.0
+"""How long a connection may take to send its first request."""
+_SHUT_SECONDS = 3.0
+
+
+def checked_address(listen: str, token: str | None) -> tuple[str, int]:
+    """Host and port of WEB_LISTEN.
+
+    Raises:
+        SettingsError: other machines could ask there, and need no token.
+    """
+    host, port = read_listen(listen)
+    if token is None and not is_loopback(host):
+        raise SettingsError(
+            f"WEB_LISTEN={listen}: other machines can reach {host}, so it needs a token: set WEB_TOKEN, "
+            f"or listen on this machine only, with WEB_LISTEN=127.0.0.1:{port}"
+        )
+    return host, port
+
+
+class Listener:
+    """What `serve --web` listens with."""
+
+    def __init__(self, service: BatchService, listen: str, token: str | None) -> None:
+        """Listen at once.
+
+        Args:
+            service: what is told of. Its metrics begin now.
+            listen: `[HOST:]PORT`.
+            token: what requests must carry, apart from health and metrics.
+
+        Raises:
+            SettingsError: it can't listen there.
+        """
+        host, port = checked_address(listen, token)
+        self._service, self._metrics = service, Metrics()
+        self._io = IOLoop("sora-web")
+        self._waiting: set[web.RequestHandler] = set()
+        """Connections that have not sent a request yet."""
+        try:
+            self._runner, self.port = self._io.submit(self._open(host, port, token)).result()
+        except OSError as error:
+            self._io.close()
+            raise SettingsError(f"WEB_LISTEN={listen}: {_why(error, host, port)}") from error
+        except BaseException:
+            self._io.close()
+            raise
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        service.observe(self._metrics)
+
+    def close(self) -> None:
+        """Close every connection, and end the loop."""
+        with suppress(TimeoutError):
+            self._io.submit(self._shut()).result(_SHUT_SECONDS)
+        self._io.close()
+
+    async def _open(self, host: str, port: int, token: str | None) -> tuple[web.AppRunner, int]:
+        self._health = Health(self._service, self._io)
+        self._scrapes: Coalescer[None, Unfinished | None] = Coalescer(self._count)
+        application = web.Application(middlewares=[guard(token)])
+        application.on_response_prepare.append(self._has_asked)
+        application.router.add_get("/livez", self._live)
+        application.router.add_get("/readyz", self._ready)
+        application.router.add_get("/metrics", self._scrape)
+        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            self._server = await self._io.loop.create_server(self._factory(runner), host, port, reuse_address=True)
+        except OSError:
+            await runner.cleanup()
+            raise
+        return runner, int(self._server.sockets[0].getsockname()[1])
+
+    async def _shut(self) -> None:
+        self._server.close()
+        await self._runner.cleanup()
+
+    def _factory(self, runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
+        """Makes what handles a connection. They get a quarter of a process's files at most: actors need some, too."""
+        server = runner.server
+        assert server is not None
+        most = _most_connections()
+
+        def connected() -> asyncio.Protocol:
+            if len(server.connections) >= most:
+                return _Full()
+            connection = server()
+            self._waiting.add(connection)
+            self._io.loop.call_later(_REQUEST_SECONDS, self._close_if_silent, connection)
+            return connection
+
+        return connected
+
+    def _close_if_silent(self, connection: web.RequestHandler) -> None:
+        if connection in self._waiting:
+            self._waiting.discard(connection)
+            connection.force_close()
+
+    async def _has_asked(self, request: web.Request, _: web.StreamResponse) -> None:
+        self._waiting.discard(request.protocol)
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return _as_response(await self._health.live())
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return _as_response(await self._health.ready())
+
+    async def _scrape(self, request: web.Request) -> web.Response:
+        try:
+            async with asyncio.timeout(LONGEST):
+                unfinished = await self._scrapes.do(None)
+        except TimeoutError:
+            unfinished = None
+        body, content_type = self._metrics.exposition(request.headers.get("Accept", ""), unfinished)
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _count(self, scrapes: list[None]) -> Sequence[Unfinished | None]:
+        """One reading for all who wait: many that scrape cost the database no more than one."""
+        try:
+            unfinished = await self._io.offload(self._service.unfinished)
+        except StorageError:
+            return [None] * len(scrapes)
+        return [unfinished] * len(scrapes)
+
+
+def _most_connections() -> int:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return MOST_CONNECTIONS
+    return min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+
+
+class _Full(asyncio.Protocol):
+    """Closes a connection at once: there are too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def _as_response(checks: Sequence[Check]) -> web.Response:
+    failed = [check for check in checks if not check.ok]
+    if failed:
+        errors = [FieldError(check.name, check.message, "ok", ErrorCode.UNAVAILABLE.value) for check in failed]
+        text = f"failed: {', '.join(check.name for check in failed)}"
+        return problem(503, ErrorCode.UNAVAILABLE, text, errors, {"Retry-After": "1"})
+    document = {"status": "ok", "checks": [check.name for check in checks]}
+    return web.Response(body=json.dumps(document).encode(), content_type="application/json")
+
+
+def _why(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is in use: end the program that has it, or choose another port"
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be used by this user: choose one above 1023"
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is no address of this machine: use 127.0.0.1, or 0.0.0.0 for all of them"
+    return f"it can't listen there: {error.strerror or error}"
