@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         StorageError,
     )
     from actors.messages import Wait
+    from actors.observer import Observer
     from actors.rabbitmq.client.asynchronous import AsyncBatchClient
     from actors.rabbitmq.client.blocking import BatchClient
     from actors.rabbitmq.client.broker import Unanswered
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from storage.deletes import Owed
     from storage.records import DeleteRecord, EventRecord, SubmissionRecord
     from storage.states import BatchStatus, DeleteState, JobStatus, SubmissionState
+    from storage.unfinished import Unfinished
 
 _HOMES = {
     "actors.aio": ("AsyncBatchService",),
@@ -72,6 +74,7 @@ _HOMES = {
         "NotFound", "ServiceClosed", "SettingsError", "SoraBatchError", "SoraError", "StorageError",
     ),
     "actors.messages": ("Wait",),
+    "actors.observer": ("Observer",),
     "actors.rabbitmq.client.asynchronous": ("AsyncBatchClient",),
     "actors.rabbitmq.client.blocking": ("BatchClient",),
     "actors.rabbitmq.client.broker": ("Unanswered",),
@@ -83,6 +86,7 @@ _HOMES = {
     "storage.deletes": ("Owed",),
     "storage.records": ("DeleteRecord", "EventRecord", "SubmissionRecord"),
     "storage.states": ("BatchStatus", "DeleteState", "JobStatus", "SubmissionState"),
+    "storage.unfinished": ("Unfinished",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -94,9 +98,10 @@ __all__ = [
     "CommandKey", "CommandResult", "Conflict", "Connection",
     "DatabaseUnusable", "DeleteRecord", "DeleteState", "ErrorCode", "Event", "EventFeed", "EventName",
     "EventRecord", "EventStream", "Failure", "FieldError", "FileId", "InvalidRequest", "Job", "JobError",
-    "JobStatus", "JobWarning", "MissingFile", "MissingVideo", "NotFound", "Owed", "OwedDelete", "Progress",
+    "JobStatus", "JobWarning", "MissingFile", "MissingVideo", "NotFound", "Observer", "Owed", "OwedDelete", "Progress",
     "PruneReport", "ReportedVideo", "RunningBatch", "ServiceClosed", "Settings", "SettingsError", "SoraBatchError",
-    "SoraError", "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo", "Unanswered", "UnknownVideo",
+    "SoraError", "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo", "Unanswered", "Unfinished",
+    "UnknownVideo",
     "VideoDefaults", "VideoFile", "VideoRequest", "Wait", "__version__", "get_batch_service", "load_settings",
 ]  # fmt: skip
 

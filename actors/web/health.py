@@ -68,7 +68,7 @@ def writable(folder: Path) -> tuple[bool, str]:
             file.flush()
             return True, ""
     except OSError as error:
-        return False, f"{there} can't be written to ({error.strerror})"
+        return False, f"{there} is not writable ({error.strerror})"
 
 
 class Health:

@@ -52,7 +52,8 @@ def failed_checks(url: str) -> list[str]:
             return []
     except urllib.error.HTTPError as error:
         with error:
-            assert error.code == 503
+            if error.code != 503:
+                raise
             return [each["field"] for each in json.load(error)["errors"]]
 
 
@@ -78,18 +79,22 @@ def test_under_load_the_counters_are_what_the_servers_ledger_says(
         assert Told(url).total("jobs", status="pending") == 60
         assert Told(url).total("batches", status="pending") == 6
         running = [service.process_batch(batch.id) for batch in batches]
+        in_flight = [0.0]
         while not all(each.done() for each in running):
             during = Told(url)
-            assert during.total("jobs") + during.total("jobs_finished_total") <= 60 + 30  # read one after the other
+            in_flight.append(during.total("jobs") - during.total("jobs", status="pending"))
         ended = [job.status for each in running for job in each.result().jobs]
         told, summary = Told(url), check_paid_once(provider)
+    assert 0 < max(in_flight) <= 30
     requests = summary["requests"]
     for operation in ("create", "retrieve", "list", "content"):
         assert told.total("requests_total", operation=operation) == requests.get(operation, 0), operation
     assert told.total("requests_total", operation="create", status="400") == 3
     assert told.total("requests_total", operation="create", status="none") == 4
     outcomes = {name: told.total("submissions_total", outcome=name) for name in ("bound", "adopted", "refused")}
-    assert outcomes["bound"] + outcomes["adopted"] == summary["paid"] == ended.count("completed")
+    assert (
+        outcomes["bound"] + outcomes["adopted"] == sum(summary["paid_per_prompt"].values()) == ended.count("completed")
+    )
     assert outcomes["refused"] == 3 == ended.count("failed")
     assert told.total("submissions_total", outcome="unknown") == 4
     assert told.total("submissions_total", outcome="adopted") == 2
@@ -212,9 +217,6 @@ def test_readiness_tells_at_once_what_is_lost_and_that_it_is_back(
         database.close()
         until(lambda: failed_checks(url) == [])
 
-        with rabbitmq.memory_alarm(), noticed(url, "rabbitmq"):
-            pass
-        until(lambda: failed_checks(url) == [])
         rabbitmq.kill()
         with noticed(url, "rabbitmq"):
             pass
@@ -230,9 +232,15 @@ def test_a_database_that_hangs_is_noticed_too(start_serving: Callable[..., Servi
         serving = start_serving(database_url=mortal.url(mortal.create_database()))
         url = url_of(serving)
         until(lambda: failed_checks(url) == [])
+        children = Path(f"/proc/{mortal.pid}/task/{mortal.pid}/children").read_text().split()
+        server = [mortal.pid, *map(int, children)]
         with noticed(url, "database"):
-            os.killpg(os.getpgid(mortal.pid), signal.SIGSTOP)
-        os.killpg(os.getpgid(mortal.pid), signal.SIGCONT)
+            for pid in server:
+                os.kill(pid, signal.SIGSTOP)
+        with OPENER.open(f"{url}/livez", timeout=PATIENCE) as live:
+            assert live.status == 200
+        for pid in server:
+            os.kill(pid, signal.SIGCONT)
         until(lambda: failed_checks(url) == [])
 
 
