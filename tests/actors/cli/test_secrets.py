@@ -32,6 +32,7 @@ WHERE: dict[str, tuple[str, str]] = {
     "a header": ("SORA_HEADERS", "X-Gate: {secret}"),
     "a token in a header": ("SORA_HEADERS", "Authorization: Bearer {secret}"),
     "a header in JSON": ("SORA_HEADERS", '{{"X-Gate": "{encoded}"}}'),
+    "a token for HTTP": ("WEB_TOKEN", "{secret}"),
     "headers that are none": ("SORA_HEADERS", "{secret}"),
     "a password of the proxy": ("HTTP_PROXY", "http://me:{secret}@{host}"),
     "a password of a proxy for TLS": ("HTTPS_PROXY", "me:{encoded}@{host}"),

@@ -346,7 +346,7 @@ class Flaky:
 
     def __init__(self, service: BatchService, error: StorageError, times: int) -> None:
         self._service, self._error, self._times = service, error, times
-        self.settings, self.now = service.settings, service.now
+        self.settings, self.now, self.observer = service.settings, service.now, service.observer
 
     def obey(self, *arguments: Any) -> str:
         self._times -= 1

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
@@ -11,8 +12,11 @@ import pytest
 from actors.errors import SettingsError
 from actors.service import BatchService
 from actors.settings import Settings
+from actors.transport import read_listen
+from actors.web import health
 from actors.web import listener as module
 from actors.web.listener import Listener
+from tests.integration.support import until
 
 OPEN = ["/livez", "/metrics"]
 
@@ -119,6 +123,52 @@ def test_where_others_reach_it_it_needs_a_token(service, listen):
     with pytest.raises(SettingsError, match="set WEB_TOKEN") as error:
         Listener(service, listen, None)
     assert listen in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("8080", ("127.0.0.1", 8080)),
+        ("0.0.0.0:1", ("0.0.0.0", 1)),
+        ("[::1]:80", ("::1", 80)),
+        ("[::]:80", ("::", 80)),
+        ("localhost:0", ("localhost", 0)),
+    ],
+)
+def test_where_to_listen_is_read(text, place):
+    assert read_listen(text) == place
+
+
+def test_a_process_whose_loop_hangs_is_not_live(service, monkeypatch):
+    monkeypatch.setattr(health, "_BEAT_SECONDS", 0.2)
+    with listening(service) as listener:
+        service.serve()
+        assert ask(listener, "/livez")[0] == 200
+        stuck = threading.Event()
+        service._runtime.io.call(stuck.wait)
+        assert problem(ask(listener, "/livez")) == (503, "unavailable")
+        stuck.set()
+        assert ask(listener, "/livez")[0] == 200
+
+
+def test_a_folder_that_hangs_is_told_within_the_bound_and_looked_at_by_one_thread(service, monkeypatch):
+    looks, stuck = [], threading.Event()
+
+    def hang(folder):
+        looks.append(folder)
+        stuck.wait()
+        return True, ""
+
+    with listening(service) as listener:
+        service.serve()
+        until(lambda: ask(listener, "/readyz")[0] == 200)
+        monkeypatch.setattr(health, "LONGEST", 0.2)
+        monkeypatch.setattr(health, "writable", hang)
+        for _ in range(3):
+            body = ask(listener, "/readyz")[2]
+            assert "store" in [error["field"] for error in json.loads(body)["errors"]]
+        assert len(looks) == 1
+        stuck.set()
 
 
 def test_with_a_token_it_listens_for_everybody(service):
