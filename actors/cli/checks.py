@@ -61,7 +61,9 @@ def video_dir(settings: Settings) -> Check:
     """Whether files can be written there."""
     folder = Path(settings.video_dir).absolute()
     ok, why = writable(folder)
-    return Check("VIDEO_DIR", ok=ok, message=f"{folder}: {why or ('writable' if folder.is_dir() else 'will be created')}")
+    return Check(
+        "VIDEO_DIR", ok=ok, message=f"{folder}: {why or ('writable' if folder.is_dir() else 'will be created')}"
+    )
 
 
 def server(settings: Settings) -> Check:
