@@ -22,16 +22,20 @@ UNSAFE = (
 )  # fmt: skip
 """Characters that could control a terminal, end a line, or reverse the text direction."""
 _CONTROLS = {code: f"\\u{code:04x}" for code in UNSAFE if chr(code) not in "\n\t"}
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "action"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "action", "event"}
 
 
-def configure(level: str, style: str, secrets: Secrets | None = None) -> None:
-    """Log from `level` on (`debug`, `info`, ...) as `text` or `json`. Calling it again replaces the earlier setup."""
+def configure(level: str, style: str, secrets: Secrets | None = None, *, service: bool = False) -> None:
+    """Log from `level` on (`debug`, `info`, ...) as `text` or `json`. Calling it again replaces the earlier setup.
+
+    `service`: with `json` each line of standard error is an object, also what is said to a person.
+    """
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler, _StderrHandler)]:
         root.removeHandler(old)
     handler = _StderrHandler(secrets or Secrets())
     handler.setFormatter(_json_formatter() if style == "json" else _TextFormatter())
+    handler.json = service and style == "json"
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     for name in OURS:
@@ -48,6 +52,11 @@ def _log_thread(died: threading.ExceptHookArgs) -> None:
     error = died.exc_value or died.exc_type()
     name = died.thread.name if died.thread else None
     logging.getLogger(__name__).error("a thread died", exc_info=error, extra={"action": "thread_died", "of": name})
+
+
+def tell(text: str, level: int = logging.WARNING, action: str | None = None) -> bool:
+    """Log a sentence for a person where each line is an object; False: say it in words."""
+    return _handler().tell(text, level, action)
 
 
 def masked(text: str) -> str:
@@ -71,6 +80,8 @@ class _StderrHandler(logging.StreamHandler[Any]):
     def __init__(self, secrets: Secrets) -> None:
         super().__init__()
         self.secrets = secrets
+        self.json = False
+        """Whether it takes, as objects too, the sentences that a person is told."""
 
     @property
     def stream(self) -> TextIO:
@@ -81,7 +92,20 @@ class _StderrHandler(logging.StreamHandler[Any]):
         """`StreamHandler.__init__` sets it; nothing is kept."""
 
     def format(self, record: logging.LogRecord) -> str:
+        if hasattr(record, "action") and not hasattr(record, "event"):
+            record.event = record.action  # so that each line can be looked for by it
         return self.harmless(super().format(record))
+
+    def tell(self, text: str, level: int, action: str | None) -> bool:
+        """Log a sentence that a person is to see, whatever the level; False: lines are not JSON."""
+        if not self.json:
+            return False
+        record = logging.makeLogRecord({"name": OURS[0], "levelno": level, "levelname": logging.getLevelName(level)})
+        record.msg = text
+        if action is not None:
+            record.action = action
+        self.handle(record)
+        return True
 
     def harmless(self, text: str) -> str:
         """Without secrets and terminal control characters: an error may quote outside input."""

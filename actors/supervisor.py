@@ -7,6 +7,7 @@ VideoWorkers; `BatchRun` decides what to do next.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -48,9 +49,10 @@ from actors.sora.outcomes import SEND_WINDOW
 from actors.video.admission import Admission
 from actors.video.tools import Tools
 from actors.worker import VideoWorker
-from storage.states import SubmissionState
+from storage.states import BatchStatus, SubmissionState
 from storage.timing import boottime
 
+logger = logging.getLogger(__name__)
 TICK = 0.25
 LINGER = 0.02
 DRAIN = 5.0
@@ -157,6 +159,11 @@ class BatchSupervisor(LoopActor):
         tell(self._dispatcher, SupervisorLost(self._id, self._epoch, self._tools.storage.database.describe(error)))
 
     def _begin(self) -> None:
+        batch = self.run.batch
+        if batch.status is BatchStatus.PENDING:
+            self._log("batch.claimed", "claimed the batch", epoch=self._epoch)
+        else:
+            self._log("batch.taken_over", "took the batch over", epoch=self._epoch, jobs_open=len(self.run.jobs))
         size = len(self.run.idle)
         self._workers = [VideoWorker.start(self._tools, self.actor_ref, number) for number in range(size)]
         self.run.begin()
@@ -177,9 +184,24 @@ class BatchSupervisor(LoopActor):
             )  # fmt: skip
             report = Withdrawn(job_id, run, failure, submission_id, outcome)
         self._alive = True
+        self._log_wait(report)
         self.run.report(report, time.monotonic())
         # A job's next state usually comes much later than these, so each of them is still recorded.
         self._go_on(may_wait=isinstance(report, Submitted | Progressed | Fetching))
+
+    def _log(self, event: str, text: str, **more: Any) -> None:
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(text, extra={"action": event, "event": event, "batch_id": self._id, **more})
+
+    def _log_wait(self, report: Report) -> None:
+        """Once for each reason, not for each try."""
+        job_id, before = report.job_id, self.run.waits.get(report.job_id)
+        if isinstance(report, Withdrawn):
+            code, error = report.failure.code.value, report.failure.message
+            self._log("job.withdrawn", "a submission has made nothing", job_id=job_id, error_code=code, error=error)
+        elif isinstance(report, Waiting) and (wait := report.wait) and getattr(before, "reason", None) != wait.reason:
+            left = round(wait.until - time.monotonic(), 1)
+            self._log("job.waiting", "a video is waiting", job_id=job_id, reason=wait.reason, seconds=left)
 
     def _tick(self) -> None:
         self.run.tick(self._spent(), time.monotonic())
@@ -190,6 +212,7 @@ class BatchSupervisor(LoopActor):
         self.io.loop.call_later(TICK, tell, self.actor_ref, Tick())
 
     def _replace(self, lost: WorkerLost) -> None:
+        self._log("worker.restarted", "a worker died; started it again", worker=lost.worker, error=lost.error)
         self._workers[lost.worker] = VideoWorker.start(self._tools, self.actor_ref, lost.worker)
         self.run.worker_lost(lost, time.monotonic())
         self._go_on()
@@ -358,6 +381,7 @@ class BatchSupervisor(LoopActor):
         def told(future: Future[None]) -> None:
             error = future.exception()
             if error is None:
+                self._log("batch.released", "released the batch", epoch=epoch, wanted=wanted)
                 tell(dispatcher, SupervisorEnded(batch_id, epoch, released=True))
             else:  # as far as we know it is still ours
                 tell(dispatcher, SupervisorLost(batch_id, epoch, repr(error)))
@@ -368,6 +392,8 @@ class BatchSupervisor(LoopActor):
     def _end(self, *, lost: bool) -> None:
         # Leave no orphan files: of an earlier owner, or of a video that came after the end.
         self._has_orphans = lost or (self.run.over and bool(self._epoch > 1 or self.run.batch.failed))
+        if lost and not self._released:
+            self._log("batch.lost", "another process owns the batch by now", epoch=self._epoch)
         if not self._released:  # otherwise reported once recorded
             tell(self._dispatcher, SupervisorEnded(self._id, self._epoch, released=False))
         self.stop()

@@ -6,11 +6,13 @@ Each batch has a watermark: the broker has confirmed everything up to it. All pr
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from storage.database import Database
+from storage.event_log import log_events, logger
 from storage.records import EventRecord
 from storage.rows import Insert, Rows
 
@@ -35,6 +37,8 @@ class Journal:
             return
         for told in self.observers if self.listener is None else (self.listener, *self.observers):
             self._database.after_commit(partial(told, rows))
+        if logger.isEnabledFor(logging.INFO):
+            self._database.after_commit(partial(log_events, rows))
 
     def read(self, batch_id: str, from_sequence: int = 1, limit: int | None = None) -> list[EventRecord]:
         """A batch's events in order."""

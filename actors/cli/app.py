@@ -7,6 +7,7 @@ Imports nothing heavy, so that `--help` is instant.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ def report(error: Exception, *, verbose: bool, json: bool) -> int:
         )
     if verbose:
         _print_traceback(error)
-    warn(sentence)
+    warn(sentence, level=logging.ERROR, action="failed")
     if json:
         _print_error(error, sentence)
     return USAGE if missing else exit_code(error)
@@ -74,9 +75,11 @@ def _print_error(error: Exception, sentence: str) -> None:
 def _print_traceback(error: Exception) -> None:
     import traceback
 
-    from actors.logs import harmless
+    from actors.logs import harmless, tell
 
-    typer.echo(harmless("".join(traceback.format_exception(error))), err=True, nl=False)
+    text = harmless("".join(traceback.format_exception(error)))
+    if not tell(text, logging.ERROR, "traceback"):
+        typer.echo(text, err=True, nl=False)
 
 
 def _version(value: bool) -> None:  # noqa: FBT001  (Typer calls it so)

@@ -5,6 +5,7 @@ Light: importing it must not slow `--help` down.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,15 +146,18 @@ BatchIds = Annotated[list[str], typer.Argument(help="Batch ids.", **_ID)]
 AnyBatchId = Annotated[str | None, typer.Argument(help="Batch id; without it, all unfinished batches.", **_ID)]
 
 
-def prepare(*, verbose: bool, default_level: str = "warning") -> Settings:
-    """Read the settings, start logging (at LOG_LEVEL where it is set), and warn of misspelt names."""
+def prepare(*, verbose: bool, default_level: str = "warning", service: bool = False) -> Settings:
+    """Read the settings, start logging (at LOG_LEVEL where it is set), and warn of misspelt names.
+
+    `service`: with LOG_FORMAT=json each line on standard error is JSON.
+    """
     from actors.cli.settings_table import misspelt
     from actors.logs import configure
     from actors.settings import load_settings
 
     settings = load_settings()
     level = settings.log_level if "log_level" in settings.model_fields_set else default_level
-    configure("debug" if verbose else level, settings.log_format, settings.secrets)
+    configure("debug" if verbose else level, settings.log_format, settings.secrets, service=service)
     for sentence in misspelt():
         warn(sentence)
     return settings
@@ -216,10 +220,15 @@ def parse_metadata(pairs: list[str] | None) -> dict[str, str]:
     return metadata
 
 
-def warn(text: str) -> None:
-    """Print a sentence on standard error, with secrets masked: it may quote an error."""
-    from actors.cli.text import clean, fold, terminal_width
-    from actors.logs import masked
+def warn(text: str, *, level: int = logging.WARNING, action: str | None = None) -> None:
+    """Print a sentence on standard error, with secrets masked: it may quote an error.
 
+    `level`, `action`: of the line of the log that it is, where a service logs JSON.
+    """
+    from actors.cli.text import clean, fold, terminal_width
+    from actors.logs import masked, tell
+
+    if tell(text, level, action):
+        return
     sentence, width = f"sora-batch: {clean(masked(text))}", terminal_width(sys.stderr)
     typer.echo(sentence if width is None else fold(sentence, width), err=True)

@@ -57,7 +57,7 @@ def serve(
                 _announce(service)
                 _watch(service, serving, interruption)
         except Interrupted as interrupted:
-            warn("stopping; releasing running batches for other services ...")
+            warn("stopping; releasing running batches for other services ...", level=logging.INFO, action="stopping")
             if interrupted.exit_code != 128 + signal.SIGTERM:
                 raise typer.Exit(interrupted.exit_code) from None
 
@@ -66,7 +66,7 @@ def _settings(web: str | None, *, verbose: bool) -> Settings:
     """The settings, with what `--web` says; checked before a database is made or opened."""
     from actors.transport import read_listen
 
-    settings = prepare(verbose=verbose, default_level="info")
+    settings = prepare(verbose=verbose, default_level="info", service=True)
     if web is not None:
         try:
             read_listen(web)
@@ -94,7 +94,8 @@ def _listening(service: BatchService) -> Iterator[None]:
     from actors.web.listener import Listener
 
     listener = Listener(service, settings.web_listen, _token(settings))
-    warn(f"health and metrics at {listener.url}/livez, /readyz and /metrics")
+    sentence = f"health and metrics at {listener.url}/livez, /readyz and /metrics"
+    warn(sentence, level=logging.INFO, action="listening")
     try:
         yield
     finally:
@@ -134,7 +135,8 @@ def _announce(service: BatchService) -> None:
         else f"commands and events through {masked_url(settings.amqp_url.get_secret_value())}"
     )
     videos = server_of(service.provider)
-    warn(f"serving: {commands}; database {service.database_place}; videos from {videos}")
+    sentence = f"serving: {commands}; database {service.database_place}; videos from {videos}"
+    warn(sentence, level=logging.INFO, action="serving")
 
 
 def _watch(service: BatchService, serving: Future[None], interruption: Interruption) -> None:

@@ -1,5 +1,6 @@
 """`sora-batch serve` as real processes: they share batches, and one goes on where another one ends."""
 
+import json
 import os
 import signal
 import subprocess
@@ -241,3 +242,28 @@ def test_a_batch_that_kills_whoever_begins_it_is_failed_alone(
         until(lambda each=name: other.get_batch_status(each).finished)
     assert [other.get_batch_status(name).status for name in names if name != "deadly"] == ["completed"] * 4
     check_paid_once(provider)
+
+
+def test_the_log_alone_tells_the_life_of_a_batch(
+    start_serving: Start, service: BatchService, rabbitmq: RabbitMQ, application: Application, provider: Provider
+) -> None:
+    serving = start_serving(log_format="json", log_lewel="info", amqp_url=rabbitmq.url)
+    provider.fault(on="create", do="answer", status=429, headers={"Retry-After": "1"})
+    batch_id = application.ask("create", videos("A lake", "[moderation] A sea")).data["batch_id"]
+    until(lambda: "batch.partial" in serving.said)
+    assert serving.end() == 0
+    lines = [json.loads(line) for line in serving.said.splitlines()]  # each of them, the first included
+    assert "LOG_LEWEL is unknown" in lines[0]["message"]
+    assert [line["event"] for line in lines if line.get("event") in ("serving", "stopping")] == ["serving", "stopping"]
+    about = [line for line in lines if line.get("batch_id") == batch_id]
+    told = [(line["event"], line.get("job_id"), line["status"]) for line in about if "sequence" in line]
+    recorded = [
+        (event.name, (event.data.get("job") or {}).get("id"), (event.data.get("job") or event.data)["status"])
+        for event in service.history(batch_id)
+        if not event.name.endswith("progressed")
+    ]
+    assert told == recorded
+    assert [line["error_code"] for line in about if line["event"] == "job.failed"] == ["moderation_blocked"]
+    events = [line["event"] for line in about if line["event"] != "command"]
+    assert events[:2] == ["batch.created", "batch.claimed"]
+    assert [line["error_code"] for line in about if line["event"] == "job.withdrawn"] == ["rate_limited"]
