@@ -169,10 +169,13 @@ def test_a_create_that_nobody_answered_is_not_paid_for_twice_when_it_is_sent_aga
     start_service: Callable[..., BatchService],
     consume: Callable[..., None],
 ) -> None:
-    with BatchClient(application.url, timeout=0.2) as hasty, pytest.raises(Unanswered, match="Another one") as told:
+    with (
+        BatchClient(application.url, timeout=0.2) as hasty,
+        pytest.raises(Unanswered, match="A new batch would be paid for again") as told,
+    ):
         hasty.create(videos("A lake"))
     assert told.value.sent
-    (batch_id,) = re.findall(r"with the id (\S+) the same", str(told.value))
+    (batch_id,) = re.findall(r"with the id (\S+) is the same", str(told.value))
     service = start_service(amqp_url=application.url)
     consume(service)
     service.serve()
