@@ -110,12 +110,17 @@ class Health:
         running = self._running.get(name)
         if running is None:
             running = self._running[name] = asyncio.ensure_future(self._io.offload(self._looks[name]))
-            running.add_done_callback(lambda _: self._running.pop(name))
+            running.add_done_callback(lambda done: self._over(name, done))
         done, _ = await asyncio.wait({running}, timeout=LONGEST)
         if not done:
             return f"no answer within {LONGEST:g} s"
         error = running.exception()
         return repr(error) if error is not None else running.result()
+
+    def _over(self, name: str, done: asyncio.Future[str | None]) -> None:
+        del self._running[name]
+        if not done.cancelled():
+            done.exception()  # nobody may have waited so long for it
 
     def _log(self, reasons: dict[str, str]) -> None:
         failed = frozenset(reasons)
