@@ -253,7 +253,7 @@ def test_the_log_alone_tells_the_life_of_a_batch(
     until(lambda: "batch.partial" in serving.said)
     assert serving.end() == 0
     lines = [json.loads(line) for line in serving.said.splitlines()]  # each of them, the first included
-    assert "LOG_LEWEL is unknown" in lines[0]["message"]
+    assert "unknown setting LOG_LEWEL" in lines[0]["message"]
     assert [line["event"] for line in lines if line.get("event") in ("serving", "stopping")] == ["serving", "stopping"]
     about = [line for line in lines if line.get("batch_id") == batch_id]
     told = [(line["event"], line.get("job_id"), line["status"]) for line in about if "sequence" in line]
