@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from actors.errors import SettingsError
 from actors.expectations import SIZE_PATTERN, expectation, span_of
 from actors.headers import AUTHORIZATION, BEARER, NOWHERE, key_header, read_auth, read_headers, secrets_in, telling
+from actors.secret_files import with_files
 from actors.transport import is_bypassed, read_listen, read_proxy, trust
 from storage.secrets import HIDDEN, Secrets, key_in, masked_url, query_secrets, read_url
 from storage.servers import server_of
@@ -93,8 +94,10 @@ class Settings(BaseSettings):
     sora_auth: str = "bearer"
     """How the key is sent: `bearer`, `header:NAME`, or `none`."""
     openai_api_key: SecretStr | None = None
+    openai_api_key_file: str | None = None
     sora_headers: SecretStr | None = None
     """Additional headers of each request to the server."""
+    sora_headers_file: str | None = None
     sora_model: str | None = None
     sora_size: str | None = Field(default=None, pattern=SIZE_PATTERN)
     sora_seconds: int | None = Field(default=None, ge=1)
@@ -121,7 +124,10 @@ class Settings(BaseSettings):
     progress_interval: Milliseconds = timedelta(seconds=1)
     database_url: str = Field(default="sqlite:///sora-batch.db", repr=False)
     """Not shown: it may contain a password."""
+    database_url_file: str | None = None
     amqp_url: SecretStr | None = None
+    amqp_url_file: str | None = None
+    """With WEB_TOKEN_FILE, these name a file to read the setting from."""
     amqp_queue_type: Literal["quorum", "classic"] = "quorum"
     command_max_bytes: int = Field(default=1_048_576, ge=1024)
     command_keep: Positive = timedelta(days=7)
@@ -136,6 +142,7 @@ class Settings(BaseSettings):
     web_listen: str | None = None
     """`[HOST:]PORT`: where `serve` answers HTTP."""
     web_token: SecretStr | None = None
+    web_token_file: str | None = None
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -149,7 +156,7 @@ class Settings(BaseSettings):
     def _stripped(cls, given: Any) -> Any:
         """Strip white space around values: many files end with a line break. A value of nothing else is unset."""
         stripped = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
-        return {name: value for name, value in stripped.items() if value != "" or given[name] == ""}
+        return with_files({name: value for name, value in stripped.items() if value != "" or given[name] == ""})
 
     @field_validator("openai_base_url")
     @classmethod

@@ -153,12 +153,13 @@ def prepare(*, verbose: bool, default_level: str = "warning", service: bool = Fa
     """
     from actors.cli.settings_table import misspelt
     from actors.logs import configure
+    from actors.secret_files import readable_by_others
     from actors.settings import load_settings
 
     settings = load_settings()
     level = settings.log_level if "log_level" in settings.model_fields_set else default_level
     configure("debug" if verbose else level, settings.log_format, settings.secrets, service=service)
-    for sentence in misspelt():
+    for sentence in (*misspelt(), *readable_by_others(settings)):
         warn(sentence)
     return settings
 

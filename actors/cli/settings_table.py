@@ -29,7 +29,7 @@ class Setting:
     value: str | None
     """For a person; None: unset."""
     source: str
-    """`environment`, `.env` or `default`."""
+    """`environment`, `.env`, `default`, or the setting that names the file that it stands in."""
 
 
 def settings_table(settings: Settings | None) -> list[Setting]:
@@ -91,6 +91,8 @@ def _setting(
 ) -> Setting:
     name = field.upper()
     source = "environment" if name in environment else ".env" if name in file else "default"
+    if source == "default" and f"{name}_FILE" in environment | file:
+        source = f"{name}_FILE"
     if settings is not None:
         value = _shown(getattr(settings, field))
     else:

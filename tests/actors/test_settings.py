@@ -7,7 +7,9 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from actors.cli.settings_table import settings_table
 from actors.errors import SettingsError
+from actors.secret_files import readable_by_others
 from actors.settings import Settings, load_settings
 
 DEFAULTS = {
@@ -39,7 +41,11 @@ DEFAULTS = {
     "BATCH_LEASE": timedelta(milliseconds=15_000),
     "PROGRESS_INTERVAL": timedelta(milliseconds=1000),
     "DATABASE_URL": "sqlite:///sora-batch.db",
+    "DATABASE_URL_FILE": None,
     "AMQP_URL": None,
+    "AMQP_URL_FILE": None,
+    "OPENAI_API_KEY_FILE": None,
+    "SORA_HEADERS_FILE": None,
     "AMQP_QUEUE_TYPE": "quorum",
     "COMMAND_MAX_BYTES": 1_048_576,
     "COMMAND_KEEP": timedelta(days=7),
@@ -516,3 +522,46 @@ def test_a_proxy_that_can_not_be_used_disturbs_nobody_who_needs_none(given):
         settings.proxy_for("https://videos.example/v1")
     assert settings.proxy_for("http://videos.example/v1") is None
     assert given(NO_PROXY="*", HTTPS_PROXY="socks5://proxy:1").proxy_for("https://videos.example/v1") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPENAI_API_KEY", SECRET), ("DATABASE_URL", "sqlite:///other.db"), ("AMQP_URL", "amqp://a:b@c/"),
+        ("SORA_HEADERS", "X-Team: blue\nX-Other: red"),
+    ],
+)  # fmt: skip
+def test_a_secret_may_stand_in_a_file(monkeypatch, tmp_path, name, value):
+    file = tmp_path / "secret"
+    file.write_text(f"\ufeff{value}\n", "utf-8")
+    file.chmod(0o600)
+    monkeypatch.setenv(f"{name}_FILE", str(file))
+    settings = load_settings()
+    found = getattr(settings, name.lower())
+    assert (found if isinstance(found, str) else found.get_secret_value()) == value
+    assert list(readable_by_others(settings)) == []
+    assert {each.source for each in settings_table(settings) if each.name == name} == {f"{name}_FILE"}
+    assert SECRET not in str(settings_table(settings))
+    file.chmod(0o644)
+    (warning,) = readable_by_others(settings)
+    assert f"{name}_FILE" in warning
+    assert "chmod o-r" in warning
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="both set: unset one"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "there is no such file"), (b" \n", "is empty"), (b"\xff\xfe", "is not UTF-8"), ("folder", "can't be read")],
+)
+def test_a_file_that_has_no_secret_is_named_with_the_way_out(monkeypatch, tmp_path, content, said):
+    file = tmp_path / "secret"
+    if content == "folder":
+        file.mkdir()
+    elif content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("OPENAI_API_KEY_FILE", str(file))
+    with pytest.raises(SettingsError, match=said) as refused:
+        load_settings()
+    assert str(refused.value).startswith(f"OPENAI_API_KEY_FILE={str(file)!r}: ")
