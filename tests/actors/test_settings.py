@@ -44,6 +44,7 @@ DEFAULTS = {
     "DATABASE_URL_FILE": None,
     "AMQP_URL": None,
     "AMQP_URL_FILE": None,
+    "WEB_TOKEN_FILE": None,
     "OPENAI_API_KEY_FILE": None,
     "SORA_HEADERS_FILE": None,
     "AMQP_QUEUE_TYPE": "quorum",
