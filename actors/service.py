@@ -320,14 +320,20 @@ class BatchService(BatchRunner):
             self._delete_orphan_files(result.batch_id)
             if self._runtime is not None:
                 self._runtime.look()
-        if result is not None and isinstance(command, Delete):
-            maintenance = self._maintenance()
-            if not result.gone:
-                maintenance.delete(command.batch_id, self.now())
-            if result.digests:
-                maintenance.drop_references(list(result.digests))
-            if not command.keep_files:
-                self._folder().remove(command.batch_id)
+        if isinstance(command, Delete):
+            self._delete_rest(command, result)
+
+    def _delete_rest(self, command: Delete, result: CommandResult | None) -> None:
+        """What the transaction of a deletion has left: where it was done before, that may have been broken off."""
+        maintenance, batch_id = self._maintenance(), command.batch_id
+        if result is None and not self._was_deleted(batch_id):
+            return  # another batch has its id by now
+        if (result is None or not result.gone) and self._read(lambda: self._storage.batches.hidden(batch_id)):
+            maintenance.delete(batch_id, self.now())
+        if result is None or result.digests:
+            maintenance.drop_references(list(result.digests) if result is not None else None)
+        if not command.keep_files:
+            self._folder().remove(batch_id)
 
     def _write_after_deletes(self, run: Callable[[], T]) -> T:
         """As `_write`, once no DELETE of a retried video is in flight: some seconds at most."""

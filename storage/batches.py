@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -147,6 +148,11 @@ class BatchRepository:
         given = ", ".join(f"{name}=?" for name in columns)
         values = [encode(value) if isinstance(value, dict | list) else value for value in columns.values()]
         self._database.execute(f"UPDATE batches SET {given} WHERE id=?", [*values, batch_id])
+
+    def budget(self, batch_id: str) -> list[Any]:
+        """The most that a batch may use, with one entry per unit."""
+        (found,) = self._database.execute("SELECT budget FROM batches WHERE id=?", (batch_id,)).fetchone()
+        return list((json.loads(found) if isinstance(found, str) else found) or ())
 
     def wanted(self, provider: str, *, owner: str, limit: int) -> dict[str, str | None]:
         """Ids of the wanted batches of a provider without another live owner, oldest first.

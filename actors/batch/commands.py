@@ -14,6 +14,7 @@ from actors.batch.cancellation import cancel
 from actors.batch.cleanup import delete
 from actors.batch.retrying import retry
 from actors.batch.start import NewBatch, create, existing, unknown_batch, want
+from actors.batch.updating import update
 from actors.batch.views import CancellationSummary
 from actors.errors import FieldError, InvalidRequest
 from storage.changes import Storage
@@ -58,10 +59,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Replace a batch's metadata, in any state."""
+    """Replace a batch's metadata, its budget, or both, in any state. None: it stays as it is."""
 
     batch_id: str
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] | None = None
+    budget: list[dict[str, Any]] | None = None
+    """One entry a unit; without any the batch has no budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +186,8 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
                 moves_server=command.move_server,
             )  # fmt: skip
             return CommandResult(batch_id, retried.job_ids, retried.left_alone, newly_wanted=True)
-        case Update(batch_id, metadata):
-            _replace_metadata(storage, batch_id, metadata, context.at)
+        case Update(batch_id, metadata, budget):
+            update(storage, batch_id, metadata, budget, context.at)
         case Delete(batch_id):
             digests = storage.jobs.digests_of(batch_id)
             return CommandResult(batch_id, gone=delete(storage, batch_id, context.at), digests=tuple(digests))
@@ -196,8 +199,3 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
         case _:
             assert_never(command)
     return CommandResult(command.batch_id)
-
-
-def _replace_metadata(storage: Storage, batch_id: str, metadata: dict[str, Any], at: float) -> None:
-    existing(storage, batch_id)
-    storage.batches.update(batch_id, metadata=metadata, updated_at=at)

@@ -29,6 +29,7 @@ class EventName(StrEnum):
     BATCH_CANCELLED = "batch.cancelled"
     BATCH_RETRIED = "batch.retried"
     BATCH_DELETED = "batch.deleted"
+    BATCH_UPDATED = "batch.updated"
     JOB_SUBMITTED = "job.submitted"
     JOB_PROGRESSED = "job.progressed"
     JOB_COMPLETED = "job.completed"

@@ -11,7 +11,15 @@ from actors.batch.expansion import Expansion, Place, Take, Video, videos_of
 from actors.batch.field_errors import all_of, invalid, wrong_field
 from actors.batch.fields import FILES_MAX_BYTES, FileId
 from actors.batch.references import load_reference
-from actors.batch.requests import BatchVideoRequest, VideoDefaults, VideoRequest, canonical_digest, job_id, new_batch_id
+from actors.batch.requests import (
+    BatchVideoRequest,
+    VideoDefaults,
+    VideoRequest,
+    budget_document,
+    canonical_digest,
+    job_id,
+    new_batch_id,
+)
 from actors.batch.start import NewBatch
 from actors.errors import InvalidRequest
 from actors.settings import Settings
@@ -88,8 +96,7 @@ def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, pat
         cancelled=0, processing=0, error=None, sequence=0, epoch=0, owner=None, wanted=False, claims=0, spent=0.0,
         created_at=now, updated_at=now, started_at=None, completed_at=None,
     )  # fmt: skip
-    budget = [each.model_dump(mode="json") for each in request.budget or ()]
-    return NewBatch(batch, jobs, references.records, budget)
+    return NewBatch(batch, jobs, references.records, budget_document(request.budget) or [])
 
 
 def _as_given(request: BatchVideoRequest, references: References) -> Document:

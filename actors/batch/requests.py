@@ -10,10 +10,19 @@ import hashlib
 import json
 import math
 import secrets
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from actors.batch.field_errors import invalid
 from actors.batch.fields import (
@@ -105,6 +114,22 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def _one_a_unit(budgets: list[BudgetRequest]) -> list[BudgetRequest]:
+    units = [budget.unit for budget in budgets]
+    twice = next((unit for unit in units if units.count(unit) > 1), None)
+    if twice is not None:
+        raise ValueError(f"has two entries in {twice}: give one")
+    return budgets
+
+
+Budgets = Annotated[list[BudgetRequest], BeforeValidator(_listed), Field(max_length=16), AfterValidator(_one_a_unit)]
+
+
+def budget_document(budgets: Sequence[BudgetRequest] | None) -> list[dict[str, Any]] | None:
+    """What a batch may use at most, as it is recorded; None: nothing is said of it."""
+    return None if budgets is None else [each.model_dump(mode="json") for each in budgets]
+
+
 def _with_prompt(video: Any, prompt: Any) -> Any:
     return video | {"prompt": prompt} if isinstance(video, dict) and video.get("prompt") is None else video
 
@@ -125,7 +150,7 @@ class BatchVideoRequest(Input):
     concurrency: Whole | None = None
     timeout_ms: Annotated[int, Field(ge=0, le=10**10), BeforeValidator(no_boolean)] | None = None
     """Milliseconds per round of the batch; 0: no limit."""
-    budget: Annotated[list[BudgetRequest], BeforeValidator(_listed), Field(max_length=16)] | None = None
+    budget: Budgets | None = None
     """The most that the batch may use, with one entry per unit."""
 
     @model_validator(mode="before")
@@ -137,15 +162,6 @@ class BatchVideoRequest(Input):
         if prompt is None or not isinstance(given.get("videos"), list):
             return given
         return {**given, "videos": [_with_prompt(video, prompt) for video in given["videos"]]}
-
-    @field_validator("budget")
-    @classmethod
-    def _one_a_unit(cls, budgets: list[BudgetRequest] | None) -> list[BudgetRequest] | None:
-        units = [budget.unit for budget in budgets or ()]
-        twice = next((unit for unit in units if units.count(unit) > 1), None)
-        if twice is not None:
-            raise ValueError(f"has two entries for {twice}: give only one")
-        return budgets
 
     @classmethod
     def parse(cls, request: Self | dict[str, Any], *, max_size: int) -> Self:

@@ -157,6 +157,7 @@ _add(
     "submit -p 'A sunset over the ocean' --duration 8 --json",
 )
 _add(remote.watch, "watch nature", "watch --bind 'batch.completed.#' --json", "watch nature --json | jq .type")
+_add(manage.delete, "delete nature", "delete nature water --keep-files", "delete nature --remote --json")
 _add(manage.prune, "prune", "prune --older-than 7d --batches")
 _add(
     simulator.simulator,

@@ -1,4 +1,4 @@
-"""The commands that change records without running anything: cancel, prune."""
+"""The commands that change records without running anything: cancel, delete, prune."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
@@ -31,27 +31,38 @@ def cancel(
     Works whichever process runs them. Starts no further videos; says what may still be charged.
     With several IDs, --json prints a list, and the exit code is the worst one.
     """
-    from actors.cli.table import print_json, say
+    from actors.cli.table import say
+
+    with _cancelling(batch_ids, reason, remote=remote, verbose=verbose) as cancel_one:
+
+        def act(batch_id: str) -> dict[str, Any]:
+            summary = cancel_one(batch_id)
+            if not json:
+                say(_sentences(summary))
+            return summary.model_dump(mode="json")
+
+        code = _each(batch_ids, act, json=json)
+    raise typer.Exit(code)
+
+
+def _each(batch_ids: Sequence[str], act: Callable[[str], dict[str, Any]], *, json: bool) -> int:
+    """Do it to each batch, whatever becomes of the others; the worst exit code."""
+    from actors.cli.table import print_json
 
     documents: list[dict[str, Any]] = []
     codes = {0}
-    with _cancelling(batch_ids, reason, remote=remote, verbose=verbose) as cancel_one:
-        for batch_id in dict.fromkeys(batch_ids):
-            try:
-                summary = cancel_one(batch_id)
-            except SoraBatchError as error:
-                if len(batch_ids) == 1:
-                    raise
-                warn(f"batch {batch_id}: {error}")
-                codes.add(exit_code(error))
-                documents.append({"batch_id": batch_id, "error": {"code": error.code.value, "message": str(error)}})
-            else:
-                documents.append(summary.model_dump(mode="json"))
-                if not json:
-                    say(_sentences(summary))
-        if json:
-            print_json(documents if len(batch_ids) > 1 else documents[0])
-    raise typer.Exit(max(codes))
+    for batch_id in dict.fromkeys(batch_ids):
+        try:
+            documents.append(act(batch_id))
+        except SoraBatchError as error:
+            if len(batch_ids) == 1:
+                raise
+            warn(f"batch {batch_id}: {error}")
+            codes.add(exit_code(error))
+            documents.append({"batch_id": batch_id, "error": {"code": error.code.value, "message": str(error)}})
+    if json:
+        print_json(documents if len(batch_ids) > 1 else documents[0])
+    return max(codes)
 
 
 @contextmanager
@@ -78,6 +89,53 @@ def _cancelling(
         yield cancel_here
         service.finish_deletes()
         _tell_what_is_owed([owed for batch_id in cancelled for owed in service.deletes(batch_id)])
+
+
+def delete(
+    batch_ids: BatchIds,
+    keep_files: Annotated[bool, typer.Option("--keep-files", help="Leave the video files where they are.")] = False,
+    remote: Remote = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Delete batches that have ended, and their video files.
+
+    Asks nothing. The history stays until it is pruned. A batch that has not ended must be cancelled first.
+    With several IDs --json prints a list, and the exit code is the worst.
+    """
+    from actors.cli.table import say
+
+    with _deleting(batch_ids, keep_files=keep_files, remote=remote, verbose=verbose) as delete_one:
+
+        def act(batch_id: str) -> dict[str, Any]:
+            delete_one(batch_id)
+            if not json:
+                say(f"deleted batch {batch_id}{'; its files stay' if keep_files else ''}")
+            return {"batch_id": batch_id, "deleted": True}
+
+        code = _each(batch_ids, act, json=json)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _deleting(
+    batch_ids: Sequence[str], *, keep_files: bool, remote: bool, verbose: bool
+) -> Iterator[Callable[[str], None]]:
+    """What deletes a batch: the service, or through RabbitMQ another one."""
+    from actors.cli.remote import delete_there, or_remote
+
+    if remote:
+        yield lambda batch_id: delete_there(batch_id, keep_files=keep_files, verbose=verbose)
+        return
+
+    def delete_here(batch_id: str) -> None:
+        with or_remote("delete", batch_id):
+            service.delete_batch(batch_id, keep_files=keep_files)
+
+    with ExitStack() as stack:
+        with or_remote("delete", batch_ids[0]):
+            service = stack.enter_context(opened(verbose=verbose, looked_for=f"batch {batch_ids[0]!r}"))
+        yield delete_here
 
 
 def prune(

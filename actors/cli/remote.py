@@ -178,6 +178,12 @@ def cancel_there(batch_id: str, reason: str | None, *, verbose: bool) -> Cancell
         return client.cancel(batch_id, reason)
 
 
+def delete_there(batch_id: str, *, keep_files: bool, verbose: bool) -> None:
+    """Delete a batch through RabbitMQ."""
+    with _client(verbose=verbose) as client:
+        client.delete(batch_id, keep_files=keep_files)
+
+
 def status_there(batch_id: str, *, verbose: bool) -> Batch:
     """Ask a service through RabbitMQ for a batch."""
     with _client(verbose=verbose) as client:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -25,11 +25,12 @@ from pydantic import (
     StrictStr,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 
 from actors.batch.field_errors import invalid
-from actors.batch.fields import Input, Text, Whole
-from actors.batch.requests import BatchVideoRequest
+from actors.batch.fields import Input, Metadata, Text, Whole
+from actors.batch.requests import BatchVideoRequest, Budgets
 from actors.depth import is_nested_deeper
 from actors.errors import FieldError, InvalidRequest
 from actors.expectations import ID_PATTERN
@@ -52,6 +53,8 @@ class CommandName(StrEnum):
     RETRY = "retry"
     REPORT = "report"
     REPLAY = "replay"
+    DELETE = "delete"
+    UPDATE = "update"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,29 @@ class ReplayData(Input):
     from_sequence: Whole = 1
 
 
-CommandData = CreateData | ProcessData | CancelData | RetryData | ReportData | ReplayData
+class DeleteData(Input):
+    """`delete`."""
+
+    batch_id: _BatchId
+    keep_files: StrictBool = False
+
+
+class UpdateData(Input):
+    """`update`: what is given replaces what is there."""
+
+    batch_id: _BatchId
+    metadata: Metadata | None = None
+    budget: Budgets | None = None
+    """One entry a unit; an empty list: no budget."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.metadata is None and self.budget is None:
+            raise ValueError("changes nothing: give metadata, budget, or both")
+        return self
+
+
+CommandData = CreateData | ProcessData | CancelData | RetryData | ReportData | ReplayData | DeleteData | UpdateData
 DATA: dict[CommandName, type[Input]] = {
     CommandName.CREATE: CreateData,
     CommandName.PROCESS: ProcessData,
@@ -166,6 +191,8 @@ DATA: dict[CommandName, type[Input]] = {
     CommandName.RETRY: RetryData,
     CommandName.REPORT: ReportData,
     CommandName.REPLAY: ReplayData,
+    CommandName.DELETE: DeleteData,
+    CommandName.UPDATE: UpdateData,
 }
 
 

@@ -15,8 +15,21 @@ from typing import Any, TypeVar, assert_never
 
 import pika
 
-from actors.batch.commands import Cancel, Command, CommandKey, Create, OtherBody, Process, Replay, Retry, Show
+from actors.batch.commands import (
+    Cancel,
+    Command,
+    CommandKey,
+    Create,
+    Delete,
+    OtherBody,
+    Process,
+    Replay,
+    Retry,
+    Show,
+    Update,
+)
 from actors.batch.factory import changed_columns, new_batch
+from actors.batch.requests import budget_document
 from actors.batch.start import UnknownBatch
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, ServiceClosed, StorageError
 from actors.rabbitmq import answers, codec
@@ -42,7 +55,7 @@ CONFIRM_PATIENCE = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _PAGE = 200
 _NAMES = frozenset(name.value for name in CommandName)
-_MAY_PRECEDE = {CommandName.PROCESS, CommandName.CANCEL, CommandName.RETRY}
+_MAY_PRECEDE = {CommandName.PROCESS, CommandName.CANCEL, CommandName.RETRY, CommandName.UPDATE}
 
 
 class Unreadable(Exception):
@@ -165,7 +178,7 @@ class CommandHandler:
         except OtherBody as error:
             return self._rejection(command, error.errors, at)
 
-    def _command(self, received: ReceivedCommand) -> Command:
+    def _command(self, received: ReceivedCommand) -> Command:  # noqa: PLR0911  (a table)
         settings, data = self._service.settings, received.data
         match data:
             case codec.CreateData():
@@ -183,6 +196,10 @@ class CommandHandler:
                 return Show(data.batch_id)
             case codec.ReplayData():
                 return Replay(data.batch_id)
+            case codec.DeleteData():
+                return Delete(data.batch_id, data.keep_files)
+            case codec.UpdateData():
+                return Update(data.batch_id, data.metadata, budget_document(data.budget))
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -230,6 +247,8 @@ class CommandHandler:
                         ]
                     )
             case codec.CreateData() | codec.ProcessData() | codec.CancelData() | codec.RetryData():
+                pass
+            case codec.DeleteData() | codec.UpdateData():
                 pass
             case _ as unreachable:
                 assert_never(unreachable)

@@ -9,7 +9,7 @@ import pika
 
 from actors.errors import SettingsError
 
-OTHER_COMMANDS = ("create", "process", "retry", "report", "replay")
+OTHER_COMMANDS = ("create", "process", "retry", "report", "replay", "delete", "update")
 """All but `cancel`, which never waits behind them."""
 COMMANDS = "sora.batch.commands"
 """The topic exchange for commands, and the queue for all but cancellations."""

@@ -97,17 +97,21 @@ def _events() -> dict[str, Schema]:
     snapshot = {"batch_id": _ID, "status": _reference("BatchStatus"), "progress": _reference("Progress")}
     schemas = {}
     for name in EventName:
-        data = dict(snapshot)
+        data, optional = dict(snapshot), list[str]()
         if name.startswith("job."):
             data["job"] = _reference("Job")
         if name is EventName.BATCH_RETRIED:
             data["job_ids"] = {"type": "array", "items": {"type": "string"}}
+        if name is EventName.BATCH_UPDATED:
+            optional = ["metadata", "budget"]
+            data["metadata"] = {"type": "object"}
+            data["budget"] = {"type": "array", "items": _reference("BudgetRequest")}
         if name in FINAL_EVENTS.values():
             data["batch"] = _reference("ToldBatch")
         if name is FINAL_EVENTS[BatchStatus.CANCELLED]:
             data["reason"] = {"type": ["string", "null"]}
             data["may_be_charged"] = {"type": "array", "items": _reference("Charge")}
-        schemas[name.value] = _object(data)
+        schemas[name.value] = _object(data, *optional)
     return schemas
 
 

@@ -170,7 +170,7 @@ _ROWS: list[tuple[Any, ...]] = [
     ("DELETE", _R, "actors/sora/client.py:SoraClient.delete", "the server is asked to delete a video", "its answer is recorded"),
     ("deleted", _C, "actors/sora/deleting.py:DeleteSender._note", "the outcome of a DELETE is recorded", "the next one, or another attempt"),
     ("retry", _C, "actors/batch/retrying.py:retry", "the batch is wanted again, its jobs are put back", "the dispatcher is told"),
-    ("update", _C, "actors/batch/commands.py:_replace_metadata", "new metadata", "it is read back"),
+    ("update", _C, "actors/batch/updating.py:update", "other metadata, `batch.updated` recorded", "it is read back"),
     ("delete", _C, "actors/batch/cleanup.py:delete", "the batch is removed, `batch.deleted` recorded", "its files are removed"),
     ("remove files", _F, "storage/videos.py:VideoFolder.remove", "a batch's files are removed", "nothing"),
     ("prune batches", _C, "actors/batch/cleanup.py:delete_ended", "some old batches are removed, `batch.deleted` recorded", "the next ones"),

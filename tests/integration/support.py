@@ -95,7 +95,7 @@ def check_journal(service: BatchService, batch_id: str) -> list[str]:
     once = Counter(
         (event.name, event.subject)
         for event in events
-        if event.name not in {"batch.progressed", "job.progressed", "batch.retried", "job.retried"}
+        if event.name not in {"batch.progressed", "batch.updated", "job.progressed", "batch.retried", "job.retried"}
     )
     if "batch.retried" not in {event.name for event in events}:
         assert max(once.values()) == 1, once

@@ -71,6 +71,34 @@ def test_what_was_pruned_is_not_waited_for(serving: BatchService, client: BatchC
     assert list(client.events(batch_id)) == []
 
 
+def test_a_batch_is_updated_while_it_is_made_and_deleted_when_it_has_ended(
+    serving: BatchService, client: BatchClient, provider: Provider
+) -> None:
+    provider.options(latency=60.0)
+    batch_id = client.create(videos("A lake"))
+    with client.events(batch_id) as stream:
+        until(lambda: serving.get_batch_status(batch_id).progress.processing)
+        client.update(batch_id, {"order": 17}, {"amount": "2.5", "unit": "USD"})
+        client.update(batch_id, metadata={"order": 17})
+        assert client.report(batch_id).metadata == {"order": 17}
+        with pytest.raises(Conflict, match="cancel it first"):
+            client.delete(batch_id)
+        client.cancel(batch_id)
+        told = [(event.name, event.data) for event in stream]
+    (updated,) = [data for name, data in told if name == "batch.updated"]
+    assert updated["metadata"] == {"order": 17}
+    assert updated["budget"] == [{"amount": "2.5", "unit": "USD"}]
+    assert told[-1][1]["batch"]["metadata"] == {"order": 17}
+    with pytest.raises(InvalidRequest, match="changes nothing"):
+        client.update(batch_id)
+    with client.subscribe(f"batch.deleted.{batch_id}.#") as feed:
+        client.delete(batch_id)
+        assert until(lambda: feed.next(0.1))["data"]["batch_id"] == batch_id
+    for gone in (client.report, client.delete):
+        with pytest.raises(NotFound):
+            gone(batch_id)
+
+
 def test_a_batch_that_goes_on_is_followed_over_its_first_end(
     serving: BatchService, client: BatchClient, provider: Provider
 ) -> None:

@@ -100,6 +100,19 @@ def test_the_id_is_all_that_is_printed(person: Person, serving: BatchService, pr
     assert f"batch {batch.id} cancelled" in said
 
 
+def test_ended_batches_are_deleted_there(person: Person, serving: BatchService) -> None:
+    for batch_id in ("one", "two"):
+        serving.create_batch({"id": batch_id, "videos": [{"prompt": "A lake"}]})
+    serving.cancel_batch("one")
+    code, said, told = person.run("delete", "one", "two", "--remote", "--json")
+    assert code == 2
+    assert "cancel it first" in told
+    one, two = json.loads(said)
+    assert one == {"batch_id": "one", "deleted": True}
+    assert (two["batch_id"], two["error"]["code"]) == ("two", "conflict")
+    assert [batch.id for batch in serving.list_batches()] == ["two"]
+
+
 def test_json_is_the_batch(person: Person, serving: BatchService) -> None:
     code, said, _ = person.run("submit", "-p", "A lake", "--id", "nature", "--watch", "--json")
     assert code == 0

@@ -272,6 +272,28 @@ def test_metadata_is_kept_updated_and_found(provider: Provider, service: BatchSe
     assert service.list_batches(metadata={"colour": "blue"}) == []
 
 
+def test_a_batch_is_updated_while_it_is_made_and_goes_on(
+    provider: Provider, service: BatchService, start_service: Callable[..., BatchService]
+) -> None:
+    other = start_service()
+    batch = service.create_batch(videos(*numbered(6)))
+    provider.hold()
+    running = service.process_batch(batch.id, concurrency=2)
+    for written in (1, 2, 3):
+        provider.wait(accepted=2)
+        other.update_metadata(batch.id, {"written": written})
+        other.update_metadata(batch.id, {"written": written})  # changes nothing
+    provider.release("videos")
+    final = running.result(PATIENCE)
+    check_complete(final, provider, 6)
+    check_paid_once(provider, limit=2)
+    assert check_journal(service, batch.id).count("batch.updated") == 3
+    told = [event.data["metadata"] for event in service.history(batch.id) if event.name == "batch.updated"]
+    assert told == [{"written": 1}, {"written": 2}, {"written": 3}]
+    (last,) = [event for event in service.history(batch.id) if event.name == "batch.completed"]
+    assert last.data["batch"]["metadata"] == final.metadata == {"written": 3}
+
+
 # --- slow servers
 
 

@@ -64,6 +64,8 @@ class AsyncBatchClient:
     process = _in_the_thread(BatchClient.process)
     cancel = _in_the_thread(BatchClient.cancel)
     retry = _in_the_thread(BatchClient.retry)
+    update = _in_the_thread(BatchClient.update)
+    delete = _in_the_thread(BatchClient.delete)
     report = _in_the_thread(BatchClient.report)
     listening = _in_the_thread(BatchClient.listening)
 

@@ -143,6 +143,22 @@ class BatchClient:
         consents = {"pay_again": pay_again} | ({"move_server": True} if move_server else {})
         self._ask("retry", _given(batch_id=batch_id, job_ids=listed, changes=changes, **consents))
 
+    def update(
+        self,
+        batch_id: str,
+        metadata: Mapping[str, Any] | None = None,
+        budget: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Replace a batch's metadata, its budget, or both, in whatever state it is. None: it stays as it is.
+
+        `budget`: as of a request, one entry a unit; an empty list: the batch has none.
+        """
+        self._ask("update", _given(batch_id=batch_id, metadata=metadata, budget=budget))
+
+    def delete(self, batch_id: str, *, keep_files: bool = False) -> None:
+        """Forget an ended batch, and delete its files unless `keep_files`. Returns when all of it is gone."""
+        self._ask("delete", {"batch_id": batch_id, "keep_files": keep_files})
+
     def report(self, batch_id: str) -> Batch:
         """A batch as it is, with as many jobs as fit into 8 MiB."""
         return Batch.model_validate(self._ask("report", {"batch_id": batch_id})["batch"])

@@ -12,7 +12,18 @@ from tests.builders import NOON, a_batch, a_job, some_jobs
 
 AT = NOON + 0.25
 KNOWN = {
-    "batch": ["created", "started", "progressed", "completed", "partial", "failed", "cancelled", "retried", "deleted"],
+    "batch": [
+        "created",
+        "started",
+        "progressed",
+        "completed",
+        "partial",
+        "failed",
+        "cancelled",
+        "retried",
+        "deleted",
+        "updated",
+    ],
     "job": ["submitted", "progressed", "completed", "failed", "cancelled", "retried"],
 }
 

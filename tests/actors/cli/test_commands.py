@@ -279,6 +279,25 @@ def test_of_several_batches_each_is_told_and_the_worst_is_the_code(
     assert call("resume", "-q").exit_code == 3
 
 
+def test_ended_batches_are_deleted_with_their_files_and_nothing_is_asked(call: Call, home: Path) -> None:
+    for batch_id in ("one", "two", "three"):
+        assert call("run", "-p", "A sunset", "--id", batch_id, "--quiet").exit_code == 0
+    assert call("create", "-p", "Sea", "--id", "new").exit_code == 0
+    folders = home / "videos"
+    result = call("delete", "one")
+    assert (result.exit_code, result.stdout) == (0, "deleted batch one\n")
+    assert not (folders / "one").exists()
+    result = call("delete", "two", "nope", "new", "two", "--keep-files", "--json")
+    assert result.exit_code == 2
+    two, nope, new = json.loads(result.stdout)
+    assert two == {"batch_id": "two", "deleted": True}
+    assert [each["error"]["code"] for each in (nope, new)] == ["not_found", "conflict"]
+    assert "cancel it first" in result.stderr
+    assert list((folders / "two").iterdir())
+    assert json.loads(call("delete", "three", "--json").stdout) == {"batch_id": "three", "deleted": True}
+    assert [batch["id"] for batch in json.loads(call("list", "--json").stdout)] == ["new"]
+
+
 def test_several_batches_are_cancelled_and_retried_at_once(call: Call) -> None:
     with BatchService() as service:
         for batch_id in ("one", "two"):

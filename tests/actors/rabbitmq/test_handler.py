@@ -189,9 +189,86 @@ def test_a_retry_names_the_jobs_that_are_tried_again(handler, broker, service):
     assert wanted(service)
 
 
-@pytest.mark.parametrize("name", ["process", "cancel", "retry"])
+def test_an_update_replaces_what_it_names_and_is_told_once(handler, broker, service):
+    handler.handle(message("create", {**LAKE, "metadata": {"a": 1}, "budget": {"amount": 3, "unit": "videos"}}))
+    handler.handle(message("update", {"batchId": "nature", "metadata": {"b": True}}, "2"))
+    assert broker.last.data == {"command": "update", "batch_id": "nature"}
+    assert service.get_batch_status("nature").metadata == {"b": True}
+    handler.handle(message("update", {"batch_id": "nature", "budget": {"amount": "20.5", "unit": "USD"}}, "3"))
+    handler.handle(message("update", {"batch_id": "nature", "metadata": {"b": True}, "budget": []}, "4"))
+    handler.handle(message("update", {"batch_id": "nature", "budget": []}, "5"))  # so it is
+    handler.handle(message("update", {"batch_id": "nature", "metadata": {"b": 1}}, "6"))
+    assert broker.last.data == {"command": "update", "batch_id": "nature"}
+    told = [each.data for each in service.history("nature") if each.name == "batch.updated"]
+    kept = {"batch_id", "status", "progress"}
+    assert [{name: each[name] for name in each.keys() - kept} for each in told] == [
+        {"metadata": {"b": True}}, {"budget": [{"amount": "20.5", "unit": "USD"}]}, {"budget": []},
+        {"metadata": {"b": 1}},
+    ]  # fmt: skip
+    assert [int(each.sequence) for each in service.history("nature")] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        ({}, "/data"),
+        ({"metadata": None}, "/data"),
+        ({"metadata": [1]}, "/data/metadata"),
+        ({"metadata": {"a": "x" * 70_000}}, "/data/metadata"),
+        ({"budget": {"amount": 0, "unit": "USD"}}, "/data/budget/0/amount"),
+        ({"budget": [{"amount": 1, "unit": "USD"}] * 2}, "/data/budget"),
+        ({"budget": {"amount": 1, "unit": "apples"}}, "/data/budget/0/unit"),
+        ({"more": 1}, "/data/more"),
+    ],
+)
+def test_an_update_that_can_not_be_is_refused_with_its_field(handler, broker, service, data, field):
+    handler.handle(message("create", LAKE))
+    (error,) = refused(handler, broker, message("update", {"batch_id": "nature", **data}, "2"))
+    assert error["field"] == field
+    assert len(service.history("nature")) == 1
+
+
+def test_a_deletion_takes_the_files_unless_they_are_to_be_kept(handler, broker, service, tmp_path):
+    for batch_id, keeps in (("one", False), ("two", True)):
+        handler.handle(message("create", {**LAKE, "id": batch_id}, batch_id))
+        (error,) = refused(handler, broker, message("delete", {"batch_id": batch_id}, f"early {batch_id}"))
+        assert (error["field"], error["code"]) == ("/data/batch_id", "conflict")
+        service.cancel_batch(batch_id)
+        file = tmp_path / "videos" / batch_id / "kept.mp4"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        sent = message("delete", {"batch_id": batch_id, "keep_files": keeps}, f"delete {batch_id}")
+        handler.handle(sent)
+        assert broker.last.data == {"command": "delete", "batch_id": batch_id}
+        assert file.exists() is keeps
+        assert service.recorded(batch_id)[-1].type == "batch.deleted"
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        handler.handle(sent)  # it had been broken off behind its transaction
+        assert file.exists() is keeps
+    assert service.list_batches() == []
+    (error,) = refused(handler, broker, message("delete", {"batch_id": "one"}, "again"))
+    assert (error["field"], error["code"]) == ("/data/batch_id", "not_found")
+
+
+def test_a_deletion_that_comes_again_leaves_another_batch_of_that_id_alone(handler, service, tmp_path):
+    handler.handle(message("create", LAKE))
+    service.cancel_batch("nature")
+    sent = message("delete", {"batch_id": "nature"}, "2")
+    handler.handle(sent)
+    service.create_batch({"id": "nature", "videos": [{"prompt": "A sea"}]})
+    file = tmp_path / "videos" / "nature" / "of-another.mp4"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    handler.handle(sent)
+    assert file.exists()
+    assert service.get_batch_status("nature").status == "pending"
+
+
+@pytest.mark.parametrize("name", ["process", "cancel", "retry", "update"])
 def test_a_command_waits_for_the_creation_of_its_batch(handler, broker, service, name):
-    sent = message(name, {"batch_id": "nature"}, "2")
+    more = {"metadata": {"a": 1}} if name == "update" else {}
+    sent = message(name, {"batch_id": "nature", **more}, "2")
     with pytest.raises(Postpone) as first:
         handler.handle(sent)
     with pytest.raises(Postpone) as second:

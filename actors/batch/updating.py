@@ -1,0 +1,42 @@
+"""Updating what of a batch no owner decides about: its metadata and its budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.batch.events import EventName, batch_event
+from actors.batch.requests import canonical_digest
+from actors.batch.start import existing
+from storage.changes import Storage
+
+
+def update(
+    storage: Storage, batch_id: str, metadata: dict[str, Any] | None, budget: list[dict[str, Any]] | None, at: float
+) -> None:
+    """Replace a batch's metadata, its budget, or both. A running batch moves to a new epoch, and is claimed anew.
+
+    Args:
+        storage: where.
+        batch_id: of a batch in whatever state.
+        metadata: None: it stays as it is.
+        budget: one entry a unit; None: it stays as it is.
+        at: now. Nothing is recorded, and no event, where nothing changes.
+
+    Raises:
+        NotFound: there is no such batch.
+    """
+    batch = existing(storage, batch_id)
+    changed: dict[str, Any] = {}
+    if metadata is not None and canonical_digest(metadata) != canonical_digest(batch.metadata):
+        changed["metadata"] = metadata
+    if budget is not None and canonical_digest(budget) != canonical_digest(storage.batches.budget(batch_id)):
+        changed["budget"] = budget
+    if not changed:
+        return
+    told, sequence = dict(changed), batch.sequence + 1
+    if batch.owner is not None:
+        # The owner's next write would be numbered as this event is: it is refused, and the batch claimed anew. That is
+        # no death.
+        changed |= {"owner": None, "epoch": batch.epoch + 1, "claims": 0}
+    storage.batches.update(batch_id, **changed, sequence=sequence, updated_at=at)
+    storage.journal.append([batch_event(EventName.BATCH_UPDATED, batch, sequence, at, **told)])
