@@ -13,6 +13,7 @@ import threading
 from typing import Any, TextIO
 
 from storage.secrets import Secrets
+from storage.traces import trace_of
 
 OURS = ("actors", "storage")
 """The loggers whose level is set; others (aiohttp, peewee's SQL) show only warnings."""
@@ -94,6 +95,8 @@ class _StderrHandler(logging.StreamHandler[Any]):
     def format(self, record: logging.LogRecord) -> str:
         if hasattr(record, "action") and not hasattr(record, "event"):
             record.event = record.action  # so that each line can be looked for by it
+        if not hasattr(record, "traceparent"):
+            vars(record).update(trace_of(str(getattr(record, "batch_id", ""))))
         return self.harmless(super().format(record))
 
     def tell(self, text: str, level: int, action: str | None) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -214,13 +215,20 @@ class BatchService(BatchRunner):
 
     # --- commands that came as messages
 
-    def obey(self, command: Command, key: CommandKey, answer: Callable[[CommandResult], str]) -> str:
+    def obey(
+        self,
+        command: Command,
+        key: CommandKey,
+        answer: Callable[[CommandResult], str],
+        trace: dict[str, str] | None = None,
+    ) -> str:
         """Execute a command and record it in the inbox with its answer, in one transaction.
 
         Args:
             command: what to do.
             key: which message it came with.
             answer: makes the answer from the result; may be called again, so it must have no side effects.
+            trace: the trace of the message.
 
         Returns:
             The answer; for a repeated command, its first answer.
@@ -229,7 +237,7 @@ class BatchService(BatchRunner):
             OtherBody: the command's id was used before, with another body.
             UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be done; nothing was recorded.
         """
-        context = self._context(self.provider)
+        context = replace(self._context(self.provider), trace=trace)
         done: list[CommandResult] = []
 
         def act() -> str:

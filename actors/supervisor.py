@@ -51,6 +51,7 @@ from actors.video.tools import Tools
 from actors.worker import VideoWorker
 from storage.states import BatchStatus, SubmissionState
 from storage.timing import boottime
+from storage.traces import note_trace
 
 logger = logging.getLogger(__name__)
 TICK = 0.25
@@ -102,6 +103,7 @@ class BatchSupervisor(LoopActor):
         at = tools.storage.database.time()
         self.run = BatchRun(loaded.batch, loaded.open_jobs, loaded.live, rules, waits, at=at)
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
+        note_trace(self._id, loaded.batch.trace or {})
         self._spent_before, self._since = loaded.batch.spent, time.monotonic()
         self._stood_before = tools.client.rate_limiter.stood
         self._workers: list[Ref] = []

@@ -9,7 +9,7 @@ from typing import Any
 from peewee import SQL, Table
 
 from storage.database import Database
-from storage.records import BatchRecord
+from storage.records import BatchRecord, Document
 from storage.rows import Insert, Rows, encode, names_of
 from storage.servers import server_of
 from storage.states import BatchStatus
@@ -153,6 +153,11 @@ class BatchRepository:
         """The most that a batch may use, with one entry per unit."""
         (found,) = self._database.execute("SELECT budget FROM batches WHERE id=?", (batch_id,)).fetchone()
         return list((json.loads(found) if isinstance(found, str) else found) or ())
+
+    def join_trace(self, batch_id: str, trace: Document) -> None:
+        """Put a batch into a trace if it has none and nobody works on it."""
+        sql = "UPDATE batches SET trace=? WHERE id=? AND trace IS NULL AND owner IS NULL"
+        self._database.execute(sql, (encode(trace), batch_id))
 
     def wanted(self, provider: str, *, owner: str, limit: int) -> dict[str, str | None]:
         """Ids of the wanted batches of a provider without another live owner, oldest first.

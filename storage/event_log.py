@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from storage.records import EventRecord
+from storage.traces import note_trace
 
 logger = logging.getLogger(__name__)
 _ENVELOPE = frozenset({"batch_id", "status", "progress", "batch", "job"})
+_TRACE = ("traceparent", "tracestate")
 
 
 def level_of(event: EventRecord) -> int:
@@ -23,7 +25,10 @@ def log_events(events: Iterable[EventRecord]) -> None:
     for event in events:
         level = level_of(event)
         if logger.isEnabledFor(level):
-            logger.log(level, "recorded %s", event.type, extra=data_of(event))
+            data = data_of(event)
+            if "traceparent" in data:
+                note_trace(event.batch_id, {name: data[name] for name in _TRACE if name in data})
+            logger.log(level, "recorded %s", event.type, extra=data)
 
 
 def data_of(event: EventRecord) -> dict[str, Any]:
@@ -41,5 +46,5 @@ def data_of(event: EventRecord) -> dict[str, Any]:
     told |= {"error_code": error.get("code"), "error": error.get("message"), "sequence": event.sequence}
     further = {name: data[name] for name in data if name not in _ENVELOPE}
     told["changed"] = json.dumps(further, ensure_ascii=False) if further else None
-    traced = {name: document.get(name) for name in ("traceparent", "tracestate")}
+    traced = {name: document.get(name) for name in _TRACE}
     return {name: value for name, value in {**told, **traced}.items() if value is not None}

@@ -43,6 +43,8 @@ class BatchRecord(NamedTuple):
     updated_at: float
     started_at: float | None
     completed_at: float | None
+    trace: Document | None = None
+    """The trace that it belongs to: `traceparent` and perhaps `tracestate`, as they came."""
 
     @property
     def deaths(self) -> int:

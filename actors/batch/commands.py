@@ -7,7 +7,7 @@ entered in the inbox with its answer, in the same transaction, and is applied on
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
 from actors.batch.cancellation import cancel
@@ -102,6 +102,8 @@ class Context:
     """Where its videos are made; "" if the command makes none."""
     deletes: bool = True
     """Whether the server is asked to delete cancelled videos."""
+    trace: dict[str, str] | None = None
+    """The trace of the command, which its batch joins: at its creation, or if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
         UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be applied.
         DeleteIsOut: it can't be applied yet.
     """
+    command = _in_trace(storage, command, context.trace)
     match command:
         case Create(new, process):
             created = create(storage, new)
@@ -199,3 +202,12 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
         case _:
             assert_never(command)
     return CommandResult(command.batch_id)
+
+
+def _in_trace(storage: Storage, command: Command, trace: dict[str, str] | None) -> Command:
+    """The command; its batch belongs to the trace from here on, if it begins with it or belongs to none."""
+    if trace is not None and isinstance(command, Process | Retry):
+        storage.batches.join_trace(command.batch_id, trace)
+    if trace is None or not isinstance(command, Create):
+        return command
+    return replace(command, new=replace(command.new, batch=command.new.batch._replace(trace=trace)))

@@ -60,6 +60,9 @@ class Event(BaseModel):
     datacontenttype: str = "application/json"
     dataschema: str
     sequence: str
+    traceparent: str | None = None
+    tracestate: str | None = None
+    """Of the trace that the batch belongs to, if any."""
     data: dict[str, Any]
 
     @property
@@ -106,7 +109,7 @@ def _event(
     envelope = cloud_event(kind, f"{batch.id}:{number}", f"/sora-batch/batches/{batch.id}", subject, at)
     progress = progress_document(batch)
     data = {"batch_id": batch.id, "status": batch.status, "progress": progress, **more}
-    document = {**envelope, "sequence": number, "data": data}
+    document = {**envelope, "sequence": number, **(batch.trace or {}), "data": data}
     key = f"{kind}.{batch.id}" + (f".{subject}" if subject != batch.id else "")
     return EventRecord(
         batch_id=batch.id,

@@ -34,6 +34,7 @@ from actors.batch.requests import BatchVideoRequest, Budgets
 from actors.depth import is_nested_deeper
 from actors.errors import FieldError, InvalidRequest
 from actors.expectations import ID_PATTERN
+from actors.rabbitmq.attributes import printable, short, trace_of
 
 MAX_DEPTH = 64
 CONTENT_TYPES = ("application/cloudevents+json", "application/json")
@@ -75,27 +76,8 @@ class Message:
         return hashlib.sha256(self.body).hexdigest()
 
 
-def _printable(text: str) -> str:
-    if any(ord(character) < 32 or ord(character) == 127 for character in text):
-        raise ValueError("must not contain control characters")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode, without lone surrogates") from None
-    return text
-
-
-def _short(limit: int) -> AfterValidator:
-    def check(text: str) -> str:
-        if len(text.encode()) > limit:
-            raise ValueError(f"must have at most {limit} bytes in UTF-8")
-        return text
-
-    return AfterValidator(check)
-
-
-_Id = Annotated[StrictStr, Field(min_length=1), AfterValidator(_printable), _short(ID_MAX_BYTES)]
-_Source = Annotated[StrictStr, Field(min_length=1), AfterValidator(_printable), _short(SOURCE_MAX_BYTES)]
+_Id = Annotated[StrictStr, Field(min_length=1), AfterValidator(printable), short(ID_MAX_BYTES)]
+_Source = Annotated[StrictStr, Field(min_length=1), AfterValidator(printable), short(SOURCE_MAX_BYTES)]
 _BatchId = Annotated[StrictStr, StringConstraints(pattern=ID_PATTERN)]
 
 
@@ -109,6 +91,8 @@ class _Envelope(BaseModel):
     source: _Source
     type: StrictStr
     datacontenttype: StrictStr | None = None
+    traceparent: JsonValue = None
+    tracestate: JsonValue = None
     data: dict[str, JsonValue]
 
 
@@ -206,6 +190,8 @@ class ReceivedCommand:
     digest: str
     """SHA-256 of the message's body, in hexadecimal."""
     data: CommandData
+    trace: dict[str, str] | None = None
+    """`traceparent` and perhaps `tracestate`, as they came."""
 
     @property
     def batch_id(self) -> str:
@@ -273,7 +259,8 @@ def parse(message: Message, *, max_bytes: int, max_size: int) -> ReceivedCommand
         raise CommandRefused([wrong.error], **known) from None
     except InvalidRequest as error:
         raise CommandRefused(within_data(error), **known, well_formed=True) from None
-    return ReceivedCommand(name, envelope.source, envelope.id, message.digest, data)
+    trace = trace_of(envelope.traceparent, envelope.tracestate)
+    return ReceivedCommand(name, envelope.source, envelope.id, message.digest, data, trace)
 
 
 def within_data(error: InvalidRequest) -> list[FieldError]:
@@ -387,7 +374,7 @@ def _name_in(kind: Any) -> str | None:
 def _answerable(value: Any, limit: int = ID_MAX_BYTES) -> str | None:
     """The value if it is a text that an answer can contain, or None."""
     try:
-        usable = isinstance(value, str) and value and _printable(value) and len(value.encode()) <= limit
+        usable = isinstance(value, str) and value and printable(value) and len(value.encode()) <= limit
     except ValueError:
         return None
     return value if usable else None

@@ -122,6 +122,7 @@ class CommandHandler:
                 "command": command.name.value,
                 "batch_id": command.batch_id,
                 "refused": answer.refused,
+                **(command.trace or {}),
             },
         )
 
@@ -151,6 +152,7 @@ class CommandHandler:
                     lambda done: answers.accepted(
                         command.name, done, correlation=command.id, source=command.source, at=at
                     ),
+                    command.trace,
                 )
             )
         except UnknownBatch:

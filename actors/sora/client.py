@@ -70,13 +70,16 @@ class SoraClient:
             if session is not None:
                 await session.close()
 
-    async def create(self, spec: VideoSpec, intent_id: str, guard: Callable[[], None]) -> CreateResult:
+    async def create(
+        self, spec: VideoSpec, intent_id: str, guard: Callable[[], None], trace: Mapping[str, str] | None = None
+    ) -> CreateResult:
         """POST once, now: its turn was taken before its intent. Never raises for errors of the network or the server.
 
         Args:
             spec: the video.
             intent_id: sent as `Idempotency-Key`, for servers that honour it.
             guard: called directly before the first byte leaves; raises `SendForbidden` to stop it.
+            trace: the headers of the trace that it belongs to.
         """
         assert self._creates is not None
         try:
@@ -84,6 +87,8 @@ class SoraClient:
         except Exception as error:  # noqa: BLE001  (the session is being closed, for instance)
             return self._not_sent(error)
         form = self._settings.sora_request_format
+        # A LiteLLM proxy would send a create up to three times.
+        further = {**(trace or {}), "Idempotency-Key": intent_id, "x-litellm-num-retries": "0"}
         if server is not None and (why := why_not_sent(server, spec, form)) is not None:
             return Refused(Failure(ErrorCode.INVALID_REQUEST, why), sent=False, passes=False)
         body = await self._body(spec, server, guard)
@@ -91,8 +96,7 @@ class SoraClient:
         try:
             async with self._creates.post(
                 self._route.url("/videos"),
-                # A LiteLLM proxy would send a create up to three times.
-                headers={**self._route.headers, "Idempotency-Key": intent_id, "x-litellm-num-retries": "0"},
+                headers={**self._route.headers, **further},
                 allow_redirects=False,
                 timeout=timeout,
                 data=body,

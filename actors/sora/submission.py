@@ -29,6 +29,7 @@ from storage.records import Document, SubmissionRecord
 from storage.states import SubmissionState
 from storage.submissions import Bind
 from storage.timing import boottime
+from storage.traces import trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Submitter:
             await asyncio.wait(posts, timeout=seconds)
 
     async def _post(self, intent: SubmissionRecord, spec: VideoSpec, send_before: float) -> Outcome:
-        result = await self._client.create(spec, intent.id, self._guard(intent, send_before))
+        result = await self._client.create(spec, intent.id, self._guard(intent, send_before), trace_of(intent.batch_id))
         match result:
             case Accepted(video, remote_id, told):
                 return await self._bind(intent, remote_id, video, told)

@@ -30,6 +30,7 @@ Schema = dict[str, Any]
 
 _TOLD: list[type[BaseModel]] = [Batch, Job, Progress, CancellationSummary, Charge]
 _ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+_TRACE: Schema = {"traceparent": {"type": "string"}, "tracestate": {"type": "string"}}
 _COUNT = {"type": "integer", "minimum": 1}
 _FIELD_ERROR = {
     "type": "object",
@@ -152,7 +153,9 @@ def _messages() -> dict[str, Schema]:
         messages[f"sora-batch.{command.value}.v1"] = _document(
             f"sora-batch.{command.value}.v1",
             definitions[model.__name__],
-            {"id": {"type": "string", "minLength": 1}, "source": {"type": "string", "minLength": 1}},
+            {"id": {"type": "string", "minLength": 1}, "source": {"type": "string", "minLength": 1}, **_TRACE},
+            "",
+            *_TRACE,
         )
     told = {"subject": {"type": "string"}, "time": {"type": "string", "format": "date-time"}}
     fixed = {"datacontenttype": {"const": "application/json"}}
@@ -164,9 +167,9 @@ def _messages() -> dict[str, Schema]:
         "correlationid": {"type": "string"},
     }
     sequence = {"type": "string", "pattern": "^[0-9]{10}$"}
-    recorded = {"id": {"type": "string"}, "source": {"type": "string"}, **told, **fixed, "sequence": sequence}
+    recorded = {"id": {"type": "string"}, "source": {"type": "string"}, **told, **fixed, "sequence": sequence, **_TRACE}
     for name, data in _events().items():
-        messages[f"sora-batch.{name}.v1"] = _document(f"sora-batch.{name}.v1", data, recorded, name)
+        messages[f"sora-batch.{name}.v1"] = _document(f"sora-batch.{name}.v1", data, recorded, name, *_TRACE)
     for name, data in (_answers() | _reports()).items():
         optional = () if name == "batch.reported" else ("subject",)
         messages[f"sora-batch.{name}.v1"] = _document(f"sora-batch.{name}.v1", data, answer, name, *optional)

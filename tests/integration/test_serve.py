@@ -249,7 +249,8 @@ def test_the_log_alone_tells_the_life_of_a_batch(
 ) -> None:
     serving = start_serving(log_format="json", log_lewel="info", amqp_url=rabbitmq.url)
     provider.fault(on="create", do="answer", status=429, headers={"Retry-After": "1"})
-    batch_id = application.ask("create", videos("A lake", "[moderation] A sea")).data["batch_id"]
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "shop=1"}
+    batch_id = application.ask("create", videos("A lake", "[moderation] A sea"), **trace).data["batch_id"]
     until(lambda: "batch.partial" in serving.said)
     assert serving.end() == 0
     lines = [json.loads(line) for line in serving.said.splitlines()]  # each of them, the first included
@@ -267,3 +268,7 @@ def test_the_log_alone_tells_the_life_of_a_batch(
     events = [line["event"] for line in about if line["event"] != "command"]
     assert events[:2] == ["batch.created", "batch.claimed"]
     assert [line["error_code"] for line in about if line["event"] == "job.withdrawn"] == ["rate_limited"]
+    for record in service.recorded(batch_id):
+        assert json.loads(record.body).items() >= trace.items()
+    assert {tuple(line.get(name) for name in trace) for line in about} == {tuple(trace.values())}
+    assert {tuple(post["trace"]) for post in provider.ledger()["posts"]} == {tuple(trace.values())}

@@ -25,6 +25,8 @@ class Post:
     authorization: bool
     """Whether an Authorization header came with it."""
     content_type: str
+    trace: list[str | None]
+    """Its `traceparent` and `tracestate`."""
     prompt: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
     complete: bool = False
@@ -125,6 +127,7 @@ class Ledger:
             at=time.time(),
             idempotency_key=headers.get("Idempotency-Key"),
             authorization="Authorization" in headers,
+            trace=[headers.get("traceparent"), headers.get("tracestate")],
             content_type=headers.get("Content-Type", ""),
         )
         self.posts.append(post)
