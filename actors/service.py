@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-_PUBLISH_SECONDS = 3.0
 _DELETE_LOOK = 0.2
 
 

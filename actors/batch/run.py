@@ -248,7 +248,8 @@ class BatchRun:
             self._finished(job, now)
             return
         if self._absences.get(job.id, 0) >= ABSENCES:
-            text = f"{report.failure.message} ({ABSENCES} times; nothing was made)"
+            made = "; nothing was made" if report.outcome is SubmissionState.ABSENT else ""
+            text = f"{report.failure.message} ({ABSENCES} times{made})"
             self._update.fail(job, replace(report.failure, message=text))
             self._finished(job, now)
             return
