@@ -183,7 +183,7 @@ class ModelClient:
         read = int(now + self._provider.skew) - now
         self.clock.offset = read if self.clock.offset is None else min(read, self.clock.offset)
 
-    async def create(self, spec, intent_id, guard):
+    async def create(self, spec, intent_id, guard, _trace=None):
         loop, provider = asyncio.get_running_loop(), self._provider
         post = Post(intent_id, spec.prompt, self._process, guard, loop.create_future(), loop.create_future())
         provider.posts.append(post)

@@ -19,7 +19,7 @@ import tenacity
 
 from actors import dispatcher, supervisor, worker
 from actors.agenda import DispatcherCallbacks
-from actors.batch import run
+from actors.batch import intents as intents_module
 from actors.batch.assignment import Rules
 from actors.batch.cleanup import delete_orphan_files_soon
 from actors.batch.intents import request_digest
@@ -227,7 +227,7 @@ class World:
         put(task, "_made_with", lambda _submission: "")
         put(watching, "_LOST_AFTER", 5.0)
         intents = count(1)
-        put(run, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"intent-{next(intents):04d}")))
+        put(intents_module, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"intent-{next(intents):04d}")))
         tell = worker.tell
         load = Dispatcher._load
 
