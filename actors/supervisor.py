@@ -181,10 +181,7 @@ class BatchSupervisor(LoopActor):
         if self._is_for_others and isinstance(report, Failed):
             if report.outcome is not SubmissionState.REFUSED:
                 return
-            job_id, run, failure, submission_id, outcome = (
-                report.job_id, report.run, report.failure, report.submission_id, report.outcome,
-            )  # fmt: skip
-            report = Withdrawn(job_id, run, failure, submission_id, outcome)
+            report = Withdrawn(report.job_id, report.run, report.failure, report.submission_id, report.outcome)
         self._alive = True
         self._log_wait(report)
         self.run.report(report, time.monotonic())

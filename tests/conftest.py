@@ -32,7 +32,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Whatever a command that is called in this process logs, and from which level on, the next test does not."""
-    loggers = [logging.getLogger(name) for name in ("", *OURS, "actors.simulator", "pika")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("", *OURS, "actors.simulator", "actors.supervisor", "storage.event_log", "pika")
+    ]
     levels = [logger.level for logger in loggers]
     handlers, of_threads = list(loggers[0].handlers), threading.excepthook
     yield

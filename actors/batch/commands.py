@@ -64,7 +64,7 @@ class Update:
     batch_id: str
     metadata: dict[str, Any] | None = None
     budget: list[dict[str, Any]] | None = None
-    """One entry a unit; without any the batch has no budget."""
+    """One entry per unit; an empty list removes the budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
 
 
 def _in_trace(storage: Storage, command: Command, trace: dict[str, str] | None) -> Command:
-    """The command; its batch belongs to the trace from here on, if it begins with it or belongs to none."""
+    """The command, its batch put into the trace if the command creates it, or if it has none."""
     if trace is not None and isinstance(command, Process | Retry):
         storage.batches.join_trace(command.batch_id, trace)
     if trace is None or not isinstance(command, Create):

@@ -184,8 +184,10 @@ class Session:
                 looked_for=f"batch {batch_ids[0]!r}" if batch_ids else None,
             ) as service,
         ):  # fmt: skip
-            if not self._verbose:  # our own simulator's work is shown as progress
-                logging.getLogger("actors.simulator").setLevel(logging.WARNING)
+            asked_for_log = self._verbose or "log_level" in service.settings.model_fields_set
+            shown_as_progress = () if asked_for_log else ("storage.event_log", "actors.supervisor")
+            for name in ("actors.simulator", *shown_as_progress) if not self._verbose else ():
+                logging.getLogger(name).setLevel(logging.WARNING)
             _ = service.provider  # raises if no server is set
             yield service
 

@@ -65,6 +65,15 @@ def test_the_exit_code_says_how_the_batch_ended(call: Call, prompts: list[str], 
     assert call("run", *options).exit_code == code
 
 
+def test_a_run_tells_each_thing_once_unless_the_log_is_asked_for(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "info")
+    assert "recorded job.completed" in call("run", "-p", "Sea", "--id", "two").stderr
+    monkeypatch.delenv("LOG_LEVEL")
+    assert "recorded job.completed" not in (said := call("run", "-p", "Sea", "--id", "one").stderr)
+    assert "claimed the batch" not in said
+    assert said.count("one-01 completed") == 1
+
+
 def test_run_again_with_the_same_id_goes_on_with_the_batch(call: Call, server: Simulator) -> None:
     for _ in range(2):
         assert call("run", "-p", "Sea", "--id", "nature", "-o", "films").exit_code == 0
