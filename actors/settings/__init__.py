@@ -7,15 +7,12 @@ unit.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from datetime import timedelta
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -24,13 +21,15 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from actors.errors import SettingsError
-from actors.expectations import SIZE_PATTERN, expectation, span_of
+from actors.expectations import SIZE_PATTERN, expectation
 from actors.headers import AUTHORIZATION, BEARER, NOWHERE, key_header, read_auth, read_headers, secrets_in, telling
 from actors.secret_files import with_files
-from actors.transport import is_bypassed, read_listen, read_proxy, trust
+from actors.settings.types import Milliseconds, Positive, Words, at_home, without_control_characters
+from actors.settings.web import WebSettings
+from actors.transport import is_bypassed, read_proxy, trust
 from storage.secrets import HIDDEN, Secrets, key_in, masked_url, query_secrets, read_url
 from storage.servers import server_of
 
@@ -41,47 +40,10 @@ SIMULATOR = "simulator"
 """The provider of batches whose videos the built-in simulator makes."""
 
 
-def _duration(value: Any) -> Any:
-    length = span_of(value) if isinstance(value, str) else value
-    if isinstance(length, timedelta):
-        return length
-    try:
-        length = timedelta(milliseconds=float(value))
-    except (OverflowError, TypeError, ValueError):
-        raise ValueError("must be a duration (500ms, 90s, 5m, 12h, 30d) or a number of milliseconds") from None
-    if length < timedelta(0):
-        raise ValueError("must not be negative")
-    return length
-
-
-def _words(value: Any) -> Any:
-    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
-
-
-def _at_home(path: str) -> str:
-    """A path with `~` expanded: in `.env` and in containers no shell has done so."""
-    if path.startswith("$"):
-        raise ValueError("$ is not expanded here: use ~ for the home folder, ${NAME} in .env, or the full path")
-    try:
-        return str(Path(path).expanduser()) if path.startswith("~") else path
-    except RuntimeError:
-        raise ValueError(f"{path.partition('/')[0]} has no home folder: use the full path") from None
-
-
-def _without_control_characters(value: str) -> str:
-    # A lone surrogate stands for a byte that is not UTF-8.
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
-        raise ValueError("contains a line break or another control character: remove it")
-    return value
-
-
-Milliseconds = Annotated[timedelta, BeforeValidator(_duration)]
-Positive = Annotated[Milliseconds, Field(gt=timedelta(0))]
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 _ESCAPED = "in the user name and password, write @ as %40, # as %23, / as %2F, ? as %3F"
 
 
-class Settings(BaseSettings):
+class Settings(WebSettings):
     """The settings that `README.md` lists, each named as its environment variable in lower case."""
 
     model_config = SettingsConfigDict(
@@ -139,10 +101,6 @@ class Settings(BaseSettings):
     ssl_cert_dir: str | None = None
     requests_ca_bundle: str | None = None
     """Other programs use these six too: they are read only when a server is to be reached."""
-    web_listen: str | None = None
-    """`[HOST:]PORT`: where `serve` answers HTTP."""
-    web_token: SecretStr | None = None
-    web_token_file: str | None = None
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -165,7 +123,7 @@ class Settings(BaseSettings):
             return value
         if not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
-        if any(character.isspace() for character in _without_control_characters(value)):
+        if any(character.isspace() for character in without_control_characters(value)):
             raise ValueError("must not contain white space")
         if "#" in value:
             raise ValueError(f"must not contain # (a fragment is never sent to a server); {_ESCAPED}")
@@ -204,7 +162,7 @@ class Settings(BaseSettings):
         if value is None:
             return value
         # Passed as a SecretStr, it was not stripped.
-        value = SecretStr(_without_control_characters(value.get_secret_value().strip()))
+        value = SecretStr(without_control_characters(value.get_secret_value().strip()))
         carrier = key_header(info.data.get("sora_auth", BEARER))
         if info.field_name == "openai_api_key" and (carrier or "").lower() == AUTHORIZATION and _has_user(info):
             raise ValueError(
@@ -213,27 +171,10 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("web_listen")
-    @classmethod
-    def _listens(cls, value: str | None) -> str | None:
-        if value is not None:
-            read_listen(value)
-        return value
-
-    @field_validator("web_token")
-    @classmethod
-    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        token = value.get_secret_value().strip()
-        if not (token and token.isascii() and token.isprintable() and " " not in token):
-            raise ValueError("must be one word of ASCII letters, digits and signs: it is sent in a header")
-        return SecretStr(token)
-
     @field_validator("database_url")
     @classmethod
     def _kept(cls, value: str) -> str:
-        path = _without_control_characters(value).removeprefix("sqlite:///")
+        path = without_control_characters(value).removeprefix("sqlite:///")
         if path in {":memory:", "", "sqlite://"}:
             raise ValueError(
                 "is a database that is lost when the process ends: name a file, such as sqlite:///sora-batch.db"
@@ -241,14 +182,14 @@ class Settings(BaseSettings):
         if path == value or not path.startswith(("~", "$")):
             return value
         home, slash, rest = path.partition("/")
-        return f"sqlite:///{quote(_at_home(home))}{slash}{rest}"
+        return f"sqlite:///{quote(at_home(home))}{slash}{rest}"
 
     @field_validator("video_dir", "sora_reference_dirs", "ssl_cert_file", "ssl_cert_dir", "requests_ca_bundle")
     @classmethod
     def _paths(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         if value is None:
             return None
-        return _at_home(value) if isinstance(value, str) else tuple(map(_at_home, value))
+        return at_home(value) if isinstance(value, str) else tuple(map(at_home, value))
 
     @field_validator("batch_lease")
     @classmethod
