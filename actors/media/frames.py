@@ -1,0 +1,121 @@
+"""The first frame of a video, as a picture of a given size."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from typing import TYPE_CHECKING, BinaryIO
+
+from actors.errors import ErrorCode, SoraBatchError
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from PIL.Image import Image
+
+NO_MEDIA = "posters and contact sheets need PyAV and Pillow: pip install 'sora-batch[media]'"
+POSTER = "image/webp"
+"""The content type of a poster."""
+POSTER_SIDE = 640
+"""The longer side of a poster in pixels; a smaller film keeps its own size."""
+_QUALITY = 82
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
+"""Containers of films. A playlist would make FFmpeg open the files and addresses that it names."""
+_MOST_PIXELS = 1 << 26
+_MOST_PACKETS = 300
+"""How far into a damaged film the first frame is looked for."""
+
+
+class MediaUnavailable(ModuleNotFoundError):
+    """The extra `media` is not installed."""
+
+
+class UnreadableVideo(SoraBatchError):
+    """A file that is no film, or a damaged one: it has no first frame."""
+
+    code = ErrorCode.STORAGE
+
+
+def require_media() -> None:
+    """Check that the extra is installed; nothing is imported.
+
+    Raises:
+        MediaUnavailable: it is not; the text says how to install it.
+    """
+    for name in ("av", "PIL"):
+        if importlib.util.find_spec(name) is None:
+            raise MediaUnavailable(NO_MEDIA, name=name)
+
+
+def first_frame(film: BinaryIO, longest: int) -> Image:
+    """The first picture of a film, upright, in RGB.
+
+    Args:
+        film: its bytes; can be sought in. Only what is needed is read.
+        longest: the most pixels of its longer side; it is never enlarged.
+
+    Raises:
+        MediaUnavailable: the extra `media` is not installed.
+        UnreadableVideo: there is none; the text says why.
+        OSError: it can't be read.
+    """
+    require_media()
+    import av
+
+    try:
+        # The bytes are handed in, so FFmpeg needs no protocol: what a film refers to is never opened.
+        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+        with av.open(film, "r", options=options, metadata_errors="replace") as container:
+            return _picture(_decoded(container), longest)
+    except (av.FFmpegError, ValueError, MemoryError) as error:
+        if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
+            raise
+        raise UnreadableVideo(f"it is no film that can be read, or a damaged one: {_reason(error)}") from error
+
+
+def poster(film: BinaryIO) -> bytes:
+    """The first frame of a film as WebP, its longer side at most `POSTER_SIDE` pixels.
+
+    Raises:
+        MediaUnavailable, UnreadableVideo, OSError: as `first_frame`.
+    """
+    written = io.BytesIO()
+    first_frame(film, POSTER_SIDE).save(written, "WEBP", quality=_QUALITY)
+    return written.getvalue()
+
+
+def _decoded(container: InputContainer) -> VideoFrame:
+    if not container.streams.video:
+        raise UnreadableVideo("it holds no pictures")
+    stream = container.streams.video[0]
+    context = stream.codec_context
+    if context.width * context.height > _MOST_PIXELS:
+        raise UnreadableVideo(f"its pictures of {context.width}x{context.height} are too large")
+    context.thread_count = 1
+    # A film may change its size: FFmpeg itself refuses larger pictures.
+    context.options = {"max_pixels": str(_MOST_PIXELS)}
+    for number, packet in enumerate(container.demux(stream)):
+        for frame in packet.decode():
+            return frame
+        if number >= _MOST_PACKETS:
+            break
+    raise UnreadableVideo("it holds no whole picture")
+
+
+def _picture(frame: VideoFrame, longest: int) -> Image:
+    from PIL.Image import Resampling
+
+    width, height = frame.width, frame.height
+    shrink = min(1.0, longest / max(width, height))
+    # FFmpeg makes it small before Pillow sees it; never below one pixel.
+    small = frame.reformat(max(1, round(width * shrink)), max(1, round(height * shrink)), "rgb24")
+    image: Image = small.to_image()  # type: ignore[no-untyped-call]
+    rotation = int(getattr(frame, "rotation", 0))  # PyAV 13 does not tell it
+    if rotation % 360:
+        image = image.rotate(rotation, expand=True, resample=Resampling.BICUBIC)
+    return image
+
+
+def _reason(error: BaseException) -> str:
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return text[:1].lower() + text[1:]
