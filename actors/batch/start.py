@@ -17,6 +17,14 @@ from storage.states import FINAL_BATCH, LIVE_SUBMISSION, JobStatus, SubmissionSt
 class UnknownBatch(NotFound):
     """There is no such batch; its creation may still be in flight."""
 
+    def __init__(self, batch_id: str, where: str = "") -> None:
+        super().__init__(f"there is no batch {batch_id!r}{where}")
+        self.batch_id = batch_id
+
+
+class DeletedBatch(UnknownBatch):
+    """There was one, and it was deleted."""
+
 
 def existing(storage: Storage, batch_id: str) -> BatchRecord:
     """The batch, locked.
@@ -32,7 +40,8 @@ def existing(storage: Storage, batch_id: str) -> BatchRecord:
 
 def unknown_batch(storage: Storage, batch_id: str) -> UnknownBatch:
     """The error for an unknown id."""
-    return UnknownBatch(f"there is no batch {batch_id!r} in the database {storage.database.place}")
+    deleted = storage.journal.last_sequence(batch_id) > 0
+    return (DeletedBatch if deleted else UnknownBatch)(batch_id, f" in the database {storage.database.place}")
 
 
 @dataclass(frozen=True, slots=True)

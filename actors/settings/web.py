@@ -15,6 +15,8 @@ class WebSettings(BaseSettings):
     """`[HOST:]PORT`: where `serve` answers HTTP."""
     web_token: SecretStr | None = None
     web_token_file: str | None = None
+    web_read_only: bool = False
+    """Whether HTTP requests may change nothing."""
 
     @field_validator("web_listen")
     @classmethod

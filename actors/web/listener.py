@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from actors.errors import ErrorCode, FieldError, SettingsError, StorageError
-from actors.loop import Coalescer, IOLoop
+from actors.errors import SettingsError
+from actors.loop import IOLoop
 from actors.transport import read_listen
-from actors.web.health import LONGEST, Check, Health
+from actors.web.application import application
 from actors.web.metrics import Metrics
-from actors.web.security import guard, is_loopback, problem
+from actors.web.security import Access, is_loopback
+from actors.web.site import Site
 
 if TYPE_CHECKING:
     from actors.service import BatchService
-    from storage.unfinished import Unfinished
 
 MOST_CONNECTIONS = 2000
 _REQUEST_SECONDS = 30.0
@@ -81,14 +80,11 @@ class Listener:
         self._io.close()
 
     async def _open(self, host: str, port: int, token: str | None) -> tuple[web.AppRunner, int]:
-        self._health = Health(self._service, self._io)
-        self._scrapes: Coalescer[None, Unfinished | None] = Coalescer(self._count)
-        application = web.Application(middlewares=[guard(token)])
-        application.on_response_prepare.append(self._has_asked)
-        application.router.add_get("/livez", self._live)
-        application.router.add_get("/readyz", self._ready)
-        application.router.add_get("/metrics", self._scrape)
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        access = Access(token, read_only=self._service.settings.web_read_only)
+        made = application(Site(self._service, self._io, self._metrics, access))
+        made.on_response_prepare.append(self._has_asked)
+        # A compressed body is refused, so nobody's small one becomes a large one here.
+        runner = web.AppRunner(made, access_log=None, handle_signals=False, shutdown_timeout=1.0, auto_decompress=False)
         await runner.setup()
         try:
             self._server = await self._io.loop.create_server(self._factory(runner), host, port, reuse_address=True)
@@ -125,29 +121,6 @@ class Listener:
     async def _has_asked(self, request: web.Request, _: web.StreamResponse) -> None:
         self._waiting.discard(request.protocol)
 
-    async def _live(self, _: web.Request) -> web.Response:
-        return _as_response(await self._health.live())
-
-    async def _ready(self, _: web.Request) -> web.Response:
-        return _as_response(await self._health.ready())
-
-    async def _scrape(self, request: web.Request) -> web.Response:
-        try:
-            async with asyncio.timeout(LONGEST):
-                unfinished = await self._scrapes.do(None)
-        except TimeoutError:
-            unfinished = None
-        body, content_type = self._metrics.exposition(request.headers.get("Accept", ""), unfinished)
-        return web.Response(body=body, headers={"Content-Type": content_type})
-
-    async def _count(self, scrapes: list[None]) -> Sequence[Unfinished | None]:
-        """One reading for all who wait: many that scrape cost the database no more than one."""
-        try:
-            unfinished = await self._io.offload(self._service.unfinished)
-        except StorageError:
-            return [None] * len(scrapes)
-        return [unfinished] * len(scrapes)
-
 
 def _most_connections() -> int:
     try:
@@ -162,16 +135,6 @@ class _Full(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
-
-
-def _as_response(checks: Sequence[Check]) -> web.Response:
-    failed = [check for check in checks if not check.ok]
-    if failed:
-        errors = [FieldError(check.name, check.message, "ok", ErrorCode.UNAVAILABLE.value) for check in failed]
-        text = f"failed: {', '.join(check.name for check in failed)}"
-        return problem(503, ErrorCode.UNAVAILABLE, text, errors, {"Retry-After": "1"})
-    document = {"status": "ok", "checks": [check.name for check in checks]}
-    return web.Response(body=json.dumps(document).encode(), content_type="application/json")
 
 
 def _why(error: OSError, host: str, port: int) -> str:

@@ -1,24 +1,34 @@
-"""Who may ask what: bearer token, Host and Origin; and errors as RFC 9457 has them."""
+"""Who may ask what: bearer token or session, Host, Origin, read-only. And what every answer carries."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
-import json
 import logging
-from collections.abc import Iterable
-from http import HTTPStatus
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
-from actors.errors import ErrorCode, FieldError
+from actors.web.problems import Problem, problem_of, refused
 
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
+
+H = TypeVar("H", bound=Callable[..., Awaitable[web.StreamResponse]])
 logger = logging.getLogger(__name__)
 
 OPEN = frozenset({"/livez", "/readyz", "/metrics"})
 """Open to everybody, under any Host: they hold no id and no prompt."""
+SESSION = "sora_batch_session"
+"""The cookie of a login."""
+SESSION_SECONDS = 7 * 24 * 3600
+REQUEST_ID = web.RequestKey("request_id", str)
+"""What `X-Request-Id` says, or was made up in its place."""
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST_REQUEST_ID = 128
 _HEADERS = {
@@ -26,8 +36,22 @@ _HEADERS = {
     "Server": "sora-batch",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
 }
-_CODES = {400: ErrorCode.INVALID_REQUEST, 404: ErrorCode.NOT_FOUND, 405: ErrorCode.INVALID_REQUEST}
+PageOf = Callable[[web.Request, Problem], web.StreamResponse | None]
+"""Shows an error as a page, where a browser asks; None: as JSON."""
+
+
+def public(handler: H) -> H:
+    """Mark what is answered without a token, such as the form of the login."""
+    handler.public = True  # type: ignore[attr-defined]
+    return handler
+
+
+def changes_nothing(handler: H) -> H:
+    """Mark a POST that changes no batch: WEB_READ_ONLY does not refuse it."""
+    handler.changes_nothing = True  # type: ignore[attr-defined]
+    return handler
 
 
 def is_loopback(host: str) -> bool:
@@ -40,72 +64,137 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def problem(
-    status: int,
-    code: ErrorCode,
-    detail: str,
-    errors: Iterable[FieldError] = (),
-    headers: dict[str, str] | None = None,
-) -> web.Response:
-    """An error as `application/problem+json`."""
-    document = {
-        "type": f"urn:sora-batch:error:{code.value}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "code": code.value,
-        "errors": [
-            {"field": each.field, "message": each.message, "expected": each.expected, "code": each.code}
-            for each in errors
-        ],
-    }
-    return web.Response(
-        status=status, body=json.dumps(document).encode(), content_type="application/problem+json", headers=headers
-    )
-
-
-def guard(token: str | None) -> Middleware:
-    """What each request passes before it is handled.
+class Access:
+    """Who may ask.
 
     Args:
         token: the one that requests must carry; None: none is needed, since only this machine can ask.
+        read_only: whether nobody may change anything.
     """
+
+    def __init__(self, token: str | None, *, read_only: bool = False) -> None:
+        self.token, self.read_only = token, read_only
+        self._key = hmac.digest((token or "").encode(), b"sora-batch session", hashlib.sha256)
+
+    def is_token(self, given: str) -> bool:
+        """Whether this is the token; in constant time, and as bytes, since a header may hold anything."""
+        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), (self.token or "").encode())
+
+    def session(self) -> str:
+        """A cookie's value that is taken in the token's place for a week, or until there is another token."""
+        until = str(int(time.time()) + SESSION_SECONDS)
+        return f"{until}.{self._signature(until)}"
+
+    def check(self, request: web.Request) -> None:
+        """Refuse what may not be asked.
+
+        Raises:
+            Refused: 401 without the token, 403 from a foreign Origin or Host, or for a write in read-only mode.
+        """
+        handler = request.match_info.handler
+        writes = request.method not in _READS
+        if writes and not _is_own_origin(request):
+            origin = request.headers["Origin"][:200]
+            raise refused(403, f"a request from the foreign origin {origin!r} may change nothing")
+        if request.path not in OPEN:
+            self._check_who(request, public=getattr(handler, "public", False))
+        if writes and self.read_only and not getattr(handler, "changes_nothing", False):
+            raise refused(403, "this service only shows batches (WEB_READ_ONLY): use one that may change them")
+
+    def is_known(self, request: web.Request) -> bool:
+        """Whether a request carries the token, or a session that was begun with it."""
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if given:
+            return scheme.lower() == "bearer" and self.is_token(given.strip())
+        return self.has_session(request)
+
+    def has_session(self, request: web.Request) -> bool:
+        """Whether a request carries the cookie of a login that is still good."""
+        until, _, signature = request.cookies.get(SESSION, "").partition(".")
+        same = hmac.compare_digest(signature.encode("utf-8", "surrogateescape"), self._signature(until).encode())
+        return same and until.isdigit() and int(until) > time.time()
+
+    def _check_who(self, request: web.Request, *, public: bool) -> None:
+        if self.token is None:
+            if not is_loopback(_host_of(request.headers.get("Host", ""))):
+                raise refused(403, "the Host is not this machine's: use localhost or 127.0.0.1, or set WEB_TOKEN")
+            return
+        if public or self.is_known(request):
+            return
+        wrong = "the token is wrong" if request.headers.get("Authorization") else "a token is needed"
+        text = f"{wrong}: send Authorization: Bearer with the service's WEB_TOKEN"
+        raise refused(401, text, headers={"WWW-Authenticate": 'Bearer realm="sora-batch"'})
+
+    def _signature(self, until: str) -> str:
+        return hmac.new(self._key, until.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+
+
+def guard(access: Access, page_of: PageOf) -> Middleware:
+    """What each request passes before it is handled; and what becomes of an error."""
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-        refused = _refusal(request, token)
-        if refused is None:
-            response = await _handled(request, handler)
-        else:
-            response = refused
-        response.headers.update(_HEADERS)
-        request_id = request.headers.get("X-Request-Id", "")
-        if 0 < len(request_id) <= _LONGEST_REQUEST_ID and request_id.isascii() and request_id.isprintable():
-            response.headers["X-Request-Id"] = request_id
+        request[REQUEST_ID] = _request_id(request)
+        began = time.monotonic()
+        try:
+            access.check(request)
+            response = await handler(request)
+        except web.HTTPRedirection as redirection:
+            _log(request, redirection.status, time.monotonic() - began)
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a problem)
+            found = _problem(request, error)
+            response = page_of(request, found) or found.response()
+        _log(request, response.status, time.monotonic() - began)
         return response
 
     return guarded
 
 
-def _refusal(request: web.Request, token: str | None) -> web.Response | None:
-    if request.method not in _READS and not _is_own_origin(request):
-        origin = request.headers["Origin"][:200]
-        return problem(403, ErrorCode.PERMISSION, f"a request from the foreign origin {origin!r} may change nothing")
-    if request.path in OPEN:
-        return None
-    if token is None:
-        if not is_loopback(_host_of(request.headers.get("Host", ""))):
-            text = "the Host is not this machine's: use localhost or 127.0.0.1, or set WEB_TOKEN"
-            return problem(403, ErrorCode.PERMISSION, text)
-        return None
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    # Compared as bytes: a header may hold anything.
-    same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
-    if scheme.lower() == "bearer" and same:
-        return None
-    wrong = "the token is wrong" if given else "a token is needed"
-    text = f"{wrong}: send Authorization: Bearer with the service's WEB_TOKEN"
-    return problem(401, ErrorCode.AUTHENTICATION, text, headers={"WWW-Authenticate": 'Bearer realm="sora-batch"'})
+async def stamp(request: web.Request, response: web.StreamResponse) -> None:
+    """Give an answer the headers that every answer has, before it begins; a handler's own ones stand."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers["X-Request-Id"] = request.get(REQUEST_ID) or _request_id(request)
+
+
+def _problem(request: web.Request, error: Exception) -> Problem:
+    found = problem_of(error)
+    if found is None or found.status >= 500:
+        what = {"action": "web_failed", "path": request.path[:200], "request_id": request[REQUEST_ID]}
+        if found is not None:
+            logger.warning("a request failed", extra={**what, "error": str(error)})
+            return found
+        logger.error("a request failed", exc_info=error, extra=what)
+        text = f"the service failed at this request; its log says why, at request_id {request[REQUEST_ID]}"
+        return refused(500, text).problem
+    if isinstance(error, web.HTTPException):
+        return refused(
+            found.status, f"{request.method} {request.path[:200]}: {found.detail}", headers=found.headers
+        ).problem
+    return found
+
+
+def _log(request: web.Request, status: int, seconds: float) -> None:
+    logger.log(
+        logging.DEBUG if request.path in OPEN else logging.INFO,
+        "answered a request",
+        extra={
+            "action": "web",
+            "request_id": request[REQUEST_ID],
+            "method": request.method,
+            "path": request.path[:200],
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+        },
+    )
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get("X-Request-Id", "")
+    if 0 < len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable():
+        return given
+    return secrets.token_hex(8)
 
 
 def _is_own_origin(request: web.Request) -> bool:
@@ -125,18 +214,3 @@ def _host_of(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
-
-
-async def _handled(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        code = _CODES.get(error.status, ErrorCode.INVALID_REQUEST)
-        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        text = f"{request.method} {request.path[:200]}: {error.reason.lower()}"
-        return problem(error.status, code, text, headers=allow)
-    except Exception:
-        logger.exception("a request failed", extra={"action": "web_failed", "path": request.path})
-        return problem(500, ErrorCode.INTERNAL, "the service failed at this request; its log says why")

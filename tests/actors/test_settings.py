@@ -45,6 +45,7 @@ DEFAULTS = {
     "AMQP_URL": None,
     "AMQP_URL_FILE": None,
     "WEB_TOKEN_FILE": None,
+    "WEB_READ_ONLY": False,
     "OPENAI_API_KEY_FILE": None,
     "SORA_HEADERS_FILE": None,
     "AMQP_QUEUE_TYPE": "quorum",

@@ -1,0 +1,76 @@
+"""What stands in a URL: checked before anything is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from aiohttp import web
+
+from actors.batch.field_errors import all_of
+from actors.batch.start import UnknownBatch
+from actors.errors import FieldError, InvalidRequest
+from actors.expectations import ID_PATTERN
+
+MOST = 1000
+"""The most that one page of a list has."""
+_ID = re.compile(ID_PATTERN)
+
+
+def batch_id_of(request: web.Request) -> str:
+    """The id in the path.
+
+    Raises:
+        UnknownBatch: no batch can have it.
+    """
+    batch_id = request.match_info["id"]
+    if not _ID.fullmatch(batch_id):
+        raise UnknownBatch(batch_id)
+    return batch_id
+
+
+def query_of(request: web.Request, known: Collection[str], prefix: str | None = None) -> dict[str, str]:
+    """The query's parameters, each given once.
+
+    Args:
+        request: the request.
+        known: the parameters that it may have.
+        prefix: what further ones begin with.
+
+    Raises:
+        InvalidRequest: it has others, one of them twice, or one that no database can look for.
+    """
+    found: dict[str, str] = {}
+    errors = []
+    for name, value in request.query.items():
+        if name not in known and not (prefix and name.startswith(prefix) and name != prefix):
+            listed = ", ".join([*known, *([f"{prefix}KEY"] if prefix else [])])
+            errors.append(_wrong(name, f"unknown query parameter {name!r}", f"one of {listed}", "extra_forbidden"))
+        elif name in found:
+            errors.append(_wrong(name, f"{name}: given twice", "each parameter once", "duplicate_key"))
+        elif "\0" in name + value or any("\ud800" <= letter <= "\udfff" for letter in name + value):
+            errors.append(_wrong(name, "a query parameter is not valid text", "UTF-8 without NUL", "not_utf8"))
+        found[name] = value
+    if errors:
+        raise all_of(errors)
+    return found
+
+
+def whole(query: dict[str, str], name: str, default: int, most: int) -> int:
+    """A whole number from 1 to `most`.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    given = query.get(name)
+    if given is None:
+        return default
+    if not (given.isascii() and given.isdigit() and len(given) <= len(str(most)) and 1 <= int(given) <= most):
+        expected = f"a whole number from 1 to {most}"
+        message = f"{name}: must be {expected} (got {given[:80]!r})"
+        raise InvalidRequest(message, (_wrong(name, message, expected, "range"),))
+    return int(given)
+
+
+def _wrong(name: str, message: str, expected: str, code: str) -> FieldError:
+    return FieldError(f"?{name}", message, expected, code)

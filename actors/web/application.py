@@ -1,0 +1,24 @@
+"""The application: the groups of routes behind one guard. A new group is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from aiohttp import web
+
+from actors.web import api, probes, sessions
+from actors.web.security import guard, stamp
+from actors.web.site import Site
+
+GROUPS: tuple[Callable[[Site], Iterable[web.AbstractRouteDef]], ...] = (probes.routes, sessions.routes, api.routes)
+"""Each makes its routes. What stands first is matched first."""
+
+
+def application(site: Site) -> web.Application:
+    """All that is answered."""
+    made = web.Application(client_max_size=site.service.settings.command_max_bytes)
+    made.on_response_prepare.append(stamp)
+    for routes in GROUPS:
+        made.add_routes(routes(site))
+    made.middlewares.append(guard(site.access, site.page_of))
+    return made

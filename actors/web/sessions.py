@@ -1,0 +1,117 @@
+"""Logging in from a browser: a form with the token, and a cookie for it. The pages around them are the page's."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from actors.web.problems import refused
+from actors.web.security import SESSION, SESSION_SECONDS, changes_nothing, public
+
+if TYPE_CHECKING:
+    from actors.web.site import Site
+
+FAILURES, FAILURE_SECONDS = 10, 60.0
+"""So many wrong tokens may one peer send to the login in so many seconds."""
+_PEERS = 10_000
+_FORM_BYTES = 16 * 1024
+
+
+def routes(site: Site) -> Iterable[web.RouteDef]:
+    """`POST /login` with the form fields `token` and `next`, and `POST /logout`."""
+    sessions = Sessions(site)
+    return [web.post("/login", sessions.login), web.post("/logout", sessions.logout)]
+
+
+class Sessions:
+    """Begins and ends sessions."""
+
+    def __init__(self, site: Site) -> None:
+        self._access, self._failures = site.access, Failures()
+
+    @public
+    @changes_nothing
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        """Give the cookie for the token, and go on to `next`, a path of this service."""
+        if request.content_type != "application/x-www-form-urlencoded":
+            raise refused(415, "send the fields token and next as application/x-www-form-urlencoded")
+        if (request.content_length or 0) > _FORM_BYTES:
+            raise refused(413, f"the form has {request.content_length} bytes; at most {_FORM_BYTES} are taken")
+        form = await request.post()
+        there = see_other(_own_path(str(form.get("next", ""))))
+        if self._access.token is None:
+            return there
+        peer = _peer(request)
+        wait = self._failures.wait(peer)
+        if wait > 0:
+            seconds = math.ceil(wait)
+            text = f"too many wrong tokens: wait {seconds} s before the next try"
+            raise refused(429, text, headers={"Retry-After": str(seconds)})
+        if not self._access.is_token(str(form.get("token", "")).strip()):
+            self._failures.note(peer)
+            raise refused(401, "the token is wrong: enter the service's WEB_TOKEN")
+        there.set_cookie(
+            SESSION, self._access.session(), max_age=SESSION_SECONDS, path="/", httponly=True, samesite="Lax",
+            secure=_is_secure(request),
+        )  # fmt: skip
+        return there
+
+    @public
+    @changes_nothing
+    async def logout(self, request: web.Request) -> web.StreamResponse:
+        """Take the cookie back."""
+        there = see_other("/login" if self._access.token is not None else "/")
+        there.del_cookie(SESSION, path="/", httponly=True, samesite="Lax", secure=_is_secure(request))
+        return there
+
+
+def see_other(path: str) -> web.Response:
+    """Lead on after a form; unlike aiohttp's own, this may be returned, and carry a cookie."""
+    return web.Response(status=303, headers={"Location": path})
+
+
+class Failures:
+    """The failed logins of the last minute, by peer."""
+
+    def __init__(self) -> None:
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def note(self, peer: str) -> None:
+        """Count a failure."""
+        times = self._times.pop(peer, None) or deque(maxlen=FAILURES)
+        times.append(time.monotonic())
+        self._times[peer] = times
+        if len(self._times) > _PEERS:
+            self._times.popitem(last=False)
+
+    def wait(self, peer: str) -> float:
+        """Seconds until a peer may try again; 0 or less: now."""
+        times = self._times.get(peer)
+        full = times is not None and len(times) == FAILURES
+        return times[0] + FAILURE_SECONDS - time.monotonic() if times and full else 0.0
+
+
+def _peer(request: web.Request) -> str:
+    """Who asks; of IPv6 the network, all of which one machine may have."""
+    try:
+        address = ipaddress.ip_address((request.remote or "").partition("%")[0])
+    except ValueError:
+        return request.remote or ""
+    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+
+
+def _own_path(path: str) -> str:
+    """A path of this service: nobody is sent elsewhere by what a link says."""
+    own = path.startswith("/") and path.isascii() and path.isprintable() and path[1:2] not in {"/", "\\"}
+    return path if own else "/"
+
+
+def _is_secure(request: web.Request) -> bool:
+    """Whether the browser speaks TLS, as far as a proxy tells."""
+    return request.secure or request.headers.get("X-Forwarded-Proto", "").strip().lower() == "https"
