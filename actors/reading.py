@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from functools import cached_property
 from typing import Any, TypeVar
 
 import peewee
 
 from actors.batch.events import Event
 from actors.batch.start import existing, unknown_batch
-from actors.batch.views import Batch, batch_status
+from actors.batch.views import Batch, batch_status, with_urls
 from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
 from actors.settings import SIMULATOR, Settings
 from storage.changes import Storage
@@ -20,6 +20,7 @@ from storage.deletes import Owed
 from storage.recorder import Recorder
 from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
 from storage.states import BatchStatus
+from storage.stores import Stores, uri_of
 from storage.unfinished import Unfinished, count_unfinished
 
 T = TypeVar("T")
@@ -40,6 +41,11 @@ class BatchReader:
             raise DatabaseUnusable(str(error)) from error
         self._storage = Storage(self._database)
         self._recorder = Recorder(self._database)
+
+    @cached_property
+    def stores(self) -> Stores:
+        """Where files are put, and whence they are had."""
+        return Stores(self.settings.video_dir)
 
     @property
     def database_place(self) -> str:
@@ -92,7 +98,10 @@ class BatchReader:
         batch = self._storage.batches.get(batch_id)
         if batch is None:
             raise unknown_batch(self._storage, batch_id)
-        return Batch.of(batch, self._storage.jobs.of_batch(batch_id))
+        return Batch.of(batch, self._jobs(batch_id))
+
+    def _jobs(self, batch_id: str) -> list[JobRecord]:
+        return with_urls(self._storage.jobs.of_batch(batch_id), self.settings.web_public_url)
 
     def is_simulated(self, batch_id: str) -> bool:
         """Whether the built-in simulator makes a batch's videos; False until it is started."""
@@ -144,7 +153,7 @@ class BatchReader:
             return []
         jobs = self._read(lambda: self._storage.jobs.by_id(job_ids)).values()
         completed = [job for job in jobs if job.batch_id == batch_id and job.video is not None]
-        return [job for job in completed if job.video and not Path(job.video["path"]).exists()]
+        return [job for job in completed if job.video and self.stores.size(uri_of(job.video)) is None]
 
     def history(self, batch_id: str, from_sequence: int = 1) -> list[Event]:
         """What happened to a batch, from a sequence number on.
@@ -195,7 +204,7 @@ class BatchReader:
 
         def read() -> tuple[Batch, int]:
             batch = existing(self._storage, batch_id)  # locked: nothing happens between the two reads
-            return Batch.of(batch, self._storage.jobs.of_batch(batch_id)), batch.sequence
+            return Batch.of(batch, self._jobs(batch_id)), batch.sequence
 
         return self._write(read)
 

@@ -205,7 +205,7 @@ class BatchService(BatchRunner):
             folder = self._folder()
             if keep_files or not (folder.batch(batch_id).exists() and self._was_deleted(batch_id)):
                 raise
-            folder.remove(batch_id)
+            folder.remove_batch(batch_id)
 
     def _was_deleted(self, batch_id: str) -> bool:
         """Whether a batch of this database was deleted: another database may have its files in the same folder."""
@@ -340,7 +340,7 @@ class BatchService(BatchRunner):
         if result is None or result.digests:
             maintenance.drop_references(list(result.digests) if result is not None else None)
         if not command.keep_files:
-            self._folder().remove(batch_id)
+            self._folder().remove_batch(batch_id)
 
     def _write_after_deletes(self, run: Callable[[], T]) -> T:
         """As `_write`, once no DELETE of a retried video is in flight: some seconds at most."""

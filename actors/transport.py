@@ -46,6 +46,24 @@ def read_listen(text: str) -> tuple[str, int]:
     return bare or "127.0.0.1", int(port)
 
 
+def read_public_url(text: str) -> str:
+    """The URL under which others reach a service, without the final `/`.
+
+    Raises:
+        ValueError: it is none that a person may be given.
+    """
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in _PORTS and parts.hostname is not None and parts.port != 0 and parts.username is None
+    except ValueError:
+        usable = False
+    if not usable or not text.isprintable() or {" ", "?", "#"} & set(text):
+        raise ValueError(
+            "must be an http:// or https:// URL without user, query and fragment, such as https://videos.example.com"
+        )
+    return text.rstrip("/")
+
+
 def is_bypassed(url: str, no_proxy: str) -> bool:
     """Whether `NO_PROXY` matches a URL's host: by name, domain, network or `*`, perhaps with a port."""
     parts = urlsplit(url)

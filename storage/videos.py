@@ -72,7 +72,7 @@ class VideoFolder:
             if path.suffix == _PART or (of_one and path.name not in kept):
                 _remove(path)
 
-    def remove(self, batch_id: str) -> None:
+    def remove_batch(self, batch_id: str) -> None:
         """Delete a batch's files."""
         shutil.rmtree(self.batch(batch_id), ignore_errors=True)
 

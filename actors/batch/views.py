@@ -10,12 +10,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    model_validator,
 )
 
 from actors.batch.requests import job_id
 from actors.errors import InvalidRequest
 from storage.records import BatchRecord, JobRecord
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus
+from storage.stores import uri_of
 
 
 class _Output(BaseModel):
@@ -51,10 +53,23 @@ class JobError(_Output):
 class VideoFile(_Output):
     """A finished file."""
 
-    path: str
+    uri: str
+    """Where it is for good: `file:///...`, or its place in a bucket."""
+    path: str | None = None
+    """Its path where the store is a folder; else null."""
+    url: str | None = None
+    """Where a service answers with it over HTTP, by `WEB_PUBLIC_URL`; in an event, as it was when recorded."""
     bytes: int
     sha256: str
     content_type: str
+    removed_at: datetime | None = Field(default=None, exclude_if=lambda at: at is None)
+    """When the file was removed; only there if it was."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_uri(cls, given: Any) -> Any:
+        """A service of the previous version tells of the path alone."""
+        return {**given, "uri": uri_of(given)} if isinstance(given, dict) and "uri" not in given else given
 
 
 class JobWarning(_Output):
@@ -212,7 +227,7 @@ def job_document(record: JobRecord) -> dict[str, Any]:
         "progress": record.progress,
         "attempts": record.attempts,
         "error": _in_order(record.error, _ERROR),
-        "video": _in_order(record.video, _VIDEO),
+        "video": _video(record.video) if record.video else None,
         "warnings": record.made.get("warnings", []) if record.made else [],
         "reported": _in_order(record.made.get("reported"), _REPORTED) if record.made else None,
         "created_at": moment(record.created_at),
@@ -222,7 +237,40 @@ def job_document(record: JobRecord) -> dict[str, Any]:
     }
 
 
-_ERROR, _VIDEO = tuple(JobError.model_fields), tuple(VideoFile.model_fields)
+def with_urls(records: list[JobRecord], public_url: str | None) -> list[JobRecord]:
+    """The records as a service answers with them: the URL of a file is its own, not that of whoever recorded it.
+
+    `public_url`: its `WEB_PUBLIC_URL`; None: it has none.
+    """
+    return [_with_url(record, public_url) if record.video else record for record in records]
+
+
+def _with_url(record: JobRecord, public_url: str | None) -> JobRecord:
+    assert record.video is not None
+    url = video_url(public_url, record.batch_id, record.position)
+    return record if record.video.get("url") == url else record._replace(video={**record.video, "url": url})
+
+
+def video_url(public_url: str | None, batch_id: str, position: int) -> str | None:
+    """Where a service with this `WEB_PUBLIC_URL` answers with the file of a job; None: it has no such setting."""
+    return None if public_url is None else f"{public_url}/api/v1/batches/{batch_id}/jobs/{position}/video"
+
+
+def _video(recorded: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded for a file, as it is shown: earlier versions recorded its path alone."""
+    removed_at = recorded.get("removed_at")
+    shown = {
+        "uri": uri_of(recorded),
+        "path": None if removed_at else recorded.get("path"),
+        "url": None if removed_at else recorded.get("url"),
+        "bytes": recorded["bytes"],
+        "sha256": recorded["sha256"],
+        "content_type": recorded["content_type"],
+    }
+    return {**shown, "removed_at": moment(removed_at)} if removed_at else shown
+
+
+_ERROR = tuple(JobError.model_fields)
 _REPORTED = tuple(ReportedVideo.model_fields)
 
 

@@ -52,7 +52,7 @@ class OutputFolder:
 
         `of_takes`: its request asks for several takes.
         """
-        if job.video is None or job.id in self.placed:
+        if job.video is None or job.video.path is None or job.id in self.placed:
             return
         source = Path(job.video.path)
         try:

@@ -75,8 +75,8 @@ def sheet(
 
 
 def _film(job: Job) -> AbstractContextManager[BinaryIO]:
-    if job.video is None:
-        raise StorageError("no file is recorded")
+    if job.video is None or job.video.path is None:
+        raise StorageError("no file is recorded" if job.video is None else "its file is in no folder")
     try:
         return Path(job.video.path).open("rb")
     except FileNotFoundError:

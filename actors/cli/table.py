@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from actors.cli.options import warn
-from actors.cli.text import cells, clean, count, fold, reason, shorten, shown_path, span, terminal_width, title
+from actors.cli.text import (
+    cells,
+    clean,
+    count,
+    fold,
+    reason,
+    shorten,
+    shown_path,
+    shown_place,
+    span,
+    terminal_width,
+    title,
+)
 from actors.errors import ErrorCode
 from actors.logs import UNSAFE
 from storage.states import FINAL_JOB, BatchStatus, JobStatus
@@ -149,7 +161,8 @@ def print_paths(batch: Batch, placed: Mapping[str, Path]) -> None:
     """Only the paths of the files, one per line; on standard error, why one is missing."""
     for job in batch.jobs:
         if job.video is not None:
-            typer.echo(shown_path(placed.get(job.id, Path(job.video.path)).absolute()))
+            path = placed.get(job.id) or job.video.path
+            typer.echo(shown_place(path and Path(path).absolute(), job.video.uri))
         elif job.status is not JobStatus.COMPLETED and job.error is not None:
             warn(f"{job.id} {job.status.value}: {reason(job.error.code, job.error.message)}")
 
@@ -159,7 +172,7 @@ def outcome(job: Job, placed: Mapping[str, Path]) -> str:
     if job.id in placed:
         return Whole(shown_path(placed[job.id].absolute()))
     if job.video is not None:
-        return Whole(shown_path(job.video.path))
+        return Whole(shown_place(job.video.path, job.video.uri))
     if job.error is not None:
         return reason(job.error.code, job.error.message)
     return "" if job.status in FINAL_JOB or not job.progress else f"{job.progress} %"

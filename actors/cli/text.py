@@ -158,6 +158,11 @@ def shown_path(path: str | Path) -> str:
         return clean(path)
 
 
+def shown_place(path: object, uri: object) -> str:
+    """Where a finished file is: its path as typed here; its address, if it is in no folder."""
+    return shown_path(str(path)) if path else clean(uri)
+
+
 _SILENT = {"batch.created", "batch.progressed", "job.progressed"}
 
 
@@ -179,7 +184,7 @@ def line(event: Event, view: BatchView) -> str | None:
 def _job_words(job: dict[str, object]) -> str:
     error, video = job.get("error"), job.get("video")
     if job["status"] == "completed" and isinstance(video, dict):
-        return shown_path(video["path"])
+        return shown_place(video["path"], video.get("uri"))
     return reason(error["code"], error["message"]) if isinstance(error, dict) else ""
 
 

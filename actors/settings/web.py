@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from actors.transport import read_listen
+from actors.transport import read_listen, read_public_url
 
 
 class WebSettings(BaseSettings):
@@ -13,6 +13,8 @@ class WebSettings(BaseSettings):
 
     web_listen: str | None = None
     """`[HOST:]PORT`: where `serve` answers HTTP."""
+    web_public_url: str | None = None
+    """Where others reach what is answered by HTTP, such as `https://videos.example.com`; without the final `/`."""
     web_token: SecretStr | None = None
     web_token_file: str | None = None
     web_read_only: bool = False
@@ -24,6 +26,11 @@ class WebSettings(BaseSettings):
         if value is not None:
             read_listen(value)
         return value
+
+    @field_validator("web_public_url")
+    @classmethod
+    def _reached(cls, value: str | None) -> str | None:
+        return None if value is None else read_public_url(value)
 
     @field_validator("web_token")
     @classmethod

@@ -48,7 +48,10 @@ class PendingFile:
         told = self.content_type if _KIND.fullmatch(self.content_type) else "application/octet-stream"
         kind = "video/mp4" if is_mp4 else told
         path = part.publish(EXTENSIONS.get(kind, ".bin"))
-        video = {"path": str(path), "bytes": part.bytes, "sha256": part.sha256, "content_type": kind}
+        video = {
+            "uri": path.as_uri(), "path": str(path), "url": None,
+            "bytes": part.bytes, "sha256": part.sha256, "content_type": kind,
+        }  # fmt: skip
         return part.path.parent, video
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from actors.batch.views import video_url
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.messages import (
     Completed,
@@ -171,6 +172,8 @@ class VideoTask:
                     self._report(Fetching(self._job.id, self._run))
                     file = await self._fetch(bound.remote_id, video, by_listing=by_listing)
                     if file is not None:
+                        public_url = self._tools.settings.web_public_url
+                        file["url"] = video_url(public_url, self._job.batch_id, self._job.position)
                         self._tools.observer.generated(self._job.model, generating)
                         made = compare(self._job, video, await self._measured(file))
                         return Completed(self._job.id, self._run, file, made, video.told)

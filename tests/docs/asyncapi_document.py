@@ -64,7 +64,7 @@ def _definitions() -> dict[str, Schema]:
     )[1]["$defs"]
     for schema in told.values():
         if "properties" in schema:
-            schema["required"] = list(schema["properties"])
+            schema["required"] = [each for each in schema["properties"] if each != "removed_at"]
     for model in _models(BaseModel):
         for field, text in _docstrings(model):
             for schemas_of in (told, read):

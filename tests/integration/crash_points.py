@@ -172,7 +172,7 @@ _ROWS: list[tuple[Any, ...]] = [
     ("retry", _C, "actors/batch/retrying.py:retry", "the batch is wanted again, its jobs are put back", "the dispatcher is told"),
     ("update", _C, "actors/batch/updating.py:update", "other metadata, `batch.updated` recorded", "it is read back"),
     ("delete", _C, "actors/batch/cleanup.py:delete", "the batch is removed, `batch.deleted` recorded", "its files are removed"),
-    ("remove files", _F, "storage/videos.py:VideoFolder.remove", "a batch's files are removed", "nothing"),
+    ("remove files", _F, "storage/videos.py:VideoFolder.remove_batch", "a batch's files are removed", "nothing"),
     ("prune batches", _C, "actors/batch/cleanup.py:delete_ended", "some old batches are removed, `batch.deleted` recorded", "the next ones"),
     ("prune owners", _C, "storage/owners.py:Owners.prune", "dead owners are forgotten", "the next ones"),
     ("prune", _C, "storage/journal.py:Journal.prune", "some old events are removed", "the next ones"),

@@ -146,8 +146,8 @@ def test_clearing_keeps_what_is_recorded_and_removes_the_same_jobs_other_files(f
 
 def test_a_batchs_files_are_removed(folder):
     written(folder.part("nature", "nature-01", 1), b"x").publish(".mp4")
-    folder.remove("nature")
-    folder.remove("nature")
+    folder.remove_batch("nature")
+    folder.remove_batch("nature")
     assert list(folder.root.iterdir()) == []
 
 

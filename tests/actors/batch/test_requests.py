@@ -13,7 +13,7 @@ from actors.batch.requests import (
     check_metadata,
     job_id,
 )
-from actors.batch.views import Batch, Job, Progress, moment
+from actors.batch.views import Batch, Job, Progress, VideoFile, moment, with_urls
 from actors.errors import InvalidRequest
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus
 from tests.builders import NOON, a_batch, a_job, some_jobs
@@ -304,9 +304,34 @@ def test_progress_follows_from_the_counts(counts, pending, percentage):
     assert (progress.pending, progress.percentage) == (pending, percentage)
 
 
+FILE = {"path": "/v/\u00fc 1.mp4", "bytes": 1, "sha256": "s", "content_type": "video/mp4"}
+
+
+def test_a_file_that_was_recorded_by_its_path_alone_is_shown_with_its_address():
+    shown = Job.of(a_job(1, video=FILE)).video
+    assert (shown.uri, shown.path, shown.url) == ("file:///v/%C3%BC%201.mp4", FILE["path"], None)
+    assert VideoFile.model_validate(FILE) == shown
+
+
+def test_whoever_answers_tells_its_own_url_and_an_event_the_recorded_one():
+    record = a_job(2, batch_id="nature", video={**FILE, "url": "http://recorded/2"})
+    assert Job.of(record).video.url == "http://recorded/2"
+    urls = [Job.of(with_urls([record], base)[0]).video.url for base in ("https://here.example/x", None)]
+    assert urls == ["https://here.example/x/api/v1/batches/nature/jobs/2/video", None]
+    assert record.video["url"] == "http://recorded/2"
+
+
+def test_a_file_that_was_removed_has_its_address_and_the_time_of_it():
+    record = a_job(2, video={**FILE, "uri": "s3://b/x.mp4", "url": "http://recorded/2", "removed_at": NOON})
+    shown = Job.of(record).video.model_dump()
+    assert shown == {**FILE, "uri": "s3://b/x.mp4", "path": None, "url": None, "removed_at": shown["removed_at"]}
+    assert shown["removed_at"].timestamp() == NOON
+    assert Job.of(with_urls([record], "https://here.example")[0]).video.url is None
+
+
 def test_a_job_shows_its_place_its_error_and_its_file():
     error = {"code": "timeout", "message": "m", "retryable": True, "detail": {"status": 5}}
-    video = {"path": "/p", "bytes": 1, "sha256": "s", "content_type": "video/mp4"}
+    video = {"uri": "file:///p", "path": "/p", "url": None, "bytes": 1, "sha256": "s", "content_type": "video/mp4"}
     job = Job.of(a_job(3, status=JobStatus.FAILED, error=error, video=video, started_at=NOON))
     assert (job.id, job.index, job.error.model_dump(), job.video.model_dump()) == ("nature-03", 3, error, video)
     assert job.started_at == datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
