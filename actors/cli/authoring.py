@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.cli.batch_files import place_name, read_defaults, read_request
-from actors.cli.formats.common import Request, Unreadable
+from actors.cli.formats.common import Request
 from actors.cli.formats.json_format import json_or_text
 from actors.cli.options import parse_metadata
 from actors.cli.references import picture_name, pictures
+from actors.documents import Unreadable
 from actors.errors import FieldError, InvalidRequest
 
 _AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", re.ASCII)

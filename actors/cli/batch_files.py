@@ -11,14 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.cli.formats.common import Request, Unreadable
+from actors.cli.formats.common import Request
 from actors.cli.formats.csv_format import read_csv
-from actors.cli.formats.json_format import load_json, read_json, read_json_lines
+from actors.cli.formats.json_format import read_json, read_json_lines
 from actors.cli.formats.text_format import comments_in, read_text, sniff
-from actors.cli.formats.yaml_format import load_yaml, read_yaml
+from actors.cli.formats.yaml_format import read_yaml
 from actors.cli.options import warn
 from actors.cli.references import beside
 from actors.cli.text import count
+from actors.documents import OtherFormat, Unreadable, load_json, load_yaml
 from actors.errors import FieldError, InvalidRequest
 
 STDIN = "-"
@@ -102,7 +103,8 @@ def _read(source: str) -> Request:
     try:
         request = _READERS[kind](text)
     except Unreadable as error:
-        raise InvalidRequest(f"{_name(source)}: {error}") from None
+        or_else = ", or give the file the extension of its format" if isinstance(error, OtherFormat) else ""
+        raise InvalidRequest(f"{_name(source)}: {error}{or_else}") from None
     comments = comments_in(text) if kind == "lines" else 0
     if comments:
         warn(f"{place_name(source)}: skipped {count(comments, 'comment line')}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.cli.formats.common import Unreadable
 from actors.cli.formats.json_format import json_or_text
+from actors.documents import Unreadable
 from actors.errors import InvalidRequest
 
 FIELDS = ("prompt", "duration", "seconds", "size", "model", "seed", "input_reference")

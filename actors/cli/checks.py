@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from actors.errors import SettingsError
 from actors.settings import Settings
 from actors.web.health import Check, bounded, writable
 from storage.database import Database, DatabaseError
@@ -23,6 +24,7 @@ def all_checks(settings: Settings, *, declare: bool = False) -> Iterator[Check]:
         "VIDEO_DIR": lambda: video_dir(settings),
         "server": lambda: server(settings),
         "simulator": simulator,
+        "prices": lambda: prices(settings),
         "RabbitMQ": lambda: rabbitmq(settings, declare=declare),
     }
     for name, look in looks.items():
@@ -82,6 +84,28 @@ def simulator() -> Check:
     there = importlib.util.find_spec("av") is not None
     missing = "PyAV is not installed; --simulate and demo need it: pip install 'sora-batch[simulator]'"
     return Check("simulator", ok=True, message="PyAV is installed" if there else missing)
+
+
+def prices(settings: Settings) -> Check:
+    """Which price a request without a model, a size and a duration would have."""
+    from actors.batch.price_files import price_table
+    from actors.batch.prices import Asked, UnknownPrice, amount
+    from actors.cli.text import count
+
+    if settings.sora_prices is None:
+        return Check("prices", ok=True, message="SORA_PRICES is not set: prices are unknown")
+    try:
+        table = price_table(settings)
+    except SettingsError as error:
+        return Check("prices", ok=False, message=str(error))
+    usual = Asked(model=settings.sora_model, seconds=settings.sora_seconds, size=settings.sora_size)
+    price = table.price(usual)
+    asked = "a request without a model, a size and a duration costs"
+    known = f"{count(len(table), 'model')} in {settings.sora_prices}; {asked}"
+    if isinstance(price, UnknownPrice):
+        return Check("prices", ok=True, message=f"{known} an unknown price: {price.reason}")
+    origin = ", ".join(filter(None, [price.model, price.source, price.as_of and f"as of {price.as_of}"]))
+    return Check("prices", ok=True, message=f"{known} at most {amount(price.micros)} {price.currency} ({origin})")
 
 
 def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:

@@ -20,6 +20,7 @@ DEFAULTS = {
     "SORA_MODEL": None,
     "SORA_SIZE": None,
     "SORA_SECONDS": None,
+    "SORA_PRICES": None,
     "SORA_REQUEST_FORMAT": "multipart",
     "SORA_POLL_INTERVAL": timedelta(milliseconds=2000),
     "SORA_MAX_IN_FLIGHT": None,

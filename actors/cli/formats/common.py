@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors.documents import Unreadable
+
 Locator = Callable[[Sequence[str]], int | None]
 """The line of a place in the request; None: it has none."""
-
-
-class Unreadable(Exception):
-    """What is wrong with a file, and how to fix it."""
 
 
 class Request(dict[str, Any]):
@@ -20,17 +18,6 @@ class Request(dict[str, Any]):
     locate: Locator | None = None
     origins: Sequence[int] | None = None
     """For each video, the index of its source in the file; None: they are the same."""
-
-
-def doubled(key: Any, first: int, second: int) -> Unreadable:
-    """An error for a duplicate key in one object, on these lines."""
-    where = f"line {first}" if second == first else f"lines {first} and {second}"
-    return Unreadable(f"duplicate key {key!r} in one object ({where}): remove one, or start another object")
-
-
-def too_deep() -> Unreadable:
-    """An error for nesting that is too deep."""
-    return Unreadable("nested too deeply: write a list of videos")
 
 
 def split_lines(text: str) -> list[str]:

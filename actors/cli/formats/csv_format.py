@@ -6,8 +6,9 @@ import csv
 import io
 from typing import Any
 
-from actors.cli.formats.common import Request, Unreadable, in_rows
+from actors.cli.formats.common import Request, in_rows
 from actors.cli.formats.json_format import json_or_text
+from actors.documents import Unreadable
 
 _COLUMNS = {
     name: name for name in ("prompt", "duration", "seconds", "size", "model", "seed", "takes", "input_reference")

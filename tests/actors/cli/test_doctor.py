@@ -421,3 +421,24 @@ def test_doctor_lists_the_settings_when_one_is_wrong(call: Callable[..., Any], m
     assert result.exit_code == 1
     assert "BATCH_LEASE='soon'" in result.stdout
     assert "VIDEO_DIR" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "ok", "words"),
+    [
+        (None, {}, True, "SORA_PRICES is not set: prices are unknown"),
+        ('{"m": {"output_cost_per_second": 0.1, "as_of": "2026-11-29"}}', {"sora_model": "m", "sora_seconds": 8}, True,
+         "1 model in prices.json; a request without a model, a size and a duration costs at most 0.80 USD (m, as of 2026"),
+        ('{"m": {"output_cost_per_second": 0.1}}', {}, True, "an unknown price: the request names no model"),
+        ('{"m": {"output_cost_per_second": "0.1"}}', {}, False, "SORA_PRICES='prices.json': m.output_cost_per_second: "),
+    ],
+)  # fmt: skip
+def test_the_price_of_a_request_without_a_model(
+    home: Path, table: str | None, settings: dict[str, Any], ok: bool, words: str
+) -> None:
+    if table is not None:
+        (home / "prices.json").write_text(table)
+        settings = {**settings, "sora_prices": "prices.json"}
+    check = checks.prices(Settings(**settings))
+    assert check.ok is ok
+    assert words in check.message
