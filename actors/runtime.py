@@ -34,6 +34,7 @@ from actors.sora.rate_limiter import RateLimiter
 from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
 from actors.video.admission import Admission
+from actors.video.bodies import Bodies, Loader
 from actors.video.files import finish
 from actors.video.refetching import fetch_again
 from actors.video.tools import Tools
@@ -90,7 +91,7 @@ class Runtime:
             self.io.close()
             raise
         admission = Admission(settings.sora_max_in_flight, self._tools.client.rate_limiter, self.io.loop)
-        self._tools.submitter.on_left = admission.left
+        self._tools.submitter.on_left, admission.on_left = admission.left, self._tools.bodies.left
         if self._deletes is not None:
             self._tools.submitter.on_owed = self._deletes.wake
         self._be_patient(settings.sora_connect_timeout)
@@ -137,9 +138,10 @@ class Runtime:
             unclaimed=lambda rest: clean_up(rest.part.path.parent.name),
         )
         watcher = Watcher(client, self._settings.sora_poll_interval.total_seconds())
+        loader = Loader(self.io, client, self._storage, self._recorder)
         return Tools(
-            self.io, client, submitter, watcher, self._storage, self._recorder, self._settings, folder, files, clean_up,
-            self._observer,
+            self.io, client, submitter, loader, Bodies(loader.body), watcher, self._storage, self._recorder,
+            self._settings, folder, files, clean_up, self._observer,
         )  # fmt: skip
 
     async def _start_simulator(self) -> str:

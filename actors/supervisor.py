@@ -7,7 +7,6 @@ VideoWorkers; `BatchRun` decides what to do next.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from typing import Any, assert_never
 
 from actors.batch.assignment import Assignment, Rules
 from actors.batch.run import BatchRun
+from actors.batch_log import BatchLog
 from actors.errors import ErrorCode, Failure
 from actors.loop import LoopActor, tell
 from actors.messages import (
@@ -47,13 +47,13 @@ from actors.messages import (
 )
 from actors.sora.outcomes import SEND_WINDOW
 from actors.video.admission import Admission
+from actors.video.bodies import has_files
 from actors.video.tools import Tools
 from actors.worker import VideoWorker
-from storage.states import BatchStatus, SubmissionState
+from storage.states import SubmissionState
 from storage.timing import boottime
 from storage.traces import note_trace
 
-logger = logging.getLogger(__name__)
 TICK = 0.25
 LINGER = 0.02
 DRAIN = 5.0
@@ -104,6 +104,7 @@ class BatchSupervisor(LoopActor):
         self.run = BatchRun(loaded.batch, loaded.open_jobs, loaded.live, rules, waits, at=at)
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
         note_trace(self._id, loaded.batch.trace or {})
+        self._log = BatchLog(loaded)
         self._spent_before, self._since = loaded.batch.spent, time.monotonic()
         self._stood_before = tools.client.rate_limiter.stood
         self._workers: list[Ref] = []
@@ -150,6 +151,7 @@ class BatchSupervisor(LoopActor):
         for assignment in self._recording or []:
             self._not_sent(assignment)
         self._admission.leave(self._id)
+        self._tools.bodies.drop(self.actor_ref)
         for worker in self._workers:
             tell(worker, Stop())
         if self._has_orphans:  # after they have stopped: nobody awaits files that are put into place later
@@ -161,11 +163,7 @@ class BatchSupervisor(LoopActor):
         tell(self._dispatcher, SupervisorLost(self._id, self._epoch, self._tools.storage.database.describe(error)))
 
     def _begin(self) -> None:
-        batch = self.run.batch
-        if batch.status is BatchStatus.PENDING:
-            self._log("batch.claimed", "claimed the batch", epoch=self._epoch)
-        else:
-            self._log("batch.taken_over", "took the batch over", epoch=self._epoch, jobs_open=len(self.run.jobs))
+        self._log.claimed()
         size = len(self.run.idle)
         self._workers = [VideoWorker.start(self._tools, self.actor_ref, number) for number in range(size)]
         self.run.begin()
@@ -183,24 +181,10 @@ class BatchSupervisor(LoopActor):
                 return
             report = Withdrawn(report.job_id, report.run, report.failure, report.submission_id, report.outcome)
         self._alive = True
-        self._log_wait(report)
+        self._log.report(report, self.run.waits.get(report.job_id))
         self.run.report(report, time.monotonic())
         # A job's next state usually comes much later than these, so each of them is still recorded.
         self._go_on(may_wait=isinstance(report, Submitted | Progressed | Fetching))
-
-    def _log(self, event: str, text: str, **more: Any) -> None:
-        if logger.isEnabledFor(logging.INFO):
-            logger.info(text, extra={"action": event, "event": event, "batch_id": self._id, **more})
-
-    def _log_wait(self, report: Report) -> None:
-        """Once for each reason, not for each try."""
-        job_id, before = report.job_id, self.run.waits.get(report.job_id)
-        if isinstance(report, Withdrawn):
-            code, error = report.failure.code.value, report.failure.message
-            self._log("job.withdrawn", "a submission has made nothing", job_id=job_id, error_code=code, error=error)
-        elif isinstance(report, Waiting) and (wait := report.wait) and getattr(before, "reason", None) != wait.reason:
-            left = round(wait.until - time.monotonic(), 1)
-            self._log("job.waiting", "a video is waiting", job_id=job_id, reason=wait.reason, seconds=left)
 
     def _tick(self) -> None:
         self.run.tick(self._spent(), time.monotonic())
@@ -211,7 +195,7 @@ class BatchSupervisor(LoopActor):
         self.io.loop.call_later(TICK, tell, self.actor_ref, Tick())
 
     def _replace(self, lost: WorkerLost) -> None:
-        self._log("worker.restarted", "a worker died; started it again", worker=lost.worker, error=lost.error)
+        self._log.worker_restarted(lost.worker, lost.error)
         self._workers[lost.worker] = VideoWorker.start(self._tools, self.actor_ref, lost.worker)
         self.run.worker_lost(lost, time.monotonic())
         self._go_on()
@@ -232,10 +216,12 @@ class BatchSupervisor(LoopActor):
                 self._begins()
                 self._to_start.append(self.run.start_next())
                 self._admission.starting(self._id, self._to_start[-1].submission.id)
+                self._tools.bodies.starts(self.actor_ref, self._to_start[-1].submission.id)
                 self._admission.taken(self._id, self.run.in_flight)
         self._admission.taken(self._id, self.run.in_flight)
         if not self.run.wants_to_start:
             self._admission.has_enough(self._id)
+            self._tools.bodies.drop(self.actor_ref)
         if not may_wait or self._to_start or self.run.over or self._release is not None:
             self._hand_over()
         elif self._to_record and not self._lingering:
@@ -252,9 +238,18 @@ class BatchSupervisor(LoopActor):
             self._begins()
 
     def _may_start(self) -> bool:
-        if self._may_begin():
+        if self._body_is_ready() and self._may_begin():
             return self._admission.may_start(self._id, self.actor_ref)
         self._admission.has_enough(self._id)  # a slot that it was offered is for others
+        return False
+
+    def _body_is_ready(self) -> bool:
+        """Whether the next job's files are loaded. That begins once the batch has: a death meanwhile counts."""
+        job = self.run.next_job
+        if self._phase >= _Phase.BEGUN or not has_files(job):
+            return self._tools.bodies.ready(job, self.actor_ref)
+        if self._may_begin():
+            self._begins()
         return False
 
     def _may_begin(self) -> bool:
@@ -380,7 +375,7 @@ class BatchSupervisor(LoopActor):
         def told(future: Future[None]) -> None:
             error = future.exception()
             if error is None:
-                self._log("batch.released", "released the batch", epoch=epoch, wanted=wanted)
+                self._log.released(wanted=wanted)
                 tell(dispatcher, SupervisorEnded(batch_id, epoch, released=True))
             else:  # as far as we know it is still ours
                 tell(dispatcher, SupervisorLost(batch_id, epoch, repr(error)))
@@ -392,7 +387,7 @@ class BatchSupervisor(LoopActor):
         # Leave no orphan files: of an earlier owner, or of a video that came after the end.
         self._has_orphans = lost or (self.run.over and bool(self._epoch > 1 or self.run.batch.failed))
         if lost and not self._released:
-            self._log("batch.lost", "another process owns the batch by now", epoch=self._epoch)
+            self._log.lost()
         if not self._released:  # otherwise reported once recorded
             tell(self._dispatcher, SupervisorEnded(self._id, self._epoch, released=False))
         self.stop()

@@ -105,6 +105,11 @@ class BatchRun:
         room = self.idle and self.in_flight < max(1, self.batch.concurrency)
         return bool(room and self._fresh and not self._attached and not self.stopping)
 
+    @property
+    def next_job(self) -> JobRecord:
+        """The job that `start_next` starts. Requires `wants_to_start`."""
+        return self.jobs[self._fresh[0]]
+
     def bar(self, job: JobRecord) -> Failure | None:
         """Why a job must not be submitted: a similar one was refused, or the batch's time is up; None: it may be."""
         return self._halted or self._barred.get(job.model)

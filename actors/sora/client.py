@@ -23,8 +23,8 @@ from actors.sora.embedded import failed_inside
 from actors.sora.exchange import Accepted, NoAnswer, Page, Refused, SendForbidden, ServerClock, VideoSpec
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.route import Route, body_of
-from actors.sora.servers import Recogniser, Server, why_not_sent
-from actors.sora.upload import Upload, form_of, json_of
+from actors.sora.servers import Recogniser, why_not_sent
+from actors.sora.upload import Body, Upload, body_for
 from actors.sora.wire import RemoteVideo
 
 PAGE = 100
@@ -70,28 +70,35 @@ class SoraClient:
             if session is not None:
                 await session.close()
 
+    async def prepare(self, spec: VideoSpec) -> Body | Refused:
+        """Build the body of a create for this server, or say why it is not sent."""
+        form = self._settings.sora_request_format
+        try:
+            server = await self.recogniser.server_for(spec, form)
+        except Exception as error:  # noqa: BLE001  (the session is being closed, for instance)
+            return self._not_sent(error)
+        if server is not None and (why := why_not_sent(server, spec, form)) is not None:
+            return Refused(Failure(ErrorCode.INVALID_REQUEST, why), sent=False, passes=False)
+        return await body_for(spec, form, server)
+
     async def create(
-        self, spec: VideoSpec, intent_id: str, guard: Callable[[], None], trace: Mapping[str, str] | None = None
+        self, video: VideoSpec | Body, intent_id: str, guard: Callable[[], None], trace: Mapping[str, str] | None = None
     ) -> CreateResult:
         """POST once, now: its turn was taken before its intent. Never raises for errors of the network or the server.
 
         Args:
-            spec: the video.
+            video: the video, or what `prepare` returned for it.
             intent_id: sent as `Idempotency-Key`, for servers that honour it.
             guard: called directly before the first byte leaves; raises `SendForbidden` to stop it.
             trace: the headers of the trace that it belongs to.
         """
         assert self._creates is not None
-        try:
-            server = await self.recogniser.server_for(spec, self._settings.sora_request_format)
-        except Exception as error:  # noqa: BLE001  (the session is being closed, for instance)
-            return self._not_sent(error)
-        form = self._settings.sora_request_format
+        content = video if isinstance(video, Body) else await self.prepare(video)
+        if isinstance(content, Refused):
+            return content
         # A LiteLLM proxy would send a create up to three times.
         further = {**(trace or {}), "Idempotency-Key": intent_id, "x-litellm-num-retries": "0"}
-        if server is not None and (why := why_not_sent(server, spec, form)) is not None:
-            return Refused(Failure(ErrorCode.INVALID_REQUEST, why), sent=False, passes=False)
-        body = await self._body(spec, server, guard)
+        body = Upload(content, guard, self._submit_timeout)
         timeout = aiohttp.ClientTimeout(total=self._submit_timeout, sock_connect=10)
         try:
             async with self._creates.post(
@@ -153,12 +160,6 @@ class SoraClient:
         if isinstance(error, TimeoutError) and not str(error).strip():
             words = f"timed out after {self._submit_timeout:g} s (SORA_SUBMIT_TIMEOUT)"
         return NoAnswer(Failure(ErrorCode.NETWORK, f"no answer: {words}"), timed_out)
-
-    async def _body(self, spec: VideoSpec, server: Server | None, guard: Callable[[], None]) -> Upload:
-        if self._settings.sora_request_format == "multipart":
-            form = form_of(spec)
-            return Upload(await form.as_bytes(), form.content_type, guard, self._submit_timeout)
-        return Upload(json_of(spec, server), "application/json", guard, self._submit_timeout)
 
     async def retrieve(self, remote_id: str, *, anew: bool = False) -> tuple[RemoteVideo, float | None]:
         """Poll a video.

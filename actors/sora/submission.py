@@ -22,6 +22,7 @@ from actors.sora.client import SoraClient
 from actors.sora.exchange import Accepted, NoAnswer, Refused, SendForbidden, VideoSpec
 from actors.sora.outcomes import SEND_WINDOW, Bound, NotPaid, Outcome, Unknown, bind_told, known
 from actors.sora.resolving import Resolver
+from actors.sora.upload import Body
 from actors.sora.wire import RemoteVideo
 from storage.changes import Storage
 from storage.recorder import Recorder
@@ -82,9 +83,9 @@ class Submitter:
         """Whether to record an intent: without the lease it would not be sent, only recorded again and again."""
         return self._lease.trusted
 
-    async def submit(self, intent: SubmissionRecord, spec: VideoSpec, send_before: float) -> Outcome:
+    async def submit(self, intent: SubmissionRecord, video: VideoSpec | Body, send_before: float) -> Outcome:
         """POST once and record the outcome. Cancelling the caller does not stop the POST."""
-        task = asyncio.create_task(self._post(intent, spec, send_before), name=intent.batch_id)
+        task = asyncio.create_task(self._post(intent, video, send_before), name=intent.batch_id)
         self._posts[intent.id] = task
         task.add_done_callback(lambda done: self._ended(intent, done))
         try:
@@ -113,11 +114,12 @@ class Submitter:
         if posts:
             await asyncio.wait(posts, timeout=seconds)
 
-    async def _post(self, intent: SubmissionRecord, spec: VideoSpec, send_before: float) -> Outcome:
-        result = await self._client.create(spec, intent.id, self._guard(intent, send_before), trace_of(intent.batch_id))
+    async def _post(self, intent: SubmissionRecord, video: VideoSpec | Body, send_before: float) -> Outcome:
+        guard = self._guard(intent, send_before)
+        result = await self._client.create(video, intent.id, guard, trace_of(intent.batch_id))
         match result:
-            case Accepted(video, remote_id, told):
-                return await self._bind(intent, remote_id, video, told)
+            case Accepted(made, remote_id, told):
+                return await self._bind(intent, remote_id, made, told)
             case Refused(failure, sent, passes=passes):
                 state = SubmissionState.REFUSED if sent else SubmissionState.NOT_SENT
                 await self._settle(intent.id, state, failure)

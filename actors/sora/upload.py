@@ -16,6 +16,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -29,6 +30,29 @@ _LOOK_AGAIN = 0.01
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The body of a create, and its media type."""
+
+    content: bytes
+    content_type: str
+
+
+async def body_for(spec: VideoSpec, request_format: str, server: Server | None) -> Body:
+    """Build the body of a create, in a thread if it has files: large ones take a while."""
+    building = _built(spec, request_format, server)
+    if all(isinstance(file, str) for file in spec.all_files().values()):
+        return await building
+    return await asyncio.to_thread(asyncio.run, building)
+
+
+async def _built(spec: VideoSpec, request_format: str, server: Server | None) -> Body:
+    if request_format == "multipart":
+        form = form_of(spec)
+        return Body(await form.as_bytes(), form.content_type)
+    return Body(json_of(spec, server), "application/json")
+
+
 class Upload(aiohttp.Payload):
     """The body of a create. It checks whether it may still be sent in the very step that sends it.
 
@@ -37,18 +61,17 @@ class Upload(aiohttp.Payload):
 
     _autoclose = True
 
-    def __init__(self, content: bytes, content_type: str, guard: Callable[[], None], longest: float) -> None:
+    def __init__(self, body: Body, guard: Callable[[], None], longest: float) -> None:
         """Prepare an upload.
 
         Args:
-            content: the body.
-            content_type: its media type.
+            body: what to send.
             guard: called directly before the first byte; raises to stop it.
             longest: the seconds from then on after which no more of it is sent.
         """
-        super().__init__(content, content_type=content_type)
-        self._content, self._guard, self._longest = content, guard, longest
-        self._size = len(content)
+        super().__init__(body.content, content_type=body.content_type)
+        self._content, self._guard, self._longest = body.content, guard, longest
+        self._size = len(body.content)
         self._until: float | None = None
         self.stopped: Exception | None = None
         """What the guard raised."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from actors.loop import tell
 from actors.messages import PlaceFree, Ref
@@ -57,6 +58,8 @@ class Admission:
         self._offering = False
         self._turn: float | None = None
         self.beginnings = Beginnings()
+        self.on_left: Callable[[str], object] = lambda _submission_id: None
+        """Called when a POST has left, or is known never to."""
         rate_limiter.on_pause = self._offer_in
 
     def may_start(self, batch_id: str, supervisor: Ref) -> bool:
@@ -84,6 +87,7 @@ class Admission:
 
     def left(self, batch_id: str, submission_id: str) -> None:
         """Note that its POST has left, or never will. Idempotent."""
+        self.on_left(submission_id)
         starting = self._starting.get(batch_id, set())
         if submission_id in starting:
             starting.remove(submission_id)
@@ -104,7 +108,10 @@ class Admission:
         """Forget a batch."""
         self._waiting.pop(batch_id, None)
         self.beginnings.over(batch_id)
-        self._starts -= len(self._starting.pop(batch_id, ()))
+        started = self._starting.pop(batch_id, set())
+        self._starts -= len(started)
+        for submission_id in started:
+            self.on_left(submission_id)
         self.taken(batch_id, 0)
         self._offer_soon()
 

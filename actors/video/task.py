@@ -30,14 +30,13 @@ from actors.messages import (
     Waiting,
     Withdrawn,
 )
-from actors.sora.exchange import VideoSpec
 from actors.sora.outcomes import Bound, NotPaid, Outcome
 from actors.sora.watching import Absence, pause_after_404
 from actors.sora.wire import Phase, RemoteVideo
 from actors.video.comparison import Measured, can_measure, compare, measure
 from actors.video.download import FileTooLarge, fetch
 from actors.video.tools import Tools
-from storage.records import Document, ReferenceRecord, SubmissionRecord
+from storage.records import Document, SubmissionRecord
 from storage.servers import key_of
 from storage.states import SubmissionState
 from storage.timing import backoff
@@ -107,31 +106,17 @@ class VideoTask:
             return Bound(submission.remote_id)
         if self._order.send_before is not None:
             try:
-                spec = await self._spec()
+                video = self._tools.bodies.of(submission.id) or await self._tools.loader.spec(self._job)
             except Exception:  # our own error, and not a byte has left
                 await self._tools.submitter.take_back(submission)
                 raise
-            outcome = await self._tools.submitter.submit(submission, spec, self._order.send_before)
+            outcome = await self._tools.submitter.submit(submission, video, self._order.send_before)
             if isinstance(outcome, Bound | NotPaid):
                 return outcome
             resolved = await self._tools.submitter.resolve(submission, self._unknown_for)
             # The server's own words say more than that nothing was made.
             return replace(resolved, failure=outcome.failure) if isinstance(resolved, NotPaid) else resolved
         return await self._tools.submitter.resolve(submission, self._unknown_for)
-
-    async def _spec(self) -> VideoSpec:
-        job = self._job
-        files = {name: await self._loaded(kept) for name, kept in job.files.items()}
-        own = None if job.reference is None else await self._loaded(job.reference)
-        reference, file_id = (None, own) if isinstance(own, str) else (own, None)
-        return VideoSpec(job.prompt, job.model, job.duration, job.size, reference, file_id, job.seed, job.params, files)
-
-    async def _loaded(self, kept: Document) -> ReferenceRecord | str:
-        """The bytes of a reference, or the id that the server knows it by."""
-        if "file_id" in kept:
-            return str(kept["file_id"])
-        load = self._tools.storage.jobs.reference
-        return await self._tools.io.outcome(self._tools.recorder.read(lambda: load(kept["digest"])))
 
     def _unknown_for(self, seconds: float) -> None:
         self._wait("submission outcome unknown", seconds)

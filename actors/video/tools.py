@@ -12,6 +12,7 @@ from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.submission import Submitter
 from actors.sora.watching import Watcher
+from actors.video.bodies import Bodies, Loader
 from actors.video.files import PendingFile
 from storage.changes import Storage
 from storage.recorder import Recorder
@@ -25,6 +26,8 @@ class Tools:
     io: IOLoop
     client: SoraClient
     submitter: Submitter
+    loader: Loader
+    bodies: Bodies
     watcher: Watcher
     storage: Storage
     recorder: Recorder

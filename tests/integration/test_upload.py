@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from actors.service import BatchService
+from storage.jobs import JobRepository
+from storage.records import ReferenceRecord
 from tests.integration.support import PATIENCE, Drivers, until
 from tests.provider.client import Provider
 
@@ -107,6 +109,27 @@ def test_an_upload_may_take_longer_than_the_send_window(
     line.open()
     assert running.result(PATIENCE).status == "completed"
     assert [post["complete"] for post in provider.ledger()["posts"]] == [True]
+
+
+def test_files_are_loaded_before_the_intent_is_recorded(
+    start_service: Callable[..., BatchService], request_with_picture: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise large files leave no time to send the POST, again and again; and if loading kills, that counts."""
+    seen, load = [], JobRepository.reference
+
+    def watched(jobs: JobRepository, digest: str) -> ReferenceRecord:
+        execute = jobs._database.execute
+        (intents,) = execute("SELECT count(*) FROM submissions").fetchone()
+        (claims,) = execute("SELECT claims FROM batches").fetchone()
+        seen.append((intents, claims))
+        return load(jobs, digest)
+
+    monkeypatch.setattr(JobRepository, "reference", watched)
+    service = start_service()
+    service.create_batch(request_with_picture)
+    assert service.process_batch("b").result(PATIENCE).status == "completed"
+    begun = -1
+    assert seen == [(0, begun)]
 
 
 def test_a_process_that_was_suspended_during_an_upload_sends_no_further_block(

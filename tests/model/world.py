@@ -33,6 +33,7 @@ from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
 from actors.video import admission, task
 from actors.video.admission import Admission
+from actors.video.bodies import Bodies, Loader
 from actors.video.tools import Tools
 from storage.changes import Storage
 from storage.database import Database
@@ -124,8 +125,10 @@ class Process:
         files = Files()
         watcher = Watcher(self.client, world.settings.sora_poll_interval.total_seconds())
         tidy = partial(delete_orphan_files_soon, self.recorder, world.storage, files)
+        loader = Loader(self.io, self.client, world.storage, self.recorder)
         tools = Tools(
-            self.io, self.client, submitter, watcher, world.storage, self.recorder, world.settings, files, files, tidy
+            self.io, self.client, submitter, loader, Bodies(loader.body), watcher, world.storage, self.recorder,
+            world.settings, files, files, tidy,
         )  # fmt: skip
         doors = DispatcherCallbacks(
             ended=lambda _: None, released=lambda *_: None, closed=Future(), waits={}, died=world.dispatcher_died
