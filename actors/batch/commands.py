@@ -6,7 +6,7 @@ entered in the inbox with its answer, in the same transaction, and is applied on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
@@ -16,7 +16,7 @@ from actors.batch.retrying import retry
 from actors.batch.start import NewBatch, create, existing, unknown_batch, want
 from actors.batch.updating import update
 from actors.batch.views import CancellationSummary
-from actors.errors import FieldError, InvalidRequest
+from actors.errors import Conflict, FieldError, InvalidRequest
 from storage.changes import Storage
 from storage.records import ReferenceRecord
 
@@ -65,6 +65,8 @@ class Update:
     metadata: dict[str, Any] | None = None
     budget: list[dict[str, Any]] | None = None
     """One entry per unit; an empty list removes the budget."""
+    merge: bool = False
+    """`metadata` is merged into what is there, as JSON Merge Patch (RFC 7396) says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ class Context:
     """Whether the server is asked to delete cancelled videos."""
     trace: dict[str, str] | None = None
     """The trace of the command, which its batch joins: at its creation, or if it has none."""
+    expects: Collection[int] | None = None
+    """The sequence numbers that the batch may have; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,10 @@ class CommandKey:
     source: str
     id: str
     digest: str
+
+
+class Stale(Conflict):
+    """The batch has changed since it was read."""
 
 
 class OtherBody(InvalidRequest):
@@ -168,9 +176,11 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
 
     Raises:
         UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be applied.
+        Stale: the batch is not what the caller expects.
         DeleteIsOut: it can't be applied yet.
     """
     command = _in_trace(storage, command, context.trace)
+    _check_expected(storage, command, context)
     match command:
         case Create(new, process):
             created = create(storage, new)
@@ -189,8 +199,8 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
                 moves_server=command.move_server,
             )  # fmt: skip
             return CommandResult(batch_id, retried.job_ids, retried.left_alone, newly_wanted=True)
-        case Update(batch_id, metadata, budget):
-            update(storage, batch_id, metadata, budget, context.at)
+        case Update(batch_id, metadata, budget, merge):
+            update(storage, batch_id, metadata, budget, context.at, merge=merge)
         case Delete(batch_id):
             digests = storage.jobs.digests_of(batch_id)
             return CommandResult(batch_id, gone=delete(storage, batch_id, context.at), digests=tuple(digests))
@@ -202,6 +212,14 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
         case _:
             assert_never(command)
     return CommandResult(command.batch_id)
+
+
+def _check_expected(storage: Storage, command: Command, context: Context) -> None:
+    if context.expects is None or isinstance(command, Create):
+        return
+    sequence = existing(storage, command.batch_id).sequence
+    if sequence not in context.expects:
+        raise Stale(f"batch {command.batch_id} has changed since it was read: it is at {sequence}; read it again")
 
 
 def _in_trace(storage: Storage, command: Command, trace: dict[str, str] | None) -> Command:

@@ -14,11 +14,11 @@ from typing import Any
 from pika import BasicProperties
 from pydantic_core import to_json
 
+from actors.batch.command_data import key_of
 from actors.batch.commands import CommandResult
 from actors.batch.events import cloud_event
 from actors.batch.views import Batch, Job
 from actors.errors import FieldError
-from actors.rabbitmq.codec import key_of
 from actors.rabbitmq.outgoing import event_properties
 
 SOURCE = "/sora-batch/commands"

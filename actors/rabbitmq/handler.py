@@ -15,26 +15,24 @@ from typing import Any, TypeVar, assert_never
 
 import pika
 
-from actors.batch.commands import (
-    Cancel,
-    Command,
-    CommandKey,
-    Create,
-    Delete,
-    OtherBody,
-    Process,
-    Replay,
-    Retry,
-    Show,
-    Update,
+from actors.batch.command_data import (
+    CancelData,
+    CommandName,
+    CreateData,
+    DeleteData,
+    ProcessData,
+    ReplayData,
+    ReportData,
+    RetryData,
+    UpdateData,
 )
-from actors.batch.factory import changed_columns, new_batch
-from actors.batch.requests import budget_document
+from actors.batch.commands import CommandKey, OtherBody
+from actors.batch.received import command_of
 from actors.batch.start import UnknownBatch
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, ServiceClosed, StorageError
-from actors.rabbitmq import answers, codec
+from actors.rabbitmq import answers
 from actors.rabbitmq.answers import Publication, publication
-from actors.rabbitmq.codec import CommandName, CommandRefused, Message, ReceivedCommand, parse, within_data
+from actors.rabbitmq.codec import CommandRefused, Message, ReceivedCommand, parse, within_data
 from actors.rabbitmq.publisher import properties_of
 from actors.rabbitmq.refusals import ConnectionGone, Nacked
 from actors.rabbitmq.topology import EVENTS, REPLAYS
@@ -144,7 +142,7 @@ class CommandHandler:
         key = CommandKey(command.source, command.id, command.digest)
         at = self._service.now()
         try:
-            obeyed = self._command(command)
+            obeyed = command_of(command.data, self._service.settings, at, batch_id=command.batch_id)
             return self._wait_out(
                 lambda: self._service.obey(
                     obeyed,
@@ -180,31 +178,6 @@ class CommandHandler:
         except OtherBody as error:
             return self._rejection(command, error.errors, at)
 
-    def _command(self, received: ReceivedCommand) -> Command:  # noqa: PLR0911  (a table)
-        settings, data = self._service.settings, received.data
-        match data:
-            case codec.CreateData():
-                request = data.request.model_copy(update={"id": received.batch_id})
-                return Create(new_batch(request, settings, self._service.now(), paths=False), data.process)
-            case codec.ProcessData():
-                return Process(data.batch_id, data.concurrency)
-            case codec.CancelData():
-                return Cancel(data.batch_id, data.reason)
-            case codec.RetryData():
-                columns, references = changed_columns(data.changes or {}, settings, paths=False)
-                job_ids = None if data.job_ids is None else tuple(data.job_ids)
-                return Retry(data.batch_id, job_ids, columns, references, data.pay_again, data.move_server)
-            case codec.ReportData():
-                return Show(data.batch_id)
-            case codec.ReplayData():
-                return Replay(data.batch_id)
-            case codec.DeleteData():
-                return Delete(data.batch_id, data.keep_files)
-            case codec.UpdateData():
-                return Update(data.batch_id, data.metadata, budget_document(data.budget))
-            case _ as unreachable:
-                assert_never(unreachable)
-
     def _wait_out(self, act: Callable[[], T]) -> T:
         """Call `act`, and retry while the database is down.
 
@@ -234,12 +207,12 @@ class CommandHandler:
     def _show(self, command: ReceivedCommand) -> None:
         """Publish what was requested. A redelivered command publishes it again: it may never have arrived."""
         match command.data:
-            case codec.ReportData(batch_id=batch_id):
+            case ReportData(batch_id=batch_id):
                 batch, sequence = self._wait_out(lambda: self._service.snapshot(batch_id))
                 now = self._service.now()
                 report = answers.reported(batch, sequence, correlation=command.id, source=command.source, at=now)
                 self._tell(REPLAYS, publication(report))
-            case codec.ReplayData(batch_id=batch_id, from_sequence=sequence):
+            case ReplayData(batch_id=batch_id, from_sequence=sequence):
                 while page := self._wait_out(partial(self._service.recorded, batch_id, sequence, _PAGE)):
                     sequence = page[-1].sequence + 1
                     self._confirmed(
@@ -248,9 +221,9 @@ class CommandHandler:
                             for each in page
                         ]
                     )
-            case codec.CreateData() | codec.ProcessData() | codec.CancelData() | codec.RetryData():
+            case CreateData() | ProcessData() | CancelData() | RetryData():
                 pass
-            case codec.DeleteData() | codec.UpdateData():
+            case DeleteData() | UpdateData():
                 pass
             case _ as unreachable:
                 assert_never(unreachable)

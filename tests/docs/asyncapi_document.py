@@ -18,10 +18,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import actors
+from actors.batch.command_data import DATA, CommandName
 from actors.batch.events import FINAL_EVENTS, EventName
 from actors.batch.views import Batch, CancellationSummary, Charge, Job, Progress
 from actors.rabbitmq import topology
-from actors.rabbitmq.codec import DATA, CommandName
 from storage.states import BatchStatus
 
 FOLDER = Path(__file__).parents[2] / "docs"

@@ -7,21 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.batch.requests import BatchVideoRequest
-from actors.rabbitmq.codec import (
-    MAX_DEPTH,
+from actors.batch.command_data import (
     CancelData,
     CommandName,
-    CommandRefused,
     CreateData,
-    Message,
     ProcessData,
-    ReceivedCommand,
     ReplayData,
     ReportData,
     RetryData,
-    parse,
 )
+from actors.batch.requests import BatchVideoRequest
+from actors.json_objects import MAX_DEPTH
+from actors.rabbitmq.codec import CommandRefused, Message, ReceivedCommand, parse
 
 DATA: dict[str, dict[str, Any]] = {
     "create": {
