@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actors.batch.commands import Command, CommandKey, CommandResult
     from actors.batch.events import Event, EventName
     from actors.batch.fields import FileId
+    from actors.batch.quotes import Quote, QuotedCost, QuotedPrice, QuotedVideo
     from actors.batch.requests import BatchVideoRequest, BudgetRequest, VideoDefaults, VideoRequest
     from actors.batch.views import (
         Batch,
@@ -64,6 +65,7 @@ _HOMES = {
     "actors.batch.events": ("Event", "EventName"),
     "actors.batch.cleanup": ("PruneReport",),
     "actors.batch.fields": ("FileId",),
+    "actors.batch.quotes": ("Quote", "QuotedCost", "QuotedPrice", "QuotedVideo"),
     "actors.batch.requests": ("BatchVideoRequest", "BudgetRequest", "VideoDefaults", "VideoRequest"),
     "actors.batch.views": (
         "Batch", "CancellationSummary", "Charge", "Job", "JobError", "JobWarning", "Progress", "ReportedVideo",
@@ -99,7 +101,8 @@ __all__ = [
     "DatabaseUnusable", "DeleteRecord", "DeleteState", "ErrorCode", "Event", "EventFeed", "EventName",
     "EventRecord", "EventStream", "Failure", "FieldError", "FileId", "InvalidRequest", "Job", "JobError",
     "JobStatus", "JobWarning", "MissingFile", "MissingVideo", "NotFound", "Observer", "Owed", "OwedDelete", "Progress",
-    "PruneReport", "ReportedVideo", "RunningBatch", "ServiceClosed", "Settings", "SettingsError", "SoraBatchError",
+    "PruneReport", "Quote", "QuotedCost", "QuotedPrice", "QuotedVideo", "ReportedVideo", "RunningBatch",
+    "ServiceClosed", "Settings", "SettingsError", "SoraBatchError",
     "SoraError", "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo", "Unanswered", "Unfinished",
     "UnknownVideo",
     "VideoDefaults", "VideoFile", "VideoRequest", "Wait", "__version__", "get_batch_service", "load_settings",

@@ -19,6 +19,7 @@ from storage.states import BatchStatus
 
 if TYPE_CHECKING:
     from actors.audit import AuditReport
+    from actors.batch.quotes import Quote
 
 
 class AsyncBatchService:
@@ -48,6 +49,10 @@ class AsyncBatchService:
     async def start_batch(self, batch_id: str, concurrency: int | None = None) -> RunningBatch:
         """As `BatchService.process_batch`, returning its Future: await its end with `asyncio.wrap_future`."""
         return await asyncio.to_thread(self._service.process_batch, batch_id, concurrency)
+
+    async def quote(self, request: BatchVideoRequest | dict[str, Any]) -> Quote:
+        """As `BatchService.quote`."""
+        return await asyncio.to_thread(self._service.quote, request)
 
     async def get_batch_status(self, batch_id: str) -> Batch:
         """As `BatchService.get_batch_status`."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import peewee
 
 from actors.batch.events import Event
+from actors.batch.requests import BatchVideoRequest
 from actors.batch.start import existing, unknown_batch
 from actors.batch.views import Batch, batch_status, with_urls
 from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
@@ -22,6 +23,9 @@ from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecor
 from storage.states import BatchStatus
 from storage.stores import Stores, uri_of
 from storage.unfinished import Unfinished, count_unfinished
+
+if TYPE_CHECKING:
+    from actors.batch.quotes import Quote
 
 T = TypeVar("T")
 MOST = 1_000_000
@@ -85,6 +89,18 @@ class BatchReader:
     def now(self) -> float:
         """The database's time, used for all records, in seconds since 1970."""
         return self._database.time()
+
+    def quote(self, request: BatchVideoRequest | dict[str, Any]) -> Quote:
+        """What a request would cost at most, by the prices of SORA_PRICES. Records and sends nothing.
+
+        Raises:
+            InvalidRequest: the request is invalid; `errors` names each field.
+            SettingsError: the file of prices can't be used.
+        """
+        self._check_open()
+        from actors.batch.quotes import quote
+
+        return quote(request, self.settings)
 
     def get_batch_status(self, batch_id: str) -> Batch:
         """A batch with its jobs, as it is recorded now.

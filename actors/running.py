@@ -217,6 +217,7 @@ class BatchRunner(BatchReader):
         with self._lock:
             self._check_open()
             if self._runtime is None:
+                self._check_prices()
                 # aiohttp and the actors: a program that only asks for a status is faster without them.
                 from actors.runtime import Runtime
 
@@ -226,6 +227,13 @@ class BatchRunner(BatchReader):
                     ended=self._ended, released=self._released,
                 )  # fmt: skip
             return self._runtime
+
+    def _check_prices(self) -> None:
+        """Refuse a file of prices that can't be used before anything is made."""
+        if self.settings.sora_prices is not None:
+            from actors.batch.price_files import price_table
+
+            price_table(self.settings)
 
     def _ended(self, batch_id: str) -> None:
         """On the loop: a batch has ended; read it off the loop and complete its Futures."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from actors.cli import create, doctor, inspect, manage, migrate, remote, run, serve, sheet, simulator
+from actors.cli import create, doctor, inspect, manage, migrate, quote, remote, run, serve, sheet, simulator
 from actors.cli.options import USAGE, Verbose, exit_code, warn
 from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 
@@ -133,6 +133,7 @@ _add(
     "create batch.yaml --id nature && sora-batch resume nature",
     "create prompts.csv --defaults house-style.yaml --budget '20 USD'",
 )
+_add(quote.quote, "quote batch.yaml", "quote prompts.txt --model sora-2 --duration 8 --takes 3 --json")
 _add(run.demo, "demo", "demo --output films")
 _add(inspect.status, "status nature", "status nature --json", "status nature --remote")
 _add(inspect.list_, "list", "list --status failed --metadata team=blue")

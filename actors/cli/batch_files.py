@@ -20,7 +20,7 @@ from actors.cli.options import warn
 from actors.cli.references import beside
 from actors.cli.text import count
 from actors.documents import OtherFormat, Unreadable, load_json, load_yaml
-from actors.errors import FieldError, InvalidRequest
+from actors.errors import FieldError, InvalidRequest, SettingsError
 
 STDIN = "-"
 _SENTENCES_MAX = 5
@@ -74,7 +74,7 @@ def read_defaults(source: str) -> dict[str, Any]:
 
 def located(error: InvalidRequest, request: Request) -> InvalidRequest:
     """Add the file and the line to an error."""
-    if request.source is None:
+    if request.source is None or isinstance(error, SettingsError):
         return error
     errors = tuple(_in_line(entry, request) for entry in error.errors)
     message = error.message if errors == error.errors else "; ".join(entry.message for entry in errors[:_SENTENCES_MAX])

@@ -26,6 +26,7 @@ from actors.errors import Conflict, ErrorCode, InvalidRequest, SoraBatchError, S
 from storage.states import BatchStatus
 
 if TYPE_CHECKING:
+    from actors.batch.quotes import Quote
     from actors.batch.views import Batch, Job
     from actors.cli.formats.common import Request
     from actors.cli.view import BatchView
@@ -71,11 +72,13 @@ class Session:
         self._check_names(metadata_keys(request))
         with self._service() as service:
             try:
+                quoted = service.quote(request) if service.settings.sora_prices else None
                 batch = service.create_batch(request)
             except InvalidRequest as error:
                 raise located(error, request) from None
             view = viewed(service, batch.id)
             self._announce(batch)
+            self._tell_price(quoted)
             running = service.process_batch(batch.id, concurrency)
             view.concurrency = concurrency or view.concurrency
             self._finish(service, [running], [view])
@@ -282,6 +285,11 @@ class Session:
             name = f" ({batch.name})" if batch.name else ""
             maker = ", simulated (no server is used)" if self._simulate else ""
             warn(f"batch {batch.id}{name}: {count(batch.progress.total, 'video')}{maker}")
+
+    def _tell_price(self, quoted: Quote | None) -> None:
+        if quoted is not None and not (self._quiet or self._json):
+            free = " (the simulator charges nothing)" if self._simulate else ""
+            warn(f"{quoted.sentence}{free}")
 
     @property
     def _placed(self) -> dict[str, Path]:

@@ -33,6 +33,7 @@ from actors import (
     NotFound,
     Progress,
     PruneReport,
+    Quote,
     RunningBatch,
     Settings,
     SettingsError,
@@ -66,6 +67,8 @@ def told(batch: Batch) -> list[str]:
 def library(settings: Settings) -> None:
     request = BatchVideoRequest(videos=[VideoRequest(prompt="A lake", duration=8), VideoRequest(prompt="A", seconds=8)])
     with BatchService(settings, simulate=True) as service:
+        quote: Quote = service.quote(request)
+        print(quote.sentence, [(cost.currency, cost.estimated_micros) for cost in quote.cost])
         batch: Batch = service.create_batch(request)
         batch = service.create_batch({"videos": [{"prompt": "A lake"}]})
         running: RunningBatch = service.process_batch(batch.id, concurrency=2)
@@ -101,6 +104,8 @@ def wrong(error: SoraBatchError) -> str:
 
 async def asynchronous() -> None:
     async with AsyncBatchService() as service:
+        quote: Quote = await service.quote({"videos": [{"prompt": "A lake"}]})
+        print(quote.unknown_prices, [video.price for video in quote.videos])
         batch = await service.create_batch({"videos": [{"prompt": "A lake"}]})
         running: RunningBatch = await service.start_batch(batch.id, 2)
         final: Batch = await asyncio.wrap_future(running)
