@@ -200,6 +200,16 @@ class SubmissionRepository:
         self.fill_in()
         return self._rows.select("WHERE server=?", (server,))
 
+    def rivals(self, adopted: SubmissionRecord, since: float) -> list[SubmissionRecord]:
+        """Submissions with another request whose video the adopted one may be: what they made was never told either.
+
+        With the same key at the same server, intended since a moment.
+        """
+        untold = f"(adopted OR {_UNRESOLVED} OR state='{SubmissionState.ABANDONED}')"
+        others = f"WHERE server=? AND key_fingerprint=? AND digest<>? AND intended_at>=? AND {untold}"
+        parameters = (adopted.server, adopted.key_fingerprint, adopted.digest, since)
+        return self._rows.select(f"{others} ORDER BY intended_at, id", parameters)
+
     def made_any(self, server: str) -> bool:
         """Whether we ever made a video there."""
         sql = "SELECT 1 FROM submissions WHERE server=? AND remote_id IS NOT NULL LIMIT 1"

@@ -6,11 +6,13 @@ import functools
 import importlib.util
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.sora.wire import RemoteVideo
+from actors.video.twins import uncertain
 from storage.records import Document, JobRecord
 
 logger = logging.getLogger(__name__)
@@ -56,14 +58,23 @@ def measure(path: Path) -> Measured:
         return _UNMEASURED
 
 
-def compare(job: JobRecord, video: RemoteVideo, measured: Measured | None) -> Document | None:
-    """What is recorded for a finished video besides its file: `reported` and `warnings`; None: nothing."""
+def compare(
+    job: JobRecord, video: RemoteVideo, measured: Measured | None, twins: Sequence[JobRecord] = ()
+) -> Document | None:
+    """What is recorded for a finished video besides its file: `reported` and `warnings`; None: nothing.
+
+    Args:
+        job: what was asked for.
+        video: what the server says of it.
+        measured: what its file says, if that was read.
+        twins: jobs whose video this may be, as far as was known before it had finished.
+    """
     reported = {
         "seconds": _number(video.seconds), "size": _cut(video.size, _LONGEST_SIZE), "seed": video.seed,
         "revised_prompt": _cut(video.revised_prompt, _LONGEST_PROMPT),
     }  # fmt: skip
     told = any(value is not None for value in reported.values())
-    warnings = list(_warnings(job, reported, measured or _UNMEASURED))
+    warnings = [*_warnings(job, reported, measured or _UNMEASURED), *uncertain(job, video, twins)]
     if not told and not warnings:
         return None
     return {"reported": reported if told else None, "warnings": warnings}

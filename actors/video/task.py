@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +37,8 @@ from actors.sora.wire import Phase, RemoteVideo
 from actors.video.comparison import Measured, can_measure, compare, measure
 from actors.video.download import FileTooLarge, fetch
 from actors.video.tools import Tools
-from storage.records import Document, SubmissionRecord
+from actors.video.twins import twins_of
+from storage.records import Document, JobRecord, SubmissionRecord
 from storage.servers import key_of
 from storage.states import SubmissionState
 from storage.timing import backoff
@@ -149,6 +151,7 @@ class VideoTask:
         self._own_key = provable = _made_with(self._submission) in ("", self._tools.settings.key_fingerprint)
         self._waits_for = None
         self._absence = Absence(self._tools.client, bound.remote_id, provable=provable)
+        told = bound.told_at > -math.inf
         try:
             async with asyncio.timeout(left):
                 while True:
@@ -160,7 +163,8 @@ class VideoTask:
                         public_url = self._tools.settings.web_public_url
                         file["url"] = video_url(public_url, self._job.batch_id, self._job.position)
                         self._tools.observer.generated(self._job.model, generating)
-                        made = compare(self._job, video, await self._measured(file))
+                        twins = [] if told else await self._twins()
+                        made = compare(self._job, video, await self._measured(file), twins)
                         return Completed(self._job.id, self._run, file, made, video.told)
                     bound = Bound(bound.remote_id)
         except TimeoutError:
@@ -184,6 +188,11 @@ class VideoTask:
         if (self._job.duration is None and self._job.size is None) or not can_measure():
             return None
         return await self._tools.io.offload(measure, Path(file["path"]))
+
+    async def _twins(self) -> list[JobRecord]:
+        """The jobs whose video this may be, if it was found in a listing."""
+        find = partial(twins_of, self._tools.storage, self._submission.id)
+        return await self._tools.io.outcome(self._tools.recorder.read(find))
 
     async def _watch(self, bound: Bound) -> tuple[RemoteVideo, bool]:
         """Wait until the video is ready; the second value: the listing said so, not the video itself."""

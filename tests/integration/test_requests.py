@@ -127,6 +127,19 @@ def test_what_the_server_ignored_is_a_warning_on_the_job(provider: Provider, ser
     assert told["reported"]["seed"] == 7
 
 
+def test_which_seed_a_video_has_is_uncertain_if_its_answer_and_its_twins_were_lost(
+    provider: Provider, start_service: Start
+) -> None:
+    provider.fault(on="create", do="lose_response", times=2)
+    service = start_service(sora_listing="whole")
+    takes = {"prompt": "a lake", "seed": 7, "takes": 2, "params": {"fps": 24}}
+    batch = service.create_batch({"videos": [takes, {"prompt": "a boat", "seed": 5}], "id": "b"})
+    batch = service.process_batch(batch.id).result(PATIENCE)
+    assert batch.status == "completed"
+    assert warnings_of(batch) == [("seed_uncertain", 7, None), ("seed_uncertain", 8, None)]
+    assert "may be that of b-02" in batch.jobs[0].warnings[0].message
+
+
 def test_what_was_asked_for_and_made_is_no_warning(provider: Provider, service: BatchService) -> None:
     provider.options(tells={"seed": 5})
     video = {"prompt": "a lake", "duration": 12, "size": "1280x720", "seed": 5}
