@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         SoraError,
         StorageError,
     )
+    from actors.fetching.reports import FetchedFile, FetchProblem, FetchReport
     from actors.messages import Wait
     from actors.observer import Observer
     from actors.rabbitmq.client.asynchronous import AsyncBatchClient
@@ -75,6 +76,7 @@ _HOMES = {
         "BatchReleased", "Conflict", "DatabaseUnusable", "ErrorCode", "Failure", "FieldError", "InvalidRequest",
         "NotFound", "ServiceClosed", "SettingsError", "SoraBatchError", "SoraError", "StorageError",
     ),
+    "actors.fetching.reports": ("FetchProblem", "FetchReport", "FetchedFile"),
     "actors.messages": ("Wait",),
     "actors.observer": ("Observer",),
     "actors.rabbitmq.client.asynchronous": ("AsyncBatchClient",),
@@ -99,7 +101,8 @@ __all__ = [
     "BatchStatus", "BatchVideoRequest", "BudgetRequest", "CancellationSummary", "Charge", "Command",
     "CommandKey", "CommandResult", "Conflict", "Connection",
     "DatabaseUnusable", "DeleteRecord", "DeleteState", "ErrorCode", "Event", "EventFeed", "EventName",
-    "EventRecord", "EventStream", "Failure", "FieldError", "FileId", "InvalidRequest", "Job", "JobError",
+    "EventRecord", "EventStream", "Failure", "FetchProblem", "FetchReport",
+    "FetchedFile", "FieldError", "FileId", "InvalidRequest", "Job", "JobError",
     "JobStatus", "JobWarning", "MissingFile", "MissingVideo", "NotFound", "Observer", "Owed", "OwedDelete", "Progress",
     "PruneReport", "Quote", "QuotedCost", "QuotedPrice", "QuotedVideo", "ReportedVideo", "RunningBatch",
     "ServiceClosed", "Settings", "SettingsError", "SoraBatchError",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from actors.batch.cleanup import PruneReport
@@ -20,6 +21,8 @@ from storage.states import BatchStatus
 if TYPE_CHECKING:
     from actors.audit import AuditReport
     from actors.batch.quotes import Quote
+    from actors.batch.views import Job
+    from actors.fetching.reports import FetchReport
 
 
 class AsyncBatchService:
@@ -117,6 +120,12 @@ class AsyncBatchService:
     async def audit(self, *, checksums: bool = False) -> AuditReport:
         """As `BatchService.audit`."""
         return await asyncio.to_thread(lambda: self._service.audit(checksums=checksums))
+
+    async def fetch(
+        self, batch_id: str, folder: str | Path, name_of: Callable[[Job], str] | None = None
+    ) -> FetchReport:
+        """As `BatchService.fetch`."""
+        return await asyncio.to_thread(self._service.fetch, batch_id, folder, name_of)
 
     async def let_go(self, batch_id: str) -> None:
         """As `BatchService.let_go`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import peewee
@@ -12,7 +13,7 @@ import peewee
 from actors.batch.events import Event
 from actors.batch.requests import BatchVideoRequest
 from actors.batch.start import existing, unknown_batch
-from actors.batch.views import Batch, batch_status, with_urls
+from actors.batch.views import Batch, Job, batch_status, with_urls
 from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
 from actors.settings import SIMULATOR, Settings
 from storage.changes import Storage
@@ -26,6 +27,7 @@ from storage.unfinished import Unfinished, count_unfinished
 
 if TYPE_CHECKING:
     from actors.batch.quotes import Quote
+    from actors.fetching.reports import FetchReport
 
 T = TypeVar("T")
 MOST = 1_000_000
@@ -170,6 +172,26 @@ class BatchReader:
         jobs = self._read(lambda: self._storage.jobs.by_id(job_ids)).values()
         completed = [job for job in jobs if job.batch_id == batch_id and job.video is not None]
         return [job for job in completed if job.video and self.stores.size(uri_of(job.video)) is None]
+
+    def fetch(self, batch_id: str, folder: str | Path, name_of: Callable[[Job], str] | None = None) -> FetchReport:
+        """Get the finished files of a batch into a folder, wherever they are; those that are there are checked.
+
+        Args:
+            batch_id: of a batch in storage, in any state.
+            folder: is created. A file of other bytes is never replaced: the new one gets another name.
+            name_of: the names of the files; None: as they are in their store.
+
+        Returns:
+            The files, and why any of the others could not be had.
+
+        Raises:
+            NotFound: there is no such batch.
+            InvalidRequest: the folder is not writable.
+        """
+        from actors.fetching.fetch import Fetcher, stored_name
+
+        batch = self.get_batch_status(batch_id)
+        return Fetcher(Path(folder), self.settings, self.stores).fetch(batch, name_of=name_of or stored_name)
 
     def history(self, batch_id: str, from_sequence: int = 1) -> list[Event]:
         """What happened to a batch, from a sequence number on.

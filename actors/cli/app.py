@@ -15,7 +15,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from actors.cli import create, doctor, inspect, manage, migrate, quote, remote, run, serve, sheet, simulator
+from actors.cli import create, doctor, fetch, inspect, manage, migrate, quote, remote, run, serve, sheet, simulator
 from actors.cli.options import USAGE, Verbose, exit_code, warn
 from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 
@@ -148,6 +148,12 @@ _add(
 _add(run.resume, "resume", "resume nature --output films")
 _add(inspect.audit, "audit", "audit --checksums --json")
 _add(inspect.history, "history nature", "history nature --from 12 --json")
+_add(
+    fetch.fetch,
+    "fetch nature --output films",
+    "fetch nature water --output films --filename '{id} {prompt:.30}'",
+    "fetch nature --remote --json",
+)
 _add(sheet.sheet, "sheet nature", "sheet nature --output nature.webp", "sheet nature --page 2 --json")
 _add(serve.serve, "serve", "serve --simulate", "serve --no-migrate")
 _add(migrate.migrate, "migrate", "migrate --json", "migrate --restored")

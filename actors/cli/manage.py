@@ -41,11 +41,11 @@ def cancel(
                 say(_sentences(summary))
             return summary.model_dump(mode="json")
 
-        code = _each(batch_ids, act, json=json)
+        code = each_batch(batch_ids, act, json=json)
     raise typer.Exit(code)
 
 
-def _each(batch_ids: Sequence[str], act: Callable[[str], dict[str, Any]], *, json: bool) -> int:
+def each_batch(batch_ids: Sequence[str], act: Callable[[str], dict[str, Any]], *, json: bool) -> int:
     """Do it to each batch, whatever becomes of the others; the worst exit code."""
     from actors.cli.table import print_json
 
@@ -113,7 +113,7 @@ def delete(
                 say(f"deleted batch {batch_id}{'; its files stay' if keep_files else ''}")
             return {"batch_id": batch_id, "deleted": True}
 
-        code = _each(batch_ids, act, json=json)
+        code = each_batch(batch_ids, act, json=json)
     raise typer.Exit(code)
 
 

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from actors.cli.options import (
     Defaults,
     Duration,
     File,
+    FileName,
     Json,
     Metadata,
     Model,
@@ -36,6 +38,7 @@ from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, So
 if TYPE_CHECKING:
     from actors.batch.views import Batch, CancellationSummary
     from actors.cli.formats.common import Request
+    from actors.cli.outputs import OutputFolder
     from actors.cli.view import BatchView
     from actors.rabbitmq.client.blocking import BatchClient
 
@@ -61,6 +64,11 @@ def submit(
     defaults: Defaults = None,
     budget: Budget = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the batch to its end.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="With --watch: get the files here at its end."),
+    ] = None,
+    filename: FileName = None,
     require_service: Annotated[
         bool, typer.Option("--require-service", help="Send nothing unless a service is listening.")
     ] = False,
@@ -75,8 +83,10 @@ def submit(
     of the batch, and exits with the codes of `sora-batch run`; Ctrl-C stops watching, not the batch.
     """
     from actors.batch.requests import new_batch_id
-    from actors.cli.authoring import Written, requested
+    from actors.cli.authoring import Written, metadata_keys, requested
+    from actors.cli.fetch import wanted_folder
 
+    wanted = wanted_folder(output, filename, watch=watch)
     request = requested(
         Written(
             file, prompt, batch_id=batch_id, name=name, metadata=metadata, concurrency=concurrency, model=model,
@@ -86,10 +96,17 @@ def submit(
     )  # fmt: skip
     if request.get("id") is None:
         request["id"] = new_batch_id()
-    _send(request, watch=watch, require_service=require_service, json=json, quiet=quiet, verbose=verbose)
+    if wanted is not None and wanted.pattern is not None:
+        wanted.pattern.check_metadata(metadata_keys(request))
+    _send(
+        request, wanted, watch=watch, require_service=require_service, json=json, quiet=quiet, verbose=verbose
+    )  # fmt: skip
 
 
-def _send(request: Request, *, watch: bool, require_service: bool, json: bool, quiet: bool, verbose: bool) -> None:
+def _send(
+    request: Request, wanted: OutputFolder | None, *, watch: bool, require_service: bool, json: bool, quiet: bool,
+    verbose: bool,
+) -> None:  # fmt: skip
     """Send the batch to a service, then follow or print it."""
     from actors.cli.batch_files import located
     from actors.cli.references import carried
@@ -110,7 +127,7 @@ def _send(request: Request, *, watch: bool, require_service: bool, json: bool, q
             raise
         if watch:
             warn(f"the service accepted batch {created}")
-            _watch_one(client, created, quiet=quiet, document=json)
+            _watch_one(client, created, quiet=quiet, document=json, wanted=wanted)
         elif json:
             from actors.cli.table import print_json
 
@@ -190,6 +207,15 @@ def status_there(batch_id: str, *, verbose: bool) -> Batch:
         return client.report(batch_id)
 
 
+@contextmanager
+def reporting() -> Iterator[Callable[[str], Batch]]:
+    """What asks a service for batches; one connection for all of them."""
+    from actors.rabbitmq.client.blocking import BatchClient
+
+    with BatchClient() as client:
+        yield client.report
+
+
 def retry_there(
     batch_id: str, jobs: list[str] | None, changes: dict[str, dict[str, Any]] | None, *, pay_again: bool,
     move_server: bool, verbose: bool,
@@ -226,7 +252,9 @@ def _client(*, verbose: bool) -> BatchClient:
     return BatchClient()
 
 
-def _watch_one(client: BatchClient, batch_id: str, *, quiet: bool, document: bool = False) -> None:
+def _watch_one(
+    client: BatchClient, batch_id: str, *, quiet: bool, document: bool = False, wanted: OutputFolder | None = None
+) -> None:
     """Show a batch to its end, print the result, and exit with its code."""
     from actors.cli.follow import show_for
     from actors.cli.signals import Interrupted, Interruption
@@ -246,10 +274,13 @@ def _watch_one(client: BatchClient, batch_id: str, *, quiet: bool, document: boo
         except Interrupted as interrupted:
             warn(f"batch {batch_id} keeps running; watch it with: sora-batch watch {batch_id}")
             raise typer.Exit(interrupted.exit_code) from None
-    _conclude(client, view, quiet=quiet, document=document)
+    _conclude(client, view, quiet=quiet, document=document, wanted=wanted)
 
 
-def _conclude(client: BatchClient, view: BatchView, *, quiet: bool, document: bool) -> None:
+def _conclude(
+    client: BatchClient, view: BatchView, *, quiet: bool, document: bool, wanted: OutputFolder | None
+) -> None:
+    from actors.cli.fetch import fetched_into
     from actors.cli.session import EXIT_CODES
     from actors.cli.table import print_batch, print_json, print_paths
 
@@ -258,12 +289,15 @@ def _conclude(client: BatchClient, view: BatchView, *, quiet: bool, document: bo
     except NotFound:
         warn(f"batch {view.id} was deleted")
     else:
+        placed = fetched_into(batch, wanted) if wanted is not None else {}
         if document:
             print_json(batch.model_dump(mode="json"))
         elif quiet:
-            print_paths(batch, {})
+            print_paths(batch, placed)
         else:
-            print_batch(batch, {}, elsewhere=True)
+            print_batch(batch, placed, elsewhere=True)
+        if wanted is not None and len(placed) < batch.progress.completed and not EXIT_CODES[view.status]:
+            raise typer.Exit(1)
     raise typer.Exit(EXIT_CODES[view.status])
 
 

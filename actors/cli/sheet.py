@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
 from actors.cli.options import BatchId, Json, Verbose, opened, warn
-from actors.errors import InvalidRequest, StorageError
-
-if TYPE_CHECKING:
-    from actors.batch.views import Job
+from actors.errors import InvalidRequest
 
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _NAMED = 10
@@ -45,6 +42,7 @@ def sheet(
     """
     from actors.cli.table import print_json, say
     from actors.cli.text import shown_path
+    from actors.media.films import film_of
     from actors.media.frames import require_media
     from actors.media.sheet import PER_PAGE, contact_sheet, page_count
 
@@ -55,13 +53,13 @@ def sheet(
         raise InvalidRequest(f"--output {str(file)!r}: the name must end with .png, .jpg, .jpeg or .webp")
     with opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
         batch = service.get_batch_status(batch_id)
-        pages = page_count(batch)
+        film, pages = film_of(service.stores), page_count(batch)
         if pages > 1 and page is None:
             warn(f"batch {batch_id} has {len(batch.jobs)} videos: {pages} pictures of up to {PER_PAGE} each")
         written: list[Path] = []
         missing: set[str] = set()
         for number in range(1, pages + 1) if page is None else [page]:
-            drawn = contact_sheet(batch, _film, number)
+            drawn = contact_sheet(batch, film, number)
             missing |= drawn.missing
             name = file if pages == 1 else file.with_stem(f"{file.stem}-{number:0{len(str(pages))}}")
             _write(name, drawn.encoded(kind))
@@ -72,15 +70,6 @@ def sheet(
         _tell_what_is_missing(missing)
     if json:
         print_json({"batch_id": batch_id, "files": list(map(str, written)), "videos": len(batch.jobs), "pages": pages})
-
-
-def _film(job: Job) -> AbstractContextManager[BinaryIO]:
-    if job.video is None or job.video.path is None:
-        raise StorageError("no file is recorded" if job.video is None else "its file is in no folder")
-    try:
-        return Path(job.video.path).open("rb")
-    except FileNotFoundError:
-        raise StorageError("its file is gone") from None
 
 
 def _write(file: Path, data: bytes) -> None:

@@ -317,3 +317,27 @@ def _reads(stream: Any, lines: list[str]) -> threading.Thread:
     thread = threading.Thread(target=lambda: [lines.append(line) for line in iter(stream.readline, "")])
     thread.start()
     return thread
+
+
+def test_files_are_fetched_with_the_command_and_when_they_are_ready(
+    person: Person, serving: BatchService, provider: Provider
+) -> None:
+    code, said, told = person.run("submit", "-p", "A lake", "-p", "A sea", "--watch", "--output", "films", "--json")
+    assert code == 0, told
+    batch = json.loads(said)
+    films = person.folder / "films"
+    assert sorted(film.name for film in films.iterdir()) == ["01-a-lake.mp4", "02-a-sea.mp4"]
+    code, said, told = person.run("fetch", batch["id"], "--remote", "--output", "again", "--filename", "{id}", "--json")
+    assert code == 0, told
+    assert len(json.loads(said)["files"]) == 2
+    for job, name in zip(batch["jobs"], ["01-a-lake.mp4", "02-a-sea.mp4"], strict=True):
+        for film in (films / name, person.folder / "again" / f"{job['id']}.mp4"):
+            assert hashlib.sha256(film.read_bytes()).hexdigest() == job["video"]["sha256"]
+    Path(batch["jobs"][0]["video"]["path"]).unlink()
+    code, said, told = person.run("fetch", batch["id"], "--remote", "--output", "third")
+    assert (code, said) == (1, "third/02-a-sea.mp4\n")
+    assert f"{batch['jobs'][0]['id']}: " in told
+    code, said, told = person.run("fetch", batch["id"])
+    assert (code, f"sora-batch fetch {batch['id']} --remote" in told) == (2, True)
+    code, said, told = person.run("fetch", "nothing", "--remote")
+    assert (code, "nothing" in told) == (2, True)

@@ -67,6 +67,7 @@ class AsyncBatchClient:
     update = _in_the_thread(BatchClient.update)
     delete = _in_the_thread(BatchClient.delete)
     report = _in_the_thread(BatchClient.report)
+    fetch = _in_the_thread(BatchClient.fetch)
     listening = _in_the_thread(BatchClient.listening)
 
     def events(self, batch_id: str, from_sequence: int | None = 1) -> AsyncIterator[Event]:

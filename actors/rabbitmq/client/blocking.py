@@ -7,17 +7,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel
 
 from actors.batch.requests import BatchVideoRequest, new_batch_id
-from actors.batch.views import Batch, CancellationSummary
+from actors.batch.views import Batch, CancellationSummary, Job
 from actors.rabbitmq.client.broker import Broker, Unanswered, checked_id, is_batch_id
 from actors.rabbitmq.client.rpc import ACCEPTED, LOST, REJECTED, SOURCE, OutgoingCommand, Received, RpcConnection
 from actors.rabbitmq.client.stream import EventFeed, EventStream
 from actors.rabbitmq.topology import EVENTS, REPLAYS
+
+if TYPE_CHECKING:
+    from actors.fetching.reports import FetchReport
 
 TIMEOUT = 30.0
 """Seconds to wait for an answer."""
@@ -162,6 +166,20 @@ class BatchClient:
     def report(self, batch_id: str) -> Batch:
         """A batch as it is, with as many jobs as fit into 8 MiB."""
         return Batch.model_validate(self._ask("report", {"batch_id": batch_id})["batch"])
+
+    def fetch(self, batch_id: str, folder: str | Path, name_of: Callable[[Job], str] | None = None) -> FetchReport:
+        """Get the finished files of a batch into a folder: from a store that is reachable here, or over HTTP.
+
+        Over HTTP they come from `video.url`, or from the service that WEB_PUBLIC_URL names; WEB_TOKEN goes to it alone.
+        The arguments and the report are those of `BatchService.fetch`.
+        """
+        from actors.fetching.fetch import Fetcher, stored_name
+        from actors.settings import load_settings
+        from storage.stores import Stores
+
+        settings, batch = load_settings(), self.report(batch_id)
+        fetcher = Fetcher(Path(folder), settings, Stores(settings.video_dir))
+        return fetcher.fetch(batch, name_of=name_of or stored_name)
 
     def events(self, batch_id: str, from_sequence: int | None = 1) -> EventStream:
         """A batch's events until it ends, in order and each once, over a connection of their own.

@@ -11,6 +11,7 @@ from actors.cli.app import app
 from actors.media import frames
 from actors.service import BatchService
 from actors.settings import Settings
+from actors.simulator import SimulatorOptions, simulator_in_thread
 
 VIDEOS = [
     {"prompt": "A boat", "seconds": 1, "size": "64x64", "takes": 2},
@@ -22,7 +23,10 @@ VIDEOS = [
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     places = {"database_url": f"sqlite:///{folder}/batches.db", "video_dir": str(folder / "videos")}
-    with BatchService(Settings(_env_file=None, **places), simulate=True) as service:
+    with (
+        simulator_in_thread(SimulatorOptions(latency=(0.0, 0.05))) as (_, url),
+        BatchService(Settings(_env_file=None, openai_base_url=url, sora_poll_interval="20", **places)) as service,
+    ):
         service.create_batch({"id": "nature", "videos": VIDEOS})
         batch = service.process_batch("nature").result(60)
     return folder, batch

@@ -1,0 +1,163 @@
+"""The command that gets the finished files of batches into a folder, from wherever they are."""
+# ruff: noqa: FBT002  (a command's options are its parameters)
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from actors.cli.options import BatchIds, FileName, Json, Remote, Verbose, opened, prepare, warn
+from actors.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from actors.batch.views import Batch, Job
+    from actors.cli.filenames import FileNamePattern
+    from actors.cli.outputs import OutputFolder
+    from actors.fetching.fetch import Fetcher
+    from actors.fetching.reports import FetchedFile, FetchProblem, FetchReport
+    from actors.settings import Settings
+    from storage.stores import Stores
+
+
+def fetch(
+    batch_ids: BatchIds,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Put the files here; without it, into the current folder."),
+    ] = None,
+    filename: FileName = None,
+    remote: Remote = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Get the finished files of batches, from the folder, the bucket or the service that has them.
+
+    Checks each file's length and checksum. Continues what was interrupted, and replaces no other file. Names each file
+    that it can't get, gets the rest, and exits with 1 then.
+    """
+    from actors.cli.filenames import FileNamePattern
+    from actors.cli.manage import each_batch
+    from actors.fetching.fetch import Fetcher
+
+    pattern = FileNamePattern(filename) if filename is not None else None
+    codes = {0}
+    with _batches(batch_ids, remote=remote, verbose=verbose) as (batch_of, settings, stores):
+        fetcher = Fetcher(output or Path(), settings, stores)
+
+        def act(batch_id: str) -> dict[str, Any]:
+            batch = batch_of(batch_id)
+            if pattern is not None:
+                pattern.check_metadata(key for job in batch.jobs for key in job.metadata)
+            report = fetch_batch(fetcher, batch, pattern, told=not json)
+            codes.add(0 if report.complete else 1)
+            if not json:
+                _conclude(batch, report)
+            return report.model_dump(mode="json")
+
+        codes.add(each_batch(batch_ids, act, json=json))
+    raise typer.Exit(max(codes))
+
+
+def fetch_batch(fetcher: Fetcher, batch: Batch, pattern: FileNamePattern | None, *, told: bool) -> FetchReport:
+    """Fetch a batch's files under readable names; `told`: print each path. Problems go to standard error."""
+    from actors.fetching.reports import FetchProblem
+
+    def tell(outcome: FetchedFile | FetchProblem) -> None:
+        if isinstance(outcome, FetchProblem):
+            warn(f"{outcome.job_id}: {outcome.message}")
+        elif told:
+            from actors.cli.table import say
+            from actors.cli.text import shown_path
+
+            say(shown_path(outcome.path))
+
+    return fetcher.fetch(batch, tell, readable_names(batch, pattern))
+
+
+def readable_names(batch: Batch, pattern: FileNamePattern | None) -> Callable[[Job], str]:
+    """The names of a batch's files, as `--output` has them."""
+    from actors.cli.filenames import file_name
+
+    takes = {job.index: job.take for job in batch.jobs}
+
+    def name_of(job: Job) -> str:
+        assert job.video is not None
+        extension = Path(urlsplit(job.video.uri).path).suffix
+        if pattern is not None:
+            return pattern.name(job, extension)
+        of_takes = job.take > 1 or takes.get(job.index + 1) == 2
+        return file_name(job.index, batch.progress.total, job.prompt, extension, job.take if of_takes else None)
+
+    return name_of
+
+
+def wanted_folder(output: Path | None, filename: str | None, *, watch: bool) -> OutputFolder | None:
+    """The folder for the files of a batch that is sent, if they are wanted; checked before anything is sent.
+
+    Raises:
+        InvalidRequest: an option is given without another that it needs, or the folder is not writable.
+    """
+    if output is None and filename is None:
+        return None
+    from actors.cli.filenames import FileNamePattern
+    from actors.cli.outputs import OutputFolder
+
+    if not watch:
+        raise InvalidRequest("--output and --filename need --watch: the files are there when the batch has ended")
+    if output is None:
+        raise InvalidRequest("--filename needs a folder: give one with --output DIR")
+    wanted = OutputFolder(output, FileNamePattern(filename) if filename is not None else None)
+    wanted.check()
+    return wanted
+
+
+def fetched_into(batch: Batch, wanted: OutputFolder) -> dict[str, Path]:
+    """Get the files of a batch there, by job id; what can't be had is told."""
+    from actors.fetching.fetch import Fetcher
+    from actors.settings import load_settings
+    from storage.stores import Stores
+
+    settings = load_settings()
+    fetcher = Fetcher(wanted.folder, settings, Stores(settings.video_dir))
+    report = fetch_batch(fetcher, batch, wanted.pattern, told=False)
+    return {file.job_id: Path(file.path) for file in report.files}
+
+
+@contextmanager
+def _batches(
+    batch_ids: list[str], *, remote: bool, verbose: bool
+) -> Iterator[tuple[Callable[[str], Batch], Settings, Stores]]:
+    """What tells of a batch: the database, or a service through RabbitMQ."""
+    from actors.cli.remote import or_remote, reporting
+    from storage.stores import Stores
+
+    if remote:
+        settings = prepare(verbose=verbose)
+        with reporting() as report:
+            yield report, settings, Stores(settings.video_dir)
+        return
+
+    def here(batch_id: str) -> Batch:
+        with or_remote("fetch", batch_id):
+            return service.get_batch_status(batch_id)
+
+    with ExitStack() as stack:
+        with or_remote("fetch", batch_ids[0]):
+            service = stack.enter_context(opened(verbose=verbose, looked_for=f"batch {batch_ids[0]!r}"))
+        yield here, service.settings, service.stores
+
+
+def _conclude(batch: Batch, report: FetchReport) -> None:
+    from actors.cli.text import count
+
+    before = sum(file.was_there for file in report.files)
+    there = f", {before} of them there before" if before else ""
+    unfinished = batch.progress.total - len(report.files) - len(report.problems)
+    others = f"; {count(unfinished, 'video')} without a file" if unfinished else ""
+    missing = f"; {count(len(report.problems), 'file')} could not be had" if report.problems else ""
+    warn(f"batch {batch.id}: {count(len(report.files), 'file')} in {report.folder}{there}{missing}{others}")

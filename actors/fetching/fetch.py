@@ -1,0 +1,249 @@
+"""Fetches the finished files of a batch into a folder, each from the first place that has it."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from actors.batch.views import Batch, Job, VideoFile, video_url
+from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
+from actors.fetching.http import HttpFiles
+from actors.fetching.places import Incoming, incoming, is_there, names
+from actors.fetching.reports import FetchedFile, FetchProblem, FetchReport
+
+if TYPE_CHECKING:
+    from actors.settings import Settings
+    from storage.stores import Stores
+
+_AT_ONCE = 4
+NameOf = Callable[[Job], str]
+"""The name of a job's file in the folder; a `/` leads into folders below."""
+
+
+class _Source(NamedTuple):
+    """A place that may have a file."""
+
+    name: str
+    read: Callable[[Incoming], Iterator[bytes]]
+    """The bytes that are still missing."""
+
+
+class _CantWriteError(SoraBatchError):
+    """The folder takes no file."""
+
+    code = ErrorCode.STORAGE
+
+
+class _StoppedError(SoraBatchError):
+    """The caller was interrupted."""
+
+
+def stored_name(job: Job) -> str:
+    """The name that a file has in its store."""
+    assert job.video is not None
+    return Path(unquote(urlsplit(job.video.uri).path)).name or job.id
+
+
+def prepare(folder: Path) -> None:
+    """Create a folder, and check that files can be written there.
+
+    Raises:
+        InvalidRequest: they can't.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidRequest(f"the folder {str(folder)!r} is not writable: {reason}; name another one") from None
+
+
+class Fetcher:
+    """Fetches into one folder; for several batches, one after the other."""
+
+    def __init__(self, folder: Path, settings: Settings, stores: Stores) -> None:
+        """Say where to and where from.
+
+        Args:
+            folder: of the user's.
+            settings: whose WEB_PUBLIC_URL names the service that has the files where their record tells of none, and
+                whose WEB_TOKEN that service asks for.
+            stores: the folders and buckets that can be read here.
+
+        Raises:
+            InvalidRequest: the folder is not writable.
+        """
+        prepare(folder)
+        self.folder, self._settings, self._stores = folder, settings, stores
+        self._taken: set[Path] = set()
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._http = HttpFiles(settings, self._sleep)
+
+    def fetch(
+        self,
+        batch: Batch,
+        told: Callable[[FetchedFile | FetchProblem], object] = lambda _: None,
+        name_of: NameOf = stored_name,
+    ) -> FetchReport:
+        """Fetch the files of a batch that are finished. What can't be had is named; the rest is fetched.
+
+        Args:
+            batch: with its jobs.
+            told: called with each file, as soon as it is there, and with each problem.
+            name_of: the names of its files.
+        """
+        jobs = [job for job in batch.jobs if job.video is not None]
+        outcomes: list[FetchedFile | FetchProblem] = []
+        with ThreadPoolExecutor(_AT_ONCE, "fetch") as threads:
+            try:
+                for outcome in threads.map(lambda job: self._one(job, name_of), jobs):
+                    outcomes.append(outcome)
+                    told(outcome)
+            except BaseException:
+                self._stop.set()
+                threads.shutdown(cancel_futures=True)
+                raise
+        return FetchReport(
+            batch_id=batch.id,
+            folder=str(self.folder),
+            files=[each for each in outcomes if isinstance(each, FetchedFile)],
+            problems=[each for each in outcomes if isinstance(each, FetchProblem)],
+        )
+
+    def _one(self, job: Job, name_of: NameOf) -> FetchedFile | FetchProblem:
+        assert job.video is not None
+        try:
+            if job.video.removed_at is not None:
+                when = f"{job.video.removed_at:%Y-%m-%d}"
+                text = f"its file was removed on {when}, as VIDEO_KEEP or prune --files demanded"
+                return FetchProblem(job_id=job.id, code=ErrorCode.NOT_FOUND, message=text)
+            return self._file(job, job.video, self.folder / name_of(job))
+        except SoraBatchError as error:
+            return FetchProblem(job_id=job.id, code=error.code.value, message=error.message)
+        except (OSError, ValueError) as error:  # a name that can't be written is a ValueError
+            reason = getattr(error, "strerror", None) or str(error)
+            text = f"can't write to {self.folder}: {reason}"
+            return FetchProblem(job_id=job.id, code=ErrorCode.STORAGE, message=text)
+
+    def _file(self, job: Job, video: VideoFile, first: Path) -> FetchedFile:
+        there = self._there(first, video)
+        if there is not None:
+            return _fetched(job, video, there, was_there=True)
+        first.parent.mkdir(parents=True, exist_ok=True)
+        with incoming(first.parent, f"{job.id}-{video.sha256[:16]}", video.bytes) as part:
+            self._receive(job, video, part)
+            return _fetched(job, video, self._put(part, first), was_there=False)
+
+    def _there(self, first: Path, video: VideoFile) -> Path | None:
+        """The file, if an earlier fetch has put it there."""
+        for path in names(first):
+            if not path.exists():
+                return None
+            if is_there(path, video.bytes, video.sha256):
+                with self._lock:
+                    if path not in self._taken:
+                        self._taken.add(path)
+                        return path
+        raise AssertionError
+
+    def _put(self, part: Incoming, first: Path) -> Path:
+        for path in names(first):
+            with self._lock:
+                if path in self._taken or path.exists():
+                    continue
+                try:
+                    part.put(path)
+                except FileExistsError:
+                    continue
+                self._taken.add(path)
+                return path
+        raise AssertionError
+
+    def _receive(self, job: Job, video: VideoFile, part: Incoming) -> None:
+        reasons = []
+        for source in self._sources(job, video):
+            try:
+                self._from(source, video, part)
+            except (_CantWriteError, _StoppedError):
+                raise
+            except (OSError, SoraBatchError) as error:
+                code = error.code if isinstance(error, SoraBatchError) else _code(error)
+                reasons.append((code, f"{source.name}: {_words(error)}" if isinstance(error, OSError) else str(error)))
+            else:
+                return
+        if not reasons:
+            reasons = [(ErrorCode.NOT_FOUND, f"nobody here has {video.uri}")]
+        code = next((code for code, _ in reasons if code is not ErrorCode.NOT_FOUND), ErrorCode.NOT_FOUND)
+        way_out = ""
+        if not self._urls(job, video):
+            way_out = "; set WEB_PUBLIC_URL to the address of a service that has it"
+        raise SoraBatchError("; ".join(text for _, text in reasons) + way_out, code=code)
+
+    def _from(self, source: _Source, video: VideoFile, part: Incoming) -> None:
+        """Receive the missing bytes from a place, and check all of them.
+
+        Raises:
+            SoraBatchError, OSError: it does not have them.
+        """
+        while not part.is_whole(video.sha256):
+            resumed = part.resumed
+            for piece in source.read(part) if part.bytes < video.bytes else ():
+                self._check_stop()
+                _write(part, piece)
+                if part.bytes > video.bytes:
+                    break  # it is a different file
+            if part.is_whole(video.sha256):
+                break
+            part.restart()
+            if not resumed:
+                text = f"{source.name} has other bytes than those that were recorded (SHA-256 {video.sha256[:16]}...)"
+                raise SoraBatchError(text, code=ErrorCode.DOWNLOAD_FAILED)
+
+    def _sources(self, job: Job, video: VideoFile) -> Iterator[_Source]:
+        yield _Source(video.uri, lambda part: self._stores.read(video.uri, part.bytes))
+        for url in self._urls(job, video):
+            yield _Source(url, partial(self._over_http, url))
+
+    def _over_http(self, url: str, part: Incoming) -> Iterator[bytes]:
+        return self._http.read(url, lambda: part.bytes, part.restart)
+
+    def _urls(self, job: Job, video: VideoFile) -> list[str]:
+        batch_id = job.id.rpartition("-")[0]
+        own = video_url(self._settings.web_public_url, batch_id, job.index)
+        return list(dict.fromkeys(filter(None, (video.url, own))))
+
+    def _sleep(self, seconds: float) -> None:
+        self._stop.wait(seconds)
+        self._check_stop()
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise _StoppedError("interrupted")
+
+
+def _write(part: Incoming, piece: bytes) -> None:
+    try:
+        part.write(piece)
+    except OSError as error:
+        raise _CantWriteError(f"can't write to {part.path.parent}: {error.strerror or error}") from error
+
+
+def _fetched(job: Job, video: VideoFile, path: Path, *, was_there: bool) -> FetchedFile:
+    return FetchedFile(job_id=job.id, path=str(path), bytes=video.bytes, sha256=video.sha256, was_there=was_there)
+
+
+def _code(error: OSError) -> ErrorCode:
+    return ErrorCode.NOT_FOUND if isinstance(error, FileNotFoundError | NotADirectoryError) else ErrorCode.STORAGE
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file on this machine"
+    return str(getattr(error, "strerror", None) or error)
