@@ -129,6 +129,7 @@ class VideosApi:
         video = self._studio.accept(post, self._replica(request))
         self._changed()
         reply = self._job(video)
+        reply.headers.update(replies.price_header(video, self._studio.options))
         reply.headers.update(self._studio.options.create_headers)
         return reply
 

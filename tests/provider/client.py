@@ -213,7 +213,7 @@ def _arguments(options: Mapping[str, Any]) -> list[str]:
 
 
 def _argument(value: object) -> str:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping | bool):
         return json.dumps(value)
     if isinstance(value, tuple | list):
         return "-".join(map(str, value))

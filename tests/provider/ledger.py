@@ -31,7 +31,7 @@ from tests.provider.api import VideosApi
 from tests.provider.connections import Gate
 from tests.provider.faults import Faults
 from tests.provider.misbehaviour import Misbehaviour
-from tests.provider.options import ID_STYLES, REPLICA_CHOICES, Options, latency
+from tests.provider.options import ID_STYLES, PRICE_TELLINGS, REPLICA_CHOICES, Options, latency
 from tests.provider.records import Elsewhere, Ledger
 from tests.provider.studio import Studio
 
@@ -130,6 +130,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--skew", type=float, default=default.skew)
     parser.add_argument("--tells", type=json.loads, default=default.tells, help='{"KEY": VALUE}')
     parser.add_argument("--create-headers", type=json.loads, default=default.create_headers, help='{"NAME": "VALUE"}')
+    parser.add_argument("--prices", type=json.loads, default=default.prices, help='{"MODEL": "DOLLARS A SECOND"}')
+    parser.add_argument("--tells-price", choices=PRICE_TELLINGS, default=default.tells_price)
+    parser.add_argument("--bills-failed", type=json.loads, default=default.bills_failed, help="true or false")
     parser.add_argument("--replicas", type=int, default=default.replicas)
     parser.add_argument("--replica-choice", choices=REPLICA_CHOICES, default=default.replica_choice)
     parser.add_argument("--state", type=Path, help="where the ledger outlives POST /_/die")

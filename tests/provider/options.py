@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 ID_STYLES = ("openai", "uuid", "hex", "vllm")
+PRICE_TELLINGS = ("cost", "ticks", "header")
 REPLICA_CHOICES = ("random", "round_robin", "sticky")
 
 SMALLEST_VIDEO = 32
@@ -40,6 +41,12 @@ class Options:
     """What each Video says instead or besides, such as `usage`; null leaves a key out."""
     create_headers: dict[str, str] = field(default_factory=dict)
     """Further headers of the answer to a create."""
+    prices: dict[str, str] = field(default_factory=dict)
+    """US dollars a second, as decimal text, by model (`*`: any other); a video without one is free."""
+    tells_price: str | None = None
+    """How: `usage.cost` or `usage.cost_in_usd_ticks` of a completed video, or LiteLLM's header on a create's answer."""
+    bills_failed: bool = True
+    """Whether a video that failed is paid all the same."""
     replicas: int = 1
     """Servers behind the address, each with the videos that it has accepted and no others."""
     replica_choice: str = "random"
@@ -51,6 +58,8 @@ class Options:
         _demand(self.content_bytes >= SMALLEST_VIDEO, f"content_bytes must be at least {SMALLEST_VIDEO}")
         _demand(0 <= self.fail_rate <= 1, f"fail_rate must be from 0 to 1, not {self.fail_rate!r}")
         _demand(self.replicas >= 1, f"replicas must be at least 1, not {self.replicas!r}")
+        telling = self.tells_price in (None, *PRICE_TELLINGS)
+        _demand(telling, f"tells_price must be one of {PRICE_TELLINGS}, not {self.tells_price!r}")
         known = self.replica_choice in REPLICA_CHOICES
         _demand(known, f"replica_choice must be one of {REPLICA_CHOICES}, not {self.replica_choice!r}")
         _demand(self.id_style in ID_STYLES, f"id_style must be one of {ID_STYLES}, not {self.id_style!r}")

@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from tests.provider import mp4
@@ -54,6 +55,9 @@ class Video:
     latency: float
     bytes: int
     accepted_at: float
+    price: str = "0"
+    """What it costs in US dollars."""
+    bills_failed: bool = True
     replica: int = 0
     """The server that has it, of those behind the address."""
     doom: dict[str, Any] | None = None
@@ -72,6 +76,11 @@ class Video:
         """The prompt up to its first colon: tests put a batch's name there."""
         name, colon, _ = self.prompt.partition(":")
         return name if colon else None
+
+    @property
+    def billed(self) -> Decimal:
+        """What is paid for it, in US dollars."""
+        return Decimal(0) if self.status == "failed" and not self.bills_failed else Decimal(self.price)
 
     @property
     def known(self) -> bool:
@@ -188,6 +197,7 @@ class Ledger:
             "posts_per_prompt": dict(Counter(post.prompt for post in self.posts)),
             "paid_per_prompt": {prompt: len(made) for prompt, made in self._of_prompt.items()},
             "paid_twice": self.paid_twice,
+            "billed": f"{sum((video.billed for video in self.videos.values()), Decimal(0)):f}",
         }
 
     def as_json(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import dataclass, field
+from decimal import Decimal
 from email.utils import formatdate
 from typing import Any
 
@@ -35,6 +36,14 @@ class Reply:
         return json.dumps(self.body).encode()
 
 
+_IN_USAGE = {"cost": ("cost", 1), "ticks": ("cost_in_usd_ticks", 10**10)}
+"""The fields of a Video's `usage` that tell its price, and their units in a US dollar."""
+
+
+def price_header(video: Video, options: Options) -> dict[str, str]:
+    return {"x-litellm-response-cost": video.price} if options.tells_price == "header" else {}
+
+
 def job(video: Video, options: Options) -> dict[str, Any]:
     done = video.done_at
     status, progress = _standing(video)
@@ -53,6 +62,10 @@ def job(video: Video, options: Options) -> dict[str, Any]:
         "remixed_from_video_id": None,
         "error": video.error,
     }
+    if status == "completed" and options.tells_price in _IN_USAGE:
+        name, units = _IN_USAGE[options.tells_price]
+        cost = Decimal(video.price) * units
+        told["usage"] = {name: int(cost) if cost == int(cost) else float(cost)}
     if not options.tells:
         return told
     return {key: value for key, value in {**told, **options.tells}.items() if value is not None}

@@ -7,6 +7,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -42,6 +43,8 @@ class Studio:
             model=str(fields.get("model", "sora-2")),
             seconds=str(fields.get("seconds", "4")),
             size=str(fields.get("size", "720x1280")),
+            price=self._price(str(fields.get("model", "sora-2")), str(fields.get("seconds", "4"))),
+            bills_failed=self.options.bills_failed,
             latency=self._random.uniform(*self.options.latency),
             bytes=self.options.content_bytes,
             accepted_at=time.time(),
@@ -103,6 +106,10 @@ class Studio:
             self._due.add(video.id)
         else:
             self.finish(video)
+
+    def _price(self, model: str, seconds: str) -> str:
+        prices = self.options.prices
+        return f"{Decimal(prices.get(model, prices.get('*', '0'))) * Decimal(seconds):f}"
 
     def _doom(self, prompt: str) -> dict[str, Any] | None:
         for word, error in self.options.fail_words.items():

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.provider.client import Provider, ProviderError
-from tests.provider.options import REPLICA_CHOICES
+from tests.provider.options import PRICE_TELLINGS, REPLICA_CHOICES
 
 pytestmark = pytest.mark.integration
 
@@ -46,6 +46,32 @@ def sent(url: str, data: bytes | None, headers: dict[str, str], method: str) -> 
 
 def create(provider: Provider, prompt: str) -> dict[str, Any]:
     return dict(json.loads(call("POST", f"{provider.base_url}/videos", {"prompt": prompt})))
+
+
+def test_what_it_bills_and_how_it_tells_it(provider: Provider) -> None:
+    told = {}
+    provider.options(prices={"sora-2": "0.25", "*": "0.000000141"})
+    for way in PRICE_TELLINGS:
+        provider.options(tells_price=way)
+        body = json.dumps({"prompt": f"A {way}", "seconds": "8"}).encode()
+        request = urllib.request.Request(f"{provider.base_url}/videos", body, {"Content-Type": "application/json"})
+        with OPENER.open(request, timeout=10) as response:
+            created, header = json.load(response), response.headers.get("x-litellm-response-cost")
+        provider.wait(in_flight_at_most=0)
+        shown = json.loads(call("GET", f"{provider.base_url}/videos/{created['id']}"))
+        told[way] = [created.get("usage"), header, shown.get("usage")]
+    assert told == {
+        "cost": [None, None, {"cost": 2}],
+        "ticks": [None, None, {"cost_in_usd_ticks": 20_000_000_000}],
+        "header": [None, "2.00", None],
+    }
+    assert provider.summary()["billed"] == "6.00"
+    provider.options(bills_failed=False)
+    call("POST", f"{provider.base_url}/videos", {"prompt": "A [fail]", "seconds": "8"})
+    call("POST", f"{provider.base_url}/videos", {"prompt": "B", "model": "other", "seconds": "8"})
+    provider.wait(in_flight_at_most=0)
+    assert provider.summary()["billed"] == "6.000001128"
+    provider.options(prices={}, tells_price=None, bills_failed=True)
 
 
 def test_a_video_is_made_polled_fetched_and_deleted(provider: Provider) -> None:
