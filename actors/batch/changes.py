@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.batch.field_errors import all_of, wrong_field
-from actors.batch.fields import DOCUMENT_MAX_BYTES, FILES_MAX_BYTES, MOST_FILES
+from actors.batch.fields import DOCUMENT_MAX_BYTES, FILES_MAX_BYTES, MOST_FILES, given_twice
 from storage.changes import Storage
 from storage.records import Document, JobRecord, options_of
 
@@ -37,7 +37,7 @@ def _joined(before: Document, change: Document) -> Document:
 
 
 def _check(job_id: str, params: Document, files: Document, changed: str) -> None:
-    twice = next((name for name in files if name in params), None)
+    twice = given_twice(files, params)
     if twice is not None:
         way_out = {
             "files": "the job's params contain too: set it to null there",

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from actors.batch.field_errors import all_of, nearest, wrong_field
-from actors.batch.fields import DOCUMENT_MAX_BYTES, LARGEST_SEED, PROMPT_MAX, FileId
+from actors.batch.fields import DOCUMENT_MAX_BYTES, LARGEST_SEED, PROMPT_MAX, FileId, given_twice
 from actors.batch.requests import BatchVideoRequest, VideoDefaults, VideoRequest
 from actors.errors import InvalidRequest
 
@@ -149,11 +149,9 @@ class Expansion:
             for name in self._matrix or ()
             if f"{{{name}}}" in _text_of(getattr(video, field))
         ]
-        wrong += [
-            wrong_field(video.place_of("files"), f"contains {name}, which is also in params: give only one of them")
-            for name in video.files
-            if video.params.get(name) is not None
-        ]
+        if (twice := given_twice(video.files, video.params)) is not None:
+            expected = f"contains {twice}, which is also in params: give only one of them"
+            wrong.append(wrong_field(video.place_of("files"), expected))
         if wrong:
             raise all_of(wrong)
 

@@ -167,12 +167,24 @@ def changed_columns(
     columns: dict[str, dict[str, Any]] = {}
     references = References(settings, paths=paths)
     for changed_id, change in changes.items():
+        given, removed = _without_removed_files(change)
         try:
-            video = VideoRequest.model_validate({"prompt": "unchanged", **change})
+            video = VideoRequest.model_validate({"prompt": "unchanged", **given})
         except ValidationError as error:
             raise invalid(error, "changes", changed_id) from None
-        columns[changed_id] = _changed(changed_id, video, references, prompt="prompt" in change)
+        columns[changed_id] = changed = _changed(changed_id, video, references, prompt="prompt" in change)
+        if removed:
+            changed["options"]["files"].update(dict.fromkeys(removed))
     return columns, references.records
+
+
+def _without_removed_files(change: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """A change without the files that it sets to null, and their names: they are removed from the job's."""
+    files = change.get("files")
+    if not isinstance(files, dict):
+        return change, []
+    removed = [name for name, file in files.items() if file is None]
+    return {**change, "files": {name: file for name, file in files.items() if file is not None}}, removed
 
 
 def _changed(changed_id: str, video: VideoRequest, references: References, *, prompt: bool) -> dict[str, Any]:

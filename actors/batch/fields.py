@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,7 +21,7 @@ from pydantic.alias_generators import to_camel
 DOCUMENT_MAX_BYTES = 65_536
 """For the metadata of a batch or a video, and for a video's params, as JSON."""
 FILES_MAX_BYTES = 64 * 1024 * 1024
-"""For all files of a video: the body is built within the send window of its POST."""
+"""For all files of a video: its body is held in memory."""
 MOST_FILES = 16
 PROMPT_MAX = 32_000
 LARGEST_SEED = 2**63 - 1
@@ -36,7 +37,7 @@ RESERVED = {
     "prompt": "prompt", "model": "model", "seconds": "duration", "size": "size", "seed": "seed",
     "input_reference": "input_reference", "n": "takes",
 }  # fmt: skip
-"""The names that `params` and `files` must not contain, and the fields of a video to use instead."""
+"""The names that `params` and `files` must not contain, nor begin with before a `[`, and what to use instead."""
 _NAME = re.compile(r'[^\x00-\x1f\x7f"\\\ud800-\udfff]{1,128}')
 
 
@@ -80,15 +81,20 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def form_field(name: str) -> str:
+    """The field of a form that a name belongs to: `mask[file_id]` is a part of `mask`."""
+    return name.partition("[")[0]
+
+
 def _further_fields(fields: dict[str, Any]) -> dict[str, Any]:
     """Accept only names that a form can carry and that are no fields of a video."""
     for name in fields:
-        if name in RESERVED:
-            raise ValueError(f"must not contain {name}: use the video's own field {RESERVED[name]}")
         if not _NAME.fullmatch(name):
             raise ValueError(
                 f"contains the name {name[:80]!r}: names have 1 to 128 characters, no control characters, no quotes"
             )
+        if (own := RESERVED.get(form_field(name))) is not None:
+            raise ValueError(f"must not contain {name}: use the video's own field {own}")
     return fields
 
 
@@ -148,6 +154,12 @@ class Input(BaseModel):
         extra="forbid",
         frozen=True,
     )
+
+
+def given_twice(files: Iterable[str], params: Mapping[str, Any]) -> str | None:
+    """A file that `params` contain too, whole or in part; None: there is none."""
+    fields = {form_field(name) for name, value in params.items() if value is not None}
+    return next((name for name in files if form_field(name) in fields), None)
 
 
 class FileId(Input):

@@ -38,6 +38,7 @@ from actors.batch.fields import (
     Takes,
     Text,
     Whole,
+    given_twice,
     no_boolean,
 )
 from actors.errors import FieldError, InvalidRequest
@@ -81,7 +82,7 @@ class VideoDefaults(Input):
     @classmethod
     def _no_param(cls, files: dict[str, str | FileId], info: ValidationInfo) -> dict[str, str | FileId]:
         params = info.data.get("params", {})
-        twice = next((name for name in files if params.get(name) is not None), None)
+        twice = given_twice(files, params)
         if twice is not None:
             raise ValueError(f"contains {twice}, which is also in params: give only one of them")
         return files

@@ -33,7 +33,7 @@ def parse_changes(batch_id: str, pairs: list[str]) -> dict[str, dict[str, Any]]:
         change = changes.setdefault(whole_job_id(batch_id, job), {})
         group, dot, name = field.partition(".")
         if group in GROUPS and name:
-            change.setdefault(group, {})[name] = _param(pair, value) if group == "params" else value
+            change.setdefault(group, {})[name] = _param(pair, value) if group == "params" else _file(value)
         elif field in FIELDS:
             change[field] = value
         else:
@@ -47,6 +47,11 @@ def _param(pair: str, value: str) -> Any:
         return json_or_text(value)
     except Unreadable as error:
         raise InvalidRequest(f"--set {pair!r}: {error}") from None
+
+
+def _file(value: str) -> str | None:
+    """The path of a file; `null` removes what the job has."""
+    return None if value == "null" else value
 
 
 def _known() -> str:

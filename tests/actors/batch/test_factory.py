@@ -95,6 +95,13 @@ def test_only_what_is_changed_is_a_column():
     assert changed({"prompt": "b", "duration": None}) == ({"nature-02": {"prompt": "b", "duration": None}}, [])
 
 
+def test_a_file_that_is_set_to_null_is_removed():
+    (columns, references) = changed({"files": {"mask": None, "audio": {"file_id": "f"}}})
+    assert columns == {"nature-02": {"options": {"files": {"audio": {"file_id": "f"}, "mask": None}}}}
+    assert references == []
+    assert changed({"files": {"mask": None}})[0] == {"nature-02": {"options": {"files": {"mask": None}}}}
+
+
 def test_a_changed_reference_comes_with_its_bytes():
     columns, (reference,) = changed({"inputReference": PICTURE})
     assert columns == {"nature-02": {"reference": {"digest": reference.digest}}}

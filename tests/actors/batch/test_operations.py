@@ -537,9 +537,10 @@ def test_a_changed_request_is_a_new_payment(ended, retry, storage):
 
 def test_changed_params_and_files_join_those_of_the_job_and_null_takes_one_out(ended, retry, storage):
     ended(state=S.BOUND)
-    before = {"seed": 3, "take": 2, "params": {"fps": 24, "steps": 9}, "files": {"a": {"file_id": "f"}}}
+    own = {"a": {"file_id": "f"}, "c": {"digest": "e"}}
+    before = {"seed": 3, "take": 2, "params": {"fps": 24, "steps": 9}, "files": own}
     storage.jobs.save([job_of(storage)._replace(options=before, made={"warnings": []})])
-    change = {"params": {"fps": 30, "steps": None}, "files": {"b": {"digest": "d"}}}
+    change = {"params": {"fps": 30, "steps": None}, "files": {"b": {"digest": "d"}, "c": None}}
     reference = ReferenceRecord(digest="d", name="a", content_type="image/png", data=b"x")
     retry(changes={"nature-01": {"options": change}}, references=[reference])
     job = job_of(storage)
