@@ -13,7 +13,7 @@ import peewee
 from actors.batch.events import Event
 from actors.batch.requests import BatchVideoRequest
 from actors.batch.start import existing, unknown_batch
-from actors.batch.views import Batch, Job, batch_status, with_urls
+from actors.batch.views import Batch, Job, batch_status, job_status, with_urls
 from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
 from actors.settings import SIMULATOR, Settings
 from storage.changes import Storage
@@ -21,7 +21,7 @@ from storage.database import Database, DatabaseError
 from storage.deletes import Owed
 from storage.recorder import Recorder
 from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
-from storage.states import BatchStatus
+from storage.states import BatchStatus, JobStatus
 from storage.stores import Stores, uri_of
 from storage.unfinished import Unfinished, count_unfinished
 
@@ -120,6 +120,54 @@ class BatchReader:
 
     def _jobs(self, batch_id: str) -> list[JobRecord]:
         return with_urls(self._storage.jobs.of_batch(batch_id), self.settings.web_public_url)
+
+    def versioned(self, batch_id: str) -> tuple[Batch, int]:
+        """A batch with its jobs, and the number of the last event that they reflect at least.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+
+        def read() -> tuple[Batch, int]:
+            sequence = self._sequence(batch_id)
+            while True:  # what changes in between is read again: nobody sees half of it under the wrong number
+                batch, before = self._batch(batch_id), sequence
+                sequence = self._sequence(batch_id)
+                if sequence == before:
+                    return batch, sequence
+
+        return self._read(read)
+
+    def sequence(self, batch_id: str) -> int:
+        """The number of a batch's last event.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        return self._read(lambda: self._sequence(batch_id))
+
+    def _sequence(self, batch_id: str) -> int:
+        sequence = self._storage.batches.sequence(batch_id)
+        if sequence is None:
+            raise unknown_batch(self._storage, batch_id)
+        return sequence
+
+    def list_jobs(
+        self, batch_id: str, status: JobStatus | str | None = None, limit: int = 50, after: int = 0
+    ) -> list[Job]:
+        """Some of a batch's jobs in order, from the one behind the index `after` on.
+
+        Raises:
+            InvalidRequest: there is no such status.
+            NotFound: there is no such batch.
+        """
+        wanted = job_status(status)
+
+        def read() -> list[JobRecord]:
+            self._sequence(batch_id)
+            return self._storage.jobs.after(batch_id, after, limit, wanted)
+
+        return [Job.of(record) for record in with_urls(self._read(read), self.settings.web_public_url)]
 
     def is_simulated(self, batch_id: str) -> bool:
         """Whether the built-in simulator makes a batch's videos; False until it is started."""

@@ -52,6 +52,12 @@ class BatchRepository:
         """The batch, or None."""
         return self._rows.first(f"WHERE id=? AND {_KEPT}", (batch_id,))
 
+    def sequence(self, batch_id: str) -> int | None:
+        """The number of a batch's last event; None: there is no such batch."""
+        sql = f"SELECT sequence FROM batches WHERE id=? AND {_KEPT}"
+        row = self._database.execute(sql, (batch_id,)).fetchone()
+        return None if row is None else int(row[0])
+
     def locked(self, batch_id: str) -> BatchRecord | None:
         """The batch, locked until this transaction ends."""
         lock = "FOR UPDATE" if self._database.postgresql else ""

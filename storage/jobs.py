@@ -58,6 +58,12 @@ class JobRepository:
             position += _CHUNK
             whole = len(chunk) == _CHUNK
 
+    def after(self, batch_id: str, position: int, limit: int, status: JobStatus | None = None) -> list[JobRecord]:
+        """Some of a batch's jobs in order, behind a position, of this status only if one is given."""
+        one, parameters = ("AND status=?", [status.value]) if status is not None else ("", [])
+        some = f"WHERE batch_id=? AND position>? {one} ORDER BY position LIMIT ?"
+        return self._rows.select(some, (batch_id, position, *parameters, limit))
+
     def by_id(self, job_ids: Iterable[str]) -> dict[str, JobRecord]:
         """The existing jobs among these, by id."""
         some = f"WHERE id {self._database.in_list} ORDER BY position"

@@ -180,6 +180,19 @@ def batch_status(name: BatchStatus | str | None) -> BatchStatus | None:
         raise InvalidRequest(f"status: must be one of {names} (got {name!r})") from None
 
 
+def job_status(name: JobStatus | str | None) -> JobStatus | None:
+    """The status of a job with this name.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    try:
+        return None if name is None else JobStatus(name)
+    except ValueError:
+        names = ", ".join(JobStatus)
+        raise InvalidRequest(f"status: must be one of {names} (got {name!r})") from None
+
+
 def progress_of(record: BatchRecord) -> Progress:
     """The progress of a batch, from its row alone."""
     return Progress.of(

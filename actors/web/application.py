@@ -21,4 +21,9 @@ def application(site: Site) -> web.Application:
     for routes in GROUPS:
         made.add_routes(routes(site))
     made.middlewares.append(guard(site.access, site.page_of))
+
+    async def close(_: web.Application) -> None:
+        site.close()
+
+    made.on_cleanup.append(close)
     return made

@@ -80,7 +80,8 @@ class Listener:
         self._io.close()
 
     async def _open(self, host: str, port: int, token: str | None) -> tuple[web.AppRunner, int]:
-        access = Access(token, read_only=self._service.settings.web_read_only)
+        settings = self._service.settings
+        access = Access(token, read_only=settings.web_read_only, public_url=settings.web_public_url)
         made = application(Site(self._service, self._io, self._metrics, access))
         made.on_response_prepare.append(self._has_asked)
         # A compressed body is refused, so nobody's small one becomes a large one here.

@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from actors.batch.commands import Stale
 from actors.batch.start import DeletedBatch, UnknownBatch
 from actors.errors import (
     Conflict,
@@ -88,6 +89,8 @@ def problem_of(error: Exception) -> Problem | None:
     """
     if isinstance(error, Refused):
         return error.problem
+    if isinstance(error, Stale):
+        return Problem(412, error.code, error.message)
     if isinstance(error, web.HTTPException):
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return refused(error.status, error.reason.lower(), headers=allow).problem

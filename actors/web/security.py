@@ -70,10 +70,12 @@ class Access:
     Args:
         token: the one that requests must carry; None: none is needed, since only this machine can ask.
         read_only: whether nobody may change anything.
+        public_url: where browsers find the service, if a proxy before it changes the Host.
     """
 
-    def __init__(self, token: str | None, *, read_only: bool = False) -> None:
+    def __init__(self, token: str | None, *, read_only: bool = False, public_url: str | None = None) -> None:
         self.token, self.read_only = token, read_only
+        self._public = _place(public_url or "")
         self._key = hmac.digest((token or "").encode(), b"sora-batch session", hashlib.sha256)
 
     def is_token(self, given: str) -> bool:
@@ -93,7 +95,7 @@ class Access:
         """
         handler = request.match_info.handler
         writes = request.method not in _READS
-        if writes and not _is_own_origin(request):
+        if writes and not self._is_own_origin(request):
             origin = request.headers["Origin"][:200]
             raise refused(403, f"a request from the foreign origin {origin!r} may change nothing")
         if request.path not in OPEN:
@@ -124,6 +126,14 @@ class Access:
         wrong = "the token is wrong" if request.headers.get("Authorization") else "a token is needed"
         text = f"{wrong}: send Authorization: Bearer with the service's WEB_TOKEN"
         raise refused(401, text, headers={"WWW-Authenticate": 'Bearer realm="sora-batch"'})
+
+    def _is_own_origin(self, request: web.Request) -> bool:
+        """Whether a browser sends it from a page of ours; a program sends no Origin."""
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return True
+        place = _place(origin)
+        return bool(place) and place in {request.headers.get("Host", "").lower(), self._public}
 
     def _signature(self, until: str) -> str:
         return hmac.new(self._key, until.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
@@ -197,16 +207,12 @@ def _request_id(request: web.Request) -> str:
     return secrets.token_hex(8)
 
 
-def _is_own_origin(request: web.Request) -> bool:
-    """Whether a browser sends it from a page of ours; a program sends no Origin."""
-    origin = request.headers.get("Origin")
-    if origin is None:
-        return True
+def _place(url: str) -> str:
+    """Host and port of a URL; "": it has none."""
     try:
-        place = urlsplit(origin).netloc
+        return urlsplit(url).netloc.lower()
     except ValueError:
-        return False
-    return bool(place) and place.lower() == request.headers.get("Host", "").lower()
+        return ""
 
 
 def _host_of(host: str) -> str:

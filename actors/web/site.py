@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from actors.loop import DaemonThreads
 from actors.web.security import PageOf
 
 if TYPE_CHECKING:
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from actors.web.security import Access
 
 T = TypeVar("T")
+_WRITERS = 8
 
 
 @dataclass
@@ -27,7 +31,19 @@ class Site:
     access: Access
     page_of: PageOf = lambda _request, _problem: None
     """Set by the page: shows an error to a browser."""
+    _writers: DaemonThreads = field(default_factory=lambda: DaemonThreads(_WRITERS), init=False)
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a method of the service, which blocks, beside the loop."""
         return await self.io.offload(function, *arguments)
+
+    async def change(self, function: Callable[..., T], *arguments: object) -> T:
+        """The same for what writes, which may take seconds: in threads of its own, so that readers don't wait for it.
+
+        Nobody stops it: a client that goes away doesn't leave half of it done.
+        """
+        return await asyncio.shield(self.io.loop.run_in_executor(self._writers, partial(function, *arguments)))
+
+    def close(self) -> None:
+        """End the threads that write."""
+        self._writers.shutdown()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from actors.web.api.batches import Batches
+from actors.web.api.changes import Changes
 
 if TYPE_CHECKING:
     from actors.web.site import Site
@@ -17,8 +18,17 @@ ROOT = "/api/v1"
 
 def routes(site: Site) -> Iterable[web.RouteDef]:
     """Every route of the API."""
-    batches = Batches(site)
+    batches, changes = Batches(site), Changes(site)
+    one = f"{ROOT}/batches/{{id}}"
     return [
         web.get(f"{ROOT}/batches", batches.find),
-        web.get(f"{ROOT}/batches/{{id}}", batches.show),
+        web.post(f"{ROOT}/batches", changes.create),
+        web.get(one, batches.show),
+        web.patch(one, changes.patch),
+        web.delete(one, changes.delete),
+        web.get(f"{one}/jobs", batches.jobs),
+        web.get(f"{one}/jobs/{{index}}", batches.job),
+        web.post(f"{one}/process", changes.process),
+        web.post(f"{one}/retry", changes.retry),
+        web.post(f"{one}/cancel", changes.cancel),
     ]

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from pydantic_core import to_json
 
-from actors.web.api.queries import MOST, batch_id_of, query_of, whole
+from actors.errors import NotFound
+from actors.web.api.conditions import etag_of, is_current
+from actors.web.api.queries import MOST, batch_id_of, index_of, place_of, query_of, whole
 
 if TYPE_CHECKING:
     from actors.web.site import Site
@@ -32,9 +34,36 @@ class Batches:
         return json_response({"data": found[:limit], "has_more": len(found) > limit})
 
     async def show(self, request: web.Request) -> web.Response:
-        """A batch with its jobs."""
+        """A batch with its jobs; 304 where the client has it already."""
         query_of(request, ())
-        return json_response(await self._site.call(self._site.service.get_batch_status, batch_id_of(request)))
+        batch_id, service = batch_id_of(request), self._site.service
+        if "If-None-Match" in request.headers:
+            sequence = await self._site.call(service.sequence, batch_id)
+            if is_current(request, sequence):
+                return web.Response(status=304, headers={"ETag": etag_of(sequence)})
+
+        def read() -> tuple[bytes, int]:
+            batch, sequence = service.versioned(batch_id)
+            return to_json(batch), sequence
+
+        body, sequence = await self._site.call(read)
+        return web.Response(body=body, content_type="application/json", headers={"ETag": etag_of(sequence)})
+
+    async def jobs(self, request: web.Request) -> web.Response:
+        """A batch's jobs in order."""
+        query, batch_id = query_of(request, ("status", "limit", "after")), batch_id_of(request)
+        limit, after = whole(query, "limit", 50, MOST), place_of(query, batch_id)
+        found = await self._site.call(self._site.service.list_jobs, batch_id, query.get("status"), limit + 1, after)
+        return json_response({"data": found[:limit], "has_more": len(found) > limit})
+
+    async def job(self, request: web.Request) -> web.Response:
+        """One job."""
+        query_of(request, ())
+        batch_id, index = batch_id_of(request), index_of(request)
+        found = await self._site.call(self._site.service.list_jobs, batch_id, None, 1, index - 1)
+        if not found:
+            raise NotFound(f"there is no job {index} in batch {batch_id!r}")
+        return json_response(found[0])
 
 
 def json_response(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -9,12 +9,14 @@ from aiohttp import web
 
 from actors.batch.field_errors import all_of
 from actors.batch.start import UnknownBatch
-from actors.errors import FieldError, InvalidRequest
+from actors.errors import FieldError, InvalidRequest, NotFound
 from actors.expectations import ID_PATTERN
 
 MOST = 1000
 """The most that one page of a list has."""
 _ID = re.compile(ID_PATTERN)
+_DIGITS = 10
+"""No index has so many."""
 
 
 def batch_id_of(request: web.Request) -> str:
@@ -70,6 +72,46 @@ def whole(query: dict[str, str], name: str, default: int, most: int) -> int:
         message = f"{name}: must be {expected} (got {given[:80]!r})"
         raise InvalidRequest(message, (_wrong(name, message, expected, "range"),))
     return int(given)
+
+
+def flag(query: dict[str, str], name: str) -> bool:
+    """Whether a parameter is `true`; left out, it is `false`.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    given = query.get(name, "false")
+    if given not in {"true", "false"}:
+        message = f"{name}: must be true or false (got {given[:80]!r})"
+        raise InvalidRequest(message, (_wrong(name, message, "true or false", "bool"),))
+    return given == "true"
+
+
+def index_of(request: web.Request) -> int:
+    """The index of a job in the path, from 1.
+
+    Raises:
+        NotFound: no job can have it.
+    """
+    given = request.match_info["index"]
+    if not (given.isascii() and given.isdigit() and len(given) < _DIGITS and int(given) > 0):
+        raise NotFound(f"there is no job {given[:80]!r} in batch {batch_id_of(request)!r}: they are numbered from 1")
+    return int(given)
+
+
+def place_of(query: dict[str, str], batch_id: str) -> int:
+    """The index of the job that `after` names: an index, or a job's id; 0 if nothing is named.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    given = query.get("after", "0")
+    number = given.removeprefix(f"{batch_id}-")
+    if not (number.isascii() and number.isdigit() and len(number) < _DIGITS):
+        expected = "the index or the id of a job of this batch"
+        message = f"after: must be {expected} (got {given[:80]!r})"
+        raise InvalidRequest(message, (_wrong("after", message, expected, "value_error"),))
+    return int(number)
 
 
 def _wrong(name: str, message: str, expected: str, code: str) -> FieldError:

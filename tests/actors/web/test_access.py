@@ -101,6 +101,13 @@ def test_read_only_refuses_writes_but_the_login(listen, settings):
         assert client.form("/login", token=TOKEN).status == 303
 
 
+def test_a_proxy_may_change_the_host(listen, settings):
+    with BatchService(settings(web_public_url="https://videos.example"), simulate=True) as service:
+        client = listen(service)
+        assert client("/api/v1/batches", {}, "POST", Origin="https://videos.example").status == 422
+        assert client("/api/v1/batches", {}, "POST", Origin="https://evil.example").problem == (403, "permission")
+
+
 def test_each_request_has_an_id_that_is_answered_and_logged(client, caplog):
     with caplog.at_level(logging.INFO, "actors.web.security"):
         assert client("/api/v1/batches", X_Request_Id="abc-1").headers["X-Request-Id"] == "abc-1"

@@ -1,0 +1,93 @@
+"""Changing batches: every request becomes one command."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from actors.batch.command_data import CommandName
+from actors.batch.commands import CommandResult, Delete, Update
+from actors.batch.field_errors import invalid
+from actors.batch.fields import Input, Metadata
+from actors.batch.requests import Budgets, budget_document
+from actors.web.api.bodies import MERGE_PATCH, Body, read_body
+from actors.web.api.orders import Answer, Order, Orders, Reply
+from actors.web.api.queries import batch_id_of, flag, query_of
+
+if TYPE_CHECKING:
+    from actors.web.site import Site
+
+
+class BatchPatch(Input):
+    """A JSON Merge Patch (RFC 7396) of a batch."""
+
+    metadata: Metadata | None = None
+    """Merged into the batch's metadata; null removes all of them."""
+    budget: Budgets | None = None
+    """Replaces the batch's budget; null removes it."""
+
+
+class Changes:
+    """The routes that change batches."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._orders = site, Orders(site)
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Create a batch and, unless `process` is false, queue it."""
+        query_of(request, ())
+        body = await read_body(request, required=True)
+        return await self._site.change(self._orders.create, Order.of(request, body), body.document)
+
+    async def process(self, request: web.Request) -> web.Response:
+        """Queue a batch."""
+        return await self._change(request, CommandName.PROCESS, partial(self._orders.shown, status=202))
+
+    async def retry(self, request: web.Request) -> web.Response:
+        """Retry what failed or was cancelled."""
+
+        def answer(done: CommandResult) -> Reply:
+            reply = self._orders.shown(done, 202)
+            return Reply(202, {**reply.document.model_dump(), "left_alone": done.left_alone}, reply.headers)
+
+        return await self._change(request, CommandName.RETRY, answer)
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """End a batch."""
+        return await self._change(request, CommandName.CANCEL, lambda done: Reply(200, done.summary))
+
+    async def patch(self, request: web.Request) -> web.Response:
+        """Change a batch's metadata and its budget."""
+        query_of(request, ())
+        batch_id, body = batch_id_of(request), await read_body(request, MERGE_PATCH, required=True)
+        try:
+            given = BatchPatch.model_validate(body.document)
+        except ValidationError as error:
+            raise invalid(error) from None
+        command = _update(batch_id, given)
+        return await self._site.change(self._orders.do, Order.of(request, body), command, self._orders.shown)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Delete an ended batch and, unless `keep_files` is true, its files."""
+        keep_files = flag(query_of(request, ("keep_files",)), "keep_files")
+        command, order = Delete(batch_id_of(request), keep_files), Order.of(request, Body("", {}))
+        return await self._site.change(self._orders.do, order, command, lambda _: Reply(204))
+
+    async def _change(self, request: web.Request, name: CommandName, answer: Answer) -> web.Response:
+        query_of(request, ())
+        batch_id, body = batch_id_of(request), await read_body(request)
+        order = Order.of(request, body)
+        return await self._site.change(self._orders.change, order, name, batch_id, body.document, answer)
+
+
+def _update(batch_id: str, given: BatchPatch) -> Update:
+    said = given.model_fields_set
+    metadata: dict[str, Any] | None = given.metadata
+    merge = metadata is not None
+    if "metadata" in said and metadata is None:
+        metadata = {}
+    budget = (budget_document(given.budget) or []) if "budget" in said else None
+    return Update(batch_id, metadata, budget, merge=merge)
