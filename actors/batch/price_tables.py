@@ -103,7 +103,14 @@ class PriceTable:
 
 def _is_other(entry: Any) -> bool:
     """Whether LiteLLM's table has it for something else, such as chat."""
-    return isinstance(entry, dict) and entry.get("mode") not in (None, "video_generation")
+    if not isinstance(entry, dict) or entry.get("mode") == "video_generation":
+        return False
+    # A table of one's own needs no mode; LiteLLM's gives each video model one.
+    return entry.get("mode") is not None or ("litellm_provider" in entry and not any(map(_is_rate, entry)))
+
+
+def _is_rate(field: Any) -> bool:
+    return field in _COSTS[:3] or (isinstance(field, str) and TIER.fullmatch(field) is not None)
 
 
 def _rates(model: str, entry: Any) -> Rates:
@@ -117,7 +124,7 @@ def _rates(model: str, entry: Any) -> Rates:
         costs={
             name: _cost(f"{model}.{name}", value)
             for name, value in entry.items()
-            if value is not None and (name in _COSTS or (isinstance(name, str) and TIER.fullmatch(name)))
+            if value is not None and (name == PER_IMAGE or _is_rate(name))
         },
     )  # fmt: skip
 

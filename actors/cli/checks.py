@@ -89,7 +89,7 @@ def simulator() -> Check:
 def prices(settings: Settings) -> Check:
     """Which price a request without a model, a size and a duration would have."""
     from actors.batch.price_files import price_table
-    from actors.batch.prices import Asked, UnknownPrice, amount
+    from actors.batch.prices import PER_VIDEO, Asked, UnknownPrice, amount
     from actors.cli.text import count
 
     if settings.sora_prices is None:
@@ -98,14 +98,16 @@ def prices(settings: Settings) -> Check:
         table = price_table(settings)
     except SettingsError as error:
         return Check("prices", ok=False, message=str(error))
-    usual = Asked(model=settings.sora_model, seconds=settings.sora_seconds, size=settings.sora_size)
+    usual = Asked(model=settings.sora_model, seconds=settings.sora_seconds or 1, size=settings.sora_size)
     price = table.price(usual)
     asked = "a request without a model, a size and a duration costs"
     known = f"{count(len(table), 'model')} in {settings.sora_prices}; {asked}"
     if isinstance(price, UnknownPrice):
         return Check("prices", ok=True, message=f"{known} an unknown price: {price.reason}")
     origin = ", ".join(filter(None, [price.model, price.source, price.as_of and f"as of {price.as_of}"]))
-    return Check("prices", ok=True, message=f"{known} at most {amount(price.micros)} {price.currency} ({origin})")
+    by_second = settings.sora_seconds is None and PER_VIDEO not in price.fields
+    each = f"{price.currency}{' for each second' if by_second else ''}"
+    return Check("prices", ok=True, message=f"{known} at most {amount(price.micros)} {each} ({origin})")
 
 
 def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:

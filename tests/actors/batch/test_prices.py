@@ -245,6 +245,7 @@ def test_other_models_and_fields_are_ignored() -> None:
         {
             "sample_spec": {"mode": "one of: chat, embedding", BASE: "what it costs"},
             "gpt": {"mode": "chat", BASE: "0.1"},
+            "1024-x-1024/old": {"litellm_provider": "p", "input_cost_per_image": "0.1"},
             "m": {"mode": "video_generation", BASE: 1, "output_cost_per_video_token": "x", "metadata": []},
         }
     )

@@ -429,6 +429,8 @@ def test_doctor_lists_the_settings_when_one_is_wrong(call: Callable[..., Any], m
         (None, {}, True, "SORA_PRICES is not set: prices are unknown"),
         ('{"m": {"output_cost_per_second": 0.1, "as_of": "2026-11-29"}}', {"sora_model": "m", "sora_seconds": 8}, True,
          "1 model in prices.json; a request without a model, a size and a duration costs at most 0.80 USD (m, as of 2026"),
+        ('{"*": {"output_cost_per_second": 0.1}}', {}, True, "at most 0.10 USD for each second (*)"),
+        ('{"*": {"output_cost_per_video": 0.1}}', {}, True, "at most 0.10 USD (*)"),
         ('{"m": {"output_cost_per_second": 0.1}}', {}, True, "an unknown price: the request names no model"),
         ('{"m": {"output_cost_per_second": "0.1"}}', {}, False, "SORA_PRICES='prices.json': m.output_cost_per_second: "),
     ],
