@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
-from actors.web import api, probes, sessions
+from actors.web import api, files, probes, sessions
 from actors.web.security import guard, stamp
 from actors.web.site import Site
 
-GROUPS: tuple[Callable[[Site], Iterable[web.AbstractRouteDef]], ...] = (probes.routes, sessions.routes, api.routes)
+GROUPS: tuple[Callable[[Site], Iterable[web.AbstractRouteDef]], ...] = (
+    probes.routes,
+    sessions.routes,
+    files.routes,
+    api.routes,
+)
 """Each makes its routes. What stands first is matched first."""
 
 

@@ -1,0 +1,235 @@
+"""The files of finished videos over HTTP, and pictures of them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from actors.errors import Conflict, ErrorCode, NotFound
+from actors.web.api.queries import batch_id_of, index_of, query_of
+from actors.web.pictures import Pictures
+from actors.web.problems import Problem, Refused
+from storage.states import FINAL_JOB
+
+if TYPE_CHECKING:
+    from actors.batch.views import Batch, Job, VideoFile
+    from actors.web.site import Site
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+_PRESIGNED = timedelta(hours=1)
+_PIECE_OF_A_FOLDER, _PIECE_OF_A_BUCKET = 1 << 17, 1 << 20
+"""Bytes that are read at a time: what a slow reader holds in memory, and what a request to a bucket is worth."""
+_READS = 3
+"""Reads at the same time: of the loop's threads one is left for everything else."""
+_STALLED = 300.0
+"""Seconds after which a reader that took nothing is given up."""
+_RANGE = re.compile(r"bytes=(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))", re.ASCII)
+_ONE = "/api/v1/batches/{id}"
+
+
+def routes(site: Site) -> Iterable[web.RouteDef]:
+    """The routes of files."""
+    files = Files(site)
+    return [
+        web.get(f"{_ONE}/jobs/{{index}}/video", files.video),
+        web.get(f"{_ONE}/jobs/{{index}}/poster", files.poster),
+        web.get(f"{_ONE}/sheet", files.sheet),
+    ]
+
+
+class _Part(NamedTuple):
+    """The bytes of a file that are asked for: from `start` up to, but without, `end`."""
+
+    start: int
+    end: int
+    whole: bool
+
+
+class Files:
+    """`GET` and `HEAD` of videos, posters and contact sheets."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._stores = site, site.service.stores
+        self._reads = asyncio.Semaphore(_READS)
+        self._pictures = Pictures(site)
+
+    async def video(self, request: web.Request) -> web.StreamResponse:
+        """The file of a job, or a part of it; from a bucket, where it can be had."""
+        job, video = await self._finished(request)
+        headers = _headers(request, f'"{video.sha256}"')
+        if _is_known(request, headers["ETag"]):
+            return web.Response(status=304, headers=headers)
+        elsewhere = await self._elsewhere(request, video)
+        if elsewhere is not None:
+            return web.Response(status=302, headers={"Location": elsewhere, "ETag": headers["ETag"]})
+        await self._check(video)
+        part = _part(request, headers["ETag"], video.bytes)
+        extension = PurePosixPath(urlsplit(video.uri).path).suffix
+        headers |= {"Accept-Ranges": "bytes", "Content-Disposition": f'inline; filename="{job.id}{extension}"'}
+        if not part.whole:
+            headers["Content-Range"] = f"bytes {part.start}-{part.end - 1}/{video.bytes}"
+        response = web.StreamResponse(status=200 if part.whole else 206, headers=headers)
+        response.content_type, response.content_length = video.content_type, part.end - part.start
+        await self._send(request, response, video.uri, part)
+        return response
+
+    async def poster(self, request: web.Request) -> web.Response:
+        """The first frame of a job's film."""
+        job, video = await self._finished(request)
+        headers = _headers(request, f'"{video.sha256}-poster"')
+        if _is_known(request, headers["ETag"]):
+            return web.Response(status=304, headers=headers)
+        body = await self._pictures.poster(job, video)
+        return web.Response(body=body, content_type=self._pictures.POSTER, headers=headers)
+
+    async def sheet(self, request: web.Request) -> web.Response:
+        """A page of a batch's contact sheet."""
+        query, batch_id = query_of(request, ("page",)), batch_id_of(request)
+        batch = await self._site.call(self._site.service.get_batch_status, batch_id)
+        page, pages = self._pictures.page_of(query, batch)
+        etag = await self._site.call(_digest, batch, page)
+        headers = {"ETag": f'"{etag}"', "Cache-Control": "private, no-cache"}
+        if page < pages:
+            headers["Link"] = f'<{request.path}?page={page + 1}>; rel="next"'
+        if _is_known(request, headers["ETag"]):
+            return web.Response(status=304, headers=headers)
+        body = await self._pictures.sheet(batch, page, etag)
+        return web.Response(body=body, content_type=self._pictures.SHEET, headers=headers)
+
+    async def _finished(self, request: web.Request) -> tuple[Job, VideoFile]:
+        """The job that is asked for, and its file.
+
+        Raises:
+            NotFound: there is no such batch or job.
+            Conflict: it has no file (yet).
+            Refused: the file was removed on purpose.
+        """
+        query_of(request, ("v",))
+        batch_id, index = batch_id_of(request), index_of(request)
+        found = await self._site.call(self._site.service.list_jobs, batch_id, None, 1, index - 1)
+        if not found:
+            raise NotFound(f"there is no job {index} in batch {batch_id!r}")
+        job, video = found[0], found[0].video
+        if video is None:
+            way_out = "it has no file; retry it" if job.status in FINAL_JOB else "ask again when it is completed"
+            raise Conflict(f"video {index} of batch {batch_id!r} is {job.status.value}: {way_out}")
+        if video.removed_at is not None:
+            text = f"the file of video {index} of batch {batch_id!r} was removed on {video.removed_at:%Y-%m-%d}"
+            raise Refused(Problem(410, ErrorCode.NOT_FOUND, text))
+        return job, video
+
+    async def _elsewhere(self, request: web.Request, video: VideoFile) -> str | None:
+        """Where a program gets a file of a bucket; None: it is sent from here, as to a browser, which stays here."""
+        asks_with_a_token = "Authorization" in request.headers
+        is_browser = "Sec-Fetch-Site" in request.headers or self._site.access.has_session(request)
+        if video.uri.startswith("file:") or (is_browser and not asks_with_a_token):
+            return None
+        return await self._read(lambda: self._stores.presigned(video.uri, _PRESIGNED))
+
+    async def _check(self, video: VideoFile) -> None:
+        """Check that the file is there.
+
+        Raises:
+            NotFound: it is not.
+            Conflict: somebody has overwritten it.
+        """
+        size = await self._read(lambda: self._stores.size(video.uri))
+        if size is None:
+            raise NotFound("the file is gone; `sora-batch retry ID --missing` fetches it again, if the server has it")
+        if size != video.bytes:
+            raise Conflict(f"the file has {size} bytes, and {video.bytes} were recorded: somebody has overwritten it")
+
+    async def _send(self, request: web.Request, response: web.StreamResponse, uri: str, part: _Part) -> None:
+        """Send bytes at the reader's pace. What fails after the beginning ends the connection."""
+        size = _PIECE_OF_A_FOLDER if uri.startswith("file:") else _PIECE_OF_A_BUCKET
+        nothing = request.method == "HEAD" or part.start == part.end
+        at = part.start if nothing else min(part.start + size, part.end)
+        # Before the beginning, an error can still be told.
+        piece = b"" if nothing else await self._bytes(uri, part.start, at)
+        try:
+            await response.prepare(request)
+            while piece:
+                async with asyncio.timeout(_STALLED):
+                    await response.write(piece)
+                start, at = at, min(at + size, part.end)
+                piece = await self._bytes(uri, start, at) if start < part.end else b""
+            await response.write_eof()
+        except (OSError, TimeoutError, Refused, NotFound) as error:  # ConnectionResetError is one
+            if not isinstance(error, ConnectionError):
+                logger.warning("a file could not be sent whole", extra={"action": "web_file", "error": str(error)})
+            if request.transport is not None:
+                request.transport.abort()
+
+    async def _bytes(self, uri: str, start: int, end: int) -> bytes:
+        piece = await self._read(lambda: b"".join(self._stores.read(uri, start, end)))
+        if len(piece) != end - start:
+            raise Refused(_unreadable("the store ended a file early"))
+        return piece
+
+    async def _read(self, function: Callable[[], T]) -> T:
+        """Ask the store, beside the loop.
+
+        Raises:
+            NotFound: it does not have the file.
+            Refused: it can't be read.
+        """
+        try:
+            async with self._reads:
+                return await self._site.call(function)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound("the file is gone") from None
+        except OSError as error:
+            raise Refused(_unreadable(str(error))) from error
+
+
+def _unreadable(why: str) -> Problem:
+    logger.warning("the store can't be read", extra={"action": "web_file", "error": why})
+    text = "the store of the files can't be read at the moment; the service's log says why. Try again"
+    return Problem(503, ErrorCode.STORAGE, text, headers={"Retry-After": "5"})
+
+
+def _headers(request: web.Request, etag: str) -> dict[str, str]:
+    """How long an answer is good for. After a retry another file has its address, unless that names the file (`v`)."""
+    seconds = 31_536_000 if "v" in request.query else 300
+    return {"ETag": etag, "Cache-Control": f"private, max-age={seconds}, immutable"}
+
+
+def _digest(batch: Batch, page: int) -> str:
+    """What a page of a contact sheet shows, in short."""
+    return hashlib.sha256(f"{page} {batch.model_dump_json()}".encode()).hexdigest()[:32]
+
+
+def _is_known(request: web.Request, etag: str) -> bool:
+    """Whether `If-None-Match` names the answer."""
+    known = [each.strip().removeprefix("W/") for each in request.headers.get("If-None-Match", "").split(",")]
+    return etag in known or "*" in known
+
+
+def _part(request: web.Request, etag: str, size: int) -> _Part:
+    """The bytes that `Range` asks for; all of them if it has several ranges, or is none.
+
+    Raises:
+        Refused: 416, the file does not have them.
+    """
+    found = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if found is None or request.headers.get("If-Range", etag) != etag:
+        return _Part(0, size, whole=True)
+    first, last, suffix = found.groups()
+    if suffix is not None:
+        start, end = max(0, size - int(suffix)), size
+    else:
+        start, end = int(first), min(int(last) + 1, size) if last else size
+    if start >= end:
+        text = f"Range {found.group()[:60]!r} lies outside the file, which has {size} bytes"
+        raise Refused(Problem(416, ErrorCode.INVALID_REQUEST, text, headers={"Content-Range": f"bytes */{size}"}))
+    return _Part(start, end, whole=False)

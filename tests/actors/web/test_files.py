@@ -1,0 +1,205 @@
+"""Files, posters and contact sheets over HTTP: real films, real requests."""
+
+import hashlib
+import io
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from actors.fetching.fetch import Fetcher
+from actors.service import BatchService
+from actors.settings import Settings
+from actors.simulator import SimulatorOptions, simulator_in_thread
+from actors.web.listener import Listener
+from storage.stores import Stores
+from tests.actors.web.conftest import Client
+
+VIDEO = {"seconds": 1, "size": "64x64"}
+ONE = "/api/v1/batches/nature/jobs/1"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A service whose batch `nature` has two finished videos and a failed one."""
+    folder = tmp_path_factory.mktemp("made")
+    places = {"database_url": f"sqlite:///{folder}/batches.db", "video_dir": str(folder / "videos")}
+    options = SimulatorOptions(latency=(0.0, 0.05), moderation=("blood",))
+    with (
+        simulator_in_thread(options) as (_, url),
+        BatchService(Settings(_env_file=None, openai_base_url=url, sora_poll_interval="20", **places)) as service,
+    ):
+        videos = [{"prompt": prompt, **VIDEO} for prompt in ("A boat", "The sea", "blood")]
+        service.create_batch({"id": "nature", "videos": videos})
+        service.create_batch({"id": "later", "videos": [{"prompt": "Later"}]})
+        service.process_batch("nature").result(60)
+        yield service
+
+
+@pytest.fixture(scope="module")
+def ask(made):
+    listener = Listener(made, "127.0.0.1:0", "secret")
+    yield Client(listener.port, "secret")
+    listener.close()
+
+
+@pytest.fixture
+def film(made):
+    video = made.get_batch_status("nature").jobs[0].video
+    return Path(video.path).read_bytes()
+
+
+def test_a_file_is_answered_whole(ask, film):
+    answer = ask(f"{ONE}/video")
+    assert (answer.status, answer.body) == (200, film)
+    headers = answer.headers
+    assert headers["Content-Type"] == "video/mp4"
+    assert headers["ETag"] == f'"{hashlib.sha256(film).hexdigest()}"'
+    assert "immutable" in headers["Cache-Control"]
+    assert headers["Content-Disposition"] == 'inline; filename="nature-01.mp4"'
+    assert headers["Accept-Ranges"] == "bytes"
+    head = ask(f"{ONE}/video", method="HEAD")
+    assert (head.status, head.body, head.headers["Content-Length"]) == (200, b"", str(len(film)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end"),
+    [
+        ("0-", 0, None),
+        ("0-0", 0, 1),
+        ("5-14", 5, 15),
+        ("100-999999999", 100, None),
+        ("-7", -7, None),
+        ("-999999999", 0, None),
+    ],
+)
+def test_a_part_of_a_file(ask, film, asked, start, end):
+    answer = ask(f"{ONE}/video", Range=f"bytes={asked}")
+    assert (answer.status, answer.body) == (206, film[start:end])
+    first = start % len(film)
+    last = len(film) - 1 if end is None else end - 1
+    assert answer.headers["Content-Range"] == f"bytes {first}-{last}/{len(film)}"
+
+
+@pytest.mark.parametrize("asked", ["bytes=999999999-", "bytes=-0", "bytes=9-3"])
+def test_a_part_that_is_outside(ask, film, asked):
+    answer = ask(f"{ONE}/video", Range=asked)
+    assert answer.problem == (416, "invalid_request")
+    assert answer.headers["Content-Range"] == f"bytes */{len(film)}"
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "lines=1-2", "bytes=", "bytes=-", "bytes=a-b", "5-6"])
+def test_what_is_no_single_range_is_the_whole_file(ask, film, asked):
+    assert ask(f"{ONE}/video", Range=asked).body == film
+
+
+def test_what_is_known_is_not_sent_again(ask, film):
+    etag = ask(f"{ONE}/video").headers["ETag"]
+    for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        answer = ask(f"{ONE}/video", If_None_Match=known)
+        assert (answer.status, answer.body, answer.headers["ETag"]) == (304, b"", etag)
+    assert ask(f"{ONE}/video", If_None_Match='"other"').status == 200
+    assert ask(f"{ONE}/video", Range="bytes=0-1", If_Range=etag).status == 206
+    assert ask(f"{ONE}/video", Range="bytes=0-1", If_Range='"other"').body == film
+
+
+@pytest.mark.parametrize("what", ["video", "poster"])
+def test_what_has_no_file_says_why(ask, what):
+    assert ask(f"/api/v1/batches/nothing/jobs/1/{what}").problem == (404, "not_found")
+    assert ask(f"/api/v1/batches/nature/jobs/9/{what}").problem == (404, "not_found")
+    assert ask(f"/api/v1/batches/nature/jobs/x/{what}").problem == (404, "not_found")
+    assert ask(f"/api/v1/batches/nature/jobs/3/{what}").problem == (409, "conflict")
+    assert ask(f"/api/v1/batches/later/jobs/1/{what}").problem == (409, "conflict")
+    assert Client(int(ask.url.rpartition(":")[2]))(f"{ONE}/{what}").problem == (401, "authentication")
+
+
+def test_a_file_that_is_gone_or_overwritten_is_told(ask, made):
+    path = Path(made.get_batch_status("nature").jobs[1].video.path)
+    kept, two = path.read_bytes(), "/api/v1/batches/nature/jobs/2"
+    try:
+        path.write_bytes(b"something else")
+        assert ask(f"{two}/video").problem == (409, "conflict")
+        assert ask(f"{two}/poster").problem == (409, "conflict")
+        path.unlink()
+        assert ask(f"{two}/video").problem == (404, "not_found")
+        assert "--missing" in ask(f"{two}/video").json["detail"]
+        assert ask(f"{two}/poster").problem == (409, "conflict")
+        assert str(path.parent) not in ask(f"{two}/video").json["detail"]
+    finally:
+        path.write_bytes(kept)
+    assert ask(f"{two}/poster").status == 200
+
+
+def test_a_poster_is_the_first_frame(ask):
+    answer = ask(f"{ONE}/poster")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "image/webp")
+    with Image.open(io.BytesIO(answer.body)) as image:
+        assert (image.format, image.size) == ("WEBP", (64, 64))
+    assert ask(f"{ONE}/poster", If_None_Match=answer.headers["ETag"]).status == 304
+    assert "max-age=31536000" in ask(f"{ONE}/poster?v=abc").headers["Cache-Control"]
+
+
+def test_a_contact_sheet_changes_with_its_batch(ask, made):
+    answer = ask("/api/v1/batches/nature/sheet")
+    with Image.open(io.BytesIO(answer.body)) as image:
+        assert image.format == "WEBP"
+    etag = answer.headers["ETag"]
+    assert ask("/api/v1/batches/nature/sheet", If_None_Match=etag).status == 304
+    made.update_metadata("nature", {"changed": True})
+    assert ask("/api/v1/batches/nature/sheet", If_None_Match=etag).status == 200
+    assert ask("/api/v1/batches/nature/sheet?page=2").problem == (422, "invalid_request")
+    assert ask("/api/v1/batches/nothing/sheet").problem == (404, "not_found")
+
+
+def test_without_the_extra_the_way_to_it_is_told(ask, monkeypatch):
+    monkeypatch.setattr("actors.media.frames.importlib.util.find_spec", lambda name: None)
+    answer = ask("/api/v1/batches/nature/jobs/2/poster")
+    sheet = ask("/api/v1/batches/later/sheet")
+    for each in (answer, sheet):
+        if each.status != 200:  # it was drawn before
+            assert each.problem == (503, "unavailable")
+            assert "pip install 'sora-batch[media]'" in each.json["detail"]
+    assert sheet.status == 503
+
+
+def test_many_who_ask_for_one_poster_have_it_drawn_once(made, monkeypatch):
+    drawn = []
+    from actors.media import frames
+
+    real = frames.poster
+    monkeypatch.setattr(frames, "poster", lambda film: drawn.append(1) or real(film))
+    listener = Listener(made, "127.0.0.1:0", None)
+    try:
+        client = Client(listener.port)
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: client(f"{ONE}/poster"), range(8)))
+    finally:
+        listener.close()
+    assert {answer.status for answer in answers} == {200}
+    assert len(drawn) == 1
+
+
+def test_another_machine_fetches_by_the_url(made, ask, film, tmp_path):
+    batch = made.get_batch_status("nature")
+    elsewhere = [
+        job if job.video is None else job.model_copy(
+            update={"video": job.video.model_copy(update={"uri": "file:///elsewhere/x.mp4"})}
+        )
+        for job in batch.jobs
+    ]  # fmt: skip
+    settings = Settings(_env_file=None, web_public_url=ask.url, web_token="secret")
+    fetcher = Fetcher(tmp_path / "films", settings, Stores(str(tmp_path)))
+    report = fetcher.fetch(batch.model_copy(update={"jobs": elsewhere}), name_of=lambda job: f"{job.id}.mp4")
+    assert report.complete
+    assert (tmp_path / "films" / "nature-01.mp4").read_bytes() == film
+
+
+def test_a_reader_that_hangs_up_does_no_harm(ask, caplog):
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", int(ask.url.rpartition(":")[2]))) as line:
+            line.sendall(f"GET {ONE}/video HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\n\r\n".encode())
+            line.recv(10)
+    assert ask(f"{ONE}/video").status == 200
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
