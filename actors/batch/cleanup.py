@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from actors.batch.events import EventName, batch_event
 from actors.batch.start import existing
-from actors.errors import Conflict
+from actors.errors import Conflict, NotFound
 from storage.changes import Storage
 from storage.recorder import Recorder
 from storage.records import BatchRecord, EventRecord
@@ -149,7 +149,7 @@ class Maintenance:
     def prune(self, before: float, at: float, *, delete_batches: bool) -> PruneReport:
         """Remove the journals of batches that ended before a time; with `delete_batches`, those batches too."""
         for batch_id in self._read(self._storage.batches.hidden):
-            self._in_pieces(self._deletion(batch_id, at), self._batches_went)  # its deletion was interrupted
+            self._in_pieces(self._rest(batch_id, at), self._batches_went)  # its deletion was interrupted
         if delete_batches:
             self._delete_ended(before, at)
         self._in_pieces(self._few(self._storage.owners.prune))
@@ -204,7 +204,7 @@ class Maintenance:
             if not found:
                 return None
             if not chosen:
-                going = self._deletion(found[0].id, at)
+                going = self._rest(found[0].id, at)
                 return search(MOST_ROWS)
             events = [batch_event(EventName.BATCH_DELETED, batch, batch.sequence + 1, at) for batch in chosen]
             return lambda: delete_ended(storage, chosen, events)
@@ -212,15 +212,32 @@ class Maintenance:
         self._in_pieces(search, self._batches_went)
 
     def _deletion(self, batch_id: str, at: float) -> Search:
-        gone = False
+        return self._until_gone(partial(delete, self._storage, batch_id, at))
+
+    def _rest(self, batch_id: str, at: float) -> Search:
+        """The same for a batch that was found: somebody else may delete it at the same time, or retry it."""
+
+        def remove(rows: int) -> bool | None:
+            try:
+                return delete(self._storage, batch_id, at, rows)
+            except (NotFound, Conflict):
+                return None
+
+        return self._until_gone(remove)
+
+    @staticmethod
+    def _until_gone(remove: Callable[[int], bool | None]) -> Search:
+        """Remove until all is gone; None: it is not ours to remove any more."""
+        left = True
 
         def search(rows: int) -> Piece | None:
             def piece() -> int:
-                nonlocal gone
-                gone = delete(self._storage, batch_id, at, rows)
-                return int(gone)
+                nonlocal left
+                gone = remove(rows)
+                left = gone is False
+                return int(bool(gone))
 
-            return None if gone else piece
+            return piece if left else None
 
         return search
 

@@ -29,6 +29,8 @@ class Doors:
 
     def __init__(self, storage):
         self.storage, self.removed, self.broken_off_after = storage, [], None
+        self.before_each = []
+        """What somebody else does before each transaction, in order."""
 
     def count(self, table):
         return self.storage.database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
@@ -39,6 +41,8 @@ class Doors:
     def write(self, run):
         if self.broken_off_after == len(self.removed):
             raise KeyboardInterrupt
+        if self.before_each:
+            self.before_each.pop(0)()
         before = sum(map(self.count, TABLES))
         with self.storage.database.begin():
             done = run()
@@ -172,6 +176,34 @@ def test_the_next_prune_goes_on_with_a_deletion_that_was_broken_off(storage, doo
     doors.broken_off_after = None
     assert doors.upkeep().prune(NOON - 1, LATER, delete_batches=False).batches == 1
     assert (doors.count("jobs"), doors.count("batches")) == (0, 0)
+
+
+@pytest.mark.parametrize(("after", "broken_off"), [(0, True), (2, False)], ids=["begun before", "in the middle"])
+def test_two_prunes_at_once_both_succeed(storage, doors, large, after, broken_off):
+    with storage.database.begin():
+        fill(storage, 2, events=1)
+        if broken_off:
+            cleanup.delete(storage, "large", LATER, 100)
+    other = Doors(storage)
+    reports = []
+
+    def meanwhile():
+        reports.append(other.upkeep().prune(NOON + 1, LATER, delete_batches=True))
+
+    doors.before_each = [lambda: None] * after + [meanwhile]
+    reports.append(doors.upkeep().prune(NOON + 1, LATER, delete_batches=True))
+    assert sum(report.batches for report in reports) == 3
+    assert (doors.count("jobs"), doors.count("batches")) == (0, 0)
+
+
+def test_a_batch_that_is_retried_while_it_is_to_be_pruned_stays(storage, doors, large):
+    def retried():
+        with storage.database.begin():
+            storage.batches.update("large", status="pending", completed_at=None)
+
+    doors.before_each = [retried]
+    assert doors.upkeep().prune(NOON + 1, LATER, delete_batches=True).batches == 0
+    assert doors.count("batches") == 1
 
 
 def test_large_and_small_batches_are_pruned_together(storage, doors, large):
