@@ -68,7 +68,7 @@ class BatchCommander(BatchRunner):
             OtherBody: the command's id was used before, with another body.
             UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be done; nothing was recorded.
         """
-        context = replace(self._context(command), trace=trace, expects=expects)
+        context = replace(self._context(command), trace=trace, lasting=True, expects=expects)
         answers: dict[int, str] = {}
         done: list[CommandResult] = []
 

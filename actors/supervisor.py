@@ -372,10 +372,10 @@ class BatchSupervisor(LoopActor):
             lambda: release(batch_id, epoch=epoch, spent=spent, wanted=wanted, claims=claims)
         )
 
-        def told(future: Future[None]) -> None:
+        def told(future: Future[bool]) -> None:
             error = future.exception()
             if error is None:
-                self._log.released(wanted=wanted)
+                self._log.released(wanted=future.result())
                 tell(dispatcher, SupervisorEnded(batch_id, epoch, released=True))
             else:  # as far as we know it is still ours
                 tell(dispatcher, SupervisorLost(batch_id, epoch, repr(error)))

@@ -215,17 +215,30 @@ class BatchRepository:
         # An unread RETURNING breaks the COMMIT on SQLite: read it here.
         return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
 
-    def release(self, batch_id: str, *, epoch: int, spent: float, wanted: bool, claims: int = 0) -> None:
-        """Release a batch, if it is still held at `epoch`; `claims`: unchanged if it was not begun."""
-        self._database.execute(
-            "UPDATE batches SET owner=NULL, epoch=epoch+1, claims=?, spent=?, wanted=? WHERE id=? AND epoch=?",
+    def release(self, batch_id: str, *, epoch: int, spent: float, wanted: bool, claims: int = 0) -> bool:
+        """Release a batch, if it is still held at `epoch`.
+
+        Args:
+            batch_id: of the batch.
+            epoch: the owner's.
+            spent: the seconds of its time that are spent.
+            wanted: whether it stays queued; it does if a command asked for it since it was queued.
+            claims: unchanged if it was not begun.
+
+        Returns:
+            Whether it is queued now.
+        """
+        released = self._database.execute(
+            "UPDATE batches SET owner=NULL, epoch=epoch+1, claims=?, spent=?, wanted=(? OR asked_again) "
+            "WHERE id=? AND epoch=? RETURNING wanted",
             (claims, spent, wanted, batch_id, epoch),
-        )
+        ).fetchall()
+        return any(wanted for (wanted,) in released)
 
     def release_idle(self, batch_id: str, *, owner: str, wanted: bool) -> None:
         """Release a batch that is not running here, unless another owner has it."""
         self._database.execute(
-            "UPDATE batches SET owner=NULL, epoch=epoch+1, wanted=(wanted AND ?) "
+            "UPDATE batches SET owner=NULL, epoch=epoch+1, wanted=(wanted AND (? OR asked_again)) "
             "WHERE id=? AND (owner IS NULL OR owner=?)",
             (wanted, batch_id, owner),
         )

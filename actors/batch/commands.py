@@ -106,6 +106,8 @@ class Context:
     """Whether the server is asked to delete cancelled videos."""
     trace: dict[str, str] | None = None
     """The trace of the command, which its batch joins: at its creation, or if it has none."""
+    lasting: bool = False
+    """Whether it is accepted for others: that must be kept whatever its caller does later."""
     expects: Collection[int] | None = None
     """The sequence numbers that the batch may have; None: any."""
 
@@ -184,11 +186,12 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
     match command:
         case Create(new, process):
             created = create(storage, new)
-            wanted = process and want(storage, new.batch.id, context.provider, None)
+            wanted = process and want(storage, new.batch.id, context.provider, lasting=context.lasting)
             job_ids = tuple(job.id for job in new.jobs)
             return CommandResult(new.batch.id, job_ids, created=created, newly_wanted=wanted)
         case Process(batch_id, concurrency):
-            return CommandResult(batch_id, newly_wanted=want(storage, batch_id, context.provider, concurrency))
+            wanted = want(storage, batch_id, context.provider, concurrency, lasting=context.lasting)
+            return CommandResult(batch_id, newly_wanted=wanted)
         case Cancel(batch_id, reason):
             summary = cancel(storage, batch_id, reason, context.at, deletes=context.deletes)
             return CommandResult(batch_id, summary=summary)
@@ -198,6 +201,7 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
                 changed_references=command.references, pay_again=command.pay_again, at=context.at,
                 moves_server=command.move_server,
             )  # fmt: skip
+            storage.batches.update(batch_id, asked_again=False)
             return CommandResult(batch_id, retried.job_ids, retried.left_alone, newly_wanted=True)
         case Update(batch_id, metadata, budget, merge):
             update(storage, batch_id, metadata, budget, context.at, merge=merge)

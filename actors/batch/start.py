@@ -81,8 +81,17 @@ def create(storage: Storage, new: NewBatch) -> bool:
     return True
 
 
-def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None) -> bool:
+def want(
+    storage: Storage, batch_id: str, provider: str, concurrency: int | None = None, *, lasting: bool = False
+) -> bool:
     """Mark a batch as wanted: any process with room may claim it.
+
+    Args:
+        storage: where.
+        batch_id: of the batch.
+        provider: where its videos are to be made.
+        concurrency: videos at a time, if it is not running yet.
+        lasting: whether this was accepted as a command: whoever queued the batch before can't un-queue it any more.
 
     Returns:
         Whether it was not wanted before.
@@ -97,6 +106,8 @@ def want(storage: Storage, batch_id: str, provider: str, concurrency: int | None
     bring(storage, batch, provider)
     # Its server from now on: an unclaimed simulated batch never starts to cost.
     changes: dict[str, Any] = {"wanted": True, "claims": 0, "server": server_of(provider)}
+    if lasting or not batch.wanted:
+        changes["asked_again"] = lasting and batch.wanted
     if batch.provider is None:
         changes["provider"] = provider
     if concurrency is not None and batch.owner is None:

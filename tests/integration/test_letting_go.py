@@ -94,6 +94,35 @@ def test_what_a_message_asked_for_stays_wanted(provider: Provider, start_service
     assert ownership(tmp_path) == (None, True)
 
 
+@pytest.mark.parametrize("runs", [True, False], ids=["running", "waiting for room"])
+def test_what_a_command_asked_for_after_this_service_stays_wanted(
+    runs: bool, provider: Provider, start_service: Start, tmp_path: Path
+) -> None:
+    provider.hold()
+    one, other = start_service(batch_parallel=1), start_service()
+    if not runs:
+        one.create_batch(videos("first", id="a"))
+        one.process_batch("a")
+        provider.wait(accepted=1)
+    one.create_batch(videos(*numbered(2), id="b", concurrency=1))
+    running = one.process_batch("b")
+    if runs:
+        provider.wait(accepted=1)
+    for number in "12":
+        assert other.obey(Process("b"), CommandKey("a program", number, "digest"), lambda _: "done") == "done"
+    one.let_go("b")
+    with pytest.raises(BatchReleased):
+        running.result(PATIENCE)
+    assert rows(tmp_path, "SELECT owner, wanted FROM batches WHERE id='b'") == [(None, 1)]
+    # It is asked for once: whoever queues it anew may un-queue it.
+    other.cancel_batch("b")
+    again = one.retry_batch("b")
+    one.let_go("b")
+    with pytest.raises(BatchReleased):
+        again.result(PATIENCE)
+    assert rows(tmp_path, "SELECT owner, wanted FROM batches WHERE id='b'") == [(None, 0)]
+
+
 @pytest.mark.parametrize("how", ["resume", "process", "resume one that has not started"])
 def test_what_others_asked_for_stays_wanted(
     how: str, provider: Provider, start_service: Start, drivers: Drivers, options: Callable[..., Any], tmp_path: Path
