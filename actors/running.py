@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -52,6 +52,7 @@ class BatchRunner(BatchReader):
         self.observer = Observer()
         self._waiting = Waiting()
         self._queued: set[str] = set()
+        self._holds_deletes = False
         """The batches that this process queued: releasing one un-queues it."""
         try:
             self._connection, self._publisher = self._to_rabbitmq()
@@ -129,6 +130,17 @@ class BatchRunner(BatchReader):
         """Why videos of a batch that runs here wait: by job id, or "" for the whole batch."""
         self._check_open()
         return self._runtime.waits(batch_id) if self._runtime is not None else {}
+
+    @contextmanager
+    def retrying_several(self) -> Iterator[None]:
+        """Send pending DELETEs only after this, not with the first batch: the next one may want those videos."""
+        self._holds_deletes = True
+        try:
+            yield
+        finally:
+            self._holds_deletes = False
+            if self._runtime is not None:
+                self._runtime.hold_deletes(held=False)
 
     def finish_deletes(self) -> None:
         """Send pending DELETEs for 2 s more, and wait for the answers. For a program that ends."""
@@ -226,6 +238,8 @@ class BatchRunner(BatchReader):
                     provider=self.provider, simulate=self._simulate,
                     ended=self._ended, released=self._released,
                 )  # fmt: skip
+                if self._holds_deletes:
+                    self._runtime.hold_deletes(held=True)
             return self._runtime
 
     def _check_prices(self) -> None:

@@ -280,6 +280,11 @@ class Runtime:
         if self._deletes is not None:
             self.io.call(self._deletes.wake)
 
+    def hold_deletes(self, *, held: bool) -> None:
+        """Don't begin to send owed DELETEs before they are held no more."""
+        if self._deletes is not None:
+            self.io.call(partial(self._deletes.hold, held=held))
+
     def finish_deletes(self) -> None:
         """Start no more of them after 2 s, and wait for the answers to those in flight."""
         if self._deletes is not None:

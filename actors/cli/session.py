@@ -134,22 +134,23 @@ class Session:
         several = len(batch_ids) > 1
         running, views, failures = [], [], {}
         with self._service(*batch_ids) as service:
-            for batch_id in batch_ids:
-                try:
-                    view = viewed(service, batch_id)
-                    self._check_names(key for job in view.jobs.values() for key in job.metadata)
-                    if view.finished and not (jobs or changes or pay_again or missing):
-                        self._tell_what_is_unknown(view)
-                    named = [*(jobs or []), *_missing(service, batch_id)] if missing else jobs
-                    retried = service.retry_batch(batch_id, named, changes, pay_again, move_server)
-                except SoraBatchError as error:
-                    if not several:
-                        raise
-                    failures[batch_id] = error
-                else:
-                    self._tell_what_is_left_alone([view.jobs[job_id] for job_id in retried.left_alone], view.id)
-                    running.append(retried)
-                    views.append(view)
+            with service.retrying_several():
+                for batch_id in batch_ids:
+                    try:
+                        view = viewed(service, batch_id)
+                        self._check_names(key for job in view.jobs.values() for key in job.metadata)
+                        if view.finished and not (jobs or changes or pay_again or missing):
+                            self._tell_what_is_unknown(view)
+                        named = [*(jobs or []), *_missing(service, batch_id)] if missing else jobs
+                        retried = service.retry_batch(batch_id, named, changes, pay_again, move_server)
+                    except SoraBatchError as error:
+                        if not several:
+                            raise
+                        failures[batch_id] = error
+                    else:
+                        self._tell_what_is_left_alone([view.jobs[job_id] for job_id in retried.left_alone], view.id)
+                        running.append(retried)
+                        views.append(view)
             self._finish(service, running, views, several=several, failures=failures)
 
     def _tell_what_is_unknown(self, view: BatchView) -> None:

@@ -56,11 +56,19 @@ class DeleteSender:
         self._failures: Counter[str] = Counter()
         self._woken, self._settled = asyncio.Event(), asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+        self._begun = self._held = False
 
     def begin(self) -> None:
         """Start sending what is owed, on the loop. Not earlier: a retry first withdraws what it wants."""
-        if self._watching is None:
+        self._begun = True
+        if self._watching is None and not self._held:
             self._watching = asyncio.create_task(self._watch())
+
+    def hold(self, *, held: bool) -> None:
+        """Put off the beginning, on the loop, or (`held` False) make up for it."""
+        self._held = held
+        if self._begun:
+            self.begin()
 
     def wake(self) -> None:
         """Look now, on the loop: a DELETE may be owed."""

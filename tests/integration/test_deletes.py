@@ -13,6 +13,7 @@ from pytest_mock import MockerFixture
 from typer.testing import CliRunner
 
 from actors.cli.app import app
+from actors.cli.follow import viewed
 from actors.errors import Conflict
 from actors.service import BatchService
 from tests.integration.support import (
@@ -390,6 +391,32 @@ def test_a_retry_withdraws_what_is_owed(
     assert states(service) == ["withdrawn"] * 2
     provider.release()
     check_files(running.result(PATIENCE), provider)
+    assert deletes(provider) == 0
+    check_paid_once(provider)
+
+
+def test_retrying_a_batch_sends_no_delete_that_the_next_one_withdraws(
+    provider: Provider, start_service: Start, command: Callable[..., Any], mocker: MockerFixture
+) -> None:
+    service = start_service(**NEVER)
+    for batch_id in "ab":
+        in_the_making(service, provider, 1, batch_id)
+    service.close()
+    offline = start_service(openai_base_url=None)
+    for batch_id in "ab":
+        offline.cancel_batch(batch_id)
+    assert [states(offline, batch_id) for batch_id in "ab"] == [["owed"], ["owed"]]
+
+    def viewed_when_the_first_is_watched(other: BatchService, batch_id: str) -> Any:
+        if batch_id == "b":
+            polled = provider.summary()["requests"]["retrieve"]
+            provider.wait(requests_retrieve=polled + 10)
+            provider.release("videos")
+        return viewed(other, batch_id)
+
+    mocker.patch("actors.cli.session.viewed", viewed_when_the_first_is_watched)
+    said = command("retry", "a", "b")
+    assert said.exit_code == 0, said.stderr
     assert deletes(provider) == 0
     check_paid_once(provider)
 
