@@ -298,6 +298,14 @@ class BatchReader:
         """A batch's events as they were recorded: the bytes that are published."""
         return self._read(lambda: self._storage.journal.read(batch_id, from_sequence, limit))
 
+    def look(self, query: Callable[[Any], T]) -> T:
+        """Read by a query over the `Storage`, on one connection: for what shows only parts of a batch. Internal.
+
+        Raises:
+            StorageError: the database can't be asked.
+        """
+        return self._read(lambda: query(self._storage))
+
     # --- how
 
     def _check_open(self) -> None:

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -73,6 +73,21 @@ class BatchRunner(BatchReader):
         self.observer = observer
         self._recorder.on_commit = observer.committed
         self._storage.journal.observers.append(partial(_tell_of_ends, observer))
+
+    def listen(self, told: Callable[[list[EventRecord]], object]) -> Callable[[], None]:
+        """Have the events that this process records told after their COMMIT, in the committing thread.
+
+        Returns:
+            Ends it.
+        """
+        observers = self._storage.journal.observers
+        observers.append(told)
+
+        def end() -> None:
+            with suppress(ValueError):
+                observers.remove(told)
+
+        return end
 
     @property
     def lease_is_current(self) -> bool:

@@ -58,6 +58,20 @@ class BatchRepository:
         row = self._database.execute(sql, (batch_id,)).fetchone()
         return None if row is None else int(row[0])
 
+    def heads(self, batch_ids: Iterable[str]) -> dict[str, tuple[int, BatchStatus]]:
+        """The number of the last event, and the status, of each existing batch among these."""
+        sql = f"SELECT id, sequence, status FROM batches WHERE id {self._database.in_list} AND {_KEPT}"
+        rows = self._database.execute(sql, (self._database.list_parameter(batch_ids),)).fetchall()
+        return {batch_id: (int(sequence), BatchStatus(status)) for batch_id, sequence, status in rows}
+
+    def moving(self, since: float) -> dict[str, int]:
+        """The number of the last event of each batch that has not ended, or ended since a time."""
+        sql = (
+            f"SELECT id, sequence FROM batches WHERE {_OPEN} AND {_KEPT} "
+            f"UNION ALL SELECT id, sequence FROM batches WHERE completed_at >= ? AND {_KEPT}"
+        )
+        return dict(self._database.execute(sql, (since,)).fetchall())
+
     def locked(self, batch_id: str) -> BatchRecord | None:
         """The batch, locked until this transaction ends."""
         lock = "FOR UPDATE" if self._database.postgresql else ""

@@ -47,6 +47,12 @@ class Journal:
             return self._rows.select(some, parameters)
         return self._rows.select(f"{some} LIMIT ?", [*parameters, limit])
 
+    def first_since(self, batch_id: str, moment: float) -> int | None:
+        """The number of a batch's first event from a time on; None: there is none."""
+        sql = "SELECT MIN(sequence) FROM journal WHERE batch_id=? AND created_at >= ?"
+        first = self._database.execute(sql, (batch_id, moment)).fetchone()[0]
+        return None if first is None else int(first)
+
     def last_sequence(self, batch_id: str) -> int:
         """The newest number, 0 if there is none: a batch created again under an old id continues the sequence."""
         newest = self._database.execute("SELECT MAX(sequence) FROM journal WHERE batch_id=?", (batch_id,)).fetchone()

@@ -30,5 +30,9 @@ def application(site: Site) -> web.Application:
     async def close(_: web.Application) -> None:
         site.close()
 
+    async def stop(_: web.Application) -> None:
+        site.watcher.close()
+
+    made.on_shutdown.append(stop)
     made.on_cleanup.append(close)
     return made

@@ -82,7 +82,8 @@ class Listener:
     async def _open(self, host: str, port: int, token: str | None) -> tuple[web.AppRunner, int]:
         settings = self._service.settings
         access = Access(token, read_only=settings.web_read_only, public_url=settings.web_public_url)
-        made = application(Site(self._service, self._io, self._metrics, access))
+        self.site = Site(self._service, self._io, self._metrics, access)
+        made = application(self.site)
         made.on_response_prepare.append(self._has_asked)
         # A compressed body is refused, so nobody's small one becomes a large one here.
         runner = web.AppRunner(made, access_log=None, handle_signals=False, shutdown_timeout=1.0, auto_decompress=False)

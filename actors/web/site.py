@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from actors.loop import DaemonThreads
 from actors.web.security import PageOf
+from actors.web.watching import Watcher
 
 if TYPE_CHECKING:
     from actors.loop import IOLoop
@@ -31,7 +32,12 @@ class Site:
     access: Access
     page_of: PageOf = lambda _request, _problem: None
     """Set by the page: shows an error to a browser."""
+    watcher: Watcher = field(init=False)
+    """What streams of events wait at."""
     _writers: DaemonThreads = field(default_factory=lambda: DaemonThreads(_WRITERS), init=False)
+
+    def __post_init__(self) -> None:
+        self.watcher = Watcher(self.service, self.io)
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a method of the service, which blocks, beside the loop."""

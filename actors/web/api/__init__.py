@@ -9,6 +9,7 @@ from aiohttp import web
 
 from actors.web.api.batches import Batches
 from actors.web.api.changes import Changes
+from actors.web.api.events import Events
 
 if TYPE_CHECKING:
     from actors.web.site import Site
@@ -18,7 +19,7 @@ ROOT = "/api/v1"
 
 def routes(site: Site) -> Iterable[web.RouteDef]:
     """Every route of the API."""
-    batches, changes = Batches(site), Changes(site)
+    batches, changes, events = Batches(site), Changes(site), Events(site)
     one = f"{ROOT}/batches/{{id}}"
     return [
         web.get(f"{ROOT}/batches", batches.find),
@@ -28,6 +29,8 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
         web.delete(one, changes.delete),
         web.get(f"{one}/jobs", batches.jobs),
         web.get(f"{one}/jobs/{{index}}", batches.job),
+        web.get(f"{one}/events", events.of_batch),
+        web.get(f"{ROOT}/events", events.of_all, allow_head=False),
         web.post(f"{one}/process", changes.process),
         web.post(f"{one}/retry", changes.retry),
         web.post(f"{one}/cancel", changes.cancel),

@@ -48,6 +48,7 @@ class Client:
 
     def __init__(self, port: int, token: str | None = None) -> None:
         self.url, self.token = f"http://127.0.0.1:{port}", token
+        self.listener: Any = None
 
     def __call__(self, path: str, body: Any = None, method: str | None = None, **headers: str) -> Answer:
         """`body`: bytes as they are, anything else as JSON. `headers`: with `_` for `-`."""
@@ -95,7 +96,9 @@ def listen() -> Iterator[Callable[..., Client]]:
 
     def start(service: BatchService, token: str | None = None) -> Client:
         listeners.append(Listener(service, "127.0.0.1:0", token))
-        return Client(listeners[-1].port, token)
+        client = Client(listeners[-1].port, token)
+        client.listener = listeners[-1]
+        return client
 
     yield start
     for listener in listeners:
