@@ -82,16 +82,23 @@ class AsyncBatchService:
         changes: Mapping[str, Mapping[str, Any]] | None = None,
         pay_again: bool = False,  # noqa: FBT001, FBT002  (the published signature)
         move_server: bool = False,  # noqa: FBT001, FBT002
+        budget: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> Batch:
         """As `BatchService.retry_batch`, and waits for the batch's end."""
         return await asyncio.wrap_future(
-            await asyncio.to_thread(self._service.retry_batch, batch_id, job_ids, changes, pay_again, move_server)
+            await asyncio.to_thread(
+                self._service.retry_batch, batch_id, job_ids, changes, pay_again, move_server, budget
+            )
         )
 
     async def resume_batches(self, batch_ids: Sequence[str] | None = None) -> list[Batch]:
         """As `BatchService.resume_batches`, and waits for the end of all of them."""
         running = await asyncio.to_thread(self._service.resume_batches, batch_ids)
         return list(await asyncio.gather(*(asyncio.wrap_future(future) for future in running)))
+
+    async def update_budget(self, batch_id: str, budget: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Batch:
+        """As `BatchService.update_budget`."""
+        return await asyncio.to_thread(self._service.update_budget, batch_id, budget)
 
     async def update_metadata(self, batch_id: str, metadata: dict[str, Any]) -> Batch:
         """As `BatchService.update_metadata`."""

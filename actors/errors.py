@@ -30,6 +30,8 @@ class ErrorCode(StrEnum):
     CONFLICT = "conflict"
     AUTHENTICATION = "authentication"
     QUOTA_EXCEEDED = "quota_exceeded"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    PRICE_UNKNOWN = "price_unknown"
     RATE_LIMITED = "rate_limited"
     SERVER_ERROR = "server_error"
     NETWORK = "network"

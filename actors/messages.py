@@ -12,6 +12,7 @@ from typing import Any
 import pykka
 
 from actors.errors import Failure
+from storage.ledger import Refusal
 from storage.records import BatchRecord, Document, JobRecord, SubmissionRecord
 from storage.states import SubmissionState
 
@@ -158,6 +159,8 @@ class Recorded:
     stamp: float
     """When the update was written, by the clock that counts suspended time."""
     refused: bool
+    refusal: Refusal | None = None
+    """Nothing was written, as a payment does not fit into a budget: the batch decides again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from typing import Any
 from actors.agenda import Agenda, DispatcherCallbacks
 from actors.batch.assignment import Rules
 from actors.batch.cleanup import delete_orphan_files_soon
+from actors.batch.pricing import pricing
 from actors.dispatcher import Dispatcher
 from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Coalescer, IOLoop, tell
@@ -73,6 +74,7 @@ class Runtime:
         if simulate:
             settings = _for_the_simulator(settings)
         self._settings, self._storage, self._recorder, self._observer = settings, storage, recorder, observer
+        price = pricing(settings)
         folder = _prepared_folder(settings.video_dir)
         self.io = IOLoop()
         self._simulator: Any = None
@@ -84,6 +86,8 @@ class Runtime:
             owner_id=self._owner.id,
             paid_attempts=settings.sora_paid_attempts,
             progress_interval=settings.progress_interval.total_seconds(),
+            price=price,
+            charges_failed=settings.sora_charges_failed == "yes",
         )
         try:
             self._tools = self.io.submit(self._open(provider, lease, folder, simulate=simulate)).result()

@@ -21,7 +21,7 @@ from actors.batch.commands import (
     Update,
 )
 from actors.batch.factory import changed_columns, new_batch
-from actors.batch.requests import BatchVideoRequest, check_metadata
+from actors.batch.requests import BatchVideoRequest, check_budget, check_metadata
 from actors.batch.views import Batch, CancellationSummary
 from actors.commanding import BatchCommander
 from actors.errors import (
@@ -111,6 +111,7 @@ class BatchService(BatchCommander):
         changes: Mapping[str, Mapping[str, Any]] | None = None,
         pay_again: bool = False,  # noqa: FBT001, FBT002  (the published signature)
         move_server: bool = False,  # noqa: FBT001, FBT002
+        budget: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> RunningBatch:
         """Retry what failed or was cancelled.
 
@@ -126,6 +127,8 @@ class BatchService(BatchCommander):
             changes: by job id, the changed fields of its request: a new payment.
             pay_again: consent to pay for what may exist: unknown outcomes, lost videos, and what is named.
             move_server: the batch's server has moved to this service's address; with `pay_again`: it is another server.
+            budget: the most that the batch may use from now on, in all: `{"amount": 40, "unit": "USD"}` or a list of
+                these, one per unit; an empty list removes it.
 
         Raises:
             NotFound: there is no such batch or job.
@@ -134,6 +137,7 @@ class BatchService(BatchCommander):
         """
         self._started()
         columns, references = changed_columns(changes or {}, self.settings)
+        most = None if budget is None else check_budget(budget)
         gone = self._without_file(batch_id, set(job_ids or ()) - columns.keys())
         if gone:
             job_ids = [job_id for job_id in job_ids or () if job_id not in {job.id for job in gone}]
@@ -141,7 +145,7 @@ class BatchService(BatchCommander):
                 return self._fetch_again(batch_id, gone, None)
             job_ids = job_ids or None
         named = None if job_ids is None else tuple(job_ids)
-        retried = self._do(Retry(batch_id, named, columns, references, pay_again, move_server))
+        retried = self._do(Retry(batch_id, named, columns, references, pay_again, move_server, most))
         (running,) = self._run([batch_id])
         running.left_alone = retried.left_alone
         return self._fetch_again(batch_id, gone, running) if gone else running
@@ -175,6 +179,18 @@ class BatchService(BatchCommander):
             InvalidRequest: it is not a plain JSON object, or too large.
         """
         self._do(Update(batch_id, check_metadata(metadata)))
+        return self.get_batch_status(batch_id)
+
+    def update_budget(self, batch_id: str, budget: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Batch:
+        """Replace what a batch may use at most, in any state: one `{amount, unit}` or a list; an empty list removes it.
+
+        A batch that has stopped at its budget goes on with `retry_batch`.
+
+        Raises:
+            NotFound: there is no such batch.
+            InvalidRequest: an entry is no amount with a unit.
+        """
+        self._do(Update(batch_id, budget=check_budget(budget)))
         return self.get_batch_status(batch_id)
 
     def delete_batch(self, batch_id: str, *, keep_files: bool = False) -> None:

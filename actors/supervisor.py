@@ -45,13 +45,14 @@ from actors.messages import (
     Withdrawn,
     WorkerLost,
 )
+from actors.recording import record
 from actors.sora.outcomes import SEND_WINDOW
 from actors.video.admission import Admission
 from actors.video.bodies import has_files
 from actors.video.tools import Tools
 from actors.worker import VideoWorker
+from storage.ledger import Refusal
 from storage.states import SubmissionState
-from storage.timing import boottime
 from storage.traces import note_trace
 
 TICK = 0.25
@@ -121,8 +122,8 @@ class BatchSupervisor(LoopActor):
         match message:
             case Begin():
                 self._begin()
-            case Recorded(stamp, refused):
-                self._recorded(stamp, refused=refused)
+            case Recorded():
+                self._recorded(message)
             case RecordingFailed(error):
                 raise error
             case Tick():
@@ -212,6 +213,8 @@ class BatchSupervisor(LoopActor):
             self.run.keep_time(self._spent())
             # Without the lease nothing would be sent: the next tick checks again.
             may_send = self._tools.submitter.may_send and not self._is_for_others
+            # A step that a budget may refuse has nothing after its intents: each event tells of what was recorded.
+            may_send = may_send and (self._recording is None or not self._is_limited)
             while may_send and self.run.wants_to_start and self._may_start():
                 self._begins()
                 self._to_start.append(self.run.start_next())
@@ -228,6 +231,10 @@ class BatchSupervisor(LoopActor):
             # Reports of one moment share a commit: the recorder stays free for urgent writes.
             self._lingering = True
             self.io.loop.call_later(LINGER, tell, self.actor_ref, _Lingered())
+
+    @property
+    def _is_limited(self) -> bool:
+        return bool(self.run.batch.budget or self._tools.storage.ledger.limited)
 
     def _attach(self) -> None:
         """Give the jobs in flight to workers, once the beginning of the batch is recorded."""
@@ -273,22 +280,7 @@ class BatchSupervisor(LoopActor):
             return
         changes = self.run.take_changes(spent=self._spent(), claims=self._next_claims())
         self._recording, self._to_start = self._to_start, []
-        ref, apply = self.actor_ref, self._tools.storage.apply
-
-        def write() -> tuple[bool, float]:
-            applied = apply(changes)
-            # The send window starts before anybody else can see the intent.
-            return applied, boottime()
-
-        def answer(future: Future[tuple[bool, float]]) -> None:
-            error = future.exception()
-            if error is not None:
-                tell(ref, RecordingFailed(error))
-            else:
-                applied, stamp = future.result()
-                tell(ref, Recorded(stamp, refused=not applied))
-
-        self._tools.recorder.write(write).add_done_callback(answer)
+        record(self._tools.recorder, self._tools.storage, changes, self.actor_ref)
 
     def _next_claims(self) -> int:
         """The `claims` of the update that is handed over: this process begins, or has got further."""
@@ -297,10 +289,13 @@ class BatchSupervisor(LoopActor):
             return -self._deaths - 1
         return 0 if self._phase >= _Phase.BEGUN or self.run.over else self.run.batch.claims
 
-    def _recorded(self, stamp: float, *, refused: bool) -> None:
+    def _recorded(self, recorded: Recorded) -> None:
         """Act on what is now recorded."""
+        if recorded.refusal is not None:
+            self._refused(recorded.refusal)
+            return
         released, self._recording = self._recording or [], None
-        if refused:
+        if recorded.refused:
             self._end(lost=True)
             return
         begun = self._note_phase()
@@ -310,7 +305,7 @@ class BatchSupervisor(LoopActor):
             elif self._release is not None or self.run.bar(assignment.job):
                 self._take_back(assignment)
             else:
-                self._assign(assignment, stamp + SEND_WINDOW)
+                self._assign(assignment, recorded.stamp + SEND_WINDOW)
         if begun and not self.run.over:
             self._go_on()
         self._hand_over()
@@ -318,6 +313,16 @@ class BatchSupervisor(LoopActor):
             self._end(lost=False)
         elif not self.run.over:
             self._release_if_done()
+
+    def _refused(self, refusal: Refusal) -> None:
+        """A budget has no room for one of the payments: nothing was recorded, and the batch decides again."""
+        unsent, self._recording, self._to_start = [*(self._recording or []), *self._to_start], None, []
+        if self._phase is _Phase.BEGINNING:
+            self._phase = _Phase.BEGINS
+        for assignment in unsent:
+            self._admission.left(self._id, assignment.submission.id)
+        self.run.refused(refusal, unsent)
+        self._go_on()
 
     def _note_phase(self) -> bool:
         """Note a recorded update. Returns True if it began the batch."""

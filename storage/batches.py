@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,6 +25,8 @@ _ADVANCE = (
     "concurrency=?, owner=?, wanted=?, claims=?, spent=?, epoch=?, updated_at=?, started_at=?, completed_at=? "
     "WHERE id=? AND epoch=? AND sequence=?"
 )
+# Whoever changes the ceilings locks this table first: what is recorded from then on knows of them.
+_SAME_CEILINGS = " AND (SELECT COALESCE(MAX(version), 0) FROM ceilings)=?"
 
 
 # Without a server: not started yet, or by the version before, which knows only the provider's own text.
@@ -135,19 +136,21 @@ class BatchRepository:
         rows = self._database.execute(sql, (self._database.list_parameter(batch_ids),)).fetchall()
         return {batch_id: (status, epoch, owner) for batch_id, status, epoch, owner in rows}
 
-    def advance(self, batch: BatchRecord, *, epoch: int, sequence: int) -> bool:
+    def advance(self, batch: BatchRecord, *, epoch: int, sequence: int, ceilings: int | None = None) -> bool:
         """Write all mutable columns of a batch, if it is still at `epoch` and `sequence`.
 
+        `ceilings`: and if the database's ceilings are still those of this version.
+
         Returns:
-            False if somebody else has changed it since: nothing was written.
+            False if somebody else has changed one of them since: nothing was written.
         """
         cursor = self._database.execute(
-            _ADVANCE,
+            _ADVANCE if ceilings is None else f"{_ADVANCE}{_SAME_CEILINGS}",
             (
                 batch.sequence, batch.status.value, batch.completed, batch.failed, batch.cancelled, batch.processing,
                 None if batch.error is None else encode(batch.error), batch.concurrency, batch.owner, batch.wanted,
                 batch.claims, batch.spent, batch.epoch, batch.updated_at, batch.started_at, batch.completed_at,
-                batch.id, epoch, sequence,
+                batch.id, epoch, sequence, *(() if ceilings is None else (ceilings,)),
             ),
         )  # fmt: skip
         return bool(cursor.rowcount == 1)
@@ -168,11 +171,6 @@ class BatchRepository:
         given = ", ".join(f"{name}=?" for name in columns)
         values = [encode(value) if isinstance(value, dict | list) else value for value in columns.values()]
         self._database.execute(f"UPDATE batches SET {given} WHERE id=?", [*values, batch_id])
-
-    def budget(self, batch_id: str) -> list[Any]:
-        """The most that a batch may use, with one entry per unit."""
-        (found,) = self._database.execute("SELECT budget FROM batches WHERE id=?", (batch_id,)).fetchone()
-        return list((json.loads(found) if isinstance(found, str) else found) or ())
 
     def join_trace(self, batch_id: str, trace: Document) -> None:
         """Put a batch into a trace if it has none and nobody works on it."""

@@ -11,6 +11,7 @@ from storage.deletes import Deletes
 from storage.inbox import Inbox
 from storage.jobs import JobRepository
 from storage.journal import Journal, Publications
+from storage.ledger import Ledger, Refusal, Reservation, ToldPrice
 from storage.owners import Owners
 from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord
 from storage.servers import Servers
@@ -25,6 +26,8 @@ class SubmissionOutcome:
     submission_id: str
     state: SubmissionState
     note: str | None = None
+    charged: bool = True
+    """Whether a generation that failed is charged for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +40,10 @@ class Changes:
     jobs: tuple[JobRecord, ...] = ()
     intents: tuple[SubmissionRecord, ...] = ()
     outcomes: tuple[SubmissionOutcome, ...] = ()
-    told: tuple[tuple[str, Document], ...] = ()
-    """What servers said about the prices of submissions, by submission id."""
+    told: tuple[tuple[str, Document, ToldPrice | None], ...] = ()
+    """What servers said about the prices of submissions, by submission id; and the price that this comes to."""
+    anyway: bool = False
+    """The intents may have been paid for: they are recorded beyond any budget."""
     events: tuple[EventRecord, ...] = ()
     closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
     """Builds the last event from the batch and all of its jobs, as they are after the change."""
@@ -51,7 +56,8 @@ class Storage:
         self.database = database
         self.batches = BatchRepository(database)
         self.jobs = JobRepository(database)
-        self.submissions = SubmissionRepository(database)
+        self.ledger = Ledger(database)
+        self.submissions = SubmissionRepository(database, self.ledger)
         self.deletes = Deletes(database)
         self.journal = Journal(database)
         self.publications = Publications(database, self.journal)
@@ -59,22 +65,36 @@ class Storage:
         self.inbox = Inbox(database)
         self.servers = Servers(database)
 
-    def apply(self, changes: Changes) -> bool:
+    def apply(self, changes: Changes) -> bool | Refusal:
         """Write an update inside the caller's transaction. Repeating it after an unknown COMMIT changes nothing.
 
         Returns:
             False if another process has the batch by now, or has resolved an intent that was recorded before: the
             caller must not act on it. (No exception: that would roll back the other writes of the same group.)
+            A Refusal if an intent does not fit into a budget. Nothing was written then.
+
+        Raises:
+            CeilingsChanged: run the transaction again: it has new budgets to reserve in.
         """
-        if not self.batches.advance(changes.batch, epoch=changes.epoch, sequence=changes.sequence):
+        version, reservation = None, Reservation([])
+        if changes.intents:
+            reserved = self.ledger.reserve(changes.intents, changes.batch, anyway=changes.anyway)
+            if isinstance(reserved, Refusal):
+                return reserved
+            version, reservation = self.ledger.version, reserved
+        if not self.batches.advance(changes.batch, epoch=changes.epoch, sequence=changes.sequence, ceilings=version):
+            self.ledger.take_back(reservation)
+            if version is not None:
+                self.ledger.check_version(version)
             if not self._is_repetition(changes):
                 return False
             return self.submissions.intend(changes.intents)  # the send window starts again
         for outcome in changes.outcomes:
-            self.submissions.settle(outcome.submission_id, outcome.state, outcome.note)
-        for submission_id, told in changes.told:
-            self.submissions.tell(submission_id, told)
-        if not self.submissions.intend(changes.intents):
+            self.submissions.settle(outcome.submission_id, outcome.state, outcome.note, charged=outcome.charged)
+        for submission_id, told, price in changes.told:
+            self.submissions.tell(submission_id, told, price)
+        if not self.submissions.intend(reservation.intents):
+            self.ledger.take_back(reservation)
             return False
         self.jobs.save(changes.jobs)
         self.journal.append(changes.events)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from storage.states import BatchStatus, DeleteState, JobStatus, SubmissionState
+from storage.states import BatchStatus, ChargeState, DeleteState, JobStatus, SubmissionState
 
 Document = dict[str, Any]
 
@@ -45,6 +45,8 @@ class BatchRecord(NamedTuple):
     completed_at: float | None
     trace: Document | None = None
     """The trace that it belongs to: `traceparent` and perhaps `tracestate`, as they came."""
+    budget: list[Document] | None = None
+    """The most that it may use, with one `{amount, unit}` per unit."""
 
     @property
     def deaths(self) -> int:
@@ -141,6 +143,28 @@ class SubmissionRecord(NamedTuple):
     """The id that it had until the server reused that for another video."""
     told: Document | None = None
     """Prices and billed seconds as the server reported them, under its own names."""
+    model: str | None = None
+    """As requested; a retry may change that of the job."""
+    seconds: int | None = None
+    """The requested duration."""
+    day: str | None = None
+    """The UTC day of the intent, by the database's clock, as `2026-11-30`: the charge belongs to it for ever."""
+    charge: ChargeState | None = None
+    """What it costs, as far as that is known. None: recorded by the version before."""
+    currency: str | None = None
+    """Of the amounts. None: the price is unknown."""
+    reserved_micros: int | None = None
+    """The price at the rate that was in force at the intent, in millionths of the currency's unit."""
+    charged_micros: int | None = None
+    """The price that the server or a person told, rounded down to millionths,"""
+    charged_rest: int | None = None
+    """and what that left, in 10^-18 of the currency's unit."""
+    rate: Document | None = None
+    """The rate at which it was reserved, with its source."""
+    doubt: str | None = None
+    """Why a told price was not counted, or that it exceeds the reservation."""
+    settled_by: str | None = None
+    """Whose word settled it; only a person's word is recorded."""
 
 
 class DeleteRecord(NamedTuple):
@@ -160,6 +184,31 @@ class DeleteRecord(NamedTuple):
     """Whether one of these went out with the key that made the video."""
     answer: str | None
     """The outcome of the last attempt."""
+
+
+class BudgetRecord(NamedTuple):
+    """A ceiling, and what counts against it. Amounts are millionths of a currency's unit, a second or a video."""
+
+    scope: str
+    """`batch`, `day`, `month` or `total`."""
+    period: str
+    """A batch's id, a UTC day or month, or nothing."""
+    unit: str
+    ceiling_micros: int
+    used_micros: int
+
+
+class CeilingRecord(NamedTuple):
+    """A ceiling of the whole database, whatever the period."""
+
+    scope: str
+    unit: str
+    ceiling_micros: int | None
+    """None: it was removed."""
+    version: int
+    """Of the set of ceilings when it was added or removed."""
+    set_by: str
+    set_at: float
 
 
 class EventRecord(NamedTuple):

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from operator import attrgetter
+from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from storage.database import Database
@@ -124,11 +125,14 @@ def reader_of(record: type[Any], name: str) -> Callable[[Any], Any] | None:
 
 def _reader(kind: Any) -> Callable[[Any], Any] | None:
     """What makes a field of this type of a column's value; None: they are the same."""
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return {str(each): each for each in kind}.__getitem__
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    named = next((each for each in kinds if isinstance(each, type) and issubclass(each, StrEnum)), None)
+    if named is not None:
+        values: dict[Any, Any] = {str(each): each for each in named}
+        return (values | {None: None} if NoneType in kinds else values).__getitem__
     if kind is bool:
         return bool  # SQLite has only numbers
-    return _document if Document in (kind, *get_args(kind)) else None
+    return _document if {Document, list[Document]} & set(kinds) else None
 
 
 def _document(value: Any) -> Any:

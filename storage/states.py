@@ -71,6 +71,19 @@ class SubmissionState(StrEnum):
     """The answer came after the intent had been resolved differently: no job needs this video."""
 
 
+class ChargeState(StrEnum):
+    """What a submission costs, as far as it is known."""
+
+    RESERVED = "reserved"
+    """It may be paid for: its outcome is unknown."""
+    RELEASED = "released"
+    """It costs nothing: not sent, refused, proved absent, or a failed generation that is not charged."""
+    ASSUMED = "assumed"
+    """The server accepted it and told no price: it costs what was reserved."""
+    CHARGED = "charged"
+    """The server, or a person, told what it costs."""
+
+
 class DeleteState(StrEnum):
     """The state of the DELETE of a cancelled video."""
 
@@ -93,5 +106,6 @@ FINAL_JOB = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLE
 IN_FLIGHT_JOB = frozenset({JobStatus.SUBMITTING, JobStatus.GENERATING, JobStatus.DOWNLOADING})
 
 UNRESOLVED = frozenset({SubmissionState.INTENDED, SubmissionState.UNKNOWN, SubmissionState.CLASHED})
+NOTHING_MADE = frozenset({SubmissionState.NOT_SENT, SubmissionState.REFUSED, SubmissionState.ABSENT})
 LIVE_SUBMISSION = UNRESOLVED | {SubmissionState.BOUND}
 """While a job has one of these, nothing more may be paid for it. The database allows at most one per job."""

@@ -10,10 +10,11 @@ from collections.abc import Collection, Iterable
 from enum import Enum
 
 from storage.database import Database
+from storage.ledger import Ledger, ToldPrice, amounts_of, charged_by
 from storage.records import Document, SubmissionRecord
-from storage.rows import Insert, Rows, encode
+from storage.rows import Insert, Rows, encode, names_of
 from storage.servers import key_of, server_of
-from storage.states import LIVE_SUBMISSION, UNRESOLVED, SubmissionState
+from storage.states import LIVE_SUBMISSION, NOTHING_MADE, UNRESOLVED, ChargeState, SubmissionState
 
 RESTORED = "the database was restored from a backup"
 """The note of an outcome that `migrate --restored` made unknown."""
@@ -25,6 +26,9 @@ def _in(states: Collection[SubmissionState]) -> str:
     return f"state IN ({', '.join(repr(state.value) for state in SubmissionState if state in states)})"
 
 
+_ACCEPTED = "charge=CASE WHEN charge='reserved' AND settled_by IS NULL THEN 'assumed' ELSE charge END"
+_RELEASED = "charge=CASE WHEN charge IN ('reserved', 'assumed') AND settled_by IS NULL THEN 'released' ELSE charge END"
+"""What becomes of a charge, unless the server has told a price, or a person has settled it."""
 _UNRESOLVED, _LIVE = _in(UNRESOLVED), _in(LIVE_SUBMISSION)
 _NOT_HELD = (
     "NOT EXISTS (SELECT 1 FROM submissions o WHERE o.server=submissions.server AND o.remote_id=? "
@@ -45,14 +49,15 @@ class Bind(Enum):
 class SubmissionRepository:
     """Submissions as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, ledger: Ledger | None = None) -> None:
+        self._database, self._ledger = database, ledger or Ledger(database)
         self._rows = Rows(database, "submissions", SubmissionRecord)
         self._intend = Insert(
             database, "submissions", SubmissionRecord,
             "ON CONFLICT (id) DO UPDATE SET intended_at=excluded.intended_at WHERE submissions.state=excluded.state",
             given={"intended_at": database.clock, "state": f"'{SubmissionState.INTENDED}'"},
         )  # fmt: skip
+        self._returning = f" RETURNING {', '.join(names_of(SubmissionRecord))}"
 
     def intend(self, intents: Collection[SubmissionRecord]) -> bool:
         """Record that a POST is about to go out, at the database's time; again, if already recorded.
@@ -73,7 +78,7 @@ class SubmissionRepository:
         # Its own answer has just come, even if nobody waited for it any more.
         closed_at = f"COALESCE(closed_at, {self._database.clock})" if adopted else self._database.clock
         cursor = self._database.execute(
-            f"UPDATE submissions SET state=?, remote_id=?, adopted=?, closed_at={closed_at} "
+            f"UPDATE submissions SET state=?, remote_id=?, adopted=?, closed_at={closed_at}, {_ACCEPTED} "
             f"WHERE id=? AND {_UNRESOLVED} AND {_NOT_HELD}",
             (SubmissionState.BOUND.value, remote_id, adopted, submission_id, remote_id),
         )
@@ -92,6 +97,8 @@ class SubmissionRepository:
             "UPDATE submissions SET state=?, remote_id=? WHERE id=? AND remote_id IS NULL",
             (SubmissionState.SURPLUS.value, remote_id, submission_id),
         )
+        if before.charge in (ChargeState.RESERVED, ChargeState.RELEASED):
+            self._recharge(before, before._replace(charge=ChargeState.ASSUMED))
         return Bind.RESOLVED
 
     def holder(self, server: str, remote_id: str) -> SubmissionRecord | None:
@@ -101,8 +108,9 @@ class SubmissionRepository:
     def let_go_of_id(self, submission_id: str, state: SubmissionState) -> None:
         """Take the id from a submission: it belongs to another video."""
         self._database.execute(
-            "UPDATE submissions SET state=?, adopted=?, former_remote_id=remote_id, remote_id=NULL WHERE id=?",
-            (state.value, False, submission_id),
+            "UPDATE submissions SET state=?, adopted=?, former_remote_id=remote_id, remote_id=NULL, "
+            "charge=CASE WHEN ? AND charge='assumed' AND settled_by IS NULL THEN 'reserved' ELSE charge END WHERE id=?",
+            (state.value, False, state in UNRESOLVED, submission_id),
         )
 
     def unanswered(self, submission_id: str, met: str, *, timed_out: bool) -> None:
@@ -113,17 +121,29 @@ class SubmissionRepository:
             (SubmissionState.UNKNOWN.value, met, timed_out, submission_id),
         )
 
-    def settle(self, submission_id: str, state: SubmissionState, note: str | None = None) -> None:
-        """Record that nothing was paid for, that the outcome is unknown, or that the video no longer exists."""
+    def settle(
+        self, submission_id: str, state: SubmissionState, note: str | None = None, *, charged: bool = True
+    ) -> None:
+        """Record that nothing was paid for, that the outcome is unknown, or that the video no longer exists.
+
+        `charged`: whether a generation that failed costs what was reserved for it, if the server tells no price.
+        """
         if state is SubmissionState.BOUND:
             raise ValueError("a submission is bound by bind(), which knows the remote id")
         # A final outcome is never overwritten; `bound` only gives way to what ends the video.
         before = _LIVE if state in _ENDS_A_VIDEO else _UNRESOLVED
-        self._database.execute(
-            "UPDATE submissions SET state=?, note=COALESCE(?, note), "
-            f"closed_at=COALESCE(closed_at, {self._database.clock}) WHERE id=? AND {before}",
+        costs_nothing = state in NOTHING_MADE or (state is SubmissionState.FAILED and not charged)
+        charge = f", {_RELEASED}" if costs_nothing else f", {_ACCEPTED}" if state is SubmissionState.FAILED else ""
+        cursor = self._database.execute(
+            f"UPDATE submissions SET state=?, note=COALESCE(?, note), "
+            f"closed_at=COALESCE(closed_at, {self._database.clock}){charge} WHERE id=? AND {before}"
+            f"{self._returning if costs_nothing else ''}",
             (state.value, note, submission_id),
         )
+        for row in cursor.fetchall() if costs_nothing else ():
+            released = self._rows.read(row)
+            if released.charge is ChargeState.RELEASED and released.settled_by is None:
+                self._ledger.move(released, amounts_of(released._replace(charge=ChargeState.RESERVED)), {})
 
     def doubt(self, batch_id: str, since: float, note: str) -> int:
         """Make a batch's open outcomes unknown until a video is found, made by a POST from `since` on or before.
@@ -148,10 +168,25 @@ class SubmissionRepository:
         )
         return bool(cursor.rowcount == 1)
 
-    def tell(self, submission_id: str, told: Document) -> None:
-        """Add what the server said about a submission's price."""
-        joined = {**(self.get(submission_id).told or {}), **told}
+    def tell(self, submission_id: str, told: Document, price: ToldPrice | None = None) -> None:
+        """Add what the server said about a submission's price, and charge it, if it can be charged."""
+        before = self.get(submission_id)
+        joined = {**(before.told or {}), **told}
         self._database.execute("UPDATE submissions SET told=? WHERE id=?", (encode(joined), submission_id))
+        if price is not None and before.settled_by is None:
+            self._recharge(before, charged_by(before, price))
+
+    def _recharge(self, before: SubmissionRecord, after: SubmissionRecord) -> None:
+        """Record what a submission costs, in all budgets that it counts against."""
+        self._database.execute(
+            "UPDATE submissions SET charge=?, currency=?, charged_micros=?, charged_rest=?, doubt=?, settled_by=? "
+            "WHERE id=?",
+            (
+                after.charge, after.currency, after.charged_micros, after.charged_rest, after.doubt, after.settled_by,
+                after.id,
+            ),
+        )  # fmt: skip
+        self._ledger.move(after, amounts_of(before), amounts_of(after))
 
     def annotate(self, submission_id: str, note: str) -> None:
         """Add what happened to a submission's video without changing its state."""

@@ -39,9 +39,31 @@ SAFEGUARDS = [
     Safeguard(
         "the intent that is recorded before the POST",
         "storage/changes.py",
-        "        if not self.submissions.intend(changes.intents):\n            return False\n        self.jobs",
+        "        if not self.submissions.intend(reservation.intents):\n"
+        "            self.ledger.take_back(reservation)\n            return False\n        self.jobs",
         "        self.jobs",
         ("tests/storage/test_changes.py", "tests/integration/test_crash.py"),
+    ),
+    Safeguard(
+        "the ceiling in the statement that reserves",
+        "storage/ledger.py",
+        '"TRUE" if anyway else "used_micros+?<=ceiling_micros"',
+        '"TRUE" if anyway else "used_micros+?<=ceiling_micros+1e15"',
+        ("tests/storage/test_ledger.py",),
+    ),
+    Safeguard(
+        "a payment that is reserved once",
+        "storage/ledger.py",
+        "AND NOT EXISTS (SELECT 1 FROM submissions WHERE id=?)",
+        "AND ''<>?",
+        ("tests/storage/test_ledger.py",),
+    ),
+    Safeguard(
+        "the reservation that is given back",
+        "storage/submissions.py",
+        "            if released.charge is ChargeState.RELEASED and released.settled_by is None:",
+        "            if False:",
+        ("tests/storage/test_ledger.py",),
     ),
     Safeguard(
         "the listing before a second POST",

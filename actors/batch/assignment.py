@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from storage.records import JobRecord, SubmissionRecord
+from storage.records import Document, JobRecord, SubmissionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,19 @@ class Assignment:
     """Its POST has not been sent yet."""
 
 
+class Priced(NamedTuple):
+    """What a video costs at most, at the rate now in force."""
+
+    currency: str
+    micros: int
+    """Millionths of the currency's unit."""
+    rate: Document
+
+
+def _unpriced(_job: JobRecord) -> Priced | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The settings of a BatchRun."""
@@ -28,3 +43,7 @@ class Rules:
     paid_attempts: int
     progress_interval: float
     """Seconds."""
+    price: Callable[[JobRecord], Priced | None] = _unpriced
+    """What a job's video costs at most; None: that is unknown."""
+    charges_failed: bool = True
+    """Whether a generation that failed is charged for where the server tells nothing."""

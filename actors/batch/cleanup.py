@@ -51,6 +51,7 @@ def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000) -> bool
     if len(job_ids) == most:
         return False
     storage.batches.remove(batch_id)
+    storage.ledger.forget([batch_id])
     return True
 
 
@@ -76,6 +77,7 @@ def delete_ended(storage: Storage, batches: list[BatchRecord], events: list[Even
         storage.journal.append(told)
         storage.publications.delete({event.batch_id: event.sequence for event in told})
         storage.batches.remove(*batch_ids)
+        storage.ledger.forget(batch_ids)
     return len(told)
 
 

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 from actors.batch.cancellation import cancel
 from actors.batch.cleanup import delete
-from actors.batch.retrying import retry
+from actors.batch.retrying import Retried, retry
 from actors.batch.start import NewBatch, create, existing, unknown_batch, want
 from actors.batch.updating import update
 from actors.batch.views import CancellationSummary
@@ -55,6 +55,8 @@ class Retry:
     references: list[ReferenceRecord] = field(default_factory=list)
     pay_again: bool = False
     move_server: bool = False
+    budget: list[dict[str, Any]] | None = None
+    """From now on, with one entry per unit; an empty list removes it. None: as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +198,7 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
             summary = cancel(storage, batch_id, reason, context.at, deletes=context.deletes)
             return CommandResult(batch_id, summary=summary)
         case Retry(batch_id):
-            retried = retry(
-                storage, batch_id, context.provider, job_ids=command.job_ids, changes=command.columns,
-                changed_references=command.references, pay_again=command.pay_again, at=context.at,
-                moves_server=command.move_server,
-            )  # fmt: skip
+            retried = _retry(storage, command, context)
             storage.batches.update(batch_id, asked_again=False)
             return CommandResult(batch_id, retried.job_ids, retried.left_alone, newly_wanted=True)
         case Update(batch_id, metadata, budget, merge):
@@ -224,6 +222,16 @@ def _check_expected(storage: Storage, command: Command, context: Context) -> Non
     sequence = existing(storage, command.batch_id).sequence
     if sequence not in context.expects:
         raise Stale(f"batch {command.batch_id} has changed since it was read: it is at {sequence}; read it again")
+
+
+def _retry(storage: Storage, command: Retry, context: Context) -> Retried:
+    if command.budget is not None:
+        update(storage, command.batch_id, None, command.budget, context.at)
+    return retry(
+        storage, command.batch_id, context.provider, job_ids=command.job_ids, changes=command.columns,
+        changed_references=command.references, pay_again=command.pay_again, at=context.at,
+        moves_server=command.move_server,
+    )  # fmt: skip
 
 
 def _in_trace(storage: Storage, command: Command, trace: dict[str, str] | None) -> Command:

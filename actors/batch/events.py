@@ -30,6 +30,7 @@ class EventName(StrEnum):
     BATCH_RETRIED = "batch.retried"
     BATCH_DELETED = "batch.deleted"
     BATCH_UPDATED = "batch.updated"
+    BATCH_BUDGET_REACHED = "batch.budget_reached"
     JOB_SUBMITTED = "job.submitted"
     JOB_PROGRESSED = "job.progressed"
     JOB_COMPLETED = "job.completed"

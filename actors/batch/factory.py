@@ -21,6 +21,7 @@ from actors.batch.requests import (
     new_batch_id,
 )
 from actors.batch.start import NewBatch
+from actors.budgets import read_budget
 from actors.errors import InvalidRequest
 from actors.settings import Settings
 from storage.records import BatchRecord, Document, JobRecord, ReferenceRecord, options_of
@@ -96,7 +97,14 @@ def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, pat
         cancelled=0, processing=0, error=None, sequence=0, epoch=0, owner=None, wanted=False, claims=0, spent=0.0,
         created_at=now, updated_at=now, started_at=None, completed_at=None,
     )  # fmt: skip
-    return NewBatch(batch, jobs, references.records, budget_document(request.budget) or [])
+    return NewBatch(batch._replace(budget=budget_of(request, settings)), jobs, references.records)
+
+
+def budget_of(request: BatchVideoRequest, settings: Settings) -> list[Document] | None:
+    """What a batch may use at most; None: any amount. BATCH_BUDGET counts where the request says nothing."""
+    if request.budget is None and settings.batch_budget is not None:
+        return [{"amount": each.amount, "unit": each.unit} for each in read_budget(settings.batch_budget)]
+    return budget_document(request.budget) or None
 
 
 def _as_given(request: BatchVideoRequest, references: References) -> Document:

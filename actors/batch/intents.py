@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import uuid
 
+from actors.batch.assignment import Priced
 from actors.batch.requests import canonical_digest
 from actors.batch.transitions import BatchUpdate, JobMove
 from storage.records import JobRecord, SubmissionRecord
 from storage.servers import key_of, server_of
-from storage.states import JobStatus, SubmissionState
+from storage.states import ChargeState, JobStatus, SubmissionState
 
 
 def request_digest(job: JobRecord) -> str:
@@ -17,8 +18,9 @@ def request_digest(job: JobRecord) -> str:
     return canonical_digest([job.prompt, job.model, job.duration, job.size, job.reference, *further])
 
 
-def new_intent(job: JobRecord, provider: str, sender: str, at: float) -> SubmissionRecord:
-    """That a job's POST is about to go out."""
+def new_intent(job: JobRecord, provider: str, sender: str, at: float, price: Priced | None = None) -> SubmissionRecord:
+    """That a job's POST is about to go out, and what it costs at most; None: its price is unknown."""
+    currency, micros, rate = price or (None, None, None)
     return SubmissionRecord(
         id=uuid.uuid4().hex,
         job_id=job.id,
@@ -31,6 +33,12 @@ def new_intent(job: JobRecord, provider: str, sender: str, at: float) -> Submiss
         state=SubmissionState.INTENDED,
         server=server_of(provider),
         key_fingerprint=key_of(provider),
+        model=job.model,
+        seconds=job.duration,
+        charge=ChargeState.RESERVED,
+        currency=currency,
+        reserved_micros=micros,
+        rate=rate,
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from actors.batch.expansion import Expansion, videos_of
-from actors.batch.factory import References, asked_of
-from actors.batch.requests import BatchVideoRequest, budget_document
+from actors.batch.factory import References, asked_of, budget_of
+from actors.batch.requests import BatchVideoRequest
 from actors.settings import Settings
 
 
@@ -37,6 +37,6 @@ def preview(request: BatchVideoRequest, settings: Settings) -> dict[str, Any]:
         "id": request.id, "name": request.batch_name, "metadata": request.metadata,
         "concurrency": request.concurrency or settings.batch_concurrency,
         "timeout_ms": timeout if request.timeout_ms is None else request.timeout_ms,
-        "budget": budget_document(request.budget) or [],
+        "budget": budget_of(request, settings) or [],
         "total": len(jobs), "jobs": jobs,
     }  # fmt: skip

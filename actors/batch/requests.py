@@ -224,6 +224,22 @@ def check_metadata(metadata: Any) -> dict[str, Any]:
         raise invalid(error) from None
 
 
+class _OnlyBudget(Input):
+    budget: Budgets
+
+
+def check_budget(budget: Any) -> list[dict[str, Any]]:
+    """Validate a budget alone: one entry or a list, which may be empty.
+
+    Raises:
+        InvalidRequest: an entry is no amount with a unit.
+    """
+    try:
+        return budget_document(_OnlyBudget.model_validate({"budget": budget}).budget) or []
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
 def canonical_digest(document: Any) -> str:
     """SHA-256 of the canonical form of a JSON document, in hexadecimal."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

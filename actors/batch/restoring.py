@@ -8,7 +8,7 @@ nobody knows with which key, or by which process, such a POST was sent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.batch.intents import new_intent, without_a_video
 from actors.batch.transitions import BatchUpdate, JobMove
@@ -74,7 +74,7 @@ def _doubt_batch(storage: Storage, batch: BatchRecord, at: float, paid_attempts:
             attached += 1
             if job.status in (JobStatus.GENERATING, JobStatus.DOWNLOADING):
                 step.move(job, JobMove.ACCEPT, attempts=max(job.attempts, paid_attempts))
-    if not storage.apply(step.changes()):
+    if not storage.apply(replace(step.changes(), anyway=True)):
         raise AssertionError("the batch is locked by this transaction")
     return attached
 

@@ -14,6 +14,7 @@ from typing import assert_never
 from actors.batch.assignment import Assignment, Rules
 from actors.batch.events import EventName
 from actors.batch.intents import new_intent, without_a_video
+from actors.batch.limits import lacks_amount, refused_by
 from actors.batch.transitions import BatchMove, BatchUpdate, JobMove, ended, ending
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.messages import (
@@ -30,6 +31,7 @@ from actors.messages import (
 )
 from actors.restarts import restart_allowed
 from storage.changes import Changes
+from storage.ledger import Refusal
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
@@ -73,6 +75,10 @@ class BatchRun:
         """Models that the server refused, with the failure: no job with one of them is submitted any more."""
         self._barred_wait = False
         """Whether barred jobs may still be waiting."""
+        self._handed = self._update
+        """What was handed over last."""
+        self._fitting: int | None = None
+        """How many intents the next step has at most: that many fitted into the budgets."""
 
     @property
     def batch(self) -> BatchRecord:
@@ -91,8 +97,9 @@ class BatchRun:
     def take_changes(self, *, spent: float, claims: int) -> Changes:
         """The changes to record since the last call, with these two columns."""
         self._update.batch = self.batch._replace(spent=spent, claims=claims)
-        changes, self._update = self._update.changes(), BatchUpdate(self.batch, self._update.at)
-        return changes
+        self._handed, self._fitting = self._update, None
+        self._update = BatchUpdate(self.batch, self._update.at)
+        return self._handed.changes()
 
     @property
     def in_flight(self) -> int:
@@ -103,7 +110,8 @@ class BatchRun:
     def wants_to_start(self) -> bool:
         """Whether a video could start now, if the process has room."""
         room = self.idle and self.in_flight < max(1, self.batch.concurrency)
-        return bool(room and self._fresh and not self._attached and not self.stopping)
+        fits = self._fitting is None or self._update.intents < self._fitting
+        return bool(room and self._fresh and not self._attached and not self.stopping and fits)
 
     @property
     def next_job(self) -> JobRecord:
@@ -166,7 +174,8 @@ class BatchRun:
     def start_next(self) -> Assignment:
         """Record the intent of the next job. Requires `wants_to_start`."""
         job = without_a_video(self._update, self.jobs[self._fresh.popleft()])
-        intent = new_intent(job, self._rules.provider, self._rules.owner_id, self._update.at)
+        price = self._rules.price(job)
+        intent = new_intent(job, self._rules.provider, self._rules.owner_id, self._update.at, price)
         self.jobs[job.id] = job = self._update.intend(job, intent)
         return self._assign(job, intent, fresh=True)
 
@@ -218,6 +227,32 @@ class BatchRun:
         self._drop(job_id)
         self._settle()
 
+    def refused(self, refusal: Refusal, unsent: list[Assignment]) -> None:
+        """Decide again: nothing of the last step was written, since one of its payments fits into no budget.
+
+        `unsent`: the assignments that were to follow, in order.
+        """
+        self._update.continue_from(self._handed)
+        for assignment in reversed(unsent):
+            job = self.jobs[assignment.job.id]
+            self.jobs[job.id] = self._update.move(job, JobMove.WITHDRAW, attempts=job.attempts - 1)
+            self._free(job.id)
+            self._fresh.appendleft(job.id)
+        if refusal.index:
+            self._fitting = refusal.index  # those before it, by themselves
+            return
+        failure = refused_by(refusal, self.jobs[self._fresh[0]])
+        if failure.code is ErrorCode.BUDGET_EXCEEDED:
+            self._halted = self._halted or failure
+            self._update.tell(EventName.BATCH_BUDGET_REACHED, budget=failure.detail)
+            self._drop_barred()
+        else:
+            for job_id in [each for each in self._fresh if lacks_amount(refusal, self._rules.price, self.jobs[each])]:
+                self._fresh.remove(job_id)
+                self._update.fail(self.jobs[job_id], refused_by(refusal, self.jobs[job_id]))
+                self._drop(job_id)
+        self._settle()
+
     def tick(self, spent: float, now: float) -> None:
         """Check the batch's time, and report progress that was held back."""
         self.keep_time(spent)
@@ -265,7 +300,8 @@ class BatchRun:
     def _failed(self, job: JobRecord, report: Failed, now: float) -> None:
         failure = report.failure
         if report.outcome is not None:
-            self._update.resolve(report.submission_id, report.outcome, failure.message)
+            charged = self._rules.charges_failed
+            self._update.resolve(report.submission_id, report.outcome, failure.message, charged=charged)
         self._update.note_told(report.submission_id, report.told)
         made_and_failed = report.outcome is SubmissionState.FAILED and failure.code.retryable
         may_pay = self.bar(job) is None and job.attempts < self._rules.paid_attempts and not self.stopping
@@ -336,7 +372,7 @@ class BatchRun:
         if ended(self.batch) and self.batch.status is BatchStatus.PROCESSING:
             move = ending(self.batch)
             self._untold = False  # the last event reports everything
-            self._update.close(move, error=None if move is BatchMove.COMPLETE else _summed_up(self._update))
+            self._update.close(move, error=None if move is BatchMove.COMPLETE else self._update.summed_up())
 
     def _assign(self, job: JobRecord, submission: SubmissionRecord, *, fresh: bool) -> Assignment:
         self._runs += 1
@@ -361,12 +397,3 @@ class BatchRun:
 
 def _span(seconds: float) -> str:
     return f"{seconds:g} s" if seconds % 60 else f"{seconds / 60:g} min"
-
-
-def _summed_up(update: BatchUpdate) -> Failure:
-    batch = update.batch
-    errors = [job.error for job in update.jobs.values() if job.error is not None]
-    text = f"{batch.failed} of {batch.total} videos failed"
-    if not errors:  # the last job to end was completed
-        return Failure(ErrorCode.GENERATION_FAILED, text)
-    return Failure(ErrorCode(errors[-1]["code"]), f"{text}; last error: {errors[-1]['message']}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from actors.batch.events import EventName, batch_event
@@ -51,8 +51,6 @@ class NewBatch:
     batch: BatchRecord
     jobs: list[JobRecord]
     references: list[ReferenceRecord]
-    budget: list[dict[str, Any]] = field(default_factory=list)
-    """The most that it may use, with one entry per unit."""
 
 
 def create(storage: Storage, new: NewBatch) -> bool:
@@ -75,8 +73,8 @@ def create(storage: Storage, new: NewBatch) -> bool:
     for reference in new.references:
         storage.jobs.keep_reference(reference)
     storage.jobs.add(new.jobs)
-    if new.budget:
-        storage.batches.update(batch.id, budget=new.budget)
+    if batch.budget:
+        storage.ledger.set_batch_budget(batch.id, batch.budget)
     storage.journal.append([batch_event(EventName.BATCH_CREATED, batch, sequence, batch.created_at)])
     return True
 

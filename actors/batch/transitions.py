@@ -11,8 +11,10 @@ from enum import StrEnum
 from typing import Any
 
 from actors.batch.events import EventName, batch_event, final_event, job_event
-from actors.errors import Failure
+from actors.batch.told_prices import price_in
+from actors.errors import ErrorCode, Failure
 from storage.changes import Changes, SubmissionOutcome
+from storage.ledger import ToldPrice
 from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
@@ -185,7 +187,7 @@ class BatchUpdate:
         self.jobs: dict[str, JobRecord] = {}
         self._intents: list[SubmissionRecord] = []
         self._outcomes: list[SubmissionOutcome] = []
-        self._told: list[tuple[str, Document]] = []
+        self._told: list[tuple[str, Document, ToldPrice | None]] = []
         self._events: list[EventRecord] = []
         self._closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
 
@@ -212,14 +214,31 @@ class BatchUpdate:
         self._intents.append(intent)
         return self.move(job, JobMove.INTEND, attempts=intent.attempt, progress=0)
 
-    def resolve(self, submission_id: str, state: SubmissionState, note: str | None = None) -> None:
-        """Record the outcome of a submission."""
-        self._outcomes.append(SubmissionOutcome(submission_id=submission_id, state=state, note=note))
+    def resolve(
+        self, submission_id: str, state: SubmissionState, note: str | None = None, *, charged: bool = True
+    ) -> None:
+        """Record the outcome of a submission; `charged`: whether a generation that failed is charged for."""
+        outcome = SubmissionOutcome(submission_id=submission_id, state=state, note=note, charged=charged)
+        self._outcomes.append(outcome)
 
     def note_told(self, submission_id: str, told: Document | None) -> None:
         """Record what the server said about a submission's price."""
         if told is not None:
-            self._told.append((submission_id, told))
+            self._told.append((submission_id, told, price_in(told)))
+
+    @property
+    def intents(self) -> int:
+        """How many POSTs are about to go out."""
+        return len(self._intents)
+
+    def continue_from(self, refused: BatchUpdate) -> None:
+        """Take over what an earlier update did not record, without its intents and our own."""
+        self._epoch, self._sequence = refused._epoch, refused._sequence
+        self.jobs = {**refused.jobs, **self.jobs}
+        self._intents = []
+        self._outcomes = [*refused._outcomes, *self._outcomes]
+        self._told = [*refused._told, *self._told]
+        self._events = [*refused._events, *self._events]
 
     def move_batch(self, move: BatchMove, **fields: Any) -> None:
         """Move the batch."""
@@ -243,6 +262,14 @@ class BatchUpdate:
             return final_event(batch, jobs, batch.sequence, batch.updated_at, **more)
 
         self._closing = closing
+
+    def summed_up(self) -> Failure:
+        """Why a batch whose jobs have all ended has failed, or failed in part."""
+        errors = [job.error for job in self.jobs.values() if job.error is not None]
+        text = f"{self.batch.failed} of {self.batch.total} videos failed"
+        if not errors:  # the last job to end was completed
+            return Failure(ErrorCode.GENERATION_FAILED, text)
+        return Failure(ErrorCode(errors[-1]["code"]), f"{text}; last error: {errors[-1]['message']}")
 
     @property
     def changed(self) -> bool:

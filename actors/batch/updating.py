@@ -33,14 +33,17 @@ def update(
         NotFound: there is no such batch.
         InvalidRequest: the merged metadata are too large.
     """
+    if budget is not None:
+        storage.ledger.lock_batch(batch_id)  # before its row, as its owner does
     batch = existing(storage, batch_id)
     if merge and metadata is not None:
         metadata = check_metadata(merged(batch.metadata, metadata))
     changed: dict[str, Any] = {}
     if metadata is not None and canonical_digest(metadata) != canonical_digest(batch.metadata):
         changed["metadata"] = metadata
-    if budget is not None and canonical_digest(budget) != canonical_digest(storage.batches.budget(batch_id)):
+    if budget is not None and canonical_digest(budget) != canonical_digest(batch.budget or []):
         changed["budget"] = budget
+        storage.ledger.set_batch_budget(batch_id, budget)
     if not changed:
         return
     told, sequence = dict(changed), batch.sequence + 1

@@ -5,11 +5,11 @@ Precedence: a video's own fields, the `defaults` of its file, the options, the f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actors.budgets import NONE, read_budget
 from actors.cli.batch_files import place_name, read_defaults, read_request
 from actors.cli.formats.common import Request
 from actors.cli.formats.json_format import json_or_text
@@ -18,8 +18,6 @@ from actors.cli.references import picture_name, pictures
 from actors.documents import Unreadable
 from actors.errors import FieldError, InvalidRequest
 
-_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", re.ASCII)
-_UNITS = {"second": "seconds", "video": "videos"}
 _OPTION_NAMES = {"params": "--param"}
 _IN_EACH_VIDEO = ("model", "size", "duration")
 """Set in each video, as before there were `defaults`: the same command is the same request."""
@@ -236,20 +234,22 @@ def parse_params(pairs: Sequence[str] | None) -> dict[str, Any]:
     return params
 
 
+def parse_new_budget(text: str | None) -> list[dict[str, str]] | None:
+    """Read the budget of an existing batch: `none` removes it.
+
+    Raises:
+        InvalidRequest: a part is not an amount with a unit.
+    """
+    return [] if text is not None and text.strip().lower() == NONE else parse_budget(text)
+
+
 def parse_budget(text: str | None) -> list[dict[str, str]] | None:
     """Read `20 USD, 30 seconds, 5 videos`.
 
     Raises:
         InvalidRequest: a part is not an amount with a unit.
     """
-    return None if text is None else list(_amounts(text))
-
-
-def _amounts(text: str) -> Iterator[dict[str, str]]:
-    for part in text.split(","):
-        match = _AMOUNT.fullmatch(part)
-        if match is None:
-            raise InvalidRequest(
-                f"--budget {text!r}: expected amounts with their units, such as '20 USD' or '30 seconds, 5 videos'"
-            )
-        yield {"amount": match[1], "unit": _UNITS.get(match[2], match[2])}
+    try:
+        return None if text is None else [{"amount": each.amount, "unit": each.unit} for each in read_budget(text)]
+    except ValueError as error:
+        raise InvalidRequest(f"--budget {text!r}: {error}") from None

@@ -99,6 +99,13 @@ Budget = Annotated[
         help="Most the batch may use: '20 USD', '30 seconds', '5 videos', or several with commas.",
     ),
 ]  # fmt: skip
+NewBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", metavar="AMOUNT UNIT",
+        help="Most the batch may use from now on, in all, such as '40 USD'; 'none' removes its budget.",
+    ),
+]  # fmt: skip
 References = Annotated[
     list[str] | None,
     typer.Option(

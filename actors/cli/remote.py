@@ -218,11 +218,11 @@ def reporting() -> Iterator[Callable[[str], Batch]]:
 
 def retry_there(
     batch_id: str, jobs: list[str] | None, changes: dict[str, dict[str, Any]] | None, *, pay_again: bool,
-    move_server: bool, verbose: bool,
+    move_server: bool, verbose: bool, budget: list[dict[str, str]] | None = None,
 ) -> Batch:  # fmt: skip
     """Have a service retry a batch; returns the batch as it is then."""
     with _client(verbose=verbose) as client:
-        client.retry(batch_id, jobs, changes, pay_again=pay_again, move_server=move_server)
+        client.retry(batch_id, jobs, changes, pay_again=pay_again, move_server=move_server, budget=budget)
         return client.report(batch_id)
 
 

@@ -21,6 +21,7 @@ from actors.cli.options import (
     Metadata,
     Model,
     Name,
+    NewBudget,
     NewId,
     Output,
     Params,
@@ -158,6 +159,7 @@ def retry(
     missing: Annotated[
         bool, typer.Option("--missing", help="Download missing files of completed videos again; costs nothing.")
     ] = False,
+    budget: NewBudget = None,
     output: Output = None,
     filename: FileName = None,
     remote: Remote = False,
@@ -172,13 +174,16 @@ def retry(
     With several IDs, --json prints a list. Exit codes: those of `sora-batch run`; with several batches, the worst one.
     With --remote, a service does it: prints the ids once it has accepted; `sora-batch watch` follows a batch.
     """
+    from actors.cli.authoring import parse_new_budget
     from actors.cli.remote import or_remote, retry_there
 
     if len(batch_ids) > 1 and (job or change or prompt is not None):
         raise InvalidRequest("--job, --set and --prompt work with a single batch: give one ID")
     ids = list(dict.fromkeys(batch_ids))
     jobs, changes = _what(ids[0], job or [], change or [], prompt)
-    consents = {"pay_again": pay_again, "move_server": move_server}
+    consents: dict[str, Any] = {
+        "pay_again": pay_again, "move_server": move_server, "budget": parse_new_budget(budget),
+    }  # fmt: skip
     if remote:
         if output is not None or filename is not None or simulate or missing:
             raise InvalidRequest(

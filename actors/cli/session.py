@@ -128,6 +128,7 @@ class Session:
         *,
         pay_again: bool,
         move_server: bool,
+        budget: list[dict[str, str]] | None = None,
         missing: bool = False,
     ) -> None:
         """Retry videos of ended batches; with `missing`, those whose file is missing and those that are named."""
@@ -142,7 +143,7 @@ class Session:
                         if view.finished and not (jobs or changes or pay_again or missing):
                             self._tell_what_is_unknown(view)
                         named = [*(jobs or []), *_missing(service, batch_id)] if missing else jobs
-                        retried = service.retry_batch(batch_id, named, changes, pay_again, move_server)
+                        retried = service.retry_batch(batch_id, named, changes, pay_again, move_server, budget)
                     except SoraBatchError as error:
                         if not several:
                             raise

@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from actors.batch.told_prices import price_in
 from actors.errors import ErrorCode, Failure
 from actors.sora.embedded import WRAPPED, inner_id
 from actors.sora.wire import RemoteVideo
@@ -77,7 +78,7 @@ logger = logging.getLogger(__name__)
 def bind_told(storage: Storage, submission_id: str, remote_id: str, told: Document | None = None) -> Bind:
     """Record the video id in a create's own answer, and the price (`told`)."""
     if told is not None:
-        storage.submissions.tell(submission_id, told)
+        storage.submissions.tell(submission_id, told, price_in(told))
     # In flight it keeps others from adopting its video; once it was given up, they may have.
     late = inner_id(remote_id) != remote_id and storage.submissions.get(submission_id).closed_at is not None
     bind = storage.submissions.bind(submission_id, remote_id)

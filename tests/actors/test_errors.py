@@ -21,7 +21,7 @@ NO_RETRY_HELPS = {
     "invalid_request", "permission", "moderation_blocked", "not_found", "conflict", "submission_unknown",
 }  # fmt: skip
 A_RETRY_CAN_HELP = {
-    "authentication", "quota_exceeded", "rate_limited", "server_error", "network", "timeout", "batch_timeout",
+    "authentication", "quota_exceeded", "budget_exceeded", "price_unknown", "rate_limited", "server_error", "network", "timeout", "batch_timeout",
     "download_failed", "generation_failed", "storage", "unavailable", "internal", "cancelled",
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ import actors
 from actors.batch.command_data import DATA, CommandName
 from actors.batch.events import FINAL_EVENTS, EventName
 from actors.batch.views import Batch, CancellationSummary, Charge, Job, Progress
+from actors.expectations import UNIT_PATTERN
 from actors.rabbitmq import topology
 from storage.states import BatchStatus
 
@@ -107,6 +108,8 @@ def _events() -> dict[str, Schema]:
             optional = ["metadata", "budget"]
             data["metadata"] = {"type": "object"}
             data["budget"] = {"type": "array", "items": _reference("BudgetRequest")}
+        if name is EventName.BATCH_BUDGET_REACHED:
+            data["budget"] = _BUDGET
         if name in FINAL_EVENTS.values():
             data["batch"] = _reference("ToldBatch")
         if name is FINAL_EVENTS[BatchStatus.CANCELLED]:
@@ -114,6 +117,22 @@ def _events() -> dict[str, Schema]:
             data["may_be_charged"] = {"type": "array", "items": _reference("Charge")}
         schemas[name.value] = _object(data, *optional)
     return schemas
+
+
+_MICROS = {"type": "integer", "description": "Millionths: of the currency's unit, of a second, of a video."}
+_BUDGET = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["scope", "period", "unit", "ceiling_micros", "used_micros", "amount_micros"],
+    "properties": {
+        "scope": {"type": "string", "enum": ["batch", "day", "month", "total"]},
+        "period": {"type": ["string", "null"], "description": "A UTC day or month."},
+        "unit": {"type": "string", "pattern": UNIT_PATTERN},
+        "ceiling_micros": _MICROS,
+        "used_micros": _MICROS,
+        "amount_micros": {**_MICROS, "description": "What the video that did not fit would have added."},
+    },
+}
 
 
 def _answers() -> dict[str, Schema]:

@@ -17,7 +17,7 @@ import pykka
 import pytest
 import tenacity
 
-from actors import dispatcher, supervisor, worker
+from actors import dispatcher, recording, supervisor, worker
 from actors.agenda import DispatcherCallbacks
 from actors.batch import intents as intents_module
 from actors.batch.assignment import Rules
@@ -220,7 +220,7 @@ class World:
         put = self._patches.setattr
         for module in (dispatcher, admission, task, supervisor, rate_limiter, submission, watching, tenacity):
             put(module, "time", CLOCK)
-        for module in (dispatcher, supervisor, submission, resolving):
+        for module in (dispatcher, recording, submission, resolving):
             put(module, "boottime", CLOCK.time)
         for module in (dispatcher, resolving):
             put(module, "is_dead", lambda owner: any(each.dead for each in self.processes if each.owner.id == owner.id))

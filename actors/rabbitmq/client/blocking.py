@@ -138,14 +138,15 @@ class BatchClient:
         *,
         pay_again: bool = False,
         move_server: bool = False,
+        budget: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         """Retry what failed or was cancelled. `changes`: by job id, the fields of its request that change.
 
-        `pay_again`, `move_server`: as for `BatchService.retry_batch`.
+        `pay_again`, `move_server`, `budget`: as for `BatchService.retry_batch`.
         """
         listed = None if job_ids is None else list(job_ids)
         consents = {"pay_again": pay_again} | ({"move_server": True} if move_server else {})
-        self._ask("retry", _given(batch_id=batch_id, job_ids=listed, changes=changes, **consents))
+        self._ask("retry", _given(batch_id=batch_id, job_ids=listed, changes=changes, budget=budget, **consents))
 
     def update(
         self,

@@ -23,6 +23,7 @@ KNOWN = {
         "retried",
         "deleted",
         "updated",
+        "budget_reached",
     ],
     "job": ["submitted", "progressed", "completed", "failed", "cancelled", "retried"],
 }

@@ -346,11 +346,11 @@ def test_the_files_of_a_video_are_limited_together(tmp_path):
 
 def test_a_budget_is_kept_as_it_was_given():
     budget = [{"amount": 20, "unit": "USD"}, {"amount": "0.5", "unit": "seconds"}]
-    assert batch_of({"videos": [{"prompt": "a"}], "budget": budget}).budget == [
+    assert batch_of({"videos": [{"prompt": "a"}], "budget": budget}).batch.budget == [
         {"amount": "20", "unit": "USD"},
         {"amount": "0.5", "unit": "seconds"},
     ]
-    assert len(batch_of({"videos": [{"prompt": "a"}], "budget": budget[0]}).budget) == 1
+    assert len(batch_of({"videos": [{"prompt": "a"}], "budget": budget[0]}).batch.budget) == 1
     for wrong, field in (
         ({"amount": 0, "unit": "USD"}, "/budget/0/amount"),
         ({"amount": True, "unit": "USD"}, "/budget/0/amount"),

@@ -117,9 +117,9 @@ def test_metadata_are_merged(client, service, batch):
     assert patch({}, Content_Type="application/merge-patch+json").headers["ETag"] == '"2"'
     assert patch({"metadata": None}).json["metadata"] == {}
     assert patch({"budget": {"amount": 20, "unit": "USD"}}).status == 200
-    assert service._storage.database.read(lambda: service._storage.batches.budget("b"))[0]["unit"] == "USD"
+    assert service._storage.database.read(lambda: service._storage.batches.get("b")).budget[0]["unit"] == "USD"
     assert patch({"budget": None}).status == 200
-    assert service._storage.database.read(lambda: service._storage.batches.budget("b")) == []
+    assert service._storage.database.read(lambda: service._storage.batches.get("b")).budget == []
     assert [event.name for event in service.history("b")][1:] == [EventName.BATCH_UPDATED] * 4
     for wrong in ({"name": "x"}, {"metadata": [1]}, {"metadata": "x"}, {"budget": {"amount": -1, "unit": "USD"}}):
         assert patch(wrong).problem == (422, "invalid_request"), wrong

@@ -1,0 +1,77 @@
+"""What a budget says to a video that does not fit into it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from actors.batch.assignment import Priced
+from actors.errors import ErrorCode, Failure
+from storage.ledger import BATCH, MICROS, SECONDS, VIDEOS, Refusal
+from storage.records import BudgetRecord, JobRecord
+
+_PERIODS = {"day": " per day", "month": " per month", "total": " in all", BATCH: ""}
+
+
+def amount_text(micros: int, unit: str) -> str:
+    """An amount in millionths for a person: `19.20 USD`, `2.5 seconds`, `1 video`."""
+    amount = Decimal(micros) / MICROS
+    if unit not in (SECONDS, VIDEOS):
+        return f"{amount:.2f} {unit}" if micros % 10_000 == 0 else f"{amount.normalize():f} {unit}"
+    return f"{amount.normalize():f} {unit[:-1] if micros == MICROS else unit}"
+
+
+def budget_document(budget: BudgetRecord) -> dict[str, Any]:
+    """A budget as it is told: its ceiling and what it has used, in millionths of its unit."""
+    return {
+        "scope": budget.scope,
+        "period": None if budget.scope == BATCH else budget.period or None,
+        "unit": budget.unit,
+        "ceiling_micros": budget.ceiling_micros,
+        "used_micros": budget.used_micros,
+    }
+
+
+def budget_text(budget: BudgetRecord) -> str:
+    """Which budget, for a person: `the batch's budget of 20 USD`."""
+    ceiling = f"{Decimal(budget.ceiling_micros).scaleb(-6).normalize():f} {budget.unit}"
+    whose = "the batch's budget" if budget.scope == BATCH else "the budget"
+    return f"{whose} of {ceiling}{_PERIODS[budget.scope]}"
+
+
+def refused_by(refusal: Refusal, job: JobRecord) -> Failure:
+    """Why a job is not submitted, with the way out."""
+    budget, detail = refusal.budget, budget_document(refusal.budget)
+    if refusal.amount_micros is None:
+        return Failure(ErrorCode.PRICE_UNKNOWN, f"not submitted: {_lacking(budget, job)}", detail)
+    left = max(0, budget.ceiling_micros - budget.used_micros)
+    way_out = (
+        f"raise it with sora-batch retry {job.batch_id} --budget '<AMOUNT> {budget.unit}'"
+        if budget.scope == BATCH
+        else f"raise SORA_BUDGET{' or wait for the next period' if budget.period else ''}, then retry the batch"
+    )
+    return Failure(
+        ErrorCode.BUDGET_EXCEEDED,
+        f"not submitted: the next video ({amount_text(refusal.amount_micros, budget.unit)}) would exceed "
+        f"{budget_text(budget)}, of which {amount_text(left, budget.unit)} is left; {way_out}",
+        {**detail, "amount_micros": refusal.amount_micros},
+    )
+
+
+def lacks_amount(refusal: Refusal, price: Callable[[JobRecord], Priced | None], job: JobRecord) -> bool:
+    """Whether a job has no amount in the unit of the budget that refused another for this."""
+    if refusal.budget.unit == SECONDS:
+        return job.duration is None
+    priced = price(job)
+    return priced is None or priced.currency not in refusal.currencies
+
+
+def _lacking(budget: BudgetRecord, job: JobRecord) -> str:
+    if budget.unit == SECONDS:
+        return f"{budget_text(budget)} needs a duration, and the video has none; set its duration, or SORA_SECONDS"
+    model = f"the model {job.model}" if job.model else "a video without a model"
+    return (
+        f"{budget_text(budget)} needs a price in {budget.unit}, and the price of {model} is unknown; "
+        "add it to the file of SORA_PRICES, or give a budget in seconds or videos"
+    )

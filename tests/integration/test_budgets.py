@@ -1,0 +1,101 @@
+"""A budget holds: a batch stops exactly where its next video would exceed it, and goes on when it is raised."""
+
+import json
+import subprocess
+import sys
+from decimal import Decimal
+
+import pytest
+
+from tests.integration.support import PATIENCE, ROOT, check_journal, options_for
+
+pytestmark = pytest.mark.integration
+
+PRICE = "0.17"
+"""US dollars a second: 20 USD are enough for 29 videos of 4 s, at 0.68 each."""
+
+
+@pytest.fixture
+def prices(tmp_path):
+    file = tmp_path / "prices.json"
+    file.write_text(json.dumps({"*": {"output_cost_per_second": float(PRICE), "source": "the tests"}}))
+    return str(file)
+
+
+def a_request(count, budget, **more):
+    prompts = [{"prompt": f"a: video {number}", "duration": 4} for number in range(1, count + 1)]
+    return {"videos": prompts, "budget": budget, "id": "nature", "concurrency": 8, **more}
+
+
+def used(service):
+    (budget,) = service._read(lambda: service._storage.ledger.of_batch("nature"))
+    return Decimal(budget.used_micros) / 10**6
+
+
+@pytest.mark.parametrize("tells", [None, "cost", "ticks", "header"])
+def test_a_batch_of_30_stops_at_20_dollars_and_goes_on_when_they_are_raised(provider, start_service, prices, tells):
+    provider.options(prices={"*": PRICE}, tells_price=tells)
+    service = start_service(sora_prices=prices, batch_max_size=30)
+    service.create_batch(a_request(30, {"amount": 20, "unit": "USD"}))
+    batch = service.process_batch("nature").result(PATIENCE)
+    assert (batch.status, batch.progress.completed, batch.progress.failed) == ("partial", 29, 1)
+    assert len(provider.ledger()["posts"]) == 29
+    assert [job.error.code for job in batch.jobs if job.error] == ["budget_exceeded"]
+    assert check_journal(service, "nature").count("batch.budget_reached") == 1
+    assert used(service) == Decimal(provider.summary()["billed"]) == Decimal("19.72")
+    again = service.retry_batch("nature", budget={"amount": "20.40", "unit": "USD"}).result(PATIENCE)
+    assert (again.status, len(provider.ledger()["posts"])) == ("completed", 30)
+    assert used(service) == Decimal(provider.summary()["billed"]) == Decimal("20.40")
+
+
+def test_the_terminal_says_where_a_batch_stopped_and_how_it_goes_on(provider, tmp_path, prices):
+    settings = options_for(provider.base_url, tmp_path, sora_prices=prices)
+    environment = {name.upper(): str(value) for name, value in settings.items()} | {"PYTHONPATH": str(ROOT)}
+    (tmp_path / "prompts.txt").write_text("a lake\na hill\na sea\n")
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "actors.cli", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    done = run("run", "prompts.txt", "--id", "nature", "--duration", "4", "--budget", "1.4 USD")
+    assert done.returncode == 3
+    told = " ".join((done.stdout + done.stderr).split())
+    assert "the next video (0.68 USD) would exceed the batch's budget of 1.4 USD, of which 0.04 USD is left" in told
+    assert "sora-batch retry nature --budget '<AMOUNT> USD'" in told
+    done = run("retry", "nature", "--budget", "3 USD")
+    assert (done.returncode, len(provider.ledger()["posts"])) == (0, 3)
+    done = run("retry", "nature", "--budget", "three USD")
+    assert done.returncode == 2
+    assert "--budget 'three USD': expected amounts with their units" in done.stderr
+
+
+def test_a_budget_that_is_changed_while_the_batch_runs_holds(provider, service):
+    provider.options(latency=0.3)
+    service.create_batch(a_request(9, {"amount": 9, "unit": "videos"}, concurrency=1))
+    running = service.process_batch("nature")
+    provider.wait(posts=2)
+    service.update_budget("nature", [{"amount": 4, "unit": "videos"}])
+    batch = running.result(PATIENCE)
+    assert batch.progress.completed == len(provider.ledger()["posts"]) == 4
+    assert used(service) == 4
+    service.update_budget("nature", [])
+    assert service.retry_batch("nature").result(PATIENCE).status == "completed"
+
+
+def test_refused_and_failed_videos_give_their_reservation_back(provider, start_service, prices):
+    service = start_service(sora_prices=prices, sora_charges_failed="no")
+    provider.options(prices={"*": PRICE}, bills_failed=False)
+    request = a_request(3, {"amount": 1, "unit": "USD"}, concurrency=1)
+    request["videos"][0]["prompt"] = "a: [fail]"
+    service.create_batch(request)
+    batch = service.process_batch("nature").result(PATIENCE)
+    assert [job.error and job.error.code for job in batch.jobs] == ["generation_failed", None, "budget_exceeded"]
+    assert used(service) == Decimal(provider.summary()["billed"]) == Decimal("0.68")
+
+
+def test_batch_budget_counts_where_a_request_has_none(provider, start_service):
+    service = start_service(batch_budget="2 videos")
+    service.create_batch(a_request(3, None))
+    assert service.process_batch("nature").result(PATIENCE).progress.completed == 2
+    service.create_batch(a_request(3, [], id="free"))
+    assert service.process_batch("free").result(PATIENCE).status == "completed"

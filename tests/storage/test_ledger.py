@@ -1,0 +1,225 @@
+"""What submissions cost, and the budgets that hold: on both databases, statement by statement."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from storage.changes import Changes, SubmissionOutcome
+from storage.ledger import MICROS, Key, Refusal, ToldPrice, amounts_of, exact
+from storage.states import BatchStatus, ChargeState, JobStatus, SubmissionState
+from storage.submissions import Bind
+from tests.builders import a_batch, a_job, an_event, an_intent, put
+
+BUDGET = [{"amount": "2.1", "unit": "USD"}]
+PRICE = 400_000
+
+
+@pytest.fixture
+def do(storage):
+    def do(act, *arguments, **more):
+        with storage.database.begin():
+            return act(*arguments, **more)
+
+    return do
+
+
+@pytest.fixture
+def batch(storage, do):
+    batch = a_batch(total=9, epoch=1, status=BatchStatus.PROCESSING, budget=BUDGET)
+    do(put, storage, batch)
+    do(storage.ledger.set_batch_budget, "nature", BUDGET)
+    return batch
+
+
+def priced(number, **columns):
+    given = {"currency": "USD", "reserved_micros": PRICE, "charge": ChargeState.RESERVED, "seconds": 4} | columns
+    return an_intent(f"intent-{number}", a_job(number), **given)
+
+
+def a_step(batch, *numbers, events=1, **more):
+    after = batch._replace(sequence=batch.sequence + events)
+    told = tuple(an_event(batch.sequence + number) for number in range(1, events + 1))
+    jobs = tuple(a_job(number, status=JobStatus.SUBMITTING) for number in numbers)
+    intents = tuple(priced(number) for number in numbers)
+    return Changes(
+        **{"batch": after, "epoch": 1, "sequence": batch.sequence, "events": told, "jobs": jobs, "intents": intents}
+        | more
+    )
+
+
+def used(storage, unit="USD"):
+    """What the batch's budget says; it is the sum of the charges, whatever happened."""
+    found = {each.unit: each.used_micros for each in storage.database.read(lambda: storage.ledger.of_batch("nature"))}
+    counted = [amounts_of(each).get(unit, 0) for each in storage.submissions.of_batch("nature")]
+    assert found[unit] == sum(counted) == storage.ledger.used(Key("batch", "nature", unit))
+    return found[unit]
+
+
+def charge(storage, number=1):
+    return storage.submissions.get(f"intent-{number}").charge
+
+
+def test_a_step_reserves_what_its_intents_cost(storage, do, batch):
+    assert do(storage.apply, a_step(batch, 1, 2, 3)) is True
+    assert used(storage) == 3 * PRICE
+    row = storage.submissions.get("intent-1")
+    assert (row.charge, row.reserved_micros, row.currency) == (ChargeState.RESERVED, PRICE, "USD")
+    assert row.day == datetime.fromtimestamp(row.intended_at, UTC).date().isoformat()
+
+
+def test_at_the_first_refusal_nothing_of_the_step_is_written(storage, do, batch):
+    refusal = do(storage.apply, a_step(batch, 1, 2, 3, 4, 5, 6, 7))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.index, refusal.amount_micros, refusal.budget.unit) == (5, PRICE, "USD")
+    assert used(storage) == 0
+    assert storage.batches.get("nature") == batch
+    assert storage.submissions.of_batch("nature") == []
+    assert storage.journal.read("nature") == []
+
+
+def test_a_ceiling_is_reached_to_the_last_millionth_and_not_exceeded(storage, do, batch):
+    do(storage.ledger.set_batch_budget, "nature", [{"amount": "0.8", "unit": "USD"}])
+    batch = batch._replace(budget=[{"amount": "0.8", "unit": "USD"}])
+    assert do(storage.apply, a_step(batch, 1, 2)) is True
+    assert used(storage) == 800_000
+    dear = priced(3, reserved_micros=1)
+    refusal = do(storage.apply, a_step(batch._replace(sequence=2), intents=(dear,)))
+    assert (refusal.index, used(storage)) == (0, 800_000)
+
+
+@pytest.mark.parametrize("events", [0, 1], ids=["the fence can't tell", "the fence tells"])
+@pytest.mark.parametrize("count", [1, 5], ids=["with room for more", "the last that fits"])
+def test_a_step_whose_commit_was_not_answered_reserves_once(storage, do, batch, events, count):
+    step = a_step(batch, *range(1, count + 1), events=events)
+    assert [do(storage.apply, step) for _ in range(3)] == [True] * 3
+    assert used(storage) == count * PRICE
+
+
+def test_who_lost_the_batch_reserves_nothing(storage, do, batch):
+    assert do(storage.apply, a_step(batch, 1, epoch=7)) is False
+    assert used(storage) == 0
+
+
+def test_all_budgets_hold_together(storage, do, batch):
+    several = [*BUDGET, {"amount": "10", "unit": "seconds"}, {"amount": "9", "unit": "videos"}]
+    do(storage.ledger.set_batch_budget, "nature", several)
+    batch = batch._replace(budget=several)
+    refusal = do(storage.apply, a_step(batch, 1, 2, 3))
+    assert (refusal.index, refusal.budget.unit) == (2, "seconds")
+    assert do(storage.apply, a_step(batch, 1, 2)) is True
+    assert [used(storage, unit) for unit in ("USD", "seconds", "videos")] == [2 * PRICE, 8 * MICROS, 2 * MICROS]
+
+
+@pytest.mark.parametrize(
+    ("columns", "unit"),
+    [
+        ({"currency": None, "reserved_micros": None}, "USD"),
+        ({"currency": "EUR"}, "USD"),
+        ({"seconds": None}, "seconds"),
+    ],
+    ids=["no price", "another currency", "no duration"],
+)
+def test_what_has_no_amount_in_a_budgets_unit_is_refused(storage, do, batch, columns, unit):
+    budget = [*BUDGET, {"amount": "10", "unit": "seconds"}]
+    step = a_step(batch._replace(budget=budget), intents=(priced(1, **columns),))
+    refusal = do(storage.apply, step)
+    assert (refusal.amount_micros, refusal.budget.unit, refusal.budget.used_micros) == (None, unit, 0)
+
+
+@pytest.mark.parametrize("state", [SubmissionState.NOT_SENT, SubmissionState.REFUSED, SubmissionState.ABSENT])
+def test_what_made_nothing_is_released_once(storage, do, batch, state):
+    do(storage.apply, a_step(batch, 1, 2))
+    for _ in range(2):
+        do(storage.submissions.settle, "intent-1", state)
+    assert (charge(storage), used(storage)) == (ChargeState.RELEASED, PRICE)
+    assert do(storage.submissions.bind, "intent-1", "late") is Bind.RESOLVED  # it was made after all
+    assert (charge(storage), used(storage)) == (ChargeState.ASSUMED, 2 * PRICE)
+
+
+def test_an_unknown_outcome_stays_reserved_and_an_abandoned_one_too(storage, do, batch):
+    do(storage.apply, a_step(batch, 1, 2, 3))
+    do(storage.submissions.unanswered, "intent-1", "no answer", timed_out=False)
+    do(storage.submissions.give_up, "intent-1", "--pay-again")
+    do(storage.submissions.abandon, "nature", ["nature-02"])
+    assert [charge(storage, number) for number in (1, 2, 3)] == [ChargeState.RESERVED] * 3
+    assert used(storage) == 3 * PRICE
+    assert do(storage.submissions.bind, "intent-1", "late") is Bind.RESOLVED
+    assert (charge(storage), used(storage)) == (ChargeState.ASSUMED, 3 * PRICE)
+
+
+@pytest.mark.parametrize(("charged", "left"), [(True, PRICE), (False, 0)])
+def test_a_failed_generation_counts_as_the_settings_say(storage, do, batch, charged, left):
+    do(storage.apply, a_step(batch, 1))
+    do(storage.submissions.bind, "intent-1", "video_1")
+    outcome = SubmissionOutcome(submission_id="intent-1", state=SubmissionState.FAILED, charged=charged)
+    step = a_step(batch._replace(sequence=2), outcomes=(outcome,))
+    assert do(storage.apply, step)
+    assert do(storage.apply, step)
+    assert used(storage) == left
+
+
+def test_a_told_price_replaces_the_reservation_and_is_kept_exactly(storage, do, batch):
+    do(storage.apply, a_step(batch, 1, 2))
+    do(storage.submissions.bind, "intent-1", "video_1")
+    price = ToldPrice("USD", Decimal("0.3999999000000001"))
+    for _ in range(2):
+        do(storage.submissions.tell, "intent-1", {"usage.cost": 0.3999999000000001}, price)
+    row = storage.submissions.get("intent-1")
+    assert (row.charge, row.charged_micros, row.charged_rest) == (ChargeState.CHARGED, 399_999, 900_000_000_100)
+    assert used(storage) == PRICE + 400_000  # a budget counts whole millionths
+    do(storage.submissions.settle, "intent-1", SubmissionState.FAILED, charged=False)
+    assert charge(storage) is ChargeState.CHARGED
+
+
+def test_a_server_that_charges_more_is_counted_and_flagged_and_then_nothing_further_is_sent(storage, do, batch):
+    do(storage.apply, a_step(batch, 1))
+    do(storage.submissions.tell, "intent-1", {"usage.cost": 5}, ToldPrice("USD", Decimal(5)))
+    assert used(storage) == 5 * MICROS
+    assert storage.submissions.get("intent-1").doubt == "more than was reserved"
+    assert not do(storage.apply, a_step(batch._replace(sequence=2), 2))
+
+
+@pytest.mark.parametrize(
+    ("currency", "amount"),
+    [("USD", "0"), ("EUR", "0.4"), ("USD", "-1"), ("USD", "NaN"), ("USD", "40.1"), ("USD", "1e300")],
+)
+def test_a_told_price_that_can_not_be_meant_is_flagged_and_not_counted(storage, do, batch, currency, amount):
+    do(storage.apply, a_step(batch, 1))
+    do(storage.submissions.tell, "intent-1", {"usage.cost": amount}, ToldPrice(currency, Decimal(amount)))
+    do(storage.submissions.bind, "intent-1", "video_1")
+    row = storage.submissions.get("intent-1")
+    assert (row.charge, row.told, used(storage)) == (ChargeState.ASSUMED, {"usage.cost": amount}, PRICE)
+    assert row.doubt
+
+
+def test_a_price_that_is_told_where_none_was_known_is_charged(storage, do):
+    do(put, storage, a_batch(total=9, epoch=1))
+    do(storage.submissions.intend, [priced(1, currency=None, reserved_micros=None)])
+    do(storage.submissions.tell, "intent-1", {}, ToldPrice("USD", Decimal(0)))
+    row = storage.submissions.get("intent-1")
+    assert (row.charge, row.currency, row.charged_micros) == (ChargeState.CHARGED, "USD", 0)
+
+
+def test_a_new_budget_begins_with_what_was_used(storage, do):
+    do(put, storage, a_batch(total=9, epoch=1))
+    do(storage.submissions.intend, [priced(1), priced(2, charge=None, seconds=None), priced(3)])
+    do(storage.submissions.settle, "intent-3", SubmissionState.REFUSED)
+    do(storage.ledger.set_batch_budget, "nature", [{"amount": "100", "unit": "USD"}, {"amount": "9", "unit": "videos"}])
+    assert (used(storage), used(storage, "videos")) == (2 * PRICE, 2 * MICROS)
+    do(storage.ledger.set_batch_budget, "nature", [{"amount": "1", "unit": "videos"}])
+    (left,) = storage.ledger.of_batch("nature")
+    assert (left.unit, left.ceiling_micros, left.used_micros) == ("videos", MICROS, 2 * MICROS)
+
+
+def test_what_may_have_been_paid_for_is_reserved_beyond_a_ceiling(storage, do, batch):
+    assert do(storage.apply, a_step(batch, *range(1, 9), anyway=True)) is True
+    assert used(storage) == 8 * PRICE
+
+
+@pytest.mark.parametrize(
+    ("amount", "parts"),
+    [("0.4", (400_000, 0)), ("1e-10", (0, 100_000_000)), ("1000000", (10**12, 0)), ("1e-19", (0, 0))],
+)
+def test_an_amount_is_whole_numbers(amount, parts):
+    assert exact(Decimal(amount)) == parts
