@@ -121,6 +121,11 @@ class BatchRepository:
         at = (server_of(provider), provider)
         return [batch_id for (batch_id,) in self._database.execute(sql, at).fetchall()]
 
+    def running(self, limit: int) -> list[BatchRecord]:
+        """Some of the unfinished batches that were started or are wanted, of every provider, newest first."""
+        some = f"WHERE {_OPEN} AND {_KEPT} AND (status='processing' OR wanted) ORDER BY created_at DESC LIMIT ?"
+        return self._rows.select(some, (limit,))
+
     def ended_before(self, moment: float, limit: int) -> list[BatchRecord]:
         """Some of the batches that ended before a time, oldest first."""
         return self._rows.select(f"WHERE completed_at < ? AND {_KEPT} ORDER BY completed_at LIMIT ?", (moment, limit))

@@ -69,6 +69,26 @@ class JobRepository:
         some = f"WHERE id {self._database.in_list} ORDER BY position"
         return {job.id: job for job in self._rows.select(some, (self._database.list_parameter(job_ids),))}
 
+    def at(self, batch_id: str, position: int) -> JobRecord | None:
+        """The job at a position of a batch, or None."""
+        return self._rows.first("WHERE batch_id=? AND position=?", (batch_id, position))
+
+    def page(
+        self, batch_id: str, *, limit: int, skip: int = 0, statuses: Iterable[JobStatus] | None = None
+    ) -> list[JobRecord]:
+        """Some of a batch's jobs in order, of these statuses only, without the first `skip` of them."""
+        if statuses is None:  # positions are gapless, so none before them is read
+            some = "WHERE batch_id=? AND position>? AND position<=? ORDER BY position"
+            return self._rows.select(some, (batch_id, skip, skip + limit))
+        listed = self._database.list_parameter(status.value for status in statuses)
+        some = f"WHERE batch_id=? AND status {self._database.in_list} ORDER BY position LIMIT ? OFFSET ?"
+        return self._rows.select(some, (batch_id, listed, limit, skip))
+
+    def changed_since(self, batch_id: str, moment: float, limit: int) -> list[JobRecord]:
+        """Some of a batch's jobs that changed at or after a time, in order."""
+        some = "WHERE batch_id=? AND updated_at>=? ORDER BY position LIMIT ?"
+        return self._rows.select(some, (batch_id, moment, limit))
+
     def with_files(self, after: str) -> list[JobRecord]:
         """Some completed jobs, ordered by id, after this one."""
         completed = f"status='{JobStatus.COMPLETED}' AND video IS NOT NULL"

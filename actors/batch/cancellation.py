@@ -13,7 +13,7 @@ from actors.batch.views import CancellationSummary, Charge
 from actors.errors import Conflict, ErrorCode
 from storage.changes import Storage
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
-from storage.states import FINAL_BATCH, BatchStatus, JobStatus, SubmissionState
+from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus, JobStatus, SubmissionState
 
 _RECORD_ONLY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE)
 """The ids of SGLang and FastVideo, whose DELETE removes only the record: they continue to make the video."""
@@ -158,6 +158,16 @@ def _tries(
     tries = [entry for entry in storage.submissions.of_batch(batch_id) if entry.state in _CHARGED]
     known = known or {}
     return tries, {**storage.jobs.by_id({entry.job_id for entry in tries} - known.keys()), **known}
+
+
+def may_be_charged(storage: Storage, batch_id: str) -> list[Charge]:
+    """The videos that the server may charge for, although nobody gets them, if the batch is cancelled or was."""
+    tries, jobs = _tries(storage, batch_id)
+    return _charges(tries, {job_id: job._replace(status=_if_cancelled(job.status)) for job_id, job in jobs.items()})
+
+
+def _if_cancelled(status: JobStatus) -> JobStatus:
+    return status if status in FINAL_JOB else JobStatus.CANCELLED
 
 
 def _charges(tries: list[SubmissionRecord], jobs: dict[str, JobRecord]) -> list[Charge]:

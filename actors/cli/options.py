@@ -45,7 +45,11 @@ Output = Annotated[
 Simulate = Annotated[bool, typer.Option("--simulate", help="Use the built-in simulator: costs nothing.")]
 Web = Annotated[
     str | None,
-    typer.Option("--web", metavar="[HOST:]PORT", help="Answer HTTP there: health and metrics. Else WEB_LISTEN says."),
+    typer.Option(
+        "--web",
+        metavar="[HOST:]PORT",
+        help="Answer HTTP there: the page, the API, health and metrics. Else WEB_LISTEN says.",
+    ),
 ]
 Metadata = Annotated[
     list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Batch metadata. Repeatable.")

@@ -94,7 +94,7 @@ def _listening(service: BatchService) -> Iterator[None]:
     from actors.web.listener import Listener
 
     listener = Listener(service, settings.web_listen, _token(settings))
-    sentence = f"health and metrics at {listener.url}/livez, /readyz and /metrics"
+    sentence = f"page at {listener.url}/; health and metrics at {listener.url}/livez, /readyz and /metrics"
     warn(sentence, level=logging.INFO, action="listening")
     try:
         yield

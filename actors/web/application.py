@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
-from actors.web import api, files, probes, sessions
+from actors.web import api, files, page, probes, sessions
 from actors.web.security import guard, stamp
 from actors.web.site import Site
 
@@ -15,6 +15,7 @@ GROUPS: tuple[Callable[[Site], Iterable[web.AbstractRouteDef]], ...] = (
     sessions.routes,
     files.routes,
     api.routes,
+    page.routes,
 )
 """Each makes its routes. What stands first is matched first."""
 

@@ -22,6 +22,12 @@ def node(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def package(name: str) -> Path:
+    """The folder of a package that package.json names."""
+    _install()
+    return HERE / "node_modules" / name
+
+
 @functools.cache
 def _install() -> None:
     """Have the packages that package.json names, in the versions that it names."""

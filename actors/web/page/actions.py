@@ -1,0 +1,156 @@
+"""The forms that are sent: each becomes a command, and passes the inbox, so that one that is sent twice acts once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from aiohttp import BodyPartReader, web
+from multidict import MultiDict
+
+from actors.batch.commands import Command, CommandKey, Create, OtherBody, Process, Retry
+from actors.batch.factory import changed_columns, new_batch
+from actors.batch.requests import BatchVideoRequest, job_id
+from actors.errors import Conflict, InvalidRequest, SoraBatchError
+from actors.reading import MOST
+from actors.web.page import reads
+from actors.web.page.addresses import batch_id_of, number_of
+from actors.web.page.forms import NEW_FIELDS, changes_of, digest_of, request_of, wrong_fields
+from actors.web.page.rendering import POLICY
+from actors.web.page.views import Views
+from actors.web.problems import problem_of, refused
+
+if TYPE_CHECKING:
+    from actors.web.site import Site
+
+_SOURCE = "/sora-batch/page"
+_KEY_CHARACTERS = 64
+_AGAIN = "This form was sent before with other content, and that was done. Send it again if this is meant as well."
+
+
+class Actions:
+    """Carries out what forms say, then sends the browser to a page that shows it."""
+
+    def __init__(self, site: Site, views: Views) -> None:
+        self._site, self._views = site, views
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """Make a batch of what the form says."""
+        sent = await _sent(request)
+        form = {name: str(sent.get(name, "")).strip() for name in NEW_FIELDS}
+        form["prompts"] = "\n".join(text for text in (form["prompts"], str(sent.get("file", "")).strip()) if text)
+
+        def act() -> str:
+            service = self._site.service
+            parsed = BatchVideoRequest.parse(request_of(form), max_size=service.settings.batch_max_size)
+            new = new_batch(parsed, service.settings, service.now(), paths=False)
+            command = Create(new, process=sent.get("do") != "save")
+            return self._obey(command, sent)
+
+        try:
+            batch_id = await self._site.change(act)
+        except SoraBatchError as error:
+            return self._refused(error, lambda errors: self._views.new_form(request, form, errors))
+        raise web.HTTPSeeOther(f"/batches/{batch_id}")
+
+    async def process(self, request: web.Request) -> web.StreamResponse:
+        """Have a batch made."""
+        batch_id = batch_id_of(request)
+        await self._site.change(self._obey, Process(batch_id))
+        raise web.HTTPSeeOther(f"/batches/{batch_id}")
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """Cancel a batch. What has been cancelled is shown what came of it."""
+        batch_id = batch_id_of(request)
+        with suppress(Conflict):  # it ended meanwhile: the page says how
+            await self._site.change(self._site.service.cancel_batch, batch_id)
+        raise web.HTTPSeeOther(f"/batches/{batch_id}/cancel")
+
+    async def retry(self, request: web.Request) -> web.StreamResponse:
+        """Retry the chosen videos, with the prompts that were changed, or all."""
+        batch_id, sent = batch_id_of(request), await _sent(request)
+        form = {name: str(text) for name, text in sent.items()}
+        chosen = frozenset(
+            int(text) for text in map(str, sent.getall("video", [])) if text.isascii() and text.isdigit()
+        )
+        every = sent.get("do") == "all"
+
+        def act() -> str:
+            service = self._site.service
+            _, jobs = service.look(lambda storage: reads.read_retryable(storage, batch_id, None, limit=MOST))
+            offered = {job.position: job for job in jobs}
+            named = sorted(offered if every else chosen)
+            if not named:
+                raise InvalidRequest("Choose at least one video.")
+            prompts = {index: offered[index].prompt for index in named if index in offered}
+            ids = {index: job_id(batch_id, index) for index in named}
+            changes = changes_of(form, prompts, ids)
+            columns, references = changed_columns(changes, service.settings, paths=False)
+            listed = None if every and not changes else tuple(ids.values())
+            command = Retry(batch_id, listed, columns, references, pay_again="pay_again" in form)
+            return self._obey(command, sent)
+
+        try:
+            await self._site.change(act)
+        except SoraBatchError as error:
+            single = number_of(request, "video")
+            return await self._site.call(
+                self._refused,
+                error,
+                lambda errors: self._views.retry_form(request, batch_id, single, form, chosen, errors),
+            )
+        raise web.HTTPSeeOther(f"/batches/{batch_id}")
+
+    def _obey(self, command: Command, sent: MultiDict[str] | None = None) -> str:
+        """The id of the command's batch; of the first one, if the form was sent before."""
+        key = None
+        if sent is not None and sent.get("key"):
+            said = [(name, text) for name, text in sent.items() if name != "key"]
+            key = CommandKey(_SOURCE, sent["key"][:_KEY_CHARACTERS], digest_of(type(command).__name__, said))
+        return self._site.service.obey(command, key, lambda done: done.batch_id)
+
+    def _refused(
+        self, error: SoraBatchError, form: Callable[[list[tuple[str | None, str]]], str]
+    ) -> web.StreamResponse:
+        """The form once more, with what must change."""
+        problem = problem_of(error)
+        assert problem is not None
+        errors: list[tuple[str | None, str]] = [(None, problem.detail)]
+        if isinstance(error, OtherBody):
+            errors = [(None, _AGAIN)]
+        elif isinstance(error, InvalidRequest):
+            errors = wrong_fields(error)
+        headers = {"Content-Security-Policy": POLICY, **problem.headers}
+        return web.Response(text=form(errors), status=problem.status, content_type="text/html", headers=headers)
+
+
+async def _sent(request: web.Request) -> MultiDict[str]:
+    """The fields of a form; a file's text is a field.
+
+    Raises:
+        Refused: it is no form, or a part of it is no text.
+    """
+    if request.content_type not in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        raise refused(415, "send the form as a browser does")
+    sent: MultiDict[str] = MultiDict()
+    if request.content_type == "application/x-www-form-urlencoded":
+        for name, value in (await request.post()).items():
+            sent.add(name, str(value))
+        return sent
+    most = request.client_max_size
+    reader = await request.multipart()
+    async for part in reader:
+        assert isinstance(part, BodyPartReader)
+        data = bytearray()
+        while chunk := await part.read_chunk():
+            data += chunk
+            if len(data) > most:
+                raise refused(413, f"the form has more than {most:,} bytes (COMMAND_MAX_BYTES): send a smaller file")
+        most -= len(data)
+        try:
+            sent.add(part.name or "", data.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            name = (part.filename or part.name or "")[:200]
+            raise refused(422, f"the file {name!r} is not UTF-8 text: save it as UTF-8") from None
+    return sent

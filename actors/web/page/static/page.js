@@ -1,0 +1,305 @@
+// What a browser adds to the pages, all of which can be read and used without it.
+"use strict";
+(() => {
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const number = new Intl.NumberFormat("en");
+  const main = $("#main");
+  document.documentElement.classList.add("scripted");
+
+  // --- text
+
+  function put(element, text) {
+    if (element && element.textContent !== text) element.textContent = text;
+  }
+
+  function say(text) {
+    put($("#said"), text);
+  }
+
+  const two = (value) => String(value).padStart(2, "0");
+
+  function localTimes(root) {
+    const today = new Date().toDateString();
+    for (const each of $$("time", root)) {
+      const at = new Date(each.dateTime);
+      const clock = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+      const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+      each.title = each.textContent;
+      put(each, at.toDateString() === today ? clock : `${day} ${clock}`);
+    }
+  }
+
+  function made(html) {
+    const template = document.createElement("template");
+    template.innerHTML = html;
+    localTimes(template.content);
+    return template.content.firstElementChild;
+  }
+
+  // An element gives way to what the server says now; the focus stays where it was.
+  function replace(old, html) {
+    const fresh = made(html);
+    const focused = old.contains(document.activeElement) ? document.activeElement : null;
+    old.replaceWith(fresh);
+    if (focused) {
+      const href = focused.getAttribute("href");
+      const same = $$("a, button", fresh).find((each) => each.getAttribute("href") === href);
+      (same || $("a, button", fresh) || main).focus();
+    }
+    return fresh;
+  }
+
+  // --- films: one plays at a time, while the pointer or the focus is on it, or until it is stopped where it was clicked
+
+  let playing = null;
+  let kept = false;
+
+  function stop() {
+    if (playing) playing.remove();
+    playing = null;
+    kept = false;
+  }
+
+  function play(film, keep) {
+    if (playing && playing.parentNode === film.parentNode) {
+      if (!keep || kept) return;
+    }
+    stop();
+    const video = document.createElement("video");
+    video.src = film.href;
+    video.playsInline = true;
+    video.muted = !keep;
+    video.loop = !keep;
+    video.controls = keep;
+    video.setAttribute("aria-label", film.getAttribute("aria-label"));
+    if (!keep) video.tabIndex = -1;
+    film.parentNode.append(video);
+    playing = video;
+    kept = keep;
+    if (keep) {
+      video.tabIndex = 0;
+      video.focus();
+    }
+    video.play().catch(() => {});
+  }
+
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  const filmAt = (target) => {
+    const frame = target.closest && target.closest(".frame");
+    return frame && $("a.film", frame);
+  };
+
+  document.addEventListener("pointerover", (event) => {
+    const film = filmAt(event.target);
+    if (film && !kept && !still.matches && event.pointerType !== "touch") play(film, false);
+    else if (!film && !kept) stop();
+  });
+  document.addEventListener("focusin", (event) => {
+    const film = event.target.matches("a.film") ? event.target : null;
+    if (film && !still.matches) play(film, false);
+    else if (!filmAt(event.target)) stop();
+  });
+  document.addEventListener("click", (event) => {
+    const film = filmAt(event.target);
+    if (!film || event.ctrlKey || event.metaKey || event.shiftKey || kept) return;
+    event.preventDefault();
+    play(film, true);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !playing) return;
+    const film = filmAt(playing);
+    stop();
+    if (film) film.focus();
+    stop();
+  });
+  document.addEventListener("error", (event) => {
+    if (event.target.matches && event.target.matches(".film img")) event.target.hidden = true; // there is no poster
+  }, true);
+
+  // --- live
+
+  const lost = $("#lost");
+  let stream = null;
+  let pause = 1000;
+  let last = "";
+
+  async function again() {
+    try {
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
+      if (!answer.ok) return false;
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
+      const open = $$("details[open]", main).map((each) => each.textContent);
+      stop();
+      main.replaceChildren(...fresh.childNodes);
+      Object.assign(main.dataset, fresh.dataset);
+      $$("details", main).forEach((each) => { each.open = each.open || open.includes(each.textContent); });
+      localTimes(main);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  function numbers(root, values) {
+    for (const [name, value] of Object.entries(values)) {
+      for (const each of $$(`[data-n="${name}"]`, root)) {
+        if (each.tagName === "PROGRESS") each.value = value;
+        else put(each, number.format(value));
+        const tab = each.closest(".tabs a");
+        if (tab) tab.hidden = !value && !tab.hasAttribute("aria-current");
+        if (name === "failed" && each.parentNode.classList.contains("bad")) {
+          each.parentNode.classList.toggle("none", !value);
+        }
+      }
+    }
+  }
+
+  let finished = null;
+
+  function batchChanged(message) {
+    const head = $("#head");
+    if (head && message.head && head.dataset.state !== message.state) {
+      replace(head, message.head);
+      say(message.state.slice(message.state.indexOf(" ") + 1));
+    }
+    numbers(main, message.n);
+    const done = message.n.completed + message.n.failed;
+    if (finished !== null && done > finished && !message.ended) say(`${done} of ${message.total} videos finished`);
+    finished = done;
+    for (const [index, progress] of Object.entries(message.bars)) {
+      const cell = $(`#v${index}`);
+      if (!cell) continue;
+      const bar = $("[data-p]", cell);
+      if (bar) bar.value = progress;
+      put($("[data-pt]", cell), String(progress));
+    }
+    for (const [index, html] of Object.entries(message.cards)) {
+      const cell = $(`#v${index}`);
+      if (!cell) continue;
+      const fresh = made(html);
+      if (!main.dataset.video) replace(cell, html);
+      else if (!fresh.classList.contains(`is-${main.dataset.status}`)) again();
+    }
+    if (message.waits) {
+      put($("#wait"), message.waits[""] || "");
+      for (const each of $$("[data-w]", main)) {
+        put(each, message.waits[each.closest("[data-i]").dataset.i] || "");
+      }
+    }
+    const moments = $("#moments");
+    if (moments && message.moments) {
+      const list = document.createElement("template");
+      list.innerHTML = message.moments;
+      localTimes(list.content);
+      const fresh = [...list.content.children].filter((each) => !$(`[data-s="${each.dataset.s}"]`, moments));
+      moments.prepend(...fresh);
+      while (moments.children.length > 12) moments.lastElementChild.remove();
+    }
+    if (message.ended && main.dataset.filtered !== undefined) again();
+  }
+
+  function listChanged(message) {
+    if (message.running !== undefined) {
+      const section = $("#running");
+      section.innerHTML = message.running;
+      localTimes(section);
+    }
+    for (const [id, html] of Object.entries(message.rows || {})) {
+      for (const each of $$("[data-batch]").filter((row) => row.dataset.batch === id)) replace(each, html);
+    }
+    const rows = $("#rows");
+    for (const [id, html] of message.new || []) {
+      if (rows && rows.dataset.first !== undefined && !$$("[data-batch]", rows).some((row) => row.dataset.batch === id)) {
+        rows.prepend(made(html));
+      } else if ($("#empty")) again();
+    }
+    for (const [id, values] of Object.entries(message.b || {})) {
+      for (const row of $$("[data-batch]")) if (row.dataset.batch === id) numbers(row, values);
+    }
+  }
+
+  function listen() {
+    const query = main.dataset.since ? `?since=${encodeURIComponent(last || main.dataset.since)}` : "";
+    stream = new EventSource(main.dataset.live + query);
+    stream.onopen = () => {
+      lost.hidden = true;
+      pause = 1000;
+    };
+    stream.onmessage = async (event) => {
+      last = event.lastEventId || last;
+      const message = JSON.parse(event.data);
+      if (message.reload) await again();
+      else if (main.dataset.since) batchChanged(message);
+      else listChanged(message);
+    };
+    stream.onerror = () => {
+      lost.hidden = false;
+      if (stream.readyState !== EventSource.CLOSED) return; // the browser tries by itself
+      stream.close();
+      setTimeout(async () => {
+        if (await again()) last = "";
+        listen();
+      }, pause);
+      pause = Math.min(pause * 2, 15000);
+    };
+  }
+
+  if (main.dataset.live) {
+    listen();
+    addEventListener("pagehide", () => stream.close());
+    addEventListener("pageshow", (event) => { if (event.persisted) again().then(listen); });
+  }
+  if (main.dataset.again) {
+    setInterval(async () => {
+      if (!document.hidden) lost.hidden = await again();
+    }, main.dataset.again * 1000);
+  }
+
+  // --- a new batch: how many videos it would have, and a file that is dropped
+
+  const form = $("#new");
+  if (form) {
+    const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
+    const most = Number(form.dataset.most);
+    const count = () => {
+      const prompts = lines(form.prompts.value).filter((line) => line[0] !== "#").length;
+      let each = Math.max(1, parseInt(form.takes.value, 10) || 1);
+      for (const line of lines(form.matrix.value)) {
+        const values = line.slice(line.indexOf("=") + 1).split(",").filter((value) => value.trim());
+        each *= Math.max(1, values.length);
+      }
+      const videos = prompts * each;
+      const text = videos === 1 ? "1 video" : `${number.format(videos)} videos`;
+      const over = videos > most;
+      put($("#count"), over ? `${text}: at most ${number.format(most)} are allowed (BATCH_MAX_SIZE)` : text);
+      $("#count").classList.toggle("bad", over);
+    };
+    form.addEventListener("input", count);
+    const take = async (file) => {
+      if (!file) return;
+      const before = form.prompts.value.trim();
+      form.prompts.value = (before ? before + "\n" : "") + (await file.text()).trim() + "\n";
+      count();
+      say(`${file.name} was added to the prompts`);
+    };
+    form.file.addEventListener("change", async () => {
+      await take(form.file.files[0]);
+      form.file.value = "";
+    });
+    const drop = $("#drop");
+    for (const kind of ["dragover", "dragleave", "drop"]) {
+      drop.addEventListener(kind, (event) => {
+        if (!event.dataTransfer || ![...event.dataTransfer.types].includes("Files")) return;
+        event.preventDefault();
+        drop.classList.toggle("over", kind === "dragover");
+        if (kind === "drop") take(event.dataTransfer.files[0]);
+      });
+    }
+    count();
+  }
+
+  localTimes(document);
+  const problems = $("#problems");
+  if (problems) problems.focus();
+})();

@@ -1,0 +1,304 @@
+"""The pages that are looked at."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+from markupsafe import Markup
+
+from actors import __version__
+from actors.batch.views import batch_status
+from actors.errors import StorageError
+from actors.web.health import Health
+from actors.web.page import models, reads, words
+from actors.web.page.addresses import batch_id_of, metadata_of, number_of, video_of
+from actors.web.page.forms import NEW_FIELDS
+from actors.web.page.models import BatchView
+from actors.web.page.rendering import POLICY, Renderer
+from actors.web.security import public
+from storage.servers import server_of
+
+if TYPE_CHECKING:
+    from actors.settings import Settings
+    from actors.web.problems import Problem
+    from actors.web.site import Site
+    from storage.records import JobRecord
+
+_TITLES = {401: "Log in", 403: "Not allowed", 404: "Not found", 409: "Not possible now", 410: "Deleted"}
+_YEAR = "public, max-age=31536000, immutable"
+
+
+class Views:
+    """Reads, then renders; both beside the loop."""
+
+    def __init__(self, site: Site, renderer: Renderer) -> None:
+        self._site, self._renderer = site, renderer
+        self._health = Health(site.service, site.io)
+
+    async def batches(self, request: web.Request) -> web.StreamResponse:
+        """All batches, newest first; what is made now on top."""
+        query = request.query
+        status, after = query.get("status") or None, query.get("after") or None
+        key, value = query.get("key", "").strip(), query.get("value", "").strip()
+        metadata = metadata_of(request)
+        if "key" in query or "value" in query:  # the form's fields: the address has the API's name for them
+            given = metadata | ({key: value} if key else {})
+            raise web.HTTPSeeOther(_list_link(status, given, None))
+        wanted = batch_status(status)
+
+        def show() -> str:
+            read = self._site.service.look(lambda storage: reads.read_list(storage, wanted, metadata, after))
+            (first_key, first_value), *others = [*metadata.items()] or [("", "")]
+            older = _list_link(status, metadata, read.batches[-1].id) if read.more else None
+            values = {
+                "running": [BatchView.of(each) for each in read.running],
+                "batches": [BatchView.of(each) for each in read.batches],
+                "states": [(each.value, text) for each, text in words.BATCH_STATES.items()],
+                "status": status, "key": first_key, "value": first_value,
+                "others": ", ".join(f"{name}={text}" for name, text in others),
+                "filtered": bool(status or metadata), "first": after is None,
+                "newest": _list_link(status, metadata, None), "older": older,
+            }  # fmt: skip
+            return self.html(request, "batches", values)
+
+        return _answer(await self._site.call(show))
+
+    async def batch(self, request: web.Request) -> web.StreamResponse:
+        """A batch as what it is: a set of films."""
+        batch_id, page = batch_id_of(request), number_of(request, "page") or 1
+        shown = request.query.get("status") or None
+        if shown not in models.FILTERS:
+            shown = None
+
+        def show() -> str:
+            read = self._site.service.look(lambda storage: reads.read_batch(storage, batch_id, shown, page))
+            waits, batch = self.waits(batch_id), BatchView.of(read.batch)
+            cards = [models.card(job, waits.get(job.id, "")) for job in read.jobs]
+            query = {"status": shown} if shown else {}
+            values = {
+                "batch": batch, "waits": waits, "shown": shown, "groups": models.groups(cards),
+                "shape": models.shape(read.jobs), "pages": read.pages,
+                "moments": models.time_line(read.events)[: reads.SHOWN_MOMENTS],
+                "page_link": lambda number: f"?{urlencode({**query, 'page': number})}",
+            }  # fmt: skip
+            return self.html(request, "batch", values)
+
+        return _answer(await self._site.call(show))
+
+    async def video(self, request: web.Request) -> web.StreamResponse:
+        """A video with all that is known of it."""
+        batch_id, index = batch_id_of(request), video_of(request)
+
+        def show() -> str:
+            batch, job = self._site.service.look(lambda storage: reads.read_job(storage, batch_id, index))
+            view = BatchView.of(batch)
+            details = models.details(job, self.waits(batch_id).get(job.id, ""))
+            shape = models.shape([job])
+            values = {"batch": view, "video": details.card, "details": details, "shape": shape}
+            return self.html(request, "video", values)
+
+        return _answer(await self._site.call(show))
+
+    async def retry(self, request: web.Request) -> web.StreamResponse:
+        """The form of a retry."""
+        batch_id, chosen = batch_id_of(request), number_of(request, "video")
+        return _answer(await self._site.call(self.retry_form, request, batch_id, chosen))
+
+    def retry_form(
+        self,
+        request: web.Request,
+        batch_id: str,
+        single: int | None,
+        form: Mapping[str, str] | None = None,
+        chosen: frozenset[int] | None = None,
+        errors: list[tuple[str | None, str]] | None = None,
+    ) -> str:
+        """The form of a retry, as it was filled in.
+
+        `chosen`: the videos that are chosen; None: those that an unchanged retry can help.
+        """
+        batch, jobs = self._site.service.look(lambda storage: reads.read_retryable(storage, batch_id, single))
+        view, filled = BatchView.of(batch), form or {}
+        videos = [
+            {
+                "card": models.card(job),
+                "chosen": _helps(job) or single is not None if chosen is None else job.position in chosen,
+                "prompt": filled.get(f"prompt-{job.position}", job.prompt),
+            }
+            for job in jobs
+            if job.status in models.RETRIED
+        ]
+        values = {
+            "batch": view, "videos": videos, "errors": errors or [], "key": uuid.uuid4().hex,
+            "single": single is not None, "pay_again": "pay_again" in filled,
+            "omitted": max(0, view.retryable - len(videos)) if single is None else 0,
+        }  # fmt: skip
+        return self.html(request, "retry", values)
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """What a cancellation would do, or has done."""
+        batch_id = batch_id_of(request)
+
+        def show() -> str:
+            batch, charges = self._site.service.look(lambda storage: reads.read_charges(storage, batch_id))
+            return self.html(request, "cancel", {"batch": BatchView.of(batch), "charges": charges})
+
+        return _answer(await self._site.call(show))
+
+    async def history(self, request: web.Request) -> web.StreamResponse:
+        """The time line of a batch."""
+        batch_id, before = batch_id_of(request), number_of(request, "before")
+
+        def show() -> str:
+            batch, first, events = self._site.service.look(
+                lambda storage: reads.read_history(storage, batch_id, before)
+            )
+            values = {
+                "batch": BatchView.of(batch), "moments": models.time_line(events), "first": first,
+                "newest": before is None,
+            }  # fmt: skip
+            return self.html(request, "history", values)
+
+        return _answer(await self._site.call(show))
+
+    async def new(self, request: web.Request) -> web.StreamResponse:
+        """The form of a new batch."""
+        return _answer(self.new_form(request, dict.fromkeys(NEW_FIELDS, "")))
+
+    def new_form(
+        self, request: web.Request, form: Mapping[str, str], errors: list[tuple[str | None, str]] | None = None
+    ) -> str:
+        """The form of a new batch, as it was filled in."""
+        settings, most = self._site.service.settings, self._site.service.settings.batch_max_size
+        values = {
+            "form": form, "errors": errors or [], "wrong": {field for field, _ in errors or ()},
+            "more": any(form[name] for name in ("matrix", "params", "metadata", "concurrency")),
+            "key": uuid.uuid4().hex, "most": most, "usual": _usual(settings),
+            "counted": f"At most {words.count(most, 'video')} (BATCH_MAX_SIZE).",
+        }  # fmt: skip
+        return self.html(request, "new", values)
+
+    async def service(self, request: web.Request) -> web.StreamResponse:
+        """Whether the service works, and what it has before it."""
+        checks = await self._health.ready()
+
+        def show() -> str:
+            service = self._site.service
+            try:
+                figures = models.figures(service.unfinished())
+            except StorageError:
+                figures = None
+            names, meanings = words.CHECKS, words.CHECKED
+            values = {
+                "names": names,
+                "meanings": meanings,
+                "checks": checks,
+                "figures": figures,
+                "about": _about(service.settings, self._provider()),
+            }
+            return self.html(request, "service", values)
+
+        return _answer(await self._site.call(show))
+
+    def _provider(self) -> str:
+        service = self._site.service
+        try:
+            return server_of(service.provider)
+        except Exception:  # noqa: BLE001  (none is set, or it can't be read: the page says so)
+            return "none is set (OPENAI_BASE_URL)"
+
+    @public
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        """The form of the login."""
+        values = {"next": request.query.get("next", "/"), "problem": ""}
+        return _answer(self.html(request, "login", values))
+
+    @public
+    async def asset(self, request: web.Request) -> web.StreamResponse:
+        """A style sheet, a script, an icon."""
+        asset = self._renderer.assets.get(request.match_info["name"])
+        if asset is None:
+            raise web.HTTPNotFound
+        headers = {"Cache-Control": _YEAR}
+        return web.Response(body=asset.body, content_type=asset.content_type, charset="utf-8", headers=headers)
+
+    def problem(self, request: web.Request, problem: Problem) -> web.StreamResponse | None:
+        """An error as a page, where a browser asks for one."""
+        if "text/html" not in request.headers.get("Accept", "") or request.path.startswith("/api/"):
+            return None
+        if problem.status in (401, 429):
+            login = request.path == "/login"
+            there = str(request.rel_url) if request.method == "GET" else "/"
+            values: dict[str, Any] = {
+                "next": "/" if login else there,
+                "problem": words.sentence(problem.detail) if login else "",
+            }
+            html = self.html(request, "login", values)
+        else:
+            back = request.path if problem.status >= 500 and request.method == "GET" else "/"
+            values = {
+                "title": _TITLES.get(problem.status, "This did not work"), "detail": words.sentence(problem.detail),
+                "errors": [(None, each.message) for each in problem.errors], "back": back,
+                "back_text": "All batches" if back == "/" else "Try again",
+            }  # fmt: skip
+            html = self.html(request, "problem", values)
+        response = _answer(html)
+        response.set_status(problem.status)
+        response.headers.update(problem.headers)
+        return response
+
+    def waits(self, batch_id: str) -> dict[str, str]:
+        """Why videos of a batch wait, as far as this process makes them."""
+        return models.waiting(self._site.service.waits(batch_id), time.monotonic())
+
+    def html(self, request: web.Request, template: str, values: Mapping[str, Any]) -> str:
+        """A page."""
+        access, path = self._site.access, request.path
+        site = {
+            "known": access.token is None or access.is_known(request), "read_only": access.read_only,
+            "has_token": access.token is not None and access.has_session(request),
+        }  # fmt: skip
+        here = Markup(' aria-current="page"')
+        return self._renderer.page(
+            template, {"site": site, "here": lambda place: here if path == place else "", **values}
+        )
+
+
+def _answer(html: str) -> web.Response:
+    return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": POLICY})
+
+
+def _list_link(status: str | None, metadata: Mapping[str, str], after: str | None) -> str:
+    query = {f"metadata.{key}": text for key, text in metadata.items()}
+    query |= {name: text for name, text in (("status", status), ("after", after)) if text}
+    return f"/?{urlencode(query)}" if query else "/"
+
+
+def _helps(job: JobRecord) -> bool:
+    return bool(job.error is None or job.error.get("retryable"))
+
+
+def _usual(settings: Settings) -> dict[str, str]:
+    """What is used where a field is left empty."""
+    servers = "the server's own where empty"
+    return {
+        "duration": f"{settings.sora_seconds} where empty" if settings.sora_seconds else servers,
+        "size": f"{settings.sora_size} where empty" if settings.sora_size else f"such as 1280x720; {servers}",
+        "model": f"{settings.sora_model} where empty" if settings.sora_model else servers,
+        "concurrency": str(settings.batch_concurrency),
+    }
+
+
+def _about(settings: Settings, provider: str) -> list[tuple[str, str]]:
+    return [
+        ("Version", __version__),
+        ("Videos from", provider),
+        ("Commands from RabbitMQ", "yes" if settings.amqp_url else "no (AMQP_URL is not set)"),
+        ("Videos at a time in a batch", str(settings.batch_concurrency)),
+        ("Most videos in a batch", f"{settings.batch_max_size:,}"),
+    ]

@@ -1,0 +1,132 @@
+"""What the page says of states, errors and events. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from actors.batch.events import EventName
+from actors.errors import ErrorCode
+from storage.states import BatchStatus, JobStatus
+
+BATCH_STATES = {
+    BatchStatus.PENDING: "Not started",
+    BatchStatus.PROCESSING: "In progress",
+    BatchStatus.COMPLETED: "Completed",
+    BatchStatus.PARTIAL: "Partly completed",
+    BatchStatus.FAILED: "Failed",
+    BatchStatus.CANCELLED: "Cancelled",
+}
+QUEUED = "Queued"
+JOB_STATES = {
+    JobStatus.PENDING: "Waiting",
+    JobStatus.SUBMITTING: "Submitting",
+    JobStatus.GENERATING: "Generating",
+    JobStatus.DOWNLOADING: "Downloading",
+    JobStatus.COMPLETED: "Completed",
+    JobStatus.FAILED: "Failed",
+    JobStatus.CANCELLED: "Cancelled",
+}
+_EVENTS = {
+    EventName.BATCH_CREATED: "Batch created",
+    EventName.BATCH_STARTED: "Batch started",
+    EventName.BATCH_COMPLETED: "Batch completed",
+    EventName.BATCH_PARTIAL: "Batch ended, partly completed",
+    EventName.BATCH_FAILED: "Batch failed",
+    EventName.BATCH_CANCELLED: "Batch cancelled",
+    EventName.BATCH_RETRIED: "Batch retried",
+    EventName.BATCH_DELETED: "Batch deleted",
+    EventName.BATCH_UPDATED: "Batch updated",
+    EventName.JOB_SUBMITTED: "submitted",
+    EventName.JOB_COMPLETED: "completed",
+    EventName.JOB_FAILED: "failed",
+    EventName.JOB_CANCELLED: "cancelled",
+    EventName.JOB_RETRIED: "retried",
+}
+CHECKS = {
+    "database": "Database", "lease": "Lease", "store": "Files", "key": "Key", "rabbitmq": "RabbitMQ",
+}  # fmt: skip
+CHECKED = {
+    "database": "can be read and written",
+    "lease": "is current: this process may start videos",
+    "store": "can be written",
+    "key": "was not refused by the server",
+    "rabbitmq": "answers",
+}
+SILENT = frozenset({EventName.BATCH_PROGRESSED.value, EventName.JOB_PROGRESSED.value})
+"""Events of which there are many, and which the progress bars tell."""
+_WAYS_OUT = {
+    ErrorCode.MODERATION_BLOCKED: "The server refused the prompt: change it, then retry.",
+    ErrorCode.INVALID_REQUEST: "The server refused the request: change it, then retry.",
+    ErrorCode.AUTHENTICATION: "Correct the key (OPENAI_API_KEY) and restart the service, then retry.",
+    ErrorCode.PERMISSION: "Give the key the right, or choose a model that it may use, then retry.",
+    ErrorCode.QUOTA_EXCEEDED: "Top up the account at the server, then retry.",
+    ErrorCode.NOT_FOUND: "The server does not know it. If its address was wrong, correct it and retry; if the video is "
+    "gone, retry it and agree to pay again.",
+    ErrorCode.SUBMISSION_UNKNOWN: "It may have been made and paid for. Retry it to look for it again; agree to pay "
+    "again to have another one made.",
+    ErrorCode.STORAGE: "See the log, mend the disk or the database, then retry.",
+    ErrorCode.INTERNAL: "See the log of the service, then retry.",
+    ErrorCode.CANCELLED: "Retry it to have it made after all.",
+}
+
+
+def way_out(code: str) -> str:
+    """What a person can do about a video that failed with this code."""
+    try:
+        return _WAYS_OUT.get(ErrorCode(code), "Retry it: another attempt can succeed.")
+    except ValueError:
+        return "Retry it."
+
+
+def event(name: str, subject: str, video: int | None) -> str:
+    """`Video 3 completed`; `subject`: what it happened to, where that is not a video of the batch."""
+    try:
+        words = _EVENTS.get(EventName(name), name.replace(".", " "))
+    except ValueError:
+        words = name.replace(".", " ")
+    if video is not None:
+        return f"Video {video} {words}"
+    return words if name.startswith("batch.") else f"{subject} {words}"
+
+
+def sentence(text: str) -> str:
+    """An error's text where it stands by itself."""
+    return text[:1].upper() + text[1:]
+
+
+def count(number: int, noun: str) -> str:
+    """`1 video`, `10,000 videos`, `2 batches`."""
+    plural = noun + ("es" if noun.endswith("ch") else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def shortened(text: str, characters: int) -> str:
+    """The beginning of a text."""
+    return text if len(text) <= characters else text[: characters - 1].rstrip() + "…"
+
+
+def size(number: int) -> str:
+    """`1.4 MB`."""
+    amount = float(number)
+    for unit in ("bytes", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "bytes" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values as text; what is no text is written as JSON."""
+    return [
+        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for name, value in values.items()
+    ]
+
+
+def span(seconds: float) -> str:
+    """`0:07`, `12:00`, `1:02:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
