@@ -1,11 +1,13 @@
-"""Compares the records with the server's listing and the files in VIDEO_DIR. Reports; a person decides.
+"""Compares the records with the server's listing and the files in the store. Reports; a person decides.
 
 Changes nothing, and requests only the server's listing.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -24,14 +26,15 @@ from actors.sora.embedded import inner_id
 from actors.sora.listing import pages
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.wire import RemoteVideo
+from actors.stores import stores_of
 from storage.changes import Storage
 from storage.deletes import Owed
 from storage.records import JobRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, UNRESOLVED, DeleteState, JobStatus, SubmissionState
+from storage.stores import Stores, uri_of
 
 T = TypeVar("T")
 _PAGES = 1000
-_PIECE = 1 << 20
 _MAY_HAVE_MADE = frozenset({*UNRESOLVED, SubmissionState.ABSENT, SubmissionState.ABANDONED})
 _WANTS_ITS_VIDEO = frozenset({JobStatus.GENERATING, JobStatus.DOWNLOADING, JobStatus.FAILED})
 
@@ -80,6 +83,7 @@ class MissingFile(_Finding):
 
     job_id: str
     path: str
+    """Its path; of an object in a bucket, its address."""
     problem: str
 
 
@@ -128,6 +132,7 @@ def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) 
 
     Raises:
         StorageError: the database failed.
+        OSError: the store can't be listed.
     """
     # List first: the records read afterwards include every listed video that is ours.
     videos, problem = _listed(settings)
@@ -137,7 +142,8 @@ def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) 
     # A LiteLLM proxy lists ids other than those it returned.
     known = {inner_id(each.remote_id) for each in submissions if each.remote_id is not None}
     listed = {inner_id(video.id) for video in videos if video.id is not None}
-    paths, missing_files = _files(storage, read, checksums=checksums)
+    stores = stores_of(settings)
+    paths, missing_files = _files(stores, storage, read, checksums=checksums)
     return AuditReport(
         videos_listed=len(videos),
         files_compared=len(paths),
@@ -151,7 +157,10 @@ def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) 
         missing_videos=list(_missing(submissions, jobs, listed)) if problem is None else [],
         owed_deletes=[_owed(each) for each in read(storage.deletes.outstanding) if not _simulated(each)],
         jobs_without_file=missing_files,
-        files_without_job=[str(path) for path in _strays(Path(settings.video_dir).absolute(), paths, storage, read)],
+        files_without_job=[
+            *map(str, _strays(stores.folder.root, paths, storage, read)),
+            *_stray_objects(stores, paths, storage, read),
+        ],
     )
 
 
@@ -221,50 +230,61 @@ def _owed(owed: Owed) -> OwedDelete:
     )  # fmt: skip
 
 
-def _files(storage: Storage, read: Read, *, checksums: bool) -> tuple[set[Path], list[MissingFile]]:
-    """The files of all completed jobs, and their problems."""
-    paths: set[Path] = set()
+def _files(stores: Stores, storage: Storage, read: Read, *, checksums: bool) -> tuple[set[str], list[MissingFile]]:
+    """The addresses of all completed jobs' files, and their problems."""
+    uris: set[str] = set()
     wrong: list[MissingFile] = []
     after = ""
     while page := read(partial(storage.jobs.with_files, after)):
         for job in page:
             assert job.video is not None
-            path = Path(job.video["path"])
-            paths.add(path)
-            problem = _wrong(path, job.video, checksums=checksums)
+            uri = uri_of(job.video)
+            uris.add(uri)
+            problem = None if job.video.get("removed_at") else _wrong(stores, uri, job.video, checksums=checksums)
             if problem:
-                wrong.append(MissingFile(job_id=job.id, path=str(path), problem=problem))
+                wrong.append(MissingFile(job_id=job.id, path=job.video.get("path") or uri, problem=problem))
         after = page[-1].id
-    return paths, wrong
+    return uris, wrong
 
 
-def _wrong(path: Path, video: dict[str, object], *, checksums: bool) -> str | None:
+def _wrong(stores: Stores, uri: str, video: dict[str, object], *, checksums: bool) -> str | None:
     try:
-        size = path.stat().st_size
+        size = stores.size(uri)
+        if size is None:
+            return os.strerror(errno.ENOENT)
         if size != video["bytes"]:
             return f"it has {size} bytes; {video['bytes']} were recorded"
-        if checksums and _digest(path) != video["sha256"]:
+        if checksums and _digest(stores, uri) != video["sha256"]:
             return "its SHA-256 differs from the recorded one"
     except OSError as error:
         return str(error.strerror or error)
     return None
 
 
-def _digest(path: Path) -> str:
+def _digest(stores: Stores, uri: str) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
+    for piece in stores.read(uri):
+        digest.update(piece)
     return digest.hexdigest()
 
 
-def _strays(root: Path, known: set[Path], storage: Storage, read: Read) -> Iterator[Path]:
-    """Files below VIDEO_DIR that belong to no job, except those of running batches, which may be incomplete."""
+def _strays(root: Path, known: set[str], storage: Storage, read: Read) -> Iterator[Path]:
+    """Files below a folder that belong to no job, except those of running batches, which may be incomplete."""
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         if folder.name.startswith(".") or not folder.is_dir():
             continue
-        strays = [path for path in folder.rglob("*") if path.is_file() and path not in known]
+        strays = [path for path in folder.rglob("*") if path.is_file() and path.as_uri() not in known]
         if strays and not _runs(folder.name, storage, read):
+            yield from strays
+
+
+def _stray_objects(stores: Stores, known: set[str], storage: Storage, read: Read) -> Iterator[str]:
+    """The same of a bucket. One that can't be listed is named by the files that can't be found in it."""
+    bucket = stores.bucket
+    for batch_id in bucket.batch_ids() if bucket is not None else ():
+        assert bucket is not None
+        strays = [uri for uri in bucket.uris(batch_id) if uri not in known]
+        if strays and not _runs(batch_id, storage, read):
             yield from strays
 
 

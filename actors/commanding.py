@@ -14,7 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from actors.batch.cancellation import DeleteIsOut
-from actors.batch.cleanup import Maintenance, PruneReport, delete_orphan_files_soon
+from actors.batch.cleanup import Maintenance, PruneReport
 from actors.batch.commands import (
     Command,
     CommandKey,
@@ -29,10 +29,9 @@ from actors.batch.commands import (
 from actors.batch.events import EventName
 from actors.batch.start import existing
 from actors.batch.views import Batch, CancellationSummary
-from actors.errors import SoraBatchError
+from actors.errors import SoraBatchError, StorageError
 from actors.running import BatchRunner
 from storage.servers import server_of
-from storage.videos import VideoFolder
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -147,7 +146,8 @@ class BatchCommander(BatchRunner):
         """The after-effects of a recorded command. None: by the inbox, it was executed before."""
         if result is not None and result.summary is not None:
             self._send_deletes(result.summary)
-            self._delete_orphan_files(result.batch_id)
+            # What a dead owner of the batch left; a living one does so itself.
+            self._orphans.clean_soon(result.batch_id)
             if self._runtime is not None:
                 self._runtime.look()
         if isinstance(command, Delete):
@@ -163,7 +163,15 @@ class BatchCommander(BatchRunner):
         if result is None or result.digests:
             maintenance.drop_references(list(result.digests) if result is not None else None)
         if not command.keep_files:
-            self._folder().remove_batch(batch_id)
+            self._remove_files(batch_id)
+
+    def _remove_files(self, batch_id: str) -> None:
+        try:
+            self.stores.remove_batch(batch_id)
+        except OSError as error:
+            raise StorageError(
+                f"batch {batch_id} is deleted, but not all of its files: {error}; delete it again to remove them"
+            ) from error
 
     def _write_after_deletes(self, run: Callable[[], T]) -> T:
         """As `_write`, once no DELETE of a retried video is in flight: some seconds at most."""
@@ -174,13 +182,6 @@ class BatchCommander(BatchRunner):
                 # Withdraw pending ones for good: else another would go out for each that is settled.
                 withdraw = partial(self._storage.deletes.withdraw, out.submission_ids)
                 time.sleep(min(self._write(withdraw), _DELETE_LOOK))
-
-    def _folder(self) -> VideoFolder:
-        return VideoFolder(self.settings.video_dir)
-
-    def _delete_orphan_files(self, batch_id: str) -> None:
-        """Remove in the background what a dead owner of a cancelled batch left; a living one does so itself."""
-        delete_orphan_files_soon(self._recorder, self._storage, self._folder(), batch_id)
 
     @property
     def _deletes_on_cancel(self) -> bool:

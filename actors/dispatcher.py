@@ -16,7 +16,7 @@ from typing import Any, assert_never
 
 from actors.agenda import Agenda, DispatcherCallbacks, Question, ReleaseOrder, load, moved_on
 from actors.batch.assignment import Rules
-from actors.batch.cleanup import delete_orphan_files
+from actors.batch.orphans import delete_orphan_files
 from actors.batch.unreadable import fail_unreadable
 from actors.loop import LoopActor, tell
 from actors.messages import (
@@ -223,7 +223,9 @@ class Dispatcher(LoopActor):
             return
         storage, lease = self._tools.storage, self._tools.settings.batch_lease.total_seconds()
         for batch_id in storage.batches.ended_badly_since(owner.lease_until - 2 * lease):
-            delete_orphan_files(storage, self._tools.folder, batch_id)
+            delete_orphan_files(storage, self._tools.stores.folder, batch_id)
+            if self._tools.stores.bucket is not None:
+                self._tools.clean_up(batch_id)
         storage.owners.expire(owner.id)
 
     def _load_or_note(self, batch_id: str, broken: dict[str, str]) -> Loaded | None:

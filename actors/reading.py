@@ -16,6 +16,7 @@ from actors.batch.start import existing, unknown_batch
 from actors.batch.views import Batch, Job, batch_status, job_status, with_urls
 from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
 from actors.settings import SIMULATOR, Settings
+from actors.stores import stores_of
 from storage.changes import Storage
 from storage.database import Database, DatabaseError
 from storage.deletes import Owed
@@ -51,7 +52,7 @@ class BatchReader:
     @cached_property
     def stores(self) -> Stores:
         """Where files are put, and whence they are had."""
-        return Stores(self.settings.video_dir)
+        return stores_of(self.settings)
 
     @property
     def database_place(self) -> str:

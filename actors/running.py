@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from actors import shared
 from actors.batch.events import EventName
+from actors.batch.orphans import Orphans
 from actors.batch.views import Batch
 from actors.errors import (
     BatchReleased,
@@ -51,6 +52,7 @@ class BatchRunner(BatchReader):
         self._runtime: Runtime | None = None
         self.observer = Observer()
         self._waiting = Waiting()
+        self._orphans = Orphans(self._recorder, self._storage, self.stores)
         self._queued: set[str] = set()
         self._holds_deletes = False
         """The batches that this process queued: releasing one un-queues it."""
@@ -194,6 +196,7 @@ class BatchRunner(BatchReader):
             last_first.callback(self._close_database)
             last_first.callback(self._waiting.close, BatchReleased)
             last_first.callback(self._recorder.close)
+            last_first.callback(self._orphans.close)
             if self._connection is not None and self._publisher is not None:
                 last_first.callback(self._connection.close)
                 last_first.callback(self._publisher.close, _PUBLISH_SECONDS)
@@ -250,7 +253,7 @@ class BatchRunner(BatchReader):
 
                 self._runtime = Runtime(
                     self.settings, self._storage, self._recorder, self.observer,
-                    provider=self.provider, simulate=self._simulate,
+                    stores=self.stores, orphans=self._orphans, provider=self.provider, simulate=self._simulate,
                     ended=self._ended, released=self._released,
                 )  # fmt: skip
                 if self._holds_deletes:

@@ -20,7 +20,7 @@ from typing import Any
 
 from actors.agenda import Agenda, DispatcherCallbacks
 from actors.batch.assignment import Rules
-from actors.batch.cleanup import delete_orphan_files_soon
+from actors.batch.orphans import Orphans
 from actors.batch.pricing import pricing
 from actors.dispatcher import Dispatcher
 from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
@@ -37,14 +37,16 @@ from actors.sora.watching import Watcher
 from actors.video.admission import Admission
 from actors.video.bodies import Bodies, Loader
 from actors.video.files import finish
+from actors.video.keeping import Keeper
 from actors.video.refetching import fetch_again
 from actors.video.tools import Tools
+from storage.bucket_errors import StoreFault
 from storage.changes import Storage
 from storage.database import DatabaseError
 from storage.owners import this_process
 from storage.recorder import Recorder
 from storage.records import JobRecord, SubmissionRecord
-from storage.videos import VideoFolder
+from storage.stores import Stores
 
 logger = logging.getLogger(__name__)
 _CLOSE_SECONDS, _SHUT_SECONDS = 9.0, 5.0
@@ -66,6 +68,8 @@ class Runtime:
         recorder: Recorder,
         observer: Observer,
         *,
+        stores: Stores,
+        orphans: Orphans,
         provider: str,
         simulate: bool,
         ended: Callable[[str], None],
@@ -75,7 +79,8 @@ class Runtime:
             settings = _for_the_simulator(settings)
         self._settings, self._storage, self._recorder, self._observer = settings, storage, recorder, observer
         price = pricing(settings)
-        folder = _prepared_folder(settings.video_dir)
+        self._stores, self._orphans = stores, orphans
+        _prepare(stores, settings)
         self.io = IOLoop()
         self._simulator: Any = None
         self._owner = this_process()
@@ -90,7 +95,7 @@ class Runtime:
             charges_failed=settings.sora_charges_failed == "yes",
         )
         try:
-            self._tools = self.io.submit(self._open(provider, lease, folder, simulate=simulate)).result()
+            self._tools = self.io.submit(self._open(provider, lease, simulate=simulate)).result()
         except BaseException:
             self.io.close()
             raise
@@ -114,7 +119,7 @@ class Runtime:
         self._given_up: str | None = None
         """Why the last Dispatcher died, if no other was started."""
 
-    async def _open(self, provider: str, lease: LeaseMargin, folder: VideoFolder, *, simulate: bool) -> Tools:
+    async def _open(self, provider: str, lease: LeaseMargin, *, simulate: bool) -> Tools:
         base_url = await self._start_simulator() if simulate else self._settings.openai_base_url
         assert base_url is not None
         client = SoraClient(self._settings, base_url, RateLimiter(self._settings.sora_max_requests_per_second))
@@ -132,7 +137,7 @@ class Runtime:
             )  # fmt: skip
 
         def clean_up(batch_id: str) -> None:
-            delete_orphan_files_soon(self._recorder, self._storage, folder, batch_id)
+            self._orphans.clean_soon(batch_id)
             self.send_deletes()  # whoever cancelled it may have no server
 
         files = Coalescer(
@@ -145,7 +150,7 @@ class Runtime:
         loader = Loader(self.io, client, self._storage, self._recorder)
         return Tools(
             self.io, client, submitter, loader, Bodies(loader.body), watcher, self._storage, self._recorder,
-            self._settings, folder, files, clean_up, self._observer,
+            self._settings, self._stores, Keeper(self.io, self._stores, files, clean_up), clean_up, self._observer,
         )  # fmt: skip
 
     async def _start_simulator(self) -> str:
@@ -177,6 +182,7 @@ class Runtime:
         if "sora_connect_timeout" not in self._settings.model_fields_set:
             self._be_patient(timedelta(0))  # nobody is waiting, and the batches stay wanted
         self._order(ClaimAll())
+        self._orphans.finish_soon()
         ended: Future[None] = Future()
 
         def tell() -> None:
@@ -313,6 +319,7 @@ class Runtime:
 
     async def _shut(self) -> None:
         try:
+            await self._tools.keeper.close()
             await self._tools.client.__aexit__()
         finally:
             if self._simulator is not None:
@@ -327,13 +334,24 @@ def _for_the_simulator(settings: Settings) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def _prepared_folder(path: str) -> VideoFolder:
-    folder = VideoFolder(path)
+def _prepare(stores: Stores, settings: Settings) -> None:
+    """Check that files can be put into the store, before anything is paid for."""
+    folder, bucket = stores.folder, stores.bucket
     try:
         folder.prepare()
     except OSError as error:
+        given = f"VIDEO_DIR={settings.video_dir!r}"
+        if bucket is None and settings.video_store is not None:
+            given = f"VIDEO_STORE={settings.video_store!r}"
         raise SettingsError(
-            f"VIDEO_DIR={path!r}: videos can't be written to {folder.root}: {error.strerror or error}; "
+            f"{given}: videos can't be written to {folder.root}: {error.strerror or error}; "
             "make it writable or name another folder"
         ) from error
-    return folder
+    if bucket is None:
+        return
+    try:
+        bucket.prepare()
+    except StoreFault as fault:
+        if not fault.passing:
+            raise SettingsError(f"VIDEO_STORE={bucket.uri}: {fault}") from fault
+        logger.warning("the store is away; videos wait for it", extra={"action": "store_away", "error": str(fault)})

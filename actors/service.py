@@ -203,10 +203,9 @@ class BatchService(BatchCommander):
         try:
             self._do(Delete(batch_id, keep_files))
         except NotFound:
-            folder = self._folder()
-            if keep_files or not (folder.batch(batch_id).exists() and self._was_deleted(batch_id)):
+            if keep_files or not (self._was_deleted(batch_id) and self.stores.holds(batch_id)):
                 raise
-            folder.remove_batch(batch_id)
+            self._remove_files(batch_id)
 
     # --- what runs
 

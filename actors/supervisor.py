@@ -329,7 +329,7 @@ class BatchSupervisor(LoopActor):
         if self._phase is _Phase.BEGINNING:
             self._phase = _Phase.BEGUN
             if self._epoch > 1:
-                self._tools.folder.sweep(self._id, self._epoch)
+                self._tools.stores.folder.sweep(self._id, self._epoch)
             return True
         if self._phase is _Phase.BEGUN:
             self._phase = _Phase.WORKING

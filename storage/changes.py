@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from storage.batches import BatchRepository
 from storage.database import Database
 from storage.deletes import Deletes
+from storage.doomed import Doomed
 from storage.inbox import Inbox
 from storage.jobs import JobRepository
 from storage.journal import Journal, Publications
@@ -64,6 +65,7 @@ class Storage:
         self.owners = Owners(database)
         self.inbox = Inbox(database)
         self.servers = Servers(database)
+        self.doomed = Doomed(database)
 
     def apply(self, changes: Changes) -> bool | Refusal:
         """Write an update inside the caller's transaction. Repeating it after an unknown COMMIT changes nothing.

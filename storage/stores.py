@@ -6,14 +6,18 @@ A file's address, its `uri`, is for good: `file:///...`. What is here blocks; no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from storage.videos import VideoFolder, flush_folder
+
+if TYPE_CHECKING:
+    from storage.buckets import Bucket, BucketOptions
 
 PIECE = 1 << 20
 """Bytes: files are read in pieces of at most this size."""
@@ -39,16 +43,49 @@ class Store(Protocol):
 
 
 class Stores:
-    """The store that files are put into, and all others that recorded files may be in."""
+    """The store that files are put into, and all others that recorded files may be in.
 
-    def __init__(self, video_dir: str) -> None:
-        self.folder = VideoFolder(video_dir)
+    Args:
+        video_dir: `VIDEO_DIR`: the store; with a bucket, where files are while they come.
+        target: `VIDEO_STORE`: `file:///folder`, or a bucket; None: VIDEO_DIR.
+        options: says how buckets are reached, once one is.
+    """
+
+    def __init__(
+        self, video_dir: str, target: str | None = None, options: Callable[[], BucketOptions] | None = None
+    ) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._buckets: dict[str, Bucket] = {}
         self._folders = Folders()
+        in_folder = target is None or target.startswith("file:")
+        self.folder = VideoFolder(path_of(target) if target is not None and in_folder else video_dir)
+        """The store, or where files are while they come."""
+        self.bucket = None if target is None or in_folder else self._bucket(target)
+        """The store; None: it is the folder."""
+
+    @property
+    def place(self) -> str:
+        """Where files are put, for a person."""
+        return str(self.folder.root) if self.bucket is None else self.bucket.uri
 
     def at(self, uri: str) -> Store:
         """The store that has a file."""
-        assert uri.startswith("file:"), uri
-        return self._folders
+        return self._folders if uri.startswith("file:") else self.bucket_of(uri)
+
+    def bucket_of(self, uri: str) -> Bucket:
+        """The bucket that has an object."""
+        if self.bucket is not None and uri.startswith(f"{self.bucket.uri}/"):
+            return self.bucket
+        return self._bucket(uri.rsplit("/", 2)[0])  # without the batch and the name
+
+    def _bucket(self, uri: str) -> Bucket:
+        from storage.buckets import Bucket, BucketOptions
+
+        with self._lock:
+            if uri not in self._buckets:
+                self._buckets[uri] = Bucket(uri, self._options() if self._options else BucketOptions())
+            return self._buckets[uri]
 
     def size(self, uri: str) -> int | None:
         """As `Store.size`, in whichever store the file is."""
@@ -65,6 +102,21 @@ class Stores:
     def remove(self, uri: str) -> None:
         """As `Store.remove`, in whichever store the file is."""
         self.at(uri).remove(uri)
+
+    def holds(self, batch_id: str) -> bool:
+        """Whether there are files of a batch."""
+        there = self.folder.batch(batch_id).exists()
+        return there or (self.bucket is not None and bool(self.bucket.uris(batch_id)))
+
+    def remove_batch(self, batch_id: str) -> None:
+        """Remove all files of a batch from the store that files are put into.
+
+        Raises:
+            OSError: some of them may still be there.
+        """
+        self.folder.remove_batch(batch_id)
+        if self.bucket is not None:
+            self.bucket.remove_batch(batch_id)
 
 
 class Folders:

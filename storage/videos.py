@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -26,6 +26,7 @@ EXTENSIONS = {
     "image/gif": ".gif",
 }
 _PART = ".part"
+_TRIES = 5
 _NAMED_BY = (8, 16, 64)
 """How many digits of the checksum a name has: more if other bytes have the shorter name."""
 _CHECKSUM = re.compile(r"-[0-9a-f]{8,64}\Z")
@@ -90,12 +91,15 @@ class PartFile:
 
     def open(self) -> FileIO:
         """Open it for writing from the start, creating its folder. Unbuffered: it is written in whole blocks."""
-        try:
-            file = FileIO(self.path, "w")
-        except FileNotFoundError:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            flush_folder(self.path.parent.parent)
-            file = FileIO(self.path, "w")
+        for tries in range(_TRIES):
+            try:
+                file = FileIO(self.path, "w")
+                break
+            except FileNotFoundError:  # the folder may be removed again, with another partial file
+                if tries == _TRIES - 1:
+                    raise
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                flush_folder(self.path.parent.parent)
         if self._discarded:  # in another thread, meanwhile
             self.discard()
         return file
@@ -111,6 +115,12 @@ class PartFile:
         self._sha256.update(chunk)
 
     @property
+    def job_id(self) -> str:
+        """The job that it is of."""
+        # Not `with_suffix`, which would misread our dots; ids have none.
+        return self.path.name.split(".", 1)[0]
+
+    @property
     def sha256(self) -> str:
         """The checksum of what was written, in hexadecimal."""
         return self._sha256.hexdigest()
@@ -124,10 +134,8 @@ class PartFile:
 
         Nothing is replaced: a file with the same bytes stays, and other bytes keep their name.
         """
-        # Not `with_suffix`, which would misread our dots; ids have none.
-        job_id = self.path.name.split(".", 1)[0]
-        for digits in _NAMED_BY:
-            final = self.path.with_name(f"{job_id}-{self.sha256[:digits]}{extension}")
+        for name in names_of(self.job_id, self.sha256, extension):
+            final = self.path.with_name(name)
             if self.put(final):
                 return final
         raise FileExistsError(errno.EEXIST, "a damaged file already has its name", str(final))
@@ -148,11 +156,19 @@ class PartFile:
         with place.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
-    def discard(self) -> None:
-        """Remove the partial file, or prevent it."""
+    def discard(self, *, and_folder: bool = False) -> None:
+        """Remove the partial file, or prevent it. `and_folder`: also its folder, if nothing else is in it."""
         self._discarded = True
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+            if and_folder:
+                self.path.parent.rmdir()
+
+
+def names_of(job_id: str, sha256: str, extension: str) -> Iterator[str]:
+    """The names that a finished file may have: the shortest that no other bytes have."""
+    for digits in _NAMED_BY:
+        yield f"{job_id}-{sha256[:digits]}{extension}"
 
 
 def _remove(path: Path) -> None:

@@ -1,24 +1,19 @@
-"""Removing ended batches, unused input references and orphan files; large amounts in pieces."""
+"""Removing ended batches and unused input references; large amounts in pieces."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.batch.events import EventName, batch_event
 from actors.batch.start import existing
 from actors.errors import Conflict, NotFound
 from storage.changes import Storage
-from storage.recorder import Recorder
 from storage.records import BatchRecord, EventRecord
 from storage.states import FINAL_BATCH
-from storage.videos import VideoFolder
 
 
 def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000) -> bool:
@@ -79,39 +74,6 @@ def delete_ended(storage: Storage, batches: list[BatchRecord], events: list[Even
         storage.batches.remove(*batch_ids)
         storage.ledger.forget(batch_ids)
     return len(told)
-
-
-logger = logging.getLogger(__name__)
-
-
-def delete_orphan_files(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
-    """Remove the files of an ended batch that no job records: partial ones, and those that came too late.
-
-    Called after cancelling a batch, losing it, ending it after another owner, or noting its owner's death. The batch is
-    locked meanwhile, so a retry waits. It runs in a transaction of its own: an uncommitted end may still be rolled
-    back, and a removed file does not come back.
-    """
-    if not folder.batch(batch_id).is_dir():
-        return
-    with storage.database.begin():
-        batch = storage.batches.locked(batch_id)
-        if batch is not None and batch.status in FINAL_BATCH:
-            made = {entry.job_id for entry in storage.submissions.of_batch(batch_id) if entry.remote_id is not None}
-            jobs = storage.jobs.by_id(made).values()  # of another one no file can have come
-            kept = {Path(job.video["path"]).name for job in jobs if job.video is not None}
-            folder.clear(batch_id, {job.id for job in jobs}, kept)
-
-
-def delete_orphan_files_soon(recorder: Recorder, storage: Storage, folder: VideoFolder, batch_id: str) -> None:
-    """Remove them in the background, in the recorder's thread; nobody waits for it."""
-
-    def told(done: Future[None]) -> None:
-        error = done.exception()
-        if error is not None:
-            text = storage.database.describe(error)
-            logger.warning("could not remove the orphan files of a batch", extra={"batch_id": batch_id, "error": text})
-
-    recorder.read(lambda: delete_orphan_files(storage, folder, batch_id)).add_done_callback(told)
 
 
 K = TypeVar("K")

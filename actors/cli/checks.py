@@ -22,6 +22,7 @@ def all_checks(settings: Settings, *, declare: bool = False) -> Iterator[Check]:
     looks: dict[str, Callable[[], Check]] = {
         "database": lambda: database(settings),
         "VIDEO_DIR": lambda: video_dir(settings),
+        **({"VIDEO_STORE": lambda: video_store(settings)} if settings.video_store else {}),
         "server": lambda: server(settings),
         "simulator": simulator,
         "prices": lambda: prices(settings),
@@ -66,6 +67,24 @@ def video_dir(settings: Settings) -> Check:
     return Check(
         "VIDEO_DIR", ok=ok, message=f"{folder}: {why or ('writable' if folder.is_dir() else 'will be created')}"
     )
+
+
+def video_store(settings: Settings) -> Check:
+    """Whether the store takes files, gives them again, lists and removes them."""
+    from actors.stores import stores_of
+    from storage.bucket_errors import StoreFault
+
+    stores = stores_of(settings)
+    bucket = stores.bucket
+    if bucket is None:
+        ok, why = writable(stores.folder.root)
+        return Check("VIDEO_STORE", ok=ok, message=f"{stores.place}: {why or 'writable'}")
+    try:
+        doubts = bucket.examine()
+    except StoreFault as fault:
+        return Check("VIDEO_STORE", ok=False, message=f"{bucket.uri}: {fault}")
+    works = "files can be put, read, listed and removed, and have presigned URLs"
+    return Check("VIDEO_STORE", ok=True, message=f"{bucket.uri}: {'; '.join([works, *doubts])}")
 
 
 def server(settings: Settings) -> Check:

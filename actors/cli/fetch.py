@@ -120,10 +120,10 @@ def fetched_into(batch: Batch, wanted: OutputFolder) -> dict[str, Path]:
     """Get the files of a batch there, by job id; what can't be had is told."""
     from actors.fetching.fetch import Fetcher
     from actors.settings import load_settings
-    from storage.stores import Stores
+    from actors.stores import stores_of
 
     settings = load_settings()
-    fetcher = Fetcher(wanted.folder, settings, Stores(settings.video_dir))
+    fetcher = Fetcher(wanted.folder, settings, stores_of(settings))
     report = fetch_batch(fetcher, batch, wanted.pattern, told=False)
     return {file.job_id: Path(file.path) for file in report.files}
 
@@ -134,12 +134,12 @@ def _batches(
 ) -> Iterator[tuple[Callable[[str], Batch], Settings, Stores]]:
     """What tells of a batch: the database, or a service through RabbitMQ."""
     from actors.cli.remote import or_remote, reporting
-    from storage.stores import Stores
+    from actors.stores import stores_of
 
     if remote:
         settings = prepare(verbose=verbose)
         with reporting() as report:
-            yield report, settings, Stores(settings.video_dir)
+            yield report, settings, stores_of(settings)
         return
 
     def here(batch_id: str) -> Batch:

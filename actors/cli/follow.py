@@ -87,6 +87,8 @@ class Follower:
 
     def __init__(self, service: BatchService, show: Show, output: OutputFolder | None) -> None:
         self._service, self._show, self._output = service, show, output
+        if output is not None:
+            output.stores = service.stores
         self._refreshed = time.monotonic()
         self.failures: dict[str, SoraBatchError] = {}
         """Why batches could not be run to their end here, by their ids."""

@@ -8,13 +8,16 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from actors.batch.views import Job
+from actors.batch.views import Job, VideoFile
 from actors.cli.filenames import FileNamePattern, file_name
 from actors.cli.text import clean
 from actors.errors import InvalidRequest
+from storage.stores import Stores
 
 _FICLONE = 0x40049409
 """Linux's `ioctl` for it: the module `fcntl` names it from Python 3.12 on."""
@@ -26,6 +29,8 @@ class OutputFolder:
     def __init__(self, folder: Path, pattern: FileNamePattern | None = None) -> None:
         """`pattern`: of file names; None: number and prompt."""
         self.folder, self.pattern = folder, pattern
+        self.stores: Stores | None = None
+        """Whence files are brought that are in no folder."""
         self.placed: dict[str, Path] = {}
         """The path of each job's file, by job id."""
         self.problems: dict[str, str] = {}
@@ -52,16 +57,29 @@ class OutputFolder:
 
         `of_takes`: its request asks for several takes.
         """
-        if job.video is None or job.video.path is None or job.id in self.placed:
+        if job.video is None or job.video.removed_at is not None or job.id in self.placed:
             return
-        source = Path(job.video.path)
+        name = self._name(job, total, PurePosixPath(job.video.uri).suffix, of_takes=of_takes)
         try:
-            self.placed[job.id] = self._put(source, self._name(job, total, source.suffix, of_takes=of_takes))
+            with self._at_hand(job.video) as source:
+                self.placed[job.id] = self._put(source, name)
             self._taken.add(self.placed[job.id])
             self.problems.pop(job.id, None)
         except (OSError, ValueError) as error:  # a name that can't be written is a ValueError
             reason = getattr(error, "strerror", None) or str(error)
-            self.problems[job.id] = f"can't copy {job.video.path} to {self.folder}: {reason}"
+            self.problems[job.id] = f"can't copy {job.video.path or job.video.uri} to {self.folder}: {reason}"
+
+    @contextmanager
+    def _at_hand(self, video: VideoFile) -> Iterator[Path]:
+        """The file itself; one in a bucket is brought here first."""
+        if video.path is not None or self.stores is None:
+            yield Path(video.path or video.uri)
+            return
+        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".", suffix=".part") as part:
+            for piece in self.stores.read(video.uri):
+                part.write(piece)
+            part.flush()
+            yield Path(part.name)
 
     def _name(self, job: Job, total: int, extension: str, *, of_takes: bool) -> str:
         if self.pattern is not None:

@@ -28,6 +28,7 @@ from actors.expectations import SIZE_PATTERN, expectation
 from actors.headers import AUTHORIZATION, BEARER, NOWHERE, key_header, read_auth, read_headers, secrets_in, telling
 from actors.secret_files import with_files
 from actors.settings.money import MoneySettings
+from actors.settings.store import StoreSettings
 from actors.settings.types import Milliseconds, Positive, Words, at_home, without_control_characters
 from actors.settings.web import WebSettings
 from actors.transport import is_bypassed, read_proxy, trust
@@ -44,7 +45,7 @@ SIMULATOR = "simulator"
 _ESCAPED = "in the user name and password, write @ as %40, # as %23, / as %2F, ? as %3F"
 
 
-class Settings(WebSettings, MoneySettings):
+class Settings(WebSettings, MoneySettings, StoreSettings):
     """The settings that `README.md` lists, each named as its environment variable in lower case."""
 
     model_config = SettingsConfigDict(
@@ -216,7 +217,7 @@ class Settings(WebSettings, MoneySettings):
         headers = self.sora_headers.get_secret_value() if self.sora_headers else ""
         urls = [self.openai_base_url, self.database_url, amqp, self.http_proxy, self.https_proxy]
         token = self.web_token.get_secret_value() if self.web_token else ""
-        return Secrets([self.api_key or "", token, *secrets_in(headers)], filter(None, urls))
+        return Secrets([self.api_key or "", token, *secrets_in(headers), *self.bucket_secrets], filter(None, urls))
 
     def proxy_for(self, url: str) -> str | None:
         """The proxy for a request to this URL; None: none.

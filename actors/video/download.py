@@ -6,13 +6,14 @@ import asyncio
 import base64
 from contextlib import AbstractAsyncContextManager, suppress
 from io import FileIO
-from typing import Any
 
 import aiohttp
 
 from actors.sora.wire import RemoteVideo
 from actors.video.files import PendingFile, broken
+from actors.video.keeping import CheckedFile
 from actors.video.tools import Tools
+from storage.records import Document
 from storage.videos import PartFile
 
 _BLOCK = 1 << 20
@@ -24,8 +25,8 @@ class FileTooLarge(Exception):
     """The server sends more than the largest allowed file."""
 
 
-async def fetch(tools: Tools, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
-    """Download a video's file and put it into place, in one attempt.
+async def fetch(tools: Tools, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> Document | CheckedFile:
+    """Download a video's file and have the keeper take it, in one attempt.
 
     Args:
         tools: the shared tools.
@@ -35,7 +36,7 @@ async def fetch(tools: Tools, part: PartFile, remote_id: str, video: RemoteVideo
         tries: the number of earlier attempts.
 
     Returns:
-        What is recorded for the file.
+        What is recorded for the file, or the file that remains to be put into the bucket.
 
     Raises:
         SoraError: it can't be downloaded, or is broken.
@@ -61,7 +62,7 @@ def _source(
     return tools.client.content(remote_id, anew=tries > 0)
 
 
-async def _receive(tools: Tools, part: PartFile, response: aiohttp.ClientResponse) -> dict[str, Any]:
+async def _receive(tools: Tools, part: PartFile, response: aiohttp.ClientResponse) -> Document | CheckedFile:
     """Receive a file. One that fits into a single block costs only one call to the flushing thread."""
     expected = None if "Content-Encoding" in response.headers else response.content_length
     block: list[bytes] = []
@@ -97,7 +98,5 @@ async def _keep(
     content_type: str,
     expected: int | None,
     file: FileIO | None = None,
-) -> dict[str, Any]:
-    rest = PendingFile(part, b"".join(block), content_type, expected, file)
-    # A large file takes long to flush.
-    return await (tools.files.do if file is None else tools.files.do_alone)(rest)
+) -> Document | CheckedFile:
+    return await tools.keeper.take(PendingFile(part, b"".join(block), content_type, expected, file))

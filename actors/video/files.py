@@ -36,6 +36,21 @@ class PendingFile:
             Its folder, which remains to be flushed, and what is recorded for the file.
         """
         part = self.part
+        kind = self.check(flush=True)
+        path = part.publish(EXTENSIONS.get(kind, ".bin"))
+        video = {
+            "uri": path.as_uri(), "path": str(path), "url": None,
+            "bytes": part.bytes, "sha256": part.sha256, "content_type": kind,
+        }  # fmt: skip
+        return part.path.parent, video
+
+    def check(self, *, flush: bool = False) -> str:
+        """Write the last block, check that the file is complete, and perhaps flush it.
+
+        Returns:
+            Its content type.
+        """
+        part = self.part
         with self.file or part.open() as opened:
             part.write(opened, self.block)
             if part.bytes == 0 or (self.expected is not None and part.bytes != self.expected):
@@ -44,15 +59,10 @@ class PendingFile:
             is_mp4 = part.head[4:8] == b"ftyp"
             if not is_mp4 and (self.content_type == "video/mp4" or not self.content_type.startswith(_VIDEO_TYPES)):
                 raise broken(f"declared as {self.content_type}, but not an MP4 file")
-            part.flush(opened)
+            if flush:
+                part.flush(opened)
         told = self.content_type if _KIND.fullmatch(self.content_type) else "application/octet-stream"
-        kind = "video/mp4" if is_mp4 else told
-        path = part.publish(EXTENSIONS.get(kind, ".bin"))
-        video = {
-            "uri": path.as_uri(), "path": str(path), "url": None,
-            "bytes": part.bytes, "sha256": part.sha256, "content_type": kind,
-        }  # fmt: skip
-        return part.path.parent, video
+        return "video/mp4" if is_mp4 else told
 
 
 def finish(group: list[PendingFile]) -> list[dict[str, Any] | Exception]:

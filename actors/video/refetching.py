@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from pathlib import Path
 
 import aiohttp
 
 from actors.errors import SoraError
 from actors.video.tools import Tools
 from storage.records import JobRecord, SubmissionRecord
+from storage.stores import path_of, uri_of
 from storage.timing import backoff
 from storage.videos import PartFile, flush_folder
 
@@ -27,19 +27,18 @@ async def fetch_again(tools: Tools, job: JobRecord, submission: SubmissionRecord
     """
     assert job.video is not None
     assert submission.remote_id is not None
-    place = Path(job.video["path"])
+    place = _Place(tools, job)
     why: str | None = None
     for tries in range(_TRIES):
         if tries:
             await asyncio.sleep(backoff(tries, _FIRST_PAUSE, _LONGEST_PAUSE))
-        part = PartFile(place.with_name(f"{job.id}.{uuid.uuid4().hex}.part"))
+        part = place.part()
         try:
             await _receive(tools, part, submission.remote_id, job.video["bytes"])
             if part.sha256 != job.video["sha256"]:
                 return "the server's file is a different one: its SHA-256 does not match the recorded one"
-            if not await tools.io.offload(part.put, place):
-                return f"{place} now holds a different file"
-            await tools.io.offload(flush_folder, place.parent)
+            if not await tools.io.offload(place.put, part):
+                return f"{place.shown} now holds a different file"
         except SoraError as error:
             why = error.message
             if not error.retryable:
@@ -47,12 +46,36 @@ async def fetch_again(tools: Tools, job: JobRecord, submission: SubmissionRecord
         except (aiohttp.ClientError, TimeoutError) as error:
             why = f"the download broke off: {tools.client.words(error)}"
         except OSError as error:
-            return f"the video can't be written to {place.parent}: {error.strerror or error}"
+            return f"the video can't be written to {place.shown}: {error.strerror or error}"
         else:
             return None
         finally:
             await tools.io.offload(part.discard)
     return why
+
+
+class _Place:
+    """Where a recorded file was, in whichever store."""
+
+    def __init__(self, tools: Tools, job: JobRecord) -> None:
+        assert job.video is not None
+        self._job, self._video, self._uri = job, job.video, uri_of(job.video)
+        self._stores = tools.stores
+        self._path = path_of(self._uri) if self._uri.startswith("file:") else None
+        self.shown = self._uri if self._path is None else str(self._path)
+
+    def part(self) -> PartFile:
+        folder = self._stores.folder.batch(self._job.batch_id) if self._path is None else self._path.parent
+        return PartFile(folder / f"{self._job.id}.{uuid.uuid4().hex}.part")
+
+    def put(self, part: PartFile) -> bool:
+        """Put the file there; False: other bytes are there."""
+        if self._path is None:
+            kind, size, sha256 = self._video["content_type"], self._video["bytes"], self._video["sha256"]
+            return self._stores.bucket_of(self._uri).restore(part.path, self._uri, kind, size, sha256)
+        done = part.put(self._path)
+        flush_folder(self._path.parent)
+        return done
 
 
 async def _receive(tools: Tools, part: PartFile, remote_id: str, most: int) -> None:

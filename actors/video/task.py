@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from actors.batch.views import video_url
 from actors.errors import ErrorCode, Failure, SoraError
@@ -36,8 +36,10 @@ from actors.sora.watching import Absence, pause_after_404
 from actors.sora.wire import Phase, RemoteVideo
 from actors.video.comparison import Measured, can_measure, compare, measure
 from actors.video.download import FileTooLarge, fetch
+from actors.video.keeping import CheckedFile
 from actors.video.tools import Tools
 from actors.video.twins import twins_of
+from storage.bucket_errors import StoreFault
 from storage.records import Document, JobRecord, SubmissionRecord
 from storage.servers import key_of
 from storage.states import SubmissionState
@@ -72,6 +74,8 @@ class VideoTask:
         self._no_room: str | None = None
         """Why the file could not be written at the last attempt."""
         self._waits_for: str | None = None
+        self._measured_before: Measured | None = None
+        """Of a file that has gone into a bucket since."""
         self._absence: Absence
         self._own_key = True
         """Whether the video was made with our key."""
@@ -185,9 +189,12 @@ class VideoTask:
 
     async def _measured(self, file: Document) -> Measured | None:
         """The file's own length and size, if requested and readable."""
+        return self._measured_before if file["path"] is None else await self._measure(Path(file["path"]))
+
+    async def _measure(self, path: Path) -> Measured | None:
         if (self._job.duration is None and self._job.size is None) or not can_measure():
             return None
-        return await self._tools.io.offload(measure, Path(file["path"]))
+        return await self._tools.io.offload(measure, path)
 
     async def _twins(self) -> list[JobRecord]:
         """The jobs whose video this may be, if it was found in a listing."""
@@ -257,7 +264,7 @@ class VideoTask:
         self._waits_for = reason
         self._report(Waiting(self._job.id, self._run, Wait(reason, time.monotonic() + seconds)))
 
-    async def _fetch(self, remote_id: str, video: RemoteVideo, *, by_listing: bool) -> dict[str, Any] | None:
+    async def _fetch(self, remote_id: str, video: RemoteVideo, *, by_listing: bool) -> Document | None:
         """Download until the file is complete; broken files are downloaded again, temporary errors waited out.
 
         Returns:
@@ -265,9 +272,10 @@ class VideoTask:
         """
         tries = broken = full = 0
         while True:
-            part = self._tools.folder.part(self._job.batch_id, self._job.id, self._order.epoch)
+            part = self._tools.stores.folder.part(self._job.batch_id, self._job.id, self._order.epoch)
             try:
-                return await self._fetch_once(part, remote_id, video, tries)
+                taken = await self._fetch_once(part, remote_id, video, tries)
+                return taken if isinstance(taken, dict) else await self._store(taken, remote_id)
             except SoraError as error:
                 self._no_room = None
                 part.discard()
@@ -297,7 +305,29 @@ class VideoTask:
                 part.discard()
                 raise
 
-    async def _fetch_once(self, part: PartFile, remote_id: str, video: RemoteVideo, tries: int) -> dict[str, Any]:
+    async def _store(self, file: CheckedFile, remote_id: str) -> Document:
+        """Put a file into the bucket. What passes is waited out: the file is here, and not downloaded again."""
+        self._measured_before = await self._measure(file.part.path)
+        of_batch, batch_id = self._tools.storage.doomed.of_batch, self._job.batch_id
+        doomed = await self._tools.io.outcome(self._tools.recorder.read(lambda: of_batch(batch_id)))
+        tries = 0
+        while True:
+            try:
+                kept = await self._tools.keeper.put(file, doomed)
+            except StoreFault as fault:
+                text = f"the video can't be stored: {fault}"
+                if not fault.passing:
+                    raise _Ended(Failure(ErrorCode.STORAGE, text, {"remote_id": remote_id})) from fault
+                await self._wait_for_room(text, tries)
+                tries += 1
+            else:
+                file.part.discard(and_folder=True)
+                self._no_room = None
+                return kept
+
+    async def _fetch_once(
+        self, part: PartFile, remote_id: str, video: RemoteVideo, tries: int
+    ) -> Document | CheckedFile:
         try:
             return await fetch(self._tools, part, remote_id, video, tries)
         except FileTooLarge as error:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from actors.loop import Coalescer, IOLoop
+from actors.loop import IOLoop
 from actors.observer import Observer
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.submission import Submitter
 from actors.sora.watching import Watcher
 from actors.video.bodies import Bodies, Loader
-from actors.video.files import PendingFile
+from actors.video.keeping import Keeper
 from storage.changes import Storage
 from storage.recorder import Recorder
-from storage.videos import VideoFolder
+from storage.stores import Stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,8 @@ class Tools:
     storage: Storage
     recorder: Recorder
     settings: Settings
-    folder: VideoFolder
-    files: Coalescer[PendingFile, dict[str, Any]]
+    stores: Stores
+    keeper: Keeper
     clean_up: Callable[[str], object]
     """Removes the orphan files of an ended batch, in the background."""
     observer: Observer = field(default_factory=Observer)

@@ -149,11 +149,12 @@ class Health:
             return None  # by its own clock it lasts; that the database is away is another check's to say
 
     def _store(self) -> str | None:
-        folder = Path(self._service.settings.video_dir).absolute()
+        stores = self._service.stores
+        folder = stores.folder.root
         if not folder.is_dir():
             return f"{folder} is no folder any more"
         ok, why = writable(folder)
-        return None if ok else why
+        return why if not ok else None if stores.bucket is None else stores.bucket.obstacle()
 
     def _key(self) -> str | None:
         return "the server refused the key" if self._service.key_refused else None
@@ -194,6 +195,6 @@ _SENTENCES = {
     "database": "the database can't be read or written; the log says why",
     "rabbitmq": "RabbitMQ can't be reached or takes no messages; the log says why",
     "lease": "this process does not hold a current lease: it may start no video",
-    "store": "VIDEO_DIR can't be written to; the log says why",
+    "store": "the store of finished files can't be written to; the log says why",
     "key": "the server refused the key (OPENAI_API_KEY): nothing is claimed",
 }

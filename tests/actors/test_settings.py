@@ -55,6 +55,7 @@ DEFAULTS = {
     "COMMAND_MAX_BYTES": 1_048_576,
     "COMMAND_KEEP": timedelta(days=7),
     "VIDEO_DIR": "videos",
+    "VIDEO_STORE": None,
     "HTTP_PROXY": None,
     "HTTPS_PROXY": None,
     "NO_PROXY": None,
@@ -121,6 +122,8 @@ def test_an_empty_variable_is_an_unset_one(given, name):
         ("SORA_SIZE", "1280x720", "1280x720"),
         ("WEB_LISTEN", "8080", "8080"),
         ("WEB_LISTEN", "[::1]:8080", "[::1]:8080"),
+        ("VIDEO_STORE", "s3://films/of/sora/", "s3://films/of/sora"),
+        ("VIDEO_STORE", "file:///srv/films/", "file:///srv/films"),
         ("WEB_PUBLIC_URL", "https://videos.example.com/sora/", "https://videos.example.com/sora"),
         ("LOG_LEVEL", "DEBUG", "debug"),
         ("LOG_FORMAT", "Json", "json"),
@@ -142,6 +145,10 @@ def test_a_setting_is_read_from_a_file_and_the_environment_goes_first(given, tmp
         ("OPENAI_BASE_URL", "localhost:8000"),
         ("SORA_SIZE", "large"),
         ("WEB_LISTEN", "web"),
+        ("VIDEO_STORE", "films"),
+        ("VIDEO_STORE", "ftp://films/x"),
+        ("VIDEO_STORE", "s3://films/a b"),
+        ("VIDEO_STORE", "file://films"),
         ("WEB_PUBLIC_URL", "videos.example.com"),
         ("WEB_PUBLIC_URL", "ftp://videos.example.com"),
         ("WEB_PUBLIC_URL", "https://user@videos.example.com"),
@@ -577,3 +584,18 @@ def test_a_file_that_has_no_secret_is_named_with_the_way_out(monkeypatch, tmp_pa
     with pytest.raises(SettingsError, match=said) as refused:
         load_settings()
     assert str(refused.value).startswith(f"OPENAI_API_KEY_FILE={str(file)!r}: ")
+
+
+def test_credentials_of_a_bucket_are_read_from_env_too_and_not_shown(given, monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text(
+        "AWS_SECRET_ACCESS_KEY=of-the-file-1\nAWS_REGION=eu-west-1\nAZURE_STORAGE_ACCOUNT_KEY=account-key-1\n"
+    )
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    settings = given(VIDEO_STORE="s3://films", AWS_SESSION_TOKEN="session-token-1", AWS_ACCESS_KEY_ID="AKIDSHOWN")
+    options = settings.bucket_options
+    assert (options["AWS_SECRET_ACCESS_KEY"], options["AWS_REGION"]) == ("of-the-file-1", "eu-central-1")
+    text = " ".join(options.values())
+    masked = settings.secrets.mask(text)
+    assert "AKIDSHOWN" in masked
+    assert not any(secret in masked for secret in ("of-the-file-1", "session-token-1", "account-key-1"))
+    assert load_settings(video_store=None).bucket_secrets == []

@@ -38,6 +38,8 @@ class Operation(StrEnum):
     PROCESS_BADLY = "process badly"
     """The same with a lost answer, a lost request and a truncated download, while the supervisor is told that the
     batch is lost as it records an intent."""
+    STORE = "store"
+    """`process_batch` with a bucket as the store. Killed where only then something happens."""
     TAKE_OVER = "take over"
     """`resume_batches` after the owner was killed with a video being generated, a half-written file and a POST of unknown
     outcome."""
@@ -156,6 +158,9 @@ _ROWS: list[tuple[Any, ...]] = [
     ("write", _F, "storage/videos.py:PartFile.write", "bytes are written into it", "more of them, or the check"),
     ("flush", _F, "storage/videos.py:PartFile.flush", "its bytes are flushed to the disk", "it gets its name"),
     ("rename", _F, "storage/videos.py:PartFile.publish", "it gets the name of its checksum", "the folder is flushed"),
+    ("prepare bucket", _F, "storage/buckets.py:Bucket.prepare", "the bucket's marker is written", "the runtime starts"),
+    ("check", _F, "actors/video/files.py:PendingFile.check", "a received file is whole, and not in its place yet", "it gets its name, or goes into the bucket"),
+    ("upload", _F, "storage/buckets.py:Bucket.put", "a file is put into the bucket", "the job is recorded as completed"),
     ("flush folder", _F, "storage/videos.py:flush_folder", "a folder's names are flushed to the disk", "the job is recorded as completed"),
     ("discard", _F, "storage/videos.py:PartFile.discard", "a file that is no longer wanted is removed", "the worker stops"),
     # letting go, ending
@@ -192,15 +197,18 @@ _ROWS: list[tuple[Any, ...]] = [
 
 _MADE = (
     "prepare, renew, claim, beginning, intent, acceptance, fetching, completion, closing, recorded, assign, post, "
-    "first byte, judge, bind, look, content, open, write, flush, rename, flush folder, forget"
+    "first byte, judge, bind, look, content, open, write, check, flush, rename, flush folder, forget"
 )
 """What making videos passes."""
+STORED = frozenset(name for name in f"want, start, {_MADE}".split(", "))
+"""What making videos passes with a bucket, too, and where it is not killed once more."""
 _ANSWERED = "declare, command, publish, confirm, acknowledge"
 
 _PASSED_BY: dict[Operation, str] = {
     Operation.OPEN: "schema",
     Operation.CREATE: "create",
     Operation.PROCESS: f"want, start, {_MADE}",
+    Operation.STORE: "prepare bucket, check, upload, discard, completion",
     Operation.PROCESS_BADLY: f"want, start, sweep, not sent, settle, list, match, discard, {_MADE}",
     Operation.TAKE_OVER: f"want, expire, sweep, sender dead, list, match, {_MADE}",
     Operation.LET_GO: "release, forget",

@@ -4,6 +4,7 @@ It reads orders from standard input, one JSON document a line, and forks a child
 
     options   the settings
     request   for create_batch (the same again finds the batch that is there)
+    environment   variables, such as those that lead to a bucket
     id        of a batch that is there, instead
     do        process (the default), claim (no wish for it is recorded), forget (no close), or another of DEEDS
     label     `before <point>` or `after <point>`: one of `crash_points`; `any`: whichever is passed
@@ -99,6 +100,7 @@ def _child(order: Order) -> None:
     # The parent's standard input is not ours; and what Python does at its end is to be done.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     signal.alarm(_PATIENCE)
+    os.environ.update(order.get("environment", {}))
     DEEDS[order.get("do", "process")](order)
     sys.exit(0)
 
@@ -277,6 +279,7 @@ DEEDS: dict[str, Callable[[Order], None]] = {
     "create": _create,
     "process": _process,
     "process badly": _process,
+    "store": _process,
     "claim": _process,
     "forget": _forget,
     "take over": _take_over,

@@ -3,6 +3,7 @@
 Each kill of an operation has a batch of its own; many of them die at once, and one service finishes what they left.
 """
 
+import os
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from tests.integration.support import (
     Drivers,
     check_files,
     check_journal,
+    check_objects,
     numbered,
     options_for,
     rows,
@@ -53,6 +55,8 @@ class Dying:
     def __init__(self, operation: Operation, provider: Provider, drivers: Drivers, folder: Path) -> None:
         self._operation, self._provider, self._drivers, self._folder = operation, provider, drivers, folder
         self._options = options_for(provider.base_url, folder, sora_delete_on_cancel="auto")
+        if operation is Operation.STORE:
+            self._options["video_store"] = os.environ["VIDEO_STORE"]
         self.wrong: dict[Id, str] = {}
 
     def watch(self, batch_id: Id) -> dict[str, Any]:
@@ -174,7 +178,9 @@ class Dying:
                 self._end(running, ends)
             if self._operation is Operation.PRUNE:
                 self._make_one_to_prune(batch_id)
-            running.append((batch_id, self._drivers.start(**{"options": self._options} | order)))
+            environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+            always = {"options": self._options, "environment": environment}
+            running.append((batch_id, self._drivers.start(**always | order)))
         while running:
             self._end(running, ends)
         return ends
@@ -217,7 +223,10 @@ class Dying:
         assert [(job.status, job.error) for job in batch.jobs] == [("completed", None)] * COUNT
         assert batch.status == "completed"
         self._check_paid(batch.id, COUNT)
-        check_files(batch, self._provider)
+        if self._operation is Operation.STORE:
+            check_objects(service, batch, self._provider)
+        else:
+            check_files(batch, self._provider)
         names = check_journal(service, batch.id)
         assert (names.count("job.completed"), names.count("batch.completed")) == (COUNT, 1)
 
@@ -286,6 +295,7 @@ _THEN_MADE = {
     Operation.LET_GO_EARLY,
     Operation.CREATE,
     Operation.PROCESS,
+    Operation.STORE,
     Operation.TAKE_OVER,
     Operation.LET_GO,
     Operation.LEAVE,

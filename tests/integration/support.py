@@ -88,6 +88,23 @@ def check_files(batch: Batch, provider: Provider) -> None:
     assert not [part for folder in folders for part in folder.glob("*.part")]
 
 
+def check_objects(service: BatchService, batch: Batch, provider: Provider) -> None:
+    """Every completed job's object is what the provider made; no other is there, and no file here."""
+    made = {video["id"]: video for video in provider.ledger()["videos"]}
+    recorded = []
+    for job in batch.jobs:
+        if job.status == "completed":
+            video = job.video
+            data = b"".join(service.stores.read(video.uri))
+            assert hashlib.sha256(data).hexdigest() == video.sha256 == made[job.remote_id]["sha256"]
+            assert (video.path, video.url, video.bytes) == (None, None, len(data))
+            assert video.uri.startswith(f"{service.settings.video_store}/{batch.id}/{job.id}-{video.sha256[:8]}")
+            recorded.append(video.uri)
+    assert service.stores.bucket.uris(batch.id) == sorted(recorded)
+    here = service.stores.folder
+    assert not here.batch(batch.id).exists() or not list(here.batch(batch.id).iterdir())
+
+
 def check_journal(service: BatchService, batch_id: str) -> list[str]:
     """The sequence has no gap, and nothing that happens once is told twice; return the names of the events."""
     events = service.history(batch_id)

@@ -14,7 +14,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from actors.batch.cancellation import cancel
-from actors.batch.cleanup import delete_orphan_files_soon
+from actors.batch.orphans import Orphans
 from actors.batch.views import CancellationSummary
 from actors.errors import Conflict, NotFound
 from actors.service import BatchService
@@ -306,7 +306,7 @@ def test_a_neighbour_removes_what_dead_processes_left_of_a_cancelled_batch(
 ) -> None:
     order = {"options": options(), "request": videos(*numbered(3), id="b", concurrency=1), "hit": 2}
     assert drivers.run(**order, label="after rename")["ended"] == -signal.SIGKILL
-    deletion = mocker.patch.object(service, "_delete_orphan_files")  # whoever cancels it dies before that
+    deletion = mocker.patch.object(service._orphans, "clean_soon")  # whoever cancels it dies before that
     check(service.cancel_batch("b"), total=3, cancelled=2, completed=1)
     deletion.assert_called_once_with("b")
     (tmp_path / "videos" / "b" / "notes.txt").write_text("a person's")
@@ -337,7 +337,7 @@ def test_a_cancellation_that_comes_to_nothing_removes_no_file(service: BatchServ
 
     recorder.read(lambda: busy.wait(PATIENCE))  # what comes meanwhile is one group
     cancelling = recorder.write(lambda: cancel(storage, "b", None, service.now()), patience=0.0)
-    delete_orphan_files_soon(recorder, storage, folder, "b")
+    Orphans(recorder, storage, service.stores).clean_soon("b")
     after = recorder.write(stumble)
     busy.set()
     after.result(PATIENCE)

@@ -241,5 +241,11 @@ class Files:
     def part(self, batch_id, job_id, epoch):
         return SimpleNamespace(discard=lambda: None, path=None)
 
-    async def do(self, rest):
+    bucket = None
+
+    @property
+    def folder(self):
+        return self
+
+    async def take(self, rest):
         return {"path": "x.mp4", "bytes": 3, "sha256": "abc", "content_type": "video/mp4"}

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future
 from datetime import timedelta
-from functools import partial
 from itertools import count
 from types import SimpleNamespace
 
@@ -21,8 +20,8 @@ from actors import dispatcher, recording, supervisor, worker
 from actors.agenda import DispatcherCallbacks
 from actors.batch import intents as intents_module
 from actors.batch.assignment import Rules
-from actors.batch.cleanup import delete_orphan_files_soon
 from actors.batch.intents import request_digest
+from actors.batch.orphans import Orphans
 from actors.batch.start import NewBatch, create, want
 from actors.dispatcher import LEASE_MARGIN, Dispatcher
 from actors.messages import ClaimAll, WorkerLost
@@ -124,7 +123,7 @@ class Process:
         )  # fmt: skip
         files = Files()
         watcher = Watcher(self.client, world.settings.sora_poll_interval.total_seconds())
-        tidy = partial(delete_orphan_files_soon, self.recorder, world.storage, files)
+        tidy = Orphans(self.recorder, world.storage, files).clean_soon
         loader = Loader(self.io, self.client, world.storage, self.recorder)
         tools = Tools(
             self.io, self.client, submitter, loader, Bodies(loader.body), watcher, world.storage, self.recorder,

@@ -1,0 +1,120 @@
+"""Removes the files of ended batches that no job records: partial ones, and those that came too late.
+
+Called after cancelling a batch, losing it, ending it after another owner, or noting its owner's death.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import PurePosixPath
+
+from storage.buckets import Bucket
+from storage.changes import Storage
+from storage.database import DatabaseClosed
+from storage.recorder import Recorder
+from storage.states import FINAL_BATCH
+from storage.stores import Stores, uri_of
+from storage.videos import VideoFolder
+
+logger = logging.getLogger(__name__)
+_LAST_SECONDS = 5.0
+
+
+class Orphans:
+    """Removes orphans for one service, in the background: nobody waits for it."""
+
+    def __init__(self, recorder: Recorder, storage: Storage, stores: Stores) -> None:
+        self._recorder, self._storage, self._stores = recorder, storage, stores
+        self._threads: set[threading.Thread] = set()
+
+    def clean_soon(self, batch_id: str) -> None:
+        """Remove the orphans of a batch, if it has ended."""
+        clean = self._recorder.read(lambda: delete_orphan_files(self._storage, self._stores.folder, batch_id))
+        clean.add_done_callback(lambda done: self._told(batch_id, done))
+        if self._stores.bucket is not None:
+            self._clean_bucket_soon(self._stores.bucket, [batch_id])
+
+    def finish_soon(self) -> None:
+        """Finish what earlier processes did not: the objects that they were about to remove."""
+        if self._stores.bucket is not None:
+            self._clean_bucket_soon(self._stores.bucket, None)
+
+    def close(self) -> None:
+        """Wait for what is being removed, some seconds at most. What remains is recorded."""
+        until = time.monotonic() + _LAST_SECONDS
+        for thread in list(self._threads):
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _clean_bucket_soon(self, bucket: Bucket, batch_ids: list[str] | None) -> None:
+        def clean() -> None:
+            try:
+                doomed = self._storage.doomed
+                for batch_id in self._recorder.read(doomed.batch_ids).result() if batch_ids is None else batch_ids:
+                    self._clean_bucket(bucket, batch_id)
+            except DatabaseClosed:
+                return
+            except Exception as error:  # noqa: BLE001  (a thread of its own: nobody else could tell)
+                self._tell(", ".join(batch_ids or ()), error)
+            finally:
+                self._threads.discard(threading.current_thread())
+
+        # Not the recorder's: a slow store must hold up nobody's writes.
+        thread = threading.Thread(target=clean, name="sora-orphans", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _clean_bucket(self, bucket: Bucket, batch_id: str) -> None:
+        """Remove a batch's orphans from the bucket.
+
+        What is to be removed is recorded first. Whoever makes a video of the batch later, after a retry, gives its file
+        no name that is recorded so: a removal that is late removes nothing that is wanted.
+        """
+        doomed = self._storage.doomed
+        there = bucket.uris(batch_id)
+        uris = self._recorder.write(lambda: _doom(self._storage, batch_id, there)).result()
+        for uri in uris:
+            bucket.remove(uri)
+        if uris:
+            self._recorder.write(lambda: doomed.forget(uris)).result()
+
+    def _told(self, batch_id: str, done: Future[None]) -> None:
+        error = done.exception()
+        if error is not None:
+            self._tell(batch_id, error)
+
+    def _tell(self, batch_id: str, error: BaseException) -> None:
+        text = str(error) if isinstance(error, OSError) else self._storage.database.describe(error)
+        logger.warning("could not remove the orphan files of a batch", extra={"batch_id": batch_id, "error": text})
+
+
+def delete_orphan_files(storage: Storage, folder: VideoFolder, batch_id: str) -> None:
+    """Remove the orphans of an ended batch from a folder.
+
+    The batch is locked meanwhile, so a retry waits. It runs in a transaction of its own: an uncommitted end may still
+    be rolled back, and a removed file does not come back.
+    """
+    if not folder.batch(batch_id).is_dir():
+        return
+    with storage.database.begin():
+        batch = storage.batches.locked(batch_id)
+        if batch is not None and batch.status in FINAL_BATCH:
+            made = {entry.job_id for entry in storage.submissions.of_batch(batch_id) if entry.remote_id is not None}
+            jobs = storage.jobs.by_id(made).values()  # of another one no file can have come
+            kept = {PurePosixPath(uri_of(job.video)).name for job in jobs if job.video is not None}
+            folder.clear(batch_id, {job.id for job in jobs}, kept)
+
+
+def _doom(storage: Storage, batch_id: str, uris: list[str]) -> list[str]:
+    """Record which of these objects are to be removed: those of an ended batch that no job records.
+
+    Returns:
+        All that are to be removed of this batch, those that others recorded included.
+    """
+    batch = storage.batches.locked(batch_id)
+    if batch is not None and batch.status in FINAL_BATCH and uris:
+        kept = {uri_of(job.video) for job in storage.jobs.of_batch(batch_id) if job.video is not None}
+        storage.doomed.doom(batch_id, [uri for uri in uris if uri not in kept], storage.database.time())
+    return storage.doomed.of_batch(batch_id)

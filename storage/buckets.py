@@ -1,0 +1,372 @@
+"""A bucket as a store of finished files: `s3://bucket/prefix`, `gs://`, `az://`, by obstore (the extra `objectstore`).
+
+An object gets the name that a file in a folder would get. It appears whole or not at all, is not put over another one,
+and carries its SHA-256. No condition on a PUT is relied upon: some servers ignore it.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import math
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from storage.bucket_errors import StoreFault, explained
+from storage.stores import begun
+from storage.videos import EXTENSIONS, names_of
+
+PART = 5 << 20
+"""Bytes of a part of a large upload: the least that S3 takes. Two are on their way, and one is read."""
+_AT_ONCE, _BLOCK = 2, 1 << 20
+MARKER = ".sora-batch"
+_PROVED_FOR = 300.0
+"""Seconds for which a successful write proves that the bucket can be written to."""
+_CHECKSUM = {"s3": "SHA256"}
+_PREFIXES = {"s3": "aws_", "gs": "google_", "az": "azure_"}
+_CLIENT = frozenset({
+    "allow_http", "allow_invalid_certificates", "connect_timeout", "timeout", "read_timeout", "proxy_url",
+    "proxy_excludes", "user_agent",
+})  # fmt: skip
+"""Options of the connection, which obstore takes apart from the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketOptions:
+    """How buckets are reached, beside what the environment says, which obstore reads itself."""
+
+    given: Mapping[str, str] = field(default_factory=dict)
+    """By the names of environment variables, such as `AWS_ACCESS_KEY_ID`: those of `.env`, and the endpoint."""
+    proxy: Mapping[str, str] = field(default_factory=dict)
+    certificates: bytes | None = None
+    """In PEM, in addition to the system's."""
+
+
+class Stopped(StoreFault):
+    """An upload was stopped before its end; what had arrived of it was discarded there."""
+
+    def __init__(self) -> None:
+        super().__init__("the upload was stopped", passing=True)
+
+
+class Bucket:
+    """A bucket, or a folder in one. Its methods block; their errors are `StoreFault`s."""
+
+    def __init__(self, uri: str, options: BucketOptions) -> None:
+        """`uri`: without a final `/`."""
+        self.uri, self._options = uri, options
+        self.scheme = urlsplit(uri).scheme
+        self._written_at = -math.inf
+
+    # --- what every store can do
+
+    def size(self, uri: str) -> int | None:
+        """How many bytes an object has; None: there is none."""
+        try:
+            return int(self._ask("looked at", self._obs.head, self._quick, self._name(uri))["size"])
+        except FileNotFoundError:
+            return None
+
+    def read(self, uri: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes of an object, in pieces."""
+        return begun(self._pieces(self._name(uri), start, end))
+
+    def presigned(self, uri: str, lifetime: timedelta) -> str:
+        """A URL that gives an object to whoever has it, for some time."""
+        return str(self._ask("signed", self._obs.sign, self._quick, "GET", self._name(uri), lifetime))
+
+    def remove(self, uri: str) -> None:
+        """Remove an object. One that is not there is as good as removed."""
+        try:
+            self._ask("removed", self._obs.delete, self._quick, self._name(uri))
+        except FileNotFoundError:
+            return
+
+    # --- placing
+
+    def put(
+        self, file: Path, job_id: str, kind: str, sha256: str, doomed: Collection[str], stopped: Callable[[], bool]
+    ) -> str:
+        """Put a file into the bucket, under the name that its job and its checksum give it.
+
+        Nothing is replaced: an object with the same bytes stays, and other bytes keep their name.
+
+        Args:
+            file: what to put.
+            job_id: whose it is.
+            kind: its content type, which gives its name its extension.
+            sha256: its checksum.
+            doomed: addresses that are not to be used: what is there is about to be removed.
+            stopped: asked between two blocks: whether to give up.
+
+        Returns:
+            Its address.
+
+        Raises:
+            StoreFault: it is not there, as far as is known. Another attempt does no harm.
+            Stopped: it was given up.
+        """
+        size, batch_id = file.stat().st_size, job_id.rpartition("-")[0]
+        for name in names_of(job_id, sha256, EXTENSIONS.get(kind, ".bin")):
+            uri = f"{self.uri}/{batch_id}/{name}"
+            if uri not in doomed and self.restore(file, uri, kind, size, sha256, stopped):
+                return uri
+        raise StoreFault(f"{uri} is there already, with other bytes; remove it", passing=False)
+
+    def restore(
+        self, file: Path, uri: str, kind: str, size: int, sha256: str, stopped: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Put a file to an address; False: other bytes are there. The arguments are those of `put`."""
+        name = self._name(uri)
+        there = self.size(uri)
+        if there is not None:
+            return there == size and self._has(name, sha256)
+        options = {"attributes": {"Content-Type": kind, "sha256": sha256}}
+        if size <= PART:
+            self._ask("put", self._obs.put, self._slow, name, file.read_bytes(), use_multipart=False, **options)
+        else:
+            with file.open("rb") as opened:
+                parts = {"chunk_size": PART, "max_concurrency": _AT_ONCE}
+                self._ask("put", self._obs.put, self._slow, name, _blocks(opened, stopped), **parts, **options)
+        arrived = self.size(uri)
+        if arrived != size:
+            raise StoreFault(f"{uri} has {arrived} bytes instead of {size} after it was put there", passing=True)
+        return True
+
+    def _has(self, name: str, sha256: str) -> bool:
+        """Whether an object has these bytes: by its attribute, or, where a server keeps none, by reading it."""
+        attributes = self._ask("looked at", self._obs.get, self._quick, name, options={"head": True}).attributes
+        told = attributes.get("sha256")
+        if told is not None:
+            return bool(told == sha256)
+        digest = hashlib.sha256()
+        for piece in self._pieces(name, 0, None):
+            digest.update(piece)
+        return digest.hexdigest() == sha256
+
+    # --- of a batch, and of all
+
+    def uris(self, batch_id: str) -> list[str]:
+        """The addresses of all objects of a batch."""
+        found = self._ask("listed", lambda: list(self._obs.list(self._quick, f"{batch_id}/")))
+        return [f"{self.uri}/{meta['path']}" for page in found for meta in page]
+
+    def batch_ids(self) -> list[str]:
+        """The ids of all batches that have objects here."""
+        found = self._ask("listed", self._obs.list_with_delimiter, self._quick)
+        names = (prefix.rpartition("/")[2] for prefix in found["common_prefixes"])
+        return sorted(name for name in names if not name.startswith("."))
+
+    def remove_batch(self, batch_id: str) -> None:
+        """Remove all objects of a batch."""
+        for uri in self.uris(batch_id):
+            self.remove(uri)
+
+    # --- what it is for
+
+    def prepare(self) -> None:
+        """Check that it takes objects, before anything is paid for."""
+        self.mark(self.marker() or b"{}")
+
+    def obstacle(self) -> str | None:
+        """Why it takes no objects just now; None: it does. Writes only where nothing was written for a while."""
+        try:
+            content = self.marker()
+            if content is None or time.monotonic() - self._written_at > _PROVED_FOR:
+                self.mark(content or b"{}")
+        except StoreFault as fault:
+            return str(fault)
+        return None
+
+    def examine(self) -> list[str]:
+        """Do once what is done with every file, with a few bytes.
+
+        Returns:
+            What is doubtful: a sentence each.
+
+        Raises:
+            StoreFault: something does not work.
+        """
+        probe, content = f"{self.uri}/{MARKER}-probe/{uuid.uuid4().hex}", b"sora-batch doctor"
+        self._ask("put", self._obs.put, self._quick, self._name(probe), content, use_multipart=False)
+        try:
+            if b"".join(self.read(probe)) != content:
+                raise StoreFault("what was put there is not what is read from there", passing=False)
+            self.uris(f"{MARKER}-probe")
+            self.presigned(probe, timedelta(minutes=1))
+        finally:
+            self.remove(probe)
+        return []
+
+    def marker(self) -> bytes | None:
+        """What is written into the marker; None: there is none."""
+        try:
+            return bytes(self._ask("read", lambda: self._obs.get(self._quick, MARKER).bytes()))
+        except FileNotFoundError:
+            return None
+
+    def mark(self, content: bytes) -> None:
+        """Write the marker: proves, too, that the bucket takes objects."""
+        self._ask("put", self._obs.put, self._quick, MARKER, content, use_multipart=False)
+
+    # --- how
+
+    def _name(self, uri: str) -> str:
+        return uri.removeprefix(f"{self.uri}/")
+
+    def _pieces(self, name: str, start: int, end: int | None) -> Iterator[bytes]:
+        if end is not None and end <= start:
+            return
+        got, skip = self._get(name, start, end)
+        left = None if end is None else end - start
+        stream = iter(got.stream(min_chunk_size=_BLOCK))
+        while left != 0 and (piece := self._ask("read", next, stream, None)) is not None:
+            data = bytes(piece)[skip:]
+            skip = max(0, skip - len(piece))
+            data = data if left is None else data[:left]
+            left = None if left is None else left - len(data)
+            if data:
+                yield data
+
+    def _get(self, name: str, start: int, end: int | None) -> tuple[Any, int]:
+        """An object's stream, and how many of its bytes come before the part that is asked for."""
+        if start == 0 and end is None:
+            return self._ask("read", self._obs.get, self._reading, name), 0
+        part = {"offset": start} if end is None else (start, end)
+        try:
+            return self._ask("read", self._obs.get, self._reading, name, options={"range": part}), 0
+        except StoreFault as fault:
+            if "non-partial" not in str(fault.__cause__):
+                raise
+            return self._ask("read", self._obs.get, self._reading, name), start  # a server that knows no ranges
+
+    def _ask(self, what: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Call obstore.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StoreFault: anything else went wrong.
+        """
+        try:
+            answer = function(*arguments, **named)
+        except FileNotFoundError as error:
+            if what == "put" or "NoSuchBucket" in str(error):
+                raise explained(self.uri, error) from error
+            raise FileNotFoundError(errno.ENOENT, f"there is no such object in {self.uri}") from None
+        except self._errors as error:
+            if what == "put":
+                self._written_at = -math.inf
+            raise explained(self.uri, error) from error
+        if what == "put":
+            self._written_at = time.monotonic()
+        return answer
+
+    @cached_property
+    def _obs(self) -> Any:
+        return _obstore()
+
+    @cached_property
+    def _errors(self) -> tuple[type[BaseException], ...]:
+        from obstore.exceptions import BaseError
+
+        return (BaseError, ValueError)
+
+    @cached_property
+    def _quick(self) -> Any:
+        """For small questions."""
+        return self._open(timeout=5, retries=1)
+
+    @cached_property
+    def _slow(self) -> Any:
+        """For uploads: a part of one may take long on a slow line."""
+        return self._open(timeout=300, retries=2)
+
+    @cached_property
+    def _reading(self) -> Any:
+        """For whole objects: however long that takes, as long as something comes."""
+        return self._open(timeout=86_400, retries=2)
+
+    def _open(self, *, timeout: int, retries: int) -> Any:
+        config, client = _sorted_out(self.scheme, self._options.given)
+        if self.scheme in _CHECKSUM and "aws_checksum_algorithm" not in config:
+            config["aws_checksum_algorithm"] = _CHECKSUM[self.scheme]
+        client = {
+            "connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=timeout),
+            "read_timeout": timedelta(seconds=min(timeout, 60)), **self._options.proxy, **client,
+        }  # fmt: skip
+        if self._options.certificates is not None:
+            client["root_certificate"] = self._options.certificates
+        backoff = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2}
+        retry = {"max_retries": retries, "retry_timeout": timedelta(seconds=10), "backoff": backoff}
+        try:
+            return self._obs.store.from_url(self.uri, config=config, client_options=client, retry_config=retry)
+        except self._errors as error:
+            raise explained(self.uri, error) from error
+
+
+@functools.cache
+def _obstore() -> Any:
+    try:
+        import obstore
+        import obstore.store
+    except ImportError as error:
+        raise MissingExtra(
+            "buckets need the package obstore, which is not installed: pip install 'sora-batch[objectstore]'"
+        ) from error
+    return obstore
+
+
+class MissingExtra(StoreFault):
+    """A package that is needed is not installed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, passing=False)
+
+
+def _sorted_out(scheme: str, given: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that obstore knows for a store of this scheme: its own, and those of the connection."""
+    prefix = _PREFIXES.get(scheme, "")
+    config: dict[str, Any] = {}
+    client: dict[str, Any] = {}
+    for name, value in given.items():
+        lower = name.lower()
+        if not prefix or not lower.startswith(prefix):
+            continue
+        option = lower.removeprefix(prefix)
+        if option in _CLIENT:
+            client[option] = value
+        elif _knows(scheme, lower):
+            config[lower] = value
+    if str(config.get("aws_endpoint_url", config.get("aws_endpoint", ""))).startswith("http://"):
+        client.setdefault("allow_http", "true")
+    return config, client
+
+
+@functools.cache
+def _knows(scheme: str, option: str) -> bool:
+    """Whether obstore knows an option: it refuses others, and a `.env` has those of other programs too."""
+    from obstore.exceptions import BaseError, UnknownConfigurationKeyError
+
+    try:
+        _obstore().store.from_url(f"{scheme}://a/b", config={option: "x"})
+    except UnknownConfigurationKeyError:
+        return False
+    except (BaseError, ValueError):
+        return True  # it may need others with it
+    return True
+
+
+def _blocks(file: IO[bytes], stopped: Callable[[], bool]) -> Iterator[bytes]:
+    """The blocks of a file. Where this raises, obstore aborts the upload."""
+    while block := file.read(_BLOCK):
+        if stopped():
+            raise Stopped
+        yield block

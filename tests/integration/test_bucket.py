@@ -1,0 +1,352 @@
+"""Videos that go into a bucket: whole, checked, recorded, and told of, whatever the store and the processes do."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.batch.views import Batch
+from actors.errors import SettingsError, StorageError
+from actors.service import BatchService
+from storage.buckets import PART
+from storage.videos import PartFile
+from tests.integration.support import (
+    PATIENCE,
+    Drivers,
+    check_journal,
+    check_objects,
+    check_paid_once,
+    numbered,
+    options_for,
+    settings_from,
+    until,
+    videos,
+)
+from tests.provider.client import Provider
+from tests.servers.s3 import BUCKET, Fault, Gate, Kind, S3Server, s3_server
+
+pytestmark = pytest.mark.integration
+LARGE = 2 * PART + 12_345
+Start = Callable[..., BatchService]
+
+
+@pytest.fixture(autouse=True)
+def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
+
+
+@pytest.fixture(scope="module", params=["moto", "rclone"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    kind: Kind = request.param
+    with s3_server(kind, tmp_path_factory.mktemp(kind)) as server:
+        yield server
+
+
+@pytest.fixture
+def gate(server: S3Server) -> Iterator[Gate]:
+    gate = Gate(server)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def environment(gate: Gate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    given = gate.settings(f"{tmp_path.parent.name}/{tmp_path.name}")
+    for name, value in given.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    return given
+
+
+@pytest.fixture
+def options(provider: Provider, environment: dict[str, str], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    def make(**changes: Any) -> dict[str, Any]:
+        return options_for(provider.base_url, tmp_path, **{"video_store": environment["VIDEO_STORE"], **changes})
+
+    return make
+
+
+def objects(service: BatchService, batch_id: str = "b") -> list[str]:
+    assert service.stores.bucket is not None
+    return service.stores.bucket.uris(batch_id)
+
+
+def left_here(service: BatchService) -> list[Path]:
+    return [path for path in service.stores.folder.root.rglob("*") if path.is_file()]
+
+
+def make(service: BatchService, count: int = 2, **more: Any) -> Batch:
+    service.create_batch(videos(*numbered(count), id="b", **more))
+    return service.process_batch("b").result(PATIENCE)
+
+
+@pytest.mark.parametrize("size", [4096, LARGE])
+def test_videos_go_into_the_bucket_before_they_are_completed(
+    size: int, provider: Provider, service: BatchService, gate: Gate
+) -> None:
+    provider.options(content_bytes=size)
+    batch = make(service)
+    assert [job.status for job in batch.jobs] == ["completed"] * 2
+    check_objects(service, batch, provider)
+    check_paid_once(provider)
+    told = [event.data["job"]["video"] for event in service.history("b") if event.name == "job.completed"]
+    assert sorted(each["uri"] for each in told) == objects(service)
+    assert gate.server.open_uploads() == 0
+
+
+def test_a_deleted_batch_takes_its_objects_with_it(service: BatchService) -> None:
+    make(service)
+    service.delete_batch("b")
+    assert objects(service) == []
+
+
+def test_objects_that_could_not_be_removed_are_removed_by_another_deletion(service: BatchService, gate: Gate) -> None:
+    make(service, 1)
+    gate.fault(Fault("POST", r"\?delete", 403, "AccessDenied"))
+    with pytest.raises(StorageError, match=r"is deleted, but not all of its files: .* delete it again"):
+        service.delete_batch("b")
+    gate.mend()
+    service.delete_batch("b")
+    assert objects(service) == []
+
+
+def test_what_is_gone_from_the_bucket_is_fetched_again_and_audit_names_it(
+    service: BatchService, provider: Provider
+) -> None:
+    batch = make(service)
+    video = batch.jobs[1].video
+    assert video is not None
+    service.stores.remove(video.uri)
+    assert service.jobs_without_file("b") == ["b-02"]
+    assert [(each.job_id, each.path) for each in service.audit().jobs_without_file] == [("b-02", video.uri)]
+    assert service.retry_batch("b", ["b-02"]).result(PATIENCE) == batch
+    check_objects(service, batch, provider)
+    assert service.audit(checksums=True).clean
+    assert check_paid_once(provider)["posts"] == 2
+
+
+def test_audit_names_an_object_that_was_overwritten_and_one_that_nobody_records(
+    service: BatchService, tmp_path: Path
+) -> None:
+    batch, bucket = make(service, 1), service.stores.bucket
+    video, other = batch.jobs[0].video, tmp_path / "other"
+    assert bucket is not None
+    assert video is not None
+    other.write_bytes(bytes(video.bytes))
+    service.stores.remove(video.uri)
+    for uri in (video.uri, f"{bucket.uri}/b/stray.mp4"):
+        bucket.restore(other, uri, "video/mp4", video.bytes, "0")
+    assert service.audit().jobs_without_file == []
+    report = service.audit(checksums=True)
+    assert [each.problem for each in report.jobs_without_file] == ["its SHA-256 differs from the recorded one"]
+    assert report.files_without_job == [f"{bucket.uri}/b/stray.mp4"]
+
+
+# --- the store fails
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(503, "SlowDown"), (507, "InsufficientStorage"), (500, "InternalError"), (None, "")]
+)
+def test_a_store_that_fails_for_a_while_is_waited_for_and_nothing_downloaded_again(
+    status: int | None, code: str, provider: Provider, service: BatchService, gate: Gate
+) -> None:
+    fault = gate.fault(Fault("PUT", r"\.mp4", status, code))
+    service.create_batch(videos(*numbered(2), id="b"))
+    running = service.process_batch("b")
+    fault.met.wait(PATIENCE)
+    until(lambda: any("can't be stored" in wait.reason for wait in service.waits("b").values()))
+    gate.mend()
+    check_objects(service, running.result(PATIENCE), provider)
+    check_paid_once(provider)
+    assert provider.summary()["requests"]["content"] == 2
+
+
+def test_a_store_that_is_down_at_the_start_is_waited_for(
+    provider: Provider, service: BatchService, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = gate.server.port
+    gate.server.port = 1
+    service.create_batch(videos(*numbered(1), id="b"))
+    running = service.process_batch("b")
+    until(lambda: any("can't be stored" in wait.reason for wait in service.waits("b").values()))
+    gate.server.port = port
+    check_objects(service, running.result(PATIENCE), provider)
+    assert any(getattr(record, "action", "") == "store_away" for record in caplog.records)
+
+
+def test_a_store_that_refuses_ends_the_video_with_its_reason_and_a_retry_pays_nothing(
+    provider: Provider, service: BatchService, gate: Gate
+) -> None:
+    gate.fault(Fault("PUT", r"\.mp4", 403, "AccessDenied"))
+    batch = make(service, 1)
+    error = batch.jobs[0].error
+    assert error is not None
+    assert (error.code, error.retryable) == ("storage", True)
+    assert "refused access (HTTP 403, AccessDenied, told by the gate): check AWS_ACCESS_KEY_ID" in error.message
+    assert left_here(service) == []
+    gate.mend()
+    check_objects(service, service.retry_batch("b").result(PATIENCE), provider)
+    check_paid_once(provider)
+
+
+def test_a_bucket_that_is_not_there_is_named_before_anything_is_paid_for(
+    provider: Provider, start_service: Start
+) -> None:
+    service = start_service(video_store="s3://nothing/x")
+    service.create_batch(videos("a lake", id="b"))
+    with pytest.raises(SettingsError, match=r"VIDEO_STORE=s3://nothing/x: the bucket nothing .*does not exist"):
+        service.process_batch("b")
+    assert provider.summary()["posts"] == 0
+
+
+# --- cancellations, and owners that are late
+
+
+@pytest.mark.parametrize("size", [4096, LARGE])
+def test_an_upload_of_a_cancelled_batch_leaves_nothing(
+    size: int, provider: Provider, service: BatchService, gate: Gate
+) -> None:
+    provider.options(content_bytes=size)
+    held = threading.Event()
+    fault = gate.fault(Fault("PUT", r"\.mp4", 200, held=held, after=True, times=2))
+    service.create_batch(videos("a lake", id="b"))
+    running = service.process_batch("b")
+    fault.met.wait(PATIENCE)
+    service.cancel_batch("b")
+    running.result(PATIENCE)
+    held.set()
+    until(lambda: objects(service) == [] and gate.server.open_uploads() == 0 and not left_here(service))
+    until(lambda: not service._orphans._threads)
+    assert objects(service) == []
+
+
+def test_closing_in_the_middle_of_an_upload_aborts_it(
+    provider: Provider, start_service: Start, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.options(content_bytes=LARGE)
+    held = threading.Event()
+    fault = gate.fault(Fault("PUT", "partNumber=1", held=held, times=1))
+    service = start_service()
+    service.create_batch(videos("a lake", id="b"))
+    service.process_batch("b")
+    fault.met.wait(PATIENCE)
+    threading.Timer(0.3, held.set).start()
+    service.close()
+    assert gate.server.open_uploads() == 0
+    again = start_service()
+    check_objects(again, again.process_batch("b").result(PATIENCE), provider)
+    check_paid_once(provider)
+
+
+@pytest.mark.parametrize("label", ["before upload", "after upload", "before completion"])
+def test_no_object_of_a_dead_owner_is_left_of_a_cancelled_batch(
+    label: str, service: BatchService, drivers: Drivers, options: Callable[..., Any], environment: dict[str, str]
+) -> None:
+    order = {"options": options(), "environment": environment, "request": videos(*numbered(2), id="b", concurrency=1)}
+    assert drivers.run(**order, label=label, hit=2)["ended"] == -signal.SIGKILL
+    summary = service.cancel_batch("b")
+    assert (summary.cancelled, summary.completed) == (1, 1)
+    done = [job.video.uri for job in service.get_batch_status("b").jobs if job.video]
+    until(lambda: objects(service) == done)
+    until(lambda: left_here(service) == [])
+
+
+def test_an_owner_that_wakes_after_a_retry_with_changes_replaces_nothing(
+    provider: Provider,
+    start_service: Start,
+    drivers: Drivers,
+    options: Callable[..., Any],
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    changes = {"sora_delete_on_cancel": "never"}
+    elsewhere = str(tmp_path / "another machine's")
+    order = {
+        "options": options(video_dir=elsewhere, **changes),
+        "environment": environment,
+        "request": videos("a lake", id="b"),
+    }
+    late = drivers.start(**order, label="before upload", how="stop", until="after upload")
+    while "stopped" not in drivers.told(late):
+        pass
+    service = start_service(**changes)
+    service.cancel_batch("b")
+    retried = service.retry_batch("b", changes={"b-01": {"prompt": "a forest"}}).result(PATIENCE)
+    os.kill(late, signal.SIGCONT)
+    assert drivers.end(late)["said"]["status"] == "completed"
+    until(lambda: objects(service) == [job.video.uri for job in retried.jobs if job.video])
+    until(lambda: left_here(service) == [])
+    check_objects(service, retried, provider)
+
+
+def test_a_removal_that_is_late_hits_no_file_of_a_retry(
+    provider: Provider, start_service: Start, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same bytes come again after a retry while their first object is about to be removed."""
+    service = start_service(sora_delete_on_cancel="never")
+    held = threading.Event()
+    put = gate.fault(Fault("PUT", r"\.mp4", 200, held=held, after=True, times=1))
+    service.create_batch(videos("a lake", id="b"))
+    running = service.process_batch("b")
+    put.met.wait(PATIENCE)
+    removal = threading.Event()
+    late = gate.fault(Fault("POST", r"\?delete", held=removal))
+    service.cancel_batch("b")
+    running.result(PATIENCE)
+    held.set()
+    late.met.wait(PATIENCE)
+    first = objects(service)
+    batch = service.retry_batch("b").result(PATIENCE)
+    removal.set()
+    video = batch.jobs[0].video
+    assert video is not None
+    assert first == [video.uri.replace(video.sha256[:16], video.sha256[:8])]
+    until(lambda: objects(service) == [video.uri])
+    until(lambda: service._read(service._storage.doomed.batch_ids) == [])
+    check_objects(service, batch, provider)
+    check_journal(service, "b")
+
+
+def test_what_a_process_was_about_to_remove_the_next_one_removes(start_service: Start, gate: Gate) -> None:
+    service = start_service()
+    batch = make(service, 1)
+    video, bucket = batch.jobs[0].video, service.stores.bucket
+    assert video is not None
+    assert bucket is not None
+    stray = f"{bucket.uri}/b/b-01-00000000.mp4"
+    part = PartFile(service.stores.folder.root / "stray")
+    part.path.write_bytes(b"x")
+    bucket.restore(part.path, stray, "video/mp4", 1, "0")
+    part.discard()
+    service._write(lambda: service._storage.doomed.doom("b", [stray], 0.0))
+    service.close()
+    again = start_service()
+    again.serve()
+    until(lambda: objects(again) == [video.uri])
+    until(lambda: again._read(again._storage.doomed.batch_ids) == [])
+
+
+def test_a_missing_package_is_named_with_its_line(
+    start_service: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import sys
+
+    from storage import buckets
+
+    buckets._obstore.cache_clear()
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    service = BatchService(settings_from(options_for("http://127.0.0.1:1", tmp_path, video_store=f"s3://{BUCKET}")))
+    try:
+        service.create_batch(videos("a lake", id="b"))
+        with pytest.raises(SettingsError, match=r"pip install 'sora-batch\[objectstore\]'"):
+            service.process_batch("b")
+    finally:
+        service.close()
+        buckets._obstore.cache_clear()
