@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import peewee
 
 from storage.connections import DatabaseClosed, DatabaseError, PooledSqlite
+from storage.locks import who_locks
 from storage.secrets import Secrets, place_of, read_url
 from storage.timing import boottime
 
@@ -314,7 +315,7 @@ class Database:
         text = next(iter(self._secrets.mask(str(error)).strip().splitlines()), type(error).__name__)
         lower = text.lower()
         if "locked" in lower or "busy" in lower:
-            advice = "another program has locked it; wait, or stop that program"
+            advice = who_locks(self.path)
         elif "full" in lower:
             advice = "free space on its disk"
         elif "not a database" in lower or "malformed" in lower:

@@ -1,6 +1,7 @@
 """Opening a database: by its URL, migrated once, and with a sentence for whatever is wrong with it."""
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -169,6 +170,37 @@ def test_a_database_that_another_program_holds_is_named(tmp_path, monkeypatch):
     holder.execute("BEGIN EXCLUSIVE")
     assert "another program has locked it; wait, or stop that program" in refused(sqlite_at(tmp_path / "x.db"))
     holder.close()
+
+
+@pytest.mark.parametrize(
+    ("signals", "words"),
+    [
+        ([], "has locked it; wait, or stop that process"),
+        ([signal.SIGSTOP], "has locked it and is suspended; continue it with kill -CONT {pid}, or end it"),
+    ],
+    ids=["busy", "suspended"],
+)
+def test_the_process_that_holds_a_database_is_named(tmp_path, monkeypatch, signals, words):
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.02)
+    database = sqlite_at(tmp_path / "x.db")
+    database.open()
+    hold = (
+        f"import sqlite3, sys; c = sqlite3.connect({str(tmp_path / 'x.db')!r}); c.execute('BEGIN IMMEDIATE'); "
+        "print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        try:
+            holder.stdout.readline()
+            for each in signals:
+                os.kill(holder.pid, each)
+                os.waitid(os.P_PID, holder.pid, os.WSTOPPED)
+            with pytest.raises(peewee.OperationalError) as caught, database.connection(), database.begin():
+                pass
+            text = str(database.explained(caught.value))
+        finally:
+            holder.kill()
+    database.close()
+    assert text.endswith(f"database is locked; process {holder.pid} (python) {words.format(pid=holder.pid)}")
 
 
 @pytest.mark.parametrize("url", ["mysql://u:secret@h/n", "sqlite://x.db", "x.db", ""])
