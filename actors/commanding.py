@@ -99,7 +99,15 @@ class BatchCommander(BatchRunner):
 
     def refuse(self, key: CommandKey, answer: str) -> str:
         """Record that a command was refused. A repeated one gets its first answer, as in `obey`."""
-        return self._write(lambda: once(self._storage, key, self.now(), lambda: answer))
+        return self.keep(key, lambda: answer)
+
+    def keep(self, key: CommandKey, answer: Callable[[], str]) -> str:
+        """Record the answer to what changes nothing. A repeated one gets its first answer, and `answer` is not called.
+
+        Raises:
+            OtherBody: the id was used before, with another body.
+        """
+        return self._write(lambda: once(self._storage, key, self.now(), answer))
 
     def forget_commands(self, older_than: timedelta) -> int:
         """Remove older commands from the inbox: repeated, they would be new. Returns how many were removed."""

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from actors.errors import Conflict, ErrorCode, NotFound
 from actors.web.api.queries import batch_id_of, index_of, query_of
+from actors.web.operations import BINARY, NUMBER, TEXT, operation
 from actors.web.pictures import Pictures
 from actors.web.problems import Problem, Refused
 from storage.states import FINAL_JOB
@@ -34,6 +35,7 @@ _READS = 3
 _STALLED = 300.0
 """Seconds after which a reader that took nothing is given up."""
 _RANGE = re.compile(r"bytes=(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))", re.ASCII)
+_VERSION = {"v": {"type": "string", "description": "Anything that names the file: the answer may be kept for a year."}}
 _ONE = "/api/v1/batches/{id}"
 
 
@@ -63,6 +65,11 @@ class Files:
         self._reads = asyncio.Semaphore(_READS)
         self._pictures = Pictures(site)
 
+    @operation(
+        {200: {"video/mp4": BINARY, "*/*": BINARY}, 206: {"*/*": BINARY}, 302: {}, 304: {}}, 409, 416,
+        query=_VERSION, headers={"Range": TEXT, "If-Range": TEXT, "If-None-Match": TEXT},
+        told=("ETag", "Content-Range", "Location"),
+    )  # fmt: skip
     async def video(self, request: web.Request) -> web.StreamResponse:
         """The file of a job, or a part of it; from a bucket, where it can be had."""
         job, video = await self._finished(request)
@@ -83,6 +90,10 @@ class Files:
         await self._send(request, response, video.uri, part)
         return response
 
+    @operation(
+        {200: {Pictures.POSTER: BINARY}, 304: {}}, 409,
+        query=_VERSION, headers={"If-None-Match": TEXT}, told=("ETag",),
+    )  # fmt: skip
     async def poster(self, request: web.Request) -> web.Response:
         """The first frame of a job's film."""
         job, video = await self._finished(request)
@@ -92,6 +103,10 @@ class Files:
         body = await self._pictures.poster(job, video)
         return web.Response(body=body, content_type=self._pictures.POSTER, headers=headers)
 
+    @operation(
+        {200: {Pictures.SHEET: BINARY}, 304: {}}, 409,
+        query={"page": NUMBER}, headers={"If-None-Match": TEXT}, told=("ETag", "Link"),
+    )  # fmt: skip
     async def sheet(self, request: web.Request) -> web.Response:
         """A page of a batch's contact sheet."""
         query, batch_id = query_of(request, ("page",)), batch_id_of(request)

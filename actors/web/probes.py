@@ -12,11 +12,19 @@ from aiohttp import web
 from actors.errors import ErrorCode, FieldError, StorageError
 from actors.loop import Coalescer
 from actors.web.health import LONGEST, Check, Health
+from actors.web.operations import JSON, TEXT, operation
 from actors.web.problems import Problem
 
 if TYPE_CHECKING:
     from actors.web.site import Site
     from storage.unfinished import Unfinished
+
+
+_STATUS = {
+    "type": "object",
+    "properties": {"status": {"const": "ok"}, "checks": {"type": "array", "items": {"type": "string"}}},
+    "required": ["status", "checks"],
+}
 
 
 def routes(site: Site) -> Iterable[web.RouteDef]:
@@ -36,14 +44,17 @@ class Probes:
         self._site, self._health = site, Health(site.service, site.io)
         self._scrapes: Coalescer[None, Unfinished | None] = Coalescer(self._count)
 
+    @operation({200: {JSON: _STATUS}}, 503, open=True)
     async def live(self, _: web.Request) -> web.Response:
         """Whether the process does anything at all."""
         return _as_response(await self._health.live())
 
+    @operation({200: {JSON: _STATUS}}, 503, open=True)
     async def ready(self, _: web.Request) -> web.Response:
         """Whether it has all that it needs."""
         return _as_response(await self._health.ready())
 
+    @operation({200: {"text/plain": TEXT, "application/openmetrics-text": TEXT}}, open=True)
     async def scrape(self, request: web.Request) -> web.Response:
         """The metrics, as Prometheus reads them."""
         try:

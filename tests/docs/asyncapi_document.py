@@ -4,18 +4,13 @@ The shapes are those of the models that requests are read with and that batches 
 them is said here, and every event that the tests hear is held against it.
 """
 
-import ast
 import copy
-import inspect
 import json
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
 import actors
 from actors.batch.command_data import DATA, CommandName
@@ -23,6 +18,7 @@ from actors.batch.events import FINAL_EVENTS, EventName
 from actors.batch.views import Batch, CancellationSummary, Charge, Job, Progress
 from actors.expectations import UNIT_PATTERN
 from actors.rabbitmq import topology
+from actors.web.api.schemas import read_schemas, told_schemas
 from storage.states import BatchStatus
 
 FOLDER = Path(__file__).parents[2] / "docs"
@@ -59,39 +55,12 @@ def _object(properties: Schema, *optional: str) -> Schema:
 
 def _definitions() -> dict[str, Schema]:
     """The models' schemas by name. What is told has all its fields always."""
-    told = models_json_schema([(model, "serialization") for model in _TOLD], ref_template="#/$defs/{model}")[1]["$defs"]
-    read = models_json_schema(
-        [(model, "validation") for model in DATA.values()], by_alias=False, ref_template="#/$defs/{model}"
-    )[1]["$defs"]
-    for schema in told.values():
-        if "properties" in schema:
-            schema["required"] = [each for each in schema["properties"] if each != "removed_at"]
-    for model in _models(BaseModel):
-        for field, text in _docstrings(model):
-            for schemas_of in (told, read):
-                if model.__name__ in schemas_of:
-                    schemas_of[model.__name__]["properties"][field]["description"] = text
+    told = told_schemas(_TOLD, "#/$defs/{model}")
+    read = read_schemas(DATA.values(), "#/$defs/{model}")
     shortened = copy.deepcopy(told["Batch"])
     shortened["description"] = "A batch with as many jobs as the message may hold; `jobs_omitted` counts the others."
     shortened["properties"]["jobs_omitted"] = _COUNT
     return {**read, **told, "ToldBatch": shortened, "FieldError": _FIELD_ERROR}
-
-
-def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    for model in base.__subclasses__():
-        if model.__module__.startswith("actors."):
-            yield model
-            yield from _models(model)
-
-
-def _docstrings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """The sentences below a model's fields. (pydantic would read the module's source for them at each start.)"""
-    for each in model.__mro__:
-        if each.__module__.startswith("actors."):
-            (definition,) = ast.parse(inspect.getsource(each)).body
-            for field, text in pairwise(definition.body):
-                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-                    yield field.target.id, inspect.cleandoc(text.value.value)
 
 
 def _events() -> dict[str, Schema]:

@@ -10,6 +10,8 @@ from aiohttp import web
 from actors.web.api.batches import Batches
 from actors.web.api.changes import Changes
 from actors.web.api.events import Events
+from actors.web.api.money import Money
+from actors.web.api.openapi import OpenApi
 
 if TYPE_CHECKING:
     from actors.web.site import Site
@@ -19,9 +21,10 @@ ROOT = "/api/v1"
 
 def routes(site: Site) -> Iterable[web.RouteDef]:
     """Every route of the API."""
-    batches, changes, events = Batches(site), Changes(site), Events(site)
+    batches, changes, events, money = Batches(site), Changes(site), Events(site), Money(site)
     one = f"{ROOT}/batches/{{id}}"
     return [
+        web.get("/openapi.json", OpenApi(site).show),
         web.get(f"{ROOT}/batches", batches.find),
         web.post(f"{ROOT}/batches", changes.create),
         web.get(one, batches.show),
@@ -34,4 +37,5 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
         web.post(f"{one}/process", changes.process),
         web.post(f"{one}/retry", changes.retry),
         web.post(f"{one}/cancel", changes.cancel),
+        web.post(f"{ROOT}/quote", money.quote),
     ]

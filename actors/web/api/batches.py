@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from pydantic_core import to_json
 
+from actors.batch.views import Batch, Job
 from actors.errors import NotFound
 from actors.web.api.conditions import etag_of, is_current
 from actors.web.api.queries import MOST, batch_id_of, index_of, place_of, query_of, whole
+from actors.web.api.schemas import BatchPage, JobPage
+from actors.web.operations import JSON, TEXT, operation
+from storage.states import BatchStatus, JobStatus
 
 if TYPE_CHECKING:
     from actors.web.site import Site
 
 _METADATA = "metadata."
+LIMIT = {"type": "integer", "minimum": 1, "maximum": MOST, "default": 50}
 
 
 class Batches:
@@ -23,6 +28,17 @@ class Batches:
     def __init__(self, site: Site) -> None:
         self._site = site
 
+    @operation(
+        {200: {JSON: BatchPage}},
+        404,
+        410,
+        query={
+            "status": {"type": "string", "enum": [status.value for status in BatchStatus]},
+            "metadata.KEY": {"type": "string", "description": "A key of the metadata, in place of KEY, has this text."},
+            "limit": LIMIT,
+            "after": {"type": "string", "description": "The id of the last batch of the page before."},
+        },
+    )
     async def find(self, request: web.Request) -> web.Response:
         """Batches without their jobs, newest first."""
         query = query_of(request, ("status", "limit", "after"), _METADATA)
@@ -33,6 +49,7 @@ class Batches:
         )
         return json_response({"data": found[:limit], "has_more": len(found) > limit})
 
+    @operation({200: {JSON: Batch}, 304: {}}, headers={"If-None-Match": TEXT}, told=("ETag",))
     async def show(self, request: web.Request) -> web.Response:
         """A batch with its jobs; 304 where the client has it already."""
         query_of(request, ())
@@ -49,6 +66,14 @@ class Batches:
         body, sequence = await self._site.call(read)
         return web.Response(body=body, content_type="application/json", headers={"ETag": etag_of(sequence)})
 
+    @operation(
+        {200: {JSON: JobPage}},
+        query={
+            "status": {"type": "string", "enum": [status.value for status in JobStatus]},
+            "limit": LIMIT,
+            "after": {"type": "string", "description": "The index or the id of the last job of the page before."},
+        },
+    )
     async def jobs(self, request: web.Request) -> web.Response:
         """A batch's jobs in order."""
         query, batch_id = query_of(request, ("status", "limit", "after")), batch_id_of(request)
@@ -56,6 +81,7 @@ class Batches:
         found = await self._site.call(self._site.service.list_jobs, batch_id, query.get("status"), limit + 1, after)
         return json_response({"data": found[:limit], "has_more": len(found) > limit})
 
+    @operation({200: {JSON: Job}})
     async def job(self, request: web.Request) -> web.Response:
         """One job."""
         query_of(request, ())

@@ -8,17 +8,30 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from actors.batch.command_data import CommandName
+from actors.batch.command_data import CancelData, CommandName, CreateData, ProcessData, RetryData
 from actors.batch.commands import CommandResult, Delete, Update
 from actors.batch.field_errors import invalid
 from actors.batch.fields import Input, Metadata
 from actors.batch.requests import Budgets, budget_document
+from actors.batch.views import Batch, CancellationSummary
 from actors.web.api.bodies import MERGE_PATCH, Body, read_body
 from actors.web.api.orders import Answer, Order, Orders, Reply
 from actors.web.api.queries import batch_id_of, flag, query_of
+from actors.web.api.schemas import RetriedBatch
+from actors.web.operations import FLAG, JSON, TEXT, Schema, operation
+from actors.web.operations import Body as Sent
 
 if TYPE_CHECKING:
     from actors.web.site import Site
+
+
+KEY: dict[str, Schema] = {
+    "Idempotency-Key": {
+        "type": "string",
+        "description": "The same request with the same key is done once, and gets its first answer again.",
+    }
+}
+_MATCH: dict[str, Schema] = {"If-Match": TEXT}
 
 
 class BatchPatch(Input):
@@ -36,16 +49,31 @@ class Changes:
     def __init__(self, site: Site) -> None:
         self._site, self._orders = site, Orders(site)
 
+    @operation(
+        {201: {JSON: Batch}, 200: {JSON: Batch}},
+        409,
+        headers=KEY,
+        body=Sent(CreateData, required=True),
+        told=("Location", "ETag", "Idempotency-Replayed"),
+    )
     async def create(self, request: web.Request) -> web.Response:
         """Create a batch and, unless `process` is false, queue it."""
         query_of(request, ())
         body = await read_body(request, required=True)
         return await self._site.change(self._orders.create, Order.of(request, body), body.document)
 
+    @operation(
+        {202: {JSON: Batch}}, 409, 412,
+        headers=KEY | _MATCH, body=Sent(ProcessData, without=("batch_id",)), told=("ETag", "Idempotency-Replayed"),
+    )  # fmt: skip
     async def process(self, request: web.Request) -> web.Response:
         """Queue a batch."""
         return await self._change(request, CommandName.PROCESS, partial(self._orders.shown, status=202))
 
+    @operation(
+        {202: {JSON: RetriedBatch}}, 409, 412,
+        headers=KEY | _MATCH, body=Sent(RetryData, without=("batch_id",)), told=("ETag", "Idempotency-Replayed"),
+    )  # fmt: skip
     async def retry(self, request: web.Request) -> web.Response:
         """Retry what failed or was cancelled."""
 
@@ -55,10 +83,18 @@ class Changes:
 
         return await self._change(request, CommandName.RETRY, answer)
 
+    @operation(
+        {200: {JSON: CancellationSummary}}, 409, 412,
+        headers=KEY | _MATCH, body=Sent(CancelData, without=("batch_id",)), told=("Idempotency-Replayed",),
+    )  # fmt: skip
     async def cancel(self, request: web.Request) -> web.Response:
         """End a batch."""
         return await self._change(request, CommandName.CANCEL, lambda done: Reply(200, done.summary))
 
+    @operation(
+        {200: {JSON: Batch}}, 412,
+        headers=_MATCH, body=Sent(BatchPatch, MERGE_PATCH, required=True), told=("ETag",),
+    )  # fmt: skip
     async def patch(self, request: web.Request) -> web.Response:
         """Change a batch's metadata and its budget."""
         query_of(request, ())
@@ -70,6 +106,7 @@ class Changes:
         command = _update(batch_id, given)
         return await self._site.change(self._orders.do, Order.of(request, body), command, self._orders.shown)
 
+    @operation({204: {}}, 409, 412, query={"keep_files": FLAG}, headers=_MATCH)
     async def delete(self, request: web.Request) -> web.Response:
         """Delete an ended batch and, unless `keep_files` is true, its files."""
         keep_files = flag(query_of(request, ("keep_files",)), "keep_files")

@@ -11,7 +11,9 @@ from aiohttp import web
 from actors.batch.start import DeletedBatch
 from actors.errors import FieldError, InvalidRequest
 from actors.web.api.queries import MOST, batch_id_of, query_of, whole
+from actors.web.api.schemas import EventPage
 from actors.web.feeds import frame
+from actors.web.operations import JSON, NUMBER, TEXT, operation
 from actors.web.problems import refused
 
 if TYPE_CHECKING:
@@ -34,6 +36,11 @@ class Events:
     def __init__(self, site: Site) -> None:
         self._site = site
 
+    @operation(
+        {200: {JSON: EventPage, STREAM: TEXT}, 204: {}},
+        query={"from_sequence": {**NUMBER, "default": 1}},
+        headers={"Last-Event-ID": {"type": "string", "description": "Of a stream: the last event that you have."}},
+    )
     async def of_batch(self, request: web.Request) -> web.StreamResponse:
         """A page of a batch's events; its stream, if `Accept` says so."""
         batch_id = batch_id_of(request)
@@ -44,6 +51,7 @@ class Events:
             return await self._stream(request, batch_id, first - 1 if last is None else last, resumes=last is not None)
         return await self._page(batch_id, first)
 
+    @operation({200: {STREAM: TEXT}})
     async def of_all(self, request: web.Request) -> web.StreamResponse:
         """The stream of all batches from now on."""
         query_of(request, ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -66,6 +66,10 @@ class Order:
         state = ",".join(request.headers.getall("tracestate", []))
         return cls(key, trace_of(request.headers.get("traceparent"), state), expected(request))
 
+    def without_key(self) -> Order:
+        """The same, of which nothing is recorded."""
+        return replace(self, key=None)
+
 
 class Orders:
     """Does what requests ask for. Its methods block."""
@@ -107,6 +111,16 @@ class Orders:
         """
         return self._obey(order, lambda: command, answer)
 
+    def answer(self, order: Order, reply: Reply) -> web.Response:
+        """Answer what changes nothing, and keep the answer if it has a key.
+
+        Raises:
+            Refused: the key was used for another request.
+        """
+        made: list[str] = []
+        text = reply.text() if order.key is None else self._keep(order, order.key, reply.text(), made)
+        return _response(text, replayed=order.key is not None and not made)
+
     def created(self, done: CommandResult) -> Reply:
         """201 for a new batch, 200 for one that was there."""
         reply = self.shown(done, 201 if done.created else 200)
@@ -147,12 +161,18 @@ class Orders:
         problem = problem_of(error)
         assert problem is not None
         reply = Reply(problem.status, problem.document, {**problem.headers, "Content-Type": CONTENT_TYPE}).text()
+        return self._keep(order, key, reply, made)
+
+    def _keep(self, order: Order, key: CommandKey, text: str, made: list[str]) -> str:
+        def answer() -> str:
+            made[:] = [text]
+            return text
+
+        made.clear()
         try:
-            text = self._service.refuse(key, reply)
+            return self._service.keep(key, answer)
         except OtherBody:
             raise _used_twice(order) from None
-        made[:] = [reply] if text == reply else []
-        return text
 
 
 def _used_twice(order: Order) -> Refused:

@@ -13,6 +13,7 @@ import pytest
 from actors.service import BatchService
 from actors.settings import Settings
 from actors.web.listener import Listener
+from tests.docs.described import check_answered
 
 
 class _Stays(urllib.request.HTTPRedirectHandler):
@@ -43,6 +44,15 @@ class Answer:
         return self.status, document["code"]
 
 
+def _answer(request: urllib.request.Request) -> Answer:
+    try:
+        with OPENER.open(request, timeout=30) as response:
+            return Answer(response.status, response.headers, response.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answer(error.code, error.headers, error.read())
+
+
 class Client:
     """Asks a listener."""
 
@@ -59,12 +69,9 @@ class Client:
             given.setdefault("Content-Type", "application/json")
             body = body if isinstance(body, bytes) else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data=body, headers=given, method=method)
-        try:
-            with OPENER.open(request, timeout=30) as response:
-                return Answer(response.status, response.headers, response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return Answer(error.code, error.headers, error.read())
+        answer = _answer(request)
+        check_answered(request.get_method(), path, answer.status, answer.headers["Content-Type"], answer.body)
+        return answer
 
     def form(self, path: str, **fields: str) -> Answer:
         """Send a form, as a browser does that has no token."""

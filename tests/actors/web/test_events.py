@@ -9,10 +9,9 @@ from time import monotonic
 
 import pytest
 
-from actors.batch.events import EventName
+from actors.batch.events import EventName, batch_event
 from actors.service import BatchService
 from actors.web.api import events
-from storage.records import EventRecord
 from tests.actors.web.conftest import request_of
 from tests.integration.support import until
 
@@ -79,14 +78,13 @@ def fill(service, count):
     """Many events, and quickly."""
 
     def write():
-        last = service._storage.journal.last_sequence("b")
+        batch = service._storage.batches.get("b")
+        numbers = range(batch.sequence + 1, batch.sequence + count + 1)
         rows = [
-            EventRecord(batch_id="b", sequence=last + each, type="batch.updated", key="k", body=f'{{"n":{last + each}}}',
-                        created_at=service.now())
-            for each in range(1, count + 1)
-        ]  # fmt: skip
+            batch_event(EventName.BATCH_UPDATED, batch, each, service.now(), metadata={"n": each}) for each in numbers
+        ]
         service._storage.journal.append(rows)
-        service._storage.batches.update("b", sequence=last + count)
+        service._storage.batches.update("b", sequence=numbers[-1])
 
     service._write(write)
 
@@ -97,7 +95,7 @@ def test_events_come_in_pages(client, service, batch):
     assert (len(first["data"]), first["next"]) == (1000, 1001)
     assert first["data"][0] == json.loads(service.recorded("b", 1, 1)[0].body)
     last = client(f"{BATCHES}/b/events?from_sequence=1001").json
-    assert ([each["n"] for each in last["data"]], last["next"]) == (list(range(1001, 1501)), None)
+    assert ([each["data"]["metadata"]["n"] for each in last["data"]], last["next"]) == (list(range(1001, 1501)), None)
     assert client(f"{BATCHES}/b/events?from_sequence=1501").json == {"data": [], "next": None}
     for query in ("from_sequence=0", "from_sequence=x", "from=1"):
         assert client(f"{BATCHES}/b/events?{query}").problem == (422, "invalid_request")

@@ -229,3 +229,18 @@ def test_a_batch_is_named_by_the_path_alone(client, batch):
         assert answer.problem == (422, "invalid_request")
         assert answer.json["errors"][0]["field"] == f"/{name}"
     assert client(f"{BATCHES}/b/cancel", method="PUT").problem == (405, "invalid_request")
+
+
+def test_a_request_is_quoted_and_nothing_is_left(client, service):
+    document = request_of("one", "two", process=False, defaults={"duration": 8})
+    quoted = client("/api/v1/quote", document, Idempotency_Key="q")
+    assert (quoted.status, quoted.json) == (
+        200,
+        service.quote(request_of("one", "two", defaults={"duration": 8})).model_dump(mode="json"),
+    )
+    again = client("/api/v1/quote", document, Idempotency_Key="q")
+    assert (again.json, again.headers["Idempotency-Replayed"]) == (quoted.json, "true")
+    assert client("/api/v1/quote", document).headers["Idempotency-Replayed"] is None
+    assert client("/api/v1/quote", request_of("x"), Idempotency_Key="q").problem == (422, "invalid_request")
+    assert client("/api/v1/quote", {}).problem == (422, "invalid_request")
+    assert service.list_batches() == []

@@ -1,0 +1,46 @@
+"""What a request would cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from actors.batch.command_data import CommandName, CreateData, read_data
+from actors.batch.quotes import Quote
+from actors.web.api.bodies import read_body
+from actors.web.api.changes import KEY
+from actors.web.api.orders import Order, Orders, Reply
+from actors.web.api.queries import query_of
+from actors.web.operations import JSON, Body, operation
+from actors.web.security import changes_nothing
+
+if TYPE_CHECKING:
+    from actors.web.site import Site
+
+
+class Money:
+    """The routes about money."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._orders = site, Orders(site)
+
+    @changes_nothing
+    @operation(
+        {200: {JSON: Quote}},
+        headers=KEY,
+        body=Body(CreateData, required=True),
+        told=("Idempotency-Replayed",),
+    )
+    async def quote(self, request: web.Request) -> web.Response:
+        """What a request would cost at most; nothing is recorded but the answer to an Idempotency-Key."""
+        query_of(request, ())
+        body = await read_body(request, required=True)
+        return await self._site.change(self._quote, Order.of(request, body), body.document)
+
+    def _quote(self, order: Order, document: dict[str, Any]) -> web.Response:
+        service = self._site.service
+        data = read_data(CommandName.CREATE, document, service.settings.batch_max_size)
+        assert isinstance(data, CreateData)
+        keyless = self._site.access.read_only
+        return self._orders.answer(order.without_key() if keyless else order, Reply(200, service.quote(data.request)))
