@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -120,9 +121,14 @@ class AsyncBatchService:
         """As `BatchService.submissions`."""
         return await asyncio.to_thread(self._service.submissions, batch_id)
 
-    async def prune(self, older_than: timedelta, *, delete_batches: bool = False) -> PruneReport:
+    async def prune(self, older_than: timedelta, *, delete_batches: bool = False, files: bool = False) -> PruneReport:
         """As `BatchService.prune`."""
-        return await asyncio.to_thread(lambda: self._service.prune(older_than, delete_batches=delete_batches))
+        prune = partial(self._service.prune, older_than, delete_batches=delete_batches, files=files)
+        return await asyncio.to_thread(prune)
+
+    async def remove_files(self, older_than: timedelta) -> int:
+        """As `BatchService.remove_files`."""
+        return await asyncio.to_thread(self._service.remove_files, older_than)
 
     async def audit(self, *, checksums: bool = False) -> AuditReport:
         """As `BatchService.audit`."""

@@ -220,7 +220,8 @@ class BatchReader:
             return []
         jobs = self._read(lambda: self._storage.jobs.by_id(job_ids)).values()
         completed = [job for job in jobs if job.batch_id == batch_id and job.video is not None]
-        return [job for job in completed if job.video and self.stores.size(uri_of(job.video)) is None]
+        kept = [job for job in completed if job.video and not job.video.get("removed_at")]
+        return [job for job in kept if job.video and self.stores.size(uri_of(job.video)) is None]
 
     def fetch(self, batch_id: str, folder: str | Path, name_of: Callable[[Job], str] | None = None) -> FetchReport:
         """Get the finished files of a batch into a folder, wherever they are; those that are there are checked.

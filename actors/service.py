@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from actors.batch.cleanup import PruneReport
+from actors.batch.cleanup import Maintenance, PruneReport
 from actors.batch.commands import (
     Cancel,
     Context,
@@ -22,12 +22,10 @@ from actors.batch.commands import (
 )
 from actors.batch.factory import changed_columns, new_batch
 from actors.batch.requests import BatchVideoRequest, check_budget, check_metadata
+from actors.batch.retention import FileRemoval
 from actors.batch.views import Batch, CancellationSummary
 from actors.commanding import BatchCommander
-from actors.errors import (
-    InvalidRequest,
-    NotFound,
-)
+from actors.errors import InvalidRequest, NotFound, StorageError
 from actors.reading import MOST
 from actors.settings import Settings, load_settings
 from actors.shared import shared_service
@@ -214,16 +212,50 @@ class BatchService(BatchCommander):
         older_than: timedelta,
         *,
         delete_batches: bool = False,
+        files: bool = False,
         progress: Callable[[PruneReport], object] | None = None,
     ) -> PruneReport:
-        """Remove the journals of batches that ended long ago, and with `delete_batches` those batches too.
+        """Remove the journals of batches that ended long ago.
 
         Uses many small transactions: others can write in between, and after an interrupt the next call continues.
-        Calls `progress` with what was removed so far.
+
+        Args:
+            older_than: since their end.
+            delete_batches: remove those batches too.
+            files: remove their files too, as `remove_files` does.
+            progress: called with what was removed so far.
+        """
+        at, maintenance = self.now(), self._maintenance(progress)
+        before = at - older_than.total_seconds()
+        if files:
+            self._remove_old_files(maintenance, before, at)
+        return maintenance.prune(before, at, delete_batches=delete_batches)
+
+    def remove_files(self, older_than: timedelta, *, progress: Callable[[PruneReport], object] | None = None) -> int:
+        """Remove the files of batches that ended long ago; the batches and their histories stay.
+
+        From then on `video.removed_at` is set, `path` and `url` are None. Files in another machine's folder are left to
+        a process there. After an interrupt the next call continues.
+
+        Args:
+            older_than: since the end of their batch.
+            progress: called with what was removed so far.
+
+        Returns:
+            How many files were removed.
+
+        Raises:
+            StorageError: the store can't be reached, or the database.
         """
         at = self.now()
-        before = at - older_than.total_seconds()
-        return self._maintenance(progress).prune(before, at, delete_batches=delete_batches)
+        return self._remove_old_files(self._maintenance(progress), at - older_than.total_seconds(), at)
+
+    def _remove_old_files(self, maintenance: Maintenance, before: float, at: float) -> int:
+        try:
+            return maintenance.remove_files(FileRemoval(self._storage, self.stores, self._read, before, at))
+        except OSError as error:
+            reason = error.strerror or error
+            raise StorageError(f"a file could not be removed: {reason}; run it again to continue") from error
 
     def audit(self, *, checksums: bool = False) -> AuditReport:
         """Compare the records with the server's listing and the files in VIDEO_DIR. Changes nothing.

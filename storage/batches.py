@@ -263,7 +263,7 @@ class BatchRepository:
     def unchanged(self, batches: Iterable[BatchRecord]) -> list[str]:
         """Ids of the batches unchanged since they were read; locked until this transaction ends."""
         stood = {batch.id: (batch.epoch, batch.sequence) for batch in batches}
-        lock = "FOR UPDATE" if self._database.postgresql else ""
+        lock = "ORDER BY id FOR UPDATE" if self._database.postgresql else ""  # in order: two that lock many don't clash
         sql = f"SELECT id, epoch, sequence FROM batches WHERE id {self._database.in_list} AND {_KEPT} {lock}"
         rows = self._database.execute(sql, (self._database.list_parameter(stood),)).fetchall()
         return [batch_id for batch_id, *stands in rows if stood[batch_id] == tuple(stands)]

@@ -15,6 +15,7 @@ from storage.journal import Journal, Publications
 from storage.ledger import Ledger, Refusal, Reservation, ToldPrice
 from storage.owners import Owners
 from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord
+from storage.retention import Retentions
 from storage.servers import Servers
 from storage.states import SubmissionState
 from storage.submissions import SubmissionRepository
@@ -66,6 +67,7 @@ class Storage:
         self.inbox = Inbox(database)
         self.servers = Servers(database)
         self.doomed = Doomed(database)
+        self.retentions = Retentions(database)
 
     def apply(self, changes: Changes) -> bool | Refusal:
         """Write an update inside the caller's transaction. Repeating it after an unknown COMMIT changes nothing.

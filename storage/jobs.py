@@ -94,6 +94,11 @@ class JobRepository:
         completed = f"status='{JobStatus.COMPLETED}' AND video IS NOT NULL"
         return self._rows.select(f"WHERE {completed} AND id > ? ORDER BY id LIMIT {_CHUNK}", (after,))
 
+    def with_files_of(self, batch_id: str, after: int, limit: int) -> list[JobRecord]:
+        """Some jobs of a batch that have a file, in order, after this position."""
+        some = "WHERE batch_id=? AND position > ? AND video IS NOT NULL ORDER BY position LIMIT ?"
+        return self._rows.select(some, (batch_id, after, limit))
+
     def save(self, jobs: Iterable[JobRecord]) -> None:
         """Write all mutable columns of these jobs. The batch's fence has already been passed."""
         self._save(jobs)

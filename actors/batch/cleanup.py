@@ -95,6 +95,7 @@ class PruneReport:
 
     events: int
     batches: int
+    files: int = 0
 
 
 class Maintenance:
@@ -108,7 +109,7 @@ class Maintenance:
         told: Callable[[PruneReport], object] | None = None,
     ) -> None:
         self._storage, self._read, self._write, self._told = storage, read, write, told
-        self._events = self._batches = 0
+        self._events = self._batches = self._files = 0
 
     def prune(self, before: float, at: float, *, delete_batches: bool) -> PruneReport:
         """Remove the journals of batches that ended before a time; with `delete_batches`, those batches too."""
@@ -125,6 +126,10 @@ class Maintenance:
         self._in_pieces(self._walk("", publications.orphans, publications.prune))
         self.drop_references()
         return self._report()
+
+    def remove_files(self, search: Search) -> int:
+        """Remove the files that a `FileRemoval` finds. Returns how many were removed."""
+        return self._in_pieces(search, self._files_went)
 
     def forget_commands(self, before: float) -> int:
         """Remove the inbox's entries from before a time. Returns how many were removed."""
@@ -258,12 +263,16 @@ class Maintenance:
         self._batches += count
         self._tell()
 
+    def _files_went(self, count: int) -> None:
+        self._files += count
+        self._tell()
+
     def _tell(self) -> None:
         if self._told is not None:
             self._told(self._report())
 
     def _report(self) -> PruneReport:
-        return PruneReport(self._events, self._batches)
+        return PruneReport(self._events, self._batches, self._files)
 
 
 def _timed(piece: Piece) -> tuple[int, float]:

@@ -166,7 +166,7 @@ _add(
 )
 _add(remote.watch, "watch nature", "watch --bind 'batch.completed.#' --json", "watch nature --json | jq .type")
 _add(manage.delete, "delete nature", "delete nature water --keep-files", "delete nature --remote --json")
-_add(manage.prune, "prune", "prune --older-than 7d --batches")
+_add(manage.prune, "prune", "prune --older-than 7d --batches", "prune --older-than 90d --files")
 _add(
     simulator.simulator,
     "simulator --port 8089",

@@ -148,23 +148,25 @@ def prune(
     batches: Annotated[
         bool, typer.Option("--batches", help="Also remove the batches, not only their history.")
     ] = False,
+    files: Annotated[bool, typer.Option("--files", help="Also remove the video files of these batches.")] = False,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Remove the history of old batches.
 
-    Keeps video files. It may take a while and does not block others. If interrupted, run it again to continue.
+    Keeps video files unless told otherwise. May take a while, without blocking others; after an interrupt, run it again
+    to continue.
     """
     from actors.cli.table import print_json, say
     from actors.cli.text import parse_span
 
     span = parse_span(older_than)
     with opened(verbose=verbose) as service, _counting(shown=not (json or quiet)) as told:
-        report = service.prune(span, delete_batches=batches, progress=told)
+        report = service.prune(span, delete_batches=batches, files=files, progress=told)
         place = service.database_place
     if json:
-        print_json({"events": report.events, "batches": report.batches})
+        print_json({"events": report.events, "batches": report.batches, "files": report.files})
     else:
         say(f"removed {_removed(report)} from {place}")
 
@@ -196,8 +198,9 @@ def _counting(*, shown: bool) -> Iterator[Callable[[PruneReport], object]]:
 def _removed(report: PruneReport) -> str:
     from actors.cli.text import count
 
-    forgotten = f" and {count(report.batches, 'batch')}" if report.batches else ""
-    return f"{count(report.events, 'event')}{forgotten}"
+    more = [count(report.files, "file")] if report.files else []
+    more += [count(report.batches, "batch")] if report.batches else []
+    return " and ".join([count(report.events, "event"), *more])
 
 
 def _tell_what_is_owed(deletes: list[Owed]) -> None:

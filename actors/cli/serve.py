@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,15 +16,13 @@ import typer
 from actors.cli.migrate import require_schema
 from actors.cli.options import Simulate, Verbose, Web, opened, prepare, warn
 from actors.cli.signals import Interrupted, Interruption
-from actors.errors import ErrorCode, InvalidRequest, SoraBatchError, StorageError
+from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 
 if TYPE_CHECKING:
     from actors.service import BatchService
     from actors.settings import Settings
 
-logger = logging.getLogger(__name__)
 _TICK = 0.25
-_HOUSEKEEPING = 3600.0
 
 
 def serve(
@@ -140,21 +137,12 @@ def _announce(service: BatchService) -> None:
 
 
 def _watch(service: BatchService, serving: Future[None], interruption: Interruption) -> None:
-    """Wait for a signal, and prune the inbox meanwhile."""
-    pause, next_housekeeping = threading.Event(), monotonic()
-    while not serving.done():
-        interruption.check()
-        if monotonic() >= next_housekeeping:
-            next_housekeeping = monotonic() + _HOUSEKEEPING
-            _forget_commands(service)
-        pause.wait(_TICK)
+    """Wait for a signal, and keep house meanwhile."""
+    from actors.cli.housekeeping import Housekeeping
+
+    pause = threading.Event()
+    with Housekeeping(service):
+        while not serving.done():
+            interruption.check()
+            pause.wait(_TICK)
     raise SoraBatchError("the dispatcher died: the log says why; start sora-batch serve again", code=ErrorCode.INTERNAL)
-
-
-def _forget_commands(service: BatchService) -> None:
-    try:
-        count = service.forget_commands(service.settings.command_keep)
-    except StorageError as error:
-        logger.warning("could not remove old commands from the inbox", extra={"action": "inbox", "error": str(error)})
-    else:
-        logger.debug("removed old commands from the inbox", extra={"action": "inbox", "count": count})

@@ -100,6 +100,7 @@ def _drawn(batch: Batch, tiles: Sequence[Tile], page: str, missing: set[str]) ->
     groups = list(_takes(tiles))
     columns = _columns(len(tiles), max(map(len, groups), default=1), size)
     places = list(_places(groups, columns))
+    columns = max((column for _, column, _ in places), default=0) + 1  # whole groups may leave the last ones empty
     rows = max((row for _, _, row in places), default=0) + 1
     width = max(2 * _MARGIN + columns * (size.width + _GAP) - _GAP, _NARROWEST)
     image = Images.new("RGB", (width, _HEADER + rows * (size.height + _GAP) - _GAP + _MARGIN), _SHEET)

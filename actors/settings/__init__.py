@@ -27,6 +27,7 @@ from actors.errors import SettingsError
 from actors.expectations import SIZE_PATTERN, expectation
 from actors.headers import AUTHORIZATION, BEARER, NOWHERE, key_header, read_auth, read_headers, secrets_in, telling
 from actors.secret_files import with_files
+from actors.settings.files import KeepSettings
 from actors.settings.money import MoneySettings
 from actors.settings.store import StoreSettings
 from actors.settings.types import Milliseconds, Positive, Words, at_home, without_control_characters
@@ -45,7 +46,7 @@ SIMULATOR = "simulator"
 _ESCAPED = "in the user name and password, write @ as %40, # as %23, / as %2F, ? as %3F"
 
 
-class Settings(WebSettings, MoneySettings, StoreSettings):
+class Settings(WebSettings, MoneySettings, StoreSettings, KeepSettings):
     """The settings that `README.md` lists, each named as its environment variable in lower case."""
 
     model_config = SettingsConfigDict(

@@ -1,0 +1,138 @@
+"""Files of a bucket for everybody else: fetched, answered over HTTP, drawn, and removed when they are old."""
+
+import hashlib
+import io
+import os
+import urllib.request
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from actors.batch.views import Batch
+from actors.fetching.fetch import Fetcher
+from actors.media.films import film_of
+from actors.media.sheet import contact_sheet
+from actors.service import BatchService
+from actors.settings import Settings
+from actors.simulator import SimulatorOptions, simulator_in_thread
+from actors.web.listener import Listener
+from storage.stores import Stores
+from tests.actors.web.conftest import Client
+from tests.integration.support import PATIENCE
+from tests.servers.s3 import Gate, s3_server
+
+pytestmark = pytest.mark.integration
+ONE = "/api/v1/batches/nature/jobs/1"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchService]:
+    """A service whose store is a bucket, and its finished batch `nature`."""
+    folder = tmp_path_factory.mktemp("bucket")
+    options = SimulatorOptions(latency=(0.0, 0.05))
+    with (
+        s3_server("moto", folder / "s3") as server,
+        simulator_in_thread(options) as (_, url),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        gate = Gate(server)
+        given = gate.settings("films")
+        for name, value in given.items():
+            if name.startswith("AWS_"):
+                patch.setenv(name, value)
+        settings = Settings(
+            _env_file=None, openai_base_url=url, sora_poll_interval="20", video_store=given["VIDEO_STORE"],
+            database_url=f"sqlite:///{folder}/batches.db", video_dir=str(folder / "videos"),
+        )  # fmt: skip
+        with BatchService(settings) as service:
+            videos = [{"prompt": prompt, "seconds": 1, "size": "64x64"} for prompt in ("A boat", "The sea")]
+            for batch_id in ("nature", "old"):
+                service.create_batch({"id": batch_id, "videos": videos})
+                service.process_batch(batch_id).result(PATIENCE)
+            yield service
+        gate.close()
+
+
+@pytest.fixture
+def batch(service: BatchService) -> Batch:
+    return service.get_batch_status("nature")
+
+
+@pytest.fixture(scope="module")
+def ask(service: BatchService) -> Iterator[Client]:
+    listener = Listener(service, "127.0.0.1:0", "secret")
+    yield Client(listener.port, "secret")
+    listener.close()
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_files_are_fetched_from_the_bucket(service: BatchService, batch: Batch, tmp_path: Path) -> None:
+    report = service.fetch("nature", tmp_path)
+    assert report.complete
+    for file, job in zip(report.files, batch.jobs, strict=True):
+        assert job.video is not None
+        assert digest(Path(file.path).read_bytes()) == job.video.sha256
+
+
+def test_a_program_is_sent_to_the_bucket_and_needs_no_token_there(ask: Client, batch: Batch) -> None:
+    answer = ask(f"{ONE}/video")
+    assert (answer.status, answer.body) == (302, b"")
+    video = batch.jobs[0].video
+    assert video is not None
+    with urllib.request.urlopen(answer.headers["Location"], timeout=10) as signed:
+        assert digest(signed.read()) == video.sha256
+    assert ask(f"{ONE}/video", If_None_Match=f'"{video.sha256}"').status == 304
+
+
+def test_a_browser_gets_the_file_itself(ask: Client, batch: Batch) -> None:
+    login = ask.form("/login", token="secret", next="/")
+    cookie = login.headers["Set-Cookie"].partition(";")[0]
+    browser = Client(int(ask.url.rpartition(":")[2]))
+    answer = browser(f"{ONE}/video", Cookie=cookie)
+    video = batch.jobs[0].video
+    assert video is not None
+    assert (answer.status, digest(answer.body)) == (200, video.sha256)
+    assert browser(f"{ONE}/video", Cookie=cookie, Range="bytes=4-7").body == b"ftyp"
+
+
+def test_a_machine_without_the_bucket_fetches_through_the_service(
+    ask: Client, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+    settings = Settings(_env_file=None, web_public_url=ask.url, web_token="secret", video_dir=str(tmp_path))
+    report = Fetcher(tmp_path / "films", settings, Stores(str(tmp_path))).fetch(batch)
+    assert report.complete, report.problems
+
+
+def test_films_of_the_bucket_are_drawn(service: BatchService, ask: Client, batch: Batch) -> None:
+    with Image.open(io.BytesIO(ask(f"{ONE}/poster").body)) as image:
+        assert image.size == (64, 64)
+    drawn = contact_sheet(batch, film_of(service.stores)).image
+    none = contact_sheet(batch.model_copy(update={"jobs": []}), film_of(service.stores)).image
+    assert drawn.size != none.size
+
+
+def test_objects_of_an_old_batch_are_removed_and_no_others(service: BatchService, batch: Batch) -> None:
+    bucket = service.stores.bucket
+    assert bucket is not None
+    assert len(bucket.uris("old")) == 2
+    ended = "UPDATE batches SET completed_at=completed_at - 7200 WHERE id='old'"
+    service._write(lambda: service._database.execute(ended))
+    assert service.remove_files(timedelta(hours=1)) == 2
+    assert (bucket.uris("old"), len(bucket.uris("nature"))) == ([], 2)
+    videos = [job.video for job in service.get_batch_status("old").jobs]
+    assert all(video is not None and video.removed_at and video.url is None for video in videos)
+    assert service._read(service._storage.doomed.batch_ids) == []
+    assert service.remove_files(timedelta(hours=1)) == 0
