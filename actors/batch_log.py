@@ -15,9 +15,10 @@ logger = logging.getLogger(__name__)
 class BatchLog:
     """Writes one line for each claim, wait, release and restart."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
-        self._is_new, self._open = loaded.batch.status is BatchStatus.PENDING, len(loaded.open_jobs)
+    def __init__(self, loaded: Loaded, owner_id: str) -> None:
+        self._id, self._epoch, self._owner = loaded.batch.id, loaded.batch.epoch, owner_id
+        self._is_new, self._former = loaded.batch.status is BatchStatus.PENDING, loaded.former
+        self._open = len(loaded.open_jobs)
 
     def tell(self, event: str, text: str, **more: Any) -> None:
         """Log what happened to the batch."""
@@ -26,10 +27,15 @@ class BatchLog:
 
     def claimed(self) -> None:
         """Log how the batch came to this process."""
-        if self._is_new:
-            self.tell("batch.claimed", "claimed the batch", epoch=self._epoch)
-        else:
-            self.tell("batch.taken_over", "took the batch over", epoch=self._epoch, jobs_open=self._open)
+        about = {"epoch": self._epoch} if self._is_new else {"epoch": self._epoch, "jobs_open": self._open}
+        if self._former == self._owner:
+            self.tell("batch.restarted", "started the supervisor of the batch again", **about)
+        elif self._former is not None:
+            self.tell("batch.taken_over", "took the batch over from a dead process", former_owner=self._former, **about)
+        elif self._is_new:
+            self.tell("batch.claimed", "claimed the batch", **about)
+        else:  # it was released, retried, moved or updated
+            self.tell("batch.claimed", "claimed a batch that had begun before", **about)
 
     def report(self, report: Report, before: Wait | None) -> None:
         """Log why a video waits: once for each reason, not for each try.

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any, assert_never
 
@@ -179,8 +180,8 @@ class Dispatcher(LoopActor):
                     batches.release_idle(batch_id, owner=self._owner.id, wanted=releasing[batch_id])
                 ids = claim(free, limit=question.room)
                 ids += claim(others, limit=question.room - len(ids), only_wanted=True)
-                claimed = [loaded for batch_id in ids if (loaded := self._load_or_note(batch_id, broken)) is not None]
-        self._tools.observer.takeovers(sum(owners[each.batch.id] not in {None, self._owner.id} for each in claimed))
+                claimed = [loaded for each in ids if (loaded := self._load_or_note(each, owners, broken)) is not None]
+        self._tools.observer.takeovers(sum(each.former not in {None, self._owner.id} for each in claimed))
         for batch_id, error in broken.items():
             logger.error(
                 "could not load a batch; failing it",
@@ -228,10 +229,10 @@ class Dispatcher(LoopActor):
                 self._tools.clean_up(batch_id)
         storage.owners.expire(owner.id)
 
-    def _load_or_note(self, batch_id: str, broken: dict[str, str]) -> Loaded | None:
+    def _load_or_note(self, batch_id: str, owners: dict[str, str | None], broken: dict[str, str]) -> Loaded | None:
         """Load a batch, or note why it can't be loaded: it must not stop the others."""
         try:
-            return self._load(batch_id)
+            return replace(self._load(batch_id), former=owners[batch_id])
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             broken[batch_id] = repr(error)
             return None
@@ -311,13 +312,11 @@ class Dispatcher(LoopActor):
             storage.batches.fill_in()
             return storage.owners.renew(owner, lease)
 
-        renewed = self._tools.recorder.write(renew)
-
         def trust(future: Future[float]) -> None:
             if future.exception() is None:
                 self._lease.trusted_until = max(self._lease.trusted_until, asked_at + lease - LEASE_MARGIN)
 
-        renewed.add_done_callback(trust)
+        self._tools.recorder.write(renew).add_done_callback(trust)
 
     def _supervisor_ended(self, batch_id: str, *, released: bool) -> None:
         self._forget(batch_id)

@@ -231,6 +231,8 @@ class Loaded:
     batch: BatchRecord
     open_jobs: list[JobRecord]
     live: dict[str, SubmissionRecord]
+    former: str | None = None
+    """The owner until it was claimed: a dead one, or the new one, whose supervisor died. None: there was none."""
 
 
 @dataclass(frozen=True, slots=True)

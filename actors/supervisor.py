@@ -105,7 +105,7 @@ class BatchSupervisor(LoopActor):
         self.run = BatchRun(loaded.batch, loaded.open_jobs, loaded.live, rules, waits, at=at)
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
         note_trace(self._id, loaded.batch.trace or {})
-        self._log = BatchLog(loaded)
+        self._log = BatchLog(loaded, rules.owner_id)
         self._spent_before, self._since = loaded.batch.spent, time.monotonic()
         self._stood_before = tools.client.rate_limiter.stood
         self._workers: list[Ref] = []

@@ -19,6 +19,7 @@ from actors.errors import SoraError
 from actors.loop import IOLoop
 from actors.sora.client import SoraClient
 from actors.sora.exchange import SendForbidden
+from actors.sora.outcomes import SEND_WINDOW
 from actors.sora.wire import Phase
 from storage.changes import Storage
 from storage.database import DatabaseError
@@ -30,8 +31,8 @@ from storage.states import DeleteState, SubmissionState
 from storage.timing import backoff, boottime
 
 logger = logging.getLogger(__name__)
-SEND_WINDOW, ANSWER_SECONDS = 2.0, 10.0
-"""Seconds from the record within which one is sent, and after that until it counts as unanswered."""
+ANSWER_SECONDS = 10.0
+"""Seconds after its send window until one counts as unanswered."""
 _OUT_SECONDS = SEND_WINDOW + ANSWER_SECONDS + 1.0
 _AT_ONCE = 10
 _IDLE_LOOK, _SOON = 15.0, 2.0

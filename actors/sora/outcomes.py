@@ -17,7 +17,7 @@ from storage.states import FINAL_JOB, LIVE_SUBMISSION, JobStatus, SubmissionStat
 from storage.submissions import Bind
 
 SEND_WINDOW = 2.0
-"""Seconds from the intent within which the POST must leave: after that its sender must not send it."""
+"""Seconds from its record within which a POST or a DELETE must leave: after that its sender must not send it."""
 
 
 @dataclass(frozen=True, slots=True)

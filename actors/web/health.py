@@ -47,7 +47,7 @@ def bounded(name: str, look: Callable[[], Check], seconds: float) -> Check:
         except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
             found.append(error)
 
-    thread = threading.Thread(target=run, name=f"doctor-{name}", daemon=True)
+    thread = threading.Thread(target=run, name=f"check-{name}", daemon=True)
     thread.start()
     thread.join(seconds)
     if not found:

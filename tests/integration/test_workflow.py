@@ -273,8 +273,12 @@ def test_metadata_is_kept_updated_and_found(provider: Provider, service: BatchSe
 
 
 def test_a_batch_is_updated_while_it_is_made_and_goes_on(
-    provider: Provider, service: BatchService, start_service: Callable[..., BatchService]
+    provider: Provider,
+    service: BatchService,
+    start_service: Callable[..., BatchService],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     other = start_service()
     batch = service.create_batch(videos(*numbered(6)))
     provider.hold()
@@ -292,6 +296,9 @@ def test_a_batch_is_updated_while_it_is_made_and_goes_on(
     assert told == [{"written": 1}, {"written": 2}, {"written": 3}]
     (last,) = [event for event in service.history(batch.id) if event.name == "batch.completed"]
     assert last.data["batch"]["metadata"] == final.metadata == {"written": 3}
+    logged = [record.event for record in caplog.records if hasattr(record, "event")]
+    assert logged.count("batch.claimed") > 1  # anew after an update
+    assert "batch.taken_over" not in logged
 
 
 # --- slow servers
