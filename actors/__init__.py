@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from actors.settings import Settings, load_settings
     from actors.waiting import RunningBatch
     from storage.deletes import Owed
-    from storage.records import DeleteRecord, EventRecord, SubmissionRecord
-    from storage.states import BatchStatus, DeleteState, JobStatus, SubmissionState
+    from storage.records import BudgetRecord, DeleteRecord, EventRecord, SubmissionRecord
+    from storage.states import BatchStatus, ChargeState, DeleteState, JobStatus, SubmissionState
     from storage.unfinished import Unfinished
 
 _HOMES = {
@@ -88,8 +88,8 @@ _HOMES = {
     "actors.settings": ("Settings", "load_settings"),
     "actors.waiting": ("RunningBatch",),
     "storage.deletes": ("Owed",),
-    "storage.records": ("DeleteRecord", "EventRecord", "SubmissionRecord"),
-    "storage.states": ("BatchStatus", "DeleteState", "JobStatus", "SubmissionState"),
+    "storage.records": ("BudgetRecord", "DeleteRecord", "EventRecord", "SubmissionRecord"),
+    "storage.states": ("BatchStatus", "ChargeState", "DeleteState", "JobStatus", "SubmissionState"),
     "storage.unfinished": ("Unfinished",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -98,7 +98,8 @@ __version__ = "0.1.0"
 # Listed instead of derived from _HOMES, because type checkers read them here.
 __all__ = [
     "AsyncBatchClient", "AsyncBatchService", "AuditReport", "Batch", "BatchClient", "BatchReleased", "BatchService",
-    "BatchStatus", "BatchVideoRequest", "BudgetRequest", "CancellationSummary", "Charge", "Command",
+    "BatchStatus", "BatchVideoRequest", "BudgetRecord", "BudgetRequest", "CancellationSummary", "Charge",
+    "ChargeState", "Command",
     "CommandKey", "CommandResult", "Conflict", "Connection",
     "DatabaseUnusable", "DeleteRecord", "DeleteState", "ErrorCode", "Event", "EventFeed", "EventName",
     "EventRecord", "EventStream", "Failure", "FetchProblem", "FetchReport",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Self
 
 from actors import shared
 from actors.batch.events import EventName
+from actors.batch.limits import amount_text
 from actors.batch.orphans import Orphans
 from actors.batch.views import Batch
+from actors.budgets import read_ceilings
 from actors.errors import (
     BatchReleased,
     ErrorCode,
@@ -29,7 +32,7 @@ from actors.reading import ANSWER_SECONDS, BatchReader
 from actors.settings import SIMULATOR, Settings
 from actors.waiting import RunningBatch, Waiting
 from storage.database import DatabaseClosed
-from storage.records import EventRecord, JobRecord
+from storage.records import BudgetRecord, EventRecord, JobRecord
 from storage.servers import server_of
 from storage.states import JobStatus, SubmissionState
 
@@ -248,6 +251,7 @@ class BatchRunner(BatchReader):
             self._check_open()
             if self._runtime is None:
                 self._check_prices()
+                self._set_ceilings()
                 # aiohttp and the actors: a program that only asks for a status is faster without them.
                 from actors.runtime import Runtime
 
@@ -266,6 +270,28 @@ class BatchRunner(BatchReader):
             from actors.batch.price_files import price_table
 
             price_table(self.settings)
+
+    def _set_ceilings(self) -> None:
+        """Write the ceilings of SORA_BUDGET: they hold for every process of this database."""
+        if self.settings.sora_budget is None:
+            return
+        ceilings = {(each.scope, each.unit): each.micros for each in read_ceilings(self.settings.sora_budget)}
+        by = f"{socket.gethostname()}:{os.getpid()}"
+        for before in self._write(lambda: self._storage.ledger.set_ceilings(ceilings, by)):
+            after, was = ceilings.get((before.scope, before.unit)), before.ceiling_micros
+            logger.warning(
+                "the budget of the database was changed",
+                extra={
+                    "action": "budget_changed", "scope": before.scope, "unit": before.unit,
+                    "before": None if was is None else amount_text(was, before.unit),
+                    "after": None if after is None else amount_text(after, before.unit),
+                    "set_by": before.set_by or None,
+                },
+            )  # fmt: skip
+
+    def budgets(self) -> list[BudgetRecord]:
+        """The budgets of the whole database for the current day and month, with what they have used."""
+        return self._read(self._storage.ledger.current)
 
     def _ended(self, batch_id: str) -> None:
         """On the loop: a batch has ended; read it off the loop and complete its Futures."""

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from storage.batches import BatchRepository
+from storage.charges import ToldPrice
 from storage.database import Database
 from storage.deletes import Deletes
 from storage.doomed import Doomed
 from storage.inbox import Inbox
 from storage.jobs import JobRepository
 from storage.journal import Journal, Publications
-from storage.ledger import Ledger, Refusal, Reservation, ToldPrice
+from storage.ledger import Ledger, Refusal, Reservation
 from storage.owners import Owners
 from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord
 from storage.retention import Retentions

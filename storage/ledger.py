@@ -7,19 +7,17 @@ locked in one order: those of the database first, then the batch's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, NamedTuple
 
+from storage.charges import MICROS, SECONDS, VIDEOS, amounts_of, micros_of
 from storage.database import Database
 from storage.records import BatchRecord, BudgetRecord, CeilingRecord, Document, SubmissionRecord
 from storage.rows import Rows
 from storage.states import ChargeState
 
-MICROS = 1_000_000
-SECONDS, VIDEOS = "seconds", "videos"
 TOTAL, DAY, MONTH, BATCH = "total", "day", "month", "batch"
 _FILL_IN = """
 UPDATE submissions SET day=COALESCE(day, {day}),
@@ -67,14 +65,6 @@ class Reservation:
 
     intents: list[SubmissionRecord]
     taken: list[tuple[Key, int]] = field(default_factory=list)
-
-
-class ToldPrice(NamedTuple):
-    """What a submission costs, as a server or a person told it."""
-
-    currency: str
-    amount: Decimal
-    """In units of the currency."""
 
 
 class CeilingsChanged(Exception):
@@ -125,6 +115,64 @@ class Ledger:
         if version != self.version:
             raise CeilingsChanged
 
+    def set_ceilings(self, ceilings: Mapping[tuple[str, str], int], by: str) -> list[CeilingRecord]:
+        """Set ceilings of the database, by scope and unit; with none at all, remove those that there are.
+
+        Returns:
+            Those that were different before, as they were; new ones without an amount.
+        """
+        self._lock_ceilings()
+        before = {(each.scope, each.unit): each for each in self._ceilings.select("")}
+        wanted: dict[tuple[str, str], int | None] = dict(ceilings) or dict.fromkeys(
+            key for key, each in before.items() if each.ceiling_micros is not None
+        )
+        changed = {
+            key: before.get(key, CeilingRecord(*key, None, 0, "", 0.0))
+            for key, micros in wanted.items()
+            if (before[key].ceiling_micros if key in before else None) != micros
+        }
+        if not changed:
+            return []
+        if self._database.postgresql:
+            # Nobody records or releases a payment meanwhile; whoever does so later finds another version.
+            self._database.execute("LOCK TABLE batches, submissions IN SHARE ROW EXCLUSIVE MODE")
+        sql = (
+            "INSERT INTO ceilings (scope, unit, ceiling_micros, version, set_by, set_at) VALUES (?, ?, ?, "
+            f"(SELECT COALESCE(MAX(version), 0) + 1 FROM ceilings), ?, {self._database.clock}) "
+            "ON CONFLICT (scope, unit) DO UPDATE SET ceiling_micros=excluded.ceiling_micros, version=excluded.version, "
+            "set_by=excluded.set_by, set_at=excluded.set_at"
+        )
+        day = self._today()
+        for (scope, unit), was in changed.items():
+            micros = wanted[scope, unit]
+            self._database.execute(sql, (scope, unit, micros, by))
+            if micros is None or was.ceiling_micros is None:
+                self._database.execute("DELETE FROM budgets WHERE scope=? AND unit=?", (scope, unit))
+            if micros is not None:
+                key = Key(scope, _period(scope, day), unit)
+                self._open(key, micros)
+                self._database.execute(
+                    "UPDATE budgets SET ceiling_micros=? WHERE scope=? AND unit=? AND period>=?",
+                    (micros, scope, unit, key.period),
+                )
+        self.ceilings()
+        return list(changed.values())
+
+    def _lock_ceilings(self) -> None:
+        if self._database.postgresql:  # two that set them at once: one after the other
+            self._database.execute("LOCK TABLE ceilings IN SHARE ROW EXCLUSIVE MODE")
+
+    def current(self) -> list[BudgetRecord]:
+        """The budgets of the database for the current periods, as far as anything was reserved in them."""
+        day = self._today()
+        where = "WHERE scope='total' OR (scope='day' AND period=?) OR (scope='month' AND period=?)"
+        found = {each[:3]: each for each in self._budgets.select(where, (day, day[:7]))}
+        keys = [(Key(each.scope, _period(each.scope, day), each.unit), each) for each in self.ceilings()]
+        return [found.get(key) or BudgetRecord(*key, each.ceiling_micros or 0, 0) for key, each in keys]
+
+    def _today(self) -> str:
+        return datetime.fromtimestamp(self._database.time(), UTC).date().isoformat()
+
     # --- reserving
 
     def reserve(
@@ -137,7 +185,7 @@ class Ledger:
             batch: theirs.
             anyway: even beyond a ceiling: they may have been paid for.
         """
-        day = datetime.fromtimestamp(self._database.time(), UTC).date().isoformat()
+        day = self._today()
         reservation = Reservation([intent._replace(day=day) for intent in intents])
         ceilings = self._ceilings_of(batch, day)
         if not ceilings:
@@ -308,65 +356,4 @@ def _without_amount(intent: SubmissionRecord, budgets: Iterable[Key]) -> Key | N
             return money[0]
         if intent.seconds is None and (seconds := [key for key in mine if key.unit == SECONDS]):
             return seconds[0]
-    return None
-
-
-def micros_of(amount: str) -> int:
-    """An amount of units, such as `20.5`, in millionths."""
-    return int(Decimal(amount) * MICROS)
-
-
-def amounts_of(charge: SubmissionRecord) -> dict[str, int]:
-    """What a charge counts, by unit, in millionths; what was released counts nothing."""
-    if charge.charge in (None, ChargeState.RELEASED):
-        return {}
-    amounts = {VIDEOS: MICROS, SECONDS: (charge.seconds or 0) * MICROS}
-    if charge.currency is not None:
-        told = charge.charge is ChargeState.CHARGED
-        # A budget counts whole millionths: rounded up, so that it is never exceeded by what was cut off.
-        amounts[charge.currency] = (
-            (charge.charged_micros or 0) + bool(charge.charged_rest) if told else charge.reserved_micros or 0
-        )
-    return {unit: amount for unit, amount in amounts.items() if amount}
-
-
-_ABSURD, _LARGEST = 100, 10**6
-"""How many times the reservation, and how many units, a told price is taken for a mistake."""
-_EXACT = 18
-
-
-def charged_by(charge: SubmissionRecord, price: ToldPrice) -> SubmissionRecord:
-    """A charge after a price was told. One that can't be meant is only noted: the charge stays what it is."""
-    doubt = _doubt(charge, price)
-    if doubt is not None:
-        return charge._replace(doubt=doubt)
-    micros, rest = exact(price.amount)
-    reserved = charge.reserved_micros
-    more = reserved is not None and micros + bool(rest) > reserved
-    return charge._replace(
-        charge=ChargeState.CHARGED, currency=price.currency, charged_micros=micros, charged_rest=rest,
-        doubt="more than was reserved" if more else None,
-    )  # fmt: skip
-
-
-def exact(amount: Decimal) -> tuple[int, int]:
-    """An amount in whole millionths, and the rest in 10^-18 of a unit: whole numbers, whose sums are exact."""
-    micros, rest = divmod(int(amount.scaleb(_EXACT)), 10 ** (_EXACT - 6))
-    return micros, rest
-
-
-def _doubt(charge: SubmissionRecord, price: ToldPrice) -> str | None:
-    """Why a told price can't be meant."""
-    amount = price.amount
-    told = f"{amount} {price.currency}"
-    if not amount.is_finite() or not 0 <= amount <= _LARGEST:
-        return f"told {told}, which is no price"
-    if charge.currency is not None and price.currency != charge.currency:
-        return f"told {told}, but priced in {charge.currency}"
-    reserved = charge.reserved_micros
-    if reserved:
-        if not amount:
-            return f"told {told}, but the model has a price"
-        if amount * MICROS > reserved * _ABSURD:
-            return f"told {told}, more than {_ABSURD} times what was reserved"
     return None

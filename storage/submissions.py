@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from enum import Enum
 
+from storage.charges import ToldPrice, amounts_of, charged_by
 from storage.database import Database
-from storage.ledger import Ledger, ToldPrice, amounts_of, charged_by
+from storage.ledger import Ledger
 from storage.records import Document, SubmissionRecord
 from storage.rows import Insert, Rows, encode, names_of
 from storage.servers import key_of, server_of

@@ -8,7 +8,8 @@ from typing import Any
 
 from actors.batch.assignment import Priced
 from actors.errors import ErrorCode, Failure
-from storage.ledger import BATCH, MICROS, SECONDS, VIDEOS, Refusal
+from storage.charges import MICROS, SECONDS, VIDEOS
+from storage.ledger import BATCH, Refusal
 from storage.records import BudgetRecord, JobRecord
 
 _PERIODS = {"day": " per day", "month": " per month", "total": " in all", BATCH: ""}
@@ -38,6 +39,15 @@ def budget_text(budget: BudgetRecord) -> str:
     ceiling = f"{Decimal(budget.ceiling_micros).scaleb(-6).normalize():f} {budget.unit}"
     whose = "the batch's budget" if budget.scope == BATCH else "the budget"
     return f"{whose} of {ceiling}{_PERIODS[budget.scope]}"
+
+
+def left_text(budget: BudgetRecord) -> str:
+    """What is left of a budget, for a person: `12.40 USD left of 50.00 USD per day`."""
+    left = budget.ceiling_micros - budget.used_micros
+    whole = f"{amount_text(budget.ceiling_micros, budget.unit)}{_PERIODS[budget.scope]}"
+    if left < 0:
+        return f"{amount_text(-left, budget.unit)} over {whole}"
+    return f"{amount_text(left, budget.unit)} left of {whole}"
 
 
 def refused_by(refusal: Refusal, job: JobRecord) -> Failure:

@@ -238,8 +238,8 @@ class BatchRun:
             self.jobs[job.id] = self._update.move(job, JobMove.WITHDRAW, attempts=job.attempts - 1)
             self._free(job.id)
             self._fresh.appendleft(job.id)
-        if refusal.index:
-            self._fitting = refusal.index  # those before it, by themselves
+        if refusal.index or self._handed.settles:
+            self._fitting = refusal.index  # those before it, by themselves; or first what may give something back
             return
         failure = refused_by(refusal, self.jobs[self._fresh[0]])
         if failure.code is ErrorCode.BUDGET_EXCEEDED:

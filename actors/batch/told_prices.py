@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from storage.ledger import ToldPrice
+from storage.charges import ToldPrice
 
 _USD = "USD"
 _FACTORS = {

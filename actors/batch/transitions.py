@@ -14,7 +14,7 @@ from actors.batch.events import EventName, batch_event, final_event, job_event
 from actors.batch.told_prices import price_in
 from actors.errors import ErrorCode, Failure
 from storage.changes import Changes, SubmissionOutcome
-from storage.ledger import ToldPrice
+from storage.charges import ToldPrice
 from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
@@ -230,6 +230,11 @@ class BatchUpdate:
     def intents(self) -> int:
         """How many POSTs are about to go out."""
         return len(self._intents)
+
+    @property
+    def settles(self) -> bool:
+        """Whether it says what became of a payment."""
+        return bool(self._outcomes or self._told)
 
     def continue_from(self, refused: BatchUpdate) -> None:
         """Take over what an earlier update did not record, without its intents and our own."""

@@ -26,6 +26,7 @@ def all_checks(settings: Settings, *, declare: bool = False) -> Iterator[Check]:
         "server": lambda: server(settings),
         "simulator": simulator,
         "prices": lambda: prices(settings),
+        "budget": lambda: budget(settings),
         "RabbitMQ": lambda: rabbitmq(settings, declare=declare),
     }
     for name, look in looks.items():
@@ -127,6 +128,36 @@ def prices(settings: Settings) -> Check:
     by_second = settings.sora_seconds is None and PER_VIDEO not in price.fields
     each = f"{price.currency}{' for each second' if by_second else ''}"
     return Check("prices", ok=True, message=f"{known} at most {amount(price.micros)} {each} ({origin})")
+
+
+def budget(settings: Settings) -> Check:
+    """The ceilings that stand in the database, what is left of each, and which differ from SORA_BUDGET."""
+    from actors.batch.limits import amount_text, left_text
+    from actors.budgets import read_ceilings
+    from storage.ledger import Ledger
+
+    mine = {(each.scope, each.unit): each.micros for each in read_ceilings(settings.sora_budget or "none")}
+    try:
+        found = Database(settings.database_url)
+        if found.path is not None and not found.path.exists():
+            written = f"{settings.sora_budget}: will be written on first use" if mine else "SORA_BUDGET is not set"
+            return Check("budget", ok=True, message=written)
+        there = found.read(lambda: Ledger(found).current() if found.peewee.table_exists("ceilings") else [])
+        found.close()
+    except DatabaseError as error:
+        return Check("budget", ok=False, message=str(error))
+    told = [left_text(each) for each in there]
+    standing = {(each.scope, each.unit): each.ceiling_micros for each in there}
+    for (scope, unit), micros in mine.items():
+        before = standing.get((scope, unit))
+        if before is not None and before != micros:
+            told.append(
+                f"SORA_BUDGET here says {amount_text(micros, unit)} per {scope}, and another process has written "
+                f"{amount_text(before, unit)}: the last one to start wins"
+            )
+        elif before is None:
+            told.append(f"{amount_text(micros, unit)} ({scope}) will be written on first use")
+    return Check("budget", ok=True, message="; ".join(told) or "no budget is set (SORA_BUDGET)")
 
 
 def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:

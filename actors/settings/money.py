@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import field_validator
 from pydantic_settings import BaseSettings
 
-from actors.budgets import read_budget
+from actors.budgets import read_budget, read_ceilings
 from actors.settings.types import at_home
 
 
@@ -21,6 +21,16 @@ class MoneySettings(BaseSettings):
     """Whether a generation that failed is charged for where the server tells nothing."""
     batch_budget: str | None = None
     """The most that a batch may use whose request says nothing, such as `20 USD, 300 seconds`."""
+
+    sora_budget: str | None = None
+    """What the whole database may spend, such as `50 USD per day, 2000 seconds per month`; `none` removes all."""
+
+    @field_validator("sora_budget")
+    @classmethod
+    def _are_ceilings(cls, value: str | None) -> str | None:
+        if value is not None:
+            read_ceilings(value)
+        return value
 
     @field_validator("batch_budget")
     @classmethod

@@ -23,6 +23,7 @@ DEFAULTS = {
     "SORA_PRICES": None,
     "SORA_CHARGES_FAILED": "yes",
     "BATCH_BUDGET": None,
+    "SORA_BUDGET": None,
     "SORA_REQUEST_FORMAT": "multipart",
     "SORA_POLL_INTERVAL": timedelta(milliseconds=2000),
     "SORA_MAX_IN_FLIGHT": None,

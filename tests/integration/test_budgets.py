@@ -7,7 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from tests.integration.support import PATIENCE, ROOT, check_journal, options_for
+from actors.cli.checks import budget
+from tests.integration.support import PATIENCE, ROOT, check_journal, options_for, settings_from
 
 pytestmark = pytest.mark.integration
 
@@ -99,3 +100,49 @@ def test_batch_budget_counts_where_a_request_has_none(provider, start_service):
     assert service.process_batch("nature").result(PATIENCE).progress.completed == 2
     service.create_batch(a_request(3, [], id="free"))
     assert service.process_batch("free").result(PATIENCE).status == "completed"
+
+
+def test_a_ceiling_of_the_database_holds_for_all_who_share_it(provider, start_service, prices):
+    provider.options(prices={"*": PRICE}, tells_price="cost")
+    services = [start_service(sora_prices=prices), start_service(sora_prices=prices, sora_budget="5 USD per day")]
+    prompts = [{"prompt": f"a: video {number}", "duration": 4} for number in range(6)]
+    for number, service in enumerate(services):
+        service.create_batch({"videos": prompts, "id": f"batch-{number}"})
+    running = [service.process_batch(f"batch-{number}") for number, service in enumerate(services)]
+    done = [each.result(PATIENCE) for each in running]
+    assert sum(batch.progress.completed for batch in done) == 7
+    assert Decimal(provider.summary()["billed"]) == Decimal("4.76")
+    failed = [job.error for batch in done for job in batch.jobs if job.error]
+    assert {error.code for error in failed} == {"budget_exceeded"}
+    assert (
+        "5 USD per day, of which 0.24 USD is left; raise SORA_BUDGET or wait for the next period" in failed[0].message
+    )
+    (budget,) = services[0].budgets()
+    assert (budget.scope, budget.used_micros) == ("day", 4_760_000)
+
+
+def test_doctor_shows_the_budgets_of_the_database_and_where_the_settings_differ(provider, start_service, options):
+    service = start_service(sora_budget="3 videos per day, 500 seconds per month")
+    service.create_batch(a_request(2, None))
+    service.process_batch("nature").result(PATIENCE)
+    check = budget(settings_from(options(sora_budget="600 seconds per month, 10 EUR")))
+    assert check.message.startswith("1 video left of 3 videos per day; 492 seconds left of 500 seconds per month; ")
+    assert "SORA_BUDGET here says 600 seconds per month, and another process has written 500 seconds" in check.message
+    assert check.message.endswith("10.00 EUR (total) will be written on first use")
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("50", "expected ceilings such as '50 USD per day, 2000 seconds per month', or none"),
+        ("0 USD", "must be more than 0"),
+        ("50 apples per day", "unknown unit apples"),
+        ("50 USD per week", "unknown period week: expected per day, per month, or no period"),
+        ("5 USD per day, 6 USD per day", "has two entries in USD per day: give one"),
+        ("-5 USD", "expected ceilings"),
+        ("NaN USD", "expected ceilings"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(options, setting, problem):
+    with pytest.raises(ValueError, match=problem):
+        settings_from(options(sora_budget=setting))

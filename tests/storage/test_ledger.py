@@ -5,8 +5,9 @@ from decimal import Decimal
 
 import pytest
 
-from storage.changes import Changes, SubmissionOutcome
-from storage.ledger import MICROS, Key, Refusal, ToldPrice, amounts_of, exact
+from storage.changes import Changes, Storage, SubmissionOutcome
+from storage.charges import MICROS, ToldPrice, amounts_of, exact
+from storage.ledger import CeilingsChanged, Key, Refusal
 from storage.states import BatchStatus, ChargeState, JobStatus, SubmissionState
 from storage.submissions import Bind
 from tests.builders import a_batch, a_job, an_event, an_intent, put
@@ -223,3 +224,83 @@ def test_what_may_have_been_paid_for_is_reserved_beyond_a_ceiling(storage, do, b
 )
 def test_an_amount_is_whole_numbers(amount, parts):
     assert exact(Decimal(amount)) == parts
+
+
+# --- ceilings of the database
+
+
+@pytest.fixture
+def many(storage, do):
+    """A batch without a budget of its own."""
+    batch = a_batch(total=99, epoch=1, status=BatchStatus.PROCESSING)
+    do(put, storage, batch)
+    return batch
+
+
+def standing(storage):
+    """What each ceiling has used; it is the sum of the charges of its period."""
+    found = storage.ledger.all()
+    for each in found:
+        assert each.used_micros == storage.ledger.used(Key(*each[:3]))
+    return {each[:3]: each.used_micros for each in found}
+
+
+def test_a_ceiling_of_the_database_holds_for_a_process_that_knows_nothing_of_it(storage, do, many):
+    assert do(storage.apply, a_step(many, 1)) is True
+    other = Storage(storage.database)
+    do(other.ledger.set_ceilings, {("day", "USD"): 1_000_000}, "another process")
+    with pytest.raises(CeilingsChanged):
+        do(storage.apply, a_step(many._replace(sequence=2), 2))
+    assert do(storage.apply, a_step(many._replace(sequence=2), 2)) is True
+    (key,) = standing(storage)
+    assert (key[0], key[2]) == ("day", "USD")
+    refusal = do(storage.apply, a_step(many._replace(sequence=3), 3))
+    assert (refusal.index, refusal.budget.scope) == (0, "day")
+    assert do(other.ledger.set_ceilings, {("day", "USD"): 2_000_000}, "again")[0].ceiling_micros == 1_000_000
+    with pytest.raises(CeilingsChanged):
+        do(storage.apply, a_step(many._replace(sequence=3), 3, 4, 5))
+    assert do(storage.apply, a_step(many._replace(sequence=3), 3, 4, 5)) is True
+    assert list(standing(storage).values()) == [5 * PRICE]
+
+
+def test_a_ceiling_begins_with_what_was_used_and_counts_what_is_released(storage, do, many):
+    do(storage.apply, a_step(many, 1, 2))
+    do(storage.ledger.set_ceilings, {("total", "USD"): 900_000, ("month", "seconds"): 10 * MICROS}, "us")
+    assert sorted(standing(storage).values()) == [2 * PRICE, 8 * MICROS]
+    refusal = do(storage.apply, a_step(many._replace(sequence=2), 3))
+    assert refusal.budget.unit in {"USD", "seconds"}
+    do(storage.submissions.settle, "intent-1", SubmissionState.REFUSED)
+    assert sorted(standing(storage).values()) == [PRICE, 4 * MICROS]
+    assert do(storage.apply, a_step(many._replace(sequence=2), 3)) is True
+
+
+def test_a_charge_belongs_to_the_day_of_its_intent_for_ever(storage, do, many, monkeypatch):
+    do(storage.ledger.set_ceilings, {("day", "USD"): 500_000, ("month", "USD"): 1_000_000}, "us")
+    eve = datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC).timestamp()
+    monkeypatch.setattr(storage.database, "time", lambda: eve)
+    assert do(storage.apply, a_step(many, 1)) is True
+    assert not do(storage.apply, a_step(many._replace(sequence=2), 2))
+    monkeypatch.setattr(storage.database, "time", lambda: eve + 1e-6)
+    assert do(storage.apply, a_step(many._replace(sequence=2), 2)) is True
+    do(storage.submissions.tell, "intent-1", {}, ToldPrice("USD", Decimal("0.3")))
+    used = {key[:2]: used for key, used in standing(storage).items() if used}
+    assert used == {
+        ("day", "2026-11-30"): 300_000, ("month", "2026-11"): 300_000,
+        ("day", "2026-12-01"): PRICE, ("month", "2026-12"): PRICE,
+    }  # fmt: skip
+
+
+def test_none_removes_all_ceilings(storage, do, many):
+    do(storage.ledger.set_ceilings, {("total", "videos"): MICROS, ("day", "USD"): MICROS}, "us")
+    assert do(storage.apply, a_step(many, 1)) is True
+    assert not do(storage.apply, a_step(many._replace(sequence=2), 2))
+    assert len(do(storage.ledger.set_ceilings, {}, "us")) == 2
+    assert do(storage.ledger.set_ceilings, {}, "us") == []
+    assert do(storage.apply, a_step(many._replace(sequence=2), 2)) is True
+    do(storage.ledger.set_ceilings, {("total", "videos"): 3 * MICROS}, "us")
+    assert [(each.used_micros, each.ceiling_micros) for each in storage.ledger.current()] == [(2 * MICROS, 3 * MICROS)]
+
+
+def test_all_ceilings_are_held_in_one_order():
+    keys = [Key("batch", "b", "EUR"), Key("total", "", "seconds"), Key("day", "d", "USD"), Key("month", "m", "EUR")]
+    assert [key.unit for key in sorted(keys, key=lambda key: key.order)] == ["EUR", "USD", "seconds", "EUR"]

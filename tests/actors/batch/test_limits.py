@@ -4,7 +4,9 @@ import pytest
 
 from actors.batch.assignment import Priced, Rules
 from actors.batch.limits import amount_text
-from storage.ledger import Refusal, amounts_of
+from actors.errors import ErrorCode
+from storage.charges import amounts_of
+from storage.ledger import Refusal
 from storage.records import BudgetRecord
 from storage.states import BatchStatus, SubmissionState
 from tests.actors.batch.test_run import Ride
@@ -108,6 +110,21 @@ def test_a_video_without_a_duration_fails_alone_under_a_budget_in_seconds():
     ride = Limited(9, jobs=jobs, unit="seconds").begin()
     assert codes(ride) == [None, "price_unknown", None]
     assert "has none; set its duration, or SORA_SECONDS" in ride.jobs["nature-02"].error["message"]
+
+
+def test_what_a_step_gives_back_counts_for_its_next_video():
+    ride = Limited(1, total=2, concurrency=1).begin().submitted(0)
+    settled = []
+
+    def refusal(intents):
+        if intents and not settled:
+            settled.append(len(ride.outcomes))
+            return Limited.refusal(ride, intents)
+        return None
+
+    ride.refusal = refusal
+    ride.failed(0, ErrorCode.GENERATION_FAILED, SubmissionState.FAILED)
+    assert (ride.statuses, settled) == (["failed", "submitting"], [0])
 
 
 def test_reports_that_came_while_a_step_was_refused_are_kept():
