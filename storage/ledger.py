@@ -282,17 +282,22 @@ class Ledger:
         return int(self._database.execute(sql, (*parameters, *more)).fetchone()[0])
 
     def set_batch_budget(self, batch_id: str, budget: Sequence[Document]) -> None:
-        """Set the ceilings of a batch; what it has used stays. Lock its row first."""
+        """Set the ceilings of a batch; what it has used stays. Lock its row first.
+
+        That is added up anew: an owner that has not heard of an earlier change may have opened a budget since, which
+        nobody kept up to date.
+        """
         units = [each["unit"] for each in budget]
         for found in self.of_batch(batch_id):
             if found.unit not in units:
                 self._database.execute("DELETE FROM budgets WHERE scope=? AND period=? AND unit=?", found[:3])
         for each in budget:
             key, ceiling = Key(BATCH, batch_id, each["unit"]), micros_of(each["amount"])
-            if self._open(key, ceiling).ceiling_micros != ceiling:
-                self._database.execute(
-                    "UPDATE budgets SET ceiling_micros=? WHERE scope=? AND period=? AND unit=?", (ceiling, *key)
-                )
+            self._open(key, ceiling)
+            self._database.execute(
+                "UPDATE budgets SET ceiling_micros=?, used_micros=? WHERE scope=? AND period=? AND unit=?",
+                (ceiling, self.used(key), *key),
+            )
 
     def lock_batch(self, batch_id: str) -> None:
         """Lock the budgets of a batch until this transaction ends."""

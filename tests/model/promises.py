@@ -27,17 +27,19 @@ from actors.batch.cancellation import cancel
 from actors.batch.events import Event
 from actors.batch.retrying import retry
 from actors.batch.transitions import derived_counts
+from actors.batch.updating import update
 from actors.errors import Conflict, ErrorCode
 from actors.messages import ReleaseBatch
 from storage.states import FINAL_BATCH, FINAL_JOB, LIVE_SUBMISSION, UNRESOLVED, BatchStatus, JobStatus, SubmissionState
 from tests.builders import PROVIDER
+from tests.model import budgets
 from tests.model.provider import LAG, LATE, LISTINGS, REFUSING
 from tests.model.world import CLOCK, World, open_database
 
 HOSTS = ("one", "two")
 _ENDS = {"batch.completed", "batch.partial", "batch.failed", "batch.cancelled"}
 _JOB_ENDS = {"job.completed", "job.failed", "job.cancelled"}
-_TABLES = ("owners", "submissions", "journal", "jobs", "batches")
+_TABLES = ("budgets", "ceilings", "owners", "submissions", "journal", "jobs", "batches")
 _MOMENTS, _SPANS = (0.1, 0.5, 1.0), (2.0, 3.5, 7.0, 12.0)
 _PATIENCE = 240
 _LEFT_OPEN = (ErrorCode.SUBMISSION_UNKNOWN, ErrorCode.CANCELLED, ErrorCode.INTERNAL)
@@ -62,15 +64,18 @@ class Promises(RuleBasedStateMachine):
 
     @initialize(
         batches=st.lists(
-            st.tuples(st.lists(st.sampled_from(["a boat", "a lake"]), min_size=1, max_size=4), st.integers(1, 3)),
+            st.tuples(
+                st.lists(st.sampled_from(["a boat", "a lake"]), min_size=1, max_size=4), st.integers(1, 3),
+                st.sampled_from(budgets.BUDGETS),
+            ),
             min_size=1, max_size=2,
         ),
-        skew=st.sampled_from([0.0, 0.7, -3.0, 500.0]), paid_attempts=st.integers(1, 2),
+        skew=st.sampled_from([0.0, 0.7, -3.0, 500.0]), paid_attempts=st.integers(1, 2), charges_failed=st.booleans(),
     )  # fmt: skip
-    def begin(self, batches, skew, paid_attempts):
-        self.world = World(self.database, skew=skew, paid_attempts=paid_attempts)
-        for number, (prompts, concurrency) in enumerate(batches, 1):
-            self.world.create(f"batch{number}", prompts, concurrency)
+    def begin(self, batches, skew, paid_attempts, charges_failed):
+        self.world = World(self.database, skew=skew, paid_attempts=paid_attempts, charges_failed=charges_failed)
+        for number, (prompts, concurrency, budget) in enumerate(batches, 1):
+            self.world.create(f"batch{number}", prompts, concurrency, budgets.budget(budget))
         self.world.start(HOSTS[0])
         self.world.run()
 
@@ -165,12 +170,12 @@ class Promises(RuleBasedStateMachine):
         return [post for post in self.world.provider.posts if post.sent and not post.answer.done()]
 
     @precondition(lambda self: self.open_posts())
-    @rule(at=st.integers(0, 3))
-    def a_post_is_answered(self, at):
+    @rule(at=st.integers(0, 3), cost=st.sampled_from(budgets.TOLD))
+    def a_post_is_answered(self, at, cost):
         post = self.pick(at, self.open_posts())
         if post.video is not None or post.possible(CLOCK.now):
             self.world.provider.arrive(post)
-            self.world.provider.reply(post, 200)
+            self.world.provider.reply(post, 200, cost)
             self.world.run()
 
     @precondition(lambda self: self.open_posts())
@@ -286,6 +291,12 @@ class Promises(RuleBasedStateMachine):
             self.ended.pop(job_id, None)
         self.world.run()
 
+    @rule(which=st.integers(0, 1), text=st.sampled_from(budgets.BUDGETS))
+    def somebody_changes_a_budget(self, which, text):
+        with self.world.database.begin():
+            update(self.world.storage, self.pick(which, self.world.batches()).id, None, budgets.budget(text), CLOCK.now)
+        self.world.run()
+
     # --- what holds, whatever happens
 
     @invariant()
@@ -298,6 +309,7 @@ class Promises(RuleBasedStateMachine):
             assert not errors, errors
             for batch in self.world.batches():
                 self.check(batch)
+            budgets.check(self.database)
         except BaseException:
             self.sound = False
             raise
@@ -341,7 +353,8 @@ class Promises(RuleBasedStateMachine):
                 assert event.data["status"] == event.name.removeprefix("batch.")
                 tally["end"] += 1
             else:
-                assert not tally["end"] or event.name == "job.retried", f"{event.name} came after the end"
+                late = event.name in {"job.retried", "batch.updated"}
+                assert not tally["end"] or late, f"{event.name} came after the end"
             if event.name in _JOB_ENDS:
                 tally["end of", event.subject] += 1
             if event.name == "batch.started":

@@ -16,7 +16,7 @@ from typing import Any
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.sora.exchange import Accepted, NoAnswer, Page, Refused, SendForbidden, ServerClock
 from actors.sora.rate_limiter import RateLimiter
-from actors.sora.wire import http_failure, parse_video
+from actors.sora.wire import PRICE_HEADER, http_failure, parse_video
 
 SUBMIT_TIMEOUT, SETTLE = 5.0, 2.0
 LATE, LAG = 0.8, 1.0
@@ -101,8 +101,8 @@ class Provider:
         if post.video is None:
             post.video = self.make(post.prompt)
 
-    def reply(self, post, status):
-        """Answer a POST. One that was not taken by now never will be."""
+    def reply(self, post, status, cost=None):
+        """Answer a POST. One that was not taken by now never will be. `cost`: what the answer says that it costs."""
         post.over = True
         post.closed_at = min(post.closed_at, self.now)
         if post.answer.done():
@@ -110,7 +110,7 @@ class Provider:
         if status == 200:
             video = parse_video(self._document(post.video))
             post.process.client.learn()
-            post.answer.set_result(Accepted(video, video.id))
+            post.answer.set_result(Accepted(video, video.id, cost and {PRICE_HEADER: cost}))
         elif status in REFUSING:
             if status == 429:
                 post.process.client.rate_limiter.rate_limited(1.0)

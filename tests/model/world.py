@@ -19,7 +19,7 @@ import tenacity
 from actors import dispatcher, recording, supervisor, worker
 from actors.agenda import DispatcherCallbacks
 from actors.batch import intents as intents_module
-from actors.batch.assignment import Rules
+from actors.batch.assignment import Priced, Rules
 from actors.batch.intents import request_digest
 from actors.batch.orphans import Orphans
 from actors.batch.start import NewBatch, create, want
@@ -38,6 +38,7 @@ from storage.changes import Storage
 from storage.database import Database
 from storage.states import LIVE_SUBMISSION, SubmissionState
 from tests.builders import NOON, PROVIDER, a_batch, a_job, an_owner
+from tests.model.budgets import PRICE, SECONDS, Grants
 from tests.model.loop import Clock, ModelIO
 from tests.model.provider import SETTLE, SUBMIT_TIMEOUT, Files, ModelClient, Provider
 
@@ -115,7 +116,12 @@ class Process:
         """What its workers have reported, to whom."""
         lease = LeaseMargin()
         rules = Rules(
-            provider=PROVIDER, owner_id=self.owner.id, paid_attempts=world.paid_attempts, progress_interval=0.0
+            provider=PROVIDER,
+            owner_id=self.owner.id,
+            paid_attempts=world.paid_attempts,
+            progress_interval=0.0,
+            price=lambda _: Priced("USD", PRICE, {}),
+            charges_failed=world.charges_failed,
         )
         submitter = Submitter(
             self.io, self.client, world.storage, self.recorder, world.settings,
@@ -181,11 +187,13 @@ class WatchedStorage(Storage):
 
     def __init__(self, database, broken):
         super().__init__(database)
-        self._broken = broken
+        self.database, self._broken = database, broken
 
     def apply(self, changes):
-        before = self.batches.get(changes.batch.id)
+        before, grants = self.batches.get(changes.batch.id), Grants(self.database, changes)
         applied = super().apply(changes)
+        if applied and (wrong := grants.check()):
+            self._broken(wrong)
         if applied and before.epoch not in (changes.epoch, changes.batch.epoch):
             self._broken(f"epoch {changes.epoch} wrote a step, and the batch had {before.epoch}")
         if not applied and self.batches.get(changes.batch.id) != before:
@@ -196,9 +204,9 @@ class WatchedStorage(Storage):
 class World:
     """All of it, and what was seen to break a promise."""
 
-    def __init__(self, database, *, skew=0.0, paid_attempts=1):
+    def __init__(self, database, *, skew=0.0, paid_attempts=1, charges_failed=True):
         CLOCK.now = NOON
-        self.database, self.paid_attempts = database, paid_attempts
+        self.database, self.paid_attempts, self.charges_failed = database, paid_attempts, charges_failed
         self.broken = []
         self.consented = set()
         """Submissions that a person let go: another may be paid for, whatever became of them."""
@@ -266,9 +274,11 @@ class World:
 
     # --- what is done to it
 
-    def create(self, batch_id, prompts, concurrency):
-        batch = a_batch(batch_id, total=len(prompts), concurrency=concurrency)
-        jobs = [a_job(position, batch_id, prompt=prompt) for position, prompt in enumerate(prompts, 1)]
+    def create(self, batch_id, prompts, concurrency, budget=()):
+        batch = a_batch(batch_id, total=len(prompts), concurrency=concurrency, budget=list(budget))
+        jobs = [
+            a_job(position, batch_id, prompt=prompt, duration=SECONDS) for position, prompt in enumerate(prompts, 1)
+        ]
         with self.database.begin():
             create(self.storage, NewBatch(batch, jobs, []))
             want(self.storage, batch_id, PROVIDER, None)

@@ -213,6 +213,19 @@ def test_a_new_budget_begins_with_what_was_used(storage, do):
     assert (left.unit, left.ceiling_micros, left.used_micros) == ("videos", MICROS, 2 * MICROS)
 
 
+def test_a_budget_that_a_former_owner_opened_again_is_added_up_anew(storage, do, batch):
+    """Its step was recorded, the answer was lost, and meanwhile the batch has another budget."""
+    step = a_step(batch, 1)
+    do(storage.apply, step)
+    do(storage.ledger.set_batch_budget, "nature", [{"amount": "9", "unit": "videos"}])
+    moved = step.batch._replace(epoch=2, sequence=step.batch.sequence + 1, budget=[{"amount": "9", "unit": "videos"}])
+    do(storage.batches.update, "nature", epoch=2, sequence=moved.sequence, budget=moved.budget)
+    assert not do(storage.apply, step)
+    assert do(storage.apply, a_step(moved, 2, epoch=2)) is True
+    do(storage.ledger.set_batch_budget, "nature", BUDGET)
+    assert used(storage) == 2 * PRICE
+
+
 def test_what_may_have_been_paid_for_is_reserved_beyond_a_ceiling(storage, do, batch):
     assert do(storage.apply, a_step(batch, *range(1, 9), anyway=True)) is True
     assert used(storage) == 8 * PRICE
