@@ -84,7 +84,9 @@ class BatchCommander(BatchRunner):
 
         text = self._write_after_deletes(write)
         self._follow(command, done[0] if done else None)
-        if self._runtime is not None:
+        if self.adopts and done and done[0].newly_wanted:
+            self._run([done[0].batch_id])
+        elif self._runtime is not None:
             self._runtime.look()
         return text
 

@@ -54,6 +54,8 @@ class BatchRunner(BatchReader):
         self._lock = threading.RLock()
         self._runtime: Runtime | None = None
         self.observer = Observer()
+        self.adopts = False
+        """Whether what a command from outside queues is processed here as well, as by `process_batch`."""
         self._waiting = Waiting()
         self._orphans = Orphans(self._recorder, self._storage, self.stores)
         self._queued: set[str] = set()

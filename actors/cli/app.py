@@ -15,7 +15,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from actors.cli import create, doctor, fetch, inspect, manage, migrate, quote, remote, run, serve, sheet, simulator
+from actors.cli import create, doctor, fetch, inspect, manage, migrate, quote, remote, run, serve, sheet, simulator, web
 from actors.cli.options import USAGE, Verbose, exit_code, warn
 from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 
@@ -134,7 +134,7 @@ _add(
     "create prompts.csv --defaults house-style.yaml --budget '20 USD'",
 )
 _add(quote.quote, "quote batch.yaml", "quote prompts.txt --model sora-2 --duration 8 --takes 3 --json")
-_add(run.demo, "demo", "demo --output films")
+_add(run.demo, "demo", "demo --web", "demo --output films")
 _add(inspect.status, "status nature", "status nature --json", "status nature --remote")
 _add(inspect.list_, "list", "list --status failed --metadata team=blue")
 _add(manage.cancel, "cancel nature", "cancel nature --reason 'wrong prompts'", "cancel nature --remote")
@@ -156,6 +156,7 @@ _add(
 )
 _add(sheet.sheet, "sheet nature", "sheet nature --output nature.webp", "sheet nature --page 2 --json")
 _add(serve.serve, "serve", "serve --simulate", "serve --no-migrate")
+_add(web.web, "web", "web --web 8080")
 _add(migrate.migrate, "migrate", "migrate --json", "migrate --restored")
 _add(
     remote.submit,
@@ -193,4 +194,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A prompt in any script must not crash the program on a terminal that can't show it.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    app(args=list(arguments) if arguments is not None else None, prog_name="sora-batch")
+    app(args=web.with_place(sys.argv[1:] if arguments is None else arguments), prog_name="sora-batch")

@@ -51,6 +51,13 @@ Web = Annotated[
         help="Answer HTTP there: the page, the API, health and metrics. Else WEB_LISTEN says.",
     ),
 ]
+Shown = Annotated[
+    str | None,
+    typer.Option(
+        "--web", metavar="[[HOST:]PORT]",
+        help="Show the batch in a browser, there or at a free port of this machine, until Ctrl-C.",
+    ),
+]  # fmt: skip
 Metadata = Annotated[
     list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Batch metadata. Repeatable.")
 ]

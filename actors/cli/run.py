@@ -30,6 +30,7 @@ from actors.cli.options import (
     References,
     Remote,
     Seed,
+    Shown,
     Simulate,
     Size,
     Takes,
@@ -70,6 +71,7 @@ def run(
     input_reference: References = None,
     defaults: Defaults = None,
     budget: Budget = None,
+    web: Shown = None,
     simulate: Simulate = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -88,7 +90,7 @@ def run(
             seed=seed, takes=takes, params=param, defaults=defaults, budget=budget, references=input_reference,
         )
     )  # fmt: skip
-    session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose, web=web)
     _check_concurrency(concurrency)
     session.run_new(request, concurrency)
 
@@ -96,6 +98,7 @@ def run(
 def demo(
     output: Output = None,
     filename: FileName = None,
+    web: Shown = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -106,7 +109,7 @@ def demo(
     """
     from actors.cli.formats.common import Request
 
-    session = _session(output, filename, simulate=True, json=json, quiet=quiet, verbose=verbose)
+    session = _session(output, filename, simulate=True, json=json, quiet=quiet, verbose=verbose, web=web)
     session.run_new(Request(DEMO), _CONCURRENCY)
 
 
@@ -226,11 +229,12 @@ def _what(
 
 
 def _session(
-    output: Path | None, filename: str | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool
-) -> Session:
+    output: Path | None, filename: str | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool,
+    web: str | None = None,
+) -> Session:  # fmt: skip
     from actors.cli import session
 
-    return session.Session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    return session.Session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose, web=web)
 
 
 def _check_concurrency(concurrency: int | None) -> None:

@@ -16,11 +16,11 @@ import typer
 from actors.cli.migrate import require_schema
 from actors.cli.options import Simulate, Verbose, Web, opened, prepare, warn
 from actors.cli.signals import Interrupted, Interruption
-from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
+from actors.cli.web import answering, listening_at
+from actors.errors import ErrorCode, SoraBatchError
 
 if TYPE_CHECKING:
     from actors.service import BatchService
-    from actors.settings import Settings
 
 _TICK = 0.25
 
@@ -43,13 +43,13 @@ def serve(
     releases its batches; another service takes over at once.
     """
     interruption = Interruption()
-    settings = _settings(web, verbose=verbose)
+    settings = listening_at(prepare(verbose=verbose, default_level="info", service=True), web)
     if no_migrate:
         require_schema(settings)
     with interruption, opened(verbose=verbose, simulate=simulate, settings=settings) as service:
         _ = service.provider  # raises where no server is named, before anything is taken
         try:
-            with _listening(service), _commands(service):
+            with answering(service), _commands(service):
                 serving = service.serve(publish_backlog=publish_backlog)
                 _announce(service)
                 _watch(service, serving, interruption)
@@ -57,46 +57,6 @@ def serve(
             warn("stopping; releasing running batches for other services ...", level=logging.INFO, action="stopping")
             if interrupted.exit_code != 128 + signal.SIGTERM:
                 raise typer.Exit(interrupted.exit_code) from None
-
-
-def _settings(web: str | None, *, verbose: bool) -> Settings:
-    """The settings, with what `--web` says; checked before a database is made or opened."""
-    from actors.transport import read_listen
-
-    settings = prepare(verbose=verbose, default_level="info", service=True)
-    if web is not None:
-        try:
-            read_listen(web)
-        except ValueError as error:
-            raise InvalidRequest(f"--web {web!r}: {error}") from None
-        settings = settings.model_copy(update={"web_listen": web})
-    if settings.web_listen is not None:
-        from actors.web.listener import checked_address
-
-        checked_address(settings.web_listen, _token(settings))
-    return settings
-
-
-def _token(settings: Settings) -> str | None:
-    return settings.web_token.get_secret_value() if settings.web_token else None
-
-
-@contextmanager
-def _listening(service: BatchService) -> Iterator[None]:
-    """Answer HTTP, where a port is named."""
-    settings = service.settings
-    if settings.web_listen is None:
-        yield
-        return
-    from actors.web.listener import Listener
-
-    listener = Listener(service, settings.web_listen, _token(settings))
-    sentence = f"page at {listener.url}/; health and metrics at {listener.url}/livez, /readyz and /metrics"
-    warn(sentence, level=logging.INFO, action="listening")
-    try:
-        yield
-    finally:
-        listener.close()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,11 +17,12 @@ from actors.cli.authoring import metadata_keys
 from actors.cli.batch_files import located
 from actors.cli.filenames import FileNamePattern
 from actors.cli.follow import Follower, show_for, viewed
-from actors.cli.options import USAGE, exit_code, opened, warn
+from actors.cli.options import USAGE, exit_code, opened, prepare, warn
 from actors.cli.outputs import OutputFolder
 from actors.cli.signals import Interrupted, Interruption
 from actors.cli.table import look_for_it, print_batch, print_json, print_paths, say, unknown_ones
 from actors.cli.text import count
+from actors.cli.web import answering, listening_at, open_browser, wait_for
 from actors.errors import Conflict, ErrorCode, InvalidRequest, SoraBatchError, StorageError
 from storage.states import BatchStatus
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from actors.cli.formats.common import Request
     from actors.cli.view import BatchView
     from actors.service import BatchService
+    from actors.settings import Settings
     from actors.waiting import RunningBatch
 
 EXIT_CODES = {
@@ -53,9 +55,17 @@ class Session:
     """How one command shows its batches and delivers their files."""
 
     def __init__(
-        self, output: Path | None, filename: str | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool
+        self,
+        output: Path | None,
+        filename: str | None,
+        *,
+        simulate: bool,
+        json: bool,
+        quiet: bool,
+        verbose: bool,
+        web: str | None = None,
     ) -> None:
-        """Say how.
+        """Say how; `web`: where a browser is shown the batch, too.
 
         Raises:
             InvalidRequest: `filename` is not a pattern, or given without a folder.
@@ -65,12 +75,13 @@ class Session:
             raise InvalidRequest("--filename needs a folder: give one with --output DIR")
         self._output = OutputFolder(output, pattern) if output is not None else None
         self._simulate, self._json, self._quiet, self._verbose = simulate, json, quiet, verbose
+        self._web, self._url = web, ""
         self._interruption = Interruption()
 
     def run_new(self, request: Request, concurrency: int | None) -> None:
         """Create a batch and run it."""
         self._check_names(metadata_keys(request))
-        with self._service() as service:
+        with self._service() as service, self._answering(service):
             try:
                 quoted = service.quote(request) if service.settings.sora_prices else None
                 batch = service.create_batch(request)
@@ -79,6 +90,7 @@ class Session:
             view = viewed(service, batch.id)
             self._announce(batch)
             self._tell_price(quoted)
+            self._open_page(batch.id)
             running = service.process_batch(batch.id, concurrency)
             view.concurrency = concurrency or view.concurrency
             self._finish(service, [running], [view])
@@ -186,15 +198,46 @@ class Session:
             self._interruption,
             opened(
                 verbose=self._verbose, simulate=self._simulate, default_level=level,
-                looked_for=f"batch {batch_ids[0]!r}" if batch_ids else None,
+                looked_for=f"batch {batch_ids[0]!r}" if batch_ids else None, settings=self._settings(level),
             ) as service,
         ):  # fmt: skip
             asked_for_log = self._verbose or "log_level" in service.settings.model_fields_set
-            shown_as_progress = () if asked_for_log else ("storage.event_log", "actors.supervisor")
+            shown_as_progress = (
+                () if asked_for_log else ("storage.event_log", "actors.supervisor", "actors.web.security")
+            )
             for name in ("actors.simulator", *shown_as_progress) if not self._verbose else ():
                 logging.getLogger(name).setLevel(logging.WARNING)
             _ = service.provider  # raises if no server is set
             yield service
+
+    def _settings(self, level: str) -> Settings | None:
+        """With what `--web` says, before anything is created."""
+        if self._web is None:
+            return None
+        return listening_at(prepare(verbose=self._verbose, default_level=level), self._web)
+
+    @contextmanager
+    def _answering(self, service: BatchService) -> Iterator[None]:
+        """Answer a browser, and make here what is asked for there, if `--web` is given."""
+        if self._web is None:
+            yield
+            return
+        service.adopts = True
+        with answering(service, quietly=True) as url:
+            self._url = url or ""
+            yield
+
+    def _open_page(self, batch_id: str) -> None:
+        if self._url:
+            warn(f"page: {self._url}/batches/{batch_id}")
+            open_browser(f"{self._url}/batches/{batch_id}")
+
+    def _stay(self) -> None:
+        """Leave the page open until a signal comes."""
+        if self._url:
+            warn(f"the page stays at {self._url}/ until Ctrl-C")
+            with suppress(Interrupted):
+                wait_for(self._interruption)
 
     def _finish(
         self,
@@ -222,6 +265,7 @@ class Session:
         if failed and not several:
             raise next(iter(failed.values()))
         self._conclude(service, batches, failed, several=several)
+        self._stay()
         raise typer.Exit(self._exit_code(batches, failed))
 
     def _let_go(self, service: BatchService, batch_ids: Sequence[str]) -> None:

@@ -74,15 +74,18 @@ def writable(folder: Path) -> tuple[bool, str]:
 class Health:
     """The checks of a running service, each made when it is asked for: between two questions it costs nothing."""
 
-    def __init__(self, service: BatchService, io: IOLoop) -> None:
-        """`io`: the loop that asks. The checks are made beside it, each by one thread at a time."""
+    def __init__(self, service: BatchService, io: IOLoop, *, makes_videos: bool = True) -> None:
+        """Check nothing yet.
+
+        Args:
+            service: whose health.
+            io: the loop that asks. The checks are made beside it, each by one thread at a time.
+            makes_videos: whether this process does; if not, it needs no lease, no key and no folder to write to.
+        """
         self._service, self._io = service, io
-        self._looks: dict[str, Callable[[], str | None]] = {
-            "database": self._database,
-            "lease": self._lease,
-            "store": self._store,
-            "key": self._key,
-        }
+        self._looks: dict[str, Callable[[], str | None]] = {"database": self._database}
+        if makes_videos:
+            self._looks |= {"lease": self._lease, "store": self._store, "key": self._key}
         if service.broker is not None:
             self._looks["rabbitmq"] = self._rabbitmq
         self._running: dict[str, asyncio.Future[str | None]] = {}

@@ -46,19 +46,20 @@ def checked_address(listen: str, token: str | None) -> tuple[str, int]:
 class Listener:
     """What `serve --web` listens with."""
 
-    def __init__(self, service: BatchService, listen: str, token: str | None) -> None:
+    def __init__(self, service: BatchService, listen: str, token: str | None, *, makes_videos: bool = True) -> None:
         """Listen at once.
 
         Args:
             service: what is told of. Its metrics begin now.
             listen: `[HOST:]PORT`.
             token: what requests must carry, apart from health and metrics.
+            makes_videos: whether this process does, and needs for it a lease, a key and a folder that it can write to.
 
         Raises:
             SettingsError: it can't listen there.
         """
         host, port = checked_address(listen, token)
-        self._service, self._metrics = service, Metrics()
+        self._service, self._metrics, self._makes_videos = service, Metrics(), makes_videos
         self._io = IOLoop("sora-web")
         self._waiting: set[web.RequestHandler] = set()
         """Connections that have not sent a request yet."""
@@ -82,7 +83,7 @@ class Listener:
     async def _open(self, host: str, port: int, token: str | None) -> tuple[web.AppRunner, int]:
         settings = self._service.settings
         access = Access(token, read_only=settings.web_read_only, public_url=settings.web_public_url)
-        self.site = Site(self._service, self._io, self._metrics, access)
+        self.site = Site(self._service, self._io, self._metrics, access, self._makes_videos)
         made = application(self.site)
         made.on_response_prepare.append(self._has_asked)
         # A compressed body is refused, so nobody's small one becomes a large one here.

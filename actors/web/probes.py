@@ -41,7 +41,7 @@ class Probes:
     """Answers them."""
 
     def __init__(self, site: Site) -> None:
-        self._site, self._health = site, Health(site.service, site.io)
+        self._site, self._health = site, Health(site.service, site.io, makes_videos=site.makes_videos)
         self._scrapes: Coalescer[None, Unfinished | None] = Coalescer(self._count)
 
     @operation({200: {JSON: _STATUS}}, 503, open=True)

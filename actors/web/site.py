@@ -30,6 +30,8 @@ class Site:
     io: IOLoop
     metrics: Metrics
     access: Access
+    makes_videos: bool = True
+    """Whether this process makes videos, or only shows and queues them."""
     page_of: PageOf = lambda _request, _problem: None
     """Set by the page: shows an error to a browser."""
     watcher: Watcher = field(init=False)

@@ -38,7 +38,7 @@ class Views:
 
     def __init__(self, site: Site, renderer: Renderer) -> None:
         self._site, self._renderer = site, renderer
-        self._health = Health(site.service, site.io)
+        self._health = Health(site.service, site.io, makes_videos=site.makes_videos)
 
     async def batches(self, request: web.Request) -> web.StreamResponse:
         """All batches, newest first; what is made now on top."""
