@@ -72,7 +72,7 @@ class FileRemoval:
         portions, count = [], 0
         for portion in self._waiting:
             portions.append(portion)
-            count += len(portion.jobs) + 1
+            count += 2 * len(portion.jobs) + 1  # its record, and where it is in a bucket its address
             if count >= rows:
                 break
         return self._record(portions, removed) if portions or removed else None
@@ -92,7 +92,7 @@ class FileRemoval:
     def _of_batch(self, batch: BatchRecord) -> Iterator[_Portion]:
         position, last = 0, False
         while not last:
-            limit = self._rows
+            limit = max(1, self._rows // 2)
             jobs: list[JobRecord] = self._read(partial(self._storage.jobs.with_files_of, batch.id, position, limit))
             last = len(jobs) < limit
             position = jobs[-1].position if jobs else position

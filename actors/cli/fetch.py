@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
@@ -82,12 +81,13 @@ def fetch_batch(fetcher: Fetcher, batch: Batch, pattern: FileNamePattern | None,
 def readable_names(batch: Batch, pattern: FileNamePattern | None) -> Callable[[Job], str]:
     """The names of a batch's files, as `--output` has them."""
     from actors.cli.filenames import file_name
+    from actors.fetching.fetch import extension_of
 
     takes = {job.index: job.take for job in batch.jobs}
 
     def name_of(job: Job) -> str:
         assert job.video is not None
-        extension = Path(urlsplit(job.video.uri).path).suffix
+        extension = extension_of(job.video)
         if pattern is not None:
             return pattern.name(job, extension)
         of_takes = job.take > 1 or takes.get(job.index + 1) == 2

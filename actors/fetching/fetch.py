@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -16,12 +17,16 @@ from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 from actors.fetching.http import HttpFiles
 from actors.fetching.places import Incoming, incoming, is_there, names
 from actors.fetching.reports import FetchedFile, FetchProblem, FetchReport
+from storage.stores import path_of
+from storage.videos import EXTENSIONS
 
 if TYPE_CHECKING:
     from actors.settings import Settings
     from storage.stores import Stores
 
 _AT_ONCE = 4
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_JOB_ID, _SHA256 = re.compile(r"[A-Za-z0-9_-]{1,80}"), re.compile(r"[0-9a-f]{64}")
 NameOf = Callable[[Job], str]
 """The name of a job's file in the folder; a `/` leads into folders below."""
 
@@ -45,9 +50,15 @@ class _StoppedError(SoraBatchError):
 
 
 def stored_name(job: Job) -> str:
-    """The name that a file has in its store."""
+    """The name that a file has in its store, whoever tells of it: made of harmless characters, and not hidden."""
     assert job.video is not None
-    return Path(unquote(urlsplit(job.video.uri).path)).name or job.id
+    told = PurePosixPath(unquote(urlsplit(job.video.uri).path)).stem
+    return (_UNSAFE.sub("-", told).lstrip(".-") or job.id) + extension_of(job.video)
+
+
+def extension_of(video: VideoFile) -> str:
+    """The extension that fits a file's type."""
+    return EXTENSIONS.get(video.content_type, ".bin")
 
 
 def prepare(folder: Path) -> None:
@@ -120,6 +131,9 @@ class Fetcher:
     def _one(self, job: Job, name_of: NameOf) -> FetchedFile | FetchProblem:
         assert job.video is not None
         try:
+            if not (_JOB_ID.fullmatch(job.id) and _SHA256.fullmatch(job.video.sha256)):
+                text = f"the service told of no usable file: job {job.id[:80]!r}, SHA-256 {job.video.sha256[:80]!r}"
+                return FetchProblem(job_id=job.id, code=ErrorCode.DOWNLOAD_FAILED, message=text)
             if job.video.removed_at is not None:
                 when = f"{job.video.removed_at:%Y-%m-%d}"
                 text = f"its file was removed on {when}, as VIDEO_KEEP or prune --files demanded"
@@ -207,9 +221,14 @@ class Fetcher:
                 raise SoraBatchError(text, code=ErrorCode.DOWNLOAD_FAILED)
 
     def _sources(self, job: Job, video: VideoFile) -> Iterator[_Source]:
-        yield _Source(video.uri, lambda part: self._stores.read(video.uri, part.bytes))
+        yield _Source(video.uri, lambda part: self._stored(video.uri, part.bytes))
         for url in self._urls(job, video):
             yield _Source(url, partial(self._over_http, url))
+
+    def _stored(self, uri: str, start: int) -> Iterator[bytes]:
+        if uri.startswith("file:") and not path_of(uri).is_file():  # opening a pipe would wait for its writer
+            raise FileNotFoundError(uri)
+        return self._stores.read(uri, start)
 
     def _over_http(self, url: str, part: Incoming) -> Iterator[bytes]:
         return self._http.read(url, lambda: part.bytes, part.restart)

@@ -214,8 +214,8 @@ def _unreadable(why: str) -> Problem:
 
 
 def _headers(request: web.Request, etag: str) -> dict[str, str]:
-    """How long an answer is good for. After a retry another file has its address, unless that names the file (`v`)."""
-    seconds = 31_536_000 if "v" in request.query else 300
+    """How long an answer is good for: a finished video stays what it is, unless its batch is deleted and made anew."""
+    seconds = 31_536_000 if "v" in request.query else 86_400
     return {"ETag": etag, "Cache-Control": f"private, max-age={seconds}, immutable"}
 
 

@@ -194,3 +194,37 @@ def test_other_bytes_are_never_taken(fetcher, server, tmp_path, body):
     report = fetcher().fetch(made(video(ELSEWHERE, url=f"{server.url}/film")))
     assert report.problems[0].code == "download_failed"
     assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("file:///elsewhere/..", "b-01.mp4"),
+        ("file:///elsewhere/.bashrc", "bashrc.mp4"),
+        ("file:///elsewhere/%2e%2e%2f%2e%2e%2fpasswd", "passwd.mp4"),
+        ("file:///elsewhere/a%0Ab%1b[31m.sh", "a-b--31m.mp4"),
+        ("s3://", "b-01.mp4"),
+    ],
+)
+def test_no_service_chooses_a_name_outside_the_folder(fetcher, server, tmp_path, uri, name):
+    server.files["/film"] = FILM
+    found = fetcher().fetch(made(video(uri, url=f"{server.url}/film")))
+    assert [Path(file.path).relative_to(tmp_path / "films").as_posix() for file in found.files] == [name]
+
+
+@pytest.mark.parametrize("wrong", [{"id": "../../evil"}, {"id": "a/b"}, {"video": {"sha256": "../x"}}])
+def test_what_no_service_of_ours_tells_is_refused(fetcher, server, tmp_path, wrong):
+    server.files["/film"] = FILM
+    batch = made(video(ELSEWHERE, url=f"{server.url}/film"))
+    (one,) = batch.jobs
+    changed = {"video": one.video.model_copy(update=wrong["video"])} if "video" in wrong else wrong
+    report = fetcher().fetch(batch.model_copy(update={"jobs": [one.model_copy(update=changed)]}))
+    assert report.problems[0].code == "download_failed"
+    assert contents(tmp_path) == {}
+    assert server.asked == []
+
+
+def test_a_pipe_is_not_waited_for(fetcher, tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    report = fetcher().fetch(made(video((tmp_path / "pipe.mp4").as_uri())))
+    assert report.problems[0].code == "not_found"
