@@ -92,6 +92,27 @@ def test_a_program_is_sent_to_the_bucket_and_needs_no_token_there(ask: Client, b
     assert ask(f"{ONE}/video", If_None_Match=f'"{video.sha256}"').status == 304
 
 
+def test_where_nothing_is_signed_the_file_is_sent(
+    ask: Client, batch: Batch, service: BatchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> str:
+        raise OSError("these credentials can't sign")
+
+    monkeypatch.setattr(service.stores.bucket, "presigned", fails)
+    video = batch.jobs[0].video
+    assert video is not None
+    answer = ask(f"{ONE}/video")
+    assert (answer.status, digest(answer.body)) == (200, video.sha256)
+
+
+def test_an_object_that_is_gone_or_overwritten_is_told_instead_of_redirected_to(
+    ask: Client, service: BatchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size, problem in ((7, (409, "conflict")), (None, (404, "not_found"))):
+        monkeypatch.setattr(service.stores.bucket, "size", lambda _, size=size: size)
+        assert ask(f"{ONE}/video").problem == problem
+
+
 def test_a_browser_gets_the_file_itself(ask: Client, batch: Batch) -> None:
     login = ask.form("/login", token="secret", next="/")
     cookie = login.headers["Set-Cookie"].partition(";")[0]
