@@ -32,7 +32,7 @@ def application(site: Site) -> web.Application:
         site.close()
 
     async def stop(_: web.Application) -> None:
-        site.watcher.close()
+        site.stop()
 
     made.on_shutdown.append(stop)
     made.on_cleanup.append(close)

@@ -34,12 +34,15 @@ class Site:
     """Whether this process makes videos, or only shows and queues them."""
     page_of: PageOf = lambda _request, _problem: None
     """Set by the page: shows an error to a browser."""
+    stops: list[Callable[[], object]] = field(default_factory=list)
+    """Called on the loop before the connections are closed: they end streams, which would be waited for."""
     watcher: Watcher = field(init=False)
     """What streams of events wait at."""
     _writers: DaemonThreads = field(default_factory=lambda: DaemonThreads(_WRITERS), init=False)
 
     def __post_init__(self) -> None:
         self.watcher = Watcher(self.service, self.io)
+        self.stops.append(self.watcher.close)
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a method of the service, which blocks, beside the loop."""
@@ -51,6 +54,11 @@ class Site:
         Nobody stops it: a client that goes away doesn't leave half of it done.
         """
         return await asyncio.shield(self.io.loop.run_in_executor(self._writers, partial(function, *arguments)))
+
+    def stop(self) -> None:
+        """End the streams."""
+        for stop in self.stops:
+            stop()
 
     def close(self) -> None:
         """End the threads that write."""

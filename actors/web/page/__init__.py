@@ -25,14 +25,15 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
     batch = "/batches/{id}"
     return [
         web.get("/", views.batches),
-        web.get("/live", live.list),
+        web.get("/live", live.list, allow_head=False),
         web.get("/new", views.new),
         web.post("/new", actions.create),
+        web.post("/new/quote", actions.quote),
         web.get("/service", views.service),
         web.get("/login", views.login),
         web.get("/static/{name}", views.asset),
         web.get(batch, views.batch),
-        web.get(f"{batch}/live", live.batch),
+        web.get(f"{batch}/live", live.batch, allow_head=False),
         web.get(f"{batch}/history", views.history),
         web.get(f"{batch}/jobs/{{index}}", views.video),
         web.get(f"{batch}/retry", views.retry),

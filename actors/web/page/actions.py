@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,11 @@ from actors.batch.factory import changed_columns, new_batch
 from actors.batch.requests import BatchVideoRequest, job_id
 from actors.errors import Conflict, InvalidRequest, SoraBatchError
 from actors.reading import MOST
-from actors.web.page import reads
+from actors.web.page import reads, words
 from actors.web.page.addresses import batch_id_of, number_of
 from actors.web.page.forms import NEW_FIELDS, changes_of, digest_of, request_of, wrong_fields
 from actors.web.page.rendering import POLICY
-from actors.web.page.views import Views
+from actors.web.page.views import Views, answer
 from actors.web.problems import problem_of, refused
 
 if TYPE_CHECKING:
@@ -38,12 +38,13 @@ class Actions:
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Make a batch of what the form says."""
         sent = await _sent(request)
-        form = {name: str(sent.get(name, "")).strip() for name in NEW_FIELDS}
-        form["prompts"] = "\n".join(text for text in (form["prompts"], str(sent.get("file", "")).strip()) if text)
+        form = filled(sent)
 
         def act() -> str:
             service = self._site.service
             parsed = BatchVideoRequest.parse(request_of(form), max_size=service.settings.batch_max_size)
+            if sent.get("do") == "check":
+                return ""
             new = new_batch(parsed, service.settings, service.now(), paths=False)
             command = Create(new, process=sent.get("do") != "save")
             return self._obey(command, sent)
@@ -52,7 +53,25 @@ class Actions:
             batch_id = await self._site.change(act)
         except SoraBatchError as error:
             return self._refused(error, lambda errors: self._views.new_form(request, form, errors))
+        if not batch_id:
+            text = await self._site.call(self._quoted, form)
+            return answer(self._views.new_form(request, form, counted=text))
         raise web.HTTPSeeOther(f"/batches/{batch_id}")
+
+    async def quote(self, request: web.Request) -> web.StreamResponse:
+        """What the form of a new batch would make and cost, while it is filled in; nothing, where that is not clear."""
+        form = filled(await _sent(request))
+        try:
+            text = await self._site.call(self._quoted, form)
+        except SoraBatchError:
+            text = ""
+        return web.json_response({"text": text})
+
+    def _quoted(self, form: Mapping[str, str]) -> str:
+        service = self._site.service
+        quoted = service.quote(request_of(form))
+        price = words.sentence(f"{quoted.sentence}.") if service.settings.sora_prices else ""
+        return f"{words.count(quoted.total, 'video')}. {price}".strip()
 
     async def process(self, request: web.Request) -> web.StreamResponse:
         """Have a batch made."""
@@ -123,6 +142,13 @@ class Actions:
             errors = wrong_fields(error)
         headers = {"Content-Security-Policy": POLICY, **problem.headers}
         return web.Response(text=form(errors), status=problem.status, content_type="text/html", headers=headers)
+
+
+def filled(sent: Mapping[str, str]) -> dict[str, str]:
+    """The form of a new batch as it was filled in; a file's prompts come behind those that were typed."""
+    form = {name: sent.get(name, "").strip() for name in NEW_FIELDS}
+    form["prompts"] = "\n".join(text for text in (form["prompts"], sent.get("file", "").strip()) if text)
+    return form
 
 
 async def _sent(request: web.Request) -> MultiDict[str]:

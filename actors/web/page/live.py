@@ -83,6 +83,13 @@ class Live:
         self._site, self._renderer, self._views = site, renderer, views
         self._feeds: dict[str, Feed] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        site.stops.append(self.close)
+
+    def close(self) -> None:
+        """End every stream."""
+        for feed in self._feeds.values():
+            for reader in list(feed.readers):
+                feed.release(reader)
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """What changes in the list of batches."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.messages import Wait
+from actors.settings import SIMULATOR
 from actors.web.page import words
 from storage.records import BatchRecord, EventRecord, JobRecord
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus, JobStatus
@@ -58,6 +59,7 @@ class BatchView:
     updated_at: float
     worked: str
     ended: bool
+    simulated: bool
     startable: bool
     """Nobody has asked for it to be made yet."""
     retryable: int
@@ -80,6 +82,7 @@ class BatchView:
             metadata=words.pairs(record.metadata),
             created_at=record.created_at, started_at=record.started_at, completed_at=record.completed_at,
             updated_at=record.updated_at, worked=words.span(record.spent), ended=ended,
+            simulated=record.provider == SIMULATOR,
             startable=not (ended or record.wanted or record.status is BatchStatus.PROCESSING),
             retryable=record.failed + record.cancelled if ended else 0,
         )  # fmt: skip
@@ -116,6 +119,8 @@ class Card:
     warnings: list[str]
     file_name: str | None
     bytes: str
+    removed_at: float | None
+    """When its file was removed."""
     wait: str
     retried: bool
     """Whether it can be retried, once its batch has ended."""
@@ -130,7 +135,9 @@ def card(job: JobRecord, wait: str = "") -> Card:
     """The view of a job; `wait`: why it waits. That it was cancelled is all there is to say of such a one."""
     final = job.status in FINAL_JOB
     error = job.error if job.status is JobStatus.FAILED else None
-    video = job.video if job.status is JobStatus.COMPLETED else None
+    recorded = job.video if job.status is JobStatus.COMPLETED else None
+    removed_at = recorded.get("removed_at") if recorded else None
+    video = recorded if removed_at is None else None
     warnings = (job.made or {}).get("warnings", [])
     return Card(
         index=job.position, id=job.id, batch_id=job.batch_id, status=job.status.value,
@@ -139,7 +146,7 @@ def card(job: JobRecord, wait: str = "") -> Card:
         error=_error(error, _SENTENCE) if error else None,
         warnings=[str(warning["message"]) for warning in warnings[:3]],
         file_name=_file_name(job) if video else None, bytes=words.size(video["bytes"]) if video else "",
-        wait=wait if not final else "", retried=job.status in RETRIED,
+        removed_at=removed_at, wait=wait if not final else "", retried=job.status in RETRIED,
     )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ class Views:
             }  # fmt: skip
             return self.html(request, "batches", values)
 
-        return _answer(await self._site.call(show))
+        return answer(await self._site.call(show))
 
     async def batch(self, request: web.Request) -> web.StreamResponse:
         """A batch as what it is: a set of films."""
@@ -88,7 +88,7 @@ class Views:
             }  # fmt: skip
             return self.html(request, "batch", values)
 
-        return _answer(await self._site.call(show))
+        return answer(await self._site.call(show))
 
     async def video(self, request: web.Request) -> web.StreamResponse:
         """A video with all that is known of it."""
@@ -102,12 +102,12 @@ class Views:
             values = {"batch": view, "video": details.card, "details": details, "shape": shape}
             return self.html(request, "video", values)
 
-        return _answer(await self._site.call(show))
+        return answer(await self._site.call(show))
 
     async def retry(self, request: web.Request) -> web.StreamResponse:
         """The form of a retry."""
         batch_id, chosen = batch_id_of(request), number_of(request, "video")
-        return _answer(await self._site.call(self.retry_form, request, batch_id, chosen))
+        return answer(await self._site.call(self.retry_form, request, batch_id, chosen))
 
     def retry_form(
         self,
@@ -148,7 +148,7 @@ class Views:
             batch, charges = self._site.service.look(lambda storage: reads.read_charges(storage, batch_id))
             return self.html(request, "cancel", {"batch": BatchView.of(batch), "charges": charges})
 
-        return _answer(await self._site.call(show))
+        return answer(await self._site.call(show))
 
     async def history(self, request: web.Request) -> web.StreamResponse:
         """The time line of a batch."""
@@ -164,22 +164,27 @@ class Views:
             }  # fmt: skip
             return self.html(request, "history", values)
 
-        return _answer(await self._site.call(show))
+        return answer(await self._site.call(show))
 
     async def new(self, request: web.Request) -> web.StreamResponse:
         """The form of a new batch."""
-        return _answer(self.new_form(request, dict.fromkeys(NEW_FIELDS, "")))
+        return answer(self.new_form(request, dict.fromkeys(NEW_FIELDS, "")))
 
     def new_form(
-        self, request: web.Request, form: Mapping[str, str], errors: list[tuple[str | None, str]] | None = None
+        self,
+        request: web.Request,
+        form: Mapping[str, str],
+        errors: list[tuple[str | None, str]] | None = None,
+        counted: str | None = None,
     ) -> str:
-        """The form of a new batch, as it was filled in."""
+        """The form of a new batch, as it was filled in; `counted`: what it would make and cost."""
         settings, most = self._site.service.settings, self._site.service.settings.batch_max_size
         values = {
             "form": form, "errors": errors or [], "wrong": {field for field, _ in errors or ()},
             "more": any(form[name] for name in ("matrix", "params", "metadata", "concurrency")),
             "key": uuid.uuid4().hex, "most": most, "usual": _usual(settings),
-            "counted": f"At most {words.count(most, 'video')} (BATCH_MAX_SIZE).",
+            "counted": counted or f"At most {words.count(most, 'video')} (BATCH_MAX_SIZE).",
+            "priced": bool(settings.sora_prices),
         }  # fmt: skip
         return self.html(request, "new", values)
 
@@ -203,7 +208,7 @@ class Views:
             }
             return self.html(request, "service", values)
 
-        return _answer(await self._site.call(show))
+        return answer(await self._site.call(show))
 
     def _provider(self) -> str:
         service = self._site.service
@@ -216,7 +221,7 @@ class Views:
     async def login(self, request: web.Request) -> web.StreamResponse:
         """The form of the login."""
         values = {"next": request.query.get("next", "/"), "problem": ""}
-        return _answer(self.html(request, "login", values))
+        return answer(self.html(request, "login", values))
 
     @public
     async def asset(self, request: web.Request) -> web.StreamResponse:
@@ -247,7 +252,7 @@ class Views:
                 "back_text": "All batches" if back == "/" else "Try again",
             }  # fmt: skip
             html = self.html(request, "problem", values)
-        response = _answer(html)
+        response = answer(html)
         response.set_status(problem.status)
         response.headers.update(problem.headers)
         return response
@@ -269,7 +274,8 @@ class Views:
         )
 
 
-def _answer(html: str) -> web.Response:
+def answer(html: str) -> web.Response:
+    """A page, and what a browser may load for it."""
     return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": POLICY})
 
 

@@ -302,6 +302,26 @@ def test_a_wrong_form_comes_back_as_it_was_filled_in(service, listener):
     assert service.list_batches() == []
 
 
+def test_a_form_is_checked_and_priced_before_anything_is_made(tmp_path):
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"sora-2": {"currency": "USD", "output_cost_per_second": 0.1}}))
+    with (
+        BatchService(settings(tmp_path, sora_prices=str(prices)), simulate=True) as service,
+        listening(service) as listener,
+    ):
+        filled = form(prompts="A fox\nA lake", takes="2", duration="8", model="sora-2")
+        told = json.loads(ask(listener, "/new/quote", filled)[2])["text"]
+        assert told.startswith("4 videos. At most 3.2")
+        assert "USD" in told
+        assert json.loads(ask(listener, "/new/quote", form(prompts=""))[2]) == {"text": ""}
+        status, _, html = ask(listener, "/new", {**filled, "do": "check"})
+        assert status == 200
+        assert told.partition(" (")[0] in html
+        assert "A fox\nA lake" in html
+        assert ask(listener, "/new", {**filled, "seed": "x", "do": "check"})[0] == 422
+        assert service.list_batches() == []
+
+
 def multipart(**parts):
     lines = []
     for name, (extra, data) in parts.items():
@@ -418,6 +438,16 @@ def test_a_program_gets_problems_as_json(listener):
     status, headers, text = ask(listener, "/batches/nobody", Accept="application/json")
     assert (status, headers["Content-Type"]) == (404, "application/problem+json")
     assert json.loads(text)["code"] == "not_found"
+
+
+def test_a_removed_file_is_said_and_not_offered(service, listener):
+    removed = a_job(1, "b", status=JobStatus.COMPLETED, video={**VIDEO, "removed_at": NOON})
+    store(service, a_batch("b", completed=1, status=BatchStatus.COMPLETED, completed_at=NOON), [removed])
+    for path in ("/batches/b", "/batches/b/jobs/1"):
+        html = ask(listener, path)[2]
+        assert "The file was removed at" in html
+        assert "download" not in html.lower()
+        assert "<video" not in html
 
 
 def test_the_list_is_filtered_by_its_address_and_has_pages(service, listener):

@@ -127,6 +127,7 @@
   async function again() {
     try {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
+      if ([401, 404, 410].includes(answer.status)) location.reload(); // the session has ended, or the batch is gone
       if (!answer.ok) return false;
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
       const open = $$("details[open]", main).map((each) => each.textContent);
@@ -247,6 +248,11 @@
 
   if (main.dataset.live) {
     listen();
+    // A browser keeps only few connections to a place: tabs that nobody sees let theirs go.
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) stream.close();
+      else if (stream.readyState === EventSource.CLOSED) listen();
+    });
     addEventListener("pagehide", () => stream.close());
     addEventListener("pageshow", (event) => { if (event.persisted) again().then(listen); });
   }
@@ -262,6 +268,23 @@
   if (form) {
     const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
     const most = Number(form.dataset.most);
+    let typed = 0;
+    const price = async () => {
+      const fields = new FormData(form);
+      fields.delete("file");
+      const asked = ++typed;
+      try {
+        const answer = await fetch("/new/quote", { method: "POST", body: fields });
+        if (answer.ok && asked === typed) put($("#price"), (await answer.json()).text.replace(/^[^.]*\. ?/, ""));
+      } catch {
+        // the next key tries again
+      }
+    };
+    let soon = 0;
+    const priceSoon = () => {
+      clearTimeout(soon);
+      if (form.dataset.priced !== undefined) soon = setTimeout(price, 400);
+    };
     const count = () => {
       const prompts = lines(form.prompts.value).filter((line) => line[0] !== "#").length;
       let each = Math.max(1, parseInt(form.takes.value, 10) || 1);
@@ -272,6 +295,7 @@
       const videos = prompts * each;
       const text = videos === 1 ? "1 video" : `${number.format(videos)} videos`;
       const over = videos > most;
+      priceSoon();
       put($("#count"), over ? `${text}: at most ${number.format(most)} are allowed (BATCH_MAX_SIZE)` : text);
       $("#count").classList.toggle("bad", over);
     };
