@@ -36,6 +36,7 @@ class Evidence:
     batches: list[Row]
     jobs: list[Row]
     submissions: list[Row]
+    budgets: list[Row]
     journal: list[Row]
     publications: list[Row]
     owners: list[Row]
@@ -81,6 +82,7 @@ def gather(
         batches=house.rows("SELECT * FROM batches ORDER BY id"),
         jobs=house.rows("SELECT * FROM jobs ORDER BY batch_id, position"),
         submissions=house.rows("SELECT * FROM submissions ORDER BY intended_at"),
+        budgets=house.rows("SELECT * FROM budgets ORDER BY scope, period, unit"),
         journal=house.rows("SELECT * FROM journal ORDER BY batch_id, sequence"),
         publications=house.rows("SELECT * FROM publications"),
         owners=house.rows("SELECT *, lease_until >= date_part('epoch', clock_timestamp()) AS alive FROM owners"),

@@ -6,6 +6,8 @@ part of what binds a batch to its provider.
 
 from __future__ import annotations
 
+import json
+import random
 import signal
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -19,7 +21,7 @@ from tests.chaos.customer import Listener
 from tests.chaos.proxy import Network, Proxy
 from tests.chaos.service import Service
 from tests.provider.client import Provider
-from tests.provider.options import Options
+from tests.provider.options import PRICE_TELLINGS, Options
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -29,6 +31,11 @@ SETTLE = 2.0
 LEASE = 5.0
 END_SECONDS = 15.0
 
+SECONDS, RATE = 4, "0.1"
+"""The duration of each video, and US dollars a second."""
+CEILINGS = ("5000 USD", "6000 USD, 100000 seconds per month", "7000 USD per day, 50000 videos")
+"""What the database may spend, in the words of each service: never reached, and changed by each start."""
+
 SETTINGS: dict[str, Any] = {
     "batch_lease": int(LEASE * 1000),
     "batch_parallel": 8,
@@ -36,6 +43,7 @@ SETTINGS: dict[str, Any] = {
     "progress_interval": 500,
     "sora_listing": "whole",
     "sora_poll_interval": 200,
+    "sora_seconds": SECONDS,
     "sora_settle": int(SETTLE * 1000),
     "sora_submit_timeout": 4000,
 }
@@ -61,7 +69,13 @@ class House:
 
     def _open(self, stack: ExitStack) -> None:
         self.provider = stack.enter_context(Provider())
-        self.provider.options(**asdict(Options(latency=(0.2, 2.5), content_bytes=50_000, fail_rate=0.04, seed=self._seed)))  # fmt: skip
+        tells = random.Random(self._seed).choice([None, *PRICE_TELLINGS])  # noqa: S311  (to be repeatable)
+        options = Options(
+            latency=(0.2, 2.5), content_bytes=50_000, fail_rate=0.04, seed=self._seed, prices={"*": RATE}, tells_price=tells
+        )  # fmt: skip
+        self.provider.options(**asdict(options))
+        self._prices = self.folder / "prices.json"
+        self._prices.write_text(json.dumps({"*": {"output_cost_per_second": float(RATE)}}))
         self.postgresql = stack.enter_context(PostgreSQL())
         self._database = self.postgresql.create_database()
         self.rabbitmq = stack.enter_context(RabbitMQ())
@@ -71,13 +85,13 @@ class House:
         self.services: list[Service] = []
         self.proxies: dict[str, Proxy] = {"provider": self.to_provider}
         for number in range(1, SERVICES + 1):
-            service = self._service(f"service{number}", "serve")
+            service = self._service(f"service{number}", "serve", sora_budget=CEILINGS[number % len(CEILINGS)])
             self.services.append(service)
             stack.callback(service.close)
         self.rival = self._service("rival", "resume")
         stack.callback(self.rival.close)
 
-    def _service(self, name: str, *command: str) -> Service:
+    def _service(self, name: str, *command: str, **settings: str) -> Service:
         to_database, to_broker = self.network.proxy(self.postgresql.port), self.network.proxy(self._broker_port)
         self.proxies |= {f"{name} to database": to_database, f"{name} to broker": to_broker}
         there = {
@@ -85,8 +99,9 @@ class House:
             "database_url": _by(to_database, self.database_url, self.postgresql.port),
             "amqp_url": _by(to_broker, self.rabbitmq.url, self._broker_port),
             "video_dir": str(self.videos),
+            "sora_prices": str(self._prices),
         }
-        return Service(name, SETTINGS | there, self.folder, *command)
+        return Service(name, SETTINGS | there | settings, self.folder, *command)
 
     @property
     def _broker_port(self) -> int:

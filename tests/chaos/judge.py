@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 from tests.chaos.customer import ENDS, Arrival
@@ -18,6 +19,9 @@ _UNRESOLVED = {"intended", "unknown", "clashed"}
 _NOT_PAID = {"refused", "absent", "not_sent"}
 _PAID_AND_GONE = {"failed", "deleted"}
 """A known failure: the video was made, and is no more."""
+_ASIDE = {"updated", "budget_reached", "settled"}
+"""Events that say nothing of a state."""
+_MICROS = 10**6
 _REFUSABLE = {"conflict", "not_found"}
 """For what a sensible command may be refused: it came too late, or too early."""
 
@@ -95,7 +99,8 @@ def _events_tell_the_truth(seen: Evidence) -> Iterator[str]:
     last: dict[str, Any] = {}
     for row in seen.journal:
         document = json.loads(row["body"])
-        last[document["subject"]] = document
+        if document["type"].split(".")[-2] not in _ASIDE:
+            last[document["subject"]] = document
     for subject, document in last.items():
         name = document["type"].split(".")[-2]
         if subject in jobs and name != jobs[subject]:
@@ -165,6 +170,65 @@ def _whatever_is_paid_is_known(seen: Evidence) -> Iterator[str]:
         if intent["state"] not in _UNRESOLVED or code not in {"submission_unknown", "cancelled"}:
             story = _story(intent, post, videos)
             yield f"a video was paid for and nobody knows: job {job['id']} is {job['status']} ({code}), {story}"
+
+
+def _each_charge_is_counted_once(seen: Evidence) -> Iterator[str]:
+    """What a budget says that is used is the sum of the charges that count against it."""
+    units = {batch["id"]: {each["unit"] for each in batch["budget"] or ()} for batch in seen.batches}
+    for budget in seen.budgets:
+        scope, period, unit = budget["scope"], budget["period"], budget["unit"]
+        if scope == "batch" and unit not in units.get(period, ()):
+            continue
+        used = sum(_counted(row, unit) for row in seen.submissions if _belongs(row, scope, period))
+        if used != budget["used_micros"]:
+            yield f"the budget of {scope} {period} says that {budget['used_micros']} {unit} are used, it is {used}"
+
+
+def _belongs(row: Row, scope: str, period: str) -> bool:
+    match scope:
+        case "batch":
+            return bool(row["batch_id"] == period)
+        case "day":
+            return bool(row["day"] == period)
+        case "month":
+            return bool(row["day"][:7] == period)
+        case _:
+            return True
+
+
+def _counted(row: Row, unit: str) -> int:
+    if row["charge"] == "released":
+        return 0
+    if unit in ("videos", "seconds"):
+        return _MICROS * (1 if unit == "videos" else int(row["seconds"]))
+    return (
+        int(row["charged_micros"]) + bool(row["charged_rest"])
+        if row["charge"] == "charged"
+        else int(row["reserved_micros"])
+    )
+
+
+def _whatever_is_paid_is_charged(seen: Evidence) -> Iterator[str]:
+    """At the price that the provider has, where it told one; and no budget that nobody changed was exceeded."""
+    charges, videos = {row["id"]: row for row in seen.submissions}, {video["id"]: video for video in seen.made}
+    bills: dict[str, list[Row]] = defaultdict(list)
+    for post in seen.posts:
+        charge, video = charges.get(post["idempotency_key"]), videos.get(post["video_id"], {})
+        if not post["accepted"] or charge is None:
+            continue
+        bills[charge["batch_id"]].append(video)
+        price = int(Decimal(video["price"]) * _MICROS)
+        if charge["charge"] == "released":
+            yield f"a video was paid for, and its charge is released: {_story(charge, post, videos)}"
+        elif _counted(charge, charge["currency"]) != price:
+            yield f"a video costs {price}, its charge is {charge}"
+    changed = {command.batch_id for command in seen.commands if command.name in {"update", "retry"}}
+    for batch in seen.batches:
+        for budget in [] if batch["id"] in changed else batch["budget"] or []:
+            each = {"videos": lambda _: 1, "seconds": lambda video: int(video["seconds"])}
+            amount = each.get(budget["unit"], lambda video: Decimal(video["price"]))
+            if (spent := sum(map(amount, bills[batch["id"]]))) > Decimal(budget["amount"]):
+                yield f"batch {batch['id']} has spent {spent}, its budget is {budget}"
 
 
 def _story(intent: Row, post: Row, videos: dict[str, Row]) -> str:
@@ -244,6 +308,8 @@ CHECKS: list[Callable[[Evidence], Iterator[str]]] = [
     _finished_videos_are_whole,
     _nothing_is_paid_twice,
     _whatever_is_paid_is_known,
+    _each_charge_is_counted_once,
+    _whatever_is_paid_is_charged,
     _the_limit_holds,
     _commands_are_answered,
     _nothing_is_left_lying,

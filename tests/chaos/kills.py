@@ -38,7 +38,7 @@ from tests.provider.options import Options
 
 VIDEOS, CONCURRENCY, MOST_KILLS = 10, 3, 12
 LATENCY = (0.1, 0.4)
-_FAULTS: list[dict[str, Any]] = [
+FAULTS: list[dict[str, Any]] = [
     {"on": "create", "do": "lose_response"},
     {"on": "create", "do": "lose_request"},
     {"on": "create", "do": "reset", "accept": True},
@@ -87,7 +87,7 @@ def _round(report: Report, chance: random.Random, kills: int, provider: Provider
     report.rounds += 1
     provider.reset()
     provider.options(**asdict(Options()) | {"latency": LATENCY})
-    for fault in chance.sample(_FAULTS, k=3):
+    for fault in chance.sample(FAULTS, k=3):
         provider.fault(**fault, skip=chance.randint(0, 8), times=chance.randint(1, 3))
     options = options_for(provider.base_url, Path(folder), sora_submit_timeout=1500)
     request = videos(*numbered(VIDEOS), id="batch-a", concurrency=CONCURRENCY)

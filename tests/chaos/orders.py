@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from tests.chaos.customer import Command, Heard, Sender
+from tests.chaos.house import RATE, SECONDS
 from tests.chaos.lane import Lane
 
 
@@ -22,7 +24,7 @@ class CustomerLane(Lane):
         self._number = 0
         self._deeds: list[tuple[int, Callable[[], None]]] = [
             (10, self._create), (4, self._cancel), (3, self._retry), (2, self._process), (2, self._say_it_again),
-            (1, self._replay), (1, self._talk_nonsense),
+            (2, self._change_budget), (1, self._replay), (1, self._talk_nonsense),
         ]  # fmt: skip
 
     def disturb(self) -> None:
@@ -49,6 +51,8 @@ class CustomerLane(Lane):
             self._unprocessed.append(batch_id)
         self.batches.append(batch_id)
         request = {"id": batch_id, "videos": videos, "concurrency": self.chance.randint(1, 3), "process": process}
+        if self.chance.random() < 0.4:
+            request["budget"] = self._budget()
         self._send("create", request)
         if self.chance.random() < 0.15:
             self.pause(0.0, 2.0)
@@ -68,6 +72,22 @@ class CustomerLane(Lane):
         batch_id = self._any([each for each in self.batches if ended.get(each, "completed") != "completed"])
         if batch_id is not None:
             self._send("retry", {"batch_id": batch_id})
+
+    def _budget(self) -> dict[str, Any]:
+        """For some videos of a batch, or for all."""
+        videos = self.chance.randint(1, 6)
+        amounts = {"videos": videos, "seconds": videos * SECONDS, "USD": f"{videos * SECONDS * Decimal(RATE)}"}
+        unit = self.chance.choice(sorted(amounts))
+        return {"amount": amounts[unit], "unit": unit}
+
+    def _change_budget(self) -> None:
+        batch_id = self._any(self.batches)
+        if batch_id is not None:
+            budget = self._budget() if self.chance.random() < 0.8 else []
+            ended = batch_id in self._heard.ended
+            self._send(
+                "retry" if ended and self.chance.random() < 0.5 else "update", {"batch_id": batch_id, "budget": budget}
+            )
 
     def _process(self) -> None:
         if self._unprocessed:

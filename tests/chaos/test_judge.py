@@ -27,7 +27,11 @@ def a_post(number: int, key: str, video: str | None) -> dict[str, object]:
 
 
 def a_submission(key: str, state: str, video: str | None) -> dict[str, object]:
-    return {"id": key, "job_id": "b1-01", "state": state, "note": None, "remote_id": video, "adopted": False}
+    return {
+        "id": key, "job_id": "b1-01", "batch_id": "b1", "state": state, "note": None, "remote_id": video, "adopted": False,
+        "day": "2026-11-30", "charge": "assumed", "currency": "USD", "seconds": 4, "reserved_micros": 400_000,
+        "charged_micros": None, "charged_rest": None,
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def seen() -> Evidence:
     counts = {"total": 2, "completed": 1, "failed": 1, "cancelled": 0, "processing": 0}
     batch = {
         **counts, "id": "b1", "status": "partial", "sequence": 3, "owner": None, "wanted": True, "epoch": 1, "claims": 0,
-        "concurrency": 1,
+        "concurrency": 1, "budget": [{"amount": "0.8", "unit": "USD"}],
     }  # fmt: skip
     video = {"path": FILE, "bytes": 7, "sha256": DIGEST}
     job = {"id": "b1-01", "batch_id": "b1", "prompt": "b1: video 1", "status": "completed", "error": None}
@@ -51,13 +55,25 @@ def seen() -> Evidence:
         batches=[batch],
         jobs=[{**job, "remote_id": "v2", "video": video}, {**other, "remote_id": None, "video": None}],
         submissions=[a_submission("i1", "failed", "v1"), a_submission("i2", "bound", "v2")],
+        budgets=[
+            {"scope": scope, "period": period, "unit": unit, "used_micros": used}
+            for scope, period in (("batch", "b1"), ("day", "2026-11-30"), ("month", "2026-11"), ("total", ""))
+            for unit, used in (("USD", 800_000), ("seconds", 8_000_000), ("videos", 2_000_000))
+        ],
         journal=journal,
         publications=[{"batch_id": "b1", "published": 3}],
         owners=[{"id": "dead", "alive": False}],
         posts=[a_post(1, "i1", "v1"), a_post(2, "i2", "v2")],
         made=[
-            {"id": "v1", "prompt": "b1: video 1", "sha256": None, "status": "failed"},
-            {"id": "v2", "prompt": "b1: video 1", "sha256": DIGEST, "status": "completed"},
+            {"id": "v1", "prompt": "b1: video 1", "sha256": None, "status": "failed", "price": "0.40", "seconds": "4"},
+            {
+                "id": "v2",
+                "prompt": "b1: video 1",
+                "sha256": DIGEST,
+                "status": "completed",
+                "price": "0.4",
+                "seconds": "4",
+            },
         ],
         most_at_once={"b1": 1},
         arrivals=[*told, told[1]],  # it may be told again
@@ -101,6 +117,12 @@ def test_nothing_is_wrong_with_what_is_sound(seen: Evidence) -> None:
         ("without an intent", lambda seen: seen.submissions.pop(0)),
         ("nobody knows", lambda seen: seen.submissions[1].update(state="unknown", remote_id=None)),
         ("its limit is 1", lambda seen: seen.most_at_once.update(b1=2)),
+        ("800001 USD are used", lambda seen: seen.budgets[0].update(used_micros=800_001)),
+        ("of month 2026-11 says", lambda seen: seen.budgets[7].update(used_micros=0)),
+        ("is released", lambda seen: seen.submissions[1].update(charge="released")),
+        ("a video costs 400000", lambda seen: seen.submissions[1].update(charge="charged", charged_micros=399_999)),
+        ("has spent 0.80", lambda seen: seen.batches[0].update(budget=[{"amount": "0.79", "unit": "USD"}])),
+        ("has spent 2", lambda seen: seen.batches[0].update(budget=[{"amount": "1", "unit": "videos"}])),
         ("was not answered", lambda seen: seen.answers.clear()),
         ("in different ways", lambda seen: seen.answers["c1"].append('{"id": "b", "data": {}}')),
         ("was put aside", lambda seen: seen.aside.append('{"id": "c1"}')),
