@@ -290,6 +290,39 @@ def test_what_a_child_records_outlives_the_end_of_its_parents_service(here: dict
     assert told_by(OUTLIVES, here) == {"status": 0, "known": ["first", "parents", "second"], "stderr": ""}
 
 
+TOGETHER = """
+import signal
+os.setpgid(0, 0)
+databases = [service_of(database_url=f"{options['database_url']}-{number}") for number in range(3)]
+for service in databases:
+    service.create_batch({"id": "b", "videos": [{"prompt": "x"}]})
+ready, statuses = threading.Barrier(4), []
+def fork():
+    for _ in range(3):
+        ready.wait(30)
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        statuses.append(os.waitpid(child, 0)[1])
+threads = [threading.Thread(target=fork, daemon=True) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(10)
+if any(thread.is_alive() for thread in threads):
+    os.killpg(0, signal.SIGKILL)  # with the children that hang
+known = [batch.id for service in databases for batch in service.list_batches()]
+report(statuses=statuses, known=known)
+for service in databases:
+    service.close()
+"""
+
+
+def test_threads_that_fork_at_once_leave_every_database_usable(provider: Provider, tmp_path: Path) -> None:
+    told = told_by(TOGETHER, options_for(provider.base_url, tmp_path))
+    assert told == {"statuses": [0] * 12, "known": ["b"] * 3, "stderr": ""}
+
+
 CLIENT = """
 with BatchClient(options["amqp_url"], timeout=1) as client:
     lines = client._connected()
