@@ -13,7 +13,7 @@ import peewee
 from actors.batch.events import Event
 from actors.batch.requests import BatchVideoRequest
 from actors.batch.start import existing, unknown_batch
-from actors.batch.views import Batch, Job, batch_status, job_status, with_urls
+from actors.batch.views import Batch, Job, batch_status, status_named, with_urls
 from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
 from actors.settings import SIMULATOR, Settings
 from actors.stores import stores_of
@@ -162,7 +162,7 @@ class BatchReader:
             InvalidRequest: there is no such status.
             NotFound: there is no such batch.
         """
-        wanted = job_status(status)
+        wanted = status_named(JobStatus, status)
 
         def read() -> list[JobRecord]:
             self._sequence(batch_id)

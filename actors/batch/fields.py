@@ -45,6 +45,11 @@ def _storable(text: str) -> str:
     """Reject what a database can't store: NUL characters and lone surrogates."""
     if "\0" in text:
         raise ValueError("must not contain NUL characters")
+    return valid_unicode(text)
+
+
+def valid_unicode(text: str) -> str:
+    """Reject a text with lone surrogates: it has no UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

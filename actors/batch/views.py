@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -167,30 +167,24 @@ class Batch(_Output):
         )
 
 
+S = TypeVar("S", BatchStatus, JobStatus)
+
+
+def status_named(kind: type[S], name: S | str | None) -> S | None:
+    """The status of batches or of jobs that has this name.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    try:
+        return None if name is None else kind(name)
+    except ValueError:
+        raise InvalidRequest(f"status: must be one of {', '.join(kind)} (got {name!r})") from None
+
+
 def batch_status(name: BatchStatus | str | None) -> BatchStatus | None:
-    """The status with this name.
-
-    Raises:
-        InvalidRequest: there is none.
-    """
-    try:
-        return None if name is None else BatchStatus(name)
-    except ValueError:
-        names = ", ".join(BatchStatus)
-        raise InvalidRequest(f"status: must be one of {names} (got {name!r})") from None
-
-
-def job_status(name: JobStatus | str | None) -> JobStatus | None:
-    """The status of a job with this name.
-
-    Raises:
-        InvalidRequest: there is none.
-    """
-    try:
-        return None if name is None else JobStatus(name)
-    except ValueError:
-        names = ", ".join(JobStatus)
-        raise InvalidRequest(f"status: must be one of {names} (got {name!r})") from None
+    """`status_named` for batches."""
+    return status_named(BatchStatus, name)
 
 
 def progress_of(record: BatchRecord) -> Progress:

@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import AfterValidator
 
+from actors.batch.fields import valid_unicode
+
 _PARENT = re.compile(
     r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})-[0-9a-f]{2}(?P<more>-[\x21-\x7e]*)?"
 )
@@ -27,11 +29,7 @@ def printable(text: str) -> str:
     """
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise ValueError("must not contain control characters")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode, without lone surrogates") from None
-    return text
+    return valid_unicode(text)
 
 
 def short(limit: int) -> AfterValidator:
