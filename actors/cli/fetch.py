@@ -117,7 +117,7 @@ def wanted_folder(output: Path | None, filename: str | None, *, watch: bool) -> 
 
 
 def fetched_into(batch: Batch, wanted: OutputFolder) -> dict[str, Path]:
-    """Get the files of a batch there, by job id; what can't be had is told."""
+    """Get the files of a batch there, by job id; problems are printed."""
     from actors.fetching.fetch import Fetcher
     from actors.settings import load_settings
     from actors.stores import stores_of
@@ -156,8 +156,8 @@ def _conclude(batch: Batch, report: FetchReport) -> None:
     from actors.cli.text import count
 
     before = sum(file.was_there for file in report.files)
-    there = f", {before} of them there before" if before else ""
+    there = f"; {before} already there" if before else ""
     unfinished = batch.progress.total - len(report.files) - len(report.problems)
     others = f"; {count(unfinished, 'video')} without a file" if unfinished else ""
-    missing = f"; {count(len(report.problems), 'file')} could not be had" if report.problems else ""
+    missing = f"; {count(len(report.problems), 'file')} could not be fetched" if report.problems else ""
     warn(f"batch {batch.id}: {count(len(report.files), 'file')} in {report.folder}{there}{missing}{others}")

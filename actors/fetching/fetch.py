@@ -103,7 +103,7 @@ class Fetcher:
         told: Callable[[FetchedFile | FetchProblem], object] = lambda _: None,
         name_of: NameOf = stored_name,
     ) -> FetchReport:
-        """Fetch the files of a batch that are finished. What can't be had is named; the rest is fetched.
+        """Fetch the files of a batch that are finished. Failures are named; the rest is fetched.
 
         Args:
             batch: with its jobs.

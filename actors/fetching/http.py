@@ -30,7 +30,7 @@ _MOST_OF_A_PROBLEM = 1 << 16
 
 
 class NotFetched(SoraBatchError):
-    """A file can't be had over HTTP; the text says why."""
+    """A file can't be fetched over HTTP; the text says why."""
 
     def __init__(self, message: str, code: ErrorCode, pause: float | None = None, *, passes: bool = False) -> None:
         super().__init__(message, code=code)
@@ -50,10 +50,10 @@ class HttpFiles:
         Args:
             url: of the file.
             start: how many bytes are there.
-            restart: called if the file can only be had from its beginning.
+            restart: called if the server only sends the file from its beginning.
 
         Raises:
-            NotFetched: it can't be had.
+            NotFetched: it can't be fetched.
         """
         for tries in range(1, _TRIES + 1):
             before = start()

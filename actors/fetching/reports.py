@@ -19,7 +19,7 @@ class FetchedFile(BaseModel):
 
 
 class FetchProblem(BaseModel):
-    """A finished file that could not be had, and why."""
+    """A finished file that could not be fetched, and why."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -31,7 +31,7 @@ _SHEET, _PANEL, _INK, _FAINT = "#eef0f3", "#d9dee6", "#1c2330", "#5a6475"
 _QUALITY = 90
 
 FilmOf = Callable[[Job], AbstractContextManager[BinaryIO]]
-"""Opens the file of a completed job. Raises SoraBatchError or OSError if it can't be had."""
+"""Opens the file of a completed job. Raises SoraBatchError or OSError if it can't be opened."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Files:
         told=("ETag", "Content-Range", "Location"),
     )  # fmt: skip
     async def video(self, request: web.Request) -> web.StreamResponse:
-        """The file of a job, or a part of it; from a bucket, where it can be had."""
+        """The file of a job, or a part of it; from a bucket, a redirect to it."""
         job, video = await self._finished(request)
         headers = _headers(request, f'"{video.sha256}"')
         if _is_known(request, headers["ETag"]):

@@ -1,5 +1,6 @@
 """The programs in docs/rabbitmq.md, as they stand there, against a service."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from actors.service import BatchService
+from actors.web.listener import Listener
 from tests.integration.application import Application
 from tests.integration.support import PATIENCE, ROOT
 from tests.javascript.node import node
 from tests.provider.client import Provider
+from tests.servers.port import HOST, Port
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +65,29 @@ def test_the_javascript_program_makes_a_batch_and_sees_its_end(
     done = node("-e", programs("js")[0], AMQP_URL=application.url)
     assert done.returncode == 0, done.stderr
     check_made(done.stdout.splitlines(), provider, tmp_path)
+
+
+def test_the_javascript_program_gets_every_file_with_amqp_and_http_alone(
+    application: Application, start_service: Callable[..., BatchService], consume: Callable[..., None], tmp_path: Path
+) -> None:
+    port = Port()
+    address = f"{HOST}:{port.number}"
+    service = start_service(amqp_url=application.url, web_public_url=f"http://{address}")
+    consume(service)
+    service.serve()
+    listener = Listener(service, address, "secret")
+    (films := tmp_path / "films").mkdir()
+    try:
+        done = node("-e", programs("js")[0], AMQP_URL=application.url, WEB_TOKEN="secret", FOLDER=str(films))
+    finally:
+        listener.close()
+        port.release()
+    assert done.returncode == 0, done.stderr
+    (batch,) = service.list_batches()
+    videos = {job.id: job.video for job in service.get_batch_status(batch.id).jobs}
+    assert sorted(film.stem for film in films.iterdir()) == sorted(videos)
+    for film in films.iterdir():
+        assert hashlib.sha256(film.read_bytes()).hexdigest() == videos[film.stem].sha256
 
 
 def test_the_client_makes_a_batch_and_sees_its_end(run: Callable[..., list[str]]) -> None:

@@ -339,5 +339,3 @@ def test_files_are_fetched_with_the_command_and_when_they_are_ready(
     assert f"{batch['jobs'][0]['id']}: " in told
     code, said, told = person.run("fetch", batch["id"])
     assert (code, f"sora-batch fetch {batch['id']} --remote" in told) == (2, True)
-    code, said, told = person.run("fetch", "nothing", "--remote")
-    assert (code, "nothing" in told) == (2, True)

@@ -55,7 +55,7 @@ def test_the_files_of_a_batch_are_named_as_output_names_them(call, made, tmp_pat
     assert result.stdout.split() == names(tmp_path)
     for job, name in zip(made[1]["nature"].jobs, names(tmp_path), strict=True):
         assert (tmp_path / name).read_bytes() == Path(job.video.path).read_bytes()
-    assert "3 of them there before" in call("fetch", "nature", "--output", "films").stderr
+    assert "3 already there" in call("fetch", "nature", "--output", "films").stderr
     assert len(names(tmp_path)) == 3
 
 
