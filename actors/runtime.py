@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -34,15 +35,16 @@ from actors.sora.deleting import ANSWER_SECONDS, DeleteSender
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
+from actors.stores import prepare
 from actors.video.admission import Admission
 from actors.video.bodies import Bodies, Loader
 from actors.video.files import finish
 from actors.video.keeping import Keeper
 from actors.video.refetching import fetch_again
 from actors.video.tools import Tools
-from storage.bucket_errors import StoreFault
 from storage.changes import Storage
 from storage.database import DatabaseError
+from storage.markers import scattered
 from storage.owners import this_process
 from storage.recorder import Recorder
 from storage.records import JobRecord, SubmissionRecord
@@ -80,7 +82,7 @@ class Runtime:
         self._settings, self._storage, self._recorder, self._observer = settings, storage, recorder, observer
         price = pricing(settings)
         self._stores, self._orphans = stores, orphans
-        _prepare(stores, settings)
+        self._marker = prepare(stores, settings, storage)
         self.io = IOLoop()
         self._simulator: Any = None
         self._owner = this_process()
@@ -183,6 +185,7 @@ class Runtime:
             self._be_patient(timedelta(0))  # nobody is waiting, and the batches stay wanted
         self._order(ClaimAll())
         self._orphans.finish_soon()
+        self._note_store()
         ended: Future[None] = Future()
 
         def tell() -> None:
@@ -193,6 +196,22 @@ class Runtime:
         # interpreter's exit no thread can be started.
         threading.Thread(target=tell, name="sora-ended", daemon=True).start()
         return ended
+
+    def _note_store(self) -> None:
+        """Record where this process puts files, and warn where others put them elsewhere."""
+        marker, notes, place = self._marker, self._storage.stores, self._stores.place
+        if marker is None:
+            return
+
+        def note() -> str | None:
+            notes.note(self._owner.id, marker.store, f"{socket.gethostname()}:{place}")
+            return scattered(marker.store, place, notes.of_living())
+
+        def told(done: Future[str | None]) -> None:
+            if done.exception() is None and (warning := done.result()):
+                logger.warning("files go to different stores", extra={"action": "stores_differ", "error": warning})
+
+        self._recorder.write(note).add_done_callback(told)
 
     def _be_patient(self, connect_timeout: timedelta) -> None:
         self._tools.client.rate_limiter.patience = connect_timeout.total_seconds() or math.inf
@@ -332,26 +351,3 @@ def _for_the_simulator(settings: Settings) -> Settings:
     if "sora_poll_interval" not in settings.model_fields_set:
         changes["sora_poll_interval"] = _SIMULATOR_POLL
     return settings.model_copy(update=changes)
-
-
-def _prepare(stores: Stores, settings: Settings) -> None:
-    """Check that files can be put into the store, before anything is paid for."""
-    folder, bucket = stores.folder, stores.bucket
-    try:
-        folder.prepare()
-    except OSError as error:
-        given = f"VIDEO_DIR={settings.video_dir!r}"
-        if bucket is None and settings.video_store is not None:
-            given = f"VIDEO_STORE={settings.video_store!r}"
-        raise SettingsError(
-            f"{given}: videos can't be written to {folder.root}: {error.strerror or error}; "
-            "make it writable or name another folder"
-        ) from error
-    if bucket is None:
-        return
-    try:
-        bucket.prepare()
-    except StoreFault as fault:
-        if not fault.passing:
-            raise SettingsError(f"VIDEO_STORE={bucket.uri}: {fault}") from fault
-        logger.warning("the store is away; videos wait for it", extra={"action": "store_away", "error": str(fault)})

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.errors import SettingsError
 from actors.settings import Settings
+from storage.bucket_errors import StoreFault
+from storage.changes import Storage
+from storage.markers import Marker, foreign
 from storage.stores import Stores
 
 if TYPE_CHECKING:
     from storage.buckets import BucketOptions
 
+logger = logging.getLogger(__name__)
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_ENDPOINT")
 _CERTIFICATES = "AWS_CA_BUNDLE"
 
@@ -23,6 +28,40 @@ def stores_of(settings: Settings) -> Stores:
         SettingsError: the store is a bucket, and a proxy or a file of certificates can't be used.
     """
     return Stores(settings.video_dir, settings.video_store, lambda: _options(settings))
+
+
+def prepare(stores: Stores, settings: Settings, storage: Storage) -> Marker | None:
+    """Check that files can be put into the store, before anything is paid for.
+
+    Returns:
+        The store's marker; None: the store is away.
+
+    Raises:
+        SettingsError: they can't.
+    """
+    database = storage.database.read(storage.stores.database_id)
+    folder, bucket = stores.folder, stores.bucket
+    try:
+        marker: Marker | None = folder.prepare(database)
+    except OSError as error:
+        given = f"VIDEO_DIR={settings.video_dir!r}"
+        if bucket is None and settings.video_store is not None:
+            given = f"VIDEO_STORE={settings.video_store!r}"
+        raise SettingsError(
+            f"{given}: videos can't be written to {folder.root}: {error.strerror or error}; "
+            "make it writable or name another folder"
+        ) from error
+    if bucket is not None:
+        try:
+            marker = bucket.prepare(database)
+        except StoreFault as fault:
+            if not fault.passing:
+                raise SettingsError(f"VIDEO_STORE={bucket.uri}: {fault}") from fault
+            marker = None
+            logger.warning("the store is away; videos wait for it", extra={"action": "store_away", "error": str(fault)})
+    if warning := foreign(marker, database, stores.place):
+        logger.warning("the store is another database's", extra={"action": "foreign_store", "error": warning})
+    return marker
 
 
 def _options(settings: Settings) -> BucketOptions:

@@ -21,13 +21,13 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from storage.bucket_errors import StoreFault, explained
+from storage.markers import MARKER, Marker
 from storage.stores import begun
 from storage.videos import EXTENSIONS, names_of
 
 PART = 5 << 20
 """Bytes of a part of a large upload: the least that S3 takes. Two are on their way, and one is read."""
 _AT_ONCE, _BLOCK = 2, 1 << 20
-MARKER = ".sora-batch"
 _PROVED_FOR = 300.0
 """Seconds for which a successful write proves that the bucket can be written to."""
 _CHECKSUM = {"s3": "SHA256"}
@@ -172,16 +172,25 @@ class Bucket:
 
     # --- what it is for
 
-    def prepare(self) -> None:
-        """Check that it takes objects, before anything is paid for."""
-        self.mark(self.marker() or b"{}")
+    def prepare(self, database: str) -> Marker:
+        """Check that it takes objects, before anything is paid for.
+
+        Args:
+            database: whose it is from now on, if it has no marker.
+
+        Returns:
+            Its marker.
+        """
+        marker = Marker.parse(self.marker()) or Marker.new(database)
+        self.mark(marker.content)
+        return marker
 
     def obstacle(self) -> str | None:
         """Why it takes no objects just now; None: it does. Writes only where nothing was written for a while."""
         try:
             content = self.marker()
-            if content is None or time.monotonic() - self._written_at > _PROVED_FOR:
-                self.mark(content or b"{}")
+            if content is not None and time.monotonic() - self._written_at > _PROVED_FOR:
+                self.mark(content)
         except StoreFault as fault:
             return str(fault)
         return None

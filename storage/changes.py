@@ -14,6 +14,7 @@ from storage.inbox import Inbox
 from storage.jobs import JobRepository
 from storage.journal import Journal, Publications
 from storage.ledger import Ledger, Refusal, Reservation
+from storage.markers import StoreNotes
 from storage.owners import Owners
 from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord
 from storage.retention import Retentions
@@ -69,6 +70,7 @@ class Storage:
         self.servers = Servers(database)
         self.doomed = Doomed(database)
         self.retentions = Retentions(database)
+        self.stores = StoreNotes(database)
 
     def apply(self, changes: Changes) -> bool | Refusal:
         """Write an update inside the caller's transaction. Repeating it after an unknown COMMIT changes nothing.

@@ -17,6 +17,8 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
+from storage.markers import Marker, mark_folder
+
 logger = logging.getLogger(__name__)
 EXTENSIONS = {
     "video/mp4": ".mp4",
@@ -38,8 +40,14 @@ class VideoFolder:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
 
-    def prepare(self) -> None:
+    def prepare(self, database: str) -> Marker:
         """Create the folder, and check that it is writable, before anything is paid for.
+
+        Args:
+            database: whose it is from now on, if it has no marker.
+
+        Returns:
+            Its marker.
 
         Raises:
             OSError: it is not.
@@ -47,6 +55,7 @@ class VideoFolder:
         self.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.root):
             pass
+        return mark_folder(self.root, database)
 
     def batch(self, batch_id: str) -> Path:
         """The folder of a batch's files."""

@@ -11,6 +11,7 @@ from actors.errors import SettingsError
 from actors.settings import Settings
 from actors.web.health import Check, bounded, writable
 from storage.database import Database, DatabaseError
+from storage.markers import Marker, StoreNotes, foreign, marker_in, scattered
 from storage.secrets import masked_url
 
 __all__ = ["Check", "all_checks"]
@@ -65,9 +66,23 @@ def video_dir(settings: Settings) -> Check:
     """Whether files can be written there."""
     folder = Path(settings.video_dir).absolute()
     ok, why = writable(folder)
-    return Check(
-        "VIDEO_DIR", ok=ok, message=f"{folder}: {why or ('writable' if folder.is_dir() else 'will be created')}"
-    )
+    found = why or ("writable" if folder.is_dir() else "will be created")
+    doubts = _doubts(settings, marker_in(folder), str(folder)) if settings.video_store is None else []
+    return Check("VIDEO_DIR", ok=ok, message="; ".join([f"{folder}: {found}", *doubts]))
+
+
+def _doubts(settings: Settings, marker: Marker | None, place: str) -> list[str]:
+    """Whether the store is another database's, and whether processes of this one use different stores."""
+    try:
+        found = Database(settings.database_url)
+        if marker is None or (found.path is not None and not found.path.exists()):
+            return []
+        notes = StoreNotes(found)
+        database, living = found.read(lambda: (notes.database_id(), notes.of_living()))
+        found.close()
+    except Exception:  # noqa: BLE001  (another check tells what is wrong with the database, or that it is older)
+        return []
+    return [doubt for doubt in (foreign(marker, database, place), scattered(marker.store, place, living)) if doubt]
 
 
 def video_store(settings: Settings) -> Check:
@@ -79,9 +94,10 @@ def video_store(settings: Settings) -> Check:
     bucket = stores.bucket
     if bucket is None:
         ok, why = writable(stores.folder.root)
-        return Check("VIDEO_STORE", ok=ok, message=f"{stores.place}: {why or 'writable'}")
+        doubts = _doubts(settings, marker_in(stores.folder.root), stores.place)
+        return Check("VIDEO_STORE", ok=ok, message="; ".join([f"{stores.place}: {why or 'writable'}", *doubts]))
     try:
-        doubts = bucket.examine()
+        doubts = bucket.examine() + _doubts(settings, Marker.parse(bucket.marker()), bucket.uri)
     except StoreFault as fault:
         return Check("VIDEO_STORE", ok=False, message=f"{bucket.uri}: {fault}")
     works = "files can be put, read, listed and removed, and have presigned URLs"

@@ -93,7 +93,7 @@ def gather(
         answers={command_id: sorted(body.decode() for body in told) for command_id, told in heard.answers.items()},
         commands=commands,
         created=created,
-        files={str(path): _file(path) for path in house.videos.rglob("*") if path.is_file()},
+        files={str(path): _file(path) for path in house.videos.glob("*/*") if path.is_file()},
         queues={name: int(count) for name, count in map(str.split, queues.splitlines())},
         aside=_aside(house),
         sessions=house.rows(_OTHERS),

@@ -78,7 +78,7 @@ def objects(service: BatchService, batch_id: str = "b") -> list[str]:
 
 
 def left_here(service: BatchService) -> list[Path]:
-    return [path for path in service.stores.folder.root.rglob("*") if path.is_file()]
+    return [path for path in service.stores.folder.root.glob("*/*") if path.is_file()]
 
 
 def make(service: BatchService, count: int = 2, **more: Any) -> Batch:

@@ -21,6 +21,7 @@ from actors.batch.references import load_reference
 from actors.cli.checks import server as server_check
 from actors.errors import InvalidRequest
 from actors.service import BatchService
+from storage.markers import MARKER
 from tests.integration.support import PATIENCE, ROOT, settings_from, until, videos
 from tests.provider.client import Provider
 from tests.servers.port import Port
@@ -340,7 +341,7 @@ def test_a_hostile_server_writes_nothing_outside_its_batchs_folder(
     kept = tmp_path / "videos" / "b" / f"b-01-{job.video.sha256[:8]}.bin"
     assert Path(job.video.path) == kept
     files = {path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("batches.db")}
-    assert files == {kept}
+    assert files == {kept, tmp_path / "videos" / MARKER}
 
 
 @pytest.mark.parametrize("remote_id", ["../../../etc/passwd", "/etc/passwd", "a/../../b", "..%2f..%2fx", "a\\..\\b"])
@@ -352,7 +353,7 @@ def test_an_id_of_a_hostile_server_names_no_file_of_ours(
     service.create_batch(videos("a cat", id="b"))
     (job,) = service.process_batch("b").result(PATIENCE).jobs
     assert (job.status, job.remote_id) == ("failed", remote_id)
-    assert not [path for path in (tmp_path / "videos").rglob("*") if path.is_file()]
+    assert [path for path in (tmp_path / "videos").rglob("*") if path.is_file()] == [tmp_path / "videos" / MARKER]
 
 
 @pytest.mark.parametrize("batch_id", ["..", "../b", "/etc", ".", "b/../.."])

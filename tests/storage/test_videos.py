@@ -156,19 +156,20 @@ def test_extensions_follow_the_content_type():
 
 
 def test_a_folder_is_made_and_tried_before_anything_is_paid_for(folder):
-    folder.prepare()
-    folder.prepare()
-    assert list(folder.root.iterdir()) == []
+    marker = folder.prepare("mine")
+    assert folder.prepare("another") == marker
+    assert marker.database == "mine"
+    assert [path.name for path in folder.root.iterdir()] == [".sora-batch"]
 
 
 def test_a_folder_in_which_nothing_can_be_made_is_noticed(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        VideoFolder(tmp_path / "file" / "videos").prepare()
+        VideoFolder(tmp_path / "file" / "videos").prepare("mine")
 
 
 def test_the_names_in_a_folder_can_be_flushed(folder):
-    folder.prepare()
+    folder.prepare("mine")
     flush_folder(folder.root)
     with pytest.raises(FileNotFoundError):
         flush_folder(folder.root / "gone")

@@ -1,5 +1,6 @@
 """The objects that are to be removed from buckets, this database's identity, and where its processes put files."""
 
+import uuid
 from typing import Any
 
 
@@ -10,4 +11,5 @@ def up(_migrator: Any, db: Any) -> None:
     )
     db.execute_sql("CREATE INDEX doomed_batch ON doomed (batch_id)")
     db.execute_sql("CREATE TABLE identity (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    db.execute_sql(f"INSERT INTO identity (name, value) VALUES ('database', '{uuid.uuid4().hex}')")
     db.execute_sql("CREATE TABLE owner_stores (owner TEXT PRIMARY KEY, store TEXT NOT NULL, place TEXT NOT NULL)")
