@@ -17,7 +17,7 @@ from typing import Any, assert_never
 
 from actors.agenda import Agenda, DispatcherCallbacks, Question, ReleaseOrder, load, moved_on
 from actors.batch.assignment import Rules
-from actors.batch.orphans import delete_orphan_files
+from actors.batch.orphans import reap
 from actors.batch.unreadable import fail_unreadable
 from actors.loop import LoopActor, tell
 from actors.messages import (
@@ -196,6 +196,10 @@ class Dispatcher(LoopActor):
         storage = self._tools.storage
         for owner in storage.owners.neighbours(self._owner.host, self._owner.boot):
             self._reap_dead_owner(owner)
+        if self._tools.stores.bucket is not None:  # what an owner left there, any machine can remove
+            lease = self._tools.settings.batch_lease.total_seconds()
+            for owner in storage.owners.lapsed():
+                reap(storage, self._tools.stores, owner, lease, self._tools.clean_up)
         besides = question.running | question.spared | set(free)
         wanted = storage.batches.wanted(self._rules.provider, owner=self._owner.id, limit=question.room + len(besides))
         chosen = [batch_id for batch_id in wanted if batch_id not in besides][: question.room]
@@ -220,14 +224,9 @@ class Dispatcher(LoopActor):
 
         When a batch was cancelled, it may just have put a file into place, or have been about to remove others.
         """
-        if owner.lease_until <= 0 or owner.id == self._owner.id or not is_dead(owner):
-            return
-        storage, lease = self._tools.storage, self._tools.settings.batch_lease.total_seconds()
-        for batch_id in storage.batches.ended_badly_since(owner.lease_until - 2 * lease):
-            delete_orphan_files(storage, self._tools.stores.folder, batch_id)
-            if self._tools.stores.bucket is not None:
-                self._tools.clean_up(batch_id)
-        storage.owners.expire(owner.id)
+        if owner.lease_until > 0 and owner.id != self._owner.id and is_dead(owner):
+            lease = self._tools.settings.batch_lease.total_seconds()
+            reap(self._tools.storage, self._tools.stores, owner, lease, self._tools.clean_up)
 
     def _load_or_note(self, batch_id: str, owners: dict[str, str | None], broken: dict[str, str]) -> Loaded | None:
         """Load a batch, or note why it can't be loaded: it must not stop the others."""

@@ -21,13 +21,14 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from storage.bucket_errors import StoreFault, explained
+from storage.bucket_lifecycle import doubt
 from storage.markers import MARKER, Marker
 from storage.stores import begun
 from storage.videos import EXTENSIONS, names_of
 
 PART = 5 << 20
 """Bytes of a part of a large upload: the least that S3 takes. Two are on their way, and one is read."""
-_AT_ONCE, _BLOCK = 2, 1 << 20
+_AT_ONCE, _BLOCK = 2, 5 << 19
 _PROVED_FOR = 300.0
 """Seconds for which a successful write proves that the bucket can be written to."""
 _CHECKSUM = {"s3": "SHA256"}
@@ -213,7 +214,8 @@ class Bucket:
             self.presigned(probe, timedelta(minutes=1))
         finally:
             self.remove(probe)
-        return []
+        missing = doubt(self.uri, self._options.given)
+        return [] if missing is None else [missing]
 
     def marker(self) -> bytes | None:
         """What is written into the marker; None: there is none."""
@@ -274,6 +276,10 @@ class Bucket:
             if what == "put":
                 self._written_at = -math.inf
             raise explained(self.uri, error) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise StoreFault("obstore can't be used in a process that was forked: use spawn", passing=False) from error
         if what == "put":
             self._written_at = time.monotonic()
         return answer

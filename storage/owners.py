@@ -46,6 +46,10 @@ class Owners:
         """The owners of this host and boot."""
         return self._rows.select("WHERE host=? AND boot=?", (host, boot))
 
+    def lapsed(self) -> list[OwnerRecord]:
+        """The owners whose lease has run out, and whose death nobody has noted yet."""
+        return self._rows.select(f"WHERE lease_until > 0 AND lease_until < {self._database.clock}")
+
     def alive(self, owner_id: str) -> bool:
         """Whether an owner's lease is still valid."""
         sql = f"SELECT 1 FROM owners WHERE id=? AND lease_until >= {self._database.clock}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import PurePosixPath
 
@@ -15,6 +16,7 @@ from storage.buckets import Bucket
 from storage.changes import Storage
 from storage.database import DatabaseClosed
 from storage.recorder import Recorder
+from storage.records import OwnerRecord
 from storage.states import FINAL_BATCH
 from storage.stores import Stores, uri_of
 from storage.videos import VideoFolder
@@ -105,6 +107,23 @@ def delete_orphan_files(storage: Storage, folder: VideoFolder, batch_id: str) ->
             jobs = storage.jobs.by_id(made).values()  # of another one no file can have come
             kept = {PurePosixPath(uri_of(job.video)).name for job in jobs if job.video is not None}
             folder.clear(batch_id, {job.id for job in jobs}, kept)
+
+
+def reap(storage: Storage, stores: Stores, owner: OwnerRecord, lease: float, clean_up: Callable[[str], object]) -> None:
+    """Remove what a dead owner left of ended batches, then note its death.
+
+    Args:
+        storage: where batches and owners are recorded.
+        stores: the folder, which is cleaned at once, and the bucket.
+        owner: the dead one.
+        lease: how long a lease lasts, in seconds.
+        clean_up: cleans a batch's part of the bucket, in the background.
+    """
+    for batch_id in storage.batches.ended_badly_since(owner.lease_until - 2 * lease):
+        delete_orphan_files(storage, stores.folder, batch_id)
+        if stores.bucket is not None:
+            clean_up(batch_id)
+    storage.owners.expire(owner.id)
 
 
 def _doom(storage: Storage, batch_id: str, uris: list[str]) -> list[str]:

@@ -49,6 +49,8 @@ class Operation(StrEnum):
     """`let_go` between the COMMIT of an intent and its POST."""
     CANCEL = "cancel"
     """`cancel_batch` after the owner was killed while two videos were being generated; the server is busy at the first DELETE."""
+    CANCEL_STORED = "cancel stored"
+    """`cancel_batch` and `close` with a bucket, after the owner was killed with an object put and not recorded."""
     RETRY = "retry"
     """`retry_batch` of a cancelled batch whose two videos are still being generated, to its end."""
     UPDATE = "update"
@@ -161,6 +163,10 @@ _ROWS: list[tuple[Any, ...]] = [
     ("prepare bucket", _F, "storage/buckets.py:Bucket.prepare", "the bucket's marker is written", "the runtime starts"),
     ("check", _F, "actors/video/files.py:PendingFile.check", "a received file is whole, and not in its place yet", "it gets its name, or goes into the bucket"),
     ("upload", _F, "storage/buckets.py:Bucket.put", "a file is put into the bucket", "the job is recorded as completed"),
+    ("clear", _F, "storage/videos.py:VideoFolder.clear", "the partial files of an ended batch are removed, and those that no job records", "nothing"),
+    ("doom", _C, "storage/doomed.py:Doomed.doom", "the objects of an ended batch that no job records, as to be removed", "they are removed"),
+    ("remove object", _F, "storage/buckets.py:Bucket.remove", "an object is removed", "that is noted"),
+    ("undoom", _C, "storage/doomed.py:Doomed.forget", "removed objects are forgotten", "nothing"),
     ("flush folder", _F, "storage/videos.py:flush_folder", "a folder's names are flushed to the disk", "the job is recorded as completed"),
     ("discard", _F, "storage/videos.py:PartFile.discard", "a file that is no longer wanted is removed", "the worker stops"),
     # letting go, ending
@@ -215,6 +221,7 @@ _PASSED_BY: dict[Operation, str] = {
     Operation.LET_GO_EARLY: "withdraw, release, recorded, forget",
     Operation.LEAVE: "prepare, renew, leave, forget",
     Operation.CANCEL: "prepare, renew, cancel, look, sending, DELETE, deleted, forget",
+    Operation.CANCEL_STORED: "cancel, clear, doom, remove object, undoom",
     Operation.RETRY: f"retry, sweep, start, {_MADE}",
     Operation.UPDATE: "update",
     Operation.DELETE: "delete, remove files",

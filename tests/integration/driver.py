@@ -287,6 +287,7 @@ DEEDS: dict[str, Callable[[Order], None]] = {
     "let go early": _let_go_early,
     "leave": _leave,
     "cancel": _cancel,
+    "cancel stored": _cancel,
     "retry": _retry,
     "update": _update,
     "delete": _delete,

@@ -55,8 +55,10 @@ class Dying:
     def __init__(self, operation: Operation, provider: Provider, drivers: Drivers, folder: Path) -> None:
         self._operation, self._provider, self._drivers, self._folder = operation, provider, drivers, folder
         self._options = options_for(provider.base_url, folder, sora_delete_on_cancel="auto")
-        if operation is Operation.STORE:
+        if operation in (Operation.STORE, Operation.CANCEL_STORED):
             self._options["video_store"] = os.environ["VIDEO_STORE"]
+        if operation is Operation.CANCEL_STORED:  # else every process needs a runtime, for the DELETEs
+            self._options["sora_delete_on_cancel"] = "never"
         self.wrong: dict[Id, str] = {}
 
     def watch(self, batch_id: Id) -> dict[str, Any]:
@@ -101,6 +103,8 @@ class Dying:
                 self._leave(ids, "after acceptance", 2)
                 for batch_id in ids:
                     self._provider.fault(on="delete", do="answer", status=409, match=f"{batch_id}: video 1")
+            case Operation.CANCEL_STORED:
+                self._leave(ids, "after upload", 2)
             case Operation.RETRY:
                 self._provider.options(latency=_FOR_EVER)
             case Operation.PROCESS_BADLY:
@@ -202,6 +206,7 @@ class Dying:
         judge: dict[Operation, Callable[[BatchService, Id], None]] = {
             Operation.OPEN: self._judge_opened,
             Operation.CANCEL: self._judge_cancelled,
+            Operation.CANCEL_STORED: self._judge_stored,
             Operation.UPDATE: self._judge_updated,
             Operation.DELETE: self._judge_deleted,
             Operation.PRUNE: self._judge_pruned,
@@ -254,6 +259,13 @@ class Dying:
         self._check_paid(batch_id, 2)
         names = check_journal(service, batch_id)
         assert (names.count("job.cancelled"), names[-1]) == (COUNT, "batch.cancelled")
+
+    def _judge_stored(self, service: BatchService, batch_id: Id) -> None:
+        """Another try leaves the recorded objects, and no others."""
+        service.cancel_batch(batch_id)
+        until(lambda: not service._orphans._threads)
+        check_objects(service, service.get_batch_status(batch_id), self._provider)
+        assert service._read(lambda: service._storage.doomed.of_batch(batch_id)) == []
 
     def _judge_updated(self, service: BatchService, batch_id: Id) -> None:
         assert service.get_batch_status(batch_id).metadata in ({}, {"updated": True})

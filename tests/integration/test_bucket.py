@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from actors.batch.views import Batch
+from actors.cli.checks import video_store
 from actors.errors import SettingsError, StorageError
 from actors.service import BatchService
 from storage.buckets import PART
@@ -39,11 +40,26 @@ def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
 
 
-@pytest.fixture(scope="module", params=["moto", "rclone"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    kind: Kind = request.param
-    with s3_server(kind, tmp_path_factory.mktemp(kind)) as server:
+BOTH = pytest.mark.parametrize("server", ["moto", "rclone"], indirect=True)
+"""Of the others' servers, moto tells more of what it has; what a server has a part in is tried with both."""
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server("moto", tmp_path_factory.mktemp("moto")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server("rclone", tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> S3Server:
+    kind: Kind = getattr(request, "param", "moto")
+    return request.getfixturevalue(kind)
 
 
 @pytest.fixture
@@ -86,6 +102,7 @@ def make(service: BatchService, count: int = 2, **more: Any) -> Batch:
     return service.process_batch("b").result(PATIENCE)
 
 
+@BOTH
 @pytest.mark.parametrize("size", [4096, LARGE])
 def test_videos_go_into_the_bucket_before_they_are_completed(
     size: int, provider: Provider, service: BatchService, gate: Gate
@@ -100,6 +117,7 @@ def test_videos_go_into_the_bucket_before_they_are_completed(
     assert gate.server.open_uploads() == 0
 
 
+@BOTH
 def test_a_deleted_batch_takes_its_objects_with_it(service: BatchService) -> None:
     make(service)
     service.delete_batch("b")
@@ -116,6 +134,7 @@ def test_objects_that_could_not_be_removed_are_removed_by_another_deletion(servi
     assert objects(service) == []
 
 
+@BOTH
 def test_what_is_gone_from_the_bucket_is_fetched_again_and_audit_names_it(
     service: BatchService, provider: Provider
 ) -> None:
@@ -222,11 +241,13 @@ def test_an_upload_of_a_cancelled_batch_leaves_nothing(
     service.cancel_batch("b")
     running.result(PATIENCE)
     held.set()
+    fault.passed.wait(PATIENCE)
     until(lambda: objects(service) == [] and gate.server.open_uploads() == 0 and not left_here(service))
     until(lambda: not service._orphans._threads)
     assert objects(service) == []
 
 
+@BOTH
 def test_closing_in_the_middle_of_an_upload_aborts_it(
     provider: Provider, start_service: Start, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -286,6 +307,7 @@ def test_an_owner_that_wakes_after_a_retry_with_changes_replaces_nothing(
     check_objects(service, retried, provider)
 
 
+@BOTH
 def test_a_removal_that_is_late_hits_no_file_of_a_retry(
     provider: Provider, start_service: Start, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -312,6 +334,82 @@ def test_a_removal_that_is_late_hits_no_file_of_a_retry(
     until(lambda: service._read(service._storage.doomed.batch_ids) == [])
     check_objects(service, batch, provider)
     check_journal(service, "b")
+
+
+def test_what_the_owner_on_another_machine_left_is_removed_when_its_lease_is_over(
+    start_service: Start, drivers: Drivers, options: Callable[..., Any], environment: dict[str, str], tmp_path: Path
+) -> None:
+    changes = {"sora_delete_on_cancel": "never", "video_dir": str(tmp_path / "another machine's")}
+    order = {"options": options(**changes), "environment": environment, "request": videos("a lake", id="b")}
+    assert drivers.run(**order, label="after upload")["ended"] == -signal.SIGKILL
+    service = start_service(sora_delete_on_cancel="never")
+    elsewhere = "UPDATE owners SET host='elsewhere', lease_until=lease_until+14"
+    service._write(lambda: service._database.execute(elsewhere))
+    service._orphans.clean_soon = lambda _: None  # type: ignore[method-assign]  # whoever cancels it dies before that
+    service.cancel_batch("b")
+    service.close()
+    other = start_service()
+    assert len(objects(other)) == 1
+    other.serve()
+    other._write(lambda: other._database.execute("UPDATE owners SET lease_until=lease_until-60 WHERE host='elsewhere'"))
+    until(lambda: objects(other) == [])
+
+
+def test_a_service_is_ready_only_while_the_bucket_is(service: BatchService, gate: Gate) -> None:
+    bucket = service.stores.bucket
+    assert bucket is not None
+    make(service, 1)
+    gate.asked.clear()
+    assert bucket.obstacle() is None
+    assert [method for method, _ in gate.asked] == ["GET"]
+    gate.fault(Fault("GET", "sora-batch", 503, "SlowDown"))
+    assert "can't do it just now (HTTP 503, SlowDown" in str(bucket.obstacle())
+    gate.mend()
+    gate.fault(Fault("PUT", "", 403, "AccessDenied"))
+    assert bucket.obstacle() is None  # it was written to a moment ago
+    service.create_batch(videos("another lake", id="c"))
+    assert service.process_batch("c").result(PATIENCE).status == "failed"
+    assert "refused access" in str(bucket.obstacle())
+    gate.mend()
+    assert bucket.obstacle() is None
+
+
+RULE = b"""<LifecycleConfiguration><Rule><ID>incomplete uploads</ID><Status>Enabled</Status><Filter><Prefix></Prefix></Filter>
+<AbortIncompleteMultipartUpload><DaysAfterInitiation>1</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule>
+</LifecycleConfiguration>"""
+
+
+def test_doctor_tries_the_bucket_and_looks_for_the_rule(
+    start_service: Start, server: S3Server, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = start_service().settings
+    check = video_store(settings)
+    assert check.ok
+    assert check.message.startswith(
+        f"{settings.video_store}: files can be put, read, listed and removed, and have presigned"
+    )
+    assert "has no lifecycle rule that removes incomplete uploads" in check.message
+    assert server.ask("PUT", f"/{BUCKET}?lifecycle", RULE)[0] == 200
+    assert "lifecycle" not in video_store(settings).message
+    assert server.ask("DELETE", f"/{BUCKET}?lifecycle")[0] == 204
+    assert not [path for _, path in gate.asked if "sora-batch" in path and "probe" not in path and "PUT" in path]
+    for method, code in (("PUT", "AccessDenied"), ("GET", "AccessDenied"), ("POST", "AccessDenied")):
+        fault = gate.fault(Fault(method, "probe|delete", 403, code))
+        assert not video_store(settings).ok
+        assert "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in video_store(settings).message
+        assert fault.met.is_set()
+        gate.mend()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    nowhere = start_service().settings
+    assert "can't be reached" in video_store(nowhere).message
+    assert "check AWS_ENDPOINT_URL" in video_store(nowhere).message
+
+
+@pytest.mark.parametrize("server", ["rclone"], indirect=True)
+def test_doctor_says_where_the_rule_can_not_be_looked_for(start_service: Start) -> None:
+    check = video_store(start_service().settings)
+    assert check.ok
+    assert "can't be told (this server answers with something else)" in check.message
 
 
 def test_what_a_process_was_about_to_remove_the_next_one_removes(start_service: Start, gate: Gate) -> None:

@@ -54,7 +54,7 @@ def outcomes(
             found.update(_of_commands(provider_process, drivers_process, rabbitmq, tmp_path_factory.mktemp("commands")))
         else:
             with ExitStack() as stack:
-                if operation is Operation.STORE:
+                if operation in (Operation.STORE, Operation.CANCEL_STORED):
                     _lead_to_a_bucket(stack, tmp_path_factory.mktemp("s3"))
                 found[operation] = _of(operation, provider_process, drivers_process, rabbitmq, tmp_path_factory)
         return found[operation]

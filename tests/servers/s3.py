@@ -123,6 +123,8 @@ class Fault:
     """Wait for it first."""
     met: threading.Event = field(default_factory=threading.Event)
     """Set when a request has met it."""
+    passed: threading.Event = field(default_factory=threading.Event)
+    """Set when the server has answered one that has met it."""
 
 
 class Gate:
@@ -191,6 +193,8 @@ class Gate:
                 self._answer(request, fault)
                 return
         status, headers, answer = self._there(request, body)
+        if fault is not None:
+            fault.passed.set()
         if fault is not None and fault.after:
             self._answer(request, fault)
             return
