@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from actors.audit import AuditReport, MissingFile, MissingVideo, OwedDelete, SurplusVideo, UnknownVideo
     from actors.batch.cleanup import PruneReport
     from actors.batch.commands import Command, CommandKey, CommandResult
+    from actors.batch.costs import Budget, CostGroup, CostReport
     from actors.batch.events import Event, EventName
     from actors.batch.fields import FileId
     from actors.batch.quotes import Quote, QuotedCost, QuotedPrice, QuotedVideo
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         Batch,
         CancellationSummary,
         Charge,
+        Cost,
         Job,
         JobError,
         JobWarning,
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     from actors.settings import Settings, load_settings
     from actors.waiting import RunningBatch
     from storage.deletes import Owed
-    from storage.records import BudgetRecord, DeleteRecord, EventRecord, SubmissionRecord
+    from storage.records import DeleteRecord, EventRecord, SubmissionRecord
     from storage.states import BatchStatus, ChargeState, DeleteState, JobStatus, SubmissionState
     from storage.unfinished import Unfinished
 
@@ -63,13 +65,14 @@ _HOMES = {
     "actors.aio": ("AsyncBatchService",),
     "actors.audit": ("AuditReport", "MissingFile", "MissingVideo", "OwedDelete", "SurplusVideo", "UnknownVideo"),
     "actors.batch.commands": ("Command", "CommandKey", "CommandResult"),
+    "actors.batch.costs": ("Budget", "CostGroup", "CostReport"),
     "actors.batch.events": ("Event", "EventName"),
     "actors.batch.cleanup": ("PruneReport",),
     "actors.batch.fields": ("FileId",),
     "actors.batch.quotes": ("Quote", "QuotedCost", "QuotedPrice", "QuotedVideo"),
     "actors.batch.requests": ("BatchVideoRequest", "BudgetRequest", "VideoDefaults", "VideoRequest"),
     "actors.batch.views": (
-        "Batch", "CancellationSummary", "Charge", "Job", "JobError", "JobWarning", "Progress", "ReportedVideo",
+        "Batch", "CancellationSummary", "Charge", "Cost", "Job", "JobError", "JobWarning", "Progress", "ReportedVideo",
         "VideoFile",
     ),
     "actors.errors": (
@@ -88,7 +91,7 @@ _HOMES = {
     "actors.settings": ("Settings", "load_settings"),
     "actors.waiting": ("RunningBatch",),
     "storage.deletes": ("Owed",),
-    "storage.records": ("BudgetRecord", "DeleteRecord", "EventRecord", "SubmissionRecord"),
+    "storage.records": ("DeleteRecord", "EventRecord", "SubmissionRecord"),
     "storage.states": ("BatchStatus", "ChargeState", "DeleteState", "JobStatus", "SubmissionState"),
     "storage.unfinished": ("Unfinished",),
 }  # fmt: skip
@@ -98,9 +101,9 @@ __version__ = "0.1.0"
 # Listed instead of derived from _HOMES, because type checkers read them here.
 __all__ = [
     "AsyncBatchClient", "AsyncBatchService", "AuditReport", "Batch", "BatchClient", "BatchReleased", "BatchService",
-    "BatchStatus", "BatchVideoRequest", "BudgetRecord", "BudgetRequest", "CancellationSummary", "Charge",
+    "BatchStatus", "BatchVideoRequest", "Budget", "BudgetRequest", "CancellationSummary", "Charge",
     "ChargeState", "Command",
-    "CommandKey", "CommandResult", "Conflict", "Connection",
+    "CommandKey", "CommandResult", "Conflict", "Connection", "Cost", "CostGroup", "CostReport",
     "DatabaseUnusable", "DeleteRecord", "DeleteState", "ErrorCode", "Event", "EventFeed", "EventName",
     "EventRecord", "EventStream", "Failure", "FetchProblem", "FetchReport",
     "FetchedFile", "FieldError", "FileId", "InvalidRequest", "Job", "JobError",

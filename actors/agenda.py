@@ -10,6 +10,7 @@ from typing import Any
 from actors.messages import DispatcherMessage, Loaded, Wait
 from storage.changes import Storage
 from storage.mending import check
+from storage.records import SubmissionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,13 @@ def load(storage: Storage, batch_id: str) -> Loaded:
     batch = storage.batches.get(batch_id)
     assert batch is not None
     open_jobs = storage.jobs.of_batch(batch_id, open_only=True)
-    loaded = Loaded(batch, open_jobs, storage.submissions.live_of_batch(batch_id))
+    live = storage.submissions.live_of_batch(batch_id)
+    earlier: tuple[SubmissionRecord, ...] = ()
+    if batch.epoch > 1:  # somebody else may have submitted some of it
+        known, mine = {each.id for each in live.values()}, {job.id for job in open_jobs}
+        tries = storage.submissions.of_batch(batch_id)
+        earlier = tuple(each for each in tries if each.job_id in mine and each.id not in known)
+    loaded = Loaded(batch, open_jobs, live, earlier=earlier)
     for record in (loaded.batch, *loaded.open_jobs, *loaded.live.values()):
         check(record)
     return loaded

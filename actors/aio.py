@@ -21,6 +21,7 @@ from storage.states import BatchStatus
 
 if TYPE_CHECKING:
     from actors.audit import AuditReport
+    from actors.batch.costs import CostReport
     from actors.batch.quotes import Quote
     from actors.batch.views import Job
     from actors.fetching.reports import FetchReport
@@ -96,6 +97,14 @@ class AsyncBatchService:
         """As `BatchService.resume_batches`, and waits for the end of all of them."""
         running = await asyncio.to_thread(self._service.resume_batches, batch_ids)
         return list(await asyncio.gather(*(asyncio.wrap_future(future) for future in running)))
+
+    async def costs(self, since: str | None = None, by: str | None = None) -> CostReport:
+        """As `BatchService.costs`."""
+        return await asyncio.to_thread(self._service.costs, since, by)
+
+    async def settle_cost(self, submission_id: str, word: str, *, by: str | None = None) -> Batch | None:
+        """As `BatchService.settle_cost`."""
+        return await asyncio.to_thread(lambda: self._service.settle_cost(submission_id, word, by=by))
 
     async def update_budget(self, batch_id: str, budget: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Batch:
         """As `BatchService.update_budget`."""

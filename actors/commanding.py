@@ -97,7 +97,7 @@ class BatchCommander(BatchRunner):
             NotFound: there is no such batch any more.
         """
         batch = existing(self._storage, batch_id)
-        return Batch.of(batch, self._jobs(batch_id)), batch.sequence
+        return self._view(batch), batch.sequence
 
     def refuse(self, key: CommandKey, answer: str) -> str:
         """Record that a command was refused. A repeated one gets its first answer, as in `obey`."""

@@ -60,6 +60,8 @@ class Submitted:
     job_id: str
     run: int
     remote_id: str
+    told: Document | None = None
+    """What the server said about its price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,8 @@ class Loaded:
     live: dict[str, SubmissionRecord]
     former: str | None = None
     """The owner until it was claimed: a dead one, or the new one, whose supervisor died. None: there was none."""
+    earlier: tuple[SubmissionRecord, ...] = ()
+    """The other submissions of the open jobs."""
 
 
 @dataclass(frozen=True, slots=True)

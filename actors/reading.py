@@ -18,6 +18,7 @@ from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, Stora
 from actors.settings import SIMULATOR, Settings
 from actors.stores import stores_of
 from storage.changes import Storage
+from storage.charges import BatchCosts
 from storage.database import Database, DatabaseError
 from storage.deletes import Owed
 from storage.recorder import Recorder
@@ -117,7 +118,10 @@ class BatchReader:
         batch = self._storage.batches.get(batch_id)
         if batch is None:
             raise unknown_batch(self._storage, batch_id)
-        return Batch.of(batch, self._jobs(batch_id))
+        return self._view(batch)
+
+    def _view(self, batch: BatchRecord) -> Batch:
+        return Batch.of(batch, self._jobs(batch.id), self._storage.costs.of_batch(batch))
 
     def _jobs(self, batch_id: str) -> list[JobRecord]:
         return with_urls(self._storage.jobs.of_batch(batch_id), self.settings.web_public_url)
@@ -164,11 +168,14 @@ class BatchReader:
         """
         wanted = status_named(JobStatus, status)
 
-        def read() -> list[JobRecord]:
+        def read() -> tuple[list[JobRecord], BatchCosts]:
             self._sequence(batch_id)
-            return self._storage.jobs.after(batch_id, after, limit, wanted)
+            jobs, batch = self._storage.jobs.after(batch_id, after, limit, wanted), self._storage.batches.get(batch_id)
+            assert batch is not None
+            return jobs, self._storage.costs.of_batch(batch, [job.id for job in jobs])
 
-        return [Job.of(record) for record in with_urls(self._read(read), self.settings.web_public_url)]
+        jobs, costs = self._read(read)
+        return [Job.of(record, costs.of_job(record.id)) for record in with_urls(jobs, self.settings.web_public_url)]
 
     def is_simulated(self, batch_id: str) -> bool:
         """Whether the built-in simulator makes a batch's videos; False until it is started."""
@@ -197,13 +204,15 @@ class BatchReader:
         if not 1 <= limit <= MOST:
             raise InvalidRequest(f"limit: must be from 1 to {MOST} (got {limit!r})")
 
-        def read() -> list[BatchRecord]:
+        def read() -> list[Batch]:
             batches = self._storage.batches
             if after is not None and batches.get(after) is None:
                 raise unknown_batch(self._storage, after)
-            return batches.find(status=wanted, metadata=metadata, limit=limit, after=after)
+            found = batches.find(status=wanted, metadata=metadata, limit=limit, after=after)
+            costs = self._storage.costs.of_batches(found)
+            return [Batch.of(record, [], costs.get(record.id)) for record in found]
 
-        return [Batch.of(record, []) for record in self._read(read)]
+        return self._read(read)
 
     def jobs_without_file(self, batch_id: str) -> list[str]:
         """The ids of a batch's completed jobs whose file is missing: named in a retry, they are fetched again.
@@ -292,7 +301,7 @@ class BatchReader:
 
         def read() -> tuple[Batch, int]:
             batch = existing(self._storage, batch_id)  # locked: nothing happens between the two reads
-            return Batch.of(batch, self._jobs(batch_id)), batch.sequence
+            return self._view(batch), batch.sequence
 
         return self._write(read)
 

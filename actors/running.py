@@ -32,11 +32,12 @@ from actors.reading import ANSWER_SECONDS, BatchReader
 from actors.settings import SIMULATOR, Settings
 from actors.waiting import RunningBatch, Waiting
 from storage.database import DatabaseClosed
-from storage.records import BudgetRecord, EventRecord, JobRecord
+from storage.records import EventRecord, JobRecord
 from storage.servers import server_of
 from storage.states import JobStatus, SubmissionState
 
 if TYPE_CHECKING:
+    from actors.batch.costs import Budget
     from actors.rabbitmq.connection import Connection
     from actors.rabbitmq.publisher import EventPublisher
     from actors.runtime import Runtime
@@ -291,9 +292,14 @@ class BatchRunner(BatchReader):
                 },
             )  # fmt: skip
 
-    def budgets(self) -> list[BudgetRecord]:
+    def budgets(self) -> list[Budget]:
         """The budgets of the whole database for the current day and month, with what they have used."""
-        return self._read(self._storage.ledger.current)
+        from actors.batch.costs import Budget
+
+        return [
+            Budget(**each._asdict() | {"period": each.period or None})
+            for each in self._read(self._storage.ledger.current)
+        ]
 
     def _ended(self, batch_id: str) -> None:
         """On the loop: a batch has ended; read it off the loop and complete its Futures."""

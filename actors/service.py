@@ -5,6 +5,7 @@ All its answers come from storage. Thread-safe. Connects to nothing before it is
 
 from __future__ import annotations
 
+import getpass
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -33,6 +34,7 @@ from actors.waiting import RunningBatch
 
 if TYPE_CHECKING:
     from actors.audit import AuditReport
+    from actors.batch.costs import CostReport
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -256,6 +258,48 @@ class BatchService(BatchCommander):
         except OSError as error:
             reason = error.strerror or error
             raise StorageError(f"a file could not be removed: {reason}; run it again to continue") from error
+
+    def costs(self, since: str | None = None, by: str | None = None) -> CostReport:
+        """What all submissions cost, and what is left of the budgets of the database.
+
+        Args:
+            since: only those submitted since then: a span before now (`24h`, `30d`), or a UTC date or time.
+            by: in groups: `day`, `model`, `batch`, or `metadata.KEY` of the job, else of its batch.
+
+        Raises:
+            InvalidRequest: `since` or `by` can't be read.
+        """
+        self._check_open()
+        from actors.batch.costs import CostReport, read_group, read_since
+
+        group, start = read_group(by), read_since(since, self.now())
+        parts = self._read(lambda: list(self._storage.costs.by(group, start)))
+        return CostReport.of(parts, group, start, self.budgets())
+
+    def settle_cost(self, submission_id: str, word: str, *, by: str | None = None) -> Batch | None:
+        """Record a person's word on what a submission cost: nothing else changes it any more.
+
+        Args:
+            submission_id: as `submissions` and `status --json` list it.
+            word: `released`, or an amount such as `0.40 USD`; without a currency: in that of its price.
+            by: who says so; None: the user of this process.
+
+        Returns:
+            Its batch; None: it was deleted.
+
+        Raises:
+            NotFound: there is no such submission.
+            InvalidRequest: the word can't be read.
+        """
+        self._check_open()
+        from actors.batch.settling import settle
+
+        who = by or getpass.getuser()
+        batch_id = self._write(lambda: settle(self._storage, submission_id, word, who, self.now()))
+        try:
+            return self.get_batch_status(batch_id)
+        except NotFound:
+            return None
 
     def audit(self, *, checksums: bool = False) -> AuditReport:
         """Compare the records with the server's listing and the files in VIDEO_DIR. Changes nothing.

@@ -102,7 +102,7 @@ class BatchSupervisor(LoopActor):
         """Whether it was requested in this process, so that it fails if this process's key is refused."""
         self._tools, self._admission, self._dispatcher = tools, admission, dispatcher
         at = tools.storage.database.time()
-        self.run = BatchRun(loaded.batch, loaded.open_jobs, loaded.live, rules, waits, at=at)
+        self.run = BatchRun(loaded.batch, loaded.open_jobs, loaded.live, rules, waits, at=at, earlier=loaded.earlier)
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
         note_trace(self._id, loaded.batch.trace or {})
         self._log = BatchLog(loaded, rules.owner_id)

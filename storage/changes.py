@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from storage.batches import BatchRepository
-from storage.charges import ToldPrice
+from storage.charges import BatchCosts, ToldPrice
+from storage.costs import Costs
 from storage.database import Database
 from storage.deletes import Deletes
 from storage.doomed import Doomed
@@ -21,6 +22,8 @@ from storage.retention import Retentions
 from storage.servers import Servers
 from storage.states import SubmissionState
 from storage.submissions import SubmissionRepository
+
+Closing = Callable[[BatchRecord, Iterable[JobRecord], BatchCosts], EventRecord]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +52,8 @@ class Changes:
     anyway: bool = False
     """The intents may have been paid for: they are recorded beyond any budget."""
     events: tuple[EventRecord, ...] = ()
-    closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
-    """Builds the last event from the batch and all of its jobs, as they are after the change."""
+    closing: Closing | None = None
+    """Builds the last event from the batch, all of its jobs and what they cost, as they are after the change."""
 
 
 class Storage:
@@ -61,6 +64,7 @@ class Storage:
         self.batches = BatchRepository(database)
         self.jobs = JobRepository(database)
         self.ledger = Ledger(database)
+        self.costs = Costs(database)
         self.submissions = SubmissionRepository(database, self.ledger)
         self.deletes = Deletes(database)
         self.journal = Journal(database)
@@ -108,7 +112,8 @@ class Storage:
         if changes.closing is not None:
             after = self.batches.get(changes.batch.id)
             assert after is not None
-            self.journal.append([changes.closing(after, self.jobs.each_of_batch(after.id))])
+            costs = self.costs.of_batch(after)
+            self.journal.append([changes.closing(after, self.jobs.each_of_batch(after.id), costs)])
         return True
 
     def _is_repetition(self, changes: Changes) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
-from storage.records import SubmissionRecord
-from storage.states import ChargeState
+from storage.records import Document, SubmissionRecord
+from storage.states import NOTHING_MADE, ChargeState, SubmissionState
 
 MICROS = 1_000_000
 SECONDS, VIDEOS = "seconds", "videos"
@@ -79,3 +80,90 @@ def _doubt(charge: SubmissionRecord, price: ToldPrice) -> str | None:
         if amount * MICROS > reserved * _ABSURD:
             return f"told {told}, more than {_ABSURD} times what was reserved"
     return None
+
+
+def after_outcome(charge: SubmissionRecord, state: SubmissionState, *, charged: bool = True) -> SubmissionRecord:
+    """A charge after the outcome of its submission, as `SubmissionRepository` records it.
+
+    `charged`: whether a generation that failed costs what was reserved for it.
+    """
+    after = charge.charge
+    if charge.settled_by is None and after in (ChargeState.RESERVED, ChargeState.ASSUMED):
+        if state in NOTHING_MADE or (state is SubmissionState.FAILED and not charged):
+            after = ChargeState.RELEASED
+        elif state in (SubmissionState.BOUND, SubmissionState.FAILED):
+            after = ChargeState.ASSUMED
+    return charge._replace(state=state, charge=after)
+
+
+class Part(NamedTuple):
+    """Charges in one state and one currency, added up."""
+
+    currency: str | None
+    charge: str | None
+    reserved_micros: int | None
+    charged_micros: int | None
+    charged_rest: int | None
+    number: int = 1
+
+
+_REST: int = 10 ** (_EXACT - 6)
+
+
+def part_of(charge: SubmissionRecord) -> Part:
+    """One charge."""
+    return Part(charge.currency, charge.charge, charge.reserved_micros, charge.charged_micros, charge.charged_rest)
+
+
+def cost_of(parts: Iterable[Part]) -> list[Document]:
+    """What charges cost, with one entry per currency; last those of unknown price. What was released is left out.
+
+    `estimated_micros`: what the table of prices said of all of them.
+    """
+    sums: dict[str | None, list[int]] = {}
+    for currency, charge, reserved, charged, rest, number in parts:
+        if charge == ChargeState.RELEASED:
+            continue
+        found = sums.setdefault(currency, [0] * 6)
+        found[0] += reserved or 0
+        if charge == ChargeState.CHARGED:
+            found[2] += charged or 0
+            found[5] += rest or 0
+        elif charge == ChargeState.ASSUMED:
+            found[3] += reserved or 0
+        else:
+            found[1] += reserved or 0
+        found[4] += number if currency is None else 0
+    return [
+        {
+            "currency": currency, "estimated_micros": estimated, "reserved_micros": reserved,
+            # Exact until here, and rounded once: half to even, which favours nobody.
+            "charged_micros": charged + _rounded(rest), "assumed_micros": assumed, "unknown_prices": unknown,
+        }
+        for currency, (estimated, reserved, charged, assumed, unknown, rest) in sorted(
+            sums.items(), key=lambda each: (each[0] is None, each[0] or "")
+        )
+    ]  # fmt: skip
+
+
+def _rounded(rest: int) -> int:
+    whole, part = divmod(rest, _REST)
+    return whole + int(2 * part > _REST or (2 * part == _REST and whole % 2 == 1))
+
+
+class BatchCosts:
+    """What a batch and each of its jobs cost."""
+
+    def __init__(self, parts: Iterable[tuple[str, Part]] = ()) -> None:
+        self._parts: dict[str, list[Part]] = {}
+        for job_id, part in parts:
+            self._parts.setdefault(job_id, []).append(part)
+
+    def of_job(self, job_id: str) -> list[Document]:
+        """What a job costs, with one entry per currency."""
+        return cost_of(self._parts.get(job_id, ()))
+
+    @property
+    def whole(self) -> list[Document]:
+        """What the batch costs."""
+        return cost_of(part for parts in self._parts.values() for part in parts)

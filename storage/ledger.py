@@ -80,6 +80,7 @@ class Ledger:
         self._ceilings = Rows(database, "ceilings", CeilingRecord)
         self._known: list[CeilingRecord] | None = None
         """The ceilings as they were last read."""
+        self._day_known = (0, "1970-01-01")
         of_postgresql = "to_char(to_timestamp(intended_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
         self._day = of_postgresql if database.postgresql else "date(intended_at, 'unixepoch')"
 
@@ -171,7 +172,10 @@ class Ledger:
         return [found.get(key) or BudgetRecord(*key, each.ceiling_micros or 0, 0) for key, each in keys]
 
     def _today(self) -> str:
-        return datetime.fromtimestamp(self._database.time(), UTC).date().isoformat()
+        day = int(self._database.time() // _DAY)
+        if day != self._day_known[0]:
+            self._day_known = day, datetime.fromtimestamp(day * _DAY, UTC).date().isoformat()
+        return self._day_known[1]
 
     # --- reserving
 
@@ -187,9 +191,9 @@ class Ledger:
         """
         day = self._today()
         reservation = Reservation([intent._replace(day=day) for intent in intents])
-        ceilings = self._ceilings_of(batch, day)
-        if not ceilings:
+        if not batch.budget and not self._read_once():
             return reservation
+        ceilings = self._ceilings_of(batch, day)
         keys = sorted(ceilings, key=lambda each: each.order)
         for index, intent in enumerate(reservation.intents):
             amounts = amounts_of(intent)
@@ -329,6 +333,7 @@ class Ledger:
             self._change(key, after.get(key.unit, 0) - before.get(key.unit, 0))
 
 
+_DAY = 86_400
 _ONE = "WHERE scope=? AND period=? AND unit=?"
 
 
@@ -342,7 +347,7 @@ def _counted(key: Key) -> tuple[str, list[Any]]:
         case "batch":
             # Not those of an earlier batch of this id, which was deleted.
             alive = "COALESCE((SELECT created_at FROM batches WHERE id=?), 0)"
-            return f"batch_id=? AND intended_at>={alive}", [key.period, key.period]
+            return f"batch_id=? AND intended_at>={alive}-1", [key.period, key.period]
         case "day":
             return "day=?", [key.period]
         case "month":

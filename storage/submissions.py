@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from enum import Enum
 
-from storage.charges import ToldPrice, amounts_of, charged_by
+from storage.charges import ToldPrice, amounts_of, charged_by, exact
 from storage.database import Database
 from storage.ledger import Ledger
 from storage.records import Document, SubmissionRecord
@@ -176,6 +176,25 @@ class SubmissionRepository:
         self._database.execute("UPDATE submissions SET told=? WHERE id=?", (encode(joined), submission_id))
         if price is not None and before.settled_by is None:
             self._recharge(before, charged_by(before, price))
+
+    def settle_charge(self, submission_id: str, price: ToldPrice | None, by: str) -> SubmissionRecord:
+        """Record a person's word on what a submission costs; None: nothing. Nothing else changes it any more.
+
+        Raises:
+            LookupError: there is no such submission.
+        """
+        before = self._rows.first("WHERE id=?", (submission_id,))
+        if before is None:
+            raise LookupError(submission_id)
+        after = before._replace(charge=ChargeState.RELEASED)
+        if price is not None:
+            micros, rest = exact(price.amount)
+            after = before._replace(
+                charge=ChargeState.CHARGED, currency=price.currency, charged_micros=micros, charged_rest=rest
+            )
+        after = after._replace(settled_by=by)
+        self._recharge(before, after)
+        return after
 
     def _recharge(self, before: SubmissionRecord, after: SubmissionRecord) -> None:
         """Record what a submission costs, in all budgets that it counts against."""

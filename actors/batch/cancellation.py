@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from operator import itemgetter
 
+from actors.batch.charging import Charges
 from actors.batch.events import EventName
 from actors.batch.start import existing
 from actors.batch.transitions import BatchMove, BatchUpdate, JobMove
@@ -109,7 +110,7 @@ def cancel(
 def _cancel(
     storage: Storage, batch: BatchRecord, reason: str | None, at: float, *, deletes: bool
 ) -> CancellationSummary:
-    step = BatchUpdate(batch, at)
+    step = BatchUpdate(batch, at, Charges(storage.submissions.of_batch(batch.id)))
     step.batch = step.batch._replace(epoch=batch.epoch + 1)
     failure = {"code": ErrorCode.CANCELLED.value, "message": reason or "the batch was cancelled", "retryable": True}
     finished = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
 from actors.batch.views import Batch, Job, job_document, moment, progress_document
-from storage.records import BatchRecord, EventRecord, JobRecord
+from storage.charges import BatchCosts
+from storage.records import BatchRecord, Document, EventRecord, JobRecord
 from storage.states import BatchStatus
 
 JOBS_MAX_BYTES = 256 * 1024
@@ -37,6 +38,7 @@ class EventName(StrEnum):
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
     JOB_RETRIED = "job.retried"
+    JOB_SETTLED = "job.settled"
 
 
 FINAL_EVENTS = {
@@ -82,17 +84,28 @@ def batch_event(name: EventName, batch: BatchRecord, sequence: int, at: float, /
     return _event(name, batch, sequence, at, subject=batch.id, more=more)
 
 
-def job_event(name: EventName, batch: BatchRecord, job: JobRecord, sequence: int, at: float) -> EventRecord:
-    """An event of a job, with the batch's state after it."""
-    return _event(name, batch, sequence, at, subject=job.id, more={"job": job_document(job)})
+def job_event(
+    name: EventName, batch: BatchRecord, job: JobRecord, sequence: int, at: float, cost: Sequence[Document] = ()
+) -> EventRecord:
+    """An event of a job, with the batch's state after it, and what the job costs by then."""
+    return _event(name, batch, sequence, at, subject=job.id, more={"job": job_document(job, cost)})
 
 
-def final_event(batch: BatchRecord, jobs: Iterable[JobRecord], sequence: int, at: float, /, **more: Any) -> EventRecord:
-    """The event that ends a batch, with as many jobs, from the first on, as fit into 256 KiB."""
-    document = Batch.of(batch, []).model_dump()
+def final_event(
+    batch: BatchRecord,
+    jobs: Iterable[JobRecord],
+    sequence: int,
+    at: float,
+    costs: BatchCosts | None = None,
+    /,
+    **more: Any,
+) -> EventRecord:
+    """The event that ends a batch, with as many jobs, from the first on, as fit into 256 KiB; and what it costs."""
+    costs = costs or BatchCosts()
+    document = Batch.of(batch, [], costs).model_dump()
     shown: list[Job] = []
     size = 0
-    for job in map(Job.of, jobs):
+    for job in (Job.of(record, costs.of_job(record.id)) for record in jobs):
         size += len(job.model_dump_json().encode())
         if size > JOBS_MAX_BYTES:
             break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from actors.batch.assignment import Priced
 from actors.errors import ErrorCode, Failure
@@ -41,7 +41,20 @@ def budget_text(budget: BudgetRecord) -> str:
     return f"{whose} of {ceiling}{_PERIODS[budget.scope]}"
 
 
-def left_text(budget: BudgetRecord) -> str:
+class Ceiling(Protocol):
+    """A ceiling, and what it has used."""
+
+    @property
+    def scope(self) -> str: ...  # noqa: D102
+    @property
+    def unit(self) -> str: ...  # noqa: D102
+    @property
+    def ceiling_micros(self) -> int: ...  # noqa: D102
+    @property
+    def used_micros(self) -> int: ...  # noqa: D102
+
+
+def left_text(budget: Ceiling) -> str:
     """What is left of a budget, for a person: `12.40 USD left of 50.00 USD per day`."""
     left = budget.ceiling_micros - budget.used_micros
     whole = f"{amount_text(budget.ceiling_micros, budget.unit)}{_PERIODS[budget.scope]}"
@@ -85,3 +98,8 @@ def _lacking(budget: BudgetRecord, job: JobRecord) -> str:
         f"{budget_text(budget)} needs a price in {budget.unit}, and the price of {model} is unknown; "
         "add it to the file of SORA_PRICES, or give a budget in seconds or videos"
     )
+
+
+def span_text(seconds: float) -> str:
+    """A span of time for a person."""
+    return f"{seconds:g} s" if seconds % 60 else f"{seconds / 60:g} min"

@@ -19,6 +19,8 @@ def pricing(settings: Settings) -> Callable[[JobRecord], Priced | None]:
         SettingsError: the table can't be read.
     """
     table = price_table(settings)
+    if not len(table):
+        return lambda _job: None
 
     @functools.lru_cache(maxsize=1024)
     def price(asked: Asked) -> Priced | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from actors.batch.cancellation import with_a_record, withdraw_deletes
 from actors.batch.changes import check_files, columns_of, is_changed
+from actors.batch.charging import Charges
 from actors.batch.events import EventName
 from actors.batch.start import bring, existing, move_server
 from actors.batch.transitions import BatchMove, BatchUpdate, JobMove
@@ -161,7 +162,7 @@ def _put_back(
 ) -> None:
     storage.submissions.abandon(batch.id, let_go)
     live = storage.submissions.live_of_batch(batch.id)
-    step = BatchUpdate(batch, at)
+    step = BatchUpdate(batch, at, Charges(storage.submissions.of_batch(batch.id)))
     step.batch = step.batch._replace(epoch=batch.epoch + 1, wanted=True, spent=0.0, claims=0)
     step.move_batch(BatchMove.RETRY, completed_at=None, error=None)
     anew = {"error": None, "completed_at": None, "progress": 0, "made": None}

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
 from actors.batch.assignment import Assignment, Rules
+from actors.batch.charging import Charges
 from actors.batch.events import EventName
 from actors.batch.intents import new_intent, without_a_video
-from actors.batch.limits import lacks_amount, refused_by
+from actors.batch.limits import lacks_amount, refused_by, span_text
 from actors.batch.transitions import BatchMove, BatchUpdate, JobMove, ended, ending
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.messages import (
@@ -52,8 +54,9 @@ class BatchRun:
         waits: dict[str, Wait] | None = None,
         *,
         at: float,
+        earlier: Iterable[SubmissionRecord] = (),
     ) -> None:
-        self._update = BatchUpdate(batch, at)
+        self._update = BatchUpdate(batch, at, Charges([*live.values(), *earlier]))
         """What has happened since the changes were last taken."""
         self.jobs = {job.id: job for job in open_jobs}
         self._live, self._rules = live, rules
@@ -75,8 +78,7 @@ class BatchRun:
         """Models that the server refused, with the failure: no job with one of them is submitted any more."""
         self._barred_wait = False
         """Whether barred jobs may still be waiting."""
-        self._handed = self._update
-        """What was handed over last."""
+        self._handed = self._update  # the update that was handed over last
         self._fitting: int | None = None
         """How many intents the next step has at most: that many fitted into the budgets."""
 
@@ -98,7 +100,7 @@ class BatchRun:
         """The changes to record since the last call, with these two columns."""
         self._update.batch = self.batch._replace(spent=spent, claims=claims)
         self._handed, self._fitting = self._update, None
-        self._update = BatchUpdate(self.batch, self._update.at)
+        self._update = BatchUpdate(self.batch, self._update.at, self._update.charges)
         return self._handed.changes()
 
     @property
@@ -140,7 +142,7 @@ class BatchRun:
         if self._halted is None and self.time_left(spent) <= 0:
             rounds = self.rounds()
             of = f"BATCH_TIMEOUT x {rounds} rounds" if rounds > 1 else "BATCH_TIMEOUT"
-            text = f"not submitted within {_span(self.batch.timeout * rounds)} ({of})"
+            text = f"not submitted within {span_text(self.batch.timeout * rounds)} ({of})"
             self._halted, self._barred_wait = Failure(ErrorCode.BATCH_TIMEOUT, text), True
         if self._barred_wait:
             self._drop_barred()
@@ -187,8 +189,10 @@ class BatchRun:
         job = self.jobs[report.job_id]
         self.waits.pop(job.id, None)
         match report:
-            case Submitted(_, _, remote_id):
+            case Submitted(_, _, remote_id, told):
                 self._told[job.id] = now
+                self._update.charges.tell(running.submission.id, told)
+                self._update.charges.resolve(running.submission.id, SubmissionState.BOUND)
                 self._submitted(job, remote_id)
             case Progressed(_, _, progress):
                 self._progressed(job, progress, now)
@@ -387,13 +391,10 @@ class BatchRun:
 
     def _drop(self, job_id: str) -> None:
         self._free(job_id)
+        self._update.charges.forget(job_id)
         self.jobs.pop(job_id, None)
         self.waits.pop(job_id, None)
         self._told.pop(job_id, None)
         self._deaths.pop(job_id, None)
         self._absences.pop(job_id, None)
         self._live.pop(job_id, None)
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:g} s" if seconds % 60 else f"{seconds / 60:g} min"

@@ -6,15 +6,16 @@ an explicit self-loop. `docs/states.md` is printed from the tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
+from actors.batch.charging import Charges
 from actors.batch.events import EventName, batch_event, final_event, job_event
 from actors.batch.told_prices import price_in
 from actors.errors import ErrorCode, Failure
-from storage.changes import Changes, SubmissionOutcome
-from storage.charges import ToldPrice
+from storage.changes import Changes, Closing, SubmissionOutcome
+from storage.charges import BatchCosts, ToldPrice
 from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
@@ -180,7 +181,9 @@ class BatchUpdate:
     Works on copies: nothing has happened until its changes are recorded.
     """
 
-    def __init__(self, batch: BatchRecord, at: float) -> None:
+    def __init__(self, batch: BatchRecord, at: float, charges: Charges | None = None) -> None:
+        self.charges = Charges() if charges is None else charges
+        """What the jobs cost, for their events."""
         self._epoch, self._sequence = batch.epoch, batch.sequence
         self.batch = batch
         self.at = at
@@ -189,7 +192,7 @@ class BatchUpdate:
         self._outcomes: list[SubmissionOutcome] = []
         self._told: list[tuple[str, Document, ToldPrice | None]] = []
         self._events: list[EventRecord] = []
-        self._closing: Callable[[BatchRecord, Iterable[JobRecord]], EventRecord] | None = None
+        self._closing: Closing | None = None
 
     def move(self, job: JobRecord, move: JobMove, event: EventName | None = None, **fields: Any) -> JobRecord:
         """Move a job, with an event if given; `fields` are the columns of its record that change with it."""
@@ -202,7 +205,7 @@ class BatchUpdate:
         self.batch = recount(self.batch, job.status, after, sequence=sequence, updated_at=self.at)
         self.jobs[job.id] = moved
         if event is not None:
-            self._events.append(job_event(event, self.batch, moved, sequence, self.at))
+            self._events.append(job_event(event, self.batch, moved, sequence, self.at, self.charges.cost(job.id)))
         return moved
 
     def fail(self, job: JobRecord, failure: Failure) -> JobRecord:
@@ -212,6 +215,7 @@ class BatchUpdate:
     def intend(self, job: JobRecord, intent: SubmissionRecord) -> JobRecord:
         """Record that a POST is about to go out."""
         self._intents.append(intent)
+        self.charges.intend(intent)
         return self.move(job, JobMove.INTEND, attempts=intent.attempt, progress=0)
 
     def resolve(
@@ -220,11 +224,13 @@ class BatchUpdate:
         """Record the outcome of a submission; `charged`: whether a generation that failed is charged for."""
         outcome = SubmissionOutcome(submission_id=submission_id, state=state, note=note, charged=charged)
         self._outcomes.append(outcome)
+        self.charges.resolve(submission_id, state, charged=charged)
 
     def note_told(self, submission_id: str, told: Document | None) -> None:
         """Record what the server said about a submission's price."""
         if told is not None:
             self._told.append((submission_id, told, price_in(told)))
+            self.charges.tell(submission_id, told)
 
     @property
     def intents(self) -> int:
@@ -240,6 +246,8 @@ class BatchUpdate:
         """Take over what an earlier update did not record, without its intents and our own."""
         self._epoch, self._sequence = refused._epoch, refused._sequence
         self.jobs = {**refused.jobs, **self.jobs}
+        for intent in (*refused._intents, *self._intents):
+            self.charges.take_back(intent.id)
         self._intents = []
         self._outcomes = [*refused._outcomes, *self._outcomes]
         self._told = [*refused._told, *self._told]
@@ -255,7 +263,9 @@ class BatchUpdate:
 
     def tell_job(self, event: EventName, job: JobRecord) -> None:
         """Add an event of a job that this update moved, with the batch as it is now."""
-        self._events.append(job_event(event, self._counted(), job, self.batch.sequence, self.at))
+        self._events.append(
+            job_event(event, self._counted(), job, self.batch.sequence, self.at, self.charges.cost(job.id))
+        )
 
     def close(self, move: BatchMove, *, error: Failure | None = None, **more: Any) -> None:
         """End the batch: it no longer needs an owner, and its last event has the whole result."""
@@ -263,8 +273,8 @@ class BatchUpdate:
         self.move_batch(move, completed_at=self.at, error=document, owner=None, wanted=False, claims=0)
         self._counted()
 
-        def closing(batch: BatchRecord, jobs: Iterable[JobRecord]) -> EventRecord:
-            return final_event(batch, jobs, batch.sequence, batch.updated_at, **more)
+        def closing(batch: BatchRecord, jobs: Iterable[JobRecord], costs: BatchCosts) -> EventRecord:
+            return final_event(batch, jobs, batch.sequence, batch.updated_at, costs, **more)
 
         self._closing = closing
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
@@ -15,7 +16,8 @@ from pydantic import (
 
 from actors.batch.requests import job_id
 from actors.errors import InvalidRequest
-from storage.records import BatchRecord, JobRecord
+from storage.charges import BatchCosts
+from storage.records import BatchRecord, Document, JobRecord
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus
 from storage.stores import uri_of
 
@@ -90,6 +92,23 @@ class ReportedVideo(_Output):
     revised_prompt: str | None
 
 
+class Cost(_Output):
+    """What submissions cost in one currency, in millionths of its unit. Released ones are in no sum."""
+
+    currency: str | None
+    """Null: the price is unknown."""
+    estimated_micros: int
+    """What the table of prices said of all of them."""
+    reserved_micros: int
+    """Those whose outcome is unknown: they may have been paid for."""
+    charged_micros: int
+    """What the server, or a person, told. Added up exactly, and rounded once."""
+    assumed_micros: int
+    """Those that the server accepted without telling a price."""
+    unknown_prices: int
+    """How many have no price: what they cost comes on top."""
+
+
 class Job(_Output):
     """One video of a batch. A service of the previous version omits the fields that have a default."""
 
@@ -114,15 +133,17 @@ class Job(_Output):
     warnings: list[JobWarning] = Field(default_factory=list)
     reported: ReportedVideo | None = None
     """What the server reported about the video; null: nothing yet."""
+    cost: list[Cost] = Field(default_factory=list)
+    """What its submissions cost, with one entry per currency."""
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
 
     @classmethod
-    def of(cls, record: JobRecord) -> Self:
-        """The public view of a record."""
-        return cls.model_validate(job_document(record))
+    def of(cls, record: JobRecord, cost: Sequence[Document] = ()) -> Self:
+        """The public view of a record, and of what it costs."""
+        return cls.model_validate(job_document(record, cost))
 
 
 class Batch(_Output):
@@ -137,6 +158,8 @@ class Batch(_Output):
     metadata: dict[str, Any]
     error: JobError | None
     concurrency: int
+    cost: list[Cost] = Field(default_factory=list)
+    """What its submissions cost, with one entry per currency."""
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
@@ -148,18 +171,20 @@ class Batch(_Output):
         return self.status in FINAL_BATCH
 
     @classmethod
-    def of(cls, record: BatchRecord, jobs: list[JobRecord]) -> Self:
-        """The public view of the records of a batch and its jobs."""
+    def of(cls, record: BatchRecord, jobs: list[JobRecord], costs: BatchCosts | None = None) -> Self:
+        """The public view of the records of a batch and its jobs, and of what they cost."""
+        costs = costs or BatchCosts()
         return cls(
             id=record.id,
             name=record.name,
             job_ids=[job_id(record.id, position) for position in range(1, record.total + 1)],
-            jobs=[Job.of(job) for job in jobs],
+            jobs=[Job.of(job, costs.of_job(job.id)) for job in jobs],
             status=record.status,
             progress=progress_of(record),
             metadata=record.metadata,
             error=JobError(**record.error) if record.error else None,
             concurrency=record.concurrency,
+            cost=[Cost.model_construct(**each) for each in costs.whole],
             created_at=moment(record.created_at),
             updated_at=moment(record.updated_at),
             started_at=moment(record.started_at),
@@ -216,7 +241,7 @@ def _progress(total: int, completed: int, failed: int, cancelled: int, processin
     }
 
 
-def job_document(record: JobRecord) -> dict[str, Any]:
+def job_document(record: JobRecord, cost: Sequence[Document] = ()) -> dict[str, Any]:
     """A record as `Job` shows it, as JSON with the fields in the same order, without a model."""
     return {
         "id": record.id,
@@ -237,6 +262,7 @@ def job_document(record: JobRecord) -> dict[str, Any]:
         "video": _video(record.video) if record.video else None,
         "warnings": record.made.get("warnings", []) if record.made else [],
         "reported": _in_order(record.made.get("reported"), _REPORTED) if record.made else None,
+        "cost": list(cost),
         "created_at": moment(record.created_at),
         "updated_at": moment(record.updated_at),
         "started_at": moment(record.started_at),

@@ -15,7 +15,22 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from actors.cli import create, doctor, fetch, inspect, manage, migrate, quote, remote, run, serve, sheet, simulator, web
+from actors.cli import (
+    costs,
+    create,
+    doctor,
+    fetch,
+    inspect,
+    manage,
+    migrate,
+    quote,
+    remote,
+    run,
+    serve,
+    sheet,
+    simulator,
+    web,
+)
 from actors.cli.options import USAGE, Verbose, exit_code, warn
 from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 
@@ -135,6 +150,13 @@ _add(
 )
 _add(quote.quote, "quote batch.yaml", "quote prompts.txt --model sora-2 --duration 8 --takes 3 --json")
 _add(run.demo, "demo", "demo --web", "demo --output films")
+_add(
+    costs.costs,
+    "costs",
+    "costs --since 30d --by day",
+    "costs --by metadata.team --csv > costs.csv",
+    "costs --settle 3f0c... released",
+)
 _add(inspect.status, "status nature", "status nature --json", "status nature --remote")
 _add(inspect.list_, "list", "list --status failed --metadata team=blue")
 _add(manage.cancel, "cancel nature", "cancel nature --reason 'wrong prompts'", "cancel nature --remote")

@@ -29,6 +29,8 @@ class Bound:
     """As the create returned it, if it did."""
     told_at: float = -math.inf
     """When the create returned it, by `time.monotonic()`."""
+    told: Document | None = None
+    """What the create said about its price."""
 
 
 @dataclass(frozen=True, slots=True)

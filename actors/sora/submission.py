@@ -158,7 +158,7 @@ class Submitter:
             if intent.id in self._unawaited and self._deletes:
                 await self._io.outcome(self._recorder.write(lambda: owe_delete_of_cancelled(storage, intent.id)))
                 self.on_owed()
-            return Bound(remote_id, video, told_at)
+            return Bound(remote_id, video, told_at, told)
         if bind is Bind.HELD:
             # It was made and will be charged for: the listing may show it under its true id, but can't prove absence.
             text = f"the server gave this video the id {remote_id}, which another video of ours already has"

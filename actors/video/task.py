@@ -92,7 +92,7 @@ class VideoTask:
                 return self._not_paid(outcome)
             if not isinstance(outcome, Bound):
                 return self._failed(outcome.failure)
-            self._report(Submitted(self._job.id, self._run, outcome.remote_id))
+            self._report(Submitted(self._job.id, self._run, outcome.remote_id, outcome.told))
             return await self._watch_and_fetch(outcome)
         except _Ended as end:
             state = end.outcome or await self._deleted_by_us(end.failure)

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from actors.cli.checks import budget
+from actors.errors import InvalidRequest, NotFound
 from tests.integration.support import PATIENCE, ROOT, check_journal, options_for, settings_from
 
 pytestmark = pytest.mark.integration
@@ -146,3 +147,77 @@ def test_doctor_shows_the_budgets_of_the_database_and_where_the_settings_differ(
 def test_a_budget_that_is_none_is_refused(options, setting, problem):
     with pytest.raises(ValueError, match=problem):
         settings_from(options(sora_budget=setting))
+
+
+# --- what was spent
+
+
+def money(cost):
+    return [(each.currency, each.charged_micros, each.assumed_micros, each.reserved_micros) for each in cost]
+
+
+@pytest.mark.parametrize("tells", ["cost", "ticks", "header"])
+def test_the_sum_that_costs_tells_is_the_bill_of_the_provider(provider, start_service, prices, tells):
+    """To the millionth, and by any grouping: the provider's prices have more digits than that."""
+    provider.options(prices={"*": "0.1700000301"}, tells_price=tells)
+    service = start_service(sora_prices=prices)
+    for name in ("lake", "hill"):
+        prompts = [f"{name}: {number}" for number in (1, 2, 3)]
+        request = {"videos": [{"prompt": prompt, "duration": 4, "model": name} for prompt in prompts], "id": name}
+        service.create_batch({**request, "metadata": {"team": name}})
+        service.process_batch(name).result(PATIENCE)
+    bill = round(Decimal(provider.summary()["billed"]) * 10**6)
+    report = service.costs()
+    assert money(report.cost) == [("USD", bill, 0, 0)]
+    for by, keys in (("model", ["hill", "lake"]), ("batch", ["hill", "lake"]), ("metadata.team", ["hill", "lake"])):
+        assert [group.key for group in service.costs(by=by).groups] == keys
+        assert service.costs(by=by).cost == report.cost
+    (day,) = service.costs(since="1d", by="day").groups
+    assert (day.submissions, day.cost) == (6, report.cost)
+    for name in ("lake", "hill"):
+        batch = service.get_batch_status(name)
+        told = {event.name: event.data for event in service.history(name)}
+        assert told["batch.completed"]["batch"]["cost"] == [each.model_dump() for each in batch.cost]
+        for event in service.history(name):
+            if event.name in {"job.completed", "job.failed"}:
+                job = next(job for job in batch.jobs if job.id == event.data["job"]["id"])
+                assert event.data["job"]["cost"] == [each.model_dump() for each in job.cost]
+        assert [each.cost for each in service.list_batches() if each.id == name] == [batch.cost]
+
+
+def test_an_unknown_price_is_never_nothing(service):
+    service.create_batch({"videos": [{"prompt": "a: lake"}], "id": "nature"})
+    assert service.get_batch_status("nature").cost == []
+    batch = service.process_batch("nature").result(PATIENCE)
+    (cost,) = batch.cost
+    assert (cost.currency, cost.unknown_prices, cost.assumed_micros) == (None, 1, 0)
+    assert batch.jobs[0].cost == batch.cost == service.costs().cost
+
+
+def test_a_persons_word_settles_a_submission_for_good(provider, start_service, prices):
+    provider.options(prices={"*": PRICE})
+    service = start_service(sora_prices=prices)
+    service.create_batch(a_request(2, {"amount": 20, "unit": "USD"}))
+    service.process_batch("nature").result(PATIENCE)
+    first, second = service.submissions("nature")
+    batch = service.settle_cost(first.id, "0.25", by="ann")
+    assert money(batch.cost) == [("USD", 250_000, 680_000, 0)]
+    assert used(service) == Decimal("0.93")
+    service.settle_cost(second.id, "released")
+    assert money(service.get_batch_status("nature").cost) == [("USD", 250_000, 0, 0)]
+    assert used(service) == Decimal("0.25")
+    events = [event for event in service.history("nature") if event.name == "job.settled"]
+    assert [event.data["job"]["cost"] for event in events][1] == []
+    assert check_journal(service, "nature")[-2:] == ["job.settled", "job.settled"]
+    assert service.submissions("nature")[0].settled_by == "ann"
+    for word in ("-1", "much", "NaN", "1 usd"):
+        with pytest.raises(InvalidRequest, match="--settle"):
+            service.settle_cost(first.id, word)
+    with pytest.raises(NotFound):
+        service.settle_cost("nobody", "released")
+
+
+@pytest.mark.parametrize(("since", "by"), [("soon", None), (None, "colour"), (None, "metadata.")])
+def test_a_report_that_can_not_be_made_is_refused(service, since, by):
+    with pytest.raises(InvalidRequest, match="expected"):
+        service.costs(since, by)

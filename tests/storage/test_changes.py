@@ -76,7 +76,7 @@ def test_a_step_that_would_pay_twice_leaves_nothing_behind(storage, apply):
 def test_the_last_event_is_made_of_the_batch_and_all_jobs_as_they_are_then(storage, apply):
     put(storage, a_batch(epoch=1, total=2, metadata={"by": "somebody else, meanwhile"}))
 
-    def closing(batch, jobs):
+    def closing(batch, jobs, costs):
         return an_event(3, body=",".join([batch.metadata["by"], *(f"{job.position}:{job.status}" for job in jobs)]))
 
     done = a_job(2)._replace(status=JobStatus.COMPLETED)

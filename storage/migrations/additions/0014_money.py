@@ -23,7 +23,9 @@ UPDATE submissions SET day={day},
                 ELSE 'reserved' END,
     model=(SELECT j.model FROM jobs j WHERE j.id=submissions.job_id),
     seconds=(SELECT j.duration FROM jobs j WHERE j.id=submissions.job_id);
-CREATE INDEX submissions_day ON submissions (day);
+CREATE INDEX submissions_ledger ON submissions (
+    day, model, currency, charge, reserved_micros, charged_micros, charged_rest
+);
 CREATE TABLE ceilings (
     scope VARCHAR(8) NOT NULL, unit VARCHAR(16) NOT NULL, ceiling_micros BIGINT, version INTEGER NOT NULL,
     set_by TEXT NOT NULL, set_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (scope, unit)

@@ -25,7 +25,7 @@ KNOWN = {
         "updated",
         "budget_reached",
     ],
-    "job": ["submitted", "progressed", "completed", "failed", "cancelled", "retried"],
+    "job": ["submitted", "progressed", "completed", "failed", "cancelled", "retried", "settled"],
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 from actors.batch.assignment import Priced, Rules
 from actors.batch.limits import amount_text
 from actors.errors import ErrorCode
-from storage.charges import amounts_of
+from storage.charges import BatchCosts, amounts_of
 from storage.ledger import Refusal
 from storage.records import BudgetRecord
 from storage.states import BatchStatus, SubmissionState
@@ -54,7 +54,7 @@ class Limited(Ride):
         self.jobs |= {job.id: job for job in changes.jobs}
         self.events += changes.events
         if changes.closing:
-            self.events.append(changes.closing(changes.batch, list(self.jobs.values())))
+            self.events.append(changes.closing(changes.batch, list(self.jobs.values()), BatchCosts()))
         self.intents += changes.intents
         self.outcomes += [(each.submission_id, each.state) for each in changes.outcomes]
         self.batch = changes.batch

@@ -21,6 +21,7 @@ from actors.messages import (
     WorkerLost,
 )
 from actors.restarts import RESTART_PERIOD, RESTARTS, restart_allowed
+from storage.charges import BatchCosts
 from storage.states import FINAL_JOB, IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, some_jobs
 
@@ -52,7 +53,7 @@ class Ride:
         self.jobs |= {job.id: job for job in changes.jobs}
         self.events += [
             *changes.events,
-            *([changes.closing(changes.batch, list(self.jobs.values()))] if changes.closing else []),
+            *([changes.closing(changes.batch, list(self.jobs.values()), BatchCosts())] if changes.closing else []),
         ]
         self.outcomes += [(outcome.submission_id, outcome.state) for outcome in changes.outcomes]
         self.intents += changes.intents

@@ -23,6 +23,7 @@ from actors.batch.transitions import (
 )
 from actors.batch.views import progress_of
 from actors.errors import ErrorCode, Failure
+from storage.charges import BatchCosts
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus, JobStatus, SubmissionState
 from tests.builders import NOON, a_batch, a_job, an_intent, some_jobs
 
@@ -130,7 +131,7 @@ def test_the_last_event_takes_the_last_number_and_ends_the_ownership():
     batch = changes.batch
     assert (batch.owner, batch.wanted, batch.claims, batch.completed_at) == (None, False, 0, NOON + 1)
     assert batch.error == {"code": "network", "message": "all gone", "retryable": True, "detail": None}
-    last = changes.closing(batch, [job])
+    last = changes.closing(batch, [job], BatchCosts())
     assert (last.sequence, last.type, batch.sequence) == (6, "batch.failed", 6)
 
 

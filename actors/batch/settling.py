@@ -1,0 +1,62 @@
+"""What a submission costs, told after its job has ended: by a late answer, or by a person."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+
+from actors.batch.events import EventName, job_event
+from actors.errors import InvalidRequest, NotFound
+from storage.changes import Storage
+from storage.charges import ToldPrice
+from storage.states import FINAL_JOB
+
+RELEASED = "released"
+_MOST = Decimal(10) ** 12
+
+
+def settle(storage: Storage, submission_id: str, word: str, by: str, at: float) -> str:
+    """Record a person's word: `released`, or an amount such as `0.40` or `0.40 USD`. Returns the batch's id.
+
+    Raises:
+        NotFound: there is no such submission.
+        InvalidRequest: it is neither, or its currency is not known.
+    """
+    try:
+        currency = storage.submissions.get(submission_id).currency
+    except ValueError:
+        raise NotFound(
+            f"there is no submission {submission_id!r}; service.submissions(batch_id) lists those of a batch"
+        ) from None
+    price = None if word.strip().lower() == RELEASED else _read(word, currency)
+    settled = storage.submissions.settle_charge(submission_id, price, by)
+    tell_settled(storage, submission_id, at)
+    return settled.batch_id
+
+
+def _read(word: str, currency: str | None) -> ToldPrice:
+    number, _, given = word.strip().partition(" ")
+    try:
+        amount = Decimal(number)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or not 0 <= amount <= _MOST:
+        raise InvalidRequest(f"--settle {word!r}: expected released, or an amount such as 0.40 USD")
+    unit = given.strip() or currency
+    if unit is None or len(unit) != len("USD") or not (unit.isascii() and unit.isupper() and unit.isalpha()):
+        raise InvalidRequest(f"--settle {word!r}: give the currency too, such as '{number} USD'")
+    return ToldPrice(unit, amount)
+
+
+def tell_settled(storage: Storage, submission_id: str, at: float) -> None:
+    """Record `job.settled`, if the submission's job has ended. Whoever owns its batch claims it anew."""
+    entry = storage.submissions.get(submission_id)
+    batch = storage.batches.locked(entry.batch_id)
+    job = storage.jobs.by_id([entry.job_id]).get(entry.job_id)
+    if batch is None or job is None or job.status not in FINAL_JOB:
+        return
+    sequence = batch.sequence + 1
+    # As after an update: the owner's next write would have this number.
+    owner = {} if batch.owner is None else {"owner": None, "epoch": batch.epoch + 1, "claims": 0}
+    storage.batches.update(batch.id, sequence=sequence, updated_at=at, **owner)
+    cost = storage.costs.of_batch(batch, [job.id]).of_job(job.id)
+    storage.journal.append([job_event(EventName.JOB_SETTLED, batch, job, sequence, at, cost)])

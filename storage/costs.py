@@ -1,0 +1,99 @@
+"""What batches and jobs cost, by the charges of their submissions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from storage.charges import BatchCosts, Part
+from storage.database import Database
+from storage.records import BatchRecord
+
+# The version before records no charge.
+CHARGE = "COALESCE(charge, CASE WHEN state IN ('not_sent', 'refused', 'absent') THEN 'released' ELSE 'reserved' END)"
+SUMS = f"currency, {CHARGE}, SUM(reserved_micros), SUM(charged_micros), SUM(charged_rest), COUNT(*)"
+_MARGIN = 1.0
+"""Seconds by which two readings of the clock may differ."""
+
+
+class Costs:
+    """Reads what is recorded of charges. Needs a connection, opened by the caller."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of_batch(self, batch: BatchRecord, job_ids: Iterable[str] | None = None) -> BatchCosts:
+        """What a batch and its jobs cost; `job_ids`: only these."""
+        some = "" if job_ids is None else f"AND job_id {self._database.in_list}"
+        parameters = [] if job_ids is None else [self._database.list_parameter(job_ids)]
+        sql = (
+            f"SELECT job_id, {SUMS} FROM submissions WHERE batch_id=? AND intended_at>=? {some} "
+            f"GROUP BY job_id, currency, {CHARGE}"
+        )
+        rows = self._database.execute(sql, (batch.id, batch.created_at - _MARGIN, *parameters)).fetchall()
+        return BatchCosts((job_id, part(row)) for job_id, *row in rows)
+
+    def by(self, group: str | None, since: float | None) -> Iterator[tuple[str | None, Part]]:
+        """What all submissions cost, in parts, each with its group.
+
+        Args:
+            group: `day`, `model`, `batch`, or `metadata.KEY` of the job, else of its batch; None: no group.
+            since: only those whose intent was recorded at this time or later.
+        """
+        if group in (None, "day", "model"):
+            place = {"day": 0, "model": 1}.get(group or "")
+            for day, model, *row in self._by_day(since):
+                key = None if place is None else (day, model)[place]
+                yield (None if key is None else str(key)), part(row)
+            return
+        expression, parameters = self._group(group or "")
+        where, more = self._since(since)
+        sql = f"SELECT {expression}, {SUMS} FROM submissions {where}GROUP BY 1, currency, {CHARGE} ORDER BY 1"
+        for key, *row in self._database.execute(sql, [*parameters, *more]).fetchall():
+            yield (None if key is None else str(key)), part(row)
+
+    def _by_day(self, since: float | None) -> list[tuple[object, ...]]:
+        """Sums by day, model, currency and state: all of it in the order of one index."""
+        where, parameters = self._since(since)
+        names = "day, model, currency, charge"
+        sums = "SUM(reserved_micros), SUM(charged_micros), SUM(charged_rest), COUNT(*)"
+        sql = f"SELECT {names}, {sums} FROM submissions {where}GROUP BY {names} ORDER BY {names}"
+        return list(self._database.execute(sql, parameters).fetchall())
+
+    def _since(self, since: float | None) -> tuple[str, list[object]]:
+        if since is None:
+            return "", []
+        return "WHERE day>=? AND intended_at>=? ", [datetime.fromtimestamp(since, UTC).date().isoformat(), since]
+
+    def _group(self, group: str) -> tuple[str, list[object]]:
+        if group == "batch":
+            return "batch_id", []
+        key = group.removeprefix("metadata.")
+        if self._database.postgresql:
+            found = "SELECT metadata ->> ?::text FROM {0} WHERE id=submissions.{1}"
+        else:
+            found = "SELECT value FROM {0}, json_each({0}.metadata) WHERE {0}.id=submissions.{1} AND json_each.key=?"
+        of_job, of_batch = found.format("jobs", "job_id"), found.format("batches", "batch_id")
+        return f"COALESCE(({of_job}), ({of_batch}))", [key, key]
+
+    def of_batches(self, batches: Iterable[BatchRecord]) -> dict[str, BatchCosts]:
+        """What each of these batches costs, by id."""
+        since = [batch.id for batch in batches]
+        if not since:
+            return {}
+        sql = (
+            f"SELECT batch_id, {SUMS} FROM submissions WHERE batch_id {self._database.in_list} AND intended_at>="
+            f"(SELECT b.created_at FROM batches b WHERE b.id=submissions.batch_id)-{_MARGIN} "
+            f"GROUP BY batch_id, currency, {CHARGE}"
+        )
+        parts: dict[str, list[tuple[str, Part]]] = {}
+        for batch_id, *row in self._database.execute(sql, (self._database.list_parameter(since),)).fetchall():
+            parts.setdefault(batch_id, []).append(("", part(row)))
+        return {batch_id: BatchCosts(found) for batch_id, found in parts.items()}
+
+
+def part(row: Iterable[object]) -> Part:
+    """A row of `SUMS`; PostgreSQL gives sums as decimals."""
+    currency, charge, *numbers = row
+    whole = [None if number is None else int(str(number)) for number in numbers]
+    return Part(currency, charge, whole[0], whole[1], whole[2], whole[3] or 0)  # type: ignore[arg-type]
