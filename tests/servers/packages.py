@@ -1,10 +1,14 @@
 """How a server that tests need gets onto this machine: found, or installed where we may."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,13 +26,24 @@ def find_or_install(name: str, find: Callable[[], T | None], package: str) -> T:
     """
     found, said = find(), ""
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        said = _install(package)
-        found = find()
+        with one_at_a_time():
+            found = find()
+            if found is None:
+                said = _install(package)
+                found = find()
     if found is None:
         raise ServerError(
             f"{name} was not found, neither in PATH nor where systems put it; run: {_remedy(package)}{said}"
         )
     return found
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """What is installed, one process installs: tests run in several, and neither apt-get nor npm waits for another."""
+    with (Path(tempfile.gettempdir()) / "sora-batch-tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _install(package: str) -> str:
