@@ -324,6 +324,22 @@ def test_what_is_wrong_with_a_form_is_said_beside_it(site: Site) -> None:
     site.look("new-refused")
 
 
+def test_what_is_shown_anew_keeps_the_focus_and_still_pictures_for_who_wants_them(site: Site) -> None:
+    batch = an_ended(site, "A forbidden pond", "A pond")
+    site.browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]}
+    )
+    site.go(f"/batches/{batch}")
+    site.run("document.querySelector('#v2 a.film').focus()")
+    ActionChains(site.browser).move_to_element(site.one("#v2 .frame")).perform()
+    assert site.all("video") == []
+    site.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    site.run("document.querySelector('#v1 a.again').focus()")
+    site.service.retry_batch(batch, [f"{batch}-01"], {f"{batch}-01": {"prompt": "A calm pond"}}).result(PATIENCE)
+    site.shows("2 of 2", ".figures")
+    assert site.run("return document.querySelector('#v1').contains(document.activeElement)")
+
+
 @pytest.mark.parametrize("path", ["/service", "/login", "/batches/nobody", "/nowhere"])
 def test_the_other_pages_can_be_used_by_everybody(site: Site, path: str) -> None:
     site.go(path)

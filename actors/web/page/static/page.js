@@ -37,17 +37,20 @@
     return template.content.firstElementChild;
   }
 
-  // An element gives way to what the server says now; the focus stays where it was.
+  // What gives way to what the server says now takes the focus along, to the same link or field.
+  function keepFocus(old, fresh, swap) {
+    const focused = document.activeElement;
+    const inside = focused !== old && old.contains(focused);
+    swap();
+    if (!inside) return;
+    const named = (each) => `${each.tagName} ${each.id} ${each.getAttribute("href")} ${each.getAttribute("name")}`;
+    const same = $$("a, button, input, select, textarea, summary", fresh).find((each) => named(each) === named(focused));
+    (same || $("a, button", fresh) || main).focus({ preventScroll: true });
+  }
+
   function replace(old, html) {
     const fresh = made(html);
-    const focused = old.contains(document.activeElement) ? document.activeElement : null;
-    old.replaceWith(fresh);
-    if (focused) {
-      const href = focused.getAttribute("href");
-      const same = $$("a, button", fresh).find((each) => each.getAttribute("href") === href);
-      (same || $("a, button", fresh) || main).focus();
-    }
-    return fresh;
+    keepFocus(old, fresh, () => old.replaceWith(fresh));
   }
 
   // --- films: one plays at a time, while the pointer or the focus is on it, or until it is stopped where it was clicked
@@ -123,6 +126,7 @@
   let stream = null;
   let pause = 1000;
   let last = "";
+  let latest = "";
 
   async function again() {
     try {
@@ -130,9 +134,11 @@
       if ([401, 404, 410].includes(answer.status)) location.reload(); // the session has ended, or the batch is gone
       if (!answer.ok) return false;
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
+      if (main.dataset.again && fresh.innerHTML === latest) return true;
+      latest = fresh.innerHTML;
       const open = $$("details[open]", main).map((each) => each.textContent);
       stop();
-      main.replaceChildren(...fresh.childNodes);
+      keepFocus(main, main, () => main.replaceChildren(...fresh.childNodes));
       Object.assign(main.dataset, fresh.dataset);
       $$("details", main).forEach((each) => { each.open = each.open || open.includes(each.textContent); });
       localTimes(main);
