@@ -313,6 +313,25 @@ def test_without_scripts_all_can_be_read_and_done(site: Site) -> None:
         assert "Batch completed" in site.text(".moments")
 
 
+def test_a_file_is_chosen_or_dropped_onto_the_prompts(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "shots.txt").write_text("A bridge\nA tunnel\n")
+    site.go("/new")
+    site.one("#file").send_keys(str(tmp_path / "shots.txt"))
+    site.shows("2 videos", "#count")
+    drop = """
+        const transfer = new DataTransfer();
+        transfer.items.add(new File(["A harbour"], arguments[0]));
+        document.querySelector("#prompts").dispatchEvent(
+            new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true}));
+    """
+    site.run(drop, "more.txt")
+    site.shows("3 videos", "#count")
+    assert site.one("#prompts").get_attribute("value").split("\n") == ["A bridge", "A tunnel", "A harbour", ""]
+    site.run(drop, "batch.json")
+    site.shows("batch.json was not taken", "#price")
+    site.shows("3 videos", "#count")
+
+
 def test_what_is_wrong_with_a_form_is_said_beside_it(site: Site) -> None:
     site.go("/new")
     site.write("seed", "many")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from aiohttp import BodyPartReader, web
@@ -24,6 +25,7 @@ from actors.web.problems import problem_of, refused
 if TYPE_CHECKING:
     from actors.web.site import Site
 
+BATCH_FILES = frozenset({".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".csv"})
 _SOURCE = "/sora-batch/page"
 _KEY_CHARACTERS = 64
 _AGAIN = "This form was sent before with other content, and that was done. Send it again if this is meant as well."
@@ -151,6 +153,17 @@ def filled(sent: Mapping[str, str]) -> dict[str, str]:
     return form
 
 
+def _check_name(file_name: str) -> None:
+    """Refuse a batch file: its lines would be made as if they were prompts, and paid for.
+
+    Raises:
+        Refused: it is one, by its name.
+    """
+    if PurePath(file_name).suffix.lower() in BATCH_FILES:
+        text = "a text file with one prompt per line is taken here; give a batch file to `sora-batch run` or to the API"
+        raise refused(422, f"{file_name[:200]!r}: {text}")
+
+
 async def _sent(request: web.Request) -> MultiDict[str]:
     """The fields of a form; a file's text is a field.
 
@@ -168,6 +181,7 @@ async def _sent(request: web.Request) -> MultiDict[str]:
     reader = await request.multipart()
     async for part in reader:
         assert isinstance(part, BodyPartReader)
+        _check_name(part.filename or "")
         data = bytearray()
         while chunk := await part.read_chunk():
             data += chunk

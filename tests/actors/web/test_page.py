@@ -341,9 +341,12 @@ def test_a_file_of_prompts_is_taken_and_one_that_is_no_text_refused(service, lis
     wrong = ask(listener, "/new", multipart(file=('; filename="x.mp4"', b"\xff\xfe\x00")), **kind)
     assert wrong[0] == 422
     assert "is not UTF-8 text" in wrong[2]
+    table = ask(listener, "/new", multipart(file=('; filename="shots.CSV"', b"prompt,seed\nfox,1\n")), **kind)
+    assert (table[0], "one prompt per line" in table[2]) == (422, True)
     large = ask(listener, "/new", multipart(file=('; filename="x"', b"x" * 2_000_000)), **kind)
     assert large[0] == 413
     assert ask(listener, "/new", b"{}", Content_Type="application/json")[0] == 415
+    assert len(service.list_batches()) == 1
 
 
 def ended(batch_id="b", **errors):

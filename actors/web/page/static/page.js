@@ -308,6 +308,12 @@
     form.addEventListener("input", count);
     const take = async (file) => {
       if (!file) return;
+      if (/\.(jsonl?|ndjson|ya?ml|csv)$/i.test(file.name)) {
+        const text = `${file.name} was not taken: only a text file with one prompt per line is.`;
+        put($("#price"), text);
+        say(text);
+        return;
+      }
       const before = form.prompts.value.trim();
       form.prompts.value = (before ? before + "\n" : "") + (await file.text()).trim() + "\n";
       count();
