@@ -45,16 +45,27 @@ def test_a_quote_is_the_bill_and_what_the_server_tells(
     assert batch.status == "completed"
     assert quoted.unknown_prices == 0
     bill = Decimal(provider.summary()["billed"])
-    told = {entry.job_id: _told(entry.told) for entry in service.submissions(batch.id)}
+    submissions = service.submissions(batch.id)
+    told = {entry.job_id: _told(entry.told) for entry in submissions}
     assert sum(told.values()) == bill == Decimal("10.400000846")
+    assert {entry.charge for entry in submissions} == {"charged"}
+    settled = {entry.job_id: _settled(entry.charged_micros, entry.charged_rest) for entry in submissions}
+    assert settled == told
+    reserved = {entry.job_id: entry.reserved_micros for entry in submissions}
     by_video = {video.index: video.price for video in quoted.videos}
     for job in batch.jobs:
         price = by_video[job.index]
         assert price is not None
         assert 0 <= price.estimated_micros - told[job.id] * 10**6 < 1  # rounded up, once for each video
+        assert reserved[job.id] == price.estimated_micros
     (cost,) = quoted.cost
     assert (cost.currency, cost.estimated_micros) == ("USD", 10_400_002)
     assert cost.estimated_micros >= bill * 10**6
+
+
+def _settled(micros: int | None, rest: int | None) -> Decimal:
+    """Millionths of a dollar, and what they leave, in 10^-18."""
+    return Decimal(micros or 0).scaleb(-6) + Decimal(rest or 0).scaleb(-18)
 
 
 def _told(document: Any) -> Decimal:
