@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors.cli.options import BatchIds, FileName, Json, Remote, Verbose, opened, prepare, warn
-from actors.errors import InvalidRequest
+from actors.errors import ErrorCode, InvalidRequest, NotFound, SoraBatchError
 
 if TYPE_CHECKING:
     from actors.batch.views import Batch, Job
@@ -143,13 +143,44 @@ def _batches(
         return
 
     def here(batch_id: str) -> Batch:
-        with or_remote("fetch", batch_id):
-            return service.get_batch_status(batch_id)
+        try:
+            with or_remote("fetch", batch_id):
+                return service.get_batch_status(batch_id)
+        except NotFound as error:
+            return _over_http(settings, batch_id, error)
 
+    settings = prepare(verbose=verbose)
     with ExitStack() as stack:
-        with or_remote("fetch", batch_ids[0]):
-            service = stack.enter_context(opened(verbose=verbose, looked_for=f"batch {batch_ids[0]!r}"))
-        yield here, service.settings, service.stores
+        try:
+            with or_remote("fetch", batch_ids[0]):
+                looked_for = f"batch {batch_ids[0]!r}"
+                service = stack.enter_context(opened(verbose=verbose, looked_for=looked_for, settings=settings))
+        except NotFound as error:  # there is no database here
+            absent = error
+            yield lambda batch_id: _over_http(settings, batch_id, absent), settings, stores_of(settings)
+        else:
+            yield here, service.settings, service.stores
+
+
+def _over_http(settings: Settings, batch_id: str, unknown: NotFound) -> Batch:
+    """A batch that is not in our database, from the service that WEB_PUBLIC_URL names.
+
+    Raises:
+        NotFound: it has none either, or no service is named.
+        SoraBatchError: it can't be asked.
+    """
+    from time import sleep
+
+    from actors.fetching.http import HttpFiles
+
+    if settings.web_public_url is None:
+        raise unknown
+    try:
+        return HttpFiles(settings, sleep).batch(batch_id)
+    except SoraBatchError as error:
+        if error.code is ErrorCode.NOT_FOUND:
+            raise unknown from None
+        raise
 
 
 def _conclude(batch: Batch, report: FetchReport) -> None:

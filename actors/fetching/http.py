@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
+from pydantic import ValidationError
+
+from actors.batch.views import Batch
 from actors.errors import ErrorCode, SoraBatchError
 from actors.sora.wire import retry_after
 from storage.secrets import masked_url
@@ -26,7 +29,7 @@ _PIECE = 1 << 18
 _HOPS = 5
 _PORTS = {"http": 80, "https": 443}
 _CODES = {401: ErrorCode.AUTHENTICATION, 403: ErrorCode.PERMISSION, 404: ErrorCode.NOT_FOUND, 410: ErrorCode.NOT_FOUND}
-_MOST_OF_A_PROBLEM = 1 << 16
+_MOST_OF_A_PROBLEM, _MOST_OF_A_BATCH = 1 << 16, 1 << 26
 
 
 class NotFetched(SoraBatchError):
@@ -66,6 +69,23 @@ class HttpFiles:
                 self._sleep(pause if error.pause is None else min(error.pause, _LONGEST_PAUSE))
             else:
                 return
+
+    def batch(self, batch_id: str) -> Batch:
+        """A batch, as the service that WEB_PUBLIC_URL names tells of it.
+
+        Raises:
+            NotFetched: it can't be asked, or has no such batch.
+        """
+        url = f"{self._settings.web_public_url}/api/v1/batches/{quote(batch_id, safe='')}"
+        try:
+            with self._answer(url, 0) as response:
+                if response.status != 200:
+                    raise _refusal(url, response)
+                return Batch.model_validate_json(response.read(_MOST_OF_A_BATCH))
+        except ValidationError:
+            raise NotFetched(f"{_place(url)} did not answer with a batch", ErrorCode.DOWNLOAD_FAILED) from None
+        except (OSError, HTTPException, ValueError) as error:
+            raise NotFetched(f"{_place(url)}: {_words(error)}", ErrorCode.NETWORK) from error
 
     def _once(self, url: str, start: int, restart: Callable[[], None]) -> Iterator[bytes]:
         try:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from actors.cli.app import app
 from actors.fetching.fetch import Fetcher
 from actors.service import BatchService
 from actors.settings import Settings
@@ -194,6 +196,23 @@ def test_another_machine_fetches_by_the_url(made, ask, film, tmp_path):
     report = fetcher.fetch(batch.model_copy(update={"jobs": elsewhere}), name_of=lambda job: f"{job.id}.mp4")
     assert report.complete
     assert (tmp_path / "films" / "nature-01.mp4").read_bytes() == film
+
+
+def test_the_command_needs_no_database_where_a_service_is_named(ask, film, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WEB_PUBLIC_URL", ask.url)
+    call = CliRunner().invoke
+    refused = call(app, ["fetch", "nature"])
+    assert (refused.exit_code, "WEB_TOKEN" in refused.stderr) == (1, True)
+    monkeypatch.setenv("WEB_TOKEN", "secret")
+    assert call(app, ["fetch", "nature", "-o", "films"]).stdout == "films/01-a-boat.mp4\nfilms/02-the-sea.mp4\n"
+    assert (tmp_path / "films" / "01-a-boat.mp4").read_bytes() == film
+    unknown = call(app, ["fetch", "nothing"])
+    assert (unknown.exit_code, "there is no batch 'nothing'" in unknown.stderr) == (2, True)
+    monkeypatch.setenv("WEB_PUBLIC_URL", "http://127.0.0.1:9")
+    away = call(app, ["fetch", "nature"])
+    assert (away.exit_code, "http://127.0.0.1:9" in away.stderr) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]
 
 
 def test_a_reader_that_hangs_up_does_no_harm(ask, caplog):
