@@ -165,8 +165,7 @@ class BatchSupervisor(LoopActor):
 
     def _begin(self) -> None:
         self._log.claimed()
-        size = len(self.run.idle)
-        self._workers = [VideoWorker.start(self._tools, self.actor_ref, number) for number in range(size)]
+        self._workers = [VideoWorker.start(self._tools, self.actor_ref, each) for each in range(len(self.run.idle))]
         self.run.begin()
         self._go_on()
         self._tick_later()
@@ -245,18 +244,21 @@ class BatchSupervisor(LoopActor):
             self._begins()
 
     def _may_start(self) -> bool:
-        if self._body_is_ready() and self._may_begin():
-            return self._admission.may_start(self._id, self.actor_ref)
+        loads = has_files(self.run.next_job)
+        if loads and self._phase < _Phase.BEGUN and not self._admission.has_place(self._id, self.actor_ref):
+            return False  # it has not begun: waiting for a slot counts as nothing
+        if self._may_begin() and self._is_loaded():
+            may_start = self._admission.may_start(self._id, self.actor_ref)
+            self._alive |= loads and not may_start  # loading did no harm, and it waits again
+            return may_start
         self._admission.has_enough(self._id)  # a slot that it was offered is for others
         return False
 
-    def _body_is_ready(self) -> bool:
-        """Whether the next job's files are loaded. That begins once the batch has: a death meanwhile counts."""
-        job = self.run.next_job
-        if self._phase >= _Phase.BEGUN or not has_files(job):
-            return self._tools.bodies.ready(job, self.actor_ref)
-        if self._may_begin():
-            self._begins()
+    def _is_loaded(self) -> bool:
+        """Whether the next job's files are. That begins once the batch has: a death meanwhile counts."""
+        if self._phase >= _Phase.BEGUN or not has_files(self.run.next_job):
+            return self._tools.bodies.ready(self.run.next_job, self.actor_ref)
+        self._begins()
         return False
 
     def _may_begin(self) -> bool:

@@ -64,15 +64,17 @@ class Admission:
 
     def may_start(self, batch_id: str, supervisor: Ref) -> bool:
         """Whether a batch may start another video now; if not, its supervisor is notified when it may."""
-        if (
-            self._rate_limiter.paused
-            or not self._room()
-            or self._somebody_has_fewer(batch_id)
-            or not self._turn_has_come()
-        ):
+        if not (self.has_place(batch_id, supervisor) and self._turn_has_come()):
             self._waiting.setdefault(batch_id, supervisor)
             return False
         self._waiting.pop(batch_id, None)
+        return True
+
+    def has_place(self, batch_id: str, supervisor: Ref) -> bool:
+        """Whether a batch may have another slot now; if not, its supervisor is notified when it may."""
+        if self._rate_limiter.paused or not self._room() or self._somebody_has_fewer(batch_id):
+            self._waiting.setdefault(batch_id, supervisor)
+            return False
         return True
 
     def has_enough(self, batch_id: str) -> None:

@@ -11,11 +11,13 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from actors.service import BatchService
+from actors.supervisor import BatchSupervisor
 from storage.jobs import JobRepository
 from storage.records import ReferenceRecord
-from tests.integration.support import PATIENCE, Drivers, until
+from tests.integration.support import PATIENCE, Drivers, rows, until, videos
 from tests.provider.client import Provider
 
 pytestmark = pytest.mark.integration
@@ -130,6 +132,27 @@ def test_files_are_loaded_before_the_intent_is_recorded(
     assert service.process_batch("b").result(PATIENCE).status == "completed"
     begun = -1
     assert seen == [(0, begun)]
+
+
+def test_a_batch_with_files_that_waits_for_a_slot_has_not_begun(
+    provider: Provider, start_service: Callable[..., BatchService], request_with_picture: dict[str, Any],
+    mocker: MockerFixture, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Nothing was loaded: it has no part in the death of its process."""
+    ticked: list[str] = []
+    tick = BatchSupervisor._tick
+    mocker.patch.object(BatchSupervisor, "_tick", lambda self: (ticked.append(self._id), tick(self)))
+    provider.hold()
+    service = start_service(sora_max_in_flight=1)
+    service.create_batch(videos("a lake", id="a"))
+    service.create_batch(request_with_picture)
+    first = service.process_batch("a")
+    provider.wait(accepted=1)
+    second = service.process_batch("b")
+    until(lambda: ticked.count("b") > 1)
+    assert rows(tmp_path, "SELECT claims FROM batches WHERE id='b'") == [(0,)]
+    provider.release("videos")
+    assert [each.result(PATIENCE).status for each in (first, second)] == ["completed"] * 2
 
 
 def test_a_process_that_was_suspended_during_an_upload_sends_no_further_block(
