@@ -142,7 +142,7 @@ class BatchRunner(BatchReader):
         Raises:
             SettingsError: no server is set, or videos can't be written.
         """
-        done = self._started().claim_all()
+        done = self._started(serves=True).claim_all()
         if self._publisher is not None:
             if publish_backlog:
                 self._write(lambda: self._storage.publications.begin(backlog=True))
@@ -249,7 +249,7 @@ class BatchRunner(BatchReader):
             raise
         return running
 
-    def _started(self) -> Runtime:
+    def _started(self, *, serves: bool = False) -> Runtime:
         with self._lock:
             self._check_open()
             if self._runtime is None:
@@ -261,6 +261,7 @@ class BatchRunner(BatchReader):
                 self._runtime = Runtime(
                     self.settings, self._storage, self._recorder, self.observer,
                     stores=self.stores, orphans=self._orphans, provider=self.provider, simulate=self._simulate,
+                    serves=serves,
                     ended=self._ended, released=self._released,
                 )  # fmt: skip
                 if self._holds_deletes:

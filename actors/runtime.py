@@ -74,6 +74,7 @@ class Runtime:
         orphans: Orphans,
         provider: str,
         simulate: bool,
+        serves: bool = False,
         ended: Callable[[str], None],
         released: Callable[[str, str | None], None],
     ) -> None:
@@ -95,6 +96,7 @@ class Runtime:
             progress_interval=settings.progress_interval.total_seconds(),
             price=price,
             charges_failed=settings.sora_charges_failed == "yes",
+            waits_for_budget=serves and settings.sora_budget_wait == "yes",
         )
         try:
             self._tools = self.io.submit(self._open(provider, lease, simulate=simulate)).result()

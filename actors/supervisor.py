@@ -203,6 +203,7 @@ class BatchSupervisor(LoopActor):
     def _spent(self) -> float:
         """The batch's time, which stands still while the server gives no answer or has asked to wait."""
         stood = self._tools.client.rate_limiter.stood - self._stood_before
+        stood += self.run.pause.stood(self._tools.storage.database.time())
         return self._spent_before + time.monotonic() - self._since - stood
 
     def _go_on(self, *, may_wait: bool = False) -> None:
@@ -323,7 +324,7 @@ class BatchSupervisor(LoopActor):
             self._phase = _Phase.BEGINS
         for assignment in unsent:
             self._admission.left(self._id, assignment.submission.id)
-        self.run.refused(refusal, unsent)
+        self.run.refused(refusal, unsent, time.monotonic())
         self._go_on()
 
     def _note_phase(self) -> bool:

@@ -47,3 +47,5 @@ class Rules:
     """What a job's video costs at most; None: that is unknown."""
     charges_failed: bool = True
     """Whether a generation that failed is charged for where the server tells nothing."""
+    waits_for_budget: bool = False
+    """Whether a batch waits for the next period of a budget that is used up."""

@@ -1,8 +1,9 @@
-"""What a budget says to a video that does not fit into it. Pure."""
+"""Why a video is not submitted: what a budget, the batch's time, or another video's failure says. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from actors.errors import ErrorCode, Failure
 from storage.charges import MICROS, SECONDS, VIDEOS
 from storage.ledger import BATCH, Refusal
 from storage.records import BudgetRecord, JobRecord
+from storage.states import SubmissionState
 
 _PERIODS = {"day": " per day", "month": " per month", "total": " in all", BATCH: ""}
 
@@ -100,6 +102,27 @@ def _lacking(budget: BudgetRecord, job: JobRecord) -> str:
     )
 
 
-def span_text(seconds: float) -> str:
-    """A span of time for a person."""
-    return f"{seconds:g} s" if seconds % 60 else f"{seconds / 60:g} min"
+def rejection(job: JobRecord, failure: Failure) -> str:
+    """Why others are not submitted after a job was rejected."""
+    status, said = failure.detail.get("status"), failure.detail.get("message")
+    met = f"HTTP {status}: {said}" if status and said else failure.message
+    return f"not submitted: {job.id} was rejected with {met}"
+
+
+def unsent_text(job: JobRecord, failure: Failure) -> str:
+    """Why others are not submitted after a job could not be sent."""
+    return f"not submitted: {job.id} could not be sent: {failure.message}"
+
+
+def repeatedly(failure: Failure, outcome: SubmissionState, times: int) -> Failure:
+    """Why a job is not submitted once more after so many POSTs that made nothing."""
+    made = "; nothing was made" if outcome is SubmissionState.ABSENT else ""
+    return replace(failure, message=f"{failure.message} ({times} times{made})")
+
+
+def out_of_time(timeout: float, rounds: int) -> Failure:
+    """Why nothing is submitted any more after the batch's time; `timeout`: seconds a round."""
+    seconds = timeout * rounds
+    span = f"{seconds:g} s" if seconds % 60 else f"{seconds / 60:g} min"
+    of = f"BATCH_TIMEOUT x {rounds} rounds" if rounds > 1 else "BATCH_TIMEOUT"
+    return Failure(ErrorCode.BATCH_TIMEOUT, f"not submitted within {span} ({of})")

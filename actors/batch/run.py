@@ -16,7 +16,8 @@ from actors.batch.assignment import Assignment, Rules
 from actors.batch.charging import Charges
 from actors.batch.events import EventName
 from actors.batch.intents import new_intent, without_a_video
-from actors.batch.limits import lacks_amount, refused_by, span_text
+from actors.batch.limits import lacks_amount, out_of_time, refused_by, rejection, repeatedly, unsent_text
+from actors.batch.pause import Pause, has_period
 from actors.batch.transitions import BatchMove, BatchUpdate, JobMove, ended, ending
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.messages import (
@@ -78,9 +79,9 @@ class BatchRun:
         """Models that the server refused, with the failure: no job with one of them is submitted any more."""
         self._barred_wait = False
         """Whether barred jobs may still be waiting."""
-        self._handed = self._update  # the update that was handed over last
-        self._fitting: int | None = None
-        """How many intents the next step has at most: that many fitted into the budgets."""
+        self._handed = self._update  # handed over last
+        self.pause = Pause()
+        self._fitting: int | None = None  # so many intents, at most, has the next step: they fitted into the budgets
 
     @property
     def batch(self) -> BatchRecord:
@@ -113,7 +114,8 @@ class BatchRun:
         """Whether a video could start now, if the process has room."""
         room = self.idle and self.in_flight < max(1, self.batch.concurrency)
         fits = self._fitting is None or self._update.intents < self._fitting
-        return bool(room and self._fresh and not self._attached and not self.stopping and fits)
+        may = fits and not self.stopping and self._update.at >= self.pause.until
+        return bool(room and self._fresh and not self._attached and may)
 
     @property
     def next_job(self) -> JobRecord:
@@ -140,10 +142,7 @@ class BatchRun:
     def keep_time(self, spent: float) -> None:
         """Start nothing more once the batch's time is up. Videos that the server has are finished."""
         if self._halted is None and self.time_left(spent) <= 0:
-            rounds = self.rounds()
-            of = f"BATCH_TIMEOUT x {rounds} rounds" if rounds > 1 else "BATCH_TIMEOUT"
-            text = f"not submitted within {span_text(self.batch.timeout * rounds)} ({of})"
-            self._halted, self._barred_wait = Failure(ErrorCode.BATCH_TIMEOUT, text), True
+            self._halted, self._barred_wait = out_of_time(self.batch.timeout, self.rounds()), True
         if self._barred_wait:
             self._drop_barred()
             self._settle()
@@ -175,9 +174,11 @@ class BatchRun:
 
     def start_next(self) -> Assignment:
         """Record the intent of the next job. Requires `wants_to_start`."""
+        self.pause.end(self._update.at)
+        self.waits.pop("", None)
         job = without_a_video(self._update, self.jobs[self._fresh.popleft()])
-        price = self._rules.price(job)
-        intent = new_intent(job, self._rules.provider, self._rules.owner_id, self._update.at, price)
+        rules = self._rules
+        intent = new_intent(job, rules.provider, rules.owner_id, self._update.at, rules.price(job))
         self.jobs[job.id] = job = self._update.intend(job, intent)
         return self._assign(job, intent, fresh=True)
 
@@ -231,7 +232,7 @@ class BatchRun:
         self._drop(job_id)
         self._settle()
 
-    def refused(self, refusal: Refusal, unsent: list[Assignment]) -> None:
+    def refused(self, refusal: Refusal, unsent: list[Assignment], now: float) -> None:
         """Decide again: nothing of the last step was written, since one of its payments fits into no budget.
 
         `unsent`: the assignments that were to follow, in order.
@@ -246,6 +247,11 @@ class BatchRun:
             self._fitting = refusal.index  # those before it, by themselves; or first what may give something back
             return
         failure = refused_by(refusal, self.jobs[self._fresh[0]])
+        if self._rules.waits_for_budget and failure.code is ErrorCode.BUDGET_EXCEEDED and has_period(refusal.budget):
+            if self.pause.begin(refusal.budget, self._update.at):
+                self._update.tell(EventName.BATCH_BUDGET_REACHED, budget=failure.detail)
+            self.waits[""] = Wait(failure.message, now + self.pause.until - self._update.at)
+            return
         if failure.code is ErrorCode.BUDGET_EXCEEDED:
             self._halted = self._halted or failure
             self._update.tell(EventName.BATCH_BUDGET_REACHED, budget=failure.detail)
@@ -292,9 +298,7 @@ class BatchRun:
             self._finished(job, now)
             return
         if self._absences.get(job.id, 0) >= ABSENCES:
-            made = "; nothing was made" if report.outcome is SubmissionState.ABSENT else ""
-            text = f"{report.failure.message} ({ABSENCES} times{made})"
-            self._update.fail(job, replace(report.failure, message=text))
+            self._update.fail(job, repeatedly(report.failure, report.outcome, ABSENCES))
             self._finished(job, now)
             return
         self.jobs[job.id] = self._update.move(job, JobMove.WITHDRAW, attempts=job.attempts - 1)
@@ -304,8 +308,8 @@ class BatchRun:
     def _failed(self, job: JobRecord, report: Failed, now: float) -> None:
         failure = report.failure
         if report.outcome is not None:
-            charged = self._rules.charges_failed
-            self._update.resolve(report.submission_id, report.outcome, failure.message, charged=charged)
+            charged, submission_id = self._rules.charges_failed, report.submission_id
+            self._update.resolve(submission_id, report.outcome, failure.message, charged=charged)
         self._update.note_told(report.submission_id, report.told)
         made_and_failed = report.outcome is SubmissionState.FAILED and failure.code.retryable
         may_pay = self.bar(job) is None and job.attempts < self._rules.paid_attempts and not self.stopping
@@ -324,9 +328,7 @@ class BatchRun:
         """Stop the POSTs that would get the same answer."""
         failure = report.failure
         unsent = report.outcome in (SubmissionState.REFUSED, SubmissionState.NOT_SENT)
-        status, said = failure.detail.get("status"), failure.detail.get("message")
-        met = f"HTTP {status}: {said}" if status and said else failure.message
-        rejected = f"not submitted: {job.id} was rejected with {met}"
+        rejected = rejection(job, failure)
         if failure.code is ErrorCode.PERMISSION:
             if report.outcome is not SubmissionState.REFUSED:
                 return  # no access to a video says nothing about POSTs
@@ -334,9 +336,7 @@ class BatchRun:
         elif failure.code in ACCOUNT_CODES:
             self._halted = self._halted or Failure(failure.code, rejected)
         elif unsent and failure.code is ErrorCode.NETWORK:
-            self._halted = self._halted or Failure(
-                failure.code, f"not submitted: {job.id} could not be sent: {failure.message}"
-            )
+            self._halted = self._halted or replace(failure, message=unsent_text(job, failure), detail={})
         else:
             return
         self._drop_barred()

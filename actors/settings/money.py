@@ -19,6 +19,8 @@ class MoneySettings(BaseSettings):
 
     sora_charges_failed: Literal["yes", "no"] = "yes"
     """Whether a generation that failed is charged for where the server tells nothing."""
+    sora_budget_wait: Literal["yes", "no"] = "no"
+    """Whether `serve` waits for the next period of a budget that is used up, instead of failing what does not fit."""
     batch_budget: str | None = None
     """The most that a batch may use whose request says nothing, such as `20 USD, 300 seconds`."""
 
@@ -39,7 +41,7 @@ class MoneySettings(BaseSettings):
             read_budget(value)
         return value
 
-    @field_validator("sora_charges_failed", mode="before")
+    @field_validator("sora_charges_failed", "sora_budget_wait", mode="before")
     @classmethod
     def _yes_or_no(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

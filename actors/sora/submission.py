@@ -14,6 +14,7 @@ from collections.abc import Callable
 import peewee
 
 from actors.batch.cancellation import owe_delete_of_cancelled
+from actors.batch.settling import tell_settled
 from actors.errors import ErrorCode, Failure
 from actors.loop import IOLoop
 from actors.observer import Observer
@@ -155,9 +156,8 @@ class Submitter:
 
             bind = await self._io.outcome(self._recorder.write(bind_again))
         if bind is Bind.BOUND:
-            if intent.id in self._unawaited and self._deletes:
-                await self._io.outcome(self._recorder.write(lambda: owe_delete_of_cancelled(storage, intent.id)))
-                self.on_owed()
+            if intent.id in self._unawaited:
+                await self._late(intent.id)
             return Bound(remote_id, video, told_at, told)
         if bind is Bind.HELD:
             # It was made and will be charged for: the listing may show it under its true id, but can't prove absence.
@@ -165,6 +165,7 @@ class Submitter:
             failure = Failure(ErrorCode.SUBMISSION_UNKNOWN, text, {"remote_id": remote_id})
             await self._settle(intent.id, SubmissionState.CLASHED, failure)
             return Unknown(failure)
+        await self._io.outcome(self._recorder.write(lambda: tell_settled(storage, intent.id, storage.database.time())))
         logger.warning(
             "a video arrived after its intent had been resolved",
             extra={
@@ -175,6 +176,19 @@ class Submitter:
             },
         )
         return known(await self._io.outcome(self._recorder.read(lambda: storage.submissions.get(intent.id))))
+
+    async def _late(self, submission_id: str) -> None:
+        """Nobody waited for an answer any more: its job may have been cancelled, and has a cost now."""
+        storage, deletes = self._storage, self._deletes
+
+        def write() -> None:
+            tell_settled(storage, submission_id, storage.database.time())
+            if deletes:
+                owe_delete_of_cancelled(storage, submission_id)
+
+        await self._io.outcome(self._recorder.write(write))
+        if deletes:
+            self.on_owed()
 
     async def _settle(self, submission_id: str, state: SubmissionState, failure: Failure) -> None:
         settle = self._storage.submissions.settle

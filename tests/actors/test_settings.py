@@ -24,6 +24,7 @@ DEFAULTS = {
     "SORA_CHARGES_FAILED": "yes",
     "BATCH_BUDGET": None,
     "SORA_BUDGET": None,
+    "SORA_BUDGET_WAIT": "no",
     "SORA_REQUEST_FORMAT": "multipart",
     "SORA_POLL_INTERVAL": timedelta(milliseconds=2000),
     "SORA_MAX_IN_FLIGHT": None,

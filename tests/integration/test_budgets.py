@@ -9,7 +9,7 @@ import pytest
 
 from actors.cli.checks import budget
 from actors.errors import InvalidRequest, NotFound
-from tests.integration.support import PATIENCE, ROOT, check_journal, options_for, settings_from
+from tests.integration.support import PATIENCE, ROOT, check_journal, options_for, settings_from, until
 
 pytestmark = pytest.mark.integration
 
@@ -221,3 +221,21 @@ def test_a_persons_word_settles_a_submission_for_good(provider, start_service, p
 def test_a_report_that_can_not_be_made_is_refused(service, since, by):
     with pytest.raises(InvalidRequest, match="expected"):
         service.costs(since, by)
+
+
+def test_a_cost_that_comes_after_its_job_has_ended_is_told(provider, start_service, prices):
+    provider.options(prices={"*": PRICE}, tells_price="header")
+    provider.hold()
+    provider.fault(on="create", do="hang", accept=True, then="answer")
+    service = start_service(sora_prices=prices, sora_delete_on_cancel="never")
+    service.create_batch(a_request(1, {"amount": 5, "unit": "USD"}))
+    running = service.process_batch("nature")
+    provider.wait(hanging=1)
+    service.cancel_batch("nature")
+    assert money(running.result(PATIENCE).cost) == [("USD", 0, 0, 680_000)]
+    until(lambda: service._runtime._tools.submitter._unawaited)
+    provider.release("requests")
+    until(lambda: any(event.name == "job.settled" for event in service.history("nature")))
+    (event,) = [event for event in service.history("nature") if event.name == "job.settled"]
+    assert event.data["job"]["cost"][0]["charged_micros"] == 680_000
+    assert money(service.get_batch_status("nature").cost) == [("USD", 680_000, 0, 0)]

@@ -1,16 +1,20 @@
 """What a batch decides when a budget refuses one of its payments."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 
 from actors.batch.assignment import Priced, Rules
 from actors.batch.limits import amount_text
+from actors.batch.pause import next_period
 from actors.errors import ErrorCode
 from storage.charges import BatchCosts, amounts_of
 from storage.ledger import Refusal
 from storage.records import BudgetRecord
 from storage.states import BatchStatus, SubmissionState
 from tests.actors.batch.test_run import Ride
-from tests.builders import PROVIDER, a_job, some_jobs
+from tests.builders import NOON, PROVIDER, a_job, some_jobs
 
 PRICE = 400_000
 
@@ -48,7 +52,7 @@ class Limited(Ride):
             if refusal is None:
                 break
             self.refusals.append(refusal.index)
-            self.run.refused(refusal, given)
+            self.run.refused(refusal, given, self.now)
         self.room -= len(changes.intents)
         self.given += given
         self.jobs |= {job.id: job for job in changes.jobs}
@@ -146,3 +150,42 @@ def test_reports_that_came_while_a_step_was_refused_are_kept():
 )  # fmt: skip
 def test_an_amount_is_written_for_a_person(micros, unit, text):
     assert amount_text(micros, unit) == text
+
+
+# --- waiting for the next period
+
+
+def a_budget(scope, period):
+    return BudgetRecord(scope, period, "USD", 10**6, 900_000)
+
+
+@pytest.mark.parametrize(
+    ("scope", "period", "then"),
+    [("day", "2026-11-30", "2026-12-01"), ("day", "2026-12-31", "2027-01-01"), ("month", "2026-11", "2026-12-01"),
+     ("month", "2026-12", "2027-01-01"), ("month", "2027-02", "2027-03-01")],
+)  # fmt: skip
+def test_the_next_period_begins_at_midnight_utc(scope, period, then):
+    assert next_period(a_budget(scope, period)) == datetime.fromisoformat(then).replace(tzinfo=UTC).timestamp()
+
+
+def test_serve_waits_for_the_next_period_and_its_time_stands_still():
+    ride = Limited(1, total=2, concurrency=2)
+    ride.run._rules = replace(ride.run._rules, waits_for_budget=True)
+    day = datetime.fromtimestamp(NOON, UTC).date().isoformat()
+    full = Refusal(0, a_budget("day", day), PRICE, frozenset({"USD"}))
+    ride.refusal = lambda intents: full if intents and ride.room < len(intents) else None
+    ride.begin()
+    assert ride.statuses == ["pending", "pending"]
+    assert ride.told == ["batch.budget_reached"]
+    assert "of which 0.10 USD is left" in ride.run.waits[""].reason
+    ride.run.happens_at(NOON + 59)
+    ride.tick(0.0)
+    assert (ride.statuses, ride.run.pause.stood(NOON + 59)) == (["pending", "pending"], 59)
+    ride.run.happens_at(NOON + 60)  # it tries again, in vain, and tells nothing new
+    ride.tick(0.0)
+    assert (ride.statuses, ride.told) == (["pending", "pending"], ["batch.budget_reached"])
+    ride.room = 2
+    ride.run.happens_at(NOON + 121)
+    ride.tick(0.0)
+    assert (ride.statuses, ride.run.waits) == (["submitting", "submitting"], {})
+    assert ride.run.pause.stood(NOON + 500) == pytest.approx(121)
