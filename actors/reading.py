@@ -193,8 +193,12 @@ class BatchReader:
         metadata: Mapping[str, Any] | None = None,
         limit: int = 50,
         after: str | None = None,
+        *,
+        spelled: Mapping[str, str] | None = None,
     ) -> list[Batch]:
         """Batches without their jobs, newest first, from the one behind the id `after` on.
+
+        `metadata` must be equal; `spelled` has texts, which also match a number or a boolean that is written so.
 
         Raises:
             InvalidRequest: there is no such status.
@@ -208,7 +212,7 @@ class BatchReader:
             batches = self._storage.batches
             if after is not None and batches.get(after) is None:
                 raise unknown_batch(self._storage, after)
-            found = batches.find(status=wanted, metadata=metadata, limit=limit, after=after)
+            found = batches.find(status=wanted, metadata=metadata, spelled=spelled, limit=limit, after=after)
             costs = self._storage.costs.of_batches(found)
             return [Batch.of(record, [], costs.get(record.id)) for record in found]
 

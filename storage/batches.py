@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import math
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,6 +35,15 @@ _SAME_CEILINGS = " AND (SELECT COALESCE(MAX(version), 0) FROM ceilings)=?"
 
 # Without a server: not started yet, or by the version before, which knows only the provider's own text.
 _IS_AT = "({0}server=? OR ({0}server IS NULL AND ({0}provider IS NULL OR {0}provider=?)))"
+
+
+def _meant_by(text: str) -> list[Any]:
+    """What somebody may mean who can only write text."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return [text]
+    return [text, value] if isinstance(value, bool | int | float) and math.isfinite(value) else [text]
 
 
 class BatchRepository:
@@ -83,16 +96,22 @@ class BatchRepository:
         *,
         status: BatchStatus | None = None,
         metadata: Mapping[str, Any] | None = None,
+        spelled: Mapping[str, str] | None = None,
         limit: int = 50,
         after: str | None = None,
     ) -> list[BatchRecord]:
-        """Batches, newest first, starting after `after`; `metadata` must match in each given key."""
+        """Batches, newest first, starting after `after`; `metadata` must match in each given key.
+
+        `spelled`: the same in words, as a URL has them: also a number or a boolean that is written so.
+        """
         table: Any = Table("batches", names_of(BatchRecord)).bind(self._database.peewee)
         query = table.select().where(SQL(_KEPT)).order_by(table.created_at.desc(), table.id.desc()).limit(limit)
         if status is not None:
             query = query.where(table.status == status.value)
         for key, value in (metadata or {}).items():
             query = query.where(self._has(key, value))
+        for key, text in (spelled or {}).items():
+            query = query.where(functools.reduce(operator.or_, (self._has(key, value) for value in _meant_by(text))))
         if after is not None:
             last = table.select(table.created_at).where(table.id == after)
             # The first condition enters the index; without it all newer rows would be scanned.

@@ -178,7 +178,7 @@ _add(
 )
 _add(sheet.sheet, "sheet nature", "sheet nature --output nature.webp", "sheet nature --page 2 --json")
 _add(serve.serve, "serve", "serve --simulate", "serve --no-migrate")
-_add(web.web, "web", "web --web 8080")
+_add(web.web, "web", "web 8080 --no-open", "web --simulate")
 _add(migrate.migrate, "migrate", "migrate --json", "migrate --restored")
 _add(
     remote.submit,

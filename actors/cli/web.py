@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import Simulate, Verbose, Web, opened, prepare, warn
+from actors.cli.options import Simulate, Verbose, opened, prepare, warn
 from actors.cli.signals import Interrupted, Interruption
 from actors.errors import InvalidRequest
 
@@ -28,22 +29,35 @@ _OPTIONAL = frozenset({"run", "demo"})
 """Commands whose `--web` may name no place."""
 
 
-def web(listen: Web = None, simulate: Simulate = False, verbose: Verbose = False) -> None:
-    """Show batches in a browser, without making videos.
+def web(
+    listen: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[HOST:]PORT", show_default=False,
+            help="Where to answer. Else WEB_LISTEN says, or it is a free port of this machine.",
+        ),
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,
+    simulate: Simulate = False,
+    verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Show batches in a browser and answer the HTTP API, without making videos.
 
-    Opens the page where there is a browser, and answers until Ctrl-C. What is created or retried there is queued:
-    sora-batch serve makes it. --simulate queues it for sora-batch serve --simulate.
+    Opens the page where there is a browser, and answers until Ctrl-C or SIGTERM. What is created or retried there is
+    queued: sora-batch serve makes it. --simulate queues it for sora-batch serve --simulate.
     """
     settings = prepare(verbose=verbose, default_level="warning", service=True)
-    settings = listening_at(settings, ANYWHERE if listen is None else listen)
+    settings = listening_at(settings, ANYWHERE if listen is None else listen, "[HOST:]PORT")
     with Interruption() as interruption, opened(verbose=verbose, simulate=simulate, settings=settings) as service:
         try:
             with answering(service, makes_videos=False) as url:
                 assert url is not None
-                open_browser(url)
+                if not no_open:
+                    open_browser(url)
                 wait_for(interruption)
         except Interrupted as interrupted:
-            raise typer.Exit(interrupted.exit_code) from None
+            if interrupted.exit_code != 128 + signal.SIGTERM:
+                raise typer.Exit(interrupted.exit_code) from None
 
 
 def with_place(arguments: Sequence[str]) -> list[str]:
@@ -68,8 +82,10 @@ def _is_place(text: str) -> bool:
     return True
 
 
-def listening_at(settings: Settings, place: str | None) -> Settings:
-    """The settings, with what `--web` says; checked before a database is made or opened.
+def listening_at(settings: Settings, place: str | None, named: str = "--web") -> Settings:
+    """The settings, with the place that is given; checked before a database is made or opened.
+
+    `named`: how the command names the place.
 
     Raises:
         InvalidRequest: it is no place to listen at.
@@ -81,7 +97,7 @@ def listening_at(settings: Settings, place: str | None) -> Settings:
         try:
             read_listen(place)
         except ValueError as error:
-            raise InvalidRequest(f"--web {place!r}: {error}") from None
+            raise InvalidRequest(f"{named} {place!r}: {error}") from None
         settings = settings.model_copy(update={"web_listen": place})
     elif place is not None and settings.web_listen is None:
         settings = settings.model_copy(update={"web_listen": "0"})

@@ -15,6 +15,7 @@ from actors.errors import SettingsError
 from actors.loop import IOLoop
 from actors.transport import read_listen
 from actors.web.application import application
+from actors.web.connections import connection_of, most_connections
 from actors.web.metrics import Metrics
 from actors.web.security import Access, is_loopback
 from actors.web.site import Site
@@ -22,7 +23,6 @@ from actors.web.site import Site
 if TYPE_CHECKING:
     from actors.service import BatchService
 
-MOST_CONNECTIONS = 2000
 _REQUEST_SECONDS = 30.0
 """How long a connection may take to send its first request."""
 _SHUT_SECONDS = 3.0
@@ -104,12 +104,12 @@ class Listener:
         """Makes what handles a connection. They get a quarter of a process's files at most: actors need some, too."""
         server = runner.server
         assert server is not None
-        most = _most_connections()
+        most = most_connections()
 
         def connected() -> asyncio.Protocol:
             if len(server.connections) >= most:
                 return _Full()
-            connection = server()
+            connection = connection_of(server)
             self._waiting.add(connection)
             self._io.loop.call_later(_REQUEST_SECONDS, self._close_if_silent, connection)
             return connection
@@ -123,14 +123,6 @@ class Listener:
 
     async def _has_asked(self, request: web.Request, _: web.StreamResponse) -> None:
         self._waiting.discard(request.protocol)
-
-
-def _most_connections() -> int:
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return MOST_CONNECTIONS
-    return min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
 class _Full(asyncio.Protocol):

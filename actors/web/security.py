@@ -31,13 +31,14 @@ REQUEST_ID = web.RequestKey("request_id", str)
 """What `X-Request-Id` says, or was made up in its place."""
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST_REQUEST_ID = 128
-_HEADERS = {
+HEADERS = {
     "Cache-Control": "no-store",
     "Server": "sora-batch",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
+"""What every answer has, unless its handler says otherwise."""
 PageOf = Callable[[web.Request, Problem], web.StreamResponse | None]
 """Shows an error as a page, where a browser asks; None: as JSON."""
 
@@ -163,7 +164,7 @@ def guard(access: Access, page_of: PageOf) -> Middleware:
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     """Give an answer the headers that every answer has, before it begins; a handler's own ones stand."""
-    for name, value in _HEADERS.items():
+    for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-Id"] = request.get(REQUEST_ID) or _request_id(request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -34,7 +35,10 @@ class Batches:
         410,
         query={
             "status": {"type": "string", "enum": [status.value for status in BatchStatus]},
-            "metadata.KEY": {"type": "string", "description": "A key of the metadata, in place of KEY, has this text."},
+            "metadata.KEY": {
+                "type": "string",
+                "description": "The metadata have this text at KEY, or a number or boolean written so.",
+            },
             "limit": LIMIT,
             "after": {"type": "string", "description": "The id of the last batch of the page before."},
         },
@@ -45,8 +49,11 @@ class Batches:
         limit = whole(query, "limit", 50, MOST)
         metadata = {name.removeprefix(_METADATA): text for name, text in query.items() if name.startswith(_METADATA)}
         found = await self._site.call(
-            self._site.service.list_batches, query.get("status"), metadata, limit + 1, query.get("after")
-        )
+            partial(
+                self._site.service.list_batches, query.get("status"), None, limit + 1, query.get("after"),
+                spelled=metadata,
+            )
+        )  # fmt: skip
         return json_response({"data": found[:limit], "has_more": len(found) > limit})
 
     @operation({200: {JSON: Batch}, 304: {}}, headers={"If-None-Match": TEXT}, told=("ETag",))

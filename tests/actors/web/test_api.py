@@ -15,6 +15,17 @@ def test_batches_are_listed_newest_first_in_pages(client, service):
     assert ([each["id"] for each in last["data"]], last["has_more"]) == (["b2", "b1", "b0"], False)
     blue = client("/api/v1/batches?metadata.team=blue&status=pending").json
     assert [each["id"] for each in blue["data"]] == ["b3", "b1"]
+    service.create_batch(request_of("p", id="n", metadata={"n": 3, "yes": True, "text": "3", "none": None}))
+    for query in ("metadata.n=3", "metadata.yes=true", "metadata.text=3"):
+        assert [each["id"] for each in client(f"/api/v1/batches?{query}").json["data"]] == ["n"], query
+    for query in (
+        "metadata.n=03",
+        "metadata.yes=1",
+        "metadata.n=" + "9" * 5000,
+        "metadata.none=null",
+        "metadata.n=NaN",
+    ):
+        assert client(f"/api/v1/batches?{query}").json["data"] == [], query
     assert client("/api/v1/batches?status=completed").json == {"data": [], "has_more": False}
 
 
@@ -55,7 +66,7 @@ def test_a_deleted_batch_is_gone(client, service):
 
 
 def test_a_database_that_is_away_is_503_and_is_not_named(client, service, monkeypatch):
-    def away(*_):
+    def away(*_, **__):
         raise StorageError("the database /secret/place is locked")
 
     monkeypatch.setattr(service, "list_batches", away)
@@ -66,7 +77,7 @@ def test_a_database_that_is_away_is_503_and_is_not_named(client, service, monkey
 
 
 def test_a_mistake_of_ours_is_500_and_is_logged_with_the_requests_id(client, service, monkeypatch, caplog):
-    monkeypatch.setattr(service, "list_batches", lambda *_: 1 / 0)
+    monkeypatch.setattr(service, "list_batches", lambda *_, **__: 1 / 0)
     answer = client("/api/v1/batches", X_Request_Id="r-1")
     assert answer.problem == (500, "internal")
     assert "r-1" in answer.json["detail"]

@@ -193,7 +193,7 @@ def test_a_service_that_serves_nothing_yet_is_live_and_not_ready(service):
 
 
 def test_a_thousand_silent_connections_keep_nobody_from_asking(service, monkeypatch):
-    monkeypatch.setattr(module, "_most_connections", lambda: 1500)
+    monkeypatch.setattr(module, "most_connections", lambda: 1500)
     with listening(service) as listener:
         silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(1000)]
         try:
@@ -207,7 +207,7 @@ def test_a_thousand_silent_connections_keep_nobody_from_asking(service, monkeypa
 
 
 def test_a_connection_too_many_is_closed_at_once(service, monkeypatch):
-    monkeypatch.setattr(module, "_most_connections", lambda: 2)
+    monkeypatch.setattr(module, "most_connections", lambda: 2)
     with listening(service) as listener, ExitStack() as open_ones:
         for _ in range(2):
             kept = open_ones.enter_context(socket.create_connection(("127.0.0.1", listener.port), timeout=10))
@@ -222,3 +222,22 @@ def test_a_connection_that_sends_no_request_is_closed(service, monkeypatch):
     with listening(service) as listener, socket.create_connection(("127.0.0.1", listener.port), timeout=10) as silent:
         silent.sendall(b"GET /livez HTTP/1.1\r\n")
         assert silent.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nno header\r\n\r\n", b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n",
+     b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 9000 + b"\r\n\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+     b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: a\x00b\r\n\r\n"],
+)  # fmt: skip
+def test_what_is_no_http_gets_a_problem_and_leaves_no_traceback(service, sent, caplog):
+    with listening(service) as listener, socket.create_connection(("127.0.0.1", listener.port), timeout=10) as client:
+        client.sendall(sent)
+        answer = b""
+        while piece := client.recv(65536):
+            answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["code"] == "invalid_request"
+    assert [each for each in caplog.records if each.exc_info] == []
