@@ -22,6 +22,7 @@ from actors.batch.commands import (
     Context,
     Delete,
     Retry,
+    answered,
     apply,
     has_videos_made,
     once,
@@ -102,6 +103,14 @@ class BatchCommander(BatchRunner):
     def refuse(self, key: CommandKey, answer: str) -> str:
         """Record that a command was refused. A repeated one gets its first answer, as in `obey`."""
         return self.keep(key, lambda: answer)
+
+    def answered(self, key: CommandKey) -> str | None:
+        """The answer to a command that was received before; None: it was not. It saves what `obey` needs beforehand.
+
+        Raises:
+            OtherBody: the id was used before, with another body.
+        """
+        return self._read(lambda: answered(self._storage, key))
 
     def keep(self, key: CommandKey, answer: Callable[[], str]) -> str:
         """Record the answer to what changes nothing. A repeated one gets its first answer, and `answer` is not called.

@@ -30,10 +30,16 @@ class Inbox:
         ).fetchall()
         if taken:
             return None
+        found = self.get(source, command_id)
+        assert found is not None
+        return found
+
+    def get(self, source: str, command_id: str) -> InboxRecord | None:
+        """The entry of a command that was answered, or None."""
         rows = self._database.execute(
             "SELECT source, id, digest, answer, received_at FROM inbox WHERE source=? AND id=?", (source, command_id)
         ).fetchall()
-        return InboxRecord(*rows[0])
+        return InboxRecord(*rows[0]) if rows else None
 
     def answer(self, source: str, command_id: str, answer: str) -> None:
         """Store the answer of a command."""

@@ -154,6 +154,18 @@ class OtherBody(InvalidRequest):
         super().__init__(message, (FieldError("/id", message, "an unused id, or the same body", "id_used"),))
 
 
+def answered(storage: Storage, key: CommandKey) -> str | None:
+    """The answer of a command that was received before; None: it was not.
+
+    Raises:
+        OtherBody: it was entered with a different body.
+    """
+    before = storage.inbox.get(key.source, key.id)
+    if before is not None and before.digest != key.digest:
+        raise OtherBody(key)
+    return None if before is None else before.answer
+
+
 def once(storage: Storage, key: CommandKey, at: float, act: Callable[[], str]) -> str:
     """Apply a command and enter it in the inbox with its answer; a repeated command gets its first answer.
 

@@ -75,6 +75,14 @@ def test_a_refusal_is_replayed_too_but_not_an_outage(client, service, batch, mon
     assert (retried.status, retried.json["status"], retried.json["left_alone"]) == (202, "pending", [])
 
 
+def test_a_replay_needs_nothing_that_the_first_time_needed(client, service, monkeypatch):
+    document = request_of("one", process=False)
+    made = client(BATCHES, document, Idempotency_Key="k")
+    monkeypatch.setattr("actors.web.api.orders.command_of", lambda *_, **__: 1 / 0)  # an address is away by now
+    again = client(BATCHES, document, Idempotency_Key="k")
+    assert (again.status, again.body) == (201, made.body)
+
+
 def test_the_same_key_from_many_at_once_creates_one_batch(client, service):
     answers, document = [], request_of("one", process=False)
 
