@@ -38,4 +38,5 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
         web.post(f"{one}/retry", changes.retry),
         web.post(f"{one}/cancel", changes.cancel),
         web.post(f"{ROOT}/quote", money.quote),
+        web.get(f"{ROOT}/costs", money.costs),
     ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from actors.batch.start import DeletedBatch
-from actors.errors import FieldError, InvalidRequest
+from actors.errors import FieldError, InvalidRequest, SoraBatchError
 from actors.web.api.queries import MOST, batch_id_of, query_of, whole
 from actors.web.api.schemas import EventPage
 from actors.web.feeds import frame
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from actors.web.feeds import Broadcast, Feed
     from actors.web.site import Site
 
+logger = logging.getLogger(__name__)
 STREAM = "text/event-stream"
 COMMENT_SECONDS = 15.0
 SLOW_SECONDS = 30.0
@@ -125,14 +127,18 @@ async def _begun(request: web.Request) -> web.StreamResponse:
 
 
 async def _send(request: web.Request, response: web.StreamResponse, parts: AsyncBytes) -> None:
-    """Write what comes, until it ends, or the reader goes away or takes nothing."""
+    """Write what comes, until it ends, or the reader goes away or takes nothing.
+
+    What fails after the beginning can't be told any more: the connection is broken off, and the reader resumes.
+    """
     try:
         await response.write(_COMMENT)  # whoever waits for the first bytes knows that it is open
         async for part in parts:
             async with asyncio.timeout(SLOW_SECONDS):
                 await response.write(part)
         await response.write_eof()
-    except TimeoutError:
+    except (TimeoutError, SoraBatchError) as error:
+        logger.info("let a reader go", extra={"action": "web_reader", "path": request.path[:200], "error": repr(error)})
         if request.transport is not None:
             request.transport.abort()
     except ConnectionError:

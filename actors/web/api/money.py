@@ -1,4 +1,4 @@
-"""What a request would cost."""
+"""What a request would cost, and what was spent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from actors.batch.command_data import CommandName, CreateData, read_data
+from actors.batch.costs import CostReport
 from actors.batch.quotes import Quote
+from actors.errors import InvalidRequest
+from actors.web.api.batches import json_response
 from actors.web.api.bodies import read_body
 from actors.web.api.changes import KEY
 from actors.web.api.orders import Order, Orders, Reply
@@ -37,6 +40,21 @@ class Money:
         query_of(request, ())
         body = await read_body(request, required=True)
         return await self._site.change(self._quote, Order.of(request, body), body.document)
+
+    @operation(
+        {200: {JSON: CostReport}},
+        query={
+            "since": {"type": "string", "description": "Only what was submitted since: a span (30d) or a UTC date."},
+            "by": {"type": "string", "description": "In groups: day, model, batch or metadata.KEY."},
+        },
+    )
+    async def costs(self, request: web.Request) -> web.Response:
+        """What was spent, and what is left of the budgets of the database."""
+        query, service = query_of(request, ("since", "by")), self._site.service
+        try:
+            return json_response(await self._site.call(service.costs, query.get("since"), query.get("by")))
+        except InvalidRequest as error:  # it speaks of the options of the command line
+            raise InvalidRequest(error.message.removeprefix("--")) from None
 
     def _quote(self, order: Order, document: dict[str, Any]) -> web.Response:
         service = self._site.service

@@ -252,3 +252,13 @@ def test_a_request_is_quoted_and_nothing_is_left(client, service):
     assert client("/api/v1/quote", request_of("x"), Idempotency_Key="q").problem == (422, "invalid_request")
     assert client("/api/v1/quote", {}).problem == (422, "invalid_request")
     assert service.list_batches() == []
+
+
+def test_costs_are_what_the_service_says(client, service, batch):
+    answer = client("/api/v1/costs?by=metadata.a&since=30d")
+    assert (answer.status, answer.json["by"], answer.json["cost"]) == (200, "metadata.a", [])
+    assert client("/api/v1/costs").json == service.costs().model_dump(mode="json")
+    for query in ("by=x", "by=", "since=x", "since=" + "9" * 400, "since=2026-13-01", "x=1"):
+        wrong = client(f"/api/v1/costs?{query}")
+        assert wrong.problem == (422, "invalid_request"), query
+        assert "--" not in wrong.json["detail"]
