@@ -21,8 +21,8 @@ from actors.settings import Settings
 from actors.web.listener import Listener
 from storage.changes import Storage
 from storage.records import JobRecord
-from storage.states import BatchStatus, JobStatus
-from tests.builders import NOON, a_batch, a_job, an_event, put
+from storage.states import BatchStatus, JobStatus, SubmissionState
+from tests.builders import NOON, a_batch, a_job, an_event, an_intent, put
 
 _BATCHES, _VIDEOS, _WATCHED, _AT_ONCE = 100_000, 10_000, 1_000, 50
 _LOOKS, _SECONDS = 30, 15.0
@@ -60,6 +60,9 @@ def fill(service: BatchService) -> None:
         an_event(each, "big", type="job.completed", key=f"job.completed.big.big-{each}") for each in range(1, 201)
     ]
     service._write(lambda: (put(service._storage, batch, list(jobs())), service._storage.journal.append(events)))
+    charge = {"currency": "USD", "charge": "assumed", "reserved_micros": 400_000, "state": SubmissionState.BOUND}
+    paid = [an_intent(f"i{job.position}", job, remote_id=f"v{job.position}", **charge) for job in jobs()]
+    service._write(lambda: service._storage.submissions.intend(paid))
 
 
 def jobs() -> Iterator[JobRecord]:

@@ -52,6 +52,8 @@ class BatchView:
     percentage: int
     error: tuple[str, str] | None
     """Code and sentence."""
+    cost: tuple[str, str]
+    """The sum, and what it is made of; both empty where nothing is known of it."""
     metadata: list[tuple[str, str]]
     created_at: float
     started_at: float | None
@@ -66,8 +68,8 @@ class BatchView:
     """How many of its videos can be retried now."""
 
     @classmethod
-    def of(cls, record: BatchRecord) -> BatchView:
-        """The view of a record."""
+    def of(cls, record: BatchRecord, cost: Sequence[Mapping[str, Any]] = ()) -> BatchView:
+        """The view of a record, and of what it costs."""
         ended = record.status in FINAL_BATCH
         finished = record.completed + record.failed + record.cancelled
         queued = record.status is BatchStatus.PENDING and record.wanted
@@ -79,7 +81,7 @@ class BatchView:
             processing=record.processing, pending=record.total - finished - record.processing,
             percentage=finished * 100 // record.total,
             error=(error["code"], words.shortened(error["message"], _SENTENCE)) if error else None,
-            metadata=words.pairs(record.metadata),
+            cost=words.cost(cost if record.provider != SIMULATOR else ()), metadata=words.pairs(record.metadata),
             created_at=record.created_at, started_at=record.started_at, completed_at=record.completed_at,
             updated_at=record.updated_at, worked=words.span(record.spent), ended=ended,
             simulated=record.provider == SIMULATOR,
@@ -194,8 +196,8 @@ class Details:
     warnings: list[str]
 
 
-def details(job: JobRecord, wait: str) -> Details:
-    """All that is known of a job."""
+def details(job: JobRecord, wait: str, cost: Sequence[Mapping[str, Any]] = ()) -> Details:
+    """All that is known of a job, and what it costs."""
     reported = (job.made or {}).get("reported") or {}
     facts = [
         ("Job id", job.id),
@@ -209,6 +211,7 @@ def details(job: JobRecord, wait: str) -> Details:
         *((f"Metadata {name}", value) for name, value in words.pairs(job.metadata)),
         *((f"Server reported {name}", value) for name, value in words.pairs(reported) if value != "null"),
         ("Attempts", str(job.attempts)),
+        ("Cost", words.cost(cost)[1] or None),
         ("File size", words.size(job.video["bytes"]) if job.video else None),
         ("SHA-256", job.video["sha256"] if job.video else None),
     ]

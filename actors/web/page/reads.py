@@ -11,7 +11,7 @@ from actors.batch.views import Charge
 from actors.errors import NotFound
 from actors.web.page.models import FILTERS, PAGE, RETRIED, Pages
 from storage.changes import Storage
-from storage.records import BatchRecord, EventRecord, JobRecord
+from storage.records import BatchRecord, Document, EventRecord, JobRecord
 from storage.states import BatchStatus
 
 LISTED, RUNNING = 50, 12
@@ -53,6 +53,13 @@ class BatchRead:
     pages: Pages
     jobs: list[JobRecord]
     events: list[EventRecord]
+    cost: list[Document]
+
+
+def cost_of(storage: Storage, batch: BatchRecord) -> list[Document]:
+    """What a batch costs, with one entry per currency."""
+    found = storage.costs.of_batches([batch]).get(batch.id)
+    return [] if found is None else found.whole
 
 
 def batch_of(storage: Storage, batch_id: str) -> BatchRecord:
@@ -79,7 +86,8 @@ def read_batch(storage: Storage, batch_id: str, shown: str | None, page: int) ->
     statuses = None if shown is None else FILTERS[shown]
     jobs = storage.jobs.page(batch_id, limit=PAGE, skip=pages.skip, statuses=statuses)
     first = max(1, batch.sequence - EVENTS_LOOKED_AT + 1)
-    return BatchRead(batch, pages, jobs, storage.journal.read(batch_id, first))
+    events = storage.journal.read(batch_id, first)
+    return BatchRead(batch, pages, jobs, events, cost_of(storage, batch))
 
 
 def _count(batch: BatchRecord, shown: str) -> int:
@@ -97,6 +105,16 @@ def read_job(storage: Storage, batch_id: str, index: int) -> tuple[BatchRecord, 
     if job is None:
         raise NotFound(f"batch {batch_id} has no video {index}: its videos are 1 to {batch.total}")
     return batch, job
+
+
+def read_details(storage: Storage, batch_id: str, index: int) -> tuple[BatchRecord, JobRecord, list[Document]]:
+    """A video, its batch, and what the video costs.
+
+    Raises:
+        NotFound: there is no such batch or video.
+    """
+    batch, job = read_job(storage, batch_id, index)
+    return batch, job, storage.costs.of_batch(batch, [job.id]).of_job(job.id)
 
 
 def read_retryable(

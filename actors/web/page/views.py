@@ -77,7 +77,7 @@ class Views:
 
         def show() -> str:
             read = self._site.service.look(lambda storage: reads.read_batch(storage, batch_id, shown, page))
-            waits, batch = self.waits(batch_id), BatchView.of(read.batch)
+            waits, batch = self.waits(batch_id), BatchView.of(read.batch, read.cost)
             cards = [models.card(job, waits.get(job.id, "")) for job in read.jobs]
             query = {"status": shown} if shown else {}
             values = {
@@ -95,9 +95,9 @@ class Views:
         batch_id, index = batch_id_of(request), video_of(request)
 
         def show() -> str:
-            batch, job = self._site.service.look(lambda storage: reads.read_job(storage, batch_id, index))
+            batch, job, cost = self._site.service.look(lambda storage: reads.read_details(storage, batch_id, index))
             view = BatchView.of(batch)
-            details = models.details(job, self.waits(batch_id).get(job.id, ""))
+            details = models.details(job, self.waits(batch_id).get(job.id, ""), () if view.simulated else cost)
             shape = models.shape([job])
             values = {"batch": view, "video": details.card, "details": details, "shape": shape}
             return self.html(request, "video", values)

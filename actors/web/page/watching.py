@@ -9,7 +9,7 @@ from actors.web.page.models import BatchView
 from actors.web.page.rendering import Renderer
 from actors.web.page.views import Views
 from storage.changes import Storage
-from storage.records import BatchRecord, EventRecord, JobRecord
+from storage.records import BatchRecord, Document, EventRecord, JobRecord
 from storage.states import FINAL_BATCH, FINAL_JOB
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class BatchWatch:
     def __init__(self, site: Site, renderer: Renderer, views: Views, batch_id: str, seen: float) -> None:
         self._site, self._renderer, self._views, self._batch_id = site, renderer, views, batch_id
         self._seen, self._sequence = seen, 0
+        self._cost: list[Document] = []
         self._jobs: dict[int, tuple[str, int, float]] = {}
         self._status: tuple[str, bool] | None = None
         self._waits: dict[str, str] = {}
@@ -48,9 +49,10 @@ class BatchWatch:
             NotFound: the batch is gone.
             StorageError: the database is away.
         """
-        batch, jobs, events = self._site.service.look(self._read)
+        batch, jobs, events, cost = self._site.service.look(self._read)
         waits = self._views.waits(self._batch_id) if batch.status not in FINAL_BATCH else {}
-        message = self._message(batch, jobs, waits)
+        self._cost = cost
+        message = self._message(batch, BatchView.of(batch, cost), jobs, waits)
         if message and message is not RELOAD and events:
             moments = models.time_line(events)[: reads.SHOWN_MOMENTS]
             if moments:
@@ -58,23 +60,28 @@ class BatchWatch:
         self._seen, self._sequence = batch.updated_at, batch.sequence
         return message
 
-    def _read(self, storage: Storage) -> tuple[BatchRecord, list[JobRecord], list[EventRecord]]:
+    def _read(self, storage: Storage) -> tuple[BatchRecord, list[JobRecord], list[EventRecord], list[Document]]:
         batch, told = reads.batch_of(storage, self._batch_id), self._sequence
         if self._status is not None and (batch.updated_at, batch.sequence) == (self._seen, told):
-            return batch, [], []  # each change of a job moves its batch's time
+            return batch, [], [], self._cost  # each change of a job moves its batch's time
         jobs = storage.jobs.changed_since(self._batch_id, self._seen - _OVERLAP, _MOST + 1)
         first = max(told, batch.sequence - reads.EVENTS_LOOKED_AT) + 1
-        return batch, jobs, storage.journal.read(self._batch_id, first) if batch.sequence > told else []
+        events = storage.journal.read(self._batch_id, first) if batch.sequence > told else []
+        return batch, jobs, events, reads.cost_of(storage, batch)
 
-    def _message(self, batch: BatchRecord, jobs: list[JobRecord], waits: dict[str, str]) -> dict[str, Any] | None:
-        view, status = BatchView.of(batch), (batch.status.value, batch.wanted)
+    def _message(
+        self, batch: BatchRecord, view: BatchView, jobs: list[JobRecord], waits: dict[str, str]
+    ) -> dict[str, Any] | None:
+        status = batch.status.value, batch.wanted
         changed = [job for job in jobs if self._jobs.get(job.position) != _state(job)]
         if len(jobs) > _MOST:
             self._jobs = {}
             return RELOAD
         if not changed and status == self._status and waits == self._waits:
             return None
-        message: dict[str, Any] = {"at": batch.updated_at, "n": view.numbers, "total": view.total, "ended": view.ended}
+        message: dict[str, Any] = {
+            "at": batch.updated_at, "n": view.numbers, "total": view.total, "ended": view.ended, "cost": view.cost,
+        }  # fmt: skip
         if status != self._status:
             message |= {"state": f"{view.status} {view.state}", "head": self._part("head", view, waits.get("", ""))}
         bars, cards = {}, {}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from actors.batch.events import EventName
+from actors.batch.limits import amount_text
 from actors.errors import ErrorCode
 from storage.states import BatchStatus, JobStatus
 
@@ -53,6 +54,11 @@ CHECKED = {
     "store": "can be written",
     "key": "was not refused by the server",
     "rabbitmq": "answers",
+}
+_CHARGES = {
+    "charged": "charged by the server",
+    "assumed": "assumed from the prices",
+    "reserved": "reserved: whether it was paid for is unknown",
 }
 SILENT = frozenset({EventName.BATCH_PROGRESSED.value, EventName.JOB_PROGRESSED.value})
 """Events of which there are many, and which the progress bars tell."""
@@ -105,6 +111,20 @@ def count(number: int, noun: str) -> str:
 def shortened(text: str, characters: int) -> str:
     """The beginning of a text."""
     return text if len(text) <= characters else text[: characters - 1].rstrip() + "…"
+
+
+def cost(documents: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+    """What submissions cost: the sums that are or may be due, `3.20 USD`, and what they are made of."""
+    sums, parts, unknown = [], [], 0
+    for each in documents:
+        currency, unknown = each["currency"], unknown + each["unknown_prices"]
+        if currency is not None:
+            found = [(each[f"{name}_micros"], text) for name, text in _CHARGES.items()]
+            sums.append(amount_text(sum(micros for micros, _ in found), currency))
+            parts += [f"{amount_text(micros, currency)} {text}" for micros, text in found if micros]
+    if unknown:
+        parts.append(f"{count(unknown, 'submission')} without a price (SORA_PRICES)")
+    return " + ".join(sums), "; ".join(parts)
 
 
 def size(number: int) -> str:

@@ -17,8 +17,8 @@ from actors.settings import Settings
 from actors.web.listener import Listener
 from actors.web.page import forms, models, words
 from actors.web.page.rendering import Renderer
-from storage.states import BatchStatus, JobStatus
-from tests.builders import NOON, a_batch, a_job, an_event, put, some_jobs
+from storage.states import BatchStatus, JobStatus, SubmissionState
+from tests.builders import NOON, a_batch, a_job, an_event, an_intent, put, some_jobs
 from tests.integration.support import PATIENCE, until
 
 HTML = {"Accept": "text/html"}
@@ -208,6 +208,34 @@ def test_the_stream_tells_what_changed_and_resumes_where_a_page_was(service, lis
         assert messages[-1]["n"]["completed"] == 1
     resumed = first_message(listener, f"/batches/b/live?since={NOON}", Last_Event_ID=str(NOON + 101))
     assert list(resumed["cards"]) == ["1"]
+
+
+def test_what_it_costs_is_shown_and_told(service, listener):
+    def charge(number, **columns):
+        return an_intent(f"i{number}", a_job(number, "b"), state=SubmissionState.BOUND, **columns)
+
+    batch = a_batch("b", total=4, processing=4, status=BatchStatus.PROCESSING)
+    store(service, batch, some_jobs(4, "b", status=JobStatus.GENERATING))
+
+    def write():
+        for each in (
+            charge(1, currency="USD", charge="charged", reserved_micros=900_000, charged_micros=800_000),
+            charge(2, currency="USD", charge="assumed", reserved_micros=400_000),
+            charge(3, currency="USD", charge="reserved", reserved_micros=100_000),
+            charge(4),
+        ):
+            service._storage.submissions.intend([each])
+
+    service._write(write)
+    html = ask(listener, "/batches/b")[2]
+    told = "0.80 USD charged by the server; 0.40 USD assumed from the prices; 0.10 USD reserved"
+    assert ">1.30 USD<" in html
+    assert told in html
+    assert "1 submission without a price (SORA_PRICES)" in html
+    message = first_message(listener, "/batches/b/live?since=0")
+    assert message["cost"][0] == "1.30 USD"
+    assert message["cost"][1].startswith(told)
+    assert "0.40 USD assumed" in ask(listener, "/batches/b/jobs/2")[2]
 
 
 def test_a_page_that_has_missed_much_is_told_to_load_anew(service, listener):

@@ -171,6 +171,11 @@
       say(message.state.slice(message.state.indexOf(" ") + 1));
     }
     numbers(main, message.n);
+    if (message.cost && $("#cost")) {
+      put($("#cost"), message.cost[1]);
+      put($("[data-cost]"), message.cost[0]);
+      $("[data-cost]").parentNode.hidden = !message.cost[0];
+    }
     const done = message.n.completed + message.n.failed;
     if (finished !== null && done > finished && !message.ended) say(`${done} of ${message.total} videos finished`);
     finished = done;
