@@ -66,6 +66,13 @@ SAFEGUARDS = [
         ("tests/storage/test_ledger.py",),
     ),
     Safeguard(
+        "the fraction of a price that is rounded up",
+        "actors/batch/prices.py",
+        "micros = ceil(",
+        "micros = int(",
+        ("tests/actors/batch/test_prices.py",),
+    ),
+    Safeguard(
         "the listing before a second POST",
         "actors/sora/submission.py",
         "                return Unknown(failure)\n\n    def _guard",
