@@ -138,7 +138,7 @@ SAFEGUARDS = [
         "actors/sora/resolving.py",
         "        if entry.key_fingerprint != self._key:\n            return _OTHER_KEY",
         "        if False:\n            return _OTHER_KEY",
-        ("tests/integration/test_unknown_outcomes.py::test_only_the_key_that_sent_a_post_tells_what_became_of_it",),
+        ("tests/actors/sora/test_resolving.py::test_no_listing_proves_anything_about_another_key_s_post",),
     ),
     Safeguard(
         "the window in which a POST may go out",

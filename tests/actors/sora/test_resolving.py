@@ -178,6 +178,17 @@ def test_a_post_of_a_sender_that_lives_and_has_told_nothing_counts_as_timed_out(
     assert (why is not None and "SORA_SUBMIT_TIMEOUT" in why) is lives
 
 
+@pytest.mark.parametrize(("key", "words"), [("another", "it was sent with another key"), ("key", None)])
+def test_no_listing_proves_anything_about_another_key_s_post(key: str, words: str | None) -> None:
+    """Such a submission is not even looked for; this holds if it is all the same."""
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    resolver = Resolver(Mock(), Mock(), Mock(), Mock(), settings, provider=PROVIDER, is_sending=lambda _: None)
+    resolver._storage.servers.reuses_ids.return_value = False  # type: ignore[attr-defined]
+    sent = an_intent(provider=f"{PROVIDER.partition('#')[0]}#{key}", timed_out=False, state=SubmissionState.UNKNOWN)
+    why = resolver._why_no_proof(sent)
+    assert (why and why.partition(",")[0]) == words
+
+
 def wrapped(video: str, more: str = "") -> str:
     """An id of a LiteLLM proxy's."""
     text = f"litellm:custom_llm_provider:hosted_vllm;model_id:films;video_id:{video}{more}"
