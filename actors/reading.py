@@ -16,7 +16,7 @@ from actors.batch.start import existing, unknown_batch
 from actors.batch.views import Batch, Job, batch_status, status_named, with_urls
 from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
 from actors.settings import SIMULATOR, Settings
-from actors.stores import stores_of
+from actors.stores import stores_of, told_by_the_store
 from storage.changes import Storage
 from storage.charges import BatchCosts
 from storage.database import Database, DatabaseError
@@ -234,7 +234,8 @@ class BatchReader:
         jobs = self._read(lambda: self._storage.jobs.by_id(job_ids)).values()
         completed = [job for job in jobs if job.batch_id == batch_id and job.video is not None]
         kept = [job for job in completed if job.video and not job.video.get("removed_at")]
-        return [job for job in kept if job.video and self.stores.size(uri_of(job.video)) is None]
+        with told_by_the_store():
+            return [job for job in kept if job.video and self.stores.size(uri_of(job.video)) is None]
 
     def fetch(self, batch_id: str, folder: str | Path, name_of: Callable[[Job], str] | None = None) -> FetchReport:
         """Get the finished files of a batch into a folder, wherever they are; those that are there are checked.

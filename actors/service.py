@@ -1,6 +1,7 @@
 """BatchService: the entry point for programs, the command line and the commands from RabbitMQ.
 
-All its answers come from storage. Thread-safe. Connects to nothing before it is needed.
+All its answers come from actors.stores import told_by_the_store
+from storage. Thread-safe. Connects to nothing before it is needed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from actors.errors import InvalidRequest, NotFound, StorageError
 from actors.reading import MOST
 from actors.settings import Settings, load_settings
 from actors.shared import shared_service
+from actors.stores import told_by_the_store
 from actors.waiting import RunningBatch
 
 if TYPE_CHECKING:
@@ -203,8 +205,11 @@ class BatchService(BatchCommander):
         try:
             self._do(Delete(batch_id, keep_files))
         except NotFound:
-            if keep_files or not (self._was_deleted(batch_id) and self.stores.holds(batch_id)):
+            if keep_files or not self._was_deleted(batch_id):
                 raise
+            with told_by_the_store():
+                if not self.stores.holds(batch_id):
+                    raise
             self._remove_files(batch_id)
 
     # --- what runs
@@ -302,14 +307,18 @@ class BatchService(BatchCommander):
             return None
 
     def audit(self, *, checksums: bool = False) -> AuditReport:
-        """Compare the records with the server's listing and the files in VIDEO_DIR. Changes nothing.
+        """Compare the records with the server's listing and the files in the store. Changes nothing.
 
         `checksums`: also read every file and check its checksum.
+
+        Raises:
+            StorageError: the database or the store can't be asked.
         """
         self._check_open()
         from actors.audit import audit
 
-        return audit(self.settings, self._storage, self._read, checksums=checksums)
+        with told_by_the_store():
+            return audit(self.settings, self._storage, self._read, checksums=checksums)
 
 
 def get_batch_service() -> BatchService:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.errors import SettingsError
+from actors.errors import SettingsError, StorageError
 from actors.settings import Settings
 from storage.bucket_errors import StoreFault
 from storage.changes import Storage
@@ -62,6 +64,19 @@ def prepare(stores: Stores, settings: Settings, storage: Storage) -> Marker | No
     if warning := foreign(marker, database, stores.place):
         logger.warning("the store is another database's", extra={"action": "foreign_store", "error": warning})
     return marker
+
+
+@contextmanager
+def told_by_the_store() -> Iterator[None]:
+    """What the store can't do, as an error of the library.
+
+    Raises:
+        StorageError: it could not do something.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"the store can't be asked: {error.strerror or error}") from error
 
 
 def _options(settings: Settings) -> BucketOptions:

@@ -27,8 +27,8 @@ from storage.stores import begun
 from storage.videos import EXTENSIONS, names_of
 
 PART = 5 << 20
-"""Bytes of a part of a large upload: the least that S3 takes. Two are on their way, and one is read."""
-_AT_ONCE, _BLOCK = 2, 5 << 19
+"""Bytes of a part of a large upload: the least that S3 takes. Two are on their way while the next one is read."""
+_AT_ONCE, _BLOCK = 2, 1 << 20
 _PROVED_FOR = 300.0
 """Seconds for which a successful write proves that the bucket can be written to."""
 _CHECKSUM = {"s3": "SHA256"}
@@ -381,7 +381,7 @@ def _knows(scheme: str, option: str) -> bool:
 
 def _blocks(file: IO[bytes], stopped: Callable[[], bool]) -> Iterator[bytes]:
     """The blocks of a file. Where this raises, obstore aborts the upload."""
-    while block := file.read(_BLOCK):
+    while block := file.read(PART):  # in smaller blocks it takes a fifth longer
         if stopped():
             raise Stopped
         yield block

@@ -225,6 +225,18 @@ def test_a_bucket_that_is_not_there_is_named_before_anything_is_paid_for(
     assert provider.summary()["posts"] == 0
 
 
+def test_what_needs_the_store_says_why_it_can_not_be_done(service: BatchService, gate: Gate) -> None:
+    make(service, 1)
+    gate.fault(Fault("HEAD", "", 503))
+    gate.fault(Fault("GET", "", 403, "AccessDenied"))
+    for ask in (service.audit, lambda: service.retry_batch("b", ["b-01"]), lambda: service.jobs_without_file("b")):
+        with pytest.raises(StorageError, match=r"the store can't be asked: the bucket films at .*(HTTP 403|HTTP 503)"):
+            ask()
+    service.delete_batch("b", keep_files=True)
+    with pytest.raises(StorageError, match=r"the store can't be asked: the bucket films at .* refused access"):
+        service.delete_batch("b")
+
+
 # --- cancellations, and owners that are late
 
 

@@ -172,7 +172,7 @@ def test_an_upload_that_is_stopped_is_aborted(bucket: Bucket, gate: Gate, film: 
     blocks = iter(range(10))
 
     def stopped() -> bool:
-        if next(blocks) == 7:
+        if next(blocks) == 2:
             stop.set()
         return stop.is_set()
 
