@@ -31,7 +31,7 @@ _PRESIGNED = timedelta(hours=1)
 _PIECE_OF_A_FOLDER, _PIECE_OF_A_BUCKET = 1 << 17, 1 << 20
 """Bytes that are read at a time: what a slow reader holds in memory, and what a request to a bucket is worth."""
 _READS = 3
-"""Reads at the same time: of the loop's threads one is left for everything else."""
+"""Reads at the same time: of the threads for files two are left for pictures."""
 _STALLED = 300.0
 """Seconds after which a reader that took nothing is given up."""
 _RANGE = re.compile(r"bytes=(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))", re.ASCII)
@@ -151,7 +151,7 @@ class Files:
             return None
         try:
             async with self._reads:
-                return await self._site.call(self._stores.presigned, video.uri, _PRESIGNED)
+                return await self._site.work(self._stores.presigned, video.uri, _PRESIGNED)
         except OSError as error:  # some credentials can't sign: the file is sent from here
             logger.warning("the store signs no URL", extra={"action": "web_file", "error": str(error)})
             return None
@@ -205,7 +205,7 @@ class Files:
         """
         try:
             async with self._reads:
-                return await self._site.call(function)
+                return await self._site.work(function)
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound("the file is gone") from None
         except OSError as error:

@@ -94,7 +94,7 @@ class Pictures:
             picture = kept.get(key)
             if picture is None:
                 async with self._turn:
-                    picture = await self._site.call(draw)
+                    picture = await self._site.work(draw)
                 kept.keep(key, picture)
         except (UnreadableVideo, StorageError) as error:  # of the film, not of the database
             raise Conflict(error.message) from error

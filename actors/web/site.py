@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from actors.web.security import Access
 
 T = TypeVar("T")
-_WRITERS = 8
+_WRITERS, _FILES = 8, 5
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Site:
     watcher: Watcher = field(init=False)
     """What streams of events wait at."""
     _writers: DaemonThreads = field(default_factory=lambda: DaemonThreads(_WRITERS), init=False)
+    _files: DaemonThreads = field(default_factory=lambda: DaemonThreads(_FILES), init=False)
 
     def __post_init__(self) -> None:
         self.watcher = Watcher(self.service, self.io)
@@ -55,11 +56,16 @@ class Site:
         """
         return await asyncio.shield(self.io.loop.run_in_executor(self._writers, partial(function, *arguments)))
 
+    async def work(self, function: Callable[..., T], *arguments: object) -> T:
+        """The same for files and pictures: a slow store, or a large sheet, holds up no check of the health."""
+        return await self.io.loop.run_in_executor(self._files, partial(function, *arguments))
+
     def stop(self) -> None:
         """End the streams."""
         for stop in self.stops:
             stop()
 
     def close(self) -> None:
-        """End the threads that write."""
+        """End the threads."""
         self._writers.shutdown()
+        self._files.shutdown()

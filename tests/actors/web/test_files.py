@@ -3,6 +3,7 @@
 import hashlib
 import io
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -213,6 +214,34 @@ def test_the_command_needs_no_database_where_a_service_is_named(ask, film, tmp_p
     away = call(app, ["fetch", "nature"])
     assert (away.exit_code, "http://127.0.0.1:9" in away.stderr) == (1, True)
     assert [path.name for path in tmp_path.iterdir()] == ["films"]
+
+
+def test_a_slow_store_holds_up_no_check_of_the_health(made, monkeypatch):
+    waiting, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(*_):
+        waiting.release()
+        go_on.wait(30)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(made.stores, "size", slow)
+    monkeypatch.setattr(made.stores, "read", slow)
+    listener = Listener(made, "127.0.0.1:0", None)
+    client = Client(listener.port)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            pictures = [threads.submit(client, f"/api/v1/batches/nature/jobs/{index}/poster") for index in (1, 2)]
+            films = [threads.submit(client, f"{ONE}/video") for _ in range(4)]
+            try:
+                assert all(waiting.acquire(timeout=30) for _ in range(5))
+                assert client("/livez").status == 200
+                assert client("/api/v1/batches").status == 200
+            finally:
+                go_on.set()
+            assert {each.result().status for each in films} == {404}
+            assert {each.result().status for each in pictures} == {409}
+    finally:
+        listener.close()
 
 
 def test_a_reader_that_hangs_up_does_no_harm(ask, caplog):
