@@ -20,7 +20,15 @@ def batch_id_of(request: web.Request) -> str:
     Raises:
         UnknownBatch: no batch can have it.
     """
-    batch_id = request.match_info["id"]
+    return checked_id(request.match_info["id"])
+
+
+def checked_id(batch_id: str) -> str:
+    """The same id.
+
+    Raises:
+        UnknownBatch: no batch can have it.
+    """
     if not _ID.fullmatch(batch_id):
         raise UnknownBatch(batch_id)
     return batch_id

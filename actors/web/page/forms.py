@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.batch.field_errors import all_of, wrong_field
 from actors.errors import FieldError, InvalidRequest
+from storage.records import BatchRecord, JobRecord
 
 NEW_FIELDS = (
     "prompts", "batch_name", "duration", "size", "model", "seed", "takes", "params", "matrix", "metadata",
@@ -20,6 +21,32 @@ _PLACES = {
     "/defaults/model": "model", "/defaults/seed": "seed", "/defaults/takes": "takes", "/defaults/params": "params",
     "/matrix": "matrix", "/metadata": "metadata", "/concurrency": "concurrency",
 }  # fmt: skip
+
+
+def form_of(batch: BatchRecord, job: JobRecord) -> dict[str, str]:
+    """The form of a new batch with what was asked for in a job."""
+    prompt = f"\\{job.prompt}" if job.prompt.startswith("#") else job.prompt
+    given = {
+        "prompts": prompt, "batch_name": batch.name, "duration": job.duration, "size": job.size, "model": job.model,
+        "seed": job.seed, "params": _lines_of(job.params), "metadata": _lines_of(batch.metadata),
+    }  # fmt: skip
+    return dict.fromkeys(NEW_FIELDS, "") | {name: str(value) for name, value in given.items() if value is not None}
+
+
+def can_be_written(job: JobRecord) -> bool:
+    """Whether the form can say what was asked for in a job: it takes no files, and a prompt is one line there."""
+    return job.reference is None and not job.files and "\n" not in job.prompt
+
+
+def _lines_of(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name}={_written(value)}" for name, value in values.items())
+
+
+def _written(value: Any) -> str:
+    """A value that is read as itself again."""
+    if isinstance(value, str) and value == value.strip() and "\n" not in value and _json_or_text(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def lines_of(text: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from actors.messages import Wait
 from actors.settings import SIMULATOR
 from actors.web.page import words
+from actors.web.page.forms import can_be_written
 from storage.records import BatchRecord, EventRecord, JobRecord
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus, JobStatus
 from storage.unfinished import Unfinished
@@ -124,6 +125,8 @@ class Card:
     removed_at: float | None
     """When its file was removed."""
     wait: str
+    again: bool
+    """Whether the form of a new batch can ask for it once more."""
     retried: bool
     """Whether it can be retried, once its batch has ended."""
 
@@ -149,6 +152,7 @@ def card(job: JobRecord, wait: str = "") -> Card:
         warnings=[str(warning["message"]) for warning in warnings[:3]],
         file_name=_file_name(job) if video else None, bytes=words.size(video["bytes"]) if video else "",
         removed_at=removed_at, wait=wait if not final else "", retried=job.status in RETRIED,
+        again=job.status is JobStatus.COMPLETED and can_be_written(job),
     )  # fmt: skip
 
 

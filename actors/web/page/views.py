@@ -16,8 +16,8 @@ from actors.batch.views import batch_status
 from actors.errors import StorageError
 from actors.web.health import Health
 from actors.web.page import models, reads, words
-from actors.web.page.addresses import batch_id_of, metadata_of, number_of, video_of
-from actors.web.page.forms import NEW_FIELDS
+from actors.web.page.addresses import batch_id_of, checked_id, metadata_of, number_of, video_of
+from actors.web.page.forms import NEW_FIELDS, form_of
 from actors.web.page.models import BatchView
 from actors.web.page.rendering import POLICY, Renderer
 from actors.web.security import public
@@ -167,8 +167,16 @@ class Views:
         return answer(await self._site.call(show))
 
     async def new(self, request: web.Request) -> web.StreamResponse:
-        """The form of a new batch."""
-        return answer(self.new_form(request, dict.fromkeys(NEW_FIELDS, "")))
+        """The form of a new batch, perhaps with what was asked for in a video."""
+        batch_id, index = request.query.get("batch", ""), number_of(request, "video")
+        if index is None:
+            return answer(self.new_form(request, dict.fromkeys(NEW_FIELDS, "")))
+
+        def show() -> str:
+            batch, job = self._site.service.look(lambda storage: reads.read_job(storage, checked_id(batch_id), index))
+            return self.new_form(request, form_of(batch, job))
+
+        return answer(await self._site.call(show))
 
     def new_form(
         self,

@@ -91,11 +91,22 @@ class Reader(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.scripts, self.wrong, self.links, self.open = [], [], [], []
+        self.scripts, self.wrong, self.links, self.fields, self._area = [], [], [], {}, None
         self.feed(html)
+
+    def handle_data(self, data):
+        if self._area is not None:
+            self.fields[self._area] = (self.fields[self._area] + data).removeprefix("\n")
+
+    def handle_endtag(self, tag):
+        if tag == "textarea":
+            self._area = None
 
     def handle_starttag(self, tag, attrs):
         names = dict(attrs)
+        if tag in ("input", "textarea") and "name" in names:
+            self.fields[names["name"]] = names.get("value") or ""
+            self._area = names["name"] if tag == "textarea" else None
         if tag == "script":
             self.scripts.append(names.get("src"))
         self.wrong += [f"{tag} {name}" for name in names if name.startswith("on") or name == "style"]
@@ -139,7 +150,7 @@ def hostile_batch(service):
 
 PAGES = [
     "/", "/new", "/service", "/login", "/batches/hostile", "/batches/hostile/retry", "/batches/hostile/cancel",
-    "/batches/hostile/history", "/batches/hostile/jobs/1", "/batches/hostile/jobs/2", "/batches/hostile/jobs/3",
+    "/batches/hostile/history", "/new?batch=hostile&video=2", "/batches/hostile/jobs/1", "/batches/hostile/jobs/2", "/batches/hostile/jobs/3",
     "/batches/nobody", f"/?metadata.x={urllib.parse.quote(HOSTILE)}&status=failed",
     f"/login?next={urllib.parse.quote(HOSTILE)}", f"/batches/{urllib.parse.quote(HOSTILE, safe='')}",
 ]  # fmt: skip
@@ -314,6 +325,32 @@ def test_a_form_becomes_a_batch_and_twice_sent_it_is_one(service, listener):
     again = re.search(r'name="key" value="(\w+)"', other[2])[1]
     assert ask(listener, "/new", {**filled, "prompts": "Another", "matrix": "", "key": again})[0] == 303
     assert len(service.list_batches()) == 2
+
+
+def test_what_was_made_can_be_asked_for_again(service, listener):
+    params = {"fps": 24, "note": "24", "text": "a, b", "lines": "a\nb", "deep": {"a": [1, None]}}
+    made = a_job(
+        1, "b", prompt="#1 fan", duration=8, size="720x1280", model="sora-2", status=JobStatus.COMPLETED, video=VIDEO,
+        options={"seed": 7, "params": params},
+    )  # fmt: skip
+    others = [
+        a_job(2, "b", prompt="two\nlines", status=JobStatus.COMPLETED, video=VIDEO),
+        a_job(3, "b", reference={"file_id": "x"}, status=JobStatus.COMPLETED, video=VIDEO),
+    ]
+    batch = a_batch("b", name="Fans", metadata={"team": "blue"}, total=3, completed=3, status=BatchStatus.COMPLETED)
+    store(service, batch, [made, *others])
+    html = ask(listener, "/batches/b")[2]
+    assert re.findall(r'href="(/new[?][^"]+)"', html) == ["/new?batch=b&amp;video=1"]
+    fields = Reader(ask(listener, "/new?batch=b&video=1")[2]).fields
+    fields.pop("file", None)
+    status, headers, _ = ask(listener, "/new", {**fields, "do": "save"})
+    assert status == 303
+    again = service.get_batch_status(headers["Location"].removeprefix("/batches/"))
+    assert (again.name, again.metadata) == ("Fans", {"team": "blue"})
+    (job,) = again.jobs
+    assert (job.prompt, job.duration, job.size, job.model, job.seed) == ("#1 fan", 8, "720x1280", "sora-2", 7)
+    assert job.params == params
+    assert ask(listener, "/new?batch=b&video=9")[0] == ask(listener, "/new?batch=%00&video=1")[0] == 404
 
 
 def test_a_wrong_form_comes_back_as_it_was_filled_in(service, listener):
