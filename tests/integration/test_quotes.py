@@ -61,6 +61,9 @@ def test_a_quote_is_the_bill_and_what_the_server_tells(
     (cost,) = quoted.cost
     assert (cost.currency, cost.estimated_micros) == ("USD", 10_400_002)
     assert cost.estimated_micros >= bill * 10**6
+    (spent,) = service.get_batch_status(batch.id).cost
+    assert (spent.currency, spent.estimated_micros) == (cost.currency, cost.estimated_micros)
+    assert abs(spent.charged_micros - bill * 10**6) < 1  # rounded once, for all
 
 
 def _settled(micros: int | None, rest: int | None) -> Decimal:
