@@ -248,6 +248,12 @@ POINTS: dict[str, Point] = {
 }
 
 
+SOMETIMES: dict[Operation, frozenset[str]] = {
+    # The supervisor that lost the batch has its orphans removed in the background, perhaps when it has ended.
+    Operation.PROCESS_BADLY: frozenset({"clear"}),
+}
+"""What an operation passes at some times only, so that nobody can be killed there."""
+
 OFTEN = (
     "intent", "recorded", "assign", "post", "first byte", "judge", "bind",
     "look", "content", "open", "write", "flush", "rename", "flush folder",
