@@ -28,6 +28,7 @@ PACKAGES = (
     "rich",
     "av",
     "psycopg",
+    "obstore",
     "prometheus-client",
 )
 
