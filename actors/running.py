@@ -293,13 +293,18 @@ class BatchRunner(BatchReader):
                 },
             )  # fmt: skip
 
-    def budgets(self) -> list[Budget]:
-        """The budgets of the whole database for the current day and month, with what they have used."""
+    def budgets(self, batch_id: str | None = None) -> list[Budget]:
+        """The budgets of the whole database for the current day and month, with what they have used.
+
+        `batch_id`: only those of this batch.
+        """
         from actors.batch.costs import Budget
 
+        ledger = self._storage.ledger
+        found = self._read(ledger.current if batch_id is None else lambda: ledger.of_batch(batch_id))
         return [
-            Budget(**each._asdict() | {"period": each.period or None})
-            for each in self._read(self._storage.ledger.current)
+            Budget(**each._asdict() | {"period": None if batch_id is not None else each.period or None})
+            for each in found
         ]
 
     def _ended(self, batch_id: str) -> None:

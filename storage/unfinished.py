@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from storage.database import Database
+from storage.ledger import Ledger
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus, JobStatus
 
 # Written out: SQLite finds a partial index by the very words that it was made with, in their order.
@@ -57,6 +58,8 @@ class Unfinished:
     """Recorded, and not yet confirmed by RabbitMQ; 0 where events were never published from this database."""
     outbox_lag: float
     """Seconds since the oldest of them was recorded; 0 without any."""
+    budgets: dict[str, float] = field(default_factory=dict)
+    """How much of the database's budgets is used, by scope: of several in one scope the largest part."""
 
 
 def count_unfinished(database: Database) -> Unfinished:
@@ -73,7 +76,15 @@ def count_unfinished(database: Database) -> Unfinished:
         owed_deletes=int(database.execute(_OWED).fetchone()[0]),
         outbox_events=events,
         outbox_lag=_since(oldest_event, now),
+        budgets=_used(database),
     )
+
+
+def _used(database: Database) -> dict[str, float]:
+    used: dict[str, float] = {}
+    for each in Ledger(database).current():
+        used[each.scope] = max(used.get(each.scope, 0.0), each.used_micros / each.ceiling_micros)
+    return used
 
 
 def _since(moment: float | None, now: float) -> float:

@@ -27,7 +27,10 @@ from storage.states import BatchStatus, DeleteState, SubmissionState
 _PROMPT = 40
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actors.audit import AuditReport, OwedDelete
+    from actors.batch.costs import Budget
     from actors.batch.events import Event
     from actors.batch.views import Batch
     from storage.deletes import Owed
@@ -42,13 +45,14 @@ def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbos
     from actors.cli.remote import or_remote, status_there
     from actors.cli.table import print_batch, print_json
 
-    simulated, worked, prices = False, None, []
+    simulated, worked, prices, left = False, None, [], []
     if remote:
         batch = status_there(batch_id, verbose=verbose)
     else:
         with or_remote("status", batch_id), opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
             batch = service.get_batch_status(batch_id)
             simulated, worked = service.is_simulated(batch_id), service.seconds_worked(batch_id)
+            left = [*service.budgets(batch_id), *service.budgets()]
             prices = [
                 {"job_id": entry.job_id, "submission_id": entry.id, **entry.told}
                 for entry in service.submissions(batch_id)
@@ -58,6 +62,23 @@ def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbos
         print_json({**batch.model_dump(mode="json"), **({"prices": prices} if prices else {})})
     else:
         print_batch(batch, {}, simulated=simulated, worked=worked, elsewhere=remote)
+        _print_money(batch, left)
+
+
+def _print_money(batch: Batch, budgets: Sequence[Budget]) -> None:
+    """What a batch costs, where anything is known of it, and what is left of its budgets and the database's."""
+    from actors.batch.limits import amount_text, left_text
+    from actors.cli.table import say
+
+    for cost in batch.cost:
+        parts = {"charged": cost.charged_micros, "assumed": cost.assumed_micros, "reserved": cost.reserved_micros}
+        if cost.currency is not None:
+            known = [f"{amount_text(micros, cost.currency)} {name}" for name, micros in parts.items() if micros]
+            say(f"cost: {', '.join(known) or amount_text(0, cost.currency)}")
+        elif budgets or len(batch.cost) > 1:
+            say(f"cost: unknown for {cost.unknown_prices}")
+    for budget in budgets:
+        say(f"budget{' of the batch' if budget.scope == 'batch' else ''}: {left_text(budget)}")
 
 
 def _statuses(incomplete: str) -> list[str]:

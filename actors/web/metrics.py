@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -55,14 +55,17 @@ class Metrics(Observer):
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(f"sora_batch_{name}", about, labels, registry=self._registry)
 
-    def exposition(self, accept: str, unfinished: Unfinished | None) -> tuple[bytes, str]:
+    def exposition(
+        self, accept: str, unfinished: Unfinished | None, budgets: Mapping[str, float] | None = None
+    ) -> tuple[bytes, str]:
         """What is scraped, and its content type.
 
         Args:
             accept: the header of the scrape.
             unfinished: what the tables say; None: they can't be read, and their gauges are left out.
+            budgets: by scope, how much of the budgets of the database is used; None: not for everybody.
         """
-        self._tables.unfinished = unfinished
+        self._tables.unfinished, self._tables.budgets = unfinished, budgets or {}
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
@@ -110,6 +113,7 @@ class _Tables(Collector):
 
     def __init__(self) -> None:
         self.unfinished: Unfinished | None = None
+        self.budgets: Mapping[str, float] = {}
 
     def describe(self) -> list[Metric]:
         """Their names are not asked of the database when they are registered."""
@@ -130,6 +134,12 @@ class _Tables(Collector):
         }
         for name, (about, value) in numbers.items():
             yield GaugeMetricFamily(f"sora_batch_{name}", about, value=value)
+        if self.budgets:
+            about = "The used part of the database's budgets, of several in a scope the largest."
+            family = GaugeMetricFamily("sora_batch_budget_used_ratio", about, labels=["scope"])
+            for scope, ratio in self.budgets.items():
+                family.add_metric([scope], ratio)
+            yield family
 
 
 def _by_status(name: str, about: str, counts: dict[str, int]) -> GaugeMetricFamily:

@@ -62,7 +62,9 @@ class Probes:
                 unfinished = await self._scrapes.do(None)
         except TimeoutError:
             unfinished = None
-        body, content_type = self._site.metrics.exposition(request.headers.get("Accept", ""), unfinished)
+        access = self._site.access
+        budgets = unfinished.budgets if unfinished and (access.token is None or access.is_known(request)) else None
+        body, content_type = self._site.metrics.exposition(request.headers.get("Accept", ""), unfinished, budgets)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _count(self, scrapes: list[None]) -> Sequence[Unfinished | None]:

@@ -239,3 +239,17 @@ def test_a_cost_that_comes_after_its_job_has_ended_is_told(provider, start_servi
     (event,) = [event for event in service.history("nature") if event.name == "job.settled"]
     assert event.data["job"]["cost"][0]["charged_micros"] == 680_000
     assert money(service.get_batch_status("nature").cost) == [("USD", 680_000, 0, 0)]
+
+
+def test_status_shows_what_is_left(provider, start_service, prices, options, tmp_path):
+    provider.options(prices={"*": PRICE}, tells_price="cost")
+    service = start_service(sora_prices=prices, sora_budget="10 videos per day")
+    service.create_batch(a_request(2, {"amount": 5, "unit": "USD"}))
+    service.process_batch("nature").result(PATIENCE)
+    environment = {"DATABASE_URL": options()["database_url"], "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "actors.cli", "status", "nature"]
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "cost: 1.36 USD charged" in said
+    assert "budget of the batch: 3.64 USD left of 5.00 USD\n" in said
+    assert "budget: 8 videos left of 10 videos per day\n" in said
+    assert service.unfinished().budgets == {"day": 0.2}

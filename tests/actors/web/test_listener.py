@@ -241,3 +241,11 @@ def test_what_is_no_http_gets_a_problem_and_leaves_no_traceback(service, sent, c
     assert b"application/problem+json" in head
     assert json.loads(body)["code"] == "invalid_request"
     assert [each for each in caplog.records if each.exc_info] == []
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+def test_the_used_part_of_the_budgets_is_for_who_has_the_token(service, token):
+    service._write(lambda: service._storage.ledger.set_ceilings({("day", "USD"): 1_000_000}, "us"))
+    with listening(service, token) as listener:
+        assert (b"sora_batch_budget_used_ratio" in ask(listener, "/metrics")[2]) is (token is None)
+        assert b'ratio{scope="day"} 0.0' in ask(listener, "/metrics", Authorization=f"Bearer {token}")[2]

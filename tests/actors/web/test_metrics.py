@@ -85,3 +85,13 @@ def test_a_scraper_that_asks_for_openmetrics_gets_it(metrics):
     body, content_type = metrics.exposition("application/openmetrics-text; version=1.0.0", NOTHING)
     assert content_type.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
+
+
+def test_how_much_of_the_budgets_is_used_is_not_for_everybody(metrics):
+    def ratios(budgets):
+        body, _ = metrics.exposition("", NOTHING, budgets)
+        found = [sample for family in parsed(body.decode()) for sample in family.samples]
+        return {each.labels["scope"]: each.value for each in found if each.name == "sora_batch_budget_used_ratio"}
+
+    assert ratios({"day": 0.25, "month": 1.5}) == {"day": 0.25, "month": 1.5}
+    assert ratios(None) == {}
