@@ -32,6 +32,7 @@ from actors.restarts import restart_allowed
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.deleting import ANSWER_SECONDS, DeleteSender
+from actors.sora.late import LateResolver
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
@@ -103,6 +104,7 @@ class Runtime:
         except BaseException:
             self.io.close()
             raise
+        self._late = LateResolver(self.io, self._tools.submitter, storage, recorder, settings, provider=provider)
         admission = Admission(settings.sora_max_in_flight, self._tools.client.rate_limiter, self.io.loop)
         self._tools.submitter.on_left, admission.on_left = admission.left, self._tools.bodies.left
         if self._deletes is not None:
@@ -186,6 +188,7 @@ class Runtime:
         if "sora_connect_timeout" not in self._settings.model_fields_set:
             self._be_patient(timedelta(0))  # nobody is waiting, and the batches stay wanted
         self._order(ClaimAll())
+        self.io.submit(self._late.run())
         self._orphans.finish_soon()
         self._note_store()
         ended: Future[None] = Future()

@@ -253,3 +253,25 @@ def test_status_shows_what_is_left(provider, start_service, prices, options, tmp
     assert "budget of the batch: 3.64 USD left of 5.00 USD\n" in said
     assert "budget: 8 videos left of 10 videos per day\n" in said
     assert service.unfinished().budgets == {"day": 0.2}
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["it was made", "it was not made"])
+def test_an_unknown_outcome_of_an_ended_job_is_resolved_for_the_ledger(provider, start_service, prices, made):
+    provider.options(prices={"*": PRICE})
+    service = start_service(sora_prices=prices, sora_delete_on_cancel="never", sora_submit_timeout=1000)
+    first = service.create_batch({"videos": [{"prompt": "a: first", "duration": 4}], "id": "first"})
+    service.process_batch(first.id).result(PATIENCE)  # so that the listing shows a video of ours
+    provider.fault(on="create", do="lose_response" if made else "lose_request", match="video 1")
+    provider.fault(on="list", do="answer", status=503, times=100)
+    service.create_batch(a_request(1, {"amount": 5, "unit": "USD"}))
+    running = service.process_batch("nature")
+    until(lambda: [each.state for each in service.submissions("nature")] == ["unknown"])
+    service.cancel_batch("nature")
+    assert money(running.result(PATIENCE).cost) == [("USD", 0, 0, 680_000)]
+    provider.clear_faults()
+    runtime = service._runtime
+    assert runtime.io.submit(runtime._late.resolve()).result(PATIENCE) == 1
+    assert money(service.get_batch_status("nature").cost) == ([("USD", 0, 680_000, 0)] if made else [])
+    assert used(service) == (Decimal("0.68") if made else 0)
+    assert [event.name for event in service.history("nature")][-1] == "job.settled"
+    assert runtime.io.submit(runtime._late.resolve()).result(PATIENCE) == 0
