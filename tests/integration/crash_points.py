@@ -138,7 +138,7 @@ _ROWS: list[tuple[Any, ...]] = [
     # a step of a batch
     ("start", _C, _APPLY, "`batch.started`", "videos are started", _of_changes(lambda changes: sum(event.type == "batch.started" for event in changes.events))),
     ("beginning", _C, _APPLY, "that this process begins the batch: if it dies before it records anything more, the death counts", "work on the batch starts", _of_changes(lambda changes: int(changes.batch.claims < 0))),
-    ("intent", _C, _APPLY, "an intent, and its job as `submitting`", "a worker gets the job", _of_changes(lambda changes: len(changes.intents))),
+    ("intent", _C, _APPLY, "an intent with its reservation, and its job as `submitting`", "a worker gets the job", _of_changes(lambda changes: len(changes.intents))),
     ("acceptance", _C, _APPLY, "a job as `generating`, with its remote id", "the video is watched", _moves_jobs_to(JobStatus.GENERATING)),
     ("fetching", _C, _APPLY, "a job as `downloading`", "its file is downloaded", _moves_jobs_to(JobStatus.DOWNLOADING)),
     ("completion", _C, _APPLY, "a job as `completed`, and the next one's intent", "the next one starts", _moves_jobs_to(JobStatus.COMPLETED)),

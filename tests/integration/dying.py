@@ -42,7 +42,9 @@ Id, Order = str, dict[str, Any]
 
 
 def request(batch_id: Id) -> dict[str, Any]:
-    return videos(*numbered(COUNT, batch_id), id=batch_id, concurrency=LIMIT)
+    """Its budget has room for no video more than it has: what is not given back, or reserved twice, makes it fail."""
+    budget = {"amount": COUNT, "unit": "videos"}
+    return videos(*numbered(COUNT, batch_id), id=batch_id, concurrency=LIMIT, budget=budget)
 
 
 class Dying:
@@ -228,6 +230,7 @@ class Dying:
         assert [(job.status, job.error) for job in batch.jobs] == [("completed", None)] * COUNT
         assert batch.status == "completed"
         self._check_paid(batch.id, COUNT)
+        assert [each.used_micros for each in service.budgets(batch.id)] == [COUNT * 1_000_000]
         if self._operation is Operation.STORE:
             check_objects(service, batch, self._provider)
         else:
