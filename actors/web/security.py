@@ -166,6 +166,7 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     """Give an answer the headers that every answer has, before it begins; a handler's own ones stand."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers["Server"] = HEADERS["Server"]  # aiohttp names itself and Python before
     response.headers["X-Request-Id"] = request.get(REQUEST_ID) or _request_id(request)
 
 

@@ -108,6 +108,12 @@ def test_a_proxy_may_change_the_host(listen, settings):
         assert client("/api/v1/batches", {}, "POST", Origin="https://evil.example").problem == (403, "permission")
 
 
+def test_no_answer_tells_what_it_is_made_with(client):
+    for answer in (client("/api/v1/batches"), client("/livez"), client("/none")):
+        assert answer.headers["Server"] == "sora-batch"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
 def test_each_request_has_an_id_that_is_answered_and_logged(client, caplog):
     with caplog.at_level(logging.INFO, "actors.web.security"):
         assert client("/api/v1/batches", X_Request_Id="abc-1").headers["X-Request-Id"] == "abc-1"
