@@ -36,6 +36,8 @@ _SENTENCES = {
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
     "float_parsing": "must be a number",
     "literal_error": "must be {expected}",
     "string_type": "must be a string",

@@ -77,7 +77,7 @@ def read_url(url: str) -> Url:
     scheme, separator, rest = url.partition("://")
     if not separator or not _SCHEME.fullmatch(scheme):
         scheme, rest = "", url
-    if scheme.lower() == "sqlite" and rest.startswith("/"):
+    if scheme.lower() in {"sqlite", "file"} and rest.startswith("/"):
         return Url(scheme, None, None, rest, "", "")
     end = _end_of_user(scheme.lower(), rest)
     user = rest[:end] if end >= 0 else None

@@ -242,7 +242,8 @@ def or_remote(command: str, batch_id: str) -> Iterator[None]:
         if not unknown or load_settings().amqp_url is None:
             raise
         way_out = f"to ask a service through RabbitMQ: sora-batch {command} {batch_id} --remote"
-        raise type(error)(f"{error}; {way_out}") from None
+        kind = SettingsError if isinstance(error, SettingsError) else NotFound  # a subclass takes no text
+        raise kind(f"{error}; {way_out}") from None
 
 
 def _client(*, verbose: bool) -> BatchClient:

@@ -295,7 +295,9 @@ def _has_user(info: ValidationInfo) -> bool:
 
 
 SECRET = frozenset({"OPENAI_API_KEY", "SORA_HEADERS", "WEB_TOKEN"})
-URLS = frozenset({"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL", "HTTP_PROXY", "HTTPS_PROXY"})
+URLS = frozenset(
+    {"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL", "HTTP_PROXY", "HTTPS_PROXY", "VIDEO_STORE", "WEB_PUBLIC_URL"}
+)
 """The settings that are shown masked, and those that are shown without their secret parts."""
 GENERAL = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"})
 """The settings that other programs have too: what is called almost like one of them may be theirs."""

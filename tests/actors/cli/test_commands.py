@@ -470,6 +470,16 @@ def test_a_database_that_can_not_be_used_is_named(call: Call, home: Path) -> Non
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("command", ["status", "fetch", "delete", "cancel", "retry"])
+def test_an_unknown_batch_may_be_a_services(call: Call, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    with BatchService():
+        monkeypatch.setenv("AMQP_URL", "amqp://guest:guest@127.0.0.1:1/")
+    result = call(command, "nope")
+    assert result.exit_code == 2
+    assert result.stderr.count("there is no batch") == 1
+    assert f"to ask a service through RabbitMQ: sora-batch {command} nope --remote" in result.stderr
+
+
 def test_a_taken_port_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
