@@ -50,7 +50,7 @@ class BatchCommander(BatchRunner):
         key: CommandKey | None,
         answer: Callable[[CommandResult], str],
         trace: dict[str, str] | None = None,
-        expects: Collection[int] | None = None,
+        expects: Collection[str] | None = None,
     ) -> str:
         """Execute a command and record it in the inbox with its answer, in one transaction.
 
@@ -59,7 +59,7 @@ class BatchCommander(BatchRunner):
             key: which message it came with; None: it has no id, and is not recorded.
             answer: makes the answer from the result; may be called again, so it must have no side effects.
             trace: the trace of the message.
-            expects: the sequence numbers that the batch may have.
+            expects: the versions (`version_of`) that the batch may have.
 
         Returns:
             The answer; for a repeated command, its first answer.

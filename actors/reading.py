@@ -13,7 +13,7 @@ import peewee
 from actors.batch.events import Event
 from actors.batch.requests import BatchVideoRequest
 from actors.batch.start import existing, unknown_batch
-from actors.batch.views import Batch, Job, batch_status, status_named, with_urls
+from actors.batch.views import Batch, Job, batch_status, status_named, version_of, with_urls
 from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
 from actors.settings import SIMULATOR, Settings
 from actors.stores import stores_of, told_by_the_store
@@ -150,6 +150,14 @@ class BatchReader:
             NotFound: there is no such batch.
         """
         return self._read(lambda: self._sequence(batch_id))
+
+    def version(self, batch_id: str) -> str:
+        """Which state of a batch is recorded now, in a word (`version_of`).
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        return self._read(lambda: version_of(self._sequence(batch_id), self._storage.jobs.files_removed(batch_id)))
 
     def _sequence(self, batch_id: str) -> int:
         sequence = self._storage.batches.sequence(batch_id)

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from storage.bucket_errors import StoreFault, explained
 from storage.bucket_lifecycle import doubt
 from storage.markers import MARKER, Marker
-from storage.stores import begun
+from storage.stores import Reads, begun
 from storage.videos import EXTENSIONS, names_of
 
 PART = 5 << 20
@@ -80,9 +80,9 @@ class Bucket:
         """The bytes of an object, in pieces."""
         return begun(self._pieces(self._name(uri), start, end))
 
-    def presigned(self, uri: str, lifetime: timedelta) -> str:
-        """A URL that gives an object to whoever has it, for some time."""
-        return str(self._ask("signed", self._obs.sign, self._quick, "GET", self._name(uri), lifetime))
+    def presigned(self, uri: str, lifetime: timedelta, method: Reads = "GET") -> str:
+        """A URL that gives an object to whoever has it and asks by this method, for some time."""
+        return str(self._ask("signed", self._obs.sign, self._quick, method, self._name(uri), lifetime))
 
     def remove(self, uri: str) -> None:
         """Remove an object. One that is not there is as good as removed."""

@@ -99,6 +99,11 @@ class JobRepository:
         some = "WHERE batch_id=? AND position > ? AND video IS NOT NULL ORDER BY position LIMIT ?"
         return self._rows.select(some, (batch_id, after, limit))
 
+    def files_removed(self, batch_id: str) -> int:
+        """How many jobs of a batch have a file that was removed on purpose."""
+        sql = "SELECT count(*) FROM jobs WHERE batch_id=? AND CAST(video AS TEXT) LIKE ?"
+        return int(self._database.execute(sql, (batch_id, '%"removed_at":%')).fetchone()[0])
+
     def save(self, jobs: Iterable[JobRecord]) -> None:
         """Write all mutable columns of these jobs. The batch's fence has already been passed."""
         self._save(jobs)

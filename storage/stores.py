@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from storage.videos import VideoFolder, flush_folder
@@ -19,6 +19,7 @@ from storage.videos import VideoFolder, flush_folder
 if TYPE_CHECKING:
     from storage.buckets import Bucket, BucketOptions
 
+Reads = Literal["GET", "HEAD"]
 PIECE = 1 << 20
 """Bytes: files are read in pieces of at most this size."""
 
@@ -35,8 +36,8 @@ class Store(Protocol):
         The first piece is read at once, so that a file that is not there is noticed before anything is answered.
         """
 
-    def presigned(self, uri: str, lifetime: timedelta) -> str | None:
-        """A URL that gives the file to whoever has it, for some time; None: this store has no such thing."""
+    def presigned(self, uri: str, lifetime: timedelta, method: Reads = "GET") -> str | None:
+        """A URL that gives the file to whoever has it and asks by this method, for some time; None: there is none."""
 
     def remove(self, uri: str) -> None:
         """Remove a file. One that is not there is as good as removed."""
@@ -95,9 +96,9 @@ class Stores:
         """As `Store.read`, in whichever store the file is."""
         return self.at(uri).read(uri, start, end)
 
-    def presigned(self, uri: str, lifetime: timedelta) -> str | None:
+    def presigned(self, uri: str, lifetime: timedelta, method: Reads = "GET") -> str | None:
         """As `Store.presigned`, in whichever store the file is."""
-        return self.at(uri).presigned(uri, lifetime)
+        return self.at(uri).presigned(uri, lifetime, method)
 
     def remove(self, uri: str) -> None:
         """As `Store.remove`, in whichever store the file is."""
@@ -133,7 +134,7 @@ class Folders:
         """The bytes of a file, in pieces."""
         return begun(_pieces(path_of(uri), start, end))
 
-    def presigned(self, uri: str, lifetime: timedelta) -> None:
+    def presigned(self, uri: str, lifetime: timedelta, method: Reads = "GET") -> None:
         """None: no URL leads into a folder."""
 
     def remove(self, uri: str) -> None:

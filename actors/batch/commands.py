@@ -15,7 +15,7 @@ from actors.batch.cleanup import delete
 from actors.batch.retrying import Retried, retry
 from actors.batch.start import NewBatch, create, existing, unknown_batch, want
 from actors.batch.updating import update
-from actors.batch.views import CancellationSummary
+from actors.batch.views import CancellationSummary, version_of
 from actors.errors import Conflict, FieldError, InvalidRequest
 from storage.changes import Storage
 from storage.records import ReferenceRecord
@@ -110,8 +110,8 @@ class Context:
     """The trace of the command, which its batch joins: at its creation, or if it has none."""
     lasting: bool = False
     """Whether it is accepted for others: that must be kept whatever its caller does later."""
-    expects: Collection[int] | None = None
-    """The sequence numbers that the batch may have; None: any."""
+    expects: Collection[str] | None = None
+    """The versions (`version_of`) that the batch may have; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ def _check_expected(storage: Storage, command: Command, context: Context) -> Non
     if context.expects is None or isinstance(command, Create):
         return
     sequence = existing(storage, command.batch_id).sequence
-    if sequence not in context.expects:
+    if version_of(sequence, storage.jobs.files_removed(command.batch_id)) not in context.expects:
         raise Stale(f"batch {command.batch_id} has changed since it was read: it is at {sequence}; read it again")
 
 

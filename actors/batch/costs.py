@@ -14,6 +14,8 @@ from actors.expectations import span_of
 from storage.charges import Part, cost_of
 
 GROUPS = ("day", "model", "batch")
+GROUPED_BY = "day, model, batch or metadata.KEY"
+SINCE = "a span such as 30d, or a date such as 2026-11-01"
 
 
 class Budget(BaseModel):
@@ -80,7 +82,7 @@ def _group(key: str | None, parts: list[Part]) -> CostGroup:
     return CostGroup(key=key, submissions=sum(part.number for part in parts if part.charge != "released"), cost=cost)
 
 
-def read_since(text: str | None, now: float) -> float | None:
+def read_since(text: str | None, now: float = 0.0) -> float | None:
     """When a report begins: `24h`, `30d` (before now), or a UTC date or time such as `2026-11-01`.
 
     Raises:
@@ -93,7 +95,7 @@ def read_since(text: str | None, now: float) -> float | None:
     try:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise InvalidRequest(f"--since {text!r}: expected a span such as 30d, or a date such as 2026-11-01") from None
+        raise InvalidRequest(f"--since {text!r}: expected {SINCE}") from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
@@ -105,4 +107,4 @@ def read_group(by: str | None) -> str | None:
     """
     if by is None or by in GROUPS or by.removeprefix("metadata.") not in ("", by):
         return by
-    raise InvalidRequest(f"--by {by!r}: expected day, model, batch or metadata.KEY")
+    raise InvalidRequest(f"--by {by!r}: expected {GROUPED_BY}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from actors.batch.cancellation import with_a_record, withdraw_deletes
@@ -95,8 +96,16 @@ def _named(
         if job_id not in jobs:
             raise NotFound(f"batch {batch_id} has no job {job_id!r}; it has {', '.join(list(jobs)[:5])}, ...")
         if jobs[job_id].status is JobStatus.COMPLETED:
-            raise Conflict(f"job {job_id} is completed: there is nothing to retry")
+            raise Conflict(f"job {job_id} is completed: {_nothing_to_retry(jobs[job_id])}")
     return named
+
+
+def _nothing_to_retry(job: JobRecord) -> str:
+    removed_at = (job.video or {}).get("removed_at")
+    if removed_at is None:
+        return "there is nothing to retry"
+    when = f"{datetime.fromtimestamp(removed_at, UTC):%Y-%m-%d}"
+    return f"its file was removed on {when}, as VIDEO_KEEP or prune --files demanded; a new batch makes it again"
 
 
 _WORTH_ANOTHER_TRY = frozenset({ErrorCode.PERMISSION, ErrorCode.NOT_FOUND, ErrorCode.SUBMISSION_UNKNOWN})

@@ -212,6 +212,14 @@ def batch_status(name: BatchStatus | str | None) -> BatchStatus | None:
     return status_named(BatchStatus, name)
 
 
+def version_of(sequence: int, removed: int) -> str:
+    """Which state of a batch this is, in a word: after which event, and with how many files removed since.
+
+    Removing files is no event.
+    """
+    return f"{sequence}.{removed}" if removed else str(sequence)
+
+
 def progress_of(record: BatchRecord) -> Progress:
     """The progress of a batch, from its row alone."""
     return Progress.of(

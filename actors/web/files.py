@@ -24,6 +24,7 @@ from storage.states import FINAL_JOB
 if TYPE_CHECKING:
     from actors.batch.views import Batch, Job, VideoFile
     from actors.web.site import Site
+    from storage.stores import Reads
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -151,7 +152,8 @@ class Files:
             return None
         try:
             async with self._reads:
-                return await self._site.work(self._stores.presigned, video.uri, _PRESIGNED)
+                method: Reads = "HEAD" if request.method == "HEAD" else "GET"  # a signature holds for one
+                return await self._site.work(self._stores.presigned, video.uri, _PRESIGNED, method)
         except OSError as error:  # some credentials can't sign: the file is sent from here
             logger.warning("the store signs no URL", extra={"action": "web_file", "error": str(error)})
             return None

@@ -22,6 +22,7 @@ from actors.errors import (
     SoraBatchError,
     StorageError,
 )
+from actors.settings import NO_SERVER
 
 CONTENT_TYPE = "application/problem+json"
 _ERRORS_SHOWN = 50
@@ -105,14 +106,20 @@ def _of_library(error: SoraBatchError) -> Problem:
     if isinstance(error, StorageError):
         text = "the database can't be read or written at the moment; the service's log says why. Try again"
         return Problem(503, error.code, text, headers={"Retry-After": "1"})
-    if isinstance(error, ServiceClosed | SettingsError):
-        text = "the service is stopping; try again" if isinstance(error, ServiceClosed) else error.message
-        return Problem(503, ErrorCode.UNAVAILABLE, text, headers={"Retry-After": "5"})
+    if isinstance(error, ServiceClosed):
+        return _unavailable("the service is stopping; try again")
+    if isinstance(error, SettingsError):  # its text may name a file
+        return _unavailable(NO_SERVER if error.message == NO_SERVER else _MISCONFIGURED)
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     errors = error.errors if isinstance(error, InvalidRequest) else ()
     return Problem(status, error.code, error.message, errors)
 
 
+def _unavailable(text: str) -> Problem:
+    return Problem(503, ErrorCode.UNAVAILABLE, text, headers={"Retry-After": "5"})
+
+
+_MISCONFIGURED = "a setting of the service, or a file that one names, can't be used; the service's log says which"
 _STATUSES = ((InvalidRequest, 422), (NotFound, 404), (Conflict, 409))
 
 

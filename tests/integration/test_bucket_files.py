@@ -89,6 +89,9 @@ def test_a_program_is_sent_to_the_bucket_and_needs_no_token_there(ask: Client, b
     assert video is not None
     with urllib.request.urlopen(answer.headers["Location"], timeout=10) as signed:
         assert digest(signed.read()) == video.sha256
+    head = ask(f"{ONE}/video", method="HEAD").headers["Location"]
+    with urllib.request.urlopen(urllib.request.Request(head, method="HEAD"), timeout=10) as signed:
+        assert signed.headers["Content-Length"] == str(video.bytes)
     assert ask(f"{ONE}/video", If_None_Match=f'"{video.sha256}"').status == 304
 
 

@@ -139,6 +139,9 @@ def test_a_presigned_url_gives_the_file_for_a_while(bucket: Bucket, gate: Gate, 
     with urllib.request.urlopen(url, timeout=10) as answer:
         assert answer.read() == path.read_bytes()
         assert answer.headers["Content-Type"] == "video/mp4"
+    head = bucket.presigned(bucket.uris("nature")[0], timedelta(hours=1), "HEAD")
+    with urllib.request.urlopen(urllib.request.Request(head, method="HEAD"), timeout=10) as answer:
+        assert answer.headers["Content-Length"] == str(SMALL)
 
 
 def test_whatever_is_asked_of_a_uri_is_asked_of_its_bucket(

@@ -10,8 +10,8 @@ from pydantic_core import to_json
 
 from actors.batch.views import Batch, Job
 from actors.errors import NotFound
-from actors.web.api.conditions import etag_of, is_current
-from actors.web.api.queries import MOST, batch_id_of, index_of, place_of, query_of, whole
+from actors.web.api.conditions import etag_of, is_current, quoted
+from actors.web.api.queries import MOST, batch_id_of, index_of, one_of, place_of, query_of, whole
 from actors.web.api.schemas import BatchPage, JobPage
 from actors.web.operations import JSON, TEXT, operation
 from storage.states import BatchStatus, JobStatus
@@ -46,11 +46,11 @@ class Batches:
     async def find(self, request: web.Request) -> web.Response:
         """Batches without their jobs, newest first."""
         query = query_of(request, ("status", "limit", "after"), _METADATA)
-        limit = whole(query, "limit", 50, MOST)
+        limit, status = whole(query, "limit", 50, MOST), one_of(query, "status", BatchStatus)
         metadata = {name.removeprefix(_METADATA): text for name, text in query.items() if name.startswith(_METADATA)}
         found = await self._site.call(
             partial(
-                self._site.service.list_batches, query.get("status"), None, limit + 1, query.get("after"),
+                self._site.service.list_batches, status, None, limit + 1, query.get("after"),
                 spelled=metadata,
             )
         )  # fmt: skip
@@ -62,16 +62,16 @@ class Batches:
         query_of(request, ())
         batch_id, service = batch_id_of(request), self._site.service
         if "If-None-Match" in request.headers:
-            sequence = await self._site.call(service.sequence, batch_id)
-            if is_current(request, sequence):
-                return web.Response(status=304, headers={"ETag": etag_of(sequence)})
+            version = await self._site.call(service.version, batch_id)
+            if is_current(request, version):
+                return web.Response(status=304, headers={"ETag": quoted(version)})
 
-        def read() -> tuple[bytes, int]:
+        def read() -> tuple[bytes, str]:
             batch, sequence = service.versioned(batch_id)
-            return to_json(batch), sequence
+            return to_json(batch), etag_of(batch, sequence)
 
-        body, sequence = await self._site.call(read)
-        return web.Response(body=body, content_type="application/json", headers={"ETag": etag_of(sequence)})
+        body, etag = await self._site.call(read)
+        return web.Response(body=body, content_type="application/json", headers={"ETag": etag})
 
     @operation(
         {200: {JSON: JobPage}},
@@ -85,7 +85,8 @@ class Batches:
         """A batch's jobs in order."""
         query, batch_id = query_of(request, ("status", "limit", "after")), batch_id_of(request)
         limit, after = whole(query, "limit", 50, MOST), place_of(query, batch_id)
-        found = await self._site.call(self._site.service.list_jobs, batch_id, query.get("status"), limit + 1, after)
+        status = one_of(query, "status", JobStatus)
+        found = await self._site.call(self._site.service.list_jobs, batch_id, status, limit + 1, after)
         return json_response({"data": found[:limit], "has_more": len(found) > limit})
 
     @operation({200: {JSON: Job}})

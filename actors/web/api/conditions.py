@@ -4,40 +4,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from actors.batch.views import version_of
 from actors.errors import FieldError, InvalidRequest
+
+if TYPE_CHECKING:
+    from actors.batch.views import Batch
 
 SOURCE = "/sora-batch/http"
 """In the inbox: whose ids the keys are."""
 _KEY_MAX = 255
 _TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
-_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
-def etag_of(sequence: int) -> str:
+def etag_of(batch: Batch, sequence: int) -> str:
     """The ETag of a batch after the event with this number."""
-    return f'"{sequence}"'
+    removed = sum(job.video is not None and job.video.removed_at is not None for job in batch.jobs)
+    return quoted(version_of(sequence, removed))
 
 
-def is_current(request: web.Request, sequence: int) -> bool:
-    """Whether the client has this state of a batch already (`If-None-Match`)."""
+def quoted(version: str) -> str:
+    """The ETag of a version."""
+    return f'"{version}"'
+
+
+def is_current(request: web.Request, version: str) -> bool:
+    """Whether the client has this version of a batch already (`If-None-Match`)."""
     given = _header(request, "If-None-Match")
     if given is None:
         return False
-    return given.strip() == "*" or str(sequence) in {tag for _, tag in _TAG.findall(given)}
+    return given.strip() == "*" or version in {tag for _, tag in _TAG.findall(given)}
 
 
-def expected(request: web.Request) -> Collection[int] | None:
-    """The sequence numbers that a batch may have for this write (`If-Match`); None: any.
-
-    A tag that is weak or is not one of ours names no state.
-    """
+def expected(request: web.Request) -> Collection[str] | None:
+    """The versions that a batch may have for this write (`If-Match`); None: any. A weak tag names none."""
     given = _header(request, "If-Match")
     if given is None or given.strip() == "*":
         return None
-    return {int(tag) for weak, tag in _TAG.findall(given) if not weak and _NUMBER.fullmatch(tag)}
+    return {tag for weak, tag in _TAG.findall(given) if not weak}
 
 
 def idempotency_key(request: web.Request) -> str | None:

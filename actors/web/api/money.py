@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from actors.batch.command_data import CommandName, CreateData, read_data
-from actors.batch.costs import CostReport
+from actors.batch.costs import GROUPED_BY, SINCE, CostReport, read_group, read_since
 from actors.batch.quotes import Quote
 from actors.errors import InvalidRequest
 from actors.web.api.batches import json_response
 from actors.web.api.bodies import read_body
 from actors.web.api.changes import KEY
 from actors.web.api.orders import Order, Orders, Reply
-from actors.web.api.queries import query_of
+from actors.web.api.queries import query_of, wrong_parameter
 from actors.web.operations import JSON, Body, operation
 from actors.web.security import changes_nothing
 
@@ -51,10 +51,12 @@ class Money:
     async def costs(self, request: web.Request) -> web.Response:
         """What was spent, and what is left of the budgets of the database."""
         query, service = query_of(request, ("since", "by")), self._site.service
-        try:
-            return json_response(await self._site.call(service.costs, query.get("since"), query.get("by")))
-        except InvalidRequest as error:  # it speaks of the options of the command line
-            raise InvalidRequest(error.message.removeprefix("--")) from None
+        for name, read, expected in (("since", read_since, SINCE), ("by", read_group, GROUPED_BY)):
+            try:
+                read(query.get(name))
+            except InvalidRequest:  # it speaks of the options of the command line
+                raise wrong_parameter(name, query[name], expected, "value_error") from None
+        return json_response(await self._site.call(service.costs, query.get("since"), query.get("by")))
 
     def _quote(self, order: Order, document: dict[str, Any]) -> web.Response:
         service = self._site.service

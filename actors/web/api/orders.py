@@ -17,7 +17,7 @@ from actors.batch.requests import new_batch_id
 from actors.errors import Conflict, FieldError, InvalidRequest, NotFound, SettingsError
 from actors.rabbitmq.attributes import trace_of
 from actors.web.api.bodies import Body
-from actors.web.api.conditions import SOURCE, expected, idempotency_key
+from actors.web.api.conditions import SOURCE, etag_of, expected, idempotency_key
 from actors.web.problems import CONTENT_TYPE, Refused, problem_of, refused
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Order:
 
     key: CommandKey | None
     trace: dict[str, str] | None
-    expects: Collection[int] | None
+    expects: Collection[str] | None
 
     @classmethod
     def of(cls, request: web.Request, body: Body) -> Order:
@@ -129,7 +129,7 @@ class Orders:
     def shown(self, done: CommandResult, status: int = 200) -> Reply:
         """The batch as it is after the command."""
         batch, sequence = self._service.current(done.batch_id)
-        return Reply(status, batch, {"ETag": f'"{sequence}"'})
+        return Reply(status, batch, {"ETag": etag_of(batch, sequence)})
 
     def _read(self, name: CommandName, document: dict[str, Any]) -> Any:
         return read_data(name, document, self._service.settings.batch_max_size)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from enum import StrEnum
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -12,6 +14,7 @@ from actors.batch.start import UnknownBatch
 from actors.errors import FieldError, InvalidRequest, NotFound
 from actors.expectations import ID_PATTERN
 
+S = TypeVar("S", bound=StrEnum)
 MOST = 1000
 """The most that one page of a list has."""
 _ID = re.compile(ID_PATTERN)
@@ -68,10 +71,21 @@ def whole(query: dict[str, str], name: str, default: int, most: int) -> int:
     if given is None:
         return default
     if not (given.isascii() and given.isdigit() and len(given) <= len(str(most)) and 1 <= int(given) <= most):
-        expected = f"a whole number from 1 to {most}"
-        message = f"{name}: must be {expected} (got {given[:80]!r})"
-        raise InvalidRequest(message, (_wrong(name, message, expected, "range"),))
+        raise wrong_parameter(name, given, f"a whole number from 1 to {most}", "range")
     return int(given)
+
+
+def one_of(query: dict[str, str], name: str, kind: type[S]) -> S | None:
+    """The member of an enumeration that a parameter names; None: it is left out.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    given = query.get(name)
+    try:
+        return None if given is None else kind(given)
+    except ValueError:
+        raise wrong_parameter(name, given or "", f"one of {', '.join(kind)}", "enum") from None
 
 
 def flag(query: dict[str, str], name: str) -> bool:
@@ -82,8 +96,7 @@ def flag(query: dict[str, str], name: str) -> bool:
     """
     given = query.get(name, "false")
     if given not in {"true", "false"}:
-        message = f"{name}: must be true or false (got {given[:80]!r})"
-        raise InvalidRequest(message, (_wrong(name, message, "true or false", "bool"),))
+        raise wrong_parameter(name, given, "true or false", "bool")
     return given == "true"
 
 
@@ -108,10 +121,14 @@ def place_of(query: dict[str, str], batch_id: str) -> int:
     given = query.get("after", "0")
     number = given.removeprefix(f"{batch_id}-")
     if not (number.isascii() and number.isdigit() and len(number) < _DIGITS):
-        expected = "the index or the id of a job of this batch"
-        message = f"after: must be {expected} (got {given[:80]!r})"
-        raise InvalidRequest(message, (_wrong("after", message, expected, "value_error"),))
+        raise wrong_parameter("after", given, "the index or the id of a job of this batch", "value_error")
     return int(number)
+
+
+def wrong_parameter(name: str, given: str, expected: str, code: str) -> InvalidRequest:
+    """The error for a parameter that has another value than it may have."""
+    message = f"{name}: must be {expected} (got {given[:80]!r})"
+    return InvalidRequest(message, (_wrong(name, message, expected, code),))
 
 
 def _wrong(name: str, message: str, expected: str, code: str) -> FieldError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import PurePath
@@ -25,6 +26,7 @@ from actors.web.problems import problem_of, refused
 if TYPE_CHECKING:
     from actors.web.site import Site
 
+logger = logging.getLogger(__name__)
 BATCH_FILES = frozenset({".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".csv"})
 _SOURCE = "/sora-batch/page"
 _KEY_CHARACTERS = 64
@@ -137,6 +139,8 @@ class Actions:
         """The form once more, with what must change."""
         problem = problem_of(error)
         assert problem is not None
+        if problem.status >= 500:
+            logger.warning("a form could not be carried out", extra={"action": "web_failed", "error": str(error)})
         errors: list[tuple[str | None, str]] = [(None, problem.detail)]
         if isinstance(error, OtherBody):
             errors = [(None, _AGAIN)]

@@ -1,6 +1,7 @@
 """The API: what is read of batches."""
 
 from actors.errors import StorageError
+from actors.service import BatchService
 from tests.actors.web.conftest import request_of
 
 
@@ -40,6 +41,30 @@ def test_a_query_that_says_nothing_is_refused(client):
         answer = client(f"/api/v1/batches?{query}")
         assert answer.problem == (422, "invalid_request"), query
         assert answer.json["errors"]
+
+
+def test_a_wrong_parameter_is_named(client, service):
+    service.create_batch(request_of("one", id="b"))
+    for path, name in (
+        ("batches?status=nope", "status"), ("batches?limit=x", "limit"), ("batches/b/jobs?status=nope", "status"),
+        ("batches/b/jobs?after=x", "after"), ("costs?by=x", "by"), ("costs?since=zz", "since"),
+    ):  # fmt: skip
+        (error,) = client(f"/api/v1/{path}").json["errors"]
+        assert error["field"] == f"?{name}", path
+        assert error["message"] == f"{name}: must be {error['expected']} (got {path.rpartition('=')[2]!r})"
+
+
+def test_no_path_of_this_machine_is_told(settings, listen, tmp_path, caplog):
+    prices = tmp_path / "prices.json"
+    prices.write_text("{}")
+    with BatchService(settings(sora_prices=str(prices)), simulate=True) as service:
+        prices.unlink()
+        answer = listen(service)("/api/v1/quote", request_of("one"))
+        page = listen(service).form("/new/quote", prompts="one")
+    assert answer.problem == (503, "unavailable")
+    assert answer.json["detail"].endswith("the service's log says which")
+    assert b"prices.json" not in answer.body + page.body
+    assert str(prices) in "".join(str(getattr(record, "error", "")) for record in caplog.records)
 
 
 def test_an_unknown_place_in_the_list_is_named(client):

@@ -7,9 +7,12 @@ import pytest
 
 from actors.batch.events import EventName
 from actors.errors import StorageError
+from storage.states import JobStatus
 from tests.actors.web.conftest import request_of
+from tests.builders import NOON, a_batch, a_job, put
 
 BATCHES = "/api/v1/batches"
+VIDEO = {"uri": "file:///a.mp4", "path": "/a.mp4", "bytes": 3, "sha256": "0" * 64, "content_type": "video/mp4"}
 
 
 @pytest.fixture
@@ -262,3 +265,25 @@ def test_costs_are_what_the_service_says(client, service, batch):
         wrong = client(f"/api/v1/costs?{query}")
         assert wrong.problem == (422, "invalid_request"), query
         assert "--" not in wrong.json["detail"]
+
+
+def test_a_batch_whose_files_were_removed_is_another_version(client, service):
+    jobs = [a_job(index, "b", status=JobStatus.COMPLETED, video=VIDEO) for index in (1, 2)]
+    storage = service._storage
+    batch = a_batch("b", status="completed", completed_at=NOON, total=2, completed=2)
+    service._write(lambda: put(storage, batch, jobs))
+    tag = client(f"{BATCHES}/b").headers["ETag"]
+    assert client(f"{BATCHES}/b", If_None_Match=tag).status == 304
+    service._write(lambda: storage.jobs.save([jobs[0]._replace(video={**VIDEO, "removed_at": NOON})]))
+    shown = client(f"{BATCHES}/b", If_None_Match=tag)
+    assert (shown.status, "removed_at" in shown.json["jobs"][0]["video"]) == (200, True)
+    later = shown.headers["ETag"]
+    assert later not in {tag, None}
+    assert client(f"{BATCHES}/b", If_None_Match=later).headers["ETag"] == later
+    assert client(f"{BATCHES}/b", {"metadata": {"x": 1}}, "PATCH", If_Match=tag).status == 412
+    changed = client(f"{BATCHES}/b", {"metadata": {"x": 1}}, "PATCH", If_Match=later)
+    assert (changed.status, changed.headers["ETag"]) == (200, client(f"{BATCHES}/b").headers["ETag"])
+    why = client(f"{BATCHES}/b/retry", {"job_ids": ["b-01"]}).json["detail"]
+    assert "its file was removed on 20" in why
+    assert "VIDEO_KEEP or prune --files" in why
+    assert "nothing to retry" in client(f"{BATCHES}/b/retry", {"job_ids": ["b-02"]}).json["detail"]
