@@ -1,7 +1,6 @@
 """BatchService: the entry point for programs, the command line and the commands from RabbitMQ.
 
-All its answers come from actors.stores import told_by_the_store
-from storage. Thread-safe. Connects to nothing before it is needed.
+All its answers come from storage. Thread-safe. Connects to nothing before it is needed.
 """
 
 from __future__ import annotations

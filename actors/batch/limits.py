@@ -25,6 +25,11 @@ def amount_text(micros: int, unit: str) -> str:
     return f"{amount.normalize():f} {unit[:-1] if micros == MICROS else unit}"
 
 
+def ceiling_text(micros: int, unit: str, scope: str) -> str:
+    """A ceiling for a person: `50.00 USD per day`, `5.00 USD in all`."""
+    return f"{amount_text(micros, unit)}{_PERIODS[scope]}"
+
+
 def budget_document(budget: BudgetRecord) -> dict[str, Any]:
     """A budget as it is told: its ceiling and what it has used, in millionths of its unit."""
     return {
@@ -59,7 +64,7 @@ class Ceiling(Protocol):
 def left_text(budget: Ceiling) -> str:
     """What is left of a budget, for a person: `12.40 USD left of 50.00 USD per day`."""
     left = budget.ceiling_micros - budget.used_micros
-    whole = f"{amount_text(budget.ceiling_micros, budget.unit)}{_PERIODS[budget.scope]}"
+    whole = ceiling_text(budget.ceiling_micros, budget.unit, budget.scope)
     if left < 0:
         return f"{amount_text(-left, budget.unit)} over {whole}"
     return f"{amount_text(left, budget.unit)} left of {whole}"

@@ -148,7 +148,7 @@ def prices(settings: Settings) -> Check:
 
 def budget(settings: Settings) -> Check:
     """The ceilings that stand in the database, what is left of each, and which differ from SORA_BUDGET."""
-    from actors.batch.limits import amount_text, left_text
+    from actors.batch.limits import amount_text, ceiling_text, left_text
     from actors.budgets import read_ceilings
     from storage.ledger import Ledger
 
@@ -168,11 +168,11 @@ def budget(settings: Settings) -> Check:
         before = standing.get((scope, unit))
         if before is not None and before != micros:
             told.append(
-                f"SORA_BUDGET here says {amount_text(micros, unit)} per {scope}, and another process has written "
+                f"SORA_BUDGET here says {ceiling_text(micros, unit, scope)}, and another process has written "
                 f"{amount_text(before, unit)}: the last one to start wins"
             )
         elif before is None:
-            told.append(f"{amount_text(micros, unit)} ({scope}) will be written on first use")
+            told.append(f"{ceiling_text(micros, unit, scope)} will be written on first use")
     return Check("budget", ok=True, message="; ".join(told) or "no budget is set (SORA_BUDGET)")
 
 
