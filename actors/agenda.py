@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.messages import DispatcherMessage, Loaded, Wait
+from actors.messages import DispatcherMessage, Earlier, Loaded, Wait
 from storage.changes import Storage
 from storage.mending import check
 from storage.records import SubmissionRecord
@@ -87,12 +87,13 @@ def load(storage: Storage, batch_id: str) -> Loaded:
     assert batch is not None
     open_jobs = storage.jobs.of_batch(batch_id, open_only=True)
     live = storage.submissions.live_of_batch(batch_id)
-    earlier: tuple[SubmissionRecord, ...] = ()
+    submissions: tuple[SubmissionRecord, ...] = ()
     if batch.epoch > 1:  # somebody else may have submitted some of it
         known, mine = {each.id for each in live.values()}, {job.id for job in open_jobs}
-        tries = storage.submissions.of_batch(batch_id)
-        earlier = tuple(each for each in tries if each.job_id in mine and each.id not in known)
-    loaded = Loaded(batch, open_jobs, live, earlier=earlier)
+        tries = storage.submissions.of_this_batch(batch)
+        submissions = tuple(each for each in tries if each.job_id in mine and each.id not in known)
+    failed = storage.jobs.last_failed(batch_id) if batch.failed else None
+    loaded = Loaded(batch, open_jobs, live, earlier=Earlier(submissions, failed.error if failed else None))
     for record in (loaded.batch, *loaded.open_jobs, *loaded.live.values()):
         check(record)
     return loaded

@@ -6,8 +6,8 @@ its run, so that a report of an earlier run is recognized and dropped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import pykka
 
@@ -226,6 +226,15 @@ class Look:
     """Read from the database which batches are lost, free or ended."""
 
 
+class Earlier(NamedTuple):
+    """What happened to a batch before it was claimed."""
+
+    submissions: tuple[SubmissionRecord, ...] = ()
+    """Those of the open jobs that are not live."""
+    failure: Document | None = None
+    """The error of the job that failed last."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A claimed batch as recorded: its open jobs, and the live submission of each that has one."""
@@ -235,8 +244,7 @@ class Loaded:
     live: dict[str, SubmissionRecord]
     former: str | None = None
     """The owner until it was claimed: a dead one, or the new one, whose supervisor died. None: there was none."""
-    earlier: tuple[SubmissionRecord, ...] = ()
-    """The other submissions of the open jobs."""
+    earlier: Earlier = field(default_factory=Earlier)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from storage.states import NOTHING_MADE, ChargeState, SubmissionState
 
 MICROS = 1_000_000
 SECONDS, VIDEOS = "seconds", "videos"
+CLOCK_MARGIN = 1.0
+"""Seconds by which two readings of the clock may differ: a batch's own charges may seem that much older than it is."""
 
 
 class ToldPrice(NamedTuple):

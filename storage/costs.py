@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
-from storage.charges import BatchCosts, Part
+from storage.charges import CLOCK_MARGIN, BatchCosts, Part
 from storage.database import Database
+from storage.ledger import BY_STATE, Ledger
 from storage.records import BatchRecord
 
-# The version before records no charge.
-CHARGE = "COALESCE(charge, CASE WHEN state IN ('not_sent', 'refused', 'absent') THEN 'released' ELSE 'reserved' END)"
+CHARGE = f"COALESCE(charge, {BY_STATE})"
 SUMS = f"currency, {CHARGE}, SUM(reserved_micros), SUM(charged_micros), SUM(charged_rest), COUNT(*)"
-_MARGIN = 1.0
-"""Seconds by which two readings of the clock may differ."""
 
 
 class Costs:
@@ -21,6 +19,7 @@ class Costs:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._day = Ledger(database).day
 
     def of_batch(self, batch: BatchRecord, job_ids: Iterable[str] | None = None) -> BatchCosts:
         """What a batch and its jobs cost; `job_ids`: only these."""
@@ -30,7 +29,7 @@ class Costs:
             f"SELECT job_id, {SUMS} FROM submissions WHERE batch_id=? AND intended_at>=? {some} "
             f"GROUP BY job_id, currency, {CHARGE}"
         )
-        rows = self._database.execute(sql, (batch.id, batch.created_at - _MARGIN, *parameters)).fetchall()
+        rows = self._database.execute(sql, (batch.id, batch.created_at - CLOCK_MARGIN, *parameters)).fetchall()
         return BatchCosts((job_id, part(row)) for job_id, *row in rows)
 
     def by(self, group: str | None, since: float | None) -> Iterator[tuple[str | None, Part]]:
@@ -57,13 +56,25 @@ class Costs:
         where, parameters = self._since(since)
         names = "day, model, currency, charge"
         sums = "SUM(reserved_micros), SUM(charged_micros), SUM(charged_rest), COUNT(*)"
-        sql = f"SELECT {names}, {sums} FROM submissions {where}GROUP BY {names} ORDER BY {names}"
-        return list(self._database.execute(sql, parameters).fetchall())
+        recorded = f"SELECT {names}, {sums} FROM submissions {where}GROUP BY {names} ORDER BY {names}"
+        rows = list(self._database.execute(recorded, parameters).fetchall())
+        if all(charge is not None for _, _, _, charge, *_ in rows):
+            return rows
+        of_job = "(SELECT j.model FROM jobs j WHERE j.id=submissions.job_id)"
+        filled_in = (
+            f"SELECT COALESCE(day, {self._day}), COALESCE(model, {of_job}), currency, {CHARGE}, {sums} "
+            f"FROM submissions {where or 'WHERE TRUE '}AND charge IS NULL GROUP BY 1, 2, 3, 4"
+        )
+        of_before = self._database.execute(filled_in, parameters).fetchall()
+        merged = [*(row for row in rows if row[3] is not None), *of_before]
+        return sorted(merged, key=lambda row: tuple(each or "" for each in row[:4]))
 
     def _since(self, since: float | None) -> tuple[str, list[object]]:
         if since is None:
             return "", []
-        return "WHERE day>=? AND intended_at>=? ", [datetime.fromtimestamp(since, UTC).date().isoformat(), since]
+        # The version before records no day.
+        day = datetime.fromtimestamp(since, UTC).date().isoformat()
+        return "WHERE (day>=? OR day IS NULL) AND intended_at>=? ", [day, since]
 
     def _group(self, group: str) -> tuple[str, list[object]]:
         if group == "batch":
@@ -83,7 +94,7 @@ class Costs:
             return {}
         sql = (
             f"SELECT batch_id, {SUMS} FROM submissions WHERE batch_id {self._database.in_list} AND intended_at>="
-            f"(SELECT b.created_at FROM batches b WHERE b.id=submissions.batch_id)-{_MARGIN} "
+            f"(SELECT b.created_at FROM batches b WHERE b.id=submissions.batch_id)-{CLOCK_MARGIN} "
             f"GROUP BY batch_id, currency, {CHARGE}"
         )
         parts: dict[str, list[tuple[str, Part]]] = {}

@@ -69,6 +69,11 @@ class JobRepository:
         some = f"WHERE id {self._database.in_list} ORDER BY position"
         return {job.id: job for job in self._rows.select(some, (self._database.list_parameter(job_ids),))}
 
+    def last_failed(self, batch_id: str) -> JobRecord | None:
+        """The job of a batch that failed last, or None."""
+        failed = f"WHERE batch_id=? AND status='{JobStatus.FAILED}' ORDER BY completed_at DESC, position DESC LIMIT 1"
+        return self._rows.first(failed, (batch_id,))
+
     def at(self, batch_id: str, position: int) -> JobRecord | None:
         """The job at a position of a batch, or None."""
         return self._rows.first("WHERE batch_id=? AND position=?", (batch_id, position))

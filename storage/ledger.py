@@ -12,18 +12,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from storage.charges import MICROS, SECONDS, VIDEOS, amounts_of, micros_of
+from storage.charges import CLOCK_MARGIN, MICROS, SECONDS, VIDEOS, amounts_of, micros_of
 from storage.database import Database
 from storage.records import BatchRecord, BudgetRecord, CeilingRecord, Document, SubmissionRecord
 from storage.rows import Rows
 from storage.states import ChargeState
 
 TOTAL, DAY, MONTH, BATCH = "total", "day", "month", "batch"
+BY_STATE = (
+    "CASE WHEN state IN ('not_sent', 'refused', 'absent') THEN 'released' "
+    "WHEN state IN ('bound', 'failed', 'deleted', 'surplus') OR remote_id IS NOT NULL THEN 'assumed' "
+    "ELSE 'reserved' END"
+)
+"""The charge of a submission that the version before recorded, which records none."""
 _FILL_IN = """
 UPDATE submissions SET day=COALESCE(day, {day}),
-    charge=CASE WHEN state IN ('not_sent', 'refused', 'absent') THEN 'released'
-                WHEN state IN ('bound', 'failed', 'deleted', 'surplus') OR remote_id IS NOT NULL THEN 'assumed'
-                ELSE 'reserved' END,
+    charge={charge},
     model=COALESCE(model, (SELECT j.model FROM jobs j WHERE j.id=submissions.job_id)),
     seconds=COALESCE(seconds, (SELECT j.duration FROM jobs j WHERE j.id=submissions.job_id))
 WHERE charge IS NULL
@@ -82,7 +86,8 @@ class Ledger:
         """The ceilings as they were last read."""
         self._day_known = (0, "1970-01-01")
         of_postgresql = "to_char(to_timestamp(intended_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
-        self._day = of_postgresql if database.postgresql else "date(intended_at, 'unixepoch')"
+        self.day = of_postgresql if database.postgresql else "date(intended_at, 'unixepoch')"
+        """The UTC day of a submission's intent, in SQL."""
 
     # --- ceilings
 
@@ -269,7 +274,7 @@ class Ledger:
 
     def _fill_in(self) -> None:
         """Say what the version before does not record of its submissions."""
-        self._database.execute(_FILL_IN.format(day=self._day))
+        self._database.execute(_FILL_IN.format(day=self.day, charge=BY_STATE))
 
     def used(self, key: Key) -> int:
         """The sum of the charges that count against a budget."""
@@ -347,7 +352,7 @@ def _counted(key: Key) -> tuple[str, list[Any]]:
         case "batch":
             # Not those of an earlier batch of this id, which was deleted.
             alive = "COALESCE((SELECT created_at FROM batches WHERE id=?), 0)"
-            return f"batch_id=? AND intended_at>={alive}-1", [key.period, key.period]
+            return f"batch_id=? AND intended_at>={alive}-{CLOCK_MARGIN}", [key.period, key.period]
         case "day":
             return "day=?", [key.period]
         case "month":

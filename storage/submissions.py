@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from enum import Enum
 
-from storage.charges import ToldPrice, amounts_of, charged_by, exact
+from storage.charges import CLOCK_MARGIN, ToldPrice, amounts_of, charged_by, exact
 from storage.database import Database
 from storage.ledger import Ledger
-from storage.records import Document, SubmissionRecord
+from storage.records import BatchRecord, Document, SubmissionRecord
 from storage.rows import Insert, Rows, encode, names_of
 from storage.servers import key_of, server_of
 from storage.states import LIVE_SUBMISSION, NOTHING_MADE, UNRESOLVED, ChargeState, SubmissionState
@@ -28,6 +28,9 @@ def _in(states: Collection[SubmissionState]) -> str:
 
 
 _ACCEPTED = "charge=CASE WHEN charge='reserved' AND settled_by IS NULL THEN 'assumed' ELSE charge END"
+MADE_AFTER_ALL = "settled as released, but the server made a video"
+_DOUBTED = f"doubt=CASE WHEN charge='released' AND settled_by IS NOT NULL THEN '{MADE_AFTER_ALL}' ELSE doubt END"
+"""A person's word stands; that the server's answer says something else is flagged."""
 _RELEASED = "charge=CASE WHEN charge IN ('reserved', 'assumed') AND settled_by IS NULL THEN 'released' ELSE charge END"
 """What becomes of a charge, unless the server has told a price, or a person has settled it."""
 _UNRESOLVED, _LIVE = _in(UNRESOLVED), _in(LIVE_SUBMISSION)
@@ -79,7 +82,7 @@ class SubmissionRepository:
         # Its own answer has just come, even if nobody waited for it any more.
         closed_at = f"COALESCE(closed_at, {self._database.clock})" if adopted else self._database.clock
         cursor = self._database.execute(
-            f"UPDATE submissions SET state=?, remote_id=?, adopted=?, closed_at={closed_at}, {_ACCEPTED} "
+            f"UPDATE submissions SET state=?, remote_id=?, adopted=?, closed_at={closed_at}, {_ACCEPTED}, {_DOUBTED} "
             f"WHERE id=? AND {_UNRESOLVED} AND {_NOT_HELD}",
             (SubmissionState.BOUND.value, remote_id, adopted, submission_id, remote_id),
         )
@@ -99,7 +102,8 @@ class SubmissionRepository:
             (SubmissionState.SURPLUS.value, remote_id, submission_id),
         )
         if before.charge in (ChargeState.RESERVED, ChargeState.RELEASED):
-            self._recharge(before, before._replace(charge=ChargeState.ASSUMED))
+            settled = before._replace(doubt=MADE_AFTER_ALL), before._replace(charge=ChargeState.ASSUMED)
+            self._recharge(before, settled[before.settled_by is None])
         return Bind.RESOLVED
 
     def holder(self, server: str, remote_id: str) -> SubmissionRecord | None:
@@ -192,7 +196,7 @@ class SubmissionRepository:
             after = before._replace(
                 charge=ChargeState.CHARGED, currency=price.currency, charged_micros=micros, charged_rest=rest
             )
-        after = after._replace(settled_by=by)
+        after = after._replace(settled_by=by, doubt=None)
         self._recharge(before, after)
         return after
 
@@ -218,8 +222,13 @@ class SubmissionRepository:
         return submission
 
     def of_batch(self, batch_id: str) -> list[SubmissionRecord]:
-        """All submissions of a batch, in order."""
+        """All submissions of a batch id, in order; also those of a batch of this id that was deleted."""
         return self._rows.select("WHERE batch_id=? ORDER BY intended_at, id", (batch_id,))
+
+    def of_this_batch(self, batch: BatchRecord) -> list[SubmissionRecord]:
+        """All submissions of a batch, in order; not those of an earlier batch of its id, which was deleted."""
+        mine = "WHERE batch_id=? AND intended_at>=? ORDER BY intended_at, id"
+        return self._rows.select(mine, (batch.id, batch.created_at - CLOCK_MARGIN))
 
     def live_of_batch(self, batch_id: str) -> dict[str, SubmissionRecord]:
         """The one live submission of each job that has one, by job id."""

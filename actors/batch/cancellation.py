@@ -95,7 +95,7 @@ def cancel(
     """
     batch = existing(storage, batch_id)
     if batch.status is BatchStatus.CANCELLED:
-        tries, jobs = _tries(storage, batch_id)
+        tries, jobs = _tries(storage, batch)
         if deletes:  # a POST may have been answered since, or the DELETE been given up; a finished video is left alone
             ended_at, owed = batch.completed_at or 0.0, storage.deletes.of_batch(batch_id)
             before = {each.submission.id for each in owed}
@@ -110,7 +110,7 @@ def cancel(
 def _cancel(
     storage: Storage, batch: BatchRecord, reason: str | None, at: float, *, deletes: bool
 ) -> CancellationSummary:
-    step = BatchUpdate(batch, at, Charges(storage.submissions.of_batch(batch.id)))
+    step = BatchUpdate(batch, at, Charges(storage.submissions.of_this_batch(batch)))
     step.batch = step.batch._replace(epoch=batch.epoch + 1)
     failure = {"code": ErrorCode.CANCELLED.value, "message": reason or "the batch was cancelled", "retryable": True}
     finished = set()
@@ -118,7 +118,7 @@ def _cancel(
         step.move(job, JobMove.CANCEL, EventName.JOB_CANCELLED, error={**failure, "detail": None})
         if job.status is JobStatus.DOWNLOADING:
             finished.add(job.id)
-    tries, jobs = _tries(storage, batch.id, step.jobs)
+    tries, jobs = _tries(storage, batch, step.jobs)
     charges = _charges(tries, jobs)
     told = [charge.model_dump() for charge in charges if charge.job_id in step.jobs]
     step.close(BatchMove.CANCEL, reason=reason, may_be_charged=told)
@@ -153,17 +153,20 @@ _CHARGED = {
 
 
 def _tries(
-    storage: Storage, batch_id: str, known: dict[str, JobRecord] | None = None
+    storage: Storage, batch: BatchRecord, known: dict[str, JobRecord] | None = None
 ) -> tuple[list[SubmissionRecord], dict[str, JobRecord]]:
     """The submissions that a server may still charge for, and their jobs: from `known`, else from storage."""
-    tries = [entry for entry in storage.submissions.of_batch(batch_id) if entry.state in _CHARGED]
+    tries = [entry for entry in storage.submissions.of_this_batch(batch) if entry.state in _CHARGED]
     known = known or {}
     return tries, {**storage.jobs.by_id({entry.job_id for entry in tries} - known.keys()), **known}
 
 
 def may_be_charged(storage: Storage, batch_id: str) -> list[Charge]:
     """The videos that the server may charge for, although nobody gets them, if the batch is cancelled or was."""
-    tries, jobs = _tries(storage, batch_id)
+    batch = storage.batches.get(batch_id)
+    if batch is None:
+        return []
+    tries, jobs = _tries(storage, batch)
     return _charges(tries, {job_id: job._replace(status=_if_cancelled(job.status)) for job_id, job in jobs.items()})
 
 

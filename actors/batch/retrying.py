@@ -171,7 +171,7 @@ def _put_back(
 ) -> None:
     storage.submissions.abandon(batch.id, let_go)
     live = storage.submissions.live_of_batch(batch.id)
-    step = BatchUpdate(batch, at, Charges(storage.submissions.of_batch(batch.id)))
+    step = BatchUpdate(batch, at, Charges(storage.submissions.of_this_batch(batch)))
     step.batch = step.batch._replace(epoch=batch.epoch + 1, wanted=True, spent=0.0, claims=0)
     step.move_batch(BatchMove.RETRY, completed_at=None, error=None)
     anew = {"error": None, "completed_at": None, "progress": 0, "made": None}

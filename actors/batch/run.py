@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import assert_never
 
@@ -22,6 +21,7 @@ from actors.batch.transitions import BatchMove, BatchUpdate, JobMove, ended, end
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.messages import (
     Completed,
+    Earlier,
     Failed,
     Fetching,
     Progressed,
@@ -55,9 +55,9 @@ class BatchRun:
         waits: dict[str, Wait] | None = None,
         *,
         at: float,
-        earlier: Iterable[SubmissionRecord] = (),
+        earlier: Earlier = Earlier(),  # noqa: B008  (a tuple)
     ) -> None:
-        self._update = BatchUpdate(batch, at, Charges([*live.values(), *earlier]))
+        self._update = BatchUpdate(batch, at, Charges([*live.values(), *earlier.submissions]), earlier.failure)
         """What has happened since the changes were last taken."""
         self.jobs = {job.id: job for job in open_jobs}
         self._live, self._rules = live, rules
@@ -101,7 +101,7 @@ class BatchRun:
         """The changes to record since the last call, with these two columns."""
         self._update.batch = self.batch._replace(spent=spent, claims=claims)
         self._handed, self._fitting = self._update, None
-        self._update = BatchUpdate(self.batch, self._update.at, self._update.charges)
+        self._update = BatchUpdate(self.batch, self._update.at, self._update.charges, self._update.last_error)
         return self._handed.changes()
 
     @property

@@ -8,6 +8,7 @@ from actors.batch.events import EventName, job_event
 from actors.errors import InvalidRequest, NotFound
 from storage.changes import Storage
 from storage.charges import ToldPrice
+from storage.records import SubmissionRecord
 from storage.states import FINAL_JOB
 
 RELEASED = "released"
@@ -19,21 +20,21 @@ def settle(storage: Storage, submission_id: str, word: str, by: str, at: float) 
 
     Raises:
         NotFound: there is no such submission.
-        InvalidRequest: it is neither, or its currency is not known.
+        InvalidRequest: it is neither, or its currency is not known, or not that of the reservation.
     """
     try:
-        currency = storage.submissions.get(submission_id).currency
+        before = storage.submissions.get(submission_id)
     except ValueError:
         raise NotFound(
-            f"there is no submission {submission_id!r}; service.submissions(batch_id) lists those of a batch"
+            f"there is no submission {submission_id!r}; list those of a batch with sora-batch status BATCH --json"
         ) from None
-    price = None if word.strip().lower() == RELEASED else _read(word, currency)
+    price = None if word.strip().lower() == RELEASED else _read(word, before)
     settled = storage.submissions.settle_charge(submission_id, price, by)
     tell_settled(storage, submission_id, at)
     return settled.batch_id
 
 
-def _read(word: str, currency: str | None) -> ToldPrice:
+def _read(word: str, before: SubmissionRecord) -> ToldPrice:
     number, _, given = word.strip().partition(" ")
     try:
         amount = Decimal(number)
@@ -41,9 +42,14 @@ def _read(word: str, currency: str | None) -> ToldPrice:
         amount = Decimal("NaN")
     if not amount.is_finite() or not 0 <= amount <= _MOST:
         raise InvalidRequest(f"--settle {word!r}: expected released, or an amount such as 0.40 USD")
-    unit = given.strip() or currency
+    unit = given.strip() or before.currency
     if unit is None or len(unit) != len("USD") or not (unit.isascii() and unit.isupper() and unit.isalpha()):
         raise InvalidRequest(f"--settle {word!r}: give the currency too, such as '{number} USD'")
+    if before.reserved_micros is not None and unit != before.currency:
+        raise InvalidRequest(
+            f"--settle {word!r}: the price of this submission was reserved in {before.currency}, not in {unit}; "
+            f"nothing is converted, so give the amount in {before.currency}"
+        )
     return ToldPrice(unit, amount)
 
 

@@ -181,9 +181,13 @@ class BatchUpdate:
     Works on copies: nothing has happened until its changes are recorded.
     """
 
-    def __init__(self, batch: BatchRecord, at: float, charges: Charges | None = None) -> None:
+    def __init__(
+        self, batch: BatchRecord, at: float, charges: Charges | None = None, last_error: Document | None = None
+    ) -> None:
         self.charges = Charges() if charges is None else charges
         """What the jobs cost, for their events."""
+        self.last_error = last_error
+        """Of the job that failed last, in this update or before."""
         self._epoch, self._sequence = batch.epoch, batch.sequence
         self.batch = batch
         self.at = at
@@ -210,7 +214,8 @@ class BatchUpdate:
 
     def fail(self, job: JobRecord, failure: Failure) -> JobRecord:
         """End a job with an error."""
-        return self.move(job, JobMove.FAIL, EventName.JOB_FAILED, error=failure.document())
+        self.last_error = failure.document()
+        return self.move(job, JobMove.FAIL, EventName.JOB_FAILED, error=self.last_error)
 
     def intend(self, job: JobRecord, intent: SubmissionRecord) -> JobRecord:
         """Record that a POST is about to go out."""
@@ -280,11 +285,10 @@ class BatchUpdate:
 
     def summed_up(self) -> Failure:
         """Why a batch whose jobs have all ended has failed, or failed in part."""
-        errors = [job.error for job in self.jobs.values() if job.error is not None]
-        text = f"{self.batch.failed} of {self.batch.total} videos failed"
-        if not errors:  # the last job to end was completed
+        text, last = f"{self.batch.failed} of {self.batch.total} videos failed", self.last_error
+        if last is None:  # its record was removed by hand
             return Failure(ErrorCode.GENERATION_FAILED, text)
-        return Failure(ErrorCode(errors[-1]["code"]), f"{text}; last error: {errors[-1]['message']}")
+        return Failure(ErrorCode(last["code"]), f"{text}; last error: {last['message']}")
 
     @property
     def changed(self) -> bool:

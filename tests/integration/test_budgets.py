@@ -129,7 +129,7 @@ def test_doctor_shows_the_budgets_of_the_database_and_where_the_settings_differ(
     check = budget(settings_from(options(sora_budget="600 seconds per month, 10 EUR")))
     assert check.message.startswith("1 video left of 3 videos per day; 492 seconds left of 500 seconds per month; ")
     assert "SORA_BUDGET here says 600 seconds per month, and another process has written 500 seconds" in check.message
-    assert check.message.endswith("10.00 EUR (total) will be written on first use")
+    assert check.message.endswith("10.00 EUR in all will be written on first use")
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,10 @@ def test_a_persons_word_settles_a_submission_for_good(provider, start_service, p
     for word in ("-1", "much", "NaN", "1 usd"):
         with pytest.raises(InvalidRequest, match="--settle"):
             service.settle_cost(first.id, word)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="list those of a batch with sora-batch status BATCH --json"):
         service.settle_cost("nobody", "released")
+    with pytest.raises(InvalidRequest, match="was reserved in USD, not in EUR; nothing is converted"):
+        service.settle_cost(first.id, "0.25 EUR")
 
 
 @pytest.mark.parametrize(("since", "by"), [("soon", None), (None, "colour"), (None, "metadata.")])

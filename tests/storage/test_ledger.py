@@ -6,11 +6,11 @@ from decimal import Decimal
 import pytest
 
 from storage.changes import Changes, Storage, SubmissionOutcome
-from storage.charges import MICROS, ToldPrice, amounts_of, exact
+from storage.charges import MICROS, ToldPrice, amounts_of, cost_of, exact, part_of
 from storage.ledger import CeilingsChanged, Key, Refusal
 from storage.states import BatchStatus, ChargeState, JobStatus, SubmissionState
 from storage.submissions import Bind
-from tests.builders import a_batch, a_job, an_event, an_intent, put
+from tests.builders import NOON, a_batch, a_job, an_event, an_intent, put
 
 BUDGET = [{"amount": "2.1", "unit": "USD"}]
 PRICE = 400_000
@@ -147,6 +147,41 @@ def test_an_unknown_outcome_stays_reserved_and_an_abandoned_one_too(storage, do,
     assert used(storage) == 3 * PRICE
     assert do(storage.submissions.bind, "intent-1", "late") is Bind.RESOLVED
     assert (charge(storage), used(storage)) == (ChargeState.ASSUMED, 3 * PRICE)
+
+
+@pytest.mark.parametrize("resolved", [True, False], ids=["resolved", "of unknown outcome"])
+def test_a_late_answer_does_not_override_a_persons_word_but_is_flagged(storage, do, batch, resolved):
+    do(storage.apply, a_step(batch, 1))
+    if resolved:
+        do(storage.submissions.settle, "intent-1", SubmissionState.ABSENT)
+    do(storage.submissions.settle_charge, "intent-1", None, "ann")
+    do(storage.submissions.bind, "intent-1", "late")
+    row = storage.submissions.get("intent-1")
+    assert (row.charge, row.settled_by, used(storage)) == (ChargeState.RELEASED, "ann", 0)
+    assert row.doubt == "settled as released, but the server made a video"
+    do(storage.submissions.settle_charge, "intent-1", ToldPrice("USD", Decimal("0.3")), "ann")
+    assert (used(storage), storage.submissions.get("intent-1").doubt) == (300_000, None)
+
+
+def test_what_the_version_before_recorded_is_reported_as_it_is_counted(storage, do):
+    do(put, storage, a_batch(total=9))
+    of_before = {"charge": None, "day": None, "model": None, "seconds": None}
+    intents = [priced(1, **of_before), priced(2, **of_before), priced(3, **of_before), priced(4, day="2026-11-30")]
+    do(storage.submissions.intend, intents)
+    do(storage.submissions.bind, "intent-2", "video_2")
+    do(storage.submissions.settle, "intent-3", SubmissionState.REFUSED)
+    assumed, reserved = (
+        cost_of(map(part_of, [priced(2, charge=ChargeState.ASSUMED)])),
+        cost_of(map(part_of, [priced(1), priced(4)])),
+    )
+    whole = reserved[0] | {"estimated_micros": 3 * PRICE, "assumed_micros": assumed[0]["assumed_micros"]}
+    for group in (None, "day", "model", "batch"):
+        for since in (None, NOON - 1):
+            parts = storage.database.read(lambda group=group, since=since: list(storage.costs.by(group, since)))
+            assert cost_of(part for _, part in parts) == [whole]
+            assert group != "day" or None not in {key for key, _ in parts}
+    batch = storage.batches.get("nature")
+    assert storage.database.read(lambda: storage.costs.of_batch(batch)).whole == [whole]
 
 
 @pytest.mark.parametrize(("charged", "left"), [(True, PRICE), (False, 0)])

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.agenda import load
 from actors.batch.assignment import Rules
 from actors.batch.events import Event
 from actors.batch.intents import request_digest
@@ -23,7 +24,7 @@ from actors.messages import (
 from actors.restarts import RESTART_PERIOD, RESTARTS, restart_allowed
 from storage.charges import BatchCosts
 from storage.states import FINAL_JOB, IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
-from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, some_jobs
+from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, put, some_jobs
 
 VIDEO = {"path": "/videos/x.mp4", "bytes": 3, "sha256": "abc", "content_type": "video/mp4"}
 REFUSED, MADE_AND_FAILED = SubmissionState.REFUSED, SubmissionState.FAILED
@@ -416,7 +417,31 @@ def test_two_of_five_failed_gives_a_partial_batch():
     assert {name: progress[name] for name in ("total", "completed", "failed", "pending", "percentage")} == {
         "total": 5, "completed": 3, "failed": 2, "pending": 0, "percentage": 100,
     }  # fmt: skip
-    assert last.data["batch"]["error"]["message"] == "2 of 5 videos failed"
+    assert last.data["batch"]["error"]["message"] == "2 of 5 videos failed; last error: no"
+
+
+def test_the_code_of_a_batch_is_that_of_the_video_that_failed_last_whatever_ended_after_it():
+    ride = Ride(total=3, concurrency=3).begin().submitted(2).failed(0).failed(1, ErrorCode.BUDGET_EXCEEDED).completed(2)
+    assert (ride.run.batch.status, ride.run.batch.error["code"]) == (BatchStatus.PARTIAL, "budget_exceeded")
+
+
+def test_who_takes_a_batch_over_knows_which_video_failed_last(storage):
+    def failed(number, code, at):
+        return a_job(number, status=JobStatus.FAILED, completed_at=at, error=Failure(code, "no").document())
+
+    jobs = [failed(1, ErrorCode.BUDGET_EXCEEDED, NOON), failed(2, ErrorCode.NETWORK, NOON - 9), a_job(3)]
+    with storage.database.begin():
+        put(storage, a_batch(total=3, failed=2, status=BatchStatus.PROCESSING, epoch=2), jobs)
+    loaded = storage.database.read(lambda: load(storage, "nature"))
+    rules = Rules(provider=PROVIDER, owner_id="us", paid_attempts=1, progress_interval=0.0)
+    run = BatchRun(loaded.batch, loaded.open_jobs, loaded.live, rules, at=NOON, earlier=loaded.earlier)
+    run.begin()
+    (given,) = [run.start_next()]
+    run.report(Submitted(given.job.id, given.run, "video_3", None), 0.0)
+    run.report(Fetching(given.job.id, given.run), 0.0)
+    run.take_changes(spent=0.0, claims=0)
+    run.report(Completed(given.job.id, given.run, VIDEO, None, None), 0.0)
+    assert (run.batch.status, run.batch.error["code"]) == (BatchStatus.PARTIAL, "budget_exceeded")
 
 
 def test_a_batch_whose_videos_all_failed_has_failed_and_says_why():
