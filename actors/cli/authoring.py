@@ -17,6 +17,7 @@ from actors.cli.options import parse_metadata
 from actors.cli.references import picture_name, pictures
 from actors.documents import Unreadable
 from actors.errors import FieldError, InvalidRequest
+from actors.expectations import span_of
 
 _OPTION_NAMES = {"params": "--param"}
 _IN_EACH_VIDEO = ("model", "size", "duration")
@@ -41,6 +42,7 @@ class Written:
     params: Sequence[str] | None = None
     defaults: str | None = None
     budget: str | None = None
+    timeout: str | None = None
     references: Sequence[str] | None = None
 
 
@@ -70,6 +72,7 @@ def _of_batch(written: Written) -> dict[str, Any]:
         "id": written.batch_id,
         "concurrency": written.concurrency,
         "budget": parse_budget(written.budget),
+        "timeout_ms": parse_timeout(written.timeout),
     }
 
 
@@ -209,8 +212,9 @@ def metadata_keys(request: Request) -> Iterator[str]:
 
 def override(request: Request, given: dict[str, Any], metadata: dict[str, str]) -> None:
     """Override the file's batch fields with what was given besides the file."""
-    if given["batch_name"] is not None:
-        request.pop("batchName", None)
+    for name, other in (("batch_name", "batchName"), ("timeout_ms", "timeoutMs")):
+        if given.get(name) is not None:
+            request.pop(other, None)
     request |= {key: value for key, value in given.items() if value is not None}
     if metadata and isinstance(request.setdefault("metadata", {}), dict):
         request["metadata"] = request["metadata"] | metadata
@@ -253,3 +257,19 @@ def parse_budget(text: str | None) -> list[dict[str, str]] | None:
         return None if text is None else [{"amount": each.amount, "unit": each.unit} for each in read_budget(text)]
     except ValueError as error:
         raise InvalidRequest(f"--budget {text!r}: {error}") from None
+
+
+def parse_timeout(text: str | None) -> int | None:
+    """Read `90s`, `12h` or milliseconds, into milliseconds.
+
+    Raises:
+        InvalidRequest: it is none of them.
+    """
+    if text is None:
+        return None
+    given = text.strip()
+    found = span_of(f"{given}ms" if given.isdigit() else given)
+    if found is None:
+        expected = "a duration (500ms, 90s, 5m, 12h, 30d) or a number of milliseconds; 0 is no limit"
+        raise InvalidRequest(f"--timeout {text!r}: must be {expected}")
+    return round(found.total_seconds() * 1000)

@@ -26,6 +26,7 @@ from actors.cli.options import (
     Seed,
     Size,
     Takes,
+    Timeout,
     Verbose,
     opened,
     prepare,
@@ -57,6 +58,7 @@ def create(
     input_reference: References = None,
     defaults: Defaults = None,
     budget: Budget = None,
+    timeout: Timeout = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no hint on how to start it.")] = False,
     verbose: Verbose = False,
@@ -72,7 +74,7 @@ def create(
         Written(
             file, prompt, batch_id=batch_id, name=name, metadata=metadata, concurrency=concurrency, model=model,
             size=size, duration=duration, seed=seed, takes=takes, params=param, defaults=defaults, budget=budget,
-            references=input_reference,
+            timeout=timeout, references=input_reference,
         )
     )  # fmt: skip
     if dry_run:

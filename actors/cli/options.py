@@ -110,6 +110,13 @@ Budget = Annotated[
         help="Most the batch may use: '20 USD', '30 seconds', '5 videos', or several with commas.",
     ),
 ]  # fmt: skip
+Timeout = Annotated[
+    str | None,
+    typer.Option(
+        "--timeout", metavar="SPAN",
+        help="Time limit for each round of the batch, such as 90s or 12h; a bare number is milliseconds; 0: none.",
+    ),
+]  # fmt: skip
 NewBudget = Annotated[
     str | None,
     typer.Option(

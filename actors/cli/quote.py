@@ -25,6 +25,7 @@ from actors.cli.options import (
     Seed,
     Size,
     Takes,
+    Timeout,
     Verbose,
     prepare,
 )
@@ -50,6 +51,7 @@ def quote(
     input_reference: References = None,
     defaults: Defaults = None,
     budget: Budget = None,
+    timeout: Timeout = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -66,7 +68,7 @@ def quote(
         Written(
             file, prompt, batch_id=batch_id, name=name, metadata=metadata, concurrency=concurrency, model=model,
             size=size, duration=duration, seed=seed, takes=takes, params=param, defaults=defaults, budget=budget,
-            references=input_reference,
+            timeout=timeout, references=input_reference,
         )
     )  # fmt: skip
     settings = prepare(verbose=verbose)

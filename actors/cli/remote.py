@@ -1,4 +1,7 @@
-"""The commands that need RabbitMQ but no database: submit, watch, and the `--remote` forms of others."""
+"""The commands that need RabbitMQ but no database: submit, watch, and the `--remote` forms of others.
+
+Only `watch ID` does with the database alone.
+"""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ from actors.cli.options import (
     Seed,
     Size,
     Takes,
+    Timeout,
     Verbose,
+    opened,
     prepare,
     warn,
 )
@@ -38,6 +43,7 @@ from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, So
 if TYPE_CHECKING:
     from actors.batch.views import Batch, CancellationSummary
     from actors.cli.formats.common import Request
+    from actors.cli.journal import Journal
     from actors.cli.outputs import OutputFolder
     from actors.cli.view import BatchView
     from actors.rabbitmq.client.blocking import BatchClient
@@ -63,6 +69,7 @@ def submit(
     input_reference: References = None,
     defaults: Defaults = None,
     budget: Budget = None,
+    timeout: Timeout = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the batch to its end.")] = False,
     output: Annotated[
         Path | None,
@@ -91,7 +98,7 @@ def submit(
         Written(
             file, prompt, batch_id=batch_id, name=name, metadata=metadata, concurrency=concurrency, model=model,
             size=size, duration=duration, seed=seed, takes=takes, params=param, defaults=defaults, budget=budget,
-            references=input_reference,
+            timeout=timeout, references=input_reference,
         )
     )  # fmt: skip
     if request.get("id") is None:
@@ -176,10 +183,20 @@ def watch(
     """Watch one batch, or all, through RabbitMQ.
 
     With an ID, shows the batch from its current state to its end, and exits with the codes of `sora-batch run`. Needs
-    AMQP_URL, but no database. Ctrl-C stops watching, not the batch.
+    AMQP_URL, but no database; with an ID and without AMQP_URL, follows the batch in the database. Ctrl-C stops
+    watching, not the batch.
     """
     if batch_id is not None and bind:
         raise InvalidRequest("--bind works only without an ID: with one, all events of that batch are shown")
+    if batch_id is not None and (settings := prepare(verbose=verbose)).amqp_url is None:
+        from actors.cli.journal import Journal
+
+        with opened(verbose=verbose, looked_for=f"batch {batch_id!r}", settings=settings) as service:
+            if json:
+                _print_events(Journal(service), batch_id)
+            else:
+                _watch_one(Journal(service), batch_id, quiet=quiet, elsewhere=False)
+        return
     with _client(verbose=verbose) as client:
         if batch_id is None:
             _watch_all(client, bind or [_EVERYTHING], json=json)
@@ -254,8 +271,9 @@ def _client(*, verbose: bool) -> BatchClient:
 
 
 def _watch_one(
-    client: BatchClient, batch_id: str, *, quiet: bool, document: bool = False, wanted: OutputFolder | None = None
-) -> None:
+    client: BatchClient | Journal, batch_id: str, *, quiet: bool, document: bool = False,
+    wanted: OutputFolder | None = None, elsewhere: bool = True,
+) -> None:  # fmt: skip
     """Show a batch to its end, print the result, and exit with its code."""
     from actors.cli.follow import show_for
     from actors.cli.signals import Interrupted, Interruption
@@ -275,12 +293,13 @@ def _watch_one(
         except Interrupted as interrupted:
             warn(f"batch {batch_id} keeps running; watch it with: sora-batch watch {batch_id}")
             raise typer.Exit(interrupted.exit_code) from None
-    _conclude(client, view, quiet=quiet, document=document, wanted=wanted)
+    _conclude(client, view, quiet=quiet, document=document, wanted=wanted, elsewhere=elsewhere)
 
 
 def _conclude(
-    client: BatchClient, view: BatchView, *, quiet: bool, document: bool, wanted: OutputFolder | None
-) -> None:
+    client: BatchClient | Journal, view: BatchView, *, quiet: bool, document: bool, wanted: OutputFolder | None,
+    elsewhere: bool,
+) -> None:  # fmt: skip
     from actors.cli.fetch import fetched_into
     from actors.cli.session import EXIT_CODES
     from actors.cli.table import print_batch, print_json, print_paths
@@ -296,13 +315,13 @@ def _conclude(
         elif quiet:
             print_paths(batch, placed)
         else:
-            print_batch(batch, placed, elsewhere=True)
+            print_batch(batch, placed, elsewhere=elsewhere)
         if wanted is not None and len(placed) < batch.progress.completed and not EXIT_CODES[view.status]:
             raise typer.Exit(1)
     raise typer.Exit(EXIT_CODES[view.status])
 
 
-def _print_events(client: BatchClient, batch_id: str) -> None:
+def _print_events(client: BatchClient | Journal, batch_id: str) -> None:
     """Print the batch as it is, then its events."""
     from actors.cli.session import EXIT_CODES
     from actors.cli.signals import Interrupted, Interruption

@@ -34,6 +34,7 @@ from actors.cli.options import (
     Simulate,
     Size,
     Takes,
+    Timeout,
     Verbose,
 )
 from actors.errors import InvalidRequest
@@ -71,6 +72,7 @@ def run(
     input_reference: References = None,
     defaults: Defaults = None,
     budget: Budget = None,
+    timeout: Timeout = None,
     web: Shown = None,
     simulate: Simulate = False,
     json: Json = False,
@@ -87,7 +89,8 @@ def run(
     request = requested(
         Written(
             file, prompt, batch_id=batch_id, name=name, metadata=metadata, model=model, size=size, duration=duration,
-            seed=seed, takes=takes, params=param, defaults=defaults, budget=budget, references=input_reference,
+            seed=seed, takes=takes, params=param, defaults=defaults, budget=budget, timeout=timeout,
+            references=input_reference,
         )
     )  # fmt: skip
     session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose, web=web)

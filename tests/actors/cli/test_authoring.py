@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actors.batch.requests import BatchVideoRequest
-from actors.cli.authoring import Written, metadata_keys, parse_budget, parse_params, requested
+from actors.cli.authoring import Written, metadata_keys, parse_budget, parse_params, parse_timeout, requested
 from actors.cli.batch_files import located
 from actors.errors import InvalidRequest
 
@@ -204,3 +204,18 @@ def test_the_keys_of_metadata_are_those_of_videos_defaults_and_matrix(asked: Ask
         "matrix": {"c": [1]},
     }
     assert sorted(metadata_keys(asked(content))) == ["a", "b", "c"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("text", "milliseconds"), [("90s", 90_000), ("12h", 43_200_000), ("1500", 1500), ("0", 0)])
+def test_the_time_limit_is_a_span_or_milliseconds_and_counts_more_than_the_files(
+    asked: Asked, text: str, milliseconds: int
+) -> None:
+    assert asked({"timeoutMs": 5, "videos": [{"prompt": "Sea"}]}, timeout=text) == {
+        "videos": [{"prompt": "Sea"}], "timeout_ms": milliseconds,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "5x", "1.5h", "²"])
+def test_a_time_limit_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"--timeout '.*': must be a duration \(500ms, 90s"):
+        parse_timeout(text)

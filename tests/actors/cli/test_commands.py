@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from actors.cli.journal import Journal
 from actors.errors import BatchReleased
 from actors.service import BatchService
 from actors.settings import SIMULATOR
@@ -468,6 +469,41 @@ def test_a_database_that_can_not_be_used_is_named(call: Call, home: Path) -> Non
     assert result.exit_code == 2
     assert str(home / "sora-batch.db") in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "create", "quote", "submit"])
+def test_a_time_limit_is_an_option_of_every_request(call: Call, command: str) -> None:
+    assert "--timeout 'soon': must be a duration" in call(command, "-p", "Sea", "--timeout", "soon").stderr
+
+
+def test_a_batch_is_watched_in_the_database_where_there_is_no_rabbitmq(call: Call, home: Path) -> None:
+    assert "the database does not exist yet" in call("watch", "nature").stderr
+    assert not list(home.glob("*.db"))
+    with BatchService() as service:
+        service.create_batch({"id": "nature", "videos": [{"prompt": "Sea"}, {"prompt": "blood"}]})
+        with Journal(service).events("nature", None) as stream:
+            assert (stream.next(0), stream.ended) == (None, False)
+            service.process_batch("nature").result(30)
+            events = []
+            while not stream.ended:
+                events.append(stream.next(0))
+        recorded = service.history("nature")
+        assert [event for event in events if event] == recorded[1:]
+        service.create_batch({"id": "other", "videos": [{"prompt": "Sea"}]})
+        running = service.process_batch("other")
+        lines = [json.loads(line) for line in call("watch", "other", "--json").stdout.splitlines()]
+        running.result(30)
+        assert lines[0]["type"] == "sora-batch.batch.reported.v1"
+        numbers = [int(line["sequence"]) for line in lines[1:]]
+        last = int(service.history("other")[-1].sequence)
+        assert numbers == list(range(lines[0]["data"]["as_of_sequence"] + 1, last + 1))
+    watched = call("watch", "nature")
+    assert (watched.exit_code, "1 of 2 videos" in watched.stdout) == (3, True)
+    assert call("watch", "nature", "--quiet").stdout.count(".mp4") == 1
+    unknown = call("watch", "nope")
+    assert (unknown.exit_code, "there is no batch 'nope' in the database" in unknown.stderr) == (2, True)
+    call("delete", "nature")
+    assert call("watch", "nature").exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["status", "fetch", "delete", "cancel", "retry"])
