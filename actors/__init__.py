@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actors.aio import AsyncBatchService
-    from actors.audit import AuditReport, MissingFile, MissingVideo, OwedDelete, SurplusVideo, UnknownVideo
+    from actors.audit import (
+        AuditReport,
+        FlaggedPrice,
+        MissingFile,
+        MissingVideo,
+        OwedDelete,
+        SurplusVideo,
+        UnknownVideo,
+    )
     from actors.batch.cleanup import PruneReport
     from actors.batch.commands import Command, CommandKey, CommandResult
     from actors.batch.costs import Budget, CostGroup, CostReport
@@ -63,7 +71,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "actors.aio": ("AsyncBatchService",),
-    "actors.audit": ("AuditReport", "MissingFile", "MissingVideo", "OwedDelete", "SurplusVideo", "UnknownVideo"),
+    "actors.audit": (
+        "AuditReport", "FlaggedPrice", "MissingFile", "MissingVideo", "OwedDelete", "SurplusVideo", "UnknownVideo",
+    ),
     "actors.batch.commands": ("Command", "CommandKey", "CommandResult"),
     "actors.batch.costs": ("Budget", "CostGroup", "CostReport"),
     "actors.batch.events": ("Event", "EventName"),
@@ -106,7 +116,7 @@ __all__ = [
     "CommandKey", "CommandResult", "Conflict", "Connection", "Cost", "CostGroup", "CostReport",
     "DatabaseUnusable", "DeleteRecord", "DeleteState", "ErrorCode", "Event", "EventFeed", "EventName",
     "EventRecord", "EventStream", "Failure", "FetchProblem", "FetchReport",
-    "FetchedFile", "FieldError", "FileId", "InvalidRequest", "Job", "JobError",
+    "FetchedFile", "FieldError", "FileId", "FlaggedPrice", "InvalidRequest", "Job", "JobError",
     "JobStatus", "JobWarning", "MissingFile", "MissingVideo", "NotFound", "Observer", "Owed", "OwedDelete", "Progress",
     "PruneReport", "Quote", "QuotedCost", "QuotedPrice", "QuotedVideo", "ReportedVideo", "RunningBatch",
     "ServiceClosed", "Settings", "SettingsError", "SoraBatchError",

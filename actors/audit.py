@@ -100,6 +100,14 @@ class OwedDelete(_Finding):
     """The result of the last attempt."""
 
 
+class FlaggedPrice(_Finding):
+    """A submission at this server whose told price is not believed, or exceeds what was reserved."""
+
+    job_id: str
+    submission_id: str
+    doubt: str
+
+
 class AuditReport(_Finding):
     """The differences that were found."""
 
@@ -111,6 +119,8 @@ class AuditReport(_Finding):
     surplus_videos: list[SurplusVideo]
     missing_videos: list[MissingVideo]
     owed_deletes: list[OwedDelete]
+    flagged_prices: list[FlaggedPrice]
+    """They are no differences: `clean` does not count them."""
     jobs_without_file: list[MissingFile]
     files_without_job: list[str]
 
@@ -156,6 +166,11 @@ def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) 
         ],
         missing_videos=list(_missing(submissions, jobs, listed)) if problem is None else [],
         owed_deletes=[_owed(each) for each in read(storage.deletes.outstanding) if not _simulated(each)],
+        flagged_prices=[
+            FlaggedPrice(job_id=each.job_id, submission_id=each.id, doubt=each.doubt)
+            for each in submissions
+            if each.doubt is not None
+        ],
         jobs_without_file=missing_files,
         files_without_job=[
             *map(str, _strays(stores.folder.root, paths, storage, read)),

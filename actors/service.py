@@ -277,8 +277,9 @@ class BatchService(BatchCommander):
         from actors.batch.costs import CostReport, read_group, read_since
 
         group, start = read_group(by), read_since(since, self.now())
-        parts = self._read(lambda: list(self._storage.costs.by(group, start)))
-        return CostReport.of(parts, group, start, self.budgets())
+        costs = self._storage.costs
+        parts, flagged = self._read(lambda: (list(costs.by(group, start)), costs.flagged(start)))
+        return CostReport.of(parts, group, start, self.budgets(), flagged)
 
     def settle_cost(self, submission_id: str, word: str, *, by: str | None = None) -> Batch | None:
         """Record a person's word on what a submission cost: nothing else changes it any more.

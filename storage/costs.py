@@ -69,6 +69,12 @@ class Costs:
         merged = [*(row for row in rows if row[3] is not None), *of_before]
         return sorted(merged, key=lambda row: tuple(each or "" for each in row[:4]))
 
+    def flagged(self, since: float | None) -> int:
+        """How many submissions have a flag: a told price is not believed, or exceeds what was reserved."""
+        where, parameters = self._since(since)
+        sql = f"SELECT COUNT(*) FROM submissions {where or 'WHERE TRUE '}AND doubt IS NOT NULL"
+        return int(self._database.execute(sql, parameters).fetchone()[0])
+
     def _since(self, since: float | None) -> tuple[str, list[object]]:
         if since is None:
             return "", []

@@ -6,6 +6,7 @@ second intent can't even be recorded while the first one's outcome is unknown or
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable
 from enum import Enum
 
@@ -17,6 +18,7 @@ from storage.rows import Insert, Rows, encode, names_of
 from storage.servers import key_of, server_of
 from storage.states import LIVE_SUBMISSION, NOTHING_MADE, UNRESOLVED, ChargeState, SubmissionState
 
+logger = logging.getLogger(__name__)
 RESTORED = "the database was restored from a backup"
 """The note of an outcome that `migrate --restored` made unknown."""
 _ENDS_A_VIDEO = frozenset({SubmissionState.FAILED, SubmissionState.DELETED, SubmissionState.ABANDONED})
@@ -202,6 +204,17 @@ class SubmissionRepository:
 
     def _recharge(self, before: SubmissionRecord, after: SubmissionRecord) -> None:
         """Record what a submission costs, in all budgets that it counts against."""
+        if after.doubt is not None and after.doubt != before.doubt:
+            logger.warning(
+                "flagged the price of a submission: %s",
+                after.doubt,
+                extra={
+                    "action": "price_flagged",
+                    "batch_id": after.batch_id,
+                    "job_id": after.job_id,
+                    "doubt": after.doubt,
+                },
+            )
         self._database.execute(
             "UPDATE submissions SET charge=?, currency=?, charged_micros=?, charged_rest=?, doubt=?, settled_by=? "
             "WHERE id=?",

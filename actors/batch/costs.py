@@ -57,10 +57,17 @@ class CostReport(BaseModel):
     groups: list[CostGroup]
     budgets: list[Budget]
     """The ceilings of the database for the current day and month."""
+    flagged: int = 0
+    """Submissions whose told price is not believed, or exceeds what was reserved."""
 
     @classmethod
     def of(
-        cls, parts: Iterable[tuple[str | None, Part]], by: str | None, since: float | None, budgets: list[Budget]
+        cls,
+        parts: Iterable[tuple[str | None, Part]],
+        by: str | None,
+        since: float | None,
+        budgets: list[Budget],
+        flagged: int = 0,
     ) -> Self:
         """A report of charges, each in its group."""
         every: list[Part] = []
@@ -72,7 +79,7 @@ class CostReport(BaseModel):
         whole = _group(None, every)
         moment = None if since is None else datetime.fromtimestamp(since, UTC)
         return cls(
-            since=moment, by=by, submissions=whole.submissions, cost=whole.cost, budgets=budgets,
+            since=moment, by=by, submissions=whole.submissions, cost=whole.cost, budgets=budgets, flagged=flagged,
             groups=[group for group in groups if group.submissions],
         )  # fmt: skip
 

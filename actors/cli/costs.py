@@ -95,6 +95,7 @@ def _rows(report: CostReport) -> list[tuple[str, int, Cost]]:
 
 def _print(report: CostReport) -> None:
     from actors.cli.table import print_table, say
+    from actors.cli.text import count
 
     rows = [_cells(key or "(none)", cost) for key, _, cost in _rows(report)]
     if report.by is not None:
@@ -105,6 +106,9 @@ def _print(report: CostReport) -> None:
         say("nothing was spent")
     for line in _left(report):
         say(line)
+    if report.flagged:
+        told = count(report.flagged, "submission")
+        say(f"flagged: the told price of {told} is not believed, or exceeds the reservation; see sora-batch history ID")
 
 
 def _cells(key: str, cost: Cost) -> list[str]:

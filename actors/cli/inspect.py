@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,7 +45,7 @@ def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbos
     from actors.cli.remote import or_remote, status_there
     from actors.cli.table import print_batch, print_json
 
-    simulated, worked, prices, left = False, None, [], []
+    simulated, worked, payments, left = False, None, {}, []
     if remote:
         batch = status_there(batch_id, verbose=verbose)
     else:
@@ -53,16 +53,27 @@ def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbos
             batch = service.get_batch_status(batch_id)
             simulated, worked = service.is_simulated(batch_id), service.seconds_worked(batch_id)
             left = [*service.budgets(batch_id), *service.budgets()]
-            prices = [
-                {"job_id": entry.job_id, "submission_id": entry.id, **entry.told}
-                for entry in service.submissions(batch_id)
-                if entry.told
-            ]
+            payments = _payments(service.submissions(batch_id)) if json else {}
     if json:
-        print_json({**batch.model_dump(mode="json"), **({"prices": prices} if prices else {})})
+        print_json({**batch.model_dump(mode="json"), **payments})
     else:
         print_batch(batch, {}, simulated=simulated, worked=worked, elsewhere=remote)
         _print_money(batch, left)
+
+
+def _payments(submissions: Sequence[SubmissionRecord]) -> dict[str, list[dict[str, Any]]]:
+    """Every submission of a batch, and the prices that the server told; no list where it would be empty."""
+    every = [
+        {"job_id": each.job_id, "submission_id": each.id, "state": each.state.value, "charge": each.charge}
+        for each in submissions
+    ]
+    prices = [
+        {"job_id": each.job_id, "submission_id": each.id, **(each.told or {})}
+        | ({"doubt": each.doubt} if each.doubt else {})
+        for each in submissions
+        if each.told or each.doubt
+    ]
+    return {name: each for name, each in (("submissions", every), ("prices", prices)) if each}
 
 
 def _print_money(batch: Batch, budgets: Sequence[Budget]) -> None:
@@ -167,8 +178,8 @@ def audit(
     """Compare database, server and files.
 
     Counts the server's videos that belong to no job; lists jobs whose video or file is missing, cancelled videos whose
-    DELETE is pending or was given up, and files that belong to no job. Changes nothing. Exit codes: 0 everything
-    matches, 1 something does not.
+    DELETE is pending or was given up, told prices that are flagged, and files that belong to no job. Changes nothing.
+    Exit codes: 0 everything matches, 1 something does not; flagged prices don't count.
     """
     from actors.cli.table import print_json, say
 
@@ -218,10 +229,20 @@ def _findings(report: AuditReport, *, everything: bool) -> Iterator[str]:
         yield f"{missing.job_id} ({missing.status.value}): the server does not list {clean(missing.remote_id)}"
     for owed in report.owed_deletes:
         yield f"{owed.job_id} {clean(owed.remote_id)} at {clean(owed.server)}: {clean(_standing(owed))}"
+    yield from _flagged(report)
     for file in report.jobs_without_file:
         yield f"{file.job_id}: {shown_path(file.path)}: {file.problem}"
     for path in report.files_without_job:
         yield f"no job for file {shown_path(path)}"
+
+
+def _flagged(report: AuditReport) -> Iterator[str]:
+    from actors.cli.text import clean
+
+    for each in report.flagged_prices:
+        yield f"{each.job_id}: submission {each.submission_id}: flagged: {clean(each.doubt)}"
+    if report.flagged_prices:
+        yield "to answer a flag, record what the submission cost: sora-batch costs --settle SUBMISSION AMOUNT"
 
 
 _CAME_OF_IT = {
@@ -242,7 +263,7 @@ def _unanswered(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
         if entry.met is not None:
             outcome = _CAME_OF_IT.get(entry.state, "whether it was made is unknown")
             met = f"no usable answer to the POST ({clean(entry.met)})"
-            yield f"      {entry.job_id}: attempt {entry.attempt}: {met}; {outcome}"
+            yield f"      {entry.job_id}: attempt {entry.attempt}: {met}; {outcome} (submission {entry.id})"
 
 
 def _prices(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
@@ -250,9 +271,13 @@ def _prices(submissions: Iterable[SubmissionRecord]) -> Iterator[str]:
     from actors.cli.text import clean
 
     for entry in submissions:
+        said = []
         if entry.told:
-            told = ", ".join(f"{name} {value}" for name, value in entry.told.items())
-            yield f"      {entry.job_id}: attempt {entry.attempt}: the server reported {clean(told)}"
+            said = [f"the server reported {', '.join(f'{name} {value}' for name, value in entry.told.items())}"]
+        if entry.doubt:
+            said.append(f"flagged: {entry.doubt} (submission {entry.id})")
+        if said:
+            yield f"      {entry.job_id}: attempt {entry.attempt}: {clean('; '.join(said))}"
 
 
 def _deletions(deletes: Iterable[Owed], submissions: Iterable[SubmissionRecord]) -> Iterator[str]:

@@ -4,6 +4,7 @@ import base64
 import json
 import urllib.request
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from actors.cli.app import app
 from actors.service import BatchService
+from storage.charges import ToldPrice
 from tests.integration.support import PATIENCE, numbered, until, videos
 from tests.provider.client import Provider
 
@@ -42,6 +44,18 @@ def test_where_everything_fits_nothing_is_found(service: BatchService) -> None:
     report = service.audit(checksums=True)
     assert report.clean
     assert (report.videos_listed, report.listing_problem) == (3, None)
+
+
+def test_a_flagged_price_is_listed_and_is_no_difference(service: BatchService) -> None:
+    made(service, 1)
+    (entry,) = service.submissions(service.list_batches()[0].id)
+    price = ToldPrice("USD", Decimal(-1))
+    service._write(lambda: service._storage.submissions.tell(entry.id, {"usage.cost": -1}, price))
+    report = service.audit()
+    assert [(each.submission_id, each.doubt) for each in report.flagged_prices] == [
+        (entry.id, "told -1 USD, which is no price")
+    ]
+    assert report.clean
 
 
 def test_all_pages_of_the_listing_are_read(service: BatchService, provider: Provider) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from actors.service import BatchService
 from actors.settings import SIMULATOR
 from actors.simulator import Simulator
 from actors.waiting import RunningBatch
-from storage.states import BatchStatus, JobStatus, SubmissionState
+from storage.charges import ToldPrice
+from storage.states import BatchStatus, ChargeState, JobStatus, SubmissionState
 from tests.builders import a_batch, a_job, an_intent, put
 
 Call = Callable[..., Any]
@@ -89,7 +91,9 @@ def test_a_batch_comes_from_standard_input(call: Call) -> None:
 
 def test_status_list_and_history_tell_of_it(call: Call) -> None:
     batch = json.loads(call("run", "-p", "Sea", "-p", "blood", "--id", "nature", "-m", "team=blue", "--json").stdout)
-    assert json.loads(call("status", "nature", "--json").stdout) == batch
+    status = json.loads(call("status", "nature", "--json").stdout)
+    assert {each["job_id"] for each in status.pop("submissions")} == {job["id"] for job in batch["jobs"]}
+    assert status == batch
     assert "1 of 2 videos, 1 failed" in call("status", "nature").stdout
     assert [entry["id"] for entry in json.loads(call("list", "--json", "-m", "team=blue").stdout)] == ["nature"]
     assert "nature" in call("list", "--status", "partial").stdout
@@ -188,8 +192,8 @@ def test_history_tells_what_a_post_met_whose_answer_told_nothing(call: Call) -> 
         submissions.unanswered("intent-2", "creating the video failed with HTTP 500", timed_out=False)
         submissions.bind("intent-2", "video_2", adopted=True)
     assert call("history", "nature").stdout.splitlines() == [
-        "      nature-01: attempt 1: no usable answer to the POST (no answer: ServerDisconnectedError); whether it was made is unknown",
-        "      nature-02: attempt 1: no usable answer to the POST (creating the video failed with HTTP 500); its video was found",
+        "      nature-01: attempt 1: no usable answer to the POST (no answer: ServerDisconnectedError); whether it was made is unknown (submission intent-1)",
+        "      nature-02: attempt 1: no usable answer to the POST (creating the video failed with HTTP 500); its video was found (submission intent-2)",
     ]
 
 
@@ -203,9 +207,37 @@ def test_prices_that_the_server_told_are_shown(call: Call) -> None:
     assert call("history", "nature").stdout == (
         "      nature-02: attempt 1: the server reported x-litellm-response-cost 0.40, usage.cost 0.4\n"
     )
-    assert json.loads(call("status", "nature", "--json").stdout)["prices"] == [
+    told = json.loads(call("status", "nature", "--json").stdout)
+    assert told["prices"] == [
         {"job_id": "nature-02", "submission_id": "intent-2", "x-litellm-response-cost": "0.40", "usage.cost": 0.4}
     ]
+    assert told["submissions"] == [
+        {"job_id": f"nature-0{number}", "submission_id": f"intent-{number}", "state": "intended", "charge": None}
+        for number in (1, 2)
+    ]
+
+
+def test_a_told_price_that_is_not_believed_is_flagged_wherever_prices_are_shown(call: Call, caplog: Any) -> None:
+    failed_batch(LOST)
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        submissions = service._storage.submissions
+        priced = an_intent("intent-1", a_job(), currency="USD", reserved_micros=400_000, charge=ChargeState.RESERVED)
+        submissions.intend([priced])
+        for _ in range(2):
+            submissions.tell("intent-1", {"usage.cost": 0}, ToldPrice("USD", Decimal(0)))
+    doubt = "told 0 USD, but the model has a price"
+    assert [record.getMessage() for record in caplog.records].count(f"flagged the price of a submission: {doubt}") == 1
+    assert call("history", "nature").stdout == (
+        f"      nature-01: attempt 1: the server reported usage.cost 0; flagged: {doubt} (submission intent-1)\n"
+    )
+    assert json.loads(call("status", "nature", "--json").stdout)["prices"] == [
+        {"job_id": "nature-01", "submission_id": "intent-1", "usage.cost": 0, "doubt": doubt}
+    ]
+    assert "flagged: the told price of 1 submission is not believed" in call("costs").stdout
+    assert json.loads(call("costs", "--json").stdout)["flagged"] == 1
+    with BatchService() as service:
+        service.settle_cost("intent-1", "0.30 USD")
+        assert (service.costs().flagged, service.costs(since="1d").flagged) == (0, 0)
 
 
 def test_the_takes_of_a_prompt_are_told_apart(call: Call) -> None:
