@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.errors import SettingsError
+from storage.secrets import HIDDEN
 
 IN_FILES = ("openai_api_key", "database_url", "amqp_url", "sora_headers", "web_token")
 """The settings that may stand in a file."""
@@ -30,18 +31,29 @@ def with_files(given: Mapping[str, Any]) -> dict[str, Any]:
     return read
 
 
+def shown_path(path: str) -> str:
+    """The path of such a file for a person; hidden where it may be the secret itself, set in the wrong place."""
+    try:
+        is_path = path.startswith(("/", "~/", "./", "../")) or Path(path).exists()
+    except (OSError, ValueError):  # too long for a path, or with NUL in it
+        is_path = False
+    return path if is_path else HIDDEN
+
+
 def _read(name: str, path: str) -> str:
+    shown = shown_path(path)
+    given = f"{name}={shown if shown == HIDDEN else repr(path)}"
     try:
         text = Path(path).expanduser().read_bytes().decode("utf-8-sig").strip()
     except FileNotFoundError:
-        raise SettingsError(f"{name}={path!r}: there is no such file; create it, or correct the path") from None
+        raise SettingsError(f"{given}: there is no such file; create it, or correct the path") from None
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{name}={path!r}: the file is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+        raise SettingsError(f"{given}: the file is not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except (OSError, ValueError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise SettingsError(f"{name}={path!r}: the file can't be read ({why}); let this user read it") from None
+        raise SettingsError(f"{given}: the file can't be read ({why}); let this user read it") from None
     if not text:
-        raise SettingsError(f"{name}={path!r}: the file is empty; write the value into it, or unset {name}")
+        raise SettingsError(f"{given}: the file is empty; write the value into it, or unset {name}")
     return text
 
 

@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from actors.headers import masked_headers, secrets_in
+from actors.secret_files import IN_FILES, shown_path
 from actors.settings import GENERAL, SECRET, URLS, Settings
 from storage.secrets import HIDDEN, Secrets, masked_url
 
@@ -115,4 +116,6 @@ def _masked(name: str, value: str | None, secrets: Secrets) -> str | None:
         return None
     if name == "SORA_HEADERS":
         return masked_headers(value, HIDDEN)
+    if name.removesuffix("_FILE").lower() in IN_FILES and name.endswith("_FILE"):
+        return shown_path(value)
     return HIDDEN if name in SECRET else masked_url(value) if name in URLS else secrets.mask(value)

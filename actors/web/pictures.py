@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-from actors.errors import Conflict, ErrorCode, InvalidRequest, StorageError
+from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, StorageError
 from actors.web.problems import Problem, Refused
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ class Pictures:
 
         given, pages = query.get("page", "1"), page_count(batch)
         if not (given.isascii() and given.isdigit() and len(given) <= 9 and 1 <= int(given) <= pages):
-            raise InvalidRequest(f"page: must be from 1 to {pages} (got {given[:80]!r})")
+            expected = f"from 1 to {pages}"
+            message = f"page: must be {expected} (got {given[:80]!r})"
+            raise InvalidRequest(message, (FieldError("?page", message, expected, "range"),))
         return int(given), pages
 
     async def sheet(self, batch: Batch, page: int, key: str) -> bytes:

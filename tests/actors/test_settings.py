@@ -617,6 +617,16 @@ def test_a_file_that_has_no_secret_is_named_with_the_way_out(monkeypatch, tmp_pa
     assert str(refused.value).startswith(f"OPENAI_API_KEY_FILE={str(file)!r}: ")
 
 
+@pytest.mark.parametrize("value", [SECRET, "X-Gate: Heron9342/x.y", "x" * 5000, "a.b.c"])
+def test_a_secret_in_place_of_the_name_of_its_file_is_not_shown(given, value):
+    with pytest.raises(SettingsError, match=r"^WEB_TOKEN_FILE=\*\*\*: ") as refused:
+        given(WEB_TOKEN_FILE=value)
+    assert value not in str(refused.value)
+    assert {each.value for each in settings_table(None) if each.name == "WEB_TOKEN_FILE"} == {"***"}
+    with pytest.raises(SettingsError, match=r"^WEB_TOKEN_FILE='\./token': there is no such file"):
+        given(WEB_TOKEN_FILE="./token")
+
+
 def test_credentials_of_a_bucket_are_read_from_env_too_and_not_shown(given, monkeypatch, tmp_path):
     (tmp_path / ".env").write_text(
         "AWS_SECRET_ACCESS_KEY=of-the-file-1\nAWS_REGION=eu-west-1\nAZURE_STORAGE_ACCOUNT_KEY=account-key-1\n"

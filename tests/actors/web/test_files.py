@@ -152,7 +152,8 @@ def test_a_contact_sheet_changes_with_its_batch(ask, made):
     assert ask("/api/v1/batches/nature/sheet", If_None_Match=etag).status == 304
     made.update_metadata("nature", {"changed": True})
     assert ask("/api/v1/batches/nature/sheet", If_None_Match=etag).status == 200
-    assert ask("/api/v1/batches/nature/sheet?page=2").problem == (422, "invalid_request")
+    beyond = ask("/api/v1/batches/nature/sheet?page=2")
+    assert (beyond.problem, beyond.json["errors"][0]["field"]) == ((422, "invalid_request"), "?page")
     assert ask("/api/v1/batches/nothing/sheet").problem == (404, "not_found")
 
 
