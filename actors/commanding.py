@@ -68,6 +68,7 @@ class BatchCommander(BatchRunner):
             OtherBody: the command's id was used before, with another body.
             UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be done; nothing was recorded.
         """
+        self._set_ceilings()
         context = replace(self._context(command), trace=trace, lasting=True, expects=expects)
         answers: dict[int, str] = {}
         done: list[CommandResult] = []
@@ -132,6 +133,7 @@ class BatchCommander(BatchRunner):
     # --- how a command is done
 
     def _do(self, command: Command) -> CommandResult:
+        self._set_ceilings()
         context = self._context(command)
         results: dict[int, CommandResult] = {}
         act = partial(self._apply, command, context)

@@ -25,6 +25,7 @@ from actors.errors import (
     ServiceClosed,
     SoraBatchError,
     SoraError,
+    StorageError,
 )
 from actors.messages import Wait
 from actors.observer import Observer
@@ -62,6 +63,8 @@ class BatchRunner(BatchReader):
         self._queued: set[str] = set()
         self._holds_deletes = False
         """The batches that this process queued: releasing one un-queues it."""
+        self._ceilings_stand = settings.sora_budget is None
+        """Whether the database has the ceilings of SORA_BUDGET, as this process has seen or written them."""
         try:
             self._connection, self._publisher = self._to_rabbitmq()
         except BaseException:
@@ -276,10 +279,19 @@ class BatchRunner(BatchReader):
             price_table(self.settings)
 
     def _set_ceilings(self) -> None:
-        """Write the ceilings of SORA_BUDGET: they hold for every process of this database."""
-        if self.settings.sora_budget is None:
-            return
-        ceilings = {(each.scope, each.unit): each.micros for each in read_ceilings(self.settings.sora_budget)}
+        """Write the ceilings of SORA_BUDGET once: they hold for every process of this database."""
+        if not self._ceilings_stand:
+            self._check_open()  # in a forked process nobody lets go of the lock
+            with self._lock:
+                if not self._ceilings_stand:
+                    self._write_ceilings()
+                    self._ceilings_stand = True
+
+    def _write_ceilings(self) -> None:
+        ceilings = {(each.scope, each.unit): each.micros for each in read_ceilings(self.settings.sora_budget or "none")}
+        there = {(each.scope, each.unit): each.ceiling_micros for each in self._read(self._storage.ledger.ceilings)}
+        if ceilings.items() <= there.items() and (ceilings or not there):
+            return  # reading waits for nobody who writes
         by = f"{socket.gethostname()}:{os.getpid()}"
         for before in self._write(lambda: self._storage.ledger.set_ceilings(ceilings, by)):
             after, was = ceilings.get((before.scope, before.unit)), before.ceiling_micros
@@ -293,6 +305,19 @@ class BatchRunner(BatchReader):
                 },
             )  # fmt: skip
 
+    def announce_budget(self) -> None:
+        """Write SORA_BUDGET into the database, if this process has it set and has not done so.
+
+        Where that fails, the next call tries again: who only looks is answered all the same.
+        """
+        try:
+            self._set_ceilings()
+        except StorageError as error:
+            logger.warning(
+                "could not write SORA_BUDGET into the database; the next call tries again",
+                extra={"action": "budget_changed", "error": str(error)},
+            )
+
     def budgets(self, batch_id: str | None = None) -> list[Budget]:
         """The budgets of the whole database for the current day and month, with what they have used.
 
@@ -300,6 +325,8 @@ class BatchRunner(BatchReader):
         """
         from actors.batch.costs import Budget
 
+        if batch_id is None:
+            self.announce_budget()
         ledger = self._storage.ledger
         found = self._read(ledger.current if batch_id is None else lambda: ledger.of_batch(batch_id))
         return [

@@ -73,6 +73,7 @@ class Listener:
             raise
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         service.observe(self._metrics)
+        service.announce_budget()
 
     def close(self) -> None:
         """Close every connection, and end the loop."""

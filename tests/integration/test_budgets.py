@@ -9,6 +9,7 @@ import pytest
 
 from actors.cli.checks import budget
 from actors.errors import InvalidRequest, NotFound
+from actors.web.listener import Listener
 from tests.integration.support import PATIENCE, ROOT, check_journal, options_for, settings_from, until
 
 pytestmark = pytest.mark.integration
@@ -130,6 +131,30 @@ def test_doctor_shows_the_budgets_of_the_database_and_where_the_settings_differ(
     assert check.message.startswith("1 video left of 3 videos per day; 492 seconds left of 500 seconds per month; ")
     assert "SORA_BUDGET here says 600 seconds per month, and another process has written 500 seconds" in check.message
     assert check.message.endswith("10.00 EUR in all will be written on first use")
+
+
+def shows(service):
+    return [(each.scope, each.unit, each.ceiling_micros) for each in service.costs().budgets]
+
+
+def test_each_process_that_has_a_budget_set_writes_it_whatever_it_does(start_service):
+    plain = start_service()
+    listener = Listener(start_service(sora_budget="3 videos per day"), "127.0.0.1:0", None)
+    listener.close()
+    assert shows(plain) == [("day", "videos", 3_000_000)]
+    start_service(sora_budget="4 videos per day").create_batch(a_request(1, None))
+    assert shows(plain) == [("day", "videos", 4_000_000)]
+    first = start_service(sora_budget="5 videos per day")
+    assert shows(first) == [("day", "videos", 5_000_000)]
+    assert shows(start_service(sora_budget="none")) == []
+    assert shows(first) == []  # once per service: the last writer wins
+
+
+def test_looking_with_a_budget_set_creates_no_database(tmp_path):
+    environment = {"DATABASE_URL": f"sqlite:///{tmp_path}/none.db", "SORA_BUDGET": "5 USD", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "actors.cli", "costs"]
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
