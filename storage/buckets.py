@@ -182,9 +182,21 @@ class Bucket:
         Returns:
             Its marker.
         """
-        marker = Marker.parse(self.marker()) or Marker.new(database)
-        self.mark(marker.content)
-        return marker
+        content = self.marker()
+        marker = Marker.parse(content) or Marker.new(database)
+        if content is None:
+            self._mark_first(marker.content)
+        else:
+            self.mark(marker.content)
+        return Marker.parse(self.marker()) or marker
+
+    def _mark_first(self, content: bytes) -> None:
+        """Write a marker where there is none. Of two at once the first counts; without conditions there, the last."""
+        try:
+            self._ask("put", self._obs.put, self._quick, MARKER, content, use_multipart=False, mode="create")
+        except StoreFault:
+            if self.marker() is None:
+                self.mark(content)
 
     def obstacle(self) -> str | None:
         """Why it takes no objects just now; None: it does. Writes only where nothing was written for a while."""

@@ -5,6 +5,7 @@ import os
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -267,3 +268,19 @@ def test_options_of_other_programs_do_no_harm(server: S3Server, film: Film) -> N
         AWS_TIMEOUT="20s",
     )
     put(other, film(SMALL))
+
+
+@pytest.mark.parametrize("server", ["moto"], indirect=True)  # rclone ignores the condition
+def test_processes_that_mark_a_bucket_at_once_agree(bucket: Bucket, gate: Gate) -> None:
+    first = gate.fault(Fault("PUT", r"\.sora-batch", held=(go_on := threading.Event()), times=1))
+    with ThreadPoolExecutor(1) as another:
+        late = another.submit(bucket.prepare, "this-database")
+        assert first.met.wait(30)
+        marker = bucket.prepare("this-database")
+        go_on.set()
+        assert late.result() == marker == bucket.prepare("this-database")
+
+
+def test_a_server_that_refuses_the_condition_is_marked_without_it(bucket: Bucket, gate: Gate) -> None:
+    gate.fault(Fault("PUT", r"\.sora-batch", 400, "InvalidArgument", times=1))
+    assert bucket.prepare("this-database") == bucket.prepare("another")
