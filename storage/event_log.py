@@ -20,15 +20,23 @@ def level_of(event: EventRecord) -> int:
     return logging.DEBUG if event.type.endswith(".progressed") else logging.INFO
 
 
-def log_events(events: Iterable[EventRecord]) -> None:
-    """Log what is committed. Where nobody wants the lines, no event is read."""
+def log_events(events: Iterable[EventRecord], *, again: bool = False) -> None:
+    """Log what is committed. Where nobody wants the lines, no event is read.
+
+    Args:
+        events: what was recorded.
+        again: by a process that has died since, and may have logged it or not: the lines say `again`.
+    """
     for event in events:
         level = level_of(event)
         if logger.isEnabledFor(level):
             data = data_of(event)
             if "traceparent" in data:
                 note_trace(event.batch_id, {name: data[name] for name in _TRACE if name in data})
-            logger.log(level, "recorded %s", event.type, extra=data)
+            if again:
+                data["again"] = True
+            text = "recorded %s, in the last seconds of a process that died" if again else "recorded %s"
+            logger.log(level, text, event.type, extra=data)
 
 
 def data_of(event: EventRecord) -> dict[str, Any]:

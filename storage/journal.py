@@ -16,6 +16,12 @@ from storage.event_log import log_events, logger
 from storage.records import EventRecord
 from storage.rows import Insert, Rows
 
+_TOUCHED = (
+    "SELECT id FROM batches WHERE owner=? AND status IN ('pending', 'processing') "
+    "UNION SELECT id FROM batches WHERE completed_at >= ? UNION SELECT id FROM batches WHERE created_at >= ?"
+)
+"""The batches that an owner has, and those that it may have ended or created since a time."""
+
 
 class Journal:
     """Events as rows. Reads need a connection, writes a transaction, opened by the caller."""
@@ -39,6 +45,15 @@ class Journal:
             self._database.after_commit(partial(told, rows))
         if logger.isEnabledFor(logging.INFO):
             self._database.after_commit(partial(log_events, rows))
+
+    def log_last_words(self, owner_id: str, since: float) -> None:
+        """Log again what an owner that has died has recorded since a time: a kill may come between COMMIT and the line.
+
+        What others recorded of the batches that ended or began since then is logged, too: whose it was is not recorded.
+        """
+        if logger.isEnabledFor(logging.INFO):
+            some = f"WHERE created_at >= ? AND batch_id IN ({_TOUCHED}) ORDER BY batch_id, sequence"
+            log_events(self._rows.select(some, [since, owner_id, since, since]), again=True)
 
     def read(self, batch_id: str, from_sequence: int = 1, limit: int | None = None) -> list[EventRecord]:
         """A batch's events in order."""

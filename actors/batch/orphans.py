@@ -110,7 +110,7 @@ def delete_orphan_files(storage: Storage, folder: VideoFolder, batch_id: str) ->
 
 
 def reap(storage: Storage, stores: Stores, owner: OwnerRecord, lease: float, clean_up: Callable[[str], object]) -> None:
-    """Remove what a dead owner left of ended batches, then note its death.
+    """Remove what a dead owner left of ended batches, log what it may not have logged, then note its death.
 
     Args:
         storage: where batches and owners are recorded.
@@ -123,6 +123,7 @@ def reap(storage: Storage, stores: Stores, owner: OwnerRecord, lease: float, cle
         delete_orphan_files(storage, stores.folder, batch_id)
         if stores.bucket is not None:
             clean_up(batch_id)
+    storage.journal.log_last_words(owner.id, owner.lease_until - lease - _LAST_SECONDS)
     storage.owners.expire(owner.id)
 
 

@@ -272,3 +272,42 @@ def test_the_log_alone_tells_the_life_of_a_batch(
         assert json.loads(record.body).items() >= trace.items()
     assert {tuple(line.get(name) for name in trace) for line in about} == {tuple(trace.values())}
     assert {tuple(post["trace"]) for post in provider.ledger()["posts"]} == {tuple(trace.values())}
+
+
+MUTE = """
+import os, signal
+import storage.journal
+from actors.cli.app import main
+log_events = storage.journal.log_events
+
+def dying(events, **more):
+    if any(event.type == "EVENT" for event in events):
+        os.kill(os.getpid(), signal.SIGKILL)
+    log_events(events, **more)
+
+storage.journal.log_events = dying
+main()
+"""
+
+
+@pytest.mark.parametrize("event", ["job.submitted", "batch.completed"])
+def test_what_a_killed_process_has_recorded_and_not_logged_is_logged_by_another(
+    event: str, start_serving: Start, start_service: Callable[..., BatchService], provider: Provider
+) -> None:
+    other = start_service()
+    other.create_batch(videos("a lake", id="nature"))
+    want(other, "nature")
+    killed = start_serving("-c", MUTE.replace("EVENT", event), log_format="json")
+    until(lambda: killed.has_ended)
+    serving = start_serving(log_format="json")
+    until(lambda: '"batch.completed"' in serving.said)
+    assert other.get_batch_status("nature").status == "completed"
+    check_paid_once(provider)
+    lines = [json.loads(line) for each in (killed, serving) for line in each.said.splitlines()]
+    told = {line["sequence"]: line["event"] for line in lines if "sequence" in line}
+    recorded = {int(each.sequence): each.name for each in other.history("nature") if "progressed" not in each.name}
+    assert {sequence: name for sequence, name in told.items() if sequence > 1} == {
+        sequence: name for sequence, name in recorded.items() if sequence > 1
+    }  # the first one is this process's
+    (line,) = [each for each in lines if each.get("event") == event]
+    assert line["again"] is True
