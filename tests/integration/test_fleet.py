@@ -208,12 +208,17 @@ def owned(url: str, pid: int) -> tuple[str, set[str]]:
         database.close()
 
 
+def has_batches(url: str, pid: int) -> bool:
+    """A service that is idle looks for batches once a second."""
+    return bool(owned(url, pid)[1])
+
+
 def kill_one_after_the_other(fleet: Fleet, database_url: str, provider: Provider) -> set[tuple[str, str]]:
     """Kill each service once, and replace it; return which batches were taken over, each with its dead owner."""
     moved: set[tuple[str, str]] = set()
     for place, completed in enumerate(KILLS):
         provider.wait(completed=completed, timeout=PATIENCE)
-        until(partial(owned, database_url, fleet.alive[place].pid))
+        until(partial(has_batches, database_url, fleet.alive[place].pid))
         provider.hold()  # what is being submitted, fetched and stored goes on, but no batch comes to its end
         owner, batches = owned(database_url, fleet.alive[place].pid)
         assert batches
