@@ -211,7 +211,6 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
             return CommandResult(batch_id, summary=summary)
         case Retry(batch_id):
             retried = _retry(storage, command, context)
-            storage.batches.update(batch_id, asked_again=False)
             return CommandResult(batch_id, retried.job_ids, retried.left_alone, newly_wanted=True)
         case Update(batch_id, metadata, budget, merge):
             update(storage, batch_id, metadata, budget, context.at, merge=merge)

@@ -187,6 +187,7 @@ def _put_back(
         step.tell_job(EventName.JOB_RETRIED, moved)
     if not storage.apply(step.changes()):
         raise AssertionError("the batch is locked by this transaction")
+    storage.batches.update(batch.id, asked_again=False)
     storage.jobs.use_files(step.jobs.values())
 
 

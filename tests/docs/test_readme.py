@@ -109,7 +109,7 @@ def test_the_guide_names_the_codes_that_no_retry_mends() -> None:
 
 def test_the_test_command_is_one_line_and_the_one_that_is_run() -> None:
     block = README.read_text().partition("<!-- test-command -->\n")[2]
-    assert re.match(r"```sh\n[^\n]+pytest -n 2 --cov[^\n]*\n```\n", block)
+    assert re.match(r"```sh\n[^\n]+pytest -n 3 --cov[^\n]*\n```\n", block)
 
 
 def test_every_document_that_is_printed_from_the_code_is_named_with_what_prints_it() -> None:

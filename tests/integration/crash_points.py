@@ -251,6 +251,9 @@ POINTS: dict[str, Point] = {
 SOMETIMES: dict[Operation, frozenset[str]] = {
     # The supervisor that lost the batch has its orphans removed in the background, perhaps when it has ended.
     Operation.PROCESS_BADLY: frozenset({"clear"}),
+    # An owner of this host that is dead has them removed as its death is noted, perhaps when its batch has ended.
+    Operation.TAKE_OVER: frozenset({"clear"}),
+    Operation.RETRY: frozenset({"clear"}),
 }
 """What an operation passes at some times only, so that nobody can be killed there."""
 

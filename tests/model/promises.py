@@ -353,7 +353,7 @@ class Promises(RuleBasedStateMachine):
                 assert event.data["status"] == event.name.removeprefix("batch.")
                 tally["end"] += 1
             else:
-                late = event.name in {"job.retried", "batch.updated"}
+                late = event.name in {"job.retried", "batch.updated", "job.settled"}
                 assert not tally["end"] or late, f"{event.name} came after the end"
             if event.name in _JOB_ENDS:
                 tally["end of", event.subject] += 1

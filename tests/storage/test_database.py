@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import peewee
 import psycopg
@@ -200,7 +201,8 @@ def test_the_process_that_holds_a_database_is_named(tmp_path, monkeypatch, signa
         finally:
             holder.kill()
     database.close()
-    assert text.endswith(f"database is locked; process {holder.pid} (python) {words.format(pid=holder.pid)}")
+    name = Path(sys.executable).name[:15]
+    assert text.endswith(f"database is locked; process {holder.pid} ({name}) {words.format(pid=holder.pid)}")
 
 
 @pytest.mark.parametrize("url", ["mysql://u:secret@h/n", "sqlite://x.db", "x.db", ""])

@@ -346,14 +346,14 @@ def test_a_job_shows_exactly_the_fields_of_the_contract():
     assert set(Job.model_fields) == {
         "id", "index", "status", "prompt", "duration", "model", "size", "seed", "params", "take", "metadata",
         "remote_id", "progress", "attempts", "error", "video", "warnings", "reported", "created_at", "updated_at",
-        "started_at", "completed_at",
+        "started_at", "completed_at", "cost",
     }  # fmt: skip
 
 
 def test_a_batch_shows_exactly_the_fields_of_the_contract():
     assert set(Batch.model_fields) == {
         "id", "name", "job_ids", "jobs", "status", "progress", "metadata", "error", "concurrency", "created_at",
-        "updated_at", "started_at", "completed_at",
+        "updated_at", "started_at", "completed_at", "cost",
     }  # fmt: skip
 
 

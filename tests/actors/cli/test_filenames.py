@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -113,7 +114,8 @@ def test_the_takes_of_a_request_have_numbers_in_a_row_and_their_own_in_the_name(
     ]
     folder = OutputFolder(tmp_path / "films")
     folder.check()
-    Follower(None, Silence(), folder)._deliver(make_batch(*jobs))  # type: ignore[arg-type]  # it asks nothing
+    asks_nothing = SimpleNamespace(stores=None)
+    Follower(asks_nothing, Silence(), folder)._deliver(make_batch(*jobs))  # type: ignore[arg-type]
     names = sorted(path.name for path in (tmp_path / "films").iterdir())
     assert names == [
         "01-a-lake-take-1.mp4", "02-a-lake-take-2.mp4", "03-a-sea.mp4", "04-a-lake-take-1.mp4", "05-a-lake-take-2.mp4",
