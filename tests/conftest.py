@@ -32,17 +32,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Whatever a command that is called in this process logs, and from which level on, the next test does not."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("", *OURS, "actors.simulator", "actors.supervisor", "storage.event_log", "pika")
-    ]
-    levels = [logger.level for logger in loggers]
-    handlers, of_threads = list(loggers[0].handlers), threading.excepthook
+    root = logging.getLogger()
+    levels = {name: logging.getLogger(name).level for name in ("", *_our_loggers())}
+    handlers, of_threads = list(root.handlers), threading.excepthook
     yield
     threading.excepthook = of_threads
-    loggers[0].handlers[:] = handlers
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+    root.handlers[:] = handlers
+    for name in ("", *_our_loggers()):  # those that it made among them
+        logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+
+
+def _our_loggers() -> list[str]:
+    return [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in {*OURS, "pika"}]
 
 
 @pytest.fixture(scope="session")
