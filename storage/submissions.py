@@ -261,13 +261,16 @@ class SubmissionRepository:
         parameters = (server, since, self._database.list_parameter(submission_ids))
         return self._rows.select(f"{open_ones} ORDER BY intended_at, id {lock}", parameters)
 
-    def left_unknown(self, server: str, key: str, limit: int) -> list[SubmissionRecord]:
-        """Some intents of ended jobs whose outcome is unknown, sent with this key: nobody resolves them any more."""
+    def left_unknown(self, server: str, key: str, tried: Iterable[str], limit: int) -> list[SubmissionRecord]:
+        """Some intents of ended jobs whose outcome is unknown, sent with this key: nobody resolves them any more.
+
+        Not those that were tried, or what nobody can resolve would hide everything after it.
+        """
         ended = "SELECT 1 FROM jobs j WHERE j.id=submissions.job_id AND j.status IN ('failed', 'cancelled')"
         return self._rows.select(
             f"WHERE server=? AND digest>'' AND {_UNRESOLVED} AND key_fingerprint=? AND EXISTS ({ended}) "
-            "ORDER BY intended_at LIMIT ?",
-            (server, key, limit),
+            f"AND NOT (id {self._database.in_list}) ORDER BY intended_at LIMIT ?",
+            (server, key, self._database.list_parameter(tried), limit),
         )
 
     def holders(self, server: str, remote_ids: Iterable[str]) -> dict[str, SubmissionRecord]:

@@ -52,13 +52,11 @@ class LateResolver:
 
     async def resolve(self) -> int:
         """Resolve what can be resolved, each once in the life of this process. Returns how many were."""
-        found = await self._io.outcome(
-            self._recorder.read(lambda: self._storage.submissions.left_unknown(self._server, self._key, _AT_ONCE))
-        )
+        tried = list(self._tried)  # the recorder's thread reads it
+        left_unknown = partial(self._storage.submissions.left_unknown, self._server, self._key, tried, _AT_ONCE)
+        found = await self._io.outcome(self._recorder.read(left_unknown))
         resolved = 0
         for entry in found:
-            if entry.id in self._tried:
-                continue
             self._tried.add(entry.id)
             outcome = await self._submitter.resolve(entry, lambda _seconds: None)
             if isinstance(outcome, Unknown):

@@ -3,9 +3,10 @@
 import peewee
 import pytest
 
-from storage.states import LIVE_SUBMISSION, UNRESOLVED, SubmissionState
+from storage.servers import key_of, server_of
+from storage.states import LIVE_SUBMISSION, UNRESOLVED, JobStatus, SubmissionState
 from storage.submissions import Bind
-from tests.builders import NOON, PROVIDER, a_job, an_intent
+from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, put
 
 S = SubmissionState
 FINAL = set(S) - LIVE_SUBMISSION
@@ -272,3 +273,17 @@ def test_an_abandoned_video_keeps_its_id(submissions, standing_at):
     submissions.abandon("nature", ["nature-01"])
     assert submissions.get("intent-1").remote_id == "video-intent-1"
     assert submissions.holders("http://server/v1", ["video-intent-1"])
+
+
+def test_what_nobody_can_resolve_hides_nothing_after_it(storage, submissions, standing_at):
+    jobs = [a_job(number, status=JobStatus.FAILED) for number in (1, 2, 3)]
+    put(storage, a_batch(total=3), jobs)
+    for job in jobs:
+        standing_at(S.UNKNOWN, f"intent-{job.position}", job)
+    key = (server_of(PROVIDER), key_of(PROVIDER))
+    (first,) = submissions.left_unknown(*key, [], 1)
+    (second,) = submissions.left_unknown(*key, [first.id], 1)
+    assert {first.id, second.id} | {each.id for each in submissions.left_unknown(*key, [first.id, second.id], 9)} == {
+        "intent-1", "intent-2", "intent-3"
+    }  # fmt: skip
+    assert submissions.left_unknown(*key, ["intent-1", "intent-2", "intent-3"], 9) == []

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from actors import __version__
 from actors.batch.views import batch_status
-from actors.errors import StorageError
+from actors.errors import SettingsError, StorageError
 from actors.web.health import Health
 from actors.web.page import models, reads, words
 from actors.web.page.addresses import batch_id_of, checked_id, metadata_of, number_of, video_of
@@ -222,7 +222,7 @@ class Views:
         service = self._site.service
         try:
             return server_of(service.provider)
-        except Exception:  # noqa: BLE001  (none is set, or it can't be read: the page says so)
+        except SettingsError:
             return "none is set (OPENAI_BASE_URL)"
 
     @public
