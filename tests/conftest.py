@@ -14,6 +14,7 @@ from storage.changes import Storage
 from storage.database import Database
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.s3 import S3Server, s3_server
 
 # How long an example takes is the machine's affair, which may be busy with something else.
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -58,6 +59,18 @@ def rabbitmq() -> Iterator[RabbitMQ]:
     """One node for all tests; who kills it starts it again."""
     with RabbitMQ() as node:
         yield node
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server("moto", tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server("rclone", tmp_path_factory.mktemp("rclone")) as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])

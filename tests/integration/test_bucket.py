@@ -28,7 +28,7 @@ from tests.integration.support import (
     videos,
 )
 from tests.provider.client import Provider
-from tests.servers.s3 import BUCKET, Fault, Gate, Kind, S3Server, s3_server
+from tests.servers.s3 import BUCKET, Fault, Gate, Kind, S3Server
 
 pytestmark = pytest.mark.integration
 LARGE = 2 * PART + 12_345
@@ -42,18 +42,6 @@ def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 BOTH = pytest.mark.parametrize("server", ["moto", "rclone"], indirect=True)
 """Of the others' servers, moto tells more of what it has; what a server has a part in is tried with both."""
-
-
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server("moto", tmp_path_factory.mktemp("moto")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server("rclone", tmp_path_factory.mktemp("rclone")) as server:
-        yield server
 
 
 @pytest.fixture

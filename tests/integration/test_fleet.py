@@ -40,7 +40,7 @@ from tests.provider.client import Provider
 from tests.servers.port import HOST, Port
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.s3 import S3Server, s3_server
+from tests.servers.s3 import S3Server
 
 pytestmark = pytest.mark.integration
 
@@ -106,12 +106,6 @@ def shared(postgresql: PostgreSQL) -> Iterator[str]:
     postgresql.drop_database(name)
 
 
-@pytest.fixture
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server("moto", tmp_path_factory.mktemp("moto")) as server:
-        yield server
-
-
 class Fleet:
     """Services at three addresses, and the logs of all that ever ran there."""
 
@@ -166,9 +160,9 @@ class Fleet:
 
 @pytest.fixture
 def fleet(
-    shared: str, bucket: S3Server, rabbitmq: RabbitMQ, application: Application, provider: Provider, tmp_path: Path
+    shared: str, moto: S3Server, rabbitmq: RabbitMQ, application: Application, provider: Provider, tmp_path: Path
 ) -> Iterator[Fleet]:
-    there = {"database_url": shared, "amqp_url": rabbitmq.url, **bucket.settings("fleet")}
+    there = {"database_url": shared, "amqp_url": rabbitmq.url, **moto.settings("fleet")}
     fleet = Fleet(options_for(provider.base_url, tmp_path, **SETTINGS, **there), tmp_path)
     try:
         until(fleet.are_ready(*range(SERVICES)))
@@ -179,10 +173,10 @@ def fleet(
 
 @pytest.fixture
 def watching(
-    shared: str, bucket: S3Server, start_service: Callable[..., BatchService], monkeypatch: pytest.MonkeyPatch
+    shared: str, moto: S3Server, start_service: Callable[..., BatchService], monkeypatch: pytest.MonkeyPatch
 ) -> BatchService:
     """A service that makes nothing, and reads the records and the bucket."""
-    settings = bucket.settings("fleet")
+    settings = moto.settings("fleet")
     for name, value in settings.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)

@@ -57,7 +57,7 @@ class S3Server:
             self.ask("PUT", f"/{BUCKET}")
 
     def _wait(self) -> None:
-        until = time.monotonic() + _STARTS
+        pause, until = threading.Event(), time.monotonic() + _STARTS
         while True:
             assert self._process is not None
             assert self._process.poll() is None, f"{self.kind} has ended"
@@ -65,7 +65,7 @@ class S3Server:
                 self.ask("GET", "/")
             except OSError:
                 assert time.monotonic() < until, f"{self.kind} does not start"
-                time.sleep(0.02)
+                pause.wait(0.02)
             else:
                 return
 

@@ -14,22 +14,10 @@ import pytest
 from storage.bucket_errors import StoreFault
 from storage.buckets import PART, Bucket, BucketOptions, Stopped
 from storage.stores import Stores
-from tests.servers.s3 import BUCKET, Fault, Gate, Kind, S3Server, s3_server
+from tests.servers.s3 import BUCKET, Fault, Gate, Kind, S3Server
 
 pytestmark = pytest.mark.integration
 SMALL, LARGE = 100_000, 2 * PART + 12_345
-
-
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server("moto", tmp_path_factory.mktemp("moto")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server("rclone", tmp_path_factory.mktemp("rclone")) as server:
-        yield server
 
 
 @pytest.fixture(params=["moto", "rclone"])
