@@ -236,9 +236,10 @@ class _Filling:
             raise _WrongTemplate(f"has a single {match[0]}: write {match[0] * 2} for a literal brace")
         if name not in self._values:
             near = nearest(name, self._values)
-            meant = f"did you mean {{{near}}}?" if near else f"the matrix has {', '.join(self._values)}"
+            meant = f"did you mean {{{near}}}? " if near else ""
             raise _WrongTemplate(
-                f"has the unknown placeholder {{{name[:64]}}}: {meant} (write {{{{ and }}}} for literal braces)"
+                f"has the unknown placeholder {{{name[:64]}}}: {meant}the matrix has {', '.join(self._values)} "
+                "(write {{ and }} for literal braces)"
             )
         replacement = _text(self._values[name])
         self._take(len(replacement))

@@ -53,6 +53,11 @@ def _field_error(entry: dict[str, Any]) -> FieldError:
     expected = expectation(entry)
     if entry["type"] == "extra_forbidden":
         expected += _advice(place)
+    elif entry["type"] == "given_twice":
+        place.append(entry["ctx"]["field"])
+        return wrong_field(place, expected, code=entry["type"])
+    elif entry["type"] == "invalid_key" or (entry["type"] == "string_type" and entry["loc"][-1] == "[key]"):
+        expected = "names must be strings: put it in quotes"
     value = None if entry["type"] == "missing" else entry["input"]
     error = wrong_field(place, expected, code=entry["type"])
     if entry["type"] == "missing":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -15,8 +16,10 @@ from pydantic import (
     Field,
     JsonValue,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 DOCUMENT_MAX_BYTES = 65_536
 """For the metadata of a batch or a video, and for a video's params, as JSON."""
@@ -159,6 +162,24 @@ class Input(BaseModel):
         extra="forbid",
         frozen=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, given: Any) -> Any:
+        """Refuse a field in both spellings: pydantic would call the second one unknown."""
+        if isinstance(given, dict):
+            for name, camel in _spellings(cls):
+                if name in given and camel in given:
+                    raise PydanticCustomError(
+                        "given_twice", "is given twice, also as {camel}: keep one", {"field": name, "camel": camel}
+                    )
+        return given
+
+
+@functools.cache
+def _spellings(model: type[Input]) -> list[tuple[str, str]]:
+    """The fields that have two spellings, in both."""
+    return [(name, camel) for name in model.model_fields if (camel := to_camel(name)) != name]
 
 
 def given_twice(files: Iterable[str], params: Mapping[str, Any]) -> str | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from actors.cli.formats.common import Request, in_rows
 from actors.cli.formats.json_format import json_or_text
 from actors.documents import Unreadable
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 _COLUMNS = {
     name: name for name in ("prompt", "duration", "seconds", "size", "model", "seed", "takes", "input_reference")
@@ -26,7 +30,7 @@ def read_csv(text: str) -> Request:
     lines = io.StringIO(text, newline="\n")
     rows = csv.reader(lines, delimiter=_delimiter(first), strict=True, skipinitialspace=True)
     try:
-        numbered = [(rows.line_num, row) for row in rows if any(cell.strip() for cell in row)]
+        numbered = list(_numbered(rows))
     except csv.Error as error:
         if "new-line character" in str(error):
             raise Unreadable(
@@ -40,6 +44,15 @@ def read_csv(text: str) -> Request:
     request = Request(videos=[_row(columns, number, row) for number, row in numbered[1:]])
     request.locate = in_rows([number for number, _ in numbered[1:]])
     return request
+
+
+def _numbered(rows: Reader) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, and the line on which each begins: a cell in quotes may hold several."""
+    begins = 1
+    for row in rows:
+        if any(cell.strip() for cell in row):
+            yield begins, row
+        begins = rows.line_num + 1
 
 
 def looks_like_csv(line: str) -> bool:
@@ -103,7 +116,7 @@ def _row(columns: list[str], number: int, cells: list[str]) -> dict[str, Any]:
 
 def _param(number: int, column: str, cell: str) -> Any:
     try:
-        return json_or_text(cell)
+        return json_or_text(cell, number)
     except Unreadable as error:
         raise Unreadable(f"line {number}, {column}: {error}") from None
 

@@ -36,14 +36,18 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def json_or_text(text: str) -> Any:
+def json_or_text(text: str, line: int = 1) -> Any:
     """A text as JSON if it parses, else as it is: `24` is a number, `film noir` a text.
+
+    Args:
+        text: of a cell, or an option.
+        line: where it begins in its file.
 
     Raises:
         Unreadable: it has a duplicate key.
     """
     try:
-        return load_json(text)
+        return load_json(text, line)
     except Unreadable as error:
         if isinstance(error, Doubled):
             raise

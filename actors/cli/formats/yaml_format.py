@@ -64,7 +64,5 @@ def _member(node: Any, name: str) -> tuple[Any, Any] | None:
     """The member of a mapping by its name, in either spelling."""
     plain = name.replace("_", "").lower()
     pairs = node.value if node is not None and node.id == "mapping" else []
-    for key, value in pairs:
-        if key.id == "scalar" and (key.value == name or key.value.lower() == plain):
-            return key, value
-    return None
+    members = {key.value: (key, value) for key, value in reversed(pairs) if key.id == "scalar"}
+    return members.get(name) or next((each for key, each in members.items() if key.lower() == plain), None)

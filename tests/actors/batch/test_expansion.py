@@ -159,7 +159,11 @@ def test_braces_mean_nothing_without_a_matrix():
 @pytest.mark.parametrize(
     ("video", "field", "words"),
     [
-        ({"prompt": "{stlye}"}, "/videos/0/prompt", "unknown placeholder {stlye}: did you mean {style}?"),
+        (
+            {"prompt": "{stlye}"},
+            "/videos/0/prompt",
+            "unknown placeholder {stlye}: did you mean {style}? the matrix has style",
+        ),
         ({"prompt": "{}"}, "/videos/0/prompt", "the matrix has style"),
         ({"prompt": "a { b"}, "/videos/0/prompt", "a single {: write {{ for a literal brace"),
         ({"prompt": "a } b"}, "/videos/0/prompt", "a single }: write }} for a literal brace"),

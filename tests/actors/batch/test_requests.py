@@ -153,6 +153,10 @@ def test_the_longest_prompt_and_the_largest_batch_are_taken():
         ({"input_reference": 7}, "/videos/1/input_reference", ""),
         ({"input_reference": {"file_id": ""}}, "/videos/1/input_reference/file_id", ""),
         ({"input_reference": {"url": "x"}}, "/videos/1/input_reference/url", ""),
+        ({"input_reference": "a", "inputReference": "a"}, "/videos/1/input_reference", "is given twice, also as inputReference: keep one"),
+        ({"files": {"a": {"file_id": "f", "fileId": "f"}}}, "/videos/1/files/a/file_id", "given twice, also as fileId"),
+        ({"metadata": {1: "x"}}, "/videos/1/metadata", "names must be strings: put it in quotes (got 1)"),
+        ({"files": {7: "a.png"}}, "/videos/1/files/7", "names must be strings: put it in quotes (got 7)"),
     ],
 )  # fmt: skip
 def test_a_field_of_a_video_that_is_wrong_is_named(fields, pointer, words):
@@ -186,6 +190,8 @@ def test_a_field_of_a_video_that_is_wrong_is_named(fields, pointer, words):
         ({"batch_name": "x" * 257}, "/batch_name"),
         ({"batchname": "x"}, "/batchname"),
         ({"metadata": "x"}, "/metadata"),
+        ({"batchName": "x", "batch_name": "x"}, "/batch_name"),
+        ({1: "x"}, "/1"),
     ],
 )
 def test_a_field_of_a_batch_that_is_wrong_is_named(fields, pointer):

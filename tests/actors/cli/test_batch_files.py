@@ -113,7 +113,11 @@ def test_merges_of_merges_stand_for_no_more_than_they_hold(tmp_path: Path) -> No
             r"unknown column 'durration': did you mean duration\? Otherwise: to send it",
         ),
         ("a.csv", "prompt,param.fps\nSea,24\n", r"unknown column 'param.fps': did you mean params.fps\?"),
-        ("a.csv", 'prompt,params.a\n\nSea,"{""k"": 1, ""k"": 2}"\n', "line 3, params.a: duplicate key 'k'"),
+        (
+            "a.csv",
+            'prompt,params.a\n\nSea,"{""k"": 1, ""k"": 2}"\n',
+            r"line 3, params.a: duplicate key 'k' in one object \(line 3\)",
+        ),
         ("a.csv", "prompt,Duration (s)\nSea,4\n", r"unknown column 'Duration \(s\)'"),
         ("a.csv", "prompt,metadata.\nSea,4\n", r"unknown column 'metadata\.'"),
         ("a.csv", "prompt,params.fps,params.fps\nSea,7,8\n", "two `params.fps` columns"),
@@ -201,6 +205,9 @@ def test_comments_are_counted_aloud_and_a_hashtag_can_be_written(
         ("a.jsonl", '"Sea"\n\n{"size": "1x1"}', "videos[1].prompt: is required on line 3; videos[1].size: must be"),
         ("a.csv", "prompt,params.seed\nSea,7\n", "videos[0].params: must not contain seed: use the video's own field seed (got {'seed': 7}) on line 2"),
         ("a.csv", "prompt,takes\n,3\n", "videos[0].prompt: is required on line 2"),
+        ("a.csv", 'prompt,takes\n\n"Sea\n\nSky",0\n', "videos[0].takes: must be 1 or more (got '0') on line 3"),
+        ("a.json", '{"videos": ["Sea"],\n"batchName": "a",\n"batch_name": "b"}', "batch_name: is given twice, also as batchName: keep one on line 3"),
+        ("a.yaml", "- prompt: Sea\n  input_reference: a.png\n  inputReference: b.png\n", "videos[0].input_reference: is given twice, also as inputReference: keep one on line 2"),
     ],
 )  # fmt: skip
 def test_a_field_that_is_wrong_is_named_with_the_file_and_its_line(
