@@ -61,8 +61,9 @@ class BatchRunner(BatchReader):
         self._waiting = Waiting()
         self._orphans = Orphans(self._recorder, self._storage, self.stores)
         self._queued: set[str] = set()
-        self._holds_deletes = False
         """The batches that this process queued: releasing one un-queues it."""
+        self._retries = 0
+        """How many are being recorded now."""
         self._ceilings_stand = settings.sora_budget is None
         """Whether the database has the ceilings of SORA_BUDGET, as this process has seen or written them."""
         try:
@@ -158,15 +159,21 @@ class BatchRunner(BatchReader):
         return self._runtime.waits(batch_id) if self._runtime is not None else {}
 
     @contextmanager
-    def retrying_several(self) -> Iterator[None]:
-        """Send pending DELETEs only after this, not with the first batch: the next one may want those videos."""
-        self._holds_deletes = True
+    def retrying(self) -> Iterator[None]:
+        """Begin to send pending DELETEs only some time after this: the next retry may want those videos."""
+        with self._lock:
+            self._retries += 1
+            self._hold_deletes()
         try:
             yield
         finally:
-            self._holds_deletes = False
-            if self._runtime is not None:
-                self._runtime.hold_deletes(held=False)
+            with self._lock:
+                self._retries -= 1
+                self._hold_deletes()
+
+    def _hold_deletes(self) -> None:
+        if self._runtime is not None:
+            self._runtime.hold_deletes(held=self._retries > 0)
 
     def finish_deletes(self) -> None:
         """Send pending DELETEs for 2 s more, and wait for the answers. For a program that ends."""
@@ -267,8 +274,8 @@ class BatchRunner(BatchReader):
                     serves=serves,
                     ended=self._ended, released=self._released,
                 )  # fmt: skip
-                if self._holds_deletes:
-                    self._runtime.hold_deletes(held=True)
+                if self._retries:
+                    self._hold_deletes()
             return self._runtime
 
     def _check_prices(self) -> None:

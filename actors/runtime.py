@@ -315,7 +315,7 @@ class Runtime:
             self.io.call(self._deletes.wake)
 
     def hold_deletes(self, *, held: bool) -> None:
-        """Don't begin to send owed DELETEs before they are held no more."""
+        """Don't begin to send owed DELETEs before they are held no more, and a grace has passed."""
         if self._deletes is not None:
             self.io.call(partial(self._deletes.hold, held=held))
 

@@ -147,7 +147,7 @@ class Session:
         several = len(batch_ids) > 1
         running, views, failures = [], [], {}
         with self._service(*batch_ids) as service:
-            with service.retrying_several():
+            with service.retrying():
                 for batch_id in batch_ids:
                     try:
                         view = viewed(service, batch_id)

@@ -36,6 +36,8 @@ ANSWER_SECONDS = 10.0
 _OUT_SECONDS = SEND_WINDOW + ANSWER_SECONDS + 1.0
 _AT_ONCE = 10
 _IDLE_LOOK, _SOON = 15.0, 2.0
+_GRACE = 2.0
+"""Seconds after a retry before a process begins: the next retry may want the videos of another batch."""
 _LONGEST_PAUSE = 600.0
 _FRESH = 10.0
 """Seconds for which a video that can't be polled counts as still being made, as when it was cancelled."""
@@ -58,27 +60,41 @@ class DeleteSender:
         self._woken, self._settled = asyncio.Event(), asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._begun = self._held = False
+        self._grace: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Start sending what is owed, on the loop. Not earlier: a retry first withdraws what it wants."""
         self._begun = True
-        if self._watching is None and not self._held:
+        if self._watching is None and not self._held and self._grace is None:
             self._watching = asyncio.create_task(self._watch())
 
     def hold(self, *, held: bool) -> None:
-        """Put off the beginning, on the loop, or (`held` False) make up for it."""
+        """Put off the beginning, on the loop, or (`held` False) make up for it after a grace."""
         self._held = held
+        self._end_grace()
+        if not held and self._watching is None:
+            self._grace = self._io.loop.call_later(_GRACE, self._make_up)
+
+    def _make_up(self) -> None:
+        self._end_grace()
         if self._begun:
             self.begin()
+
+    def _end_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
 
     def wake(self) -> None:
         """Look now, on the loop: a DELETE may be owed."""
         self._settled.clear()
         self._woken.set()
+        self._end_grace()
         self.begin()
 
     async def finish(self, seconds: float) -> None:
         """Start no more after so many seconds, and await the answers to those in flight. The rest stays owed."""
+        self._make_up()
         if self._watching is None:
             return
         with suppress(TimeoutError):

@@ -40,6 +40,7 @@ HANG = {"do": "hang", "accept": True}
 def _no_long_pauses(mocker: MockerFixture) -> None:
     mocker.patch("actors.sora.deleting._LONGEST_PAUSE", 0.05)
     mocker.patch("actors.sora.deleting._IDLE_LOOK", 0.05)
+    mocker.patch("actors.sora.deleting._GRACE", 0.05)
 
 
 def in_the_making(service: BatchService, provider: Provider, count: int = 2, batch_id: str = "b") -> Any:
@@ -395,17 +396,59 @@ def test_a_retry_withdraws_what_is_owed(
     check_paid_once(provider)
 
 
-def test_retrying_a_batch_sends_no_delete_that_the_next_one_withdraws(
-    provider: Provider, start_service: Start, command: Callable[..., Any], mocker: MockerFixture
-) -> None:
+def owed_by_several(start_service: Start, provider: Provider, *batch_ids: str) -> BatchService:
+    """Batches that somebody without the server has cancelled."""
     service = start_service(**NEVER)
-    for batch_id in "ab":
+    for batch_id in batch_ids:
         in_the_making(service, provider, 1, batch_id)
     service.close()
     offline = start_service(openai_base_url=None)
-    for batch_id in "ab":
+    for batch_id in batch_ids:
         offline.cancel_batch(batch_id)
-    assert [states(offline, batch_id) for batch_id in "ab"] == [["owed"], ["owed"]]
+    assert [states(offline, batch_id) for batch_id in batch_ids] == [["owed"]] * len(batch_ids)
+    return offline
+
+
+def test_a_program_that_retries_batches_in_turn_deletes_no_video_that_it_wants(
+    provider: Provider, start_service: Start, mocker: MockerFixture
+) -> None:
+    mocker.patch("actors.sora.deleting._GRACE", PATIENCE)
+    owed_by_several(start_service, provider, "a", "b", "c")
+    service = start_service()
+    running = []
+    for batch_id in "abc":
+        running.append(service.retry_batch(batch_id))
+        polled = provider.summary()["requests"]["retrieve"]
+        provider.wait(requests_retrieve=polled + 10)  # what is owed would have been looked at by now
+    provider.release("videos")
+    assert [each.result(PATIENCE).status for each in running] == ["completed"] * 3
+    assert deletes(provider) == 0
+    check_paid_once(provider)
+
+
+def test_what_no_retry_wants_is_deleted_after_a_grace(provider: Provider, start_service: Start) -> None:
+    offline = owed_by_several(start_service, provider, "a", "b")
+    service = start_service()
+    service.retry_batch("a")
+    provider.wait(deleted=1)
+    until(lambda: (states(offline, "a"), states(offline, "b")) == (["withdrawn"], ["done"]))
+
+
+def test_a_program_that_ends_sends_what_it_has_put_off(
+    provider: Provider, start_service: Start, mocker: MockerFixture
+) -> None:
+    mocker.patch("actors.sora.deleting._GRACE", PATIENCE)
+    offline = owed_by_several(start_service, provider, "a", "b")
+    service = start_service()
+    service.retry_batch("a")
+    service.close()
+    assert (states(offline, "a"), states(offline, "b")) == (["withdrawn"], ["done"])
+
+
+def test_retrying_a_batch_sends_no_delete_that_the_next_one_withdraws(
+    provider: Provider, start_service: Start, command: Callable[..., Any], mocker: MockerFixture
+) -> None:
+    owed_by_several(start_service, provider, "a", "b")
 
     def viewed_when_the_first_is_watched(other: BatchService, batch_id: str) -> Any:
         if batch_id == "b":
@@ -513,10 +556,11 @@ def test_nothing_is_started_while_the_end_waits_for_deletes(provider: Provider, 
     service = start_service(batch_max_size=20)
     provider.fault(on="delete", do="hang", accept=True, seconds=1.5, then="answer", times=-1)
     cancelled(service, provider, 1)
+    provider.wait(hanging=1)  # a video that has finished would not be deleted
     provider.release("videos")
     provider.options(latency=0.05)
     service.process_batch(service.create_batch(videos(*numbered(20, "c"), id="c", concurrency=1)).id)
-    provider.wait(hanging=1)
+    until(lambda: service.get_batch_status("c").progress.processing > 0)
     before = provider.summary()["posts"]
     service.close()
     assert provider.summary()["posts"] <= before + 2
