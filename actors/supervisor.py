@@ -292,7 +292,7 @@ class BatchSupervisor(LoopActor):
             return -self._deaths - 1
         return 0 if self._phase >= _Phase.BEGUN or self.run.over else self.run.batch.claims
 
-    def _recorded(self, recorded: Recorded) -> None:
+    def _recorded(self, recorded: Recorded) -> None:  # crash point: recorded
         """Act on what is now recorded."""
         if recorded.refusal is not None:
             self._refused(recorded.refusal)
@@ -339,7 +339,7 @@ class BatchSupervisor(LoopActor):
             self._admission.beginnings.over(self._id)
         return False
 
-    def _assign(self, assignment: Assignment, send_before: float | None) -> None:
+    def _assign(self, assignment: Assignment, send_before: float | None) -> None:  # crash point: assign
         order = Generate(assignment.run, assignment.job, assignment.submission, self._epoch, send_before)
         tell(self._workers[assignment.worker], order)
 
@@ -356,6 +356,7 @@ class BatchSupervisor(LoopActor):
         self._tools.observer.submission(SubmissionState.NOT_SENT.value)
         self._admission.left(self._id, assignment.submission.id)
         settle, submission_id = self._tools.storage.submissions.settle, assignment.submission.id
+        # crash point: not sent
         self._tools.recorder.write(lambda: settle(submission_id, SubmissionState.NOT_SENT, "its batch had ended"))
 
     def _start_release(self, message: Release) -> None:

@@ -249,7 +249,7 @@ class BatchRepository:
         listed = self._database.list_parameter(ids)
         parameters = [owner, owner, provider, server, server, provider, listed, owner, limit]
         # An unread RETURNING breaks the COMMIT on SQLite: read it here.
-        return [row[0] for row in self._database.execute(sql, parameters).fetchall()]
+        return [row[0] for row in self._database.execute(sql, parameters).fetchall()]  # crash point: claim
 
     def release(self, batch_id: str, *, epoch: int, spent: float, wanted: bool, claims: int = 0) -> bool:
         """Release a batch, if it is still held at `epoch`.
@@ -264,7 +264,7 @@ class BatchRepository:
         Returns:
             Whether it is queued now.
         """
-        released = self._database.execute(
+        released = self._database.execute(  # crash point: release
             "UPDATE batches SET owner=NULL, epoch=epoch+1, claims=?, spent=?, wanted=(? OR asked_again) "
             "WHERE id=? AND epoch=? RETURNING wanted",
             (claims, spent, wanted, batch_id, epoch),
@@ -273,7 +273,7 @@ class BatchRepository:
 
     def release_idle(self, batch_id: str, *, owner: str, wanted: bool) -> None:
         """Release a batch that is not running here, unless another owner has it."""
-        self._database.execute(
+        self._database.execute(  # crash point: leave
             "UPDATE batches SET owner=NULL, epoch=epoch+1, wanted=(wanted AND (? OR asked_again)) "
             "WHERE id=? AND (owner IS NULL OR owner=?)",
             (wanted, batch_id, owner),

@@ -84,7 +84,7 @@ class Bucket:
         """A URL that gives an object to whoever has it and asks by this method, for some time."""
         return str(self._ask("signed", self._obs.sign, self._quick, method, self._name(uri), lifetime))
 
-    def remove(self, uri: str) -> None:
+    def remove(self, uri: str) -> None:  # crash point: remove object
         """Remove an object. One that is not there is as good as removed."""
         try:
             self._ask("removed", self._obs.delete, self._quick, self._name(uri))
@@ -93,7 +93,7 @@ class Bucket:
 
     # --- placing
 
-    def put(
+    def put(  # crash point: upload
         self, file: Path, job_id: str, kind: str, sha256: str, doomed: Collection[str], stopped: Callable[[], bool]
     ) -> str:
         """Put a file into the bucket, under the name that its job and its checksum give it.
@@ -173,7 +173,7 @@ class Bucket:
 
     # --- what it is for
 
-    def prepare(self, database: str) -> Marker:
+    def prepare(self, database: str) -> Marker:  # crash point: prepare bucket
         """Check that it takes objects, before anything is paid for.
 
         Args:

@@ -93,6 +93,7 @@ class Storage:
             if isinstance(reserved, Refusal):
                 return reserved
             version, reservation = self.ledger.version, reserved
+        # crash point: start, beginning
         if not self.batches.advance(changes.batch, epoch=changes.epoch, sequence=changes.sequence, ceilings=version):
             self.ledger.take_back(reservation)
             if version is not None:
@@ -104,15 +105,16 @@ class Storage:
             self.submissions.settle(outcome.submission_id, outcome.state, outcome.note, charged=outcome.charged)
         for submission_id, told, price in changes.told:
             self.submissions.tell(submission_id, told, price)
-        if not self.submissions.intend(reservation.intents):
+        if not self.submissions.intend(reservation.intents):  # crash point: intent
             self.ledger.take_back(reservation)
             return False
-        self.jobs.save(changes.jobs)
+        self.jobs.save(changes.jobs)  # crash point: acceptance, fetching, completion, withdraw
         self.journal.append(changes.events)
         if changes.closing is not None:
             after = self.batches.get(changes.batch.id)
             assert after is not None
             costs = self.costs.of_batch(after)
+            # crash point: closing
             self.journal.append([changes.closing(after, self.jobs.each_of_batch(after.id), costs)])
         return True
 

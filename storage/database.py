@@ -244,7 +244,7 @@ class Database:
         applied: list[str] = []
         if not self._is_up_to_date():
             for runner in dict.fromkeys(runner for runner, _ in self._pending()):
-                applied += runner.up()
+                applied += runner.up()  # crash point: schema
         return applied
 
     def _pending(self) -> list[tuple[Any, str]]:

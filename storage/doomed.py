@@ -19,7 +19,7 @@ class Doomed:
     def doom(self, batch_id: str, uris: Iterable[str], at: float) -> None:
         """Record that these objects of a batch are to be removed, as of a time."""
         for uri in uris:
-            self._database.execute(
+            self._database.execute(  # crash point: doom
                 "INSERT INTO doomed (uri, batch_id, doomed_at) VALUES (?, ?, ?) ON CONFLICT (uri) DO NOTHING",
                 (uri, batch_id, at),
             )
@@ -37,4 +37,4 @@ class Doomed:
     def forget(self, uris: Iterable[str]) -> None:
         """Note that these objects are gone."""
         for uri in uris:
-            self._database.execute("DELETE FROM doomed WHERE uri=?", (uri,))
+            self._database.execute("DELETE FROM doomed WHERE uri=?", (uri,))  # crash point: undoom

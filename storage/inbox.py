@@ -51,7 +51,7 @@ class Inbox:
         Returns:
             How many were removed.
         """
-        cursor = self._database.execute(
+        cursor = self._database.execute(  # crash point: forget commands
             "DELETE FROM inbox WHERE (source, id) IN "
             "(SELECT source, id FROM inbox WHERE received_at < ? ORDER BY received_at LIMIT ?)",
             (before, limit),

@@ -93,7 +93,7 @@ class Journal:
         Returns:
             How many were removed.
         """
-        cursor = self._database.execute(
+        cursor = self._database.execute(  # crash point: prune
             f"DELETE FROM journal WHERE (batch_id, sequence) IN ({self._database.pairs}) AND NOT EXISTS "
             "(SELECT 1 FROM batches b WHERE b.id=batch_id AND (b.completed_at IS NULL OR b.completed_at >= ?))",
             (json.dumps(events), before),
@@ -130,7 +130,7 @@ class Publications:
 
     def begin(self, *, backlog: bool) -> None:
         """Start publishing from this database: earlier events are skipped, unless `backlog` is set."""
-        begun = self._database.execute(
+        begun = self._database.execute(  # crash point: begin publishing
             "INSERT INTO publications (batch_id, published, skipped) VALUES (?, 0, FALSE) "
             "ON CONFLICT (batch_id) DO NOTHING RETURNING batch_id",
             (_BEGUN,),
@@ -155,7 +155,7 @@ class Publications:
         for start in range(0, len(marks), _MARKS):
             chunk = marks[start : start + _MARKS]
             rows = ", ".join(["(?, ?, FALSE)"] * len(chunk))
-            self._database.execute(
+            self._database.execute(  # crash point: mark
                 f"INSERT INTO publications (batch_id, published, skipped) VALUES {rows} "
                 "ON CONFLICT (batch_id) DO UPDATE SET published=excluded.published, skipped=FALSE "
                 "WHERE excluded.published > publications.published",

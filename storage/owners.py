@@ -32,7 +32,7 @@ class Owners:
         """
         clock = self._database.clock
         self._enter.one(owner)
-        rows = self._database.execute(
+        rows = self._database.execute(  # crash point: renew
             f"UPDATE owners SET lease_until = {clock} + ? WHERE id = ? RETURNING lease_until",
             (lease, owner.id),
         ).fetchall()
@@ -40,7 +40,7 @@ class Owners:
 
     def forget(self, owner_id: str) -> None:
         """Remove an owner that ended cleanly."""
-        self._database.execute("DELETE FROM owners WHERE id=?", (owner_id,))
+        self._database.execute("DELETE FROM owners WHERE id=?", (owner_id,))  # crash point: forget
 
     def neighbours(self, host: str, boot: str) -> list[OwnerRecord]:
         """The owners of this host and boot."""
@@ -57,11 +57,11 @@ class Owners:
 
     def expire(self, owner_id: str) -> None:
         """Record that an owner is dead: its batches are free at once."""
-        self._database.execute("UPDATE owners SET lease_until=0 WHERE id=?", (owner_id,))
+        self._database.execute("UPDATE owners SET lease_until=0 WHERE id=?", (owner_id,))  # crash point: expire
 
     def prune(self, limit: int = 1000) -> int:
         """Remove some owners whose lease expired a day ago. Returns how many were removed."""
-        cursor = self._database.execute(
+        cursor = self._database.execute(  # crash point: prune owners
             "DELETE FROM owners WHERE id IN "
             f"(SELECT id FROM owners WHERE lease_until < {self._database.clock} - 86400 LIMIT ?)",
             (limit,),

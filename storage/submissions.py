@@ -122,7 +122,7 @@ class SubmissionRepository:
 
     def unanswered(self, submission_id: str, met: str, *, timed_out: bool) -> None:
         """Record that a POST has ended without a conclusive answer, and what it met."""
-        self._database.execute(
+        self._database.execute(  # crash point: settle
             "UPDATE submissions SET state=?, met=?, timed_out=?, "
             f"closed_at=COALESCE(closed_at, {self._database.clock}) WHERE id=? AND {_UNRESOLVED}",
             (SubmissionState.UNKNOWN.value, met, timed_out, submission_id),

@@ -40,7 +40,7 @@ class VideoFolder:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
 
-    def prepare(self, database: str) -> Marker:
+    def prepare(self, database: str) -> Marker:  # crash point: prepare
         """Create the folder, and check that it is writable, before anything is paid for.
 
         Args:
@@ -65,14 +65,14 @@ class VideoFolder:
         """A new partial file, created when it is opened."""
         return PartFile(self.batch(batch_id) / f"{job_id}.{epoch}{_PART}")
 
-    def sweep(self, batch_id: str, epoch: int) -> None:
+    def sweep(self, batch_id: str, epoch: int) -> None:  # crash point: sweep
         """Remove the partial files of a batch's owners before this epoch."""
         for part in self.batch(batch_id).glob(f"*{_PART}"):
             written_at = part.stem.rpartition(".")[2]
             if written_at.isdecimal() and int(written_at) < epoch:
                 _remove(part)
 
-    def clear(self, batch_id: str, job_ids: Collection[str], kept: Collection[str] = ()) -> None:
+    def clear(self, batch_id: str, job_ids: Collection[str], kept: Collection[str] = ()) -> None:  # crash point: clear
         """Remove the files of these jobs, and all partial files. Other files there are not ours.
 
         `kept`: the names of files that stay. Names, not paths: the folder may have been moved.
@@ -82,7 +82,7 @@ class VideoFolder:
             if path.suffix == _PART or (of_one and path.name not in kept):
                 _remove(path)
 
-    def remove_batch(self, batch_id: str) -> None:
+    def remove_batch(self, batch_id: str) -> None:  # crash point: remove files
         """Delete a batch's files."""
         shutil.rmtree(self.batch(batch_id), ignore_errors=True)
 
@@ -98,7 +98,7 @@ class PartFile:
         """The first bytes, which show its type."""
         self._discarded = False
 
-    def open(self) -> FileIO:
+    def open(self) -> FileIO:  # crash point: open
         """Open it for writing from the start, creating its folder. Unbuffered: it is written in whole blocks."""
         for tries in range(_TRIES):
             try:
@@ -113,7 +113,7 @@ class PartFile:
             self.discard()
         return file
 
-    def write(self, file: FileIO, chunk: bytes) -> None:
+    def write(self, file: FileIO, chunk: bytes) -> None:  # crash point: write
         """Add bytes."""
         if len(self.head) < 12:
             self.head = (self.head + chunk)[:12]
@@ -134,11 +134,11 @@ class PartFile:
         """The checksum of what was written, in hexadecimal."""
         return self._sha256.hexdigest()
 
-    def flush(self, file: FileIO) -> None:
+    def flush(self, file: FileIO) -> None:  # crash point: flush
         """Flush the bytes to the disk."""
         os.fsync(file.fileno())
 
-    def publish(self, extension: str) -> Path:
+    def publish(self, extension: str) -> Path:  # crash point: rename
         """Put it into place. It survives a power cut only once its folder is flushed too.
 
         Nothing is replaced: a file with the same bytes stays, and other bytes keep their name.
@@ -165,7 +165,7 @@ class PartFile:
         with place.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
-    def discard(self, *, and_folder: bool = False) -> None:
+    def discard(self, *, and_folder: bool = False) -> None:  # crash point: discard
         """Remove the partial file, or prevent it. `and_folder`: also its folder, if nothing else is in it."""
         self._discarded = True
         with suppress(OSError):
@@ -188,7 +188,7 @@ def _remove(path: Path) -> None:
         logger.warning("could not remove a file", extra={"action": "tidy", "path": str(path), "error": repr(error)})
 
 
-def flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:  # crash point: flush folder
     """Flush a folder to the disk: files renamed into it then survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -39,7 +39,7 @@ SAFEGUARDS = [
     Safeguard(
         "the intent that is recorded before the POST",
         "storage/changes.py",
-        "        if not self.submissions.intend(reservation.intents):\n"
+        "        if not self.submissions.intend(reservation.intents):  # crash point: intent\n"
         "            self.ledger.take_back(reservation)\n            return False\n        self.jobs",
         "        self.jobs",
         ("tests/storage/test_changes.py", "tests/integration/test_crash.py"),

@@ -104,7 +104,7 @@ def cancel(
         return _summary(batch, _charges(tries, jobs))
     if batch.status in FINAL_BATCH:
         raise Conflict(f"batch {batch_id} is already {batch.status}: there is nothing left to cancel")
-    return _cancel(storage, batch, reason, at, deletes=deletes)
+    return _cancel(storage, batch, reason, at, deletes=deletes)  # crash point: cancel
 
 
 def _cancel(

@@ -45,7 +45,7 @@ def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000) -> bool
     storage.jobs.remove(job_ids)
     if len(job_ids) == most:
         return False
-    storage.batches.remove(batch_id)
+    storage.batches.remove(batch_id)  # crash point: delete
     storage.ledger.forget([batch_id])
     return True
 
@@ -71,7 +71,7 @@ def delete_ended(storage: Storage, batches: list[BatchRecord], events: list[Even
         storage.submissions.abandon_all(batch_ids)
         storage.journal.append(told)
         storage.publications.delete({event.batch_id: event.sequence for event in told})
-        storage.batches.remove(*batch_ids)
+        storage.batches.remove(*batch_ids)  # crash point: prune batches
         storage.ledger.forget(batch_ids)
     return len(told)
 

@@ -178,7 +178,7 @@ def once(storage: Storage, key: CommandKey, at: float, act: Callable[[], str]) -
             raise OtherBody(key)
         return before.answer
     answer = act()
-    storage.inbox.answer(key.source, key.id, answer)
+    storage.inbox.answer(key.source, key.id, answer)  # crash point: command
     return answer
 
 

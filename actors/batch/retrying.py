@@ -80,7 +80,7 @@ def retry(
     for reference in changed_references:
         storage.jobs.keep_reference(reference)
     check_files(storage, columns)
-    _put_back(storage, batch, chosen, columns, let_go, at)
+    _put_back(storage, batch, chosen, columns, let_go, at)  # crash point: retry
     return Retried(tuple(job.id for job in chosen), tuple(job.id for job in left))
 
 

@@ -64,7 +64,7 @@ def create(storage: Storage, new: NewBatch) -> bool:
     """
     sequence = storage.journal.last_sequence(new.batch.id) + 1
     batch = new.batch._replace(sequence=sequence)
-    if not storage.batches.add(batch):
+    if not storage.batches.add(batch):  # crash point: create
         if storage.batches.hidden(batch.id):
             raise Conflict(f"batch {batch.id} is being deleted; try again later, or choose another id")
         if existing(storage, batch.id).digest != batch.digest:
@@ -110,7 +110,7 @@ def want(
         changes["provider"] = provider
     if concurrency is not None and batch.owner is None:
         changes["concurrency"] = concurrency
-    storage.batches.update(batch_id, **changes)
+    storage.batches.update(batch_id, **changes)  # crash point: want
     return not batch.wanted
 
 

@@ -51,7 +51,7 @@ def update(
         # The owner's next write would be numbered as this event is: it is refused, and the batch claimed anew. That is
         # no death.
         changed |= {"owner": None, "epoch": batch.epoch + 1, "claims": 0}
-    storage.batches.update(batch_id, **changed, sequence=sequence, updated_at=at)
+    storage.batches.update(batch_id, **changed, sequence=sequence, updated_at=at)  # crash point: update
     storage.journal.append([batch_event(EventName.BATCH_UPDATED, batch, sequence, at, **told)])
 
 

@@ -323,7 +323,7 @@ class Connection:
             tell()
         self._outgoing.open(channel)
 
-    def _on_confirm(self, frame: Any) -> None:
+    def _on_confirm(self, frame: Any) -> None:  # crash point: confirm
         self._attempts.lasts()
         self._outgoing.confirmed(frame.method)
 

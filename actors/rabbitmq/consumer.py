@@ -175,7 +175,7 @@ class CommandConsumer(dramatiq.Consumer):
         """Acknowledge it, or move it by its verdict: back, to the waiting queue, or to the unreadable one."""
         match delivery.verdict:
             case None:
-                delivery.channel.basic_ack(delivery.method.delivery_tag)
+                delivery.channel.basic_ack(delivery.method.delivery_tag)  # crash point: acknowledge
             case Requeue():
                 delivery.channel.basic_nack(delivery.method.delivery_tag)
             case Postpone(since=since):
@@ -194,12 +194,13 @@ class CommandConsumer(dramatiq.Consumer):
         except Exception:  # noqa: BLE001  (pika can't write everything that it reads)
             properties = pika.BasicProperties(headers=headers, delivery_mode=2)
         moved = partial(self._moved, delivery)
+        # crash point: put elsewhere
         self._connection.send(exchange, routing_key, delivery.body, properties, moved, mandatory=True)
         self._connection.flush()
 
     def _moved(self, delivery: Delivery, error: Exception | None) -> None:
         if error is None and delivery.channel.is_open:
-            delivery.channel.basic_ack(delivery.method.delivery_tag)
+            delivery.channel.basic_ack(delivery.method.delivery_tag)  # crash point: moved
         elif error is not None and not isinstance(error, ConnectionGone):
             self._connection.give_up(error)  # it comes again, a little later
 

@@ -93,8 +93,10 @@ class Outgoing:
     def flush(self) -> None:
         """Send what was added, up to the limit of unconfirmed messages."""
         self._pumping = False
-        if self._channel is None or not self._todo:
-            return
+        if self._channel is not None and self._todo:
+            self._send()
+
+    def _send(self) -> None:  # crash point: publish
         with suppress(AMQPError), self._channel.connection.at_once():  # just lost: that is noticed in a moment
             while self._channel is not None and self._todo and len(self._flying) < WINDOW:
                 item = self._todo.popleft()

@@ -68,7 +68,7 @@ def queues(queue_type: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def declare(channel: Any, queue_type: str = QUORUM) -> None:
+def declare(channel: Any, queue_type: str = QUORUM) -> None:  # crash point: declare
     """Declare everything, on a channel of either kind of pika connection.
 
     `queue_type`: of the queues, `quorum` or `classic`; classic queues have no delivery limit, and a command that waits

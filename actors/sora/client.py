@@ -101,7 +101,7 @@ class SoraClient:
         body = Upload(content, guard, self._submit_timeout)
         timeout = aiohttp.ClientTimeout(total=self._submit_timeout, sock_connect=10)
         try:
-            async with self._creates.post(
+            async with self._creates.post(  # crash point: post
                 self._route.url("/videos"),
                 headers={**self._route.headers, **further},
                 allow_redirects=False,
@@ -117,7 +117,7 @@ class SoraClient:
                 return Refused(Failure(ErrorCode.UNAVAILABLE, str(body.stopped)), sent=False)
             return self._not_sent(error)
 
-    def _judge(self, response: aiohttp.ClientResponse, body: Any) -> CreateResult:
+    def _judge(self, response: aiohttp.ClientResponse, body: Any) -> CreateResult:  # crash point: judge
         self.observer.request("create", response.status)
         self.clock.learn(response.headers.get("Date"))
         self.rate_limiter.key.learn(response.status)
@@ -175,7 +175,7 @@ class SoraClient:
             SoraError: it could not be polled. A failed video is no error: some servers report it as HTTP 500.
         """
         path = f"/videos/{quote(remote_id, safe='')}"
-        status, headers, body = await self._request("retrieve", path, anew=anew)
+        status, headers, body = await self._request("retrieve", path, anew=anew)  # crash point: look
         video = wire.parse_video(body)
         if status >= 400 and (video is None or video.phase is not wire.Phase.ENDED_BADLY):
             video = failed_inside(body, remote_id)
@@ -189,7 +189,7 @@ class SoraClient:
         Raises:
             SoraError: there is none, or it could not be read.
         """
-        data, has_more, headers = await self._entries(after, follow=False)
+        data, has_more, headers = await self._entries(after, follow=False)  # crash point: list
         videos = tuple(video for entry in data if (video := wire.parse_video(entry)) is not None)
         if len(videos) != len(data):
             raise SoraError(Failure(ErrorCode.SERVER_ERROR, "the listing has entries that are not videos"))
@@ -250,7 +250,7 @@ class SoraClient:
         try:
             async with (
                 aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]) as session,
-                session.delete(
+                session.delete(  # crash point: DELETE
                     self._route.url(path),
                     headers={**self._route.headers, "Accept-Encoding": "identity"},
                     timeout=aiohttp.ClientTimeout(total=seconds),
@@ -294,7 +294,7 @@ class SoraClient:
         await self.rate_limiter.turn()
         session, kinds = self._session(anew=anew), "video/*, application/binary, */*"
         try:
-            response = await self._route.get(session, url, kinds, _FILE_TIMEOUT)
+            response = await self._route.get(session, url, kinds, _FILE_TIMEOUT)  # crash point: content
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._no_answer("content")
             raise self._no_download(error) from error

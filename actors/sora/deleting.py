@@ -167,7 +167,7 @@ class DeleteSender:
         def write() -> tuple[DeleteRecord | None, float]:
             return claim(submission_id, own_key=own_key, seconds=_OUT_SECONDS), boottime() + SEND_WINDOW
 
-        before, send_before = await self._io.outcome(self._recorder.write(write))
+        before, send_before = await self._io.outcome(self._recorder.write(write))  # crash point: sending
         if before is not None:
             await self._send(owed._replace(delete=before), own_key=own_key, send_before=send_before)
 
@@ -242,7 +242,7 @@ class DeleteSender:
         def write() -> None:
             change(storage)
 
-        await self._io.outcome(self._recorder.write(write))
+        await self._io.outcome(self._recorder.write(write))  # crash point: deleted
 
 
 def _removed_only_the_record(body: Any) -> bool:

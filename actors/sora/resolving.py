@@ -158,7 +158,7 @@ class Resolver:
             if current.server is None:
                 self._storage.submissions.fill_in()
                 current = self._storage.submissions.get(submission_id)
-            current = self._closed_if_over(current)
+            current = self._closed_if_over(current)  # crash point: sender dead
             return current, self._ready_at(current) - self._storage.database.now()
 
         return await self._io.outcome(self._recorder.write(look))
@@ -282,7 +282,7 @@ class Resolver:
         again = reused(listing, held)
         findings: dict[str, Finding] = {}
         for found in by_prompt.values():
-            adopted = self._adopt(found, listing, held)
+            adopted = self._adopt(found, listing, held)  # crash point: match
             open_ones = [entry for entry, _ in found if entry.id not in adopted]
             ready_at = max(map(self._ready_at, open_ones), default=-math.inf)
             for entry, job in found:

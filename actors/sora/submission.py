@@ -147,6 +147,7 @@ class Submitter:
     ) -> Outcome:
         storage, told_at = self._storage, time.monotonic()
         try:
+            # crash point: bind
             bind = await self._io.outcome(self._recorder.write(lambda: bind_told(storage, intent.id, remote_id, told)))
         except peewee.IntegrityError:
             # A process of the previous version, running beside us, has recorded that id without a server.

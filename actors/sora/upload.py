@@ -94,7 +94,7 @@ class Upload(aiohttp.Payload):
         """Send it."""
         await self.write_with_length(writer, None)
 
-    async def write_with_length(self, writer: Any, _content_length: int | None) -> None:
+    async def write_with_length(self, writer: Any, _content_length: int | None) -> None:  # crash point: first byte
         """Send it, in blocks if it is large."""
         try:
             self._guard()

@@ -44,7 +44,7 @@ class PendingFile:
         }  # fmt: skip
         return part.path.parent, video
 
-    def check(self, *, flush: bool = False) -> str:
+    def check(self, *, flush: bool = False) -> str:  # crash point: check
         """Write the last block, check that the file is complete, and perhaps flush it.
 
         Returns:

@@ -19,6 +19,8 @@ that passes it, {kills} times in all. Where other processes then finish the batc
 recovery. A process that lives finishes the rest, and the ledger of a server that shares no code with us judges the
 result: nothing is paid for twice, no video and no event is lost.
 
+In the code, a comment marks each point: `# crash point: NAME`.
+
 The list is complete by observation. Each operation runs once undisturbed while every COMMIT, request, file operation,
 `fsync`, publish and acknowledgement is observed. A test fails if the operation passes a point that this table does not
 list for it, or if an effect occurs in a place of the code that has no point here.
@@ -42,7 +44,7 @@ def document() -> str:
             ["point", "kind", "what is done", "what follows", "in the code", "passed by"],
             [
                 [
-                    f"`{point.name}`", str(point.kind), point.what, point.then, f"`{point.place}`",
+                    f"`{point.name}`", str(point.kind), point.what, point.then, f"`{point.place.partition(':')[0]}`",
                     ", ".join(each for each in Operation if each in point.operations),
                 ]
                 for point in POINTS.values()

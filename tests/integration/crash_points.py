@@ -2,7 +2,8 @@
 
 `effects` gets between them, `test_crash_points` kills a process before and after each one in each operation that
 passes it, and docs/crash-points.md is printed from here. A point that an operation passes and that is not said here
-to be passed by it makes a test fail, and so does an effect that no point names.
+to be passed by it makes a test fail, and so does an effect that no point names. Where a point is in the code, a comment
+there says: see `crash_markers`.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from storage.changes import Changes
 from storage.states import JobStatus
+from tests.integration.crash_markers import marked_places
 
 
 class Kind(StrEnum):
@@ -96,12 +99,12 @@ class Point:
 
     name: str
     kind: Kind
-    place: str
-    """The function that has it: `path:name`."""
     what: str
     """What is done there."""
     then: str
     """What follows."""
+    place: str
+    """The function around its marker: `path:name`."""
     operations: frozenset[Operation] = frozenset()
     """Those that pass it."""
     counts: Callable[[Values], int] = _once
@@ -109,7 +112,8 @@ class Point:
 
 
 def _of_changes(counts: Callable[[Any], int]) -> Callable[[Values], int]:
-    return lambda values: counts(values["changes"])
+    """By the argument that is a `Changes`, whatever its name."""
+    return lambda values: counts(next(value for value in values.values() if isinstance(value, Changes)))
 
 
 def _moves_jobs_to(status: JobStatus) -> Callable[[Values], int]:
@@ -117,88 +121,82 @@ def _moves_jobs_to(status: JobStatus) -> Callable[[Values], int]:
     return _of_changes(lambda changes: sum(job.status is status for job in changes.jobs))
 
 
-def _on_their_way(values: Values) -> int:
-    outgoing = values["self"]
-    return int(outgoing._channel is not None and bool(outgoing))
-
-
-_APPLY = "storage/changes.py:Storage.apply"
 _C, _R, _F = Kind.COMMIT, Kind.REQUEST, Kind.CALL
 
 _ROWS: list[tuple[Any, ...]] = [
     # a service and its batches
-    ("schema", _C, "storage/database.py:Database._migrate", "the tables of a new database are created", "a service opens"),
-    ("prepare", _F, "storage/videos.py:VideoFolder.prepare", "VIDEO_DIR is created and tested", "the runtime starts"),
-    ("create", _C, "actors/batch/start.py:create", "a batch, its jobs and `batch.created` are recorded", "the caller gets it"),
-    ("want", _C, "actors/batch/start.py:want", "a batch is marked as wanted", "the dispatcher is told"),
-    ("renew", _C, "storage/owners.py:Owners.renew", "the process's lease is renewed", "it is trusted for a while"),
-    ("expire", _C, "storage/owners.py:Owners.expire", "an owner is marked as dead", "its batches are claimed"),
-    ("claim", _C, "storage/batches.py:BatchRepository.claim", "a batch is claimed: owner, epoch + 1", "its supervisor starts"),
-    ("sweep", _F, "storage/videos.py:VideoFolder.sweep", "half-written files of earlier owners are removed", "the workers get their jobs"),
+    ("schema", _C, "the tables of a new database are created", "a service opens"),
+    ("prepare", _F, "VIDEO_DIR is created and tested", "the runtime starts"),
+    ("create", _C, "a batch, its jobs and `batch.created` are recorded", "the caller gets it"),
+    ("want", _C, "a batch is marked as wanted", "the dispatcher is told"),
+    ("renew", _C, "the process's lease is renewed", "it is trusted for a while"),
+    ("expire", _C, "an owner is marked as dead", "its batches are claimed"),
+    ("claim", _C, "a batch is claimed: owner, epoch + 1", "its supervisor starts"),
+    ("sweep", _F, "half-written files of earlier owners are removed", "the workers get their jobs"),
     # a step of a batch
-    ("start", _C, _APPLY, "`batch.started`", "videos are started", _of_changes(lambda changes: sum(event.type == "batch.started" for event in changes.events))),
-    ("beginning", _C, _APPLY, "that this process begins the batch: if it dies before it records anything more, the death counts", "work on the batch starts", _of_changes(lambda changes: int(changes.batch.claims < 0))),
-    ("intent", _C, _APPLY, "an intent with its reservation, and its job as `submitting`", "a worker gets the job", _of_changes(lambda changes: len(changes.intents))),
-    ("acceptance", _C, _APPLY, "a job as `generating`, with its remote id", "the video is watched", _moves_jobs_to(JobStatus.GENERATING)),
-    ("fetching", _C, _APPLY, "a job as `downloading`", "its file is downloaded", _moves_jobs_to(JobStatus.DOWNLOADING)),
-    ("completion", _C, _APPLY, "a job as `completed`, and the next one's intent", "the next one starts", _moves_jobs_to(JobStatus.COMPLETED)),
-    ("closing", _C, _APPLY, "the batch's end, with no owner", "the supervisor stops", _of_changes(lambda changes: int(changes.closing is not None))),
-    ("recorded", _F, "actors/supervisor.py:BatchSupervisor._recorded", "the supervisor acts on what is recorded", "workers and the dispatcher are told"),
+    ("start", _C, "`batch.started`", "videos are started", _of_changes(lambda changes: sum(event.type == "batch.started" for event in changes.events))),
+    ("beginning", _C, "that this process begins the batch: if it dies before it records anything more, the death counts", "work on the batch starts", _of_changes(lambda changes: int(changes.batch.claims < 0))),
+    ("intent", _C, "an intent with its reservation, and its job as `submitting`", "a worker gets the job", _of_changes(lambda changes: len(changes.intents))),
+    ("acceptance", _C, "a job as `generating`, with its remote id", "the video is watched", _moves_jobs_to(JobStatus.GENERATING)),
+    ("fetching", _C, "a job as `downloading`", "its file is downloaded", _moves_jobs_to(JobStatus.DOWNLOADING)),
+    ("completion", _C, "a job as `completed`, and the next one's intent", "the next one starts", _moves_jobs_to(JobStatus.COMPLETED)),
+    ("closing", _C, "the batch's end, with no owner", "the supervisor stops", _of_changes(lambda changes: int(changes.closing is not None))),
+    ("recorded", _F, "the supervisor acts on what is recorded", "workers and the dispatcher are told"),
     # one video's way
-    ("assign", _F, "actors/supervisor.py:BatchSupervisor._assign", "a worker is given a job", "the POST, or the remaining steps"),
-    ("post", _R, "actors/sora/client.py:SoraClient.create", "the POST", "its answer is read"),
-    ("first byte", _F, "actors/sora/upload.py:Upload.write_with_length", "the body of the POST leaves", "the server answers"),
-    ("judge", _F, "actors/sora/client.py:SoraClient._judge", "the POST's answer is judged", "the remote id is bound"),
-    ("bind", _C, "actors/sora/submission.py:Submitter._bind", "the remote id is written into the submission", "the supervisor is told"),
-    ("settle", _C, "storage/submissions.py:SubmissionRepository.unanswered", "that a POST ended without an answer, and what it met", "it is resolved"),
-    ("sender dead", _C, "actors/sora/resolving.py:Resolver._standing", "that a submission's sender is dead", "the settle time runs"),
-    ("list", _R, "actors/sora/client.py:SoraClient.list_page", "a page of the server's listing", "it is matched to the open intents"),
-    ("match", _C, "actors/sora/resolving.py:Resolver._match", "a submission is adopted, or its absence recorded", "its video is watched, or made"),
-    ("look", _R, "actors/sora/client.py:SoraClient.retrieve", "a poll of a video", "another poll, or its file"),
-    ("content", _R, "actors/sora/client.py:SoraClient._file", "a video's file is requested", "it is downloaded"),
-    ("open", _F, "storage/videos.py:PartFile.open", "a partial file is created", "it is written"),
-    ("write", _F, "storage/videos.py:PartFile.write", "bytes are written into it", "more of them, or the check"),
-    ("flush", _F, "storage/videos.py:PartFile.flush", "its bytes are flushed to the disk", "it gets its name"),
-    ("rename", _F, "storage/videos.py:PartFile.publish", "it gets the name of its checksum", "the folder is flushed"),
-    ("prepare bucket", _F, "storage/buckets.py:Bucket.prepare", "the bucket's marker is written", "the runtime starts"),
-    ("check", _F, "actors/video/files.py:PendingFile.check", "a received file is whole, and not in its place yet", "it gets its name, or goes into the bucket"),
-    ("upload", _F, "storage/buckets.py:Bucket.put", "a file is put into the bucket", "the job is recorded as completed"),
-    ("clear", _F, "storage/videos.py:VideoFolder.clear", "the partial files of an ended batch are removed, and those that no job records", "nothing"),
-    ("doom", _C, "storage/doomed.py:Doomed.doom", "the objects of an ended batch that no job records, as to be removed", "they are removed"),
-    ("remove object", _F, "storage/buckets.py:Bucket.remove", "an object is removed", "that is noted"),
-    ("undoom", _C, "storage/doomed.py:Doomed.forget", "removed objects are forgotten", "nothing"),
-    ("flush folder", _F, "storage/videos.py:flush_folder", "a folder's names are flushed to the disk", "the job is recorded as completed"),
-    ("discard", _F, "storage/videos.py:PartFile.discard", "a file that is no longer wanted is removed", "the worker stops"),
+    ("assign", _F, "a worker is given a job", "the POST, or the remaining steps"),
+    ("post", _R, "the POST", "its answer is read"),
+    ("first byte", _F, "the body of the POST leaves", "the server answers"),
+    ("judge", _F, "the POST's answer is judged", "the remote id is bound"),
+    ("bind", _C, "the remote id is written into the submission", "the supervisor is told"),
+    ("settle", _C, "that a POST ended without an answer, and what it met", "it is resolved"),
+    ("sender dead", _C, "that a submission's sender is dead", "the settle time runs"),
+    ("list", _R, "a page of the server's listing", "it is matched to the open intents"),
+    ("match", _C, "a submission is adopted, or its absence recorded", "its video is watched, or made"),
+    ("look", _R, "a poll of a video", "another poll, or its file"),
+    ("content", _R, "a video's file is requested", "it is downloaded"),
+    ("open", _F, "a partial file is created", "it is written"),
+    ("write", _F, "bytes are written into it", "more of them, or the check"),
+    ("flush", _F, "its bytes are flushed to the disk", "it gets its name"),
+    ("rename", _F, "it gets the name of its checksum", "the folder is flushed"),
+    ("prepare bucket", _F, "the bucket's marker is written", "the runtime starts"),
+    ("check", _F, "a received file is whole, and not in its place yet", "it gets its name, or goes into the bucket"),
+    ("upload", _F, "a file is put into the bucket", "the job is recorded as completed"),
+    ("clear", _F, "the partial files of an ended batch are removed, and those that no job records", "nothing"),
+    ("doom", _C, "the objects of an ended batch that no job records, as to be removed", "they are removed"),
+    ("remove object", _F, "an object is removed", "that is noted"),
+    ("undoom", _C, "removed objects are forgotten", "nothing"),
+    ("flush folder", _F, "a folder's names are flushed to the disk", "the job is recorded as completed"),
+    ("discard", _F, "a file that is no longer wanted is removed", "the worker stops"),
     # letting go, ending
-    ("not sent", _C, "actors/supervisor.py:BatchSupervisor._not_sent", "an intent as not sent: its batch had ended", "the supervisor stops"),
-    ("leave", _C, "storage/batches.py:BatchRepository.release_idle", "a batch that this process does not run is released", "whoever waits is told"),
-    ("withdraw", _C, _APPLY, "a job as `pending` again: its POST was not sent", "the batch is released", _moves_jobs_to(JobStatus.PENDING)),
-    ("release", _C, "storage/batches.py:BatchRepository.release", "a batch loses its owner, epoch + 1", "whoever waits is told"),
-    ("forget", _C, "storage/owners.py:Owners.forget", "the process is removed as an owner", "its threads end"),
+    ("not sent", _C, "an intent as not sent: its batch had ended", "the supervisor stops"),
+    ("leave", _C, "a batch that this process does not run is released", "whoever waits is told"),
+    ("withdraw", _C, "a job as `pending` again: its POST was not sent", "the batch is released", _moves_jobs_to(JobStatus.PENDING)),
+    ("release", _C, "a batch loses its owner, epoch + 1", "whoever waits is told"),
+    ("forget", _C, "the process is removed as an owner", "its threads end"),
     # what else may be done to a batch
-    ("cancel", _C, "actors/batch/cancellation.py:cancel", "the batch and its open jobs as `cancelled`, epoch + 1, and the DELETEs as owed", "the server is asked to stop"),
-    ("sending", _C, "actors/sora/deleting.py:DeleteSender._try", "a DELETE is recorded as going out", "it is sent"),
-    ("DELETE", _R, "actors/sora/client.py:SoraClient.delete", "the server is asked to delete a video", "its answer is recorded"),
-    ("deleted", _C, "actors/sora/deleting.py:DeleteSender._note", "the outcome of a DELETE is recorded", "the next one, or another attempt"),
-    ("retry", _C, "actors/batch/retrying.py:retry", "the batch is wanted again, its jobs are put back", "the dispatcher is told"),
-    ("update", _C, "actors/batch/updating.py:update", "other metadata, `batch.updated` recorded", "it is read back"),
-    ("delete", _C, "actors/batch/cleanup.py:delete", "the batch is removed, `batch.deleted` recorded", "its files are removed"),
-    ("remove files", _F, "storage/videos.py:VideoFolder.remove_batch", "a batch's files are removed", "nothing"),
-    ("prune batches", _C, "actors/batch/cleanup.py:delete_ended", "some old batches are removed, `batch.deleted` recorded", "the next ones"),
-    ("prune owners", _C, "storage/owners.py:Owners.prune", "dead owners are forgotten", "the next ones"),
-    ("prune", _C, "storage/journal.py:Journal.prune", "some old events are removed", "the next ones"),
-    ("forget commands", _C, "storage/inbox.py:Inbox.prune", "some old commands are forgotten", "the next ones"),
+    ("cancel", _C, "the batch and its open jobs as `cancelled`, epoch + 1, and the DELETEs as owed", "the server is asked to stop"),
+    ("sending", _C, "a DELETE is recorded as going out", "it is sent"),
+    ("DELETE", _R, "the server is asked to delete a video", "its answer is recorded"),
+    ("deleted", _C, "the outcome of a DELETE is recorded", "the next one, or another attempt"),
+    ("retry", _C, "the batch is wanted again, its jobs are put back", "the dispatcher is told"),
+    ("update", _C, "other metadata, `batch.updated` recorded", "it is read back"),
+    ("delete", _C, "the batch is removed, `batch.deleted` recorded", "its files are removed"),
+    ("remove files", _F, "a batch's files are removed", "nothing"),
+    ("prune batches", _C, "some old batches are removed, `batch.deleted` recorded", "the next ones"),
+    ("prune owners", _C, "dead owners are forgotten", "the next ones"),
+    ("prune", _C, "some old events are removed", "the next ones"),
+    ("forget commands", _C, "some old commands are forgotten", "the next ones"),
     # what is told
-    ("begin publishing", _C, "storage/journal.py:Publications.begin", "from here on events are published", "a service opens"),
-    ("declare", _F, "actors/rabbitmq/topology.py:declare", "the exchanges and queues are declared", "messages are taken and published"),
-    ("publish", _F, "actors/rabbitmq/outgoing.py:Outgoing.flush", "events and answers are written to the socket", "the broker confirms them", _on_their_way),
-    ("confirm", _F, "actors/rabbitmq/connection.py:Connection._on_confirm", "the broker's confirm is received", "events are marked, a command is acknowledged"),
-    ("mark", _C, "storage/journal.py:Publications.mark", "events are marked as published", "the next ones"),
+    ("begin publishing", _C, "from here on events are published", "a service opens"),
+    ("declare", _F, "the exchanges and queues are declared", "messages are taken and published"),
+    ("publish", _F, "events and answers are written to the socket", "the broker confirms them"),
+    ("confirm", _F, "the broker's confirm is received", "events are marked, a command is acknowledged"),
+    ("mark", _C, "events are marked as published", "the next ones"),
     # commands
-    ("command", _C, "actors/batch/commands.py:once", "the effect of a command, with the command and its answer", "the answer is published"),
-    ("acknowledge", Kind.SETTLE, "actors/rabbitmq/consumer.py:CommandConsumer._settle", "a command is acknowledged", "the next one"),
-    ("put elsewhere", _F, "actors/rabbitmq/consumer.py:CommandConsumer._move", "a command is published to the unreadable or the waiting queue", "the original is acknowledged once that is confirmed"),
-    ("moved", Kind.SETTLE, "actors/rabbitmq/consumer.py:CommandConsumer._moved", "the original of a moved command is acknowledged", "the next one"),
+    ("command", _C, "the effect of a command, with the command and its answer", "the answer is published"),
+    ("acknowledge", Kind.SETTLE, "a command is acknowledged", "the next one"),
+    ("put elsewhere", _F, "a command is published to the unreadable or the waiting queue", "the original is acknowledged once that is confirmed"),
+    ("moved", Kind.SETTLE, "the original of a moved command is acknowledged", "the next one"),
 ]  # fmt: skip
 
 _MADE = (
@@ -238,11 +236,16 @@ _PASSED_BY: dict[Operation, str] = {
     Operation.COMMAND_EARLY: "declare, publish, confirm, put elsewhere, moved",
 }
 
+_PLACES = marked_places()
+if names := {row[0] for row in _ROWS} ^ _PLACES.keys():
+    raise ValueError(f"to be marked in the code (`# crash point: NAME`) and said here, not only one of both: {names}")
+
 POINTS: dict[str, Point] = {
     row[0]: Point(
-        *row[:5],
+        *row[:4],
+        place=_PLACES[row[0]],
         operations=frozenset(each for each, names in _PASSED_BY.items() if row[0] in names.split(", ")),
-        **({"counts": row[5]} if len(row) > 5 else {}),
+        **({"counts": row[4]} if len(row) > 4 else {}),
     )
     for row in _ROWS
 }

@@ -1,7 +1,7 @@
 """Gets between the effects of the product: whatever leaves a mark outside its process, a moment before and after.
 
-An effect is one of the kinds below. Each is told with the name that `crash_points` has for the place in the code that
-has it, looked for in the stack of calls, so that a new effect in a place without a name is noticed (`unnamed`).
+An effect is one of the kinds below. Each is told with the name of the crash point that is marked in the function that
+has it, looked for in the stack of calls, so that a new effect in a place without a marker is noticed (`unnamed`).
 """
 
 import functools
@@ -22,9 +22,9 @@ import peewee
 import pika
 
 from storage.database import Database
+from tests.integration.crash_markers import PACKAGES, ROOT
 from tests.integration.crash_points import POINTS, Kind, Point
 
-ROOT = Path(__file__).parents[2]
 Told = Callable[[str, str, int], object]
 """`(side, name of the point, how many of it)`; `side` is `before` or `after`."""
 
@@ -225,6 +225,6 @@ def _place(code: CodeType) -> str:
         path = Path(code.co_filename).relative_to(ROOT)
     except ValueError:
         return ""
-    if path.parts[0] not in {"actors", "storage"}:
+    if path.parts[0] not in PACKAGES:
         return ""
     return f"{path.as_posix()}:{code.co_qualname.partition('.<locals>')[0]}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.crash_markers import marked_places
 from tests.integration.crash_points import POINTS, SOMETIMES, STORED, Operation, kills
 from tests.integration.dying import Dying
 from tests.integration.dying_commands import DyingOfCommands, DyingPublisher
@@ -153,3 +154,41 @@ def test_no_two_crash_points_are_the_same() -> None:
     for point in POINTS.values():
         places.setdefault((point.kind, point.place, point.counts), []).append(point.name)
     assert [names for names in places.values() if len(names) > 1] == []
+
+
+def _marked(root: Path, source: str) -> dict[str, str]:
+    for package in ("actors", "storage"):
+        (root / package).mkdir(exist_ok=True)
+    (root / "actors" / "some.py").write_text(source)
+    return marked_places(root)
+
+
+def test_a_marker_means_the_outermost_function_around_it(tmp_path: Path) -> None:
+    source = """
+class Sender:
+    class Inner:
+        def send(self) -> None:  # crash point: sent
+            def again() -> None:
+                self.put()  # crash point: put, put again
+
+        async def wait(self) -> None:
+            # crash point: waited
+            await self.done()
+"""
+    send, wait = "actors/some.py:Sender.Inner.send", "actors/some.py:Sender.Inner.wait"
+    assert _marked(tmp_path, source) == {"sent": send, "put": send, "put again": send, "waited": wait}
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("x = 1  # crash point: lost\n", "actors/some.py:1 marks a crash point outside any function"),
+        (
+            "def f(): ...  # crash point: a\ndef g(): ...  # crash point: a\n",
+            "actors/some.py:2 marks the crash point a, and so does actors/some.py:f",
+        ),
+    ],
+)
+def test_a_marker_that_means_nothing_or_two_things_is_an_error(tmp_path: Path, source: str, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        _marked(tmp_path, source)
