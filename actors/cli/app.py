@@ -32,6 +32,7 @@ from actors.cli import (
     web,
 )
 from actors.cli.options import USAGE, Verbose, exit_code, warn
+from actors.cli.usage import Program
 from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 
 P = ParamSpec("P")
@@ -122,7 +123,7 @@ def _program(
 
 # Rich help would take three times as long as all the rest of `--help`.
 app = typer.Typer(
-    callback=_program, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=Program, callback=_program, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )  # fmt: skip
 

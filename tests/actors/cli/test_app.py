@@ -69,6 +69,30 @@ def test_main_exits_with_the_code(home: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.startswith("no batches in ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("status", "--json"), "Missing argument 'ID'."),
+        (("list", "--json", "--bogus"), "No such option: --bogus"),
+        (("bogus", "--json"), "No such command 'bogus'."),
+        (("run", "-p", "Sea", "--json", "--duration", "long"), "'--duration': must be a whole number (got 'long')"),
+        (("list", "--limit", "0", "--json"), "'--limit': must be 1 or more (got '0')"),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_a_usage_error_is_plain_and_one_document_with_json(
+    call: Call, arguments: tuple[str, ...], sentence: str
+) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    error = json.loads(result.stdout)["error"]
+    assert error["code"] == "invalid_request"
+    assert sentence in error["message"]
+    assert error["message"] in result.stderr
+    without = call(*(each for each in arguments if each != "--json"))
+    assert (without.exit_code, without.stdout, without.stderr) == (2, "", result.stderr)
+
+
 LOOKING = [
     (("list",), 0), (("list", "--json"), 0), (("list", "--after", "x"), 2), (("status", "x"), 2), (("history", "x"), 2),
     (("audit",), 2), (("cancel", "x", "y"), 2), (("retry", "x"), 2), (("resume", "x"), 2),
