@@ -106,6 +106,7 @@ class BatchSupervisor(LoopActor):
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
         note_trace(self._id, loaded.batch.trace or {})
         self._log = BatchLog(loaded, rules.owner_id)
+        self._any_files = any(map(has_files, loaded.open_jobs))
         self._spent_before, self._since = loaded.batch.spent, time.monotonic()
         self._stood_before = tools.client.rate_limiter.stood
         self._workers: list[Ref] = []
@@ -202,8 +203,7 @@ class BatchSupervisor(LoopActor):
 
     def _spent(self) -> float:
         """The batch's time, which stands still while the server gives no answer or has asked to wait."""
-        stood = self._tools.client.rate_limiter.stood - self._stood_before
-        stood += self.run.pause.stood(self._tools.storage.database.time())
+        stood = self._tools.client.rate_limiter.stood - self._stood_before + self.run.paused
         return self._spent_before + time.monotonic() - self._since - stood
 
     def _go_on(self, *, may_wait: bool = False) -> None:
@@ -224,7 +224,8 @@ class BatchSupervisor(LoopActor):
         self._admission.taken(self._id, self.run.in_flight)
         if not self.run.wants_to_start:
             self._admission.has_enough(self._id)
-            self._tools.bodies.drop(self.actor_ref)
+            if self._any_files:
+                self._tools.bodies.drop(self.actor_ref)
         if not may_wait or self._to_start or self.run.over or self._release is not None:
             self._hand_over()
         elif self._to_record and not self._lingering:
@@ -245,7 +246,7 @@ class BatchSupervisor(LoopActor):
             self._begins()
 
     def _may_start(self) -> bool:
-        loads = has_files(self.run.next_job)
+        loads = self._any_files and has_files(self.run.next_job)
         if loads and self._phase < _Phase.BEGUN and not self._admission.has_place(self._id, self.actor_ref):
             return False  # it has not begun: waiting for a slot counts as nothing
         if self._may_begin() and self._is_loaded():
@@ -320,8 +321,7 @@ class BatchSupervisor(LoopActor):
     def _refused(self, refusal: Refusal) -> None:
         """A budget has no room for one of the payments: nothing was recorded, and the batch decides again."""
         unsent, self._recording, self._to_start = [*(self._recording or []), *self._to_start], None, []
-        if self._phase is _Phase.BEGINNING:
-            self._phase = _Phase.BEGINS
+        self._phase = _Phase.BEGINS if self._phase is _Phase.BEGINNING else self._phase
         for assignment in unsent:
             self._admission.left(self._id, assignment.submission.id)
         self.run.refused(refusal, unsent, time.monotonic())

@@ -97,6 +97,11 @@ class BatchRun:
         """Set the time of what happens from now on, by the database's clock."""
         self._update.at = at
 
+    @property
+    def paused(self) -> float:
+        """Seconds in which the batch's time stood still, since it waited for the next period of a budget."""
+        return self.pause.stood(self._update.at)
+
     def take_changes(self, *, spent: float, claims: int) -> Changes:
         """The changes to record since the last call, with these two columns."""
         self._update.batch = self.batch._replace(spent=spent, claims=claims)
@@ -164,12 +169,11 @@ class BatchRun:
         given = []
         while self._attached and self.idle and not self.stopping:
             job_id = self._attached.popleft()
-            submission = self._live.get(job_id)
-            if submission is None:
+            if (submission := self._live.get(job_id)) is not None:
+                given.append(self._assign(self.jobs[job_id], submission, fresh=False))
+            else:
                 self._fresh.appendleft(job_id)
                 self._barred_wait = bool(self._halted or self._barred)
-                continue
-            given.append(self._assign(self.jobs[job_id], submission, fresh=False))
         return given
 
     def start_next(self) -> Assignment:
@@ -221,8 +225,7 @@ class BatchRun:
             return  # its job was taken from it; the slot is already accounted for
         self.idle.append(lost.worker)
         del self._running[job_id]
-        deaths = self._deaths.setdefault(job_id, [])
-        if restart_allowed(deaths, now):
+        if restart_allowed(deaths := self._deaths.setdefault(job_id, []), now):
             deaths.append(now)
             self._live[job_id] = running.submission
             self._attached.append(job_id)
@@ -240,9 +243,7 @@ class BatchRun:
         self._update.continue_from(self._handed)
         for assignment in reversed(unsent):
             job = self.jobs[assignment.job.id]
-            self.jobs[job.id] = self._update.move(job, JobMove.WITHDRAW, attempts=job.attempts - 1)
-            self._free(job.id)
-            self._fresh.appendleft(job.id)
+            self._start_again(self._update.move(job, JobMove.WITHDRAW, attempts=job.attempts - 1))
         if refusal.index or self._handed.settles:
             self._fitting = refusal.index  # those before it, by themselves; or first what may give something back
             return
@@ -273,8 +274,7 @@ class BatchRun:
 
     def _submitted(self, job: JobRecord, remote_id: str) -> None:
         news = job.status is JobStatus.SUBMITTING
-        started = job.started_at or self._update.at
-        event = EventName.JOB_SUBMITTED if news else None
+        event, started = EventName.JOB_SUBMITTED if news else None, job.started_at or self._update.at
         if news or job.remote_id != remote_id:
             self.jobs[job.id] = self._update.move(job, JobMove.ACCEPT, event, remote_id=remote_id, started_at=started)
         running = self._running[job.id]
@@ -282,9 +282,8 @@ class BatchRun:
         self._running[job.id] = replace(running, submission=bound)
 
     def _progressed(self, job: JobRecord, progress: int, now: float) -> None:
-        told_at = self._told.get(job.id, -math.inf)
-        # A listing may lag behind the video itself.
-        if progress <= job.progress or now - told_at < self._rules.progress_interval:
+        held_back = now - self._told.get(job.id, -math.inf) < self._rules.progress_interval
+        if held_back or progress <= job.progress:  # a listing may lag behind the video itself
             return
         self._told[job.id] = now
         self.jobs[job.id] = self._update.move(job, JobMove.ADVANCE, EventName.JOB_PROGRESSED, progress=progress)
@@ -293,32 +292,27 @@ class BatchRun:
         self._update.resolve(report.submission_id, report.outcome)
         if report.outcome in (SubmissionState.ABSENT, SubmissionState.ABANDONED):
             self._absences[job.id] = self._absences.get(job.id, 0) + 1
-        if (bar := self.bar(job)) is not None:
-            self._update.fail(job, bar)
+        failure = self.bar(job)
+        if failure is None and self._absences.get(job.id, 0) >= ABSENCES:
+            failure = repeatedly(report.failure, report.outcome, ABSENCES)
+        if failure is None:
+            self._start_again(self._update.move(job, JobMove.WITHDRAW, attempts=job.attempts - 1))
+        else:
+            self._update.fail(job, failure)
             self._finished(job, now)
-            return
-        if self._absences.get(job.id, 0) >= ABSENCES:
-            self._update.fail(job, repeatedly(report.failure, report.outcome, ABSENCES))
-            self._finished(job, now)
-            return
-        self.jobs[job.id] = self._update.move(job, JobMove.WITHDRAW, attempts=job.attempts - 1)
-        self._free(job.id)
-        self._fresh.appendleft(job.id)
 
     def _failed(self, job: JobRecord, report: Failed, now: float) -> None:
         failure = report.failure
         if report.outcome is not None:
-            charged, submission_id = self._rules.charges_failed, report.submission_id
-            self._update.resolve(submission_id, report.outcome, failure.message, charged=charged)
+            charged = self._rules.charges_failed
+            self._update.resolve(report.submission_id, report.outcome, failure.message, charged=charged)
         self._update.note_told(report.submission_id, report.told)
         made_and_failed = report.outcome is SubmissionState.FAILED and failure.code.retryable
         may_pay = self.bar(job) is None and job.attempts < self._rules.paid_attempts and not self.stopping
         # We deleted it after a cancellation and only now see that it is gone: the retry needs a new one.
         deleted = report.outcome is SubmissionState.DELETED and self.bar(job) is None and not self.stopping
         if deleted or (made_and_failed and may_pay):
-            self.jobs[job.id] = self._update.move(job, JobMove.REMAKE, remote_id=None, progress=0, started_at=None)
-            self._free(job.id)
-            self._fresh.appendleft(job.id)
+            self._start_again(self._update.move(job, JobMove.REMAKE, remote_id=None, progress=0, started_at=None))
             return
         self._update.fail(job, failure)
         self._halt(job, report)
@@ -383,6 +377,12 @@ class BatchRun:
         assignment = Assignment(self.idle.popleft(), self._runs, job, submission, fresh)
         self._running[job.id] = assignment
         return assignment
+
+    def _start_again(self, job: JobRecord) -> None:
+        """Have a job that holds a slot start as the next one."""
+        self.jobs[job.id] = job
+        self._free(job.id)
+        self._fresh.appendleft(job.id)
 
     def _free(self, job_id: str) -> None:
         running = self._running.pop(job_id, None)

@@ -74,7 +74,7 @@ def compare(
         "revised_prompt": _cut(video.revised_prompt, _LONGEST_PROMPT),
     }  # fmt: skip
     told = any(value is not None for value in reported.values())
-    warnings = [*_warnings(job, reported, measured or _UNMEASURED), *uncertain(job, video, twins)]
+    warnings = [*_warnings(job, reported, measured or _UNMEASURED), *(uncertain(job, video, twins) if twins else ())]
     if not told and not warnings:
         return None
     return {"reported": reported if told else None, "warnings": warnings}
