@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
-from storage.buckets import Bucket
 from storage.changes import Storage
 from storage.database import DatabaseClosed
 from storage.recorder import Recorder
@@ -20,6 +20,9 @@ from storage.records import OwnerRecord
 from storage.states import FINAL_BATCH
 from storage.stores import Stores, uri_of
 from storage.videos import VideoFolder
+
+if TYPE_CHECKING:
+    from storage.buckets import Bucket
 
 logger = logging.getLogger(__name__)
 _LAST_SECONDS = 5.0
