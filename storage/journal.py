@@ -13,6 +13,7 @@ from functools import partial
 
 from storage.database import Database
 from storage.event_log import log_events, logger
+from storage.late_events import LateEvents
 from storage.records import EventRecord
 from storage.rows import Insert, Rows
 
@@ -30,6 +31,7 @@ class Journal:
         self._database = database
         self._rows = Rows(database, "journal", EventRecord)
         self._append = Insert(database, "journal", EventRecord)
+        self.late = LateEvents(database)
         self.listener: Callable[[list[EventRecord]], object] | None = None
         """Called with the events that this process has recorded, after the COMMIT, in the committing thread."""
         self.observers: list[Callable[[list[EventRecord]], object]] = []
@@ -41,6 +43,7 @@ class Journal:
         self._append(rows)
         if not rows:
             return
+        self.late.note(rows)
         for told in self.observers if self.listener is None else (self.listener, *self.observers):
             self._database.after_commit(partial(told, rows))
         if logger.isEnabledFor(logging.INFO):

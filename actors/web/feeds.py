@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from actors.batch.events import FINAL_EVENTS, EventName
 from storage.records import EventRecord
 
 RING = 128
 """The latest events of a batch that are kept; who is further behind reads the journal."""
-ALL_RING = 2048
-"""The latest events of all batches that are kept; who is further behind is let go."""
+ALL_RING, ALL_SECONDS, ALL_MOST = 2048, 30.0, 65_536
+"""Of all batches the latest events are kept, and more for a while, since one command may end a batch of thousands; but
+never more than the last number. Who is further behind is let go."""
+_PIECE = 256
 _ENDS = frozenset({*(name.value for name in FINAL_EVENTS.values()), EventName.BATCH_DELETED.value})
 _NO_ENDS = frozenset({EventName.BATCH_UPDATED.value, "job.settled"})
 """They change nothing about whether a batch has ended."""
@@ -92,16 +96,22 @@ class Broadcast:
         self.count = 0
         """How many events came so far."""
         self.bell = Bell()
-        self._ring: deque[bytes] = deque(maxlen=ALL_RING)
+        self._ring: deque[tuple[float, bytes]] = deque(maxlen=ALL_MOST)
 
     def take(self, record: EventRecord) -> None:
         """Note an event. The bell is rung by whoever has brought all."""
-        self._ring.append(frame(record, numbered=False))
+        now = time.monotonic()
+        self._ring.append((now, frame(record, numbered=False)))
+        while len(self._ring) > ALL_RING and self._ring[0][0] < now - ALL_SECONDS:
+            self._ring.popleft()
         self.count += 1
 
     def after(self, count: int) -> list[bytes] | None:
-        """The events after so many; None: they are not all kept."""
+        """Some of the events after so many; None: they are not all kept."""
         behind = self.count - count
         if behind > len(self._ring):
             return None
-        return list(self._ring)[len(self._ring) - behind :]
+        if behind <= _PIECE:  # from the end, which is near
+            return [each for _, each in islice(reversed(self._ring), behind)][::-1]
+        first = len(self._ring) - behind
+        return [each for _, each in islice(self._ring, first, first + _PIECE)]

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from actors.errors import SoraBatchError
+from actors.web.everything import Everything
 from actors.web.feeds import Broadcast, Feed
 from storage.states import FINAL_BATCH
 
@@ -27,8 +28,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
 """Between two looks at what other processes have recorded."""
 PAGE = 200
-_SLACK = 10.0
-"""Seconds that the clock of a process may be behind when it records an end."""
+"""Events of one batch that a look brings at most."""
 _SHARE = 10
 """A look that takes long is followed by a pause that is so many times as long."""
 
@@ -39,11 +39,8 @@ class Watcher:
     def __init__(self, service: BatchService, io: IOLoop) -> None:
         self._service, self._io = service, io
         self._feeds: dict[str, Feed] = {}
-        self._all: Broadcast | None = None
+        self._all: Everything | None = None
         self._all_readers = 0
-        self._heads: dict[str, int] | None = None
-        """The number of the last event of each moving batch that was told to the readers of all."""
-        self._since = 0.0
         self._looking: asyncio.Task[None] | None = None
         self.closed = False
         """Whether every stream is to end: its reader resumes at another service."""
@@ -85,13 +82,11 @@ class Watcher:
         self._all_readers += 1
         try:
             if self._all is None:
-                self._all, self._since = Broadcast(), self._service.now()
-                self._heads = None
+                self._all = Everything(self._service, self._io)
             all_of_them = self._all
-            if self._heads is None:
-                await self._look_at_all()
+            await all_of_them.begin()
             self._look()
-            yield all_of_them
+            yield all_of_them.readers
         finally:
             self._all_readers -= 1
             if not self._all_readers:
@@ -116,24 +111,13 @@ class Watcher:
             feed = self._feeds.get(batch_id)
             if feed is not None:
                 feed.take(some)
-            self._broadcast(batch_id, some)
+            if self._all is not None:
+                self._all.take(batch_id, some)
         self._ring()
-
-    def _broadcast(self, batch_id: str, events: list[EventRecord]) -> None:
-        if self._all is None or self._heads is None:
-            return
-        known = self._heads.get(batch_id, events[0].sequence - 1)
-        if events[0].sequence > known + 1:
-            return  # another process has recorded some before them: the next look brings all, in order
-        for event in events:
-            if event.sequence > known:
-                self._all.take(event)
-                known = event.sequence
-        self._heads[batch_id] = known
 
     def _ring(self) -> None:
         if self._all is not None:
-            self._all.bell.ring()
+            self._all.readers.bell.ring()
 
     # --- what others record
 
@@ -151,7 +135,7 @@ class Watcher:
                 if feeds:
                     self._note(feeds, await self._io.offload(self._standings, list(feeds)))
                 if self._all is not None:
-                    await self._look_at_all()
+                    await self._all.look()
             except SoraBatchError as error:  # away: readers wait, as batches do
                 logger.debug("could not read the journal", extra={"action": "watch", "error": str(error)})
             pause = max(LOOK_SECONDS, _SHARE * (time.monotonic() - began))
@@ -183,40 +167,3 @@ class Watcher:
                 feed.take(fresh)
             if head > feed.head or (head == feed.head and ended != feed.ended):
                 feed.stands(head, ended=ended)
-
-    async def _look_at_all(self) -> None:
-        """Bring the readers of all batches what others have recorded."""
-        heads, everything = self._heads, self._all
-        found = await self._io.offload(self._moved, None if heads is None else dict(heads))
-        if everything is None or self._all is not everything:
-            return
-        if self._heads is None:
-            self._heads = {batch_id: head for batch_id, (head, _) in found.items()}
-            return
-        for batch_id, (_, events) in found.items():
-            if events:
-                self._broadcast(batch_id, events)
-        for batch_id in self._heads.keys() - found.keys():
-            del self._heads[batch_id]  # it has ended a while ago
-        self._ring()
-
-    def _moved(self, heads: dict[str, int] | None) -> dict[str, tuple[int, list[EventRecord]]]:
-        """Off the loop: each batch that moves, with its last number and its events that nobody was told of."""
-        since = self._since
-
-        def read(storage: Storage) -> dict[str, tuple[int, list[EventRecord]]]:
-            found: dict[str, tuple[int, list[EventRecord]]] = {}
-            moving = storage.batches.moving(self._service.now() - _SLACK)
-            for batch_id, head in moving.items():
-                if heads is None:
-                    found[batch_id] = (head, [])
-                    continue
-                known = heads.get(batch_id)
-                if known is None:
-                    first = storage.journal.first_since(batch_id, since)
-                    known = head if first is None else first - 1
-                events = storage.journal.read(batch_id, known + 1, PAGE) if known < head else []
-                found[batch_id] = (head, events)
-            return found
-
-        return self._service.look(read)

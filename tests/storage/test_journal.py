@@ -1,8 +1,12 @@
 """The journal: events in a sequence, the bytes as they were."""
 
+from contextlib import closing
+
 import peewee
 import pytest
 
+from storage.changes import Storage
+from storage.database import Database
 from storage.states import BatchStatus
 from tests.builders import NOON, a_batch, an_event
 
@@ -50,3 +54,30 @@ def test_the_first_number_is_none_where_all_was_pruned(storage):
     assert storage.journal.first_sequence("nature") is None
     storage.journal.append([an_event(3), an_event(4)])
     assert storage.journal.first_sequence("nature") == 3
+
+
+def test_what_is_recorded_after_an_end_is_found_from_a_position_on(storage):
+    late = storage.journal.late
+    storage.journal.append([an_event(3, type="batch.updated"), an_event(4, type="job.settled")])
+    storage.journal.append([an_event(7, "other", type="batch.deleted"), an_event(1, "new", type="batch.created")])
+    assert late.since(0) == {"nature": (3, 4), "other": (7, 7)}
+    position = late.position()
+    storage.journal.append([an_event(5, type="batch.retried")])
+    assert late.since(position)["nature"][1] == 5
+
+
+def test_what_commits_after_what_began_later_is_found_too(database_url):
+    with closing(Database(database_url)) as first, closing(Database(database_url)) as second:
+        first.open()
+        second.open()
+        if not first.postgresql:
+            return  # one transaction writes at a time
+        with first.connection(), second.connection():
+            one, other = Storage(first).journal, Storage(second).journal
+            with first.begin():
+                one.append([an_event(2, "early", type="batch.updated")])
+                with second.begin():
+                    other.append([an_event(2, "late", type="batch.updated")])
+                position = other.late.position()
+                assert other.late.since(0) == {"late": (2, 2)}
+            assert "early" in other.late.since(position)

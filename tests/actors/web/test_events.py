@@ -228,6 +228,60 @@ def test_the_stream_of_all_batches_tells_what_comes_from_anywhere(client, servic
         assert [reader.event()[1]["sequence"] for _ in range(2)] == ["0000000002", "0000000003"]
 
 
+def test_what_others_do_to_a_batch_that_ended_long_ago_is_told_once(client, service, batch, stream, settings):
+    with BatchService(settings(), simulate=True) as other:
+        for name in ("b", "gone"):
+            if name != "b":
+                service.create_batch(request_of("p", id=name))
+            service.cancel_batch(name)
+        service._write(lambda: age(service._storage.database))
+        change(service, 0)
+        reader = stream("/api/v1/events")
+        reader.block()
+        change(other, 1)
+        change(service, 2)
+        change(other, 3)
+        told = [reader.event()[1] for _ in range(3)]
+        assert [each["data"]["metadata"]["number"] for each in told] == [1, 2, 3]
+        other.delete_batch("gone")
+        assert reader.event()[1]["type"] == "sora-batch.batch.deleted.v1"
+        other.retry_batch("b")
+        other.cancel_batch("b")
+        names = [each["type"].removeprefix("sora-batch.") for _, each in next_of(reader, 4)]
+        assert names == ["batch.retried.v1", "job.retried.v1", "job.cancelled.v1", "batch.cancelled.v1"]
+
+
+def age(database):
+    """Let an hour pass."""
+    database.execute("UPDATE batches SET completed_at=completed_at-3600")
+    database.execute("UPDATE journal SET created_at=created_at-3600")
+
+
+def next_of(reader, count):
+    return [reader.event() for _ in range(count)]
+
+
+def test_a_command_that_ends_thousands_of_videos_is_told_whole(client, service, batch, stream, settings):
+    with BatchService(settings(), simulate=True) as other:
+        for number, who in enumerate((service, other)):
+            reader = stream("/api/v1/events")
+            reader.block()
+            fill(who, 5000)
+            numbers = [int(each["sequence"]) for _, each in next_of(reader, 5000)]
+            assert numbers == list(range(5000 * number + 2, 5000 * number + 5002))
+
+
+def test_late_events_are_forgotten_after_an_hour(service, batch):
+    def rows():
+        return service.look(lambda storage: storage.journal.late.since(0))
+
+    change(service, 1)
+    assert rows() == {"b": (2, 2)}
+    service._write(lambda: service._storage.database.execute("UPDATE late_events SET recorded_at=recorded_at-3601"))
+    change(service, 2)
+    assert rows() == {"b": (3, 3)}
+
+
 def test_a_comment_shows_that_a_silent_stream_lives(service, batch, stream, monkeypatch):
     monkeypatch.setattr(events, "COMMENT_SECONDS", 0.05)
     for reader in (stream(Last_Event_ID="1"), stream("/api/v1/events")):
