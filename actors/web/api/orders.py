@@ -146,9 +146,13 @@ class Orders:
 
         try:
             before = None if order.key is None else self._service.answered(order.key)
-            if before is not None:
-                return _response(before, replayed=True)
-            text = self._service.obey(command(), order.key, told, order.trace, order.expects)
+        except OtherBody:
+            raise _used_twice(order) from None
+        if before is not None:
+            return _response(before, replayed=True)
+        asked = command()  # what is wrong with it is not kept: the key is still good for the corrected request
+        try:
+            text = self._service.obey(asked, order.key, told, order.trace, order.expects)
         except OtherBody:
             raise _used_twice(order) from None
         except (SettingsError, Stale):

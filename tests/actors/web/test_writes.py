@@ -78,6 +78,23 @@ def test_a_refusal_is_replayed_too_but_not_an_outage(client, service, batch, mon
     assert (retried.status, retried.json["status"], retried.json["left_alone"]) == (202, "pending", [])
 
 
+def test_what_is_not_understood_uses_up_no_key(client, service):
+    for wrong in (
+        b"{",
+        {"videos": []},
+        request_of("one", id="b", videos_=1),
+        _with_reference("data:image/png;base64,AA"),
+    ):
+        assert client(BATCHES, wrong, Idempotency_Key="k").status in (400, 422), wrong
+    made = client(BATCHES, request_of("one", process=False), Idempotency_Key="k")
+    assert (made.status, made.headers["Idempotency-Replayed"]) == (201, None)
+    assert client(BATCHES, request_of("two"), Idempotency_Key="k").json["errors"][0]["code"] == "id_used"
+
+
+def _with_reference(reference):
+    return {"videos": [{"prompt": "one", "input_reference": reference}]}
+
+
 def test_a_replay_needs_nothing_that_the_first_time_needed(client, service, monkeypatch):
     document = request_of("one", process=False)
     made = client(BATCHES, document, Idempotency_Key="k")
