@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from actors.web.guesses import Guesses, peer_of
 from actors.web.problems import Problem, problem_of, refused
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ SESSION = "sora_batch_session"
 SESSION_SECONDS = 7 * 24 * 3600
 REQUEST_ID = web.RequestKey("request_id", str)
 """What `X-Request-Id` says, or was made up in its place."""
+_CARRIES_TOKEN = web.RequestKey("carries_token", bool)
+"""Whether the Authorization that a request carries is right: found out once, at its peer's turn."""
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST_REQUEST_ID = 128
 HEADERS = {
@@ -77,6 +80,7 @@ class Access:
     def __init__(self, token: str | None, *, read_only: bool = False, public_url: str | None = None) -> None:
         self.token, self.read_only = token, read_only
         self._public = _place(public_url or "")
+        self._guesses = Guesses()
         self._key = hmac.digest((token or "").encode(), b"sora-batch session", hashlib.sha256)
 
     def is_token(self, given: str) -> bool:
@@ -88,17 +92,24 @@ class Access:
         until = str(int(time.time()) + SESSION_SECONDS)
         return f"{until}.{self._signature(until)}"
 
-    def check(self, request: web.Request) -> None:
+    def peer_of(self, request: web.Request) -> str:
+        """Who asks, as far as wrong tokens are counted."""
+        return peer_of(request, behind_proxy=bool(self._public))
+
+    async def check(self, request: web.Request) -> None:
         """Refuse what may not be asked.
 
         Raises:
-            Refused: 401 without the token, 403 from a foreign Origin or Host, or for a write in read-only mode.
+            Refused: 401 without the token, 403 from a foreign Origin or Host, or for a write in read-only mode; 429
+                after many wrong tokens.
         """
         handler = request.match_info.handler
         writes = request.method not in _READS
         if writes and not self._is_own_origin(request):
             origin = request.headers["Origin"][:200]
             raise refused(403, f"a request from the foreign origin {origin!r} may change nothing")
+        if self.token is not None and request.headers.get("Authorization"):
+            await self._check_token(request)
         if request.path not in OPEN:
             self._check_who(request, public=getattr(handler, "public", False))
         if writes and self.read_only and not getattr(handler, "changes_nothing", False):
@@ -106,16 +117,23 @@ class Access:
 
     def is_known(self, request: web.Request) -> bool:
         """Whether a request carries the token, or a session that was begun with it."""
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if given:
-            return scheme.lower() == "bearer" and self.is_token(given.strip())
-        return self.has_session(request)
+        return request[_CARRIES_TOKEN] if _CARRIES_TOKEN in request else self.has_session(request)
 
     def has_session(self, request: web.Request) -> bool:
         """Whether a request carries the cookie of a login that is still good."""
         until, _, signature = request.cookies.get(SESSION, "").partition(".")
         same = hmac.compare_digest(signature.encode("utf-8", "surrogateescape"), self._signature(until).encode())
         return same and until.isdigit() and int(until) > time.time()
+
+    async def _check_token(self, request: web.Request) -> None:
+        """Look at the token, also where none is needed: whatever an answer says more for it is a guess confirmed."""
+        peer = self.peer_of(request)
+        await self._guesses.turn(peer)
+        given = request.headers.get("Authorization", "")
+        scheme, _, token = given.partition(" ")
+        request[_CARRIES_TOKEN] = scheme.lower() == "bearer" and self.is_token(token.strip())
+        if not request[_CARRIES_TOKEN]:
+            self._guesses.wrong(peer, given)
 
     def _check_who(self, request: web.Request, *, public: bool) -> None:
         if self.token is None:
@@ -124,7 +142,7 @@ class Access:
             return
         if public or self.is_known(request):
             return
-        wrong = "the token is wrong" if request.headers.get("Authorization") else "a token is needed"
+        wrong = "the token is wrong" if _CARRIES_TOKEN in request else "a token is needed"
         text = f"{wrong}: send Authorization: Bearer with the service's WEB_TOKEN"
         raise refused(401, text, headers={"WWW-Authenticate": 'Bearer realm="sora-batch"'})
 
@@ -148,7 +166,7 @@ def guard(access: Access, page_of: PageOf) -> Middleware:
         request[REQUEST_ID] = _request_id(request)
         began = time.monotonic()
         try:
-            access.check(request)
+            await access.check(request)
             response = await handler(request)
         except web.HTTPRedirection as redirection:
             _log(request, redirection.status, time.monotonic() - began)

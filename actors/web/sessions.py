@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
-import math
-import time
-from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from actors.web.guesses import Failures, too_many
 from actors.web.problems import refused
 from actors.web.security import SESSION, SESSION_SECONDS, changes_nothing, public
 
 if TYPE_CHECKING:
     from actors.web.site import Site
 
-FAILURES, FAILURE_SECONDS = 10, 60.0
-"""So many wrong tokens may one peer send to the login in so many seconds."""
-_PEERS = 10_000
 _FORM_BYTES = 16 * 1024
 
 
@@ -47,12 +41,10 @@ class Sessions:
         there = see_other(_own_path(str(form.get("next", ""))))
         if self._access.token is None:
             return there
-        peer = _peer(request)
+        peer = self._access.peer_of(request)
         wait = self._failures.wait(peer)
         if wait > 0:
-            seconds = math.ceil(wait)
-            text = f"too many wrong tokens: wait {seconds} s before the next try"
-            raise refused(429, text, headers={"Retry-After": str(seconds)})
+            raise too_many(wait)
         if not self._access.is_token(str(form.get("token", "")).strip()):
             self._failures.note(peer)
             raise refused(401, "the token is wrong: enter the service's WEB_TOKEN")
@@ -74,36 +66,6 @@ class Sessions:
 def see_other(path: str) -> web.Response:
     """Lead on after a form; unlike aiohttp's own, this may be returned, and carry a cookie."""
     return web.Response(status=303, headers={"Location": path})
-
-
-class Failures:
-    """The failed logins of the last minute, by peer."""
-
-    def __init__(self) -> None:
-        self._times: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def note(self, peer: str) -> None:
-        """Count a failure."""
-        times = self._times.pop(peer, None) or deque(maxlen=FAILURES)
-        times.append(time.monotonic())
-        self._times[peer] = times
-        if len(self._times) > _PEERS:
-            self._times.popitem(last=False)
-
-    def wait(self, peer: str) -> float:
-        """Seconds until a peer may try again; 0 or less: now."""
-        times = self._times.get(peer)
-        full = times is not None and len(times) == FAILURES
-        return times[0] + FAILURE_SECONDS - time.monotonic() if times and full else 0.0
-
-
-def _peer(request: web.Request) -> str:
-    """Who asks; of IPv6 the network, all of which one machine may have."""
-    try:
-        address = ipaddress.ip_address((request.remote or "").partition("%")[0])
-    except ValueError:
-        return request.remote or ""
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
 
 
 def _own_path(path: str) -> str:

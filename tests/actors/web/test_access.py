@@ -1,12 +1,16 @@
 """Who may ask: sessions, read-only mode, and the id of each request."""
 
+import http.client
 import http.cookies
 import logging
+import time
+from contextlib import closing
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from actors.service import BatchService
-from actors.web import sessions
+from actors.web import guesses
 from actors.web.security import SESSION, Access
 
 TOKEN = "a-long-secret"
@@ -64,21 +68,62 @@ def test_a_login_leads_nowhere_else(guarded):
 
 
 def test_failed_logins_are_limited_also_for_the_right_token(guarded, monkeypatch):
-    for _ in range(sessions.FAILURES):
+    for _ in range(guesses.FAILURES):
         assert guarded.form("/login", token="wrong").problem == (401, "authentication")
     limited = guarded.form("/login", token=TOKEN)
     assert limited.problem == (429, "rate_limited")
-    assert 0 < int(limited.headers["Retry-After"]) <= sessions.FAILURE_SECONDS
+    assert 0 < int(limited.headers["Retry-After"]) <= guesses.FAILURE_SECONDS
     assert guarded("/api/v1/batches").status == 200  # a program is not locked out by somebody else's guesses
-    monkeypatch.setattr(sessions, "FAILURE_SECONDS", 0.0)
+    monkeypatch.setattr(guesses, "FAILURE_SECONDS", 0.0)
     assert guarded.form("/login", token=TOKEN).status == 303
 
 
+def test_guesses_are_limited_wherever_a_token_is_looked_at_and_nobody_is_locked_out(guarded, monkeypatch):
+    monkeypatch.setattr(guesses, "TURN_SECONDS", 0.2)
+    for _ in range(3 * guesses.FAILURES):  # one and the same guess: a program that is set up wrong
+        assert guarded("/api/v1/batches", Authorization="Bearer wrong").status == 401
+    for number in range(guesses.FAILURES):
+        path = ("/api/v1/batches", "/login", "/metrics", "/livez")[number % 4]
+        guarded(path, Authorization=f"Bearer {number}")
+    began = time.monotonic()
+    assert [guarded("/api/v1/batches").status for _ in range(4)] == [200] * 4  # slower, but it gets in
+    assert time.monotonic() - began > 0.5
+    monkeypatch.setattr(guesses, "WAIT_SECONDS", -1.0)
+    limited = guarded("/api/v1/batches")
+    assert limited.problem == (429, "rate_limited")
+    assert int(limited.headers["Retry-After"]) == 1
+    session = {"Cookie": f"{SESSION}={Access(TOKEN).session()}"}
+    for source, headers in (("127.0.0.1", session), ("127.0.0.2", {"Authorization": f"Bearer {TOKEN}"})):
+        asking = http.client.HTTPConnection("127.0.0.1", guarded.listener.port, source_address=(source, 0))
+        with closing(asking):
+            asking.request("GET", "/api/v1/batches", headers=headers)
+            assert asking.getresponse().status == 200, source
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "behind_proxy", "peer"),
+    [
+        ("127.0.0.1", "10.0.0.1, 203.0.113.9", True, "203.0.113.9"),
+        ("127.0.0.1", "10.0.0.1, 203.0.113.9", False, "127.0.0.1"),
+        ("127.0.0.1", "nobody", True, "127.0.0.1"),
+        ("127.0.0.1", None, True, "127.0.0.1"),
+        ("198.51.100.7", "203.0.113.9", True, "198.51.100.7"),
+        ("::ffff:198.51.100.7", None, False, "198.51.100.7"),
+        ("2001:db8::7", None, False, "2001:db8::/64"),
+        ("", None, True, ""),
+    ],
+)
+def test_a_peer_is_who_a_proxy_of_this_machine_asks_for(remote, forwarded, behind_proxy, peer):
+    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+    request = make_mocked_request("GET", "/", headers=headers).clone(remote=remote)
+    assert guesses.peer_of(request, behind_proxy=behind_proxy) == peer
+
+
 def test_who_has_a_whole_network_is_one_peer_and_peers_are_forgotten(monkeypatch):
-    monkeypatch.setattr(sessions, "_PEERS", 3)
-    failures = sessions.Failures()
+    monkeypatch.setattr(guesses, "_PEERS", 3)
+    failures = guesses.Failures()
     for number in range(10):
-        for _ in range(sessions.FAILURES):
+        for _ in range(guesses.FAILURES):
             failures.note(f"10.0.0.{number}")
     assert [failures.wait(f"10.0.0.{number}") > 0 for number in (0, 6, 7, 9)] == [False, False, True, True]
 
