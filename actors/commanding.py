@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from actors.batch.cancellation import DeleteIsOut
 from actors.batch.cleanup import Maintenance, PruneReport
@@ -31,15 +31,18 @@ from actors.batch.events import EventName
 from actors.batch.start import existing
 from actors.batch.views import Batch, CancellationSummary
 from actors.errors import SoraBatchError, StorageError
-from actors.running import BatchRunner
+from actors.refetching import MissingFiles
 from storage.servers import server_of
+
+if TYPE_CHECKING:
+    from storage.records import JobRecord
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 _DELETE_LOOK = 0.2
 
 
-class BatchCommander(BatchRunner):
+class BatchCommander(MissingFiles):
     """Does commands: each in one transaction, then what follows from it."""
 
     # --- commands that came as messages
@@ -70,6 +73,9 @@ class BatchCommander(BatchRunner):
         """
         self._set_ceilings()
         context = replace(self._context(command), trace=trace, lasting=True, expects=expects)
+        gone: list[JobRecord] = []
+        if isinstance(command, Retry):
+            command, gone = self._seek_files_for_others(command)
         answers: dict[int, str] = {}
         done: list[CommandResult] = []
 
@@ -90,6 +96,8 @@ class BatchCommander(BatchRunner):
             self._run([done[0].batch_id])
         elif self._runtime is not None:
             self._runtime.look()
+        if isinstance(command, Retry) and gone and done:
+            self._fetch_for_others(command, gone)
         return text
 
     def current(self, batch_id: str) -> tuple[Batch, int]:

@@ -20,11 +20,8 @@ from actors.batch.views import Batch
 from actors.budgets import read_ceilings
 from actors.errors import (
     BatchReleased,
-    ErrorCode,
-    Failure,
     ServiceClosed,
     SoraBatchError,
-    SoraError,
     StorageError,
 )
 from actors.messages import Wait
@@ -33,9 +30,8 @@ from actors.reading import ANSWER_SECONDS, BatchReader
 from actors.settings import SIMULATOR, Settings
 from actors.waiting import RunningBatch, Waiting
 from storage.database import DatabaseClosed
-from storage.records import EventRecord, JobRecord
-from storage.servers import server_of
-from storage.states import JobStatus, SubmissionState
+from storage.records import EventRecord
+from storage.states import JobStatus
 
 if TYPE_CHECKING:
     from actors.batch.costs import Budget
@@ -358,34 +354,6 @@ class BatchRunner(BatchReader):
         self._queued.discard(batch_id)
         why = SoraBatchError(f"batch {batch_id}: {error}") if error else BatchReleased(batch_id)
         self._waiting.answer(self._waiting.take(batch_id), why)
-
-    def _fetch_again(self, batch_id: str, jobs: list[JobRecord], running: RunningBatch | None) -> RunningBatch:
-        """Download files again; completes when they are there and the rest of the batch has ended."""
-        made = {entry.job_id: entry for entry in self.submissions(batch_id) if entry.state is SubmissionState.BOUND}
-        answer, runtime, server = RunningBatch(batch_id), self._started(), server_of(self.provider)
-        answer.left_alone = running.left_alone if running else ()
-        problems: dict[str, str] = {}
-        fetching: dict[str, Future[str | None]] = {}
-        for job in jobs:
-            entry = made.get(job.id)
-            if entry is None or entry.remote_id is None:
-                problems[job.id] = "no server video is recorded for it"
-            elif entry.server != server:
-                problems[job.id] = f"its video is on {entry.server}, and this service uses {server}"
-            else:
-                fetching[job.id] = runtime.fetch_again(job, entry)
-
-        def finish() -> Batch:
-            problems.update({job_id: why for job_id, future in fetching.items() if (why := future.result())})
-            batch = running.result() if running else self.get_batch_status(batch_id)
-            if problems:
-                whys = "; ".join(f"{job_id}: {why}" for job_id, why in sorted(problems.items()))
-                text = f"could not fetch the file of a completed video again; nothing was changed: {whys}"
-                raise SoraError(Failure(ErrorCode.DOWNLOAD_FAILED, text))
-            return batch
-
-        self._waiting.answer_when(answer, finish)
-        return answer
 
 
 _ENDS = {

@@ -140,17 +140,13 @@ class BatchService(BatchCommander):
         with self.retrying():
             columns, references = changed_columns(changes or {}, self.settings)
             most = None if budget is None else check_budget(budget)
-            gone = self._without_file(batch_id, set(job_ids or ()) - columns.keys())
-            if gone:
-                job_ids = [job_id for job_id in job_ids or () if job_id not in {job.id for job in gone}]
-                if not job_ids and not columns:
-                    return self._fetch_again(batch_id, gone, None)
-                job_ids = job_ids or None
             named = None if job_ids is None else tuple(job_ids)
-            retried = self._do(Retry(batch_id, named, columns, references, pay_again, move_server, most))
-            (running,) = self._run([batch_id])
-            running.left_alone = retried.left_alone
-            return self._fetch_again(batch_id, gone, running) if gone else running
+            command, gone = self._seek_files(Retry(batch_id, named, columns, references, pay_again, move_server, most))
+            retried, running = self._do(command), None
+            if command.retries:
+                (running,) = self._run([batch_id])
+                running.left_alone = retried.left_alone
+            return running if running and not gone else self._fetch_again(batch_id, gone, running)
 
     def resume_batches(self, batch_ids: Sequence[str] | None = None) -> list[RunningBatch]:
         """Resume batches that were started and have not ended: a Future of each one's end.

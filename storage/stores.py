@@ -70,6 +70,12 @@ class Stores:
         """Where files are put, for a person."""
         return str(self.folder.root) if self.bucket is None else self.bucket.uri
 
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What the addresses of files in this process's folder and store begin with; the store's is the last."""
+        folder = f"{self.folder.root.as_uri()}/"
+        return (folder,) if self.bucket is None else (folder, f"{self.bucket.uri}/")
+
     def at(self, uri: str) -> Store:
         """The store that has a file."""
         return self._folders if uri.startswith("file:") else self.bucket_of(uri)

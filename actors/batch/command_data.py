@@ -63,6 +63,8 @@ class RetryData(Input):
     changes: dict[Annotated[Text, Field(max_length=80)], dict[str, JsonValue]] | None = None
     pay_again: StrictBool = False
     move_server: StrictBool = False
+    missing: StrictBool = False
+    """Download the missing files of completed jobs again, free of charge. Alone, it retries nothing else."""
     budget: Budgets | None = None
     """From now on, one entry a unit; an empty list: no budget."""
 

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 from actors.batch.cancellation import cancel
 from actors.batch.cleanup import delete
-from actors.batch.retrying import Retried, retry
+from actors.batch.retrying import retry
 from actors.batch.start import NewBatch, create, existing, unknown_batch, want
 from actors.batch.updating import update
 from actors.batch.views import CancellationSummary, version_of
@@ -57,6 +57,15 @@ class Retry:
     move_server: bool = False
     budget: list[dict[str, Any]] | None = None
     """From now on, with one entry per unit; an empty list removes it. None: as it is."""
+    missing: bool = False
+    """Look for completed jobs whose file is missing, too: that comes before the transaction, with `fetching`."""
+    fetching: tuple[str, ...] = ()
+    """Completed jobs whose file was found missing and is downloaded again: not in `job_ids`, and they don't change."""
+
+    @property
+    def retries(self) -> bool:
+        """Whether any job is to be retried, not only files to be downloaded again."""
+        return not self.fetching or bool(self.job_ids or self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,8 @@ class CommandResult:
     """The jobs that were created or are retried."""
     left_alone: tuple[str, ...] = ()
     """The failed jobs that a retry leaves alone."""
+    fetching: tuple[str, ...] = ()
+    """The completed jobs whose missing file is downloaded again."""
     summary: CancellationSummary | None = None
     created: bool = False
     newly_wanted: bool = False
@@ -210,8 +221,8 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
             summary = cancel(storage, batch_id, reason, context.at, deletes=context.deletes)
             return CommandResult(batch_id, summary=summary)
         case Retry(batch_id):
-            retried = _retry(storage, command, context)
-            return CommandResult(batch_id, retried.job_ids, retried.left_alone, newly_wanted=True)
+            ids, left = _retry(storage, command, context)
+            return CommandResult(batch_id, ids, left, command.fetching, newly_wanted=command.retries)
         case Update(batch_id, metadata, budget, merge):
             update(storage, batch_id, metadata, budget, context.at, merge=merge)
         case Delete(batch_id):
@@ -235,14 +246,19 @@ def _check_expected(storage: Storage, command: Command, context: Context) -> Non
         raise Stale(f"batch {command.batch_id} has changed since it was read: it is at {sequence}; read it again")
 
 
-def _retry(storage: Storage, command: Retry, context: Context) -> Retried:
+def _retry(storage: Storage, command: Retry, context: Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The jobs that are retried, and those that are left alone."""
     if command.budget is not None:
         update(storage, command.batch_id, None, command.budget, context.at)
-    return retry(
+    if not command.retries:
+        existing(storage, command.batch_id)
+        return (), ()
+    retried = retry(
         storage, command.batch_id, context.provider, job_ids=command.job_ids, changes=command.columns,
         changed_references=command.references, pay_again=command.pay_again, at=context.at,
         moves_server=command.move_server,
     )  # fmt: skip
+    return retried.job_ids, retried.left_alone
 
 
 def _in_trace(storage: Storage, command: Command, trace: dict[str, str] | None) -> Command:

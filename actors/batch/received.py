@@ -47,7 +47,8 @@ def command_of(data: CommandData, settings: Settings, at: float, *, batch_id: st
             columns, references = changed_columns(data.changes or {}, settings, paths=False)
             job_ids = None if data.job_ids is None else tuple(data.job_ids)
             budget = budget_document(data.budget)
-            return Retry(data.batch_id, job_ids, columns, references, data.pay_again, data.move_server, budget)
+            consents = data.pay_again, data.move_server
+            return Retry(data.batch_id, job_ids, columns, references, *consents, budget, missing=data.missing)
         case ReportData():
             return Show(data.batch_id)
         case ReplayData():

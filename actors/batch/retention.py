@@ -50,7 +50,7 @@ class FileRemoval:
         """
         self._storage, self._stores, self._read = storage, stores, read
         self._before, self._at = before, at
-        self._ours = [f"{stores.folder.root.as_uri()}/"] + ([f"{stores.bucket.uri}/"] if stores.bucket else [])
+        self._ours = stores.prefixes
         self._store = self._ours[-1]
         self._waiting = self._portions()
         self._rows = 1
@@ -102,7 +102,7 @@ class FileRemoval:
         """Whether a file can be removed here. One that is not there may be in another machine's folder."""
         assert job.video is not None
         uri = uri_of(job.video)
-        if not uri.startswith(tuple(self._ours)):
+        if not uri.startswith(self._ours):
             return False
         return self._stores.size(uri) is not None if uri.startswith("file:") else True
 

@@ -235,11 +235,13 @@ def reporting() -> Iterator[Callable[[str], Batch]]:
 
 def retry_there(
     batch_id: str, jobs: list[str] | None, changes: dict[str, dict[str, Any]] | None, *, pay_again: bool,
-    move_server: bool, verbose: bool, budget: list[dict[str, str]] | None = None,
+    move_server: bool, verbose: bool, budget: list[dict[str, str]] | None = None, missing: bool = False,
 ) -> Batch:  # fmt: skip
     """Have a service retry a batch; returns the batch as it is then."""
     with _client(verbose=verbose) as client:
-        client.retry(batch_id, jobs, changes, pay_again=pay_again, move_server=move_server, budget=budget)
+        client.retry(
+            batch_id, jobs, changes, pay_again=pay_again, move_server=move_server, budget=budget, missing=missing
+        )
         return client.report(batch_id)
 
 

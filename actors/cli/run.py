@@ -191,10 +191,11 @@ def retry(
         "pay_again": pay_again, "move_server": move_server, "budget": parse_new_budget(budget),
     }  # fmt: skip
     if remote:
-        if output is not None or filename is not None or simulate or missing:
+        if output is not None or filename is not None or simulate:
             raise InvalidRequest(
-                "--output, --filename, --simulate and --missing work on this machine only: omit them with --remote"
+                "--output, --filename and --simulate work on this machine only: omit them with --remote"
             )
+        consents["missing"] = missing
         _print_agreed(
             [retry_there(batch_id, jobs, changes, **consents, verbose=verbose) for batch_id in ids], json=json
         )

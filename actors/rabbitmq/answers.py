@@ -37,6 +37,8 @@ def accepted(
     data: dict[str, Any] = {"command": command, "batch_id": done.batch_id}
     if done.job_ids is not None and len(done.job_ids) <= _JOB_IDS_SHOWN:
         data["job_ids"] = list(done.job_ids)
+    if done.fetching and len(done.fetching) <= _JOB_IDS_SHOWN:
+        data["fetching"] = list(done.fetching)
     if done.summary is not None:
         data["summary"] = done.summary
     return _answer("accepted", data, (source, correlation), correlation, done.batch_id, at)

@@ -110,13 +110,21 @@ def _answers() -> dict[str, Schema]:
         "command": commands,
         "batch_id": _ID,
         "job_ids": {"type": "array", "items": {"type": "string"}},
+        "fetching": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "After a retry: the completed jobs whose missing file is downloaded again.",
+        },
         "summary": _reference("CancellationSummary"),
     }
     rejected = {
         "command": {"anyOf": [commands, {"type": "null"}]},
         "errors": {"type": "array", "items": _reference("FieldError")},
     }
-    return {"command.accepted": _object(accepted, "job_ids", "summary"), "command.rejected": _object(rejected)}
+    return {
+        "command.accepted": _object(accepted, "job_ids", "fetching", "summary"),
+        "command.rejected": _object(rejected),
+    }
 
 
 def _reports() -> dict[str, Schema]:

@@ -1,5 +1,8 @@
 """A completed video whose file is gone is fetched again when it is named: unpaid, and only the bytes that were recorded."""
 
+import json
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,8 @@ from actors.batch.views import Batch
 from actors.cli.app import app
 from actors.errors import Conflict, SoraError
 from actors.service import BatchService
-from tests.integration.support import PATIENCE, check_files, check_journal, check_paid_once, numbered, videos
+from actors.web.listener import Listener
+from tests.integration.support import PATIENCE, check_files, check_journal, check_paid_once, numbered, until, videos
 from tests.provider.client import Provider
 
 pytestmark = pytest.mark.integration
@@ -141,3 +145,94 @@ def test_the_command_fetches_what_is_missing(
     assert said.exit_code == 1
     assert "b-02: " in said.stderr
     assert "404" in said.stderr
+
+
+# --- through a service
+
+
+def retried_over_http(service: BatchService, document: dict[str, Any], key: str = "") -> tuple[int, dict[str, Any]]:
+    """The answer's status and document."""
+    listener = Listener(service, "0", None)
+    headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
+    address = f"{listener.url}/api/v1/batches/b/retry"
+    request = urllib.request.Request(address, json.dumps(document).encode(), headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=PATIENCE) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, json.load(refusal)
+    finally:
+        listener.close()
+
+
+def there_again(service: BatchService) -> None:
+    until(lambda: service.jobs_without_file("b") == [])
+
+
+@pytest.mark.parametrize("asked", [{"missing": True}, {"job_ids": ["b-02"]}], ids=["all", "named"])
+def test_a_service_fetches_what_is_missing_for_others(
+    asked: dict[str, Any], provider: Provider, service: BatchService
+) -> None:
+    batch = made(service)
+    assert retried_over_http(service, asked)[0] == 409
+    lose(batch, 2)
+    status, told = retried_over_http(service, asked, "k")
+    assert (status, told["status"], told["fetching"], told["left_alone"]) == (202, "completed", ["b-02"], [])
+    there_again(service)
+    check_files(batch, provider)
+    assert service.get_batch_status("b") == batch
+    fetched = provider.summary()["requests"]["content"]
+    assert retried_over_http(service, asked, "k") == (202, told)
+    assert (provider.summary()["requests"]["content"], fetched) == (3, 3)
+    assert check_journal(service, "b")[-1] == "batch.completed"
+    assert check_paid_once(provider)["posts"] == 2
+
+
+def test_a_service_fetches_beside_what_it_retries_for_others(provider: Provider, service: BatchService) -> None:
+    provider.fault(on="content", do="answer", status=200, body="no film", headers=FILM, match="video 2", times=5)
+    lose(made(service), 1)
+    service.serve()
+    budget = {"amount": "9", "unit": "videos"}
+    status, told = retried_over_http(service, {"missing": True, "job_ids": ["b-02"], "budget": budget})
+    assert (status, told["status"], told["fetching"]) == (202, "pending", ["b-01"])
+    until(lambda: service.get_batch_status("b").status == "completed")
+    there_again(service)
+    check_files(service.get_batch_status("b"), provider)
+    assert [each.ceiling_micros for each in service.budgets("b")] == [9_000_000]
+    assert check_paid_once(provider)["posts"] == 2
+
+
+def test_a_budget_counts_where_only_files_are_missing(service: BatchService) -> None:
+    lose(made(service), 1)
+    service.retry_batch("b", ["b-01"], budget={"amount": 9, "unit": "videos"}).result(PATIENCE)
+    assert [each.ceiling_micros for each in service.budgets("b")] == [9_000_000]
+
+
+def test_what_a_service_can_not_fetch_is_told_in_its_log(
+    provider: Provider, service: BatchService, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = made(service)
+    lose(batch, 1)
+    provider.forget()
+    assert retried_over_http(service, {"missing": True})[0] == 202
+    until(lambda: "could not download all missing files again" in caplog.text)
+    (record,) = [each for each in caplog.records if getattr(each, "action", "") == "fetched_again"]
+    assert "nothing was changed: b-01: " in record.__dict__["error"]
+    assert service.get_batch_status("b") == batch
+
+
+def test_a_service_fetches_nothing_of_another_store_or_server(
+    provider: Provider, service: BatchService, start_service: Callable[..., BatchService], tmp_path: Path
+) -> None:
+    batch = made(service)
+    lose(batch, 1)
+    elsewhere = start_service(video_dir=str(tmp_path / "another machine's"))
+    status, told = retried_over_http(elsewhere, {"missing": True})
+    assert (status, told["detail"]) == (409, "batch b: no file of a completed video is missing")
+    moved = start_service(openai_base_url="http://127.0.0.1:9/v1")
+    status, told = retried_over_http(moved, {"missing": True})
+    assert status == 409
+    assert f"b-01: its video is on {provider.base_url}" in told["detail"]
+    assert service.jobs_without_file("b") == ["b-01"]

@@ -113,6 +113,18 @@ def test_ended_batches_are_deleted_there(person: Person, serving: BatchService) 
     assert [batch.id for batch in serving.list_batches()] == ["two"]
 
 
+def test_missing_files_are_downloaded_again_there(person: Person, serving: BatchService, provider: Provider) -> None:
+    serving.create_batch(videos("A lake", id="nature"))
+    batch = serving.process_batch("nature").result(PATIENCE)
+    code, _, told = person.run("retry", "nature", "--missing", "--remote")
+    assert (code, "no file of a completed video is missing" in told) == (2, True)
+    assert batch.jobs[0].video is not None
+    Path(batch.jobs[0].video.path or "").unlink()
+    assert person.run("retry", "nature", "--missing", "--remote") == (0, "nature\n", "")
+    until(lambda: serving.jobs_without_file("nature") == [])
+    assert check_paid_once(provider)["posts"] == 1
+
+
 def test_json_is_the_batch(person: Person, serving: BatchService) -> None:
     code, said, _ = person.run("submit", "-p", "A lake", "--id", "nature", "--watch", "--json")
     assert code == 0

@@ -139,13 +139,17 @@ class BatchClient:
         pay_again: bool = False,
         move_server: bool = False,
         budget: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        missing: bool = False,
     ) -> None:
         """Retry what failed or was cancelled. `changes`: by job id, the fields of its request that change.
 
-        `pay_again`, `move_server`, `budget`: as for `BatchService.retry_batch`.
+        `pay_again`, `move_server`, `budget`: as for `BatchService.retry_batch`. A completed job whose file is missing
+        in the service's store is downloaded again if it is named, or with `missing`, which alone retries nothing else.
+        The service does so after its answer; its log says what could not be had.
         """
         listed = None if job_ids is None else list(job_ids)
-        consents = {"pay_again": pay_again} | ({"move_server": True} if move_server else {})
+        said = {name: True for name, value in (("move_server", move_server), ("missing", missing)) if value}
+        consents = {"pay_again": pay_again} | said
         self._ask("retry", _given(batch_id=batch_id, job_ids=listed, changes=changes, budget=budget, **consents))
 
     def update(

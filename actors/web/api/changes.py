@@ -79,7 +79,8 @@ class Changes:
 
         def answer(done: CommandResult) -> Reply:
             reply = self._orders.shown(done, 202)
-            return Reply(202, {**reply.document.model_dump(), "left_alone": done.left_alone}, reply.headers)
+            jobs = {"left_alone": done.left_alone, "fetching": done.fetching}
+            return Reply(202, reply.document.model_dump() | jobs, reply.headers)
 
         return await self._change(request, CommandName.RETRY, answer)
 

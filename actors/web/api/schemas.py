@@ -45,6 +45,8 @@ class RetriedBatch(Batch):
 
     left_alone: list[str]
     """The failed jobs that would fail again unchanged: name or change them to retry them."""
+    fetching: list[str]
+    """The completed jobs whose missing file is downloaded again."""
 
 
 def told_schemas(models: Iterable[type[BaseModel]], template: str) -> dict[str, dict[str, Any]]:
