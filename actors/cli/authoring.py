@@ -6,7 +6,6 @@ Precedence: a video's own fields, the `defaults` of its file, the options, the f
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from actors.budgets import NONE, read_budget
@@ -15,6 +14,7 @@ from actors.cli.formats.common import Request
 from actors.cli.formats.json_format import json_or_text
 from actors.cli.options import parse_metadata
 from actors.cli.references import picture_name, pictures
+from actors.cli.written import Written
 from actors.documents import Unreadable
 from actors.errors import FieldError, InvalidRequest
 from actors.expectations import span_of
@@ -22,28 +22,6 @@ from actors.expectations import span_of
 _OPTION_NAMES = {"params": "--param"}
 _IN_EACH_VIDEO = ("model", "size", "duration")
 """Set in each video, as before there were `defaults`: the same command is the same request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What was given on the command line."""
-
-    file: str | None
-    prompts: Sequence[str] | None
-    batch_id: str | None = None
-    name: str | None = None
-    metadata: list[str] | None = None
-    concurrency: int | None = None
-    model: str | None = None
-    size: str | None = None
-    duration: int | None = None
-    seed: str | None = None
-    takes: int | None = None
-    params: Sequence[str] | None = None
-    defaults: str | None = None
-    budget: str | None = None
-    timeout: str | None = None
-    references: Sequence[str] | None = None
 
 
 def requested(written: Written) -> Request:

@@ -9,56 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import (
-    Budget,
-    Concurrency,
-    Defaults,
-    Duration,
-    File,
-    Json,
-    Metadata,
-    Model,
-    Name,
-    NewId,
-    Params,
-    Prompts,
-    References,
-    Seed,
-    Size,
-    Takes,
-    Timeout,
-    Verbose,
-    opened,
-    prepare,
-    warn,
-)
+from actors.cli.options import Json, Verbose, opened, prepare, warn
+from actors.cli.written import Written, takes_written
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from actors.cli.formats.common import Request
 
 
+@takes_written(dry_run="prompts")
 def create(
-    file: File = None,
-    prompt: Prompts = None,
+    written: Written,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show every video the batch would contain. Stores and sends nothing."),
     ] = False,
-    concurrency: Concurrency = None,
-    name: Name = None,
-    metadata: Metadata = None,
-    batch_id: NewId = None,
-    model: Model = None,
-    size: Size = None,
-    duration: Duration = None,
-    seed: Seed = None,
-    takes: Takes = None,
-    param: Params = None,
-    input_reference: References = None,
-    defaults: Defaults = None,
-    budget: Budget = None,
-    timeout: Timeout = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no hint on how to start it.")] = False,
     verbose: Verbose = False,
@@ -68,15 +33,9 @@ def create(
     Prints the batch id; `sora-batch resume ID` starts it. With --dry-run, prints each video instead, with defaults,
     matrix, takes and settings applied.
     """
-    from actors.cli.authoring import Written, requested
+    from actors.cli.authoring import requested
 
-    request = requested(
-        Written(
-            file, prompt, batch_id=batch_id, name=name, metadata=metadata, concurrency=concurrency, model=model,
-            size=size, duration=duration, seed=seed, takes=takes, params=param, defaults=defaults, budget=budget,
-            timeout=timeout, references=input_reference,
-        )
-    )  # fmt: skip
+    request = requested(written)
     if dry_run:
         _show(request, json=json, verbose=verbose)
     else:

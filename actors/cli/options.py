@@ -61,75 +61,11 @@ Shown = Annotated[
 Metadata = Annotated[
     list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Batch metadata. Repeatable.")
 ]
-File = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="FILE|-",
-        show_default=False,
-        help="Batch file: JSON, YAML, CSV, JSON Lines, or one prompt per line; - for standard input.",
-    ),
-]
-Prompts = Annotated[
-    list[str] | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="Prompt of a video. Repeatable.")
-]
-Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", help="Videos to make at a time.")]
-Name = Annotated[str | None, typer.Option("--name", help="Batch name.")]
-NewId = Annotated[
-    str | None,
-    typer.Option("--id", metavar="ID", help="Batch id. An existing batch with the same content is resumed."),
-]
-Model = Annotated[str | None, typer.Option("--model", help="Model of videos that name none.")]
-Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Size of videos that name none.")]
-Duration = Annotated[
-    int | None, typer.Option("--duration", metavar="SECONDS", help="Duration of videos that name none.")
-]
-Seed = Annotated[
-    str | None,
-    typer.Option("--seed", metavar="N|random", help="Seed of videos that name none; later takes count up from it."),
-]
-Takes = Annotated[int | None, typer.Option("--takes", metavar="N", help="Takes of each video that names none.")]
-Params = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--param", metavar="NAME=VALUE",
-        help="Further field for the server, such as fps=24 or negative_prompt=blur, for videos that don't set it. "
-        "A value that parses as JSON is sent as JSON; null omits the field. Repeatable.",
-    ),
-]  # fmt: skip
-Defaults = Annotated[
-    str | None,
-    typer.Option(
-        "--defaults", metavar="FILE",
-        help="JSON or YAML file of default video fields; the batch file and options take precedence.",
-    ),
-]  # fmt: skip
-Budget = Annotated[
-    str | None,
-    typer.Option(
-        "--budget", metavar="AMOUNT UNIT",
-        help="Most the batch may use: '20 USD', '30 seconds', '5 videos', or several with commas.",
-    ),
-]  # fmt: skip
-Timeout = Annotated[
-    str | None,
-    typer.Option(
-        "--timeout", metavar="SPAN",
-        help="Time limit for each round of the batch, such as 90s or 12h; a bare number is milliseconds; 0: none.",
-    ),
-]  # fmt: skip
 NewBudget = Annotated[
     str | None,
     typer.Option(
         "--budget", metavar="AMOUNT UNIT",
         help="Most the batch may use from now on, in all, such as '40 USD'; 'none' removes its budget.",
-    ),
-]  # fmt: skip
-References = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input-reference", metavar="PATTERN",
-        help="Picture, or quoted pattern such as 'shots/*.png'. Makes each prompt, and each video of FILE that names "
-        "no picture, once per picture, with the picture's name in its metadata. Repeatable.",
     ),
 ]  # fmt: skip
 FileName = Annotated[

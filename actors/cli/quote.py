@@ -8,50 +8,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from actors.cli.options import (
-    Budget,
-    Concurrency,
-    Defaults,
-    Duration,
-    File,
-    Json,
-    Metadata,
-    Model,
-    Name,
-    NewId,
-    Params,
-    Prompts,
-    References,
-    Seed,
-    Size,
-    Takes,
-    Timeout,
-    Verbose,
-    prepare,
-)
+from actors.cli.options import Json, Verbose, prepare
+from actors.cli.written import Written, takes_written
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from actors.batch.quotes import Quote
 
 
+@takes_written()
 def quote(
-    file: File = None,
-    prompt: Prompts = None,
-    concurrency: Concurrency = None,
-    name: Name = None,
-    metadata: Metadata = None,
-    batch_id: NewId = None,
-    model: Model = None,
-    size: Size = None,
-    duration: Duration = None,
-    seed: Seed = None,
-    takes: Takes = None,
-    param: Params = None,
-    input_reference: References = None,
-    defaults: Defaults = None,
-    budget: Budget = None,
-    timeout: Timeout = None,
+    written: Written,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -60,17 +27,11 @@ def quote(
     Prices come from the file that SORA_PRICES names. Stores and sends nothing. An unknown price is shown as such.
     """
     from actors.batch.quotes import quote as quoted
-    from actors.cli.authoring import Written, requested
+    from actors.cli.authoring import requested
     from actors.cli.batch_files import located
     from actors.cli.table import print_json
 
-    request = requested(
-        Written(
-            file, prompt, batch_id=batch_id, name=name, metadata=metadata, concurrency=concurrency, model=model,
-            size=size, duration=duration, seed=seed, takes=takes, params=param, defaults=defaults, budget=budget,
-            timeout=timeout, references=input_reference,
-        )
-    )  # fmt: skip
+    request = requested(written)
     settings = prepare(verbose=verbose)
     try:
         result = quoted(request, settings)

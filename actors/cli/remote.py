@@ -14,30 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import (
-    Budget,
-    Concurrency,
-    Defaults,
-    Duration,
-    File,
-    FileName,
-    Json,
-    Metadata,
-    Model,
-    Name,
-    Params,
-    Prompts,
-    Quiet,
-    References,
-    Seed,
-    Size,
-    Takes,
-    Timeout,
-    Verbose,
-    opened,
-    prepare,
-    warn,
-)
+from actors.cli.options import FileName, Json, Quiet, Verbose, opened, prepare, warn
+from actors.cli.written import Submitted, takes_written
 from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, SoraBatchError
 
 if TYPE_CHECKING:
@@ -53,23 +31,9 @@ QUEUED = "queued: no service is listening; it starts when one does"
 _EVERYTHING = "#"
 
 
+@takes_written()
 def submit(
-    file: File = None,
-    prompt: Prompts = None,
-    concurrency: Concurrency = None,
-    name: Name = None,
-    metadata: Metadata = None,
-    batch_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Batch id.")] = None,
-    model: Model = None,
-    size: Size = None,
-    duration: Duration = None,
-    seed: Seed = None,
-    takes: Takes = None,
-    param: Params = None,
-    input_reference: References = None,
-    defaults: Defaults = None,
-    budget: Budget = None,
-    timeout: Timeout = None,
+    written: Submitted,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the batch to its end.")] = False,
     output: Annotated[
         Path | None,
@@ -90,17 +54,11 @@ def submit(
     of the batch, and exits with the codes of `sora-batch run`; Ctrl-C stops watching, not the batch.
     """
     from actors.batch.requests import new_batch_id
-    from actors.cli.authoring import Written, metadata_keys, requested
+    from actors.cli.authoring import metadata_keys, requested
     from actors.cli.fetch import wanted_folder
 
     wanted = wanted_folder(output, filename, watch=watch)
-    request = requested(
-        Written(
-            file, prompt, batch_id=batch_id, name=name, metadata=metadata, concurrency=concurrency, model=model,
-            size=size, duration=duration, seed=seed, takes=takes, params=param, defaults=defaults, budget=budget,
-            timeout=timeout, references=input_reference,
-        )
-    )  # fmt: skip
+    request = requested(written)
     if request.get("id") is None:
         request["id"] = new_batch_id()
     if wanted is not None and wanted.pattern is not None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,32 +12,17 @@ import typer
 from actors.cli.options import (
     AnyBatchId,
     BatchIds,
-    Budget,
-    Concurrency,
-    Defaults,
-    Duration,
-    File,
     FileName,
     Json,
-    Metadata,
-    Model,
-    Name,
     NewBudget,
-    NewId,
     Output,
-    Params,
-    Prompts,
     Quiet,
-    References,
     Remote,
-    Seed,
     Shown,
     Simulate,
-    Size,
-    Takes,
-    Timeout,
     Verbose,
 )
+from actors.cli.written import Written, takes_written
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -54,25 +40,11 @@ DEMO: dict[str, Any] = {
 _CONCURRENCY = 3
 
 
+@takes_written(output="metadata", filename="output")
 def run(
-    file: File = None,
-    prompt: Prompts = None,
-    concurrency: Concurrency = None,
-    name: Name = None,
-    metadata: Metadata = None,
+    written: Written,
     output: Output = None,
     filename: FileName = None,
-    batch_id: NewId = None,
-    model: Model = None,
-    size: Size = None,
-    duration: Duration = None,
-    seed: Seed = None,
-    takes: Takes = None,
-    param: Params = None,
-    input_reference: References = None,
-    defaults: Defaults = None,
-    budget: Budget = None,
-    timeout: Timeout = None,
     web: Shown = None,
     simulate: Simulate = False,
     json: Json = False,
@@ -84,18 +56,12 @@ def run(
     Exit codes: 0 completed, 1 failed, 3 partial, 4 cancelled, 2 usage or configuration error, 130 interrupted,
     143 terminated. Ctrl-C stops without cancelling the batch; `sora-batch resume` continues it.
     """
-    from actors.cli.authoring import Written, requested
+    from actors.cli.authoring import requested
 
-    request = requested(
-        Written(
-            file, prompt, batch_id=batch_id, name=name, metadata=metadata, model=model, size=size, duration=duration,
-            seed=seed, takes=takes, params=param, defaults=defaults, budget=budget, timeout=timeout,
-            references=input_reference,
-        )
-    )  # fmt: skip
+    request = requested(replace(written, concurrency=None))
     session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose, web=web)
-    _check_concurrency(concurrency)
-    session.run_new(request, concurrency)
+    _check_concurrency(written.concurrency)
+    session.run_new(request, written.concurrency)
 
 
 def demo(

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from actors.batch.requests import BatchVideoRequest
-from actors.cli.authoring import Written, metadata_keys, parse_budget, parse_params, parse_timeout, requested
+from actors.cli.authoring import metadata_keys, parse_budget, parse_params, parse_timeout, requested
 from actors.cli.batch_files import located
+from actors.cli.written import Written
 from actors.errors import InvalidRequest
 
 PNG = b"\x89PNG\r\n\x1a\n"
