@@ -6,6 +6,7 @@ Imports nothing heavy, so that `--help` is instant.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -70,7 +71,8 @@ def report(error: Exception, *, verbose: bool, json: bool) -> int:
         _print_traceback(error)
     warn(sentence, level=logging.ERROR, action="failed")
     if json:
-        _print_error(error, sentence)
+        with contextlib.suppress(OSError):  # it may be what failed
+            _print_error(error, sentence)
     return USAGE if missing else exit_code(error)
 
 

@@ -101,7 +101,7 @@ def _print(report: CostReport) -> None:
     if report.by is not None:
         rows += [_cells("all", cost) for cost in report.cost]
     if rows:
-        print_table([report.by or "", "charged", "assumed", "reserved", "unknown"], rows, cut=0)
+        print_table([report.by or "", "charged", "assumed", "reserved", "unknown"], rows, own_line=0)
     else:
         say("nothing was spent")
     for line in _left(report):

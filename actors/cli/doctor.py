@@ -78,14 +78,14 @@ def _print_json(ok: bool, table: Sequence[Setting], versions: dict[str, str], ch
 
 
 def _print(table: Sequence[Setting], versions: dict[str, str], checks: Sequence[Check]) -> None:
-    from actors.cli.table import print_table
+    from actors.cli.table import print_table, say
 
     print_table(
         ["setting", "value", "from"],
         [[setting.name, "(unset)" if setting.value is None else setting.value, setting.source] for setting in table],
     )
     typer.echo()
-    typer.echo(", ".join(f"{name} {version}" for name, version in versions.items()))
+    say(", ".join(f"{name} {version}" for name, version in versions.items()))
     typer.echo()
     print_table([], [["ok" if check.ok else "PROBLEM", check.name, check.message] for check in checks])
 

@@ -115,7 +115,8 @@ def on_terminal(home: Path) -> Callable[..., list[str]]:
     def called(columns: int, *arguments: str) -> list[str]:
         master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (50, columns))
-        environment = {**os.environ, "TERM": "xterm-256color"}
+        root = str(Path(__file__).parents[3])  # the program of this checkout, whichever is installed
+        environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": root}
         environment.pop("COLUMNS", None)
         command = [sys.executable, "-m", "actors.cli", *arguments]
         with subprocess.Popen(command, env=environment, stdin=slave, stdout=slave, stderr=slave):

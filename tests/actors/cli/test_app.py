@@ -108,6 +108,16 @@ def test_looking_creates_no_database(call: Call, home: Path, arguments: tuple[st
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_behind_standard_output_is_a_sentence(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m actors.cli list --json > /dev/full"
+    given = {**os.environ, "PYTHONPATH": str(ROOT), "DATABASE_URL": f"sqlite:///{tmp_path}/a.db"}
+    result = subprocess.run(["/bin/sh", "-c", command], env=given, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("sora-batch: unexpected OSError: [Errno 28] No space left on device")
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize("closed", ["2>&-", "1>&-", "0<&-", "0<&- 1>&- 2>&-"])
 def test_a_stream_that_is_closed_is_done_without(tmp_path: Path, server: Simulator, closed: str) -> None:
     command = f"exec {sys.executable} -m actors.cli run -p Sea --id nature {closed}"

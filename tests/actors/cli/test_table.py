@@ -14,7 +14,7 @@ from actors.cli.text import cells, shown_path
 from actors.service import BatchService
 from actors.settings import SIMULATOR
 from storage.states import BatchStatus, JobStatus
-from tests.builders import NOON, a_batch, a_job, put
+from tests.builders import NOON, a_batch, a_job, an_intent, put
 
 Jobs = Callable[..., Job]
 Batches = Callable[..., Batch]
@@ -97,6 +97,17 @@ def test_a_list_fits_a_narrow_terminal_with_its_ids_whole(on_terminal: Callable[
     assert any(line.split()[:1] == ["batch-651a31340edf"] for line in lines)
     assert max(map(cells, lines)) <= columns
     assert any("partial" in line and "2 of 4" in line and "Natur" in line for line in lines)
+
+
+@pytest.mark.usefixtures("home")
+def test_costs_and_settings_fit_a_narrow_terminal_with_their_ids_whole(on_terminal: Callable[..., list[str]]) -> None:
+    batch_id = "batch-of-the-autumn-collection-2026-second-take-of-everything"
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        service._storage.submissions.intend([an_intent("intent-1", a_job(1, batch_id))])
+    lines = on_terminal(60, "costs", "--by", "batch")
+    assert batch_id in lines
+    assert max(cells(line) for line in lines if line != batch_id) <= 60
+    assert max(cells(line) for line in on_terminal(60, "doctor") if "/" not in line) <= 60
 
 
 @pytest.mark.usefixtures("recorded")
