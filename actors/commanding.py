@@ -40,6 +40,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 _DELETE_LOOK = 0.2
+_LATE = 86_400.0
+"""Seconds after a deletion in which files that a late owner of the batch still puts are removed."""
+
+
+class FilesLeft(StorageError):
+    """A batch is deleted, but not all of its files. They are recorded as to be removed."""
+
+    def __init__(self, batch_id: str, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        super().__init__(
+            f"batch {batch_id} is deleted, but not all of its files: {reason}; `sora-batch serve` and `prune` "
+            "go on with that, and so does deleting it again"
+        )
+        self._extra = {"action": "delete", "batch_id": batch_id, "error": reason}
+
+    def as_logged(self) -> dict[str, str]:
+        """What a log line says of it."""
+        return dict(self._extra)
 
 
 class BatchCommander(MissingFiles):
@@ -91,7 +109,10 @@ class BatchCommander(MissingFiles):
             return once(self._storage, key, context.at, act)
 
         text = self._write_after_deletes(write)
-        self._follow(command, done[0] if done else None)
+        try:
+            self._follow(command, done[0] if done else None)
+        except FilesLeft as error:  # it is deleted all the same
+            logger.warning("the files of a deleted batch stay for a while", extra=error.as_logged())
         if self.adopts and done and done[0].newly_wanted:
             self._run([done[0].batch_id])
         elif self._runtime is not None:
@@ -162,7 +183,7 @@ class BatchCommander(MissingFiles):
 
     def _context(self, command: Command) -> Context:
         provider = self.provider if has_videos_made(command) else ""
-        return Context(self.now(), provider, deletes=self._deletes_on_cancel)
+        return Context(self.now(), provider, deletes=self._deletes_on_cancel, stores=self.stores.prefixes)
 
     def _apply(self, command: Command, context: Context) -> CommandResult:
         """In a transaction, perhaps repeated after a COMMIT whose answer was lost: the first answer counts."""
@@ -187,20 +208,19 @@ class BatchCommander(MissingFiles):
         maintenance, batch_id = self._maintenance(), command.batch_id
         if result is None and not self._was_deleted(batch_id):
             return  # another batch has its id by now
-        if (result is None or not result.gone) and self._read(lambda: self._storage.batches.hidden(batch_id)):
-            maintenance.delete(batch_id, self.now())
         if result is None or result.digests:
             maintenance.drop_references(list(result.digests) if result is not None else None)
-        if not command.keep_files:
-            self._remove_files(batch_id)
+        if result is None or not result.gone:
+            try:
+                maintenance.finish_deletion(batch_id)
+            except OSError as error:
+                raise FilesLeft(batch_id, error) from error
 
-    def _remove_files(self, batch_id: str) -> None:
-        try:
-            self.stores.remove_batch(batch_id)
-        except OSError as error:
-            raise StorageError(
-                f"batch {batch_id} is deleted, but not all of its files: {error}; delete it again to remove them"
-            ) from error
+    def finish_deletions(self) -> int:
+        """Finish the deletions of batches that were interrupted. Returns how many batches were removed."""
+        maintenance = self._maintenance()
+        maintenance.forget_places(self.now() - _LATE)
+        return maintenance.finish_deletions()
 
     def _write_after_deletes(self, run: Callable[[], T]) -> T:
         """As `_write`, once no DELETE of a retried video is in flight: some seconds at most."""
@@ -233,4 +253,4 @@ class BatchCommander(MissingFiles):
             )
 
     def _maintenance(self, progress: Callable[[PruneReport], object] | None = None) -> Maintenance:
-        return Maintenance(self._storage, self._read, self._write, progress)
+        return Maintenance(self._storage, self._read, self._write, progress, self.stores)

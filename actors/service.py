@@ -206,7 +206,7 @@ class BatchService(BatchCommander):
             with told_by_the_store():
                 if not self.stores.holds(batch_id):
                     raise
-            self._remove_files(batch_id)
+                self.stores.remove_batch(batch_id)
 
     # --- what runs
 

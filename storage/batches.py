@@ -291,6 +291,13 @@ class BatchRepository:
         """Start deleting a batch: from now on it is hidden."""
         self._database.execute("UPDATE batches SET deleted_at=? WHERE id=?", (at, batch_id))
 
+    def hold_hidden(self, batch_id: str) -> bool:
+        """Whether a batch is being deleted; until this transaction ends, nobody finishes that."""
+        held = self._database.execute(
+            "UPDATE batches SET deleted_at=deleted_at WHERE id=? AND deleted_at IS NOT NULL", (batch_id,)
+        )
+        return bool(held.rowcount)
+
     def hidden(self, batch_id: str | None = None) -> list[str]:
         """Ids of the batches (or only this one) whose deletion has begun."""
         one, parameters = ("AND id=?", [batch_id]) if batch_id is not None else ("", [])

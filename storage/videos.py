@@ -82,7 +82,7 @@ class VideoFolder:
             if path.suffix == _PART or (of_one and path.name not in kept):
                 _remove(path)
 
-    def remove_batch(self, batch_id: str) -> None:  # crash point: remove files
+    def remove_batch(self, batch_id: str) -> None:
         """Delete a batch's files."""
         shutil.rmtree(self.batch(batch_id), ignore_errors=True)
 

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from actors.batch.deletion import FilesOfDeleted
 from actors.batch.events import EventName, batch_event
 from actors.batch.start import existing
 from actors.errors import Conflict, NotFound
 from storage.changes import Storage
 from storage.records import BatchRecord, EventRecord
 from storage.states import FINAL_BATCH
+from storage.stores import Stores
+
+logger = logging.getLogger(__name__)
 
 
-def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000) -> bool:
-    """Delete an ended batch, or as much of it as one transaction may remove; its journal stays until it is pruned.
+def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000, *, places: Sequence[str] = ()) -> bool:
+    """Begin to delete an ended batch: it is hidden from now on. Its journal stays until it is pruned.
 
     Args:
         storage: where.
         batch_id: of a batch that has ended, or whose deletion has begun.
         at: now.
-        rows: the most to remove.
+        rows: the most to remove at once.
+        places: where all of its files are to be removed; as long as that is not done its id is taken.
 
     Returns:
-        Whether all of it is gone. It is hidden in either case.
+        Whether all of it is gone: it was small, and has no such places.
 
     Raises:
         NotFound: there is no such batch.
@@ -38,14 +44,26 @@ def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000) -> bool
             raise Conflict(f"batch {batch_id} is {batch.status}: only an ended batch can be deleted; cancel it first")
         storage.journal.append([batch_event(EventName.BATCH_DELETED, batch, batch.sequence + 1, at)])
         storage.publications.delete({batch_id: batch.sequence + 1})
-        storage.batches.hide(batch_id, at)
+        storage.batches.hide(batch_id, at)  # crash point: delete
+    storage.doomed.doom_places(batch_id, places, at)
+    return not places and bool(remove_rows(storage, batch_id, rows))
+
+
+def remove_rows(storage: Storage, batch_id: str, rows: int) -> bool | None:
+    """Remove a batch that is being deleted, or as many rows of it.
+
+    Returns:
+        Whether all of it is gone; None: it is not being deleted, or somebody else has finished that.
+    """
+    if not storage.batches.hold_hidden(batch_id):
+        return None
     most = max(1, (rows - DELETED_ROWS) // 2)  # each job has at most one live submission
     job_ids = storage.jobs.some_of(batch_id, most)
     storage.submissions.abandon(batch_id, job_ids)
     storage.jobs.remove(job_ids)
     if len(job_ids) == most:
         return False
-    storage.batches.remove(batch_id)  # crash point: delete
+    storage.batches.remove(batch_id)  # crash point: delete rows
     storage.ledger.forget([batch_id])
     return True
 
@@ -107,14 +125,15 @@ class Maintenance:
         read: Callable[[Callable[[], Any]], Any],
         write: Callable[[Callable[[], Any]], Any],
         told: Callable[[PruneReport], object] | None = None,
+        stores: Stores | None = None,
     ) -> None:
-        self._storage, self._read, self._write, self._told = storage, read, write, told
+        """`stores`: where the files of deleted batches are removed."""
+        self._storage, self._read, self._write, self._told, self._stores = storage, read, write, told, stores
         self._events = self._batches = self._files = 0
 
     def prune(self, before: float, at: float, *, delete_batches: bool) -> PruneReport:
         """Remove the journals of batches that ended before a time; with `delete_batches`, those batches too."""
-        for batch_id in self._read(self._storage.batches.hidden):
-            self._in_pieces(self._rest(batch_id, at), self._batches_went)  # its deletion was interrupted
+        self.finish_deletions()
         if delete_batches:
             self._delete_ended(before, at)
         self._in_pieces(self._few(self._storage.owners.prune))
@@ -135,14 +154,31 @@ class Maintenance:
         """Remove the inbox's entries from before a time. Returns how many were removed."""
         return self._in_pieces(self._few(partial(self._storage.inbox.prune, before)))
 
-    def delete(self, batch_id: str, at: float) -> None:
-        """Delete an ended batch.
+    def finish_deletion(self, batch_id: str) -> None:
+        """Remove what is left of a batch that is being deleted: first its files, then its rows.
 
         Raises:
-            NotFound: there is no such batch.
-            Conflict: it has not ended.
+            OSError: a file can't be removed. What is left is removed by the next attempt, whoever makes it.
         """
-        self._in_pieces(self._deletion(batch_id, at))
+        self._in_pieces(FilesOfDeleted(self._storage, self._stores, self._read, batch_id))
+        self._in_pieces(self._rest(batch_id), self._batches_went)
+
+    def finish_deletions(self) -> int:
+        """Finish the deletions that were interrupted. Returns how many batches were removed."""
+        before = self._batches
+        for batch_id in self._read(self._storage.batches.hidden):
+            try:
+                self.finish_deletion(batch_id)
+            except OSError as error:
+                logger.warning(
+                    "could not remove the files of a deleted batch",
+                    extra={"action": "delete", "batch_id": batch_id, "error": str(error.strerror or error)},
+                )
+        return self._batches - before
+
+    def forget_places(self, before: float) -> int:
+        """Forget where files of deleted batches were removed before a time. Returns how many places were forgotten."""
+        return self._in_pieces(self._few(partial(self._storage.doomed.forget_places, before)))
 
     def drop_references(self, among: list[str] | None = None) -> None:
         """Remove the input references (of `among`, if given) that no job uses any more."""
@@ -173,26 +209,28 @@ class Maintenance:
             if not found:
                 return None
             if not chosen:
-                going = self._rest(found[0].id, at)
+                going = self._whole(found[0].id, at)
                 return search(MOST_ROWS)
             events = [batch_event(EventName.BATCH_DELETED, batch, batch.sequence + 1, at) for batch in chosen]
             return lambda: delete_ended(storage, chosen, events)
 
         self._in_pieces(search, self._batches_went)
 
-    def _deletion(self, batch_id: str, at: float) -> Search:
-        return self._until_gone(partial(delete, self._storage, batch_id, at))
-
-    def _rest(self, batch_id: str, at: float) -> Search:
-        """The same for a batch that was found: somebody else may delete it at the same time, or retry it."""
+    def _whole(self, batch_id: str, at: float) -> Search:
+        """An ended batch, without its files. Somebody else may delete it at the same time, or retry it."""
 
         def remove(rows: int) -> bool | None:
             try:
-                return delete(self._storage, batch_id, at, rows)
+                gone = remove_rows(self._storage, batch_id, rows)
+                return delete(self._storage, batch_id, at, rows) if gone is None else gone
             except (NotFound, Conflict):
                 return None
 
         return self._until_gone(remove)
+
+    def _rest(self, batch_id: str) -> Search:
+        """The rows of a batch that is being deleted. Somebody else may finish that at the same time."""
+        return self._until_gone(partial(remove_rows, self._storage, batch_id))
 
     @staticmethod
     def _until_gone(remove: Callable[[int], bool | None]) -> Search:

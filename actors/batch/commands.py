@@ -6,7 +6,7 @@ entered in the inbox with its answer, in the same transaction, and is applied on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
@@ -119,6 +119,8 @@ class Context:
     """The trace of the command, which its batch joins: at its creation, or if it has none."""
     lasting: bool = False
     """Whether it is accepted for others: that must be kept whatever its caller does later."""
+    stores: Sequence[str] = ()
+    """What addresses begin with in the stores that a deleted batch's files are removed from."""
     expects: Collection[str] | None = None
     """The versions (`version_of`) that the batch may have; None: any."""
 
@@ -225,9 +227,11 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
             return CommandResult(batch_id, ids, left, command.fetching, newly_wanted=command.retries)
         case Update(batch_id, metadata, budget, merge):
             update(storage, batch_id, metadata, budget, context.at, merge=merge)
-        case Delete(batch_id):
+        case Delete(batch_id, keep_files):
             digests = storage.jobs.digests_of(batch_id)
-            return CommandResult(batch_id, gone=delete(storage, batch_id, context.at), digests=tuple(digests))
+            places = () if keep_files else tuple(f"{store}{batch_id}/" for store in context.stores)
+            gone = delete(storage, batch_id, context.at, places=places)
+            return CommandResult(batch_id, gone=gone, digests=tuple(digests))
         case Show(batch_id):
             existing(storage, batch_id)
         case Replay(batch_id):

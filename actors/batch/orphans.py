@@ -79,7 +79,8 @@ class Orphans:
         """
         doomed = self._storage.doomed
         there = bucket.uris(batch_id)
-        uris = self._recorder.write(lambda: _doom(self._storage, batch_id, there)).result()
+        place = f"{bucket.uri}/{batch_id}/"
+        uris = self._recorder.write(lambda: _doom(self._storage, batch_id, place, there)).result()
         for uri in uris:
             bucket.remove(uri)
         if uris:
@@ -105,7 +106,9 @@ def delete_orphan_files(storage: Storage, folder: VideoFolder, batch_id: str) ->
         return
     with storage.database.begin():
         batch = storage.batches.locked(batch_id)
-        if batch is not None and batch.status in FINAL_BATCH:
+        if batch is None and f"{folder.root.as_uri()}/{batch_id}/" in storage.doomed.places(batch_id):
+            folder.remove_batch(batch_id)  # it is deleted
+        elif batch is not None and batch.status in FINAL_BATCH:
             made = {entry.job_id for entry in storage.submissions.of_batch(batch_id) if entry.remote_id is not None}
             jobs = storage.jobs.by_id(made).values()  # of another one no file can have come
             kept = {PurePosixPath(uri_of(job.video)).name for job in jobs if job.video is not None}
@@ -130,14 +133,18 @@ def reap(storage: Storage, stores: Stores, owner: OwnerRecord, lease: float, cle
     storage.owners.expire(owner.id)
 
 
-def _doom(storage: Storage, batch_id: str, uris: list[str]) -> list[str]:
+def _doom(storage: Storage, batch_id: str, place: str, uris: list[str]) -> list[str]:
     """Record which of these objects are to be removed: those of an ended batch that no job records.
+
+    `place`: where they are; of a batch that is deleted with its files, none stays there.
 
     Returns:
         All that are to be removed of this batch, those that others recorded included.
     """
     batch = storage.batches.locked(batch_id)
-    if batch is not None and batch.status in FINAL_BATCH and uris:
+    if batch is None and uris and place in storage.doomed.places(batch_id):
+        storage.doomed.doom(batch_id, uris, storage.database.time())
+    elif batch is not None and batch.status in FINAL_BATCH and uris:
         kept = {uri_of(job.video) for job in storage.jobs.of_batch(batch_id) if job.video is not None}
         storage.doomed.doom(batch_id, [uri for uri in uris if uri not in kept], storage.database.time())
     return storage.doomed.of_batch(batch_id)

@@ -106,7 +106,7 @@ class FileRemoval:
             return False
         return self._stores.size(uri) is not None if uri.startswith("file:") else True
 
-    def _record(self, portions: list[_Portion], removed: list[_Portion]) -> Piece:
+    def _record(self, portions: list[_Portion], removed: list[_Portion]) -> Piece:  # crash point: remove old
         """Note the batches whose files are gone, and record the next files to remove."""
 
         def piece() -> int:
@@ -124,7 +124,7 @@ class FileRemoval:
 
         return piece
 
-    def _removal(self, portions: list[_Portion]) -> Piece:
+    def _removal(self, portions: list[_Portion]) -> Piece:  # crash point: removed old
         uris = [uri_of(job.video) for portion in portions for job in portion.jobs if job.video]
         objects = [uri for uri in uris if not _in_folder(uri)]
         for uri in objects:  # outside of any transaction: a slow bucket holds up nobody's writes

@@ -40,6 +40,9 @@ class Housekeeping:
     def _run(self) -> None:
         settings = self._service.settings
         while not self._stop.is_set():
+            self._do(
+                "batches that are being deleted", "delete", timedelta(0), lambda _: self._service.finish_deletions()
+            )
             self._do("old commands of the inbox", "inbox", settings.command_keep, self._service.forget_commands)
             self._do("files (VIDEO_KEEP)", "video_keep", settings.video_keep, self._remove_files)
             self._do("events (HISTORY_KEEP)", "history_keep", settings.history_keep, self._prune)

@@ -60,6 +60,10 @@ class Operation(StrEnum):
     """`update_metadata`."""
     DELETE = "delete"
     """`delete_batch` of a batch with its files."""
+    DELETE_STORED = "delete stored"
+    """`delete_batch` of a batch with its objects in a bucket."""
+    REMOVE_OLD = "remove old"
+    """`remove_files`, as VIDEO_KEEP and `prune --files` do, of the objects of a batch."""
     PRUNE = "prune"
     """`prune` and `forget_commands`."""
     PUBLISH = "publish"
@@ -180,8 +184,11 @@ _ROWS: list[tuple[Any, ...]] = [
     ("deleted", _C, "the outcome of a DELETE is recorded", "the next one, or another attempt"),
     ("retry", _C, "the batch is wanted again, its jobs are put back", "the dispatcher is told"),
     ("update", _C, "other metadata, `batch.updated` recorded", "it is read back"),
-    ("delete", _C, "the batch is removed, `batch.deleted` recorded", "its files are removed"),
-    ("remove files", _F, "a batch's files are removed", "nothing"),
+    ("delete", _C, "the batch is hidden, its files are recorded as to be removed, `batch.deleted` recorded", "its files are removed"),
+    ("unlink", _C, "files of a deleted batch are removed from the folder", "its rows are removed"),
+    ("delete rows", _C, "the rows of a deleted batch, or some of them, are removed", "its id is free"),
+    ("remove old", _C, "old files are recorded as removed, and their addresses in a bucket as to be removed", "they are removed"),
+    ("removed old", _C, "removed objects are forgotten", "their batch is noted as done"),
     ("prune batches", _C, "some old batches are removed, `batch.deleted` recorded", "the next ones"),
     ("prune owners", _C, "dead owners are forgotten", "the next ones"),
     ("prune", _C, "some old events are removed", "the next ones"),
@@ -222,7 +229,9 @@ _PASSED_BY: dict[Operation, str] = {
     Operation.CANCEL_STORED: "cancel, clear, doom, remove object, undoom",
     Operation.RETRY: f"retry, sweep, start, {_MADE}",
     Operation.UPDATE: "update",
-    Operation.DELETE: "delete, remove files",
+    Operation.DELETE: "delete, unlink, flush folder, delete rows",
+    Operation.DELETE_STORED: "delete, remove object, unlink, delete rows",
+    Operation.REMOVE_OLD: "remove old, remove object, removed old",
     Operation.PRUNE: "prune batches, prune owners, prune, forget commands",
     Operation.PUBLISH: "begin publishing, create, cancel, declare, publish, confirm, mark",
     Operation.COMMAND_CREATE: f"{_ANSWERED}, mark",

@@ -247,6 +247,11 @@ def _prune(order: Order) -> None:
         service.forget_commands(timedelta(0))
 
 
+def _remove_old(order: Order) -> None:
+    with _opened(order) as service:
+        service.remove_files(timedelta(0))
+
+
 def _publish(order: Order) -> None:
     with _watched(order, lambda: None), BatchService(settings_from(order["options"])) as service:
         service.cancel_batch(service.create_batch(order["request"]).id)
@@ -291,6 +296,8 @@ DEEDS: dict[str, Callable[[Order], None]] = {
     "retry": _retry,
     "update": _update,
     "delete": _delete,
+    "delete stored": _delete,
+    "remove old": _remove_old,
     "prune": _prune,
     "publish": _publish,
     "command": _obey,

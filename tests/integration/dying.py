@@ -6,7 +6,6 @@ Each kill of an operation has a batch of its own; many of them die at once, and 
 import os
 import signal
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,8 @@ from tests.integration.support import (
 from tests.provider.client import Provider
 
 LIMIT, COUNT = 2, 4
+IN_A_BUCKET = {Operation.STORE, Operation.CANCEL_STORED, Operation.DELETE_STORED, Operation.REMOVE_OLD}
+"""These put files into a bucket."""
 _AT_ONCE = 6
 _FOR_EVER = 600.0
 _LATENCY = 0.15
@@ -57,7 +58,7 @@ class Dying:
     def __init__(self, operation: Operation, provider: Provider, drivers: Drivers, folder: Path) -> None:
         self._operation, self._provider, self._drivers, self._folder = operation, provider, drivers, folder
         self._options = options_for(provider.base_url, folder, sora_delete_on_cancel="auto")
-        if operation in (Operation.STORE, Operation.CANCEL_STORED):
+        if operation in IN_A_BUCKET:
             self._options["video_store"] = os.environ["VIDEO_STORE"]
         if operation is Operation.CANCEL_STORED:  # else every process needs a runtime, for the DELETEs
             self._options["sora_delete_on_cancel"] = "never"
@@ -92,7 +93,7 @@ class Dying:
         self._provider.reset()
         self._provider.options(latency=_LATENCY)
         match self._operation:
-            case Operation.OPEN | Operation.CREATE | Operation.PUBLISH:
+            case Operation.OPEN | Operation.CREATE | Operation.PUBLISH | Operation.REMOVE_OLD:
                 return
             case Operation.TAKE_OVER:
                 self._leave(ids, "before judge", 2)
@@ -130,7 +131,7 @@ class Dying:
                         service.cancel_batch(batch_id)
                     self._provider.options(latency=_LATENCY)
                     self._provider.finish()
-                case Operation.DELETE:
+                case Operation.DELETE | Operation.DELETE_STORED:
                     for running in [service.process_batch(batch_id) for batch_id in ids]:
                         running.result(PATIENCE)
 
@@ -138,6 +139,11 @@ class Dying:
         with BatchService(settings_from(self._options)) as service:
             service.create_batch(request(batch_id))
             service.cancel_batch(batch_id)
+
+    def _make_one_to_remove(self, batch_id: Id) -> None:
+        with BatchService(settings_from(self._options)) as service:
+            service.create_batch(request(batch_id))
+            service.process_batch(batch_id).result(PATIENCE)
 
     def _hold_up_a_file(self, batch_id: Id) -> None:
         """A file that comes at once may be recorded together with its job's `downloading`, which is no step then."""
@@ -180,10 +186,12 @@ class Dying:
         running: list[tuple[Id, int]] = []
         for batch_id, order in orders.items():
             # Whoever is there sends the DELETEs of all, and prunes for all: one by one, so that each has something to do.
-            if len(running) == (1 if self._operation in (Operation.CANCEL, Operation.PRUNE) else _AT_ONCE):
+            if len(running) == (1 if self._operation in _OF_ALL else _AT_ONCE):
                 self._end(running, ends)
             if self._operation is Operation.PRUNE:
                 self._make_one_to_prune(batch_id)
+            if self._operation is Operation.REMOVE_OLD:
+                self._make_one_to_remove(batch_id)
             environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
             always = {"options": self._options, "environment": environment}
             running.append((batch_id, self._drivers.start(**always | order)))
@@ -211,6 +219,8 @@ class Dying:
             Operation.CANCEL_STORED: self._judge_stored,
             Operation.UPDATE: self._judge_updated,
             Operation.DELETE: self._judge_deleted,
+            Operation.DELETE_STORED: self._judge_deleted,
+            Operation.REMOVE_OLD: self._judge_removed,
             Operation.PRUNE: self._judge_pruned,
         }
         self._each(ids, lambda i: judge[self._operation](service, i))
@@ -231,12 +241,15 @@ class Dying:
         assert batch.status == "completed"
         self._check_paid(batch.id, COUNT)
         assert [each.used_micros for each in service.budgets(batch.id)] == [COUNT * 1_000_000]
-        if self._operation is Operation.STORE:
+        self._check_stored(service, batch)
+        names = check_journal(service, batch.id)
+        assert (names.count("job.completed"), names.count("batch.completed")) == (COUNT, 1)
+
+    def _check_stored(self, service: BatchService, batch: Batch) -> None:
+        if self._operation in IN_A_BUCKET:
             check_objects(service, batch, self._provider)
         else:
             check_files(batch, self._provider)
-        names = check_journal(service, batch.id)
-        assert (names.count("job.completed"), names.count("batch.completed")) == (COUNT, 1)
 
     def _check_paid(self, batch_id: Id, count: int) -> None:
         summary = self._provider.summary()
@@ -277,15 +290,24 @@ class Dying:
     def _judge_deleted(self, service: BatchService, batch_id: Id) -> None:
         """It is gone, or still there as it was; then it is deleted again."""
         try:
-            check_files(service.get_batch_status(batch_id), self._provider)
+            self._check_stored(service, service.get_batch_status(batch_id))
         except NotFound:
-            assert (self._folder / "videos" / batch_id).exists() or service.recorded(batch_id)
-        with suppress(NotFound):
+            service.finish_deletions()  # as whoever serves does
+        else:
             service.delete_batch(batch_id)
         names = [event.type for event in service.recorded(batch_id)]
         assert (names.count("batch.deleted"), names[-1]) == (1, "batch.deleted")
-        assert not (self._folder / "videos" / batch_id).exists()
+        assert not service.stores.holds(batch_id)
+        assert service._read(lambda: service._storage.batches.hidden(batch_id)) == []
         self._check_paid(batch_id, COUNT)
+
+    def _judge_removed(self, service: BatchService, batch_id: Id) -> None:
+        """The next run finishes what was recorded, and leaves nothing."""
+        service.remove_files(timedelta(0))
+        jobs = service.get_batch_status(batch_id).jobs
+        assert [job.video is not None and job.video.removed_at is not None for job in jobs] == [True] * COUNT
+        assert not service.stores.holds(batch_id)
+        assert service._read(lambda: service._storage.doomed.of_batch(batch_id)) == []
 
     def _judge_pruned(self, service: BatchService, batch_id: Id) -> None:
         service.prune(timedelta(0), delete_batches=True)
@@ -304,6 +326,9 @@ def _answered(submission: SubmissionRecord) -> bool:
     """Whether the server was asked to delete the video: one that it had deleted before is no more (404)."""
     return submission.state == "deleted" or "HTTP 404" in (submission.note or "")
 
+
+_OF_ALL = {Operation.CANCEL, Operation.PRUNE, Operation.REMOVE_OLD}
+"""What these do, they do for all batches."""
 
 _THEN_MADE = {
     Operation.PROCESS_BADLY,

@@ -4,16 +4,20 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.batch.commands import CommandKey, Delete
 from actors.batch.views import Batch
 from actors.cli.checks import video_store
-from actors.errors import SettingsError, StorageError
+from actors.cli.housekeeping import Housekeeping
+from actors.errors import Conflict, SettingsError, StorageError
 from actors.service import BatchService
 from storage.buckets import PART
+from storage.timing import boottime
 from storage.videos import PartFile
 from tests.integration.support import (
     PATIENCE,
@@ -112,14 +116,68 @@ def test_a_deleted_batch_takes_its_objects_with_it(service: BatchService) -> Non
     assert objects(service) == []
 
 
-def test_objects_that_could_not_be_removed_are_removed_by_another_deletion(service: BatchService, gate: Gate) -> None:
+@pytest.mark.parametrize("way", ["another deletion", "prune", "serve"])
+def test_objects_that_could_not_be_removed_are_removed_later(
+    way: str, service: BatchService, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
     make(service, 1)
     gate.fault(Fault("POST", r"\?delete", 403, "AccessDenied"))
-    with pytest.raises(StorageError, match=r"is deleted, but not all of its files: .* delete it again"):
+    with pytest.raises(StorageError, match=r"is deleted, but not all of its files: .* deleting it again"):
         service.delete_batch("b")
+    with pytest.raises(Conflict, match=r"batch b is being deleted; try again later, or choose another id"):
+        service.create_batch(videos("a lake", id="b"))
+    assert service.prune(timedelta(days=1)).batches == 0
+    assert "could not remove the files of a deleted batch" in caplog.text
     gate.mend()
-    service.delete_batch("b")
+    if way == "another deletion":
+        service.delete_batch("b")
+    elif way == "prune":
+        assert service.prune(timedelta(days=1)).batches == 1
+    else:
+        with Housekeeping(service):
+            until(lambda: not service._read(service._storage.batches.hidden))
     assert objects(service) == []
+    service.create_batch(videos("a lake", id="b"))
+    with pytest.raises(Conflict):
+        service.delete_batch("b")
+
+
+def test_a_deletion_that_came_as_a_command_is_accepted_though_the_bucket_is_away(
+    service: BatchService, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(service, 1)
+    fault = gate.fault(Fault("POST", r"\?delete", 403, "AccessDenied"))
+    key = CommandKey("/s", "1", "d")
+    assert service.obey(Delete("b"), key, lambda _: "done") == "done"
+    assert fault.met.is_set()
+    assert "the files of a deleted batch stay for a while" in caplog.text
+    gate.mend()
+    assert service.obey(Delete("b"), key, lambda _: "done") == "done"  # the message comes once more
+    assert objects(service) == []
+    assert service._read(service._storage.batches.hidden) == []
+
+
+def test_a_removal_that_is_late_hits_no_file_of_a_batch_that_has_the_id_by_now(
+    service: BatchService, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process is suspended while it deletes; others finish that, and make the same batch again."""
+    make(service)
+    bucket = service.stores.bucket
+    assert bucket is not None
+    slept: list[float] = []
+    remove = bucket.remove
+
+    def suspended(uri: str) -> None:
+        monkeypatch.setattr(bucket, "remove", remove)
+        remove(uri)
+        service.finish_deletions()
+        make(service)
+        slept.append(3600)
+
+    monkeypatch.setattr("actors.batch.deletion.boottime", lambda: boottime() + sum(slept))
+    monkeypatch.setattr(bucket, "remove", suspended)
+    service.delete_batch("b")
+    check_objects(service, service.get_batch_status("b"), provider)
 
 
 @BOTH
@@ -305,6 +363,33 @@ def test_an_owner_that_wakes_after_a_retry_with_changes_replaces_nothing(
     until(lambda: objects(service) == [job.video.uri for job in retried.jobs if job.video])
     until(lambda: left_here(service) == [])
     check_objects(service, retried, provider)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["deleted", "made again"])
+def test_an_owner_that_wakes_after_the_deletion_leaves_nothing(
+    again: bool,
+    provider: Provider,
+    start_service: Start,
+    drivers: Drivers,
+    options: Callable[..., Any],
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    changes = {"sora_delete_on_cancel": "never"}
+    elsewhere = str(tmp_path / "another machine's")
+    order = {"options": options(video_dir=elsewhere, **changes), "environment": environment}
+    late = drivers.start(
+        **order, request=videos("a lake", id="b"), label="before upload", how="stop", until="after upload"
+    )
+    while "stopped" not in drivers.told(late):
+        pass
+    service = start_service(**changes)
+    service.cancel_batch("b")
+    service.delete_batch("b")
+    made = [job.video.uri for job in make(service, 1).jobs if job.video] if again else []
+    os.kill(late, signal.SIGCONT)
+    drivers.end(late)
+    until(lambda: objects(service) == made)
 
 
 @BOTH

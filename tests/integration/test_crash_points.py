@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.crash_markers import marked_places
 from tests.integration.crash_points import POINTS, SOMETIMES, STORED, Operation, kills
-from tests.integration.dying import Dying
+from tests.integration.dying import IN_A_BUCKET, Dying
 from tests.integration.dying_commands import DyingOfCommands, DyingPublisher
 from tests.integration.support import Drivers
 from tests.provider.client import Provider
@@ -55,7 +55,7 @@ def outcomes(
             found.update(_of_commands(provider_process, drivers_process, rabbitmq, tmp_path_factory.mktemp("commands")))
         else:
             with ExitStack() as stack:
-                if operation in (Operation.STORE, Operation.CANCEL_STORED):
+                if operation in IN_A_BUCKET:
                     _lead_to_a_bucket(stack, tmp_path_factory.mktemp("s3"))
                 found[operation] = _of(operation, provider_process, drivers_process, rabbitmq, tmp_path_factory)
         return found[operation]
