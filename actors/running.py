@@ -109,6 +109,11 @@ class BatchRunner(BatchReader):
             return False
         return self._read(lambda: self._storage.owners.alive(runtime.owner_id))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether this process makes only what is asked for here, and nothing is left to make: it needs no lease."""
+        return self.adopts and not self._waiting
+
     def beat(self, answer: Callable[[], object]) -> None:
         """Have the I/O loop call this as soon as it comes to it; at once, where there is none."""
         if self._runtime is None:

@@ -33,6 +33,11 @@ class Waiting:
         self._thread: threading.Thread | None = None
         self._closed = False
 
+    def __bool__(self) -> bool:
+        """Whether anybody waits for a batch."""
+        with self._lock:
+            return bool(self._futures)
+
     def add(self, batch_ids: Iterable[str]) -> list[RunningBatch]:
         """A Future for each of these batches.
 

@@ -146,6 +146,8 @@ class Health:
         return obstacle
 
     def _lease(self) -> str | None:
+        if self._service.is_idle:  # `demo --web` whose batch has ended: the next one renews it
+            return None
         try:
             return None if self._service.lease_is_current else "the lease has run out, or was not yet taken"
         except StorageError:

@@ -192,6 +192,15 @@ def test_a_service_that_serves_nothing_yet_is_live_and_not_ready(service):
         assert headers["Retry-After"]
 
 
+def test_a_service_that_makes_what_a_page_asks_for_needs_no_lease_while_it_has_nothing_to_make(service, tmp_path):
+    service.adopts = True
+    with listening(service) as listener:
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        assert ask(listener, "/readyz")[0] == 200
+        service._waiting.add(["b"])
+        assert [error["field"] for error in json.loads(ask(listener, "/readyz")[2])["errors"]] == ["lease"]
+
+
 def test_a_thousand_silent_connections_keep_nobody_from_asking(service, monkeypatch):
     monkeypatch.setattr(module, "most_connections", lambda: 1500)
     with listening(service) as listener:
