@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from actors.batch.quotes import Quote
     from actors.batch.views import Job
     from actors.fetching.reports import FetchReport
+    from actors.messages import Wait
+    from storage.deletes import Owed
 
 
 class AsyncBatchService:
@@ -130,14 +132,35 @@ class AsyncBatchService:
         """As `BatchService.submissions`."""
         return await asyncio.to_thread(self._service.submissions, batch_id)
 
-    async def prune(self, older_than: timedelta, *, delete_batches: bool = False, files: bool = False) -> PruneReport:
-        """As `BatchService.prune`."""
-        prune = partial(self._service.prune, older_than, delete_batches=delete_batches, files=files)
+    async def deletes(self, batch_id: str) -> list[Owed]:
+        """As `BatchService.deletes`."""
+        return await asyncio.to_thread(self._service.deletes, batch_id)
+
+    async def waits(self, batch_id: str) -> dict[str, Wait]:
+        """As `BatchService.waits`."""
+        return await asyncio.to_thread(self._service.waits, batch_id)
+
+    async def jobs_without_file(self, batch_id: str) -> list[str]:
+        """As `BatchService.jobs_without_file`."""
+        return await asyncio.to_thread(self._service.jobs_without_file, batch_id)
+
+    async def prune(
+        self,
+        older_than: timedelta,
+        *,
+        delete_batches: bool = False,
+        files: bool = False,
+        progress: Callable[[PruneReport], object] | None = None,
+    ) -> PruneReport:
+        """As `BatchService.prune`; `progress` is called in another thread."""
+        prune = partial(self._service.prune, older_than, delete_batches=delete_batches, files=files, progress=progress)
         return await asyncio.to_thread(prune)
 
-    async def remove_files(self, older_than: timedelta) -> int:
-        """As `BatchService.remove_files`."""
-        return await asyncio.to_thread(self._service.remove_files, older_than)
+    async def remove_files(
+        self, older_than: timedelta, *, progress: Callable[[PruneReport], object] | None = None
+    ) -> int:
+        """As `BatchService.remove_files`; `progress` is called in another thread."""
+        return await asyncio.to_thread(partial(self._service.remove_files, older_than, progress=progress))
 
     async def audit(self, *, checksums: bool = False) -> AuditReport:
         """As `BatchService.audit`."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import types
 import typing
-from inspect import getmembers, isclass, isfunction
+from inspect import getmembers, isclass, iscoroutinefunction, isfunction, signature
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,17 @@ def hints(callable_: Any) -> dict[str, Any]:
     function = getattr(callable_, "__wrapped__", callable_)
     every = {name: getattr(actors, name) for name in actors.__all__}
     return typing.get_type_hints(function, {**every, **function.__globals__, "Self": Any})
+
+
+def test_each_documented_method_of_the_service_has_a_coroutine_with_the_same_parameters() -> None:
+    text = "".join(path.read_text() for path in DOCUMENTS)
+    names = {each for each in re.findall(r"\bservice\.([a-z]\w*)\(", text) if hasattr(actors.BatchService, each)}
+    assert names > {"create_batch", "prune", "waits"}
+    for name in names:
+        plain, asynchronous = (signature(getattr(door, name)) for door in DOORS[:2])
+        given = [each for each in plain.parameters if each != "spelled"]  # the HTTP API's own
+        assert list(asynchronous.parameters) == given, name
+        assert iscoroutinefunction(getattr(actors.AsyncBatchService, name))
 
 
 @pytest.mark.parametrize("door", DOORS)
