@@ -10,14 +10,14 @@ from typing import Any
 
 from actors.budgets import NONE, read_budget
 from actors.cli.batch_files import place_name, read_defaults, read_request
-from actors.cli.formats.common import Request
-from actors.cli.formats.json_format import json_or_text
 from actors.cli.options import parse_metadata
 from actors.cli.references import picture_name, pictures
 from actors.cli.written import Written
 from actors.documents import Unreadable
 from actors.errors import FieldError, InvalidRequest
 from actors.expectations import span_of
+from actors.formats.common import Request
+from actors.formats.json_format import json_or_text
 
 _OPTION_NAMES = {"params": "--param"}
 _IN_EACH_VIDEO = ("model", "size", "duration")

@@ -1,37 +1,27 @@
 """Reads batch files: JSON, YAML, JSON Lines, CSV, or one prompt per line.
 
-Detects the format and locates errors. `actors.batch.requests` says what a request may contain.
+`actors.formats` knows the formats, `actors.batch.requests` what a request may contain.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from actors.cli.formats.common import Request
-from actors.cli.formats.csv_format import read_csv
-from actors.cli.formats.json_format import read_json, read_json_lines
-from actors.cli.formats.text_format import comments_in, read_text, sniff
-from actors.cli.formats.yaml_format import read_yaml
 from actors.cli.options import warn
 from actors.cli.references import beside
 from actors.cli.text import count
-from actors.documents import OtherFormat, Unreadable, load_json, load_yaml
-from actors.errors import FieldError, InvalidRequest, SettingsError
+from actors.documents import Unreadable, load_json, load_yaml
+from actors.errors import InvalidRequest, SettingsError
+from actors.formats.common import Request
+from actors.formats.reading import LINES, format_of, read_batch, with_lines
+from actors.formats.text_format import comments_in
 
 STDIN = "-"
 _SENTENCES_MAX = 5
 """Nobody would read more at once."""
-_FORMATS = {
-    ".json": "JSON", ".yaml": "YAML", ".yml": "YAML", ".csv": "CSV", ".txt": "lines",
-    ".jsonl": "JSON Lines", ".ndjson": "JSON Lines",
-}  # fmt: skip
-_READERS: dict[str, Callable[[str], Request]] = {
-    "JSON": read_json, "YAML": read_yaml, "JSON Lines": read_json_lines, "CSV": read_csv, "lines": read_text,
-}  # fmt: skip
 
 
 def read_request(source: str | None, prompts: Iterable[str] = ()) -> Request:
@@ -76,17 +66,9 @@ def located(error: InvalidRequest, request: Request) -> InvalidRequest:
     """Add the file and the line to an error."""
     if request.source is None or isinstance(error, SettingsError):
         return error
-    errors = tuple(_in_line(entry, request) for entry in error.errors)
+    errors = with_lines(error, request)
     message = error.message if errors == error.errors else "; ".join(entry.message for entry in errors[:_SENTENCES_MAX])
     return InvalidRequest(f"{place_name(request.source)}: {message}", errors)
-
-
-def _in_line(error: FieldError, request: Request) -> FieldError:
-    place = [part.replace("~1", "/").replace("~0", "~") for part in error.field.split("/")[1:]]
-    if place[:1] == ["videos"] and len(place) > 1 and request.origins is not None:
-        place[1] = str(request.origins[int(place[1])])
-    line = request.locate(place) if place and request.locate is not None else None
-    return error if line is None else replace(error, message=f"{error.message} on line {line}")
 
 
 def place_name(source: str) -> str:
@@ -98,14 +80,12 @@ def _read(source: str) -> Request:
     text = _text(source)
     if not text.strip():
         raise InvalidRequest(f"{_name(source)} is empty; add at least one prompt")
-    kind = _FORMATS.get(Path(source).suffix.lower()) if source != STDIN else None
-    kind = kind or sniff(text)
+    kind = format_of(None if source == STDIN else source, text)
     try:
-        request = _READERS[kind](text)
+        request = read_batch(text, kind)
     except Unreadable as error:
-        or_else = ", or give the file the extension of its format" if isinstance(error, OtherFormat) else ""
-        raise InvalidRequest(f"{_name(source)}: {error}{or_else}") from None
-    comments = comments_in(text) if kind == "lines" else 0
+        raise InvalidRequest(f"{_name(source)}: {error}") from None
+    comments = comments_in(text) if kind == LINES else 0
     if comments:
         warn(f"{place_name(source)}: skipped {count(comments, 'comment line')}")
     if source != STDIN:

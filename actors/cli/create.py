@@ -14,7 +14,7 @@ from actors.cli.written import Written, takes_written
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from actors.cli.formats.common import Request
+    from actors.formats.common import Request
 
 
 @takes_written(dry_run="prompts")

@@ -20,10 +20,10 @@ from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, So
 
 if TYPE_CHECKING:
     from actors.batch.views import Batch, CancellationSummary
-    from actors.cli.formats.common import Request
     from actors.cli.journal import Journal
     from actors.cli.outputs import OutputFolder
     from actors.cli.view import BatchView
+    from actors.formats.common import Request
     from actors.rabbitmq.client.blocking import BatchClient
 
 _TICK = 0.15

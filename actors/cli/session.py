@@ -29,8 +29,8 @@ from storage.states import BatchStatus
 if TYPE_CHECKING:
     from actors.batch.quotes import Quote
     from actors.batch.views import Batch, Job
-    from actors.cli.formats.common import Request
     from actors.cli.view import BatchView
+    from actors.formats.common import Request
     from actors.service import BatchService
     from actors.settings import Settings
     from actors.waiting import RunningBatch

@@ -28,6 +28,7 @@ OPEN = frozenset({"/livez", "/readyz", "/metrics"})
 SESSION = "sora_batch_session"
 """The cookie of a login."""
 SESSION_SECONDS = 7 * 24 * 3600
+ONLY_SHOWS = "this service only shows batches (WEB_READ_ONLY): use one that may change them"
 REQUEST_ID = web.RequestKey("request_id", str)
 """What `X-Request-Id` says, or was made up in its place."""
 _CARRIES_TOKEN = web.RequestKey("carries_token", bool)
@@ -113,7 +114,7 @@ class Access:
         if request.path not in OPEN:
             self._check_who(request, public=getattr(handler, "public", False))
         if writes and self.read_only and not getattr(handler, "changes_nothing", False):
-            raise refused(403, "this service only shows batches (WEB_READ_ONLY): use one that may change them")
+            raise refused(403, ONLY_SHOWS)
 
     def is_known(self, request: web.Request) -> bool:
         """Whether a request carries the token, or a session that was begun with it."""

@@ -327,9 +327,14 @@ def test_a_file_is_chosen_or_dropped_onto_the_prompts(site: Site, tmp_path: Path
     site.run(drop, "more.txt")
     site.shows("3 videos", "#count")
     assert site.one("#prompts").get_attribute("value").split("\n") == ["A bridge", "A tunnel", "A harbour", ""]
-    site.run(drop, "batch.json")
-    site.shows("batch.json was not taken", "#price")
-    site.shows("3 videos", "#count")
+    site.run(drop.replace("A harbour", "x"), "film.mp4")
+    site.shows("film.mp4 was not taken", "#count")
+    site.run(drop.replace("A harbour", "prompt,takes\\nA ferry,5"), "shots.csv")
+    site.shows("8 videos", "#count")
+    assert site.text("#document-title") == "shots.csv"
+    site.look("new-batch-file")
+    site.write("document", "prompt,takes\nA ferry,many")
+    site.shows("on line 2", "#count")
 
 
 def test_what_is_wrong_with_a_form_is_said_beside_it(site: Site) -> None:

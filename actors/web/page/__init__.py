@@ -41,4 +41,8 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
         web.get(f"{batch}/cancel", views.cancel),
         web.post(f"{batch}/cancel", actions.cancel),
         web.post(f"{batch}/process", actions.process),
+        web.get(f"{batch}/edit", views.edit),
+        web.post(f"{batch}/edit", actions.edit),
+        web.get(f"{batch}/delete", views.delete),
+        web.post(f"{batch}/delete", actions.delete),
     ]

@@ -5,20 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from aiohttp import BodyPartReader, web
 from multidict import MultiDict
 
-from actors.batch.commands import Command, CommandKey, Create, OtherBody, Process, Retry
+from actors.batch.commands import Command, CommandKey, Create, Delete, OtherBody, Process, Retry, Update
 from actors.batch.factory import changed_columns, new_batch
-from actors.batch.requests import BatchVideoRequest, job_id
+from actors.batch.requests import check_budget, job_id
 from actors.errors import Conflict, InvalidRequest, SoraBatchError
+from actors.formats.reading import LINES, format_of
 from actors.reading import MOST
 from actors.web.page import reads, words
 from actors.web.page.addresses import batch_id_of, number_of
-from actors.web.page.forms import NEW_FIELDS, changes_of, digest_of, request_of, wrong_fields
+from actors.web.page.forms import (
+    NEW_FIELDS,
+    budget_of,
+    changes_of,
+    digest_of,
+    metadata_patch,
+    parsed,
+    with_document,
+    wrong_fields,
+)
 from actors.web.page.rendering import POLICY
 from actors.web.page.views import Views, answer
 from actors.web.problems import problem_of, refused
@@ -27,7 +36,6 @@ if TYPE_CHECKING:
     from actors.web.site import Site
 
 logger = logging.getLogger(__name__)
-BATCH_FILES = frozenset({".json", ".jsonl", ".ndjson", ".yaml", ".yml", ".csv"})
 _SOURCE = "/sora-batch/page"
 _KEY_CHARACTERS = 64
 _AGAIN = "This form was sent before with other content, and that was done. Send it again if this is meant as well."
@@ -46,17 +54,21 @@ class Actions:
 
         def act() -> str:
             service = self._site.service
-            parsed = BatchVideoRequest.parse(request_of(form), max_size=service.settings.batch_max_size)
+            asked = parsed(form, service.settings.batch_max_size)
             if sent.get("do") == "check":
                 return ""
-            new = new_batch(parsed, service.settings, service.now(), paths=False)
+            new = new_batch(asked, service.settings, service.now(), paths=False)
             command = Create(new, process=sent.get("do") != "save")
             return self._obey(command, sent)
 
         try:
             batch_id = await self._site.change(act)
         except SoraBatchError as error:
-            return self._refused(error, lambda errors: self._views.new_form(request, form, errors))
+            return self._refused(
+                error,
+                lambda errors: self._views.new_form(request, form, errors),
+                with_document if form["document"] else wrong_fields,
+            )
         if not batch_id:
             text = await self._site.call(self._quoted, form)
             return answer(self._views.new_form(request, form, counted=text))
@@ -66,14 +78,16 @@ class Actions:
         """What the form of a new batch would make and cost, while it is filled in; nothing, where that is not clear."""
         form = filled(await _sent(request))
         try:
-            text = await self._site.call(self._quoted, form)
+            text, problem = await self._site.call(self._quoted, form), ""
+        except InvalidRequest as error:
+            text, problem = "", next((found for _, found in wrong_fields(error)), "")
         except SoraBatchError:
-            text = ""
-        return web.json_response({"text": text})
+            text, problem = "", ""
+        return web.json_response({"text": text, "problem": problem})
 
     def _quoted(self, form: Mapping[str, str]) -> str:
         service = self._site.service
-        quoted = service.quote(request_of(form))
+        quoted = service.quote(parsed(form, service.settings.batch_max_size))
         price = words.sentence(f"{quoted.sentence}.") if service.settings.sora_prices else ""
         return f"{words.count(quoted.total, 'video')}. {price}".strip()
 
@@ -111,7 +125,8 @@ class Actions:
             changes = changes_of(form, prompts, ids)
             columns, references = changed_columns(changes, service.settings, paths=False)
             listed = None if every and not changes else tuple(ids.values())
-            command = Retry(batch_id, listed, columns, references, pay_again="pay_again" in form)
+            budget = check_budget(budget_of(form["budget"].strip())) if "budget" in form else None
+            command = Retry(batch_id, listed, columns, references, pay_again="pay_again" in form, budget=budget)
             return self._obey(command, sent)
 
         try:
@@ -125,6 +140,30 @@ class Actions:
             )
         raise web.HTTPSeeOther(f"/batches/{batch_id}")
 
+    async def edit(self, request: web.Request) -> web.StreamResponse:
+        """Change a batch's metadata and its budget."""
+        batch_id, sent = batch_id_of(request), await _sent(request)
+        form = {name: str(text).strip() for name, text in sent.items()}
+
+        def act() -> str:
+            patch, budget = metadata_patch(form), check_budget(budget_of(form.get("budget", "")))
+            return self._obey(Update(batch_id, patch, budget, merge=True), sent)
+
+        try:
+            await self._site.change(act)
+        except SoraBatchError as error:
+            return await self._site.call(
+                self._refused, error, lambda errors: self._views.edit_form(request, batch_id, form, errors)
+            )
+        raise web.HTTPSeeOther(f"/batches/{batch_id}")
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """Delete a batch that has ended."""
+        batch_id, sent = batch_id_of(request), await _sent(request)
+        command = Delete(batch_id, keep_files="keep_files" in sent)
+        await self._site.change(self._obey, command)
+        raise web.HTTPSeeOther("/")
+
     def _obey(self, command: Command, sent: MultiDict[str] | None = None) -> str:
         """The id of the command's batch; of the first one, if the form was sent before."""
         key = None
@@ -134,7 +173,10 @@ class Actions:
         return self._site.service.obey(command, key, lambda done: done.batch_id)
 
     def _refused(
-        self, error: SoraBatchError, form: Callable[[list[tuple[str | None, str]]], str]
+        self,
+        error: SoraBatchError,
+        form: Callable[[list[tuple[str | None, str]]], str],
+        fields: Callable[[InvalidRequest], list[tuple[str | None, str]]] = wrong_fields,
     ) -> web.StreamResponse:
         """The form once more, with what must change."""
         problem = problem_of(error)
@@ -145,7 +187,7 @@ class Actions:
         if isinstance(error, OtherBody):
             errors = [(None, _AGAIN)]
         elif isinstance(error, InvalidRequest):
-            errors = wrong_fields(error)
+            errors = fields(error)
         headers = {"Content-Security-Policy": POLICY, **problem.headers}
         return web.Response(text=form(errors), status=problem.status, content_type="text/html", headers=headers)
 
@@ -153,19 +195,13 @@ class Actions:
 def filled(sent: Mapping[str, str]) -> dict[str, str]:
     """The form of a new batch as it was filled in; a file's prompts come behind those that were typed."""
     form = {name: sent.get(name, "").strip() for name in NEW_FIELDS}
-    form["prompts"] = "\n".join(text for text in (form["prompts"], sent.get("file", "").strip()) if text)
-    return form
-
-
-def _check_name(file_name: str) -> None:
-    """Refuse a batch file: its lines would be made as if they were prompts, and paid for.
-
-    Raises:
-        Refused: it is one, by its name.
-    """
-    if PurePath(file_name).suffix.lower() in BATCH_FILES:
-        text = "a text file with one prompt per line is taken here; give a batch file to `sora-batch run` or to the API"
-        raise refused(422, f"{file_name[:200]!r}: {text}")
+    form["document"] = form["document"].replace("\r\n", "\n")  # as a text area sends it
+    text, name = sent.get("file", "").strip(), sent.get("file_name", "")
+    if not text:
+        return form
+    if format_of(name or None, text) == LINES:
+        return form | {"prompts": "\n".join(each for each in (form["prompts"], text) if each)}
+    return form | {"document": text, "document_name": name}
 
 
 async def _sent(request: web.Request) -> MultiDict[str]:
@@ -185,7 +221,6 @@ async def _sent(request: web.Request) -> MultiDict[str]:
     reader = await request.multipart()
     async for part in reader:
         assert isinstance(part, BodyPartReader)
-        _check_name(part.filename or "")
         data = bytearray()
         while chunk := await part.read_chunk():
             data += chunk
@@ -194,6 +229,8 @@ async def _sent(request: web.Request) -> MultiDict[str]:
         most -= len(data)
         try:
             sent.add(part.name or "", data.decode("utf-8-sig"))
+            if part.filename:
+                sent.add(f"{part.name}_name", part.filename[:200])
         except UnicodeDecodeError:
             name = (part.filename or part.name or "")[:200]
             raise refused(422, f"the file {name!r} is not UTF-8 text: save it as UTF-8") from None

@@ -53,6 +53,8 @@ class BatchView:
     percentage: int
     error: tuple[str, str] | None
     """Code and sentence."""
+    budget: str
+    """As it is written: `20 USD, 30 seconds`; empty where there is none."""
     cost: tuple[str, str]
     """The sum, and what it is made of; both empty where nothing is known of it."""
     metadata: list[tuple[str, str]]
@@ -82,6 +84,7 @@ class BatchView:
             processing=record.processing, pending=record.total - finished - record.processing,
             percentage=finished * 100 // record.total,
             error=(error["code"], words.shortened(error["message"], _SENTENCE)) if error else None,
+            budget=", ".join(f"{each['amount']} {each['unit']}" for each in record.budget or ()),
             cost=words.cost(cost if record.provider != SIMULATOR else ()), metadata=words.pairs(record.metadata),
             created_at=record.created_at, started_at=record.started_at, completed_at=record.completed_at,
             updated_at=record.updated_at, worked=words.span(record.spent), ended=ended,
@@ -157,7 +160,8 @@ def card(job: JobRecord, wait: str = "") -> Card:
 
 
 def _error(error: Mapping[str, Any], characters: int) -> tuple[str, str, str]:
-    return error["code"], words.shortened(error["message"], characters), words.way_out(error["code"])
+    way_out = words.way_out(error["code"], error.get("detail"))
+    return error["code"], words.shortened(error["message"], characters), way_out
 
 
 def _parameters(job: JobRecord) -> list[str]:

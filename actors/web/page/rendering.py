@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ class Renderer:
             loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
             trim_blocks=True, lstrip_blocks=True, auto_reload=False,
         )  # fmt: skip
-        self._environment.globals |= {"asset": places.__getitem__, "count": words.count}
+        has_media = all(find_spec(name) is not None for name in ("av", "PIL"))
+        self._environment.globals |= {"asset": places.__getitem__, "count": words.count, "has_media": has_media}
         self._environment.filters |= {"iso": _iso, "utc": _utc, "number": "{:,}".format}
 
     def page(self, name: str, values: Mapping[str, Any]) -> str:

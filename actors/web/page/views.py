@@ -17,10 +17,11 @@ from actors.errors import SettingsError, StorageError
 from actors.web.health import Health
 from actors.web.page import models, reads, words
 from actors.web.page.addresses import batch_id_of, checked_id, metadata_of, number_of, video_of
-from actors.web.page.forms import NEW_FIELDS, form_of
+from actors.web.page.forms import NEW_FIELDS, form_of, lines_with
 from actors.web.page.models import BatchView
 from actors.web.page.rendering import POLICY, Renderer
-from actors.web.security import public
+from actors.web.problems import refused
+from actors.web.security import ONLY_SHOWS, public
 from storage.servers import server_of
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Views:
 
     async def retry(self, request: web.Request) -> web.StreamResponse:
         """The form of a retry."""
+        self._check_writable()
         batch_id, chosen = batch_id_of(request), number_of(request, "video")
         return answer(await self._site.call(self.retry_form, request, batch_id, chosen))
 
@@ -137,6 +139,7 @@ class Views:
             "batch": view, "videos": videos, "errors": errors or [], "key": uuid.uuid4().hex,
             "single": single is not None, "pay_again": "pay_again" in filled,
             "omitted": max(0, view.retryable - len(videos)) if single is None else 0,
+            "budget": filled.get("budget", view.budget), "wrong": {field for field, _ in errors or ()},
         }  # fmt: skip
         return self.html(request, "retry", values)
 
@@ -147,6 +150,39 @@ class Views:
         def show() -> str:
             batch, charges = self._site.service.look(lambda storage: reads.read_charges(storage, batch_id))
             return self.html(request, "cancel", {"batch": BatchView.of(batch), "charges": charges})
+
+        return answer(await self._site.call(show))
+
+    async def edit(self, request: web.Request) -> web.StreamResponse:
+        """The form of what can be changed in any state."""
+        self._check_writable()
+        return answer(await self._site.call(self.edit_form, request, batch_id_of(request)))
+
+    def edit_form(
+        self,
+        request: web.Request,
+        batch_id: str,
+        form: Mapping[str, str] | None = None,
+        errors: list[tuple[str | None, str]] | None = None,
+    ) -> str:
+        """The form of a batch's metadata and budget, as it was filled in."""
+        batch = self._site.service.look(lambda storage: reads.batch_of(storage, batch_id))
+        view, lines = BatchView.of(batch), lines_with(batch.metadata)
+        form = form or {"metadata": lines, "before": lines, "budget": view.budget}
+        values = {
+            "batch": view, "errors": errors or [], "wrong": {field for field, _ in errors or ()},
+            "form": {name: form.get(name, "") for name in ("metadata", "before", "budget")}, "key": uuid.uuid4().hex,
+        }  # fmt: skip
+        return self.html(request, "edit", values)
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """What a deletion would remove."""
+        self._check_writable()
+        batch_id = batch_id_of(request)
+
+        def show() -> str:
+            batch = self._site.service.look(lambda storage: reads.batch_of(storage, batch_id))
+            return self.html(request, "delete", {"batch": BatchView.of(batch)})
 
         return answer(await self._site.call(show))
 
@@ -168,6 +204,7 @@ class Views:
 
     async def new(self, request: web.Request) -> web.StreamResponse:
         """The form of a new batch, perhaps with what was asked for in a video."""
+        self._check_writable()
         batch_id, index = request.query.get("batch", ""), number_of(request, "video")
         if index is None:
             return answer(self.new_form(request, dict.fromkeys(NEW_FIELDS, "")))
@@ -189,7 +226,7 @@ class Views:
         settings, most = self._site.service.settings, self._site.service.settings.batch_max_size
         values = {
             "form": form, "errors": errors or [], "wrong": {field for field, _ in errors or ()},
-            "more": any(form[name] for name in ("matrix", "params", "metadata", "concurrency")),
+            "more": any(form[name] for name in ("matrix", "params", "metadata", "concurrency", "budget")),
             "key": uuid.uuid4().hex, "most": most, "usual": _usual(settings),
             "counted": counted or f"At most {words.count(most, 'video')} (BATCH_MAX_SIZE).",
             "priced": bool(settings.sora_prices),
@@ -217,6 +254,15 @@ class Views:
             return self.html(request, "service", values)
 
         return answer(await self._site.call(show))
+
+    def _check_writable(self) -> None:
+        """Refuse a form that could not be sent.
+
+        Raises:
+            Refused: 403, in read-only mode.
+        """
+        if self._site.access.read_only:
+            raise refused(403, ONLY_SHOWS)
 
     def _provider(self) -> str:
         service = self._site.service
@@ -305,6 +351,7 @@ def _usual(settings: Settings) -> dict[str, str]:
         "size": f"{settings.sora_size} where empty" if settings.sora_size else f"such as 1280x720; {servers}",
         "model": f"{settings.sora_model} where empty" if settings.sora_model else servers,
         "concurrency": str(settings.batch_concurrency),
+        "budget": settings.batch_budget or "none",
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from actors.batch.events import EventName
 from actors.batch.limits import amount_text
 from actors.errors import ErrorCode
+from storage.ledger import BATCH
 from storage.states import BatchStatus, JobStatus
 
 BATCH_STATES = {
@@ -68,6 +69,8 @@ _WAYS_OUT = {
     ErrorCode.AUTHENTICATION: "Correct the key (OPENAI_API_KEY) and restart the service, then retry.",
     ErrorCode.PERMISSION: "Give the key the right, or choose a model that it may use, then retry.",
     ErrorCode.QUOTA_EXCEEDED: "Top up the account at the server, then retry.",
+    ErrorCode.BUDGET_EXCEEDED: "Retry it with a larger budget for the batch.",
+    ErrorCode.PRICE_UNKNOWN: "Give its model a price (SORA_PRICES), or retry it with a budget in another unit.",
     ErrorCode.NOT_FOUND: "The server does not know it. If its address was wrong, correct it and retry; if the video is "
     "gone, retry it and agree to pay again.",
     ErrorCode.SUBMISSION_UNKNOWN: "It may have been made and paid for. Retry it to look for it again; agree to pay "
@@ -78,8 +81,11 @@ _WAYS_OUT = {
 }
 
 
-def way_out(code: str) -> str:
-    """What a person can do about a video that failed with this code."""
+def way_out(code: str, detail: Any = None) -> str:
+    """What a person can do about a video that failed with this code; `detail`: what else its error says."""
+    if code == ErrorCode.BUDGET_EXCEEDED and isinstance(detail, dict) and detail.get("scope", BATCH) != BATCH:
+        wait = ", or wait for its next period" if detail.get("period") else ""
+        return f"Raise SORA_BUDGET and restart the service{wait}; then retry."
     try:
         return _WAYS_OUT.get(ErrorCode(code), "Retry it: another attempt can succeed.")
     except ValueError:

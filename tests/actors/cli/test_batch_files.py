@@ -11,8 +11,8 @@ import pytest
 
 from actors.batch.requests import BatchVideoRequest
 from actors.cli.batch_files import located, read_defaults, read_request
-from actors.cli.formats.text_format import sniff
 from actors.errors import InvalidRequest
+from actors.formats.text_format import sniff
 
 SEA = {"videos": [{"prompt": "Sea", "duration": 5}, {"prompt": "Sky"}], "batch_name": "Nature"}
 

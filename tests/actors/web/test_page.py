@@ -150,7 +150,7 @@ def hostile_batch(service):
 
 PAGES = [
     "/", "/new", "/service", "/login", "/batches/hostile", "/batches/hostile/retry", "/batches/hostile/cancel",
-    "/batches/hostile/history", "/new?batch=hostile&video=2", "/batches/hostile/jobs/1", "/batches/hostile/jobs/2", "/batches/hostile/jobs/3",
+    "/batches/hostile/history", "/batches/hostile/edit", "/batches/hostile/delete", "/new?batch=hostile&video=2", "/batches/hostile/jobs/1", "/batches/hostile/jobs/2", "/batches/hostile/jobs/3",
     "/batches/nobody", f"/?metadata.x={urllib.parse.quote(HOSTILE)}&status=failed",
     f"/login?next={urllib.parse.quote(HOSTILE)}", f"/batches/{urllib.parse.quote(HOSTILE, safe='')}",
 ]  # fmt: skip
@@ -306,7 +306,7 @@ def form(**fields):
 def test_a_form_becomes_a_batch_and_twice_sent_it_is_one(service, listener):
     filled = form(
         prompts="A {style} fox\r\n# not this\r\n\r\n\\#1 fan", batch_name="Foxes", duration="4", seed="7", takes="2",
-        params="fps=24\r\nnegative_prompt=blur, noise", matrix="style=oil, 3", metadata="team=blue", do="save",
+        params="fps=24\r\nnegative_prompt=blur, noise", matrix="style=oil, 3", metadata="team=blue\nn=5", do="save",
     )  # fmt: skip
     status, headers, _ = ask(listener, "/new", filled)
     assert status == 303
@@ -317,7 +317,7 @@ def test_a_form_becomes_a_batch_and_twice_sent_it_is_one(service, listener):
     assert [job.prompt for job in jobs][:5] == ["A oil fox", "A oil fox", "A 3 fox", "A 3 fox", "#1 fan"]
     assert (jobs[0].duration, jobs[1].seed, jobs[0].params) == (4, 8, {"fps": 24, "negative_prompt": "blur, noise"})
     assert jobs[2].metadata == {"style": 3}
-    assert (batch.name, batch.metadata, batch.status) == ("Foxes", {"team": "blue"}, "pending")
+    assert (batch.name, batch.metadata, batch.status) == ("Foxes", {"team": "blue", "n": 5}, "pending")
     other = ask(listener, "/new", {**filled, "prompts": "Another"})
     assert other[0] == 422
     assert "sent before" in other[2]
@@ -337,7 +337,8 @@ def test_what_was_made_can_be_asked_for_again(service, listener):
         a_job(2, "b", prompt="two\nlines", status=JobStatus.COMPLETED, video=VIDEO),
         a_job(3, "b", reference={"file_id": "x"}, status=JobStatus.COMPLETED, video=VIDEO),
     ]
-    batch = a_batch("b", name="Fans", metadata={"team": "blue"}, total=3, completed=3, status=BatchStatus.COMPLETED)
+    said = {"team": "blue", "number": 5, "text": "5"}
+    batch = a_batch("b", name="Fans", metadata=said, total=3, completed=3, status=BatchStatus.COMPLETED)
     store(service, batch, [made, *others])
     html = ask(listener, "/batches/b")[2]
     assert re.findall(r'href="(/new[?][^"]+)"', html) == ["/new?batch=b&amp;video=1"]
@@ -346,7 +347,7 @@ def test_what_was_made_can_be_asked_for_again(service, listener):
     status, headers, _ = ask(listener, "/new", {**fields, "do": "save"})
     assert status == 303
     again = service.get_batch_status(headers["Location"].removeprefix("/batches/"))
-    assert (again.name, again.metadata) == ("Fans", {"team": "blue"})
+    assert (again.name, again.metadata) == ("Fans", said)
     (job,) = again.jobs
     assert (job.prompt, job.duration, job.size, job.model, job.seed) == ("#1 fan", 8, "720x1280", "sora-2", 7)
     assert job.params == params
@@ -378,7 +379,8 @@ def test_a_form_is_checked_and_priced_before_anything_is_made(tmp_path):
         told = json.loads(ask(listener, "/new/quote", filled)[2])["text"]
         assert told.startswith("4 videos. At most 3.2")
         assert "USD" in told
-        assert json.loads(ask(listener, "/new/quote", form(prompts=""))[2]) == {"text": ""}
+        nothing = json.loads(ask(listener, "/new/quote", form(prompts=""))[2])
+        assert nothing == {"text": "", "problem": "Write at least one prompt."}
         status, _, html = ask(listener, "/new", {**filled, "do": "check"})
         assert status == 200
         assert told.partition(" (")[0] in html
@@ -406,12 +408,125 @@ def test_a_file_of_prompts_is_taken_and_one_that_is_no_text_refused(service, lis
     wrong = ask(listener, "/new", multipart(file=('; filename="x.mp4"', b"\xff\xfe\x00")), **kind)
     assert wrong[0] == 422
     assert "is not UTF-8 text" in wrong[2]
-    table = ask(listener, "/new", multipart(file=('; filename="shots.CSV"', b"prompt,seed\nfox,1\n")), **kind)
-    assert (table[0], "one prompt per line" in table[2]) == (422, True)
     large = ask(listener, "/new", multipart(file=('; filename="x"', b"x" * 2_000_000)), **kind)
     assert large[0] == 413
     assert ask(listener, "/new", b"{}", Content_Type="application/json")[0] == 415
     assert len(service.list_batches()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("shots.CSV", "prompt,seed,params.fps\nfox,1,24\nowl,2,24\n"),
+        ("shots.jsonl", '{"prompt": "fox", "seed": 1, "params": {"fps": 24}}\n{"prompt": "owl", "seed": 2}\n'),
+        (
+            "shots.yml",
+            "defaults: {seconds: 8, params: {fps: 24}}\nvideos:\n- {prompt: fox, seed: 1}\n- {prompt: owl, seed: 2}\n",
+        ),
+        ("shots", '{"videos": [{"prompt": "fox", "seed": 1, "params": {"fps": 24}}, {"prompt": "owl", "seed": 2}]}'),
+    ],
+)
+def test_a_batch_file_is_taken_as_on_the_command_line_and_completed_by_the_form(service, listener, name, text):
+    kind = {"Content_Type": "multipart/form-data; boundary=b"}
+    file = (f'; filename="{name}"', text.encode())
+    rest = {"key": ("", b"u"), "prompts": ("", b"A hare"), "model": ("", b"m"), "budget": ("", b"5 videos")}
+    checked_first = ask(listener, "/new", multipart(do=("", b"check"), file=file, **rest), **kind)
+    fields = Reader(checked_first[2]).fields
+    assert (checked_first[0], "3 videos." in checked_first[2]) == (200, True)
+    assert (fields["document"], fields["document_name"]) == (text.strip(), name)
+    told = json.loads(ask(listener, "/new/quote", form(document=text, document_name=name))[2])
+    assert told == {"text": "2 videos.", "problem": ""}
+    status, headers, _ = ask(listener, "/new", form(**{**fields, "do": "save"}))
+    assert status == 303
+    made = service.get_batch_status(headers["Location"].removeprefix("/batches/"))
+    assert [(job.prompt, job.seed, job.model) for job in made.jobs] == [
+        ("fox", 1, "m"), ("owl", 2, "m"), ("A hare", None, "m"),
+    ]  # fmt: skip
+    assert made.jobs[0].params == {"fps": 24}
+    assert made.jobs[0].duration == (8 if "seconds" in text else None)
+
+
+def test_what_is_wrong_in_a_batch_file_is_said_with_its_line(service, listener):
+    for name, text, expected in (
+        ("a.csv", "prompt,size\nfox,big\n", "videos[0].size: must be"),
+        ("a.yaml", "videos: [\n", "a.yaml: not YAML"),
+        ("a.json", '{"videos": [], "videos": []}', "a.json: duplicate key"),
+        ("a.csv", "prompt,speed\nfox,1\n", "unknown column"),
+        ("a.yaml", "videos:\n- prompt: fox\n  input_reference: /etc/passwd\n", "input_reference"),
+    ):
+        status, _, html = ask(listener, "/new", form(document=text, document_name=name, do="save"))
+        assert (status, expected in html) == (422, True), name
+        assert re.findall(r'<li><a href="#(\w+)"', html) == ["document"]
+        assert 'id="batch-file" hidden' not in html
+    told = json.loads(ask(listener, "/new/quote", form(document="prompt,size\nfox,big\n", document_name="a.csv"))[2])
+    assert "on line 2" in told["problem"]
+    assert service.list_batches() == []
+
+
+def budgeted(service, **more):
+    error = {"code": "budget_exceeded", "message": "no", "retryable": True, "detail": {"scope": "batch"}}
+    job = a_job(1, "b", status=JobStatus.FAILED, error=error)
+    batch = a_batch(
+        "b", total=1, failed=1, status=BatchStatus.FAILED, completed_at=NOON, error=error,
+        budget=[{"amount": "5", "unit": "seconds"}], metadata={"team": "blue", "n": 5, "text": "5", "deep": {"a": 1}}, **more,
+    )  # fmt: skip
+    store(service, batch, [job])
+
+
+def test_a_budget_that_was_reached_is_raised_where_the_page_says_so(service, listener):
+    budgeted(service)
+    html = ask(listener, "/batches/b")[2]
+    assert "Retry it with a larger budget" in html
+    assert "<dt>Budget</dt><dd>5 seconds</dd>" in html
+    fields = Reader(ask(listener, "/batches/b/retry")[2]).fields
+    assert fields["budget"] == "5 seconds"
+    status, _, html = ask(listener, "/batches/b/retry", fields | {"do": "all", "budget": "much"})
+    assert (status, re.findall(r'<li><a href="#(\w+)"', html)) == (422, ["budget"])
+    assert ask(listener, "/batches/b/retry", fields | {"do": "all", "budget": "50 seconds, 9 videos"})[0] == 303
+    record = service.look(lambda storage: storage.batches.get("b"))
+    assert record.budget == [{"amount": "50", "unit": "seconds"}, {"amount": "9", "unit": "videos"}]
+    assert record.status is BatchStatus.PENDING
+
+
+def test_metadata_and_budget_are_edited_and_what_others_change_meanwhile_stays(service, listener):
+    budgeted(service)
+    fields = Reader(ask(listener, "/batches/b/edit")[2]).fields
+    service.update_metadata("b", {"team": "blue", "n": 5, "text": "5", "deep": {"a": 1}, "later": True})
+    text = fields["metadata"].replace("team=blue\n", "").replace("n=5", "n=6") + "\r\nnew=a=b"
+    sent = fields | {"metadata": text, "budget": ""}
+    assert ask(listener, "/batches/b/edit", sent)[1]["Location"] == "/batches/b"
+    record = service.look(lambda storage: storage.batches.get("b"))
+    assert record.metadata == {"n": 6, "text": "5", "deep": {"a": 1}, "later": True, "new": "a=b"}
+    assert record.budget == []
+    for wrong in ({"metadata": "x"}, {"budget": "5"}, {"metadata": "x=" + "y" * 70_000}):
+        status, _, html = ask(listener, "/batches/b/edit", fields | {"key": "other"} | wrong)
+        assert (status, re.findall(r'<li><a href="#(\w+)"', html)) == (422, list(wrong)), wrong
+    assert ask(listener, "/batches/nobody/edit", fields | {"key": "third"})[0] == 404
+
+
+def test_an_ended_batch_is_deleted_and_one_that_runs_is_not(service, listener):
+    budgeted(service)
+    assert 'href="/batches/b/delete"' in ask(listener, "/batches/b")[2]
+    assert "1 video and everything recorded" in ask(listener, "/batches/b/delete")[2]
+    assert ask(listener, "/batches/b/delete", {"x": "y"})[1]["Location"] == "/"
+    assert ask(listener, "/batches/b")[0] == 410
+    assert ask(listener, "/batches/b/delete", {"x": "y"})[0] == 410
+    running = service.create_batch({"videos": [{"prompt": "x"}]}).id
+    assert "has not ended" in ask(listener, f"/batches/{running}/delete")[2]
+    assert ask(listener, f"/batches/{running}/delete", {"x": "y"})[0] == 409
+
+
+def test_pictures_are_offered_only_where_they_can_be_drawn(service, listener, monkeypatch):
+    hostile_batch(service)
+    assert "/sheet" in ask(listener, "/batches/hostile")[2]
+    assert "/poster" in ask(listener, "/batches/hostile")[2]
+    monkeypatch.setattr("actors.web.page.rendering.find_spec", lambda name: None)
+    with listening(service) as without:
+        for path in ("/batches/hostile", "/batches/hostile/jobs/2"):
+            html = ask(without, path)[2]
+            assert "/video" in html
+            assert "/sheet" not in html
+            assert "/poster" not in html
 
 
 def ended(batch_id="b", **errors):
@@ -481,6 +596,8 @@ def test_read_only_shows_no_form_and_takes_none(tmp_path):
             assert "<button" not in html.replace("<button>Filter", ""), path
             assert "/retry" not in html
             assert 'href="/new"' not in html
+        for path in ("/new", "/batches/b/retry", "/batches/b/edit", "/batches/b/delete"):
+            assert ask(listener, path)[0] == ask(listener, path, {"x": "y"})[0] == 403, path
         assert ask(listener, "/new", form(prompts="x"))[0] == 403
         assert service.list_batches()[0].id == "b"
 

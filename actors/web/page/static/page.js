@@ -280,23 +280,35 @@
     const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
     const most = Number(form.dataset.most);
     let typed = 0;
-    const price = async () => {
+    const said = (text, bad) => {
+      put($("#count"), text);
+      $("#count").classList.toggle("bad", bad);
+    };
+    const ask = async () => {
       const fields = new FormData(form);
       fields.delete("file");
       const asked = ++typed;
       try {
         const answer = await fetch("/new/quote", { method: "POST", body: fields });
-        if (answer.ok && asked === typed) put($("#price"), (await answer.json()).text.replace(/^[^.]*\. ?/, ""));
+        if (!answer.ok || asked !== typed) return;
+        const { text, problem } = await answer.json();
+        const [, first, rest] = text.match(/^([^.]*)\. ?(.*)$/) || [];
+        put($("#price"), rest || "");
+        if (form.elements.document.value.trim()) said(first || problem || "No videos", !first);
       } catch {
         // the next key tries again
       }
     };
     let soon = 0;
-    const priceSoon = () => {
+    const askSoon = () => {
       clearTimeout(soon);
-      if (form.dataset.priced !== undefined) soon = setTimeout(price, 400);
+      soon = setTimeout(ask, 400);
     };
     const count = () => {
+      const written = form.elements.document.value.trim() !== "";
+      if (written) $("#batch-file").hidden = false;
+      if (written || form.dataset.priced !== undefined) askSoon();
+      if (written) return; // the service reads it
       const prompts = lines(form.prompts.value).filter((line) => line[0] !== "#").length;
       let each = Math.max(1, parseInt(form.takes.value, 10) || 1);
       for (const line of lines(form.matrix.value)) {
@@ -306,16 +318,22 @@
       const videos = prompts * each;
       const text = videos === 1 ? "1 video" : `${number.format(videos)} videos`;
       const over = videos > most;
-      priceSoon();
-      put($("#count"), over ? `${text}: at most ${number.format(most)} are allowed (BATCH_MAX_SIZE)` : text);
-      $("#count").classList.toggle("bad", over);
+      said(over ? `${text}: at most ${number.format(most)} are allowed (BATCH_MAX_SIZE)` : text, over);
     };
     form.addEventListener("input", count);
     const take = async (file) => {
       if (!file) return;
       if (/\.(jsonl?|ndjson|ya?ml|csv)$/i.test(file.name)) {
-        const text = `${file.name} was not taken: only a text file with one prompt per line is.`;
-        put($("#price"), text);
+        form.elements.document.value = await file.text();
+        form.elements.document_name.value = file.name;
+        put($("#document-title"), file.name);
+        count();
+        say(`${file.name} is the batch file`);
+        return;
+      }
+      if (!/\.txt$/i.test(file.name) && !file.type.startsWith("text/")) {
+        const text = `${file.name} was not taken: give a text with one prompt per line, or CSV, YAML, JSON or JSON Lines`;
+        said(text, true);
         say(text);
         return;
       }

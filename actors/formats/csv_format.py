@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from actors.cli.formats.common import Request, in_rows
-from actors.cli.formats.json_format import json_or_text
 from actors.documents import Unreadable
+from actors.formats.common import Request, in_rows
+from actors.formats.json_format import json_or_text
 
 if TYPE_CHECKING:
     from _csv import Reader

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.cli.formats.common import Request, in_rows, request_of, split_lines
-from actors.cli.formats.yaml_format import Places
 from actors.documents import Doubled, Unreadable, load_json
+from actors.formats.common import Request, in_rows, request_of, split_lines
+from actors.formats.yaml_format import Places
 
 
 def read_json(text: str) -> Request:

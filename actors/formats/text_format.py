@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from actors.cli.formats.common import Request, in_rows, split_lines
-from actors.cli.formats.csv_format import looks_like_csv
+from actors.formats.common import Request, in_rows, split_lines
+from actors.formats.csv_format import looks_like_csv
 
 _REQUEST_KEY = re.compile(
     r"\s*[\"']?(videos|defaults|matrix|budget|prompt|batch_?name|metadata|id|concurrency|timeout_?ms)[\"']?\s*:",

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from actors.cli.formats.common import Request, request_of
 from actors.documents import load_yaml, without_collections, yaml_base
+from actors.formats.common import Request, request_of
 
 
 def read_yaml(text: str) -> Request:
