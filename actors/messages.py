@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pykka
 
 from actors.errors import Failure
-from storage.ledger import Refusal
+from storage.budgets import Refusal
 from storage.records import BatchRecord, Document, JobRecord, SubmissionRecord
 from storage.states import SubmissionState
 

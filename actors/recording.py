@@ -6,8 +6,9 @@ from concurrent.futures import Future
 
 from actors.loop import tell
 from actors.messages import Recorded, RecordingFailed, Ref
+from storage.budgets import Refusal
 from storage.changes import Changes, Storage
-from storage.ledger import CeilingsChanged, Refusal
+from storage.ledger import CeilingsChanged
 from storage.recorder import Recorder
 from storage.timing import boottime
 

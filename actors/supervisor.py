@@ -51,7 +51,7 @@ from actors.video.admission import Admission
 from actors.video.bodies import has_files
 from actors.video.tools import Tools
 from actors.worker import VideoWorker
-from storage.ledger import Refusal
+from storage.budgets import Refusal
 from storage.states import SubmissionState
 from storage.traces import note_trace
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from storage.batches import BatchRepository
+from storage.budgets import Refusal
 from storage.charges import BatchCosts, ToldPrice
 from storage.costs import Costs
 from storage.database import Database
@@ -14,7 +15,7 @@ from storage.doomed import Doomed
 from storage.inbox import Inbox
 from storage.jobs import JobRepository
 from storage.journal import Journal, Publications
-from storage.ledger import Ledger, Refusal, Reservation
+from storage.ledger import Ledger, Reservation
 from storage.markers import StoreNotes
 from storage.owners import Owners
 from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord

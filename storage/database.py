@@ -44,6 +44,10 @@ _SQLITE_OUTAGES = ("locked", "busy", "full", "disk i/o error", "unable to open",
 _POSTGRESQL_OUTAGES = ("08", "53", "57", "40")
 
 
+class NotAlone(Exception):
+    """A transaction is to be run again while no other one writes. The recorder does so."""
+
+
 class Database:
     """One database, usable from every thread. Connects on first use, not when created."""
 
@@ -124,16 +128,29 @@ class Database:
             yield
 
     @contextlib.contextmanager
-    def begin(self) -> Iterator[None]:
-        """A write transaction. IMMEDIATE on SQLite: a deferred one that reads first fails at its first write."""
+    def begin(self, *, alone: bool = False) -> Iterator[None]:
+        """A write transaction; `alone`: while no other process has one.
+
+        IMMEDIATE on SQLite: a deferred one that reads first fails at its first write, and it is always alone.
+        """
         after = self._local.after_commit = []
-        with self.peewee.atomic() if self.postgresql else self.peewee.atomic("IMMEDIATE"):
+        self._local.alone = alone or not self.postgresql
+        with self.peewee.atomic(alone=alone) if self.postgresql else self.peewee.atomic("IMMEDIATE"):
             yield
         for act in after:
             try:
                 act()
             except Exception:  # it is committed: the caller must not believe otherwise and repeat it
                 logger.exception("an action after COMMIT failed", extra={"action": "after_commit"})
+
+    def be_alone(self) -> None:
+        """See that no other process is writing, until this transaction ends.
+
+        Raises:
+            NotAlone: run it again, in `begin(alone=True)`.
+        """
+        if not self._local.alone:
+            raise NotAlone
 
     def after_commit(self, act: Callable[[], object]) -> None:
         """Run something quick in this thread after its transaction commits; never, if it does not."""

@@ -1,8 +1,13 @@
 """Ledger: what each submission costs or may cost, and the budgets that this counts against.
 
 A charge is the submission's own row. A budget's `used` is, after each COMMIT, the sum of the charges that count against
-it. Reserving is one conditional UPDATE per budget, so that no two processes exceed a ceiling together. Budgets are
-locked in one order: those of the database first, then the batch's own.
+it. Reserving is one conditional UPDATE per budget, so that no two processes exceed a ceiling together.
+
+On PostgreSQL two locks see to it, which no statement is sent for. Budgets are changed in turn: the first UPDATE of a
+transaction takes an advisory lock, so that whatever order a step's videos, or a group of steps, have, no two
+transactions each hold a budget that the other waits for. And a budget is opened, with the sum of its charges, only
+while nobody else writes (`Database.be_alone`): else that sum would lack a charge that is just being changed by somebody
+who does not see the new budget yet.
 """
 
 from __future__ import annotations
@@ -10,15 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
 
+from storage.budgets import BATCH, Key, Refusal, counted_by, period_of, without_amount
 from storage.charges import CLOCK_MARGIN, MICROS, SECONDS, VIDEOS, amounts_of, micros_of
 from storage.database import Database
 from storage.records import BatchRecord, BudgetRecord, CeilingRecord, Document, SubmissionRecord
 from storage.rows import Rows
 from storage.states import ChargeState
 
-TOTAL, DAY, MONTH, BATCH = "total", "day", "month", "batch"
 BY_STATE = (
     "CASE WHEN state IN ('not_sent', 'refused', 'absent') THEN 'released' "
     "WHEN state IN ('bound', 'failed', 'deleted', 'surplus') OR remote_id IS NOT NULL THEN 'assumed' "
@@ -34,41 +38,13 @@ WHERE charge IS NULL
 """
 
 
-class Key(NamedTuple):
-    """Which budget."""
-
-    scope: str
-    period: str
-    unit: str
-
-    @property
-    def order(self) -> tuple[bool, bool, str, str, str]:
-        """The order in which budgets are locked."""
-        return (self.scope == BATCH, self.unit in (SECONDS, VIDEOS), self.unit, self.scope, self.period)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A step was not recorded: a payment does not fit into a budget, or has no amount in its unit. False."""
-
-    index: int
-    """Which of the step's intents, from 0."""
-    budget: BudgetRecord
-    amount_micros: int | None
-    """What it would have added; None: it has no price, or no duration, in the budget's unit."""
-    currencies: frozenset[str] = frozenset()
-    """Those of the budgets in money of the same kind: one of them would have done."""
-
-    def __bool__(self) -> bool:
-        return False
-
-
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """Intents with the day of their charge, and what was added for them to which budgets."""
 
     intents: list[SubmissionRecord]
     taken: list[tuple[Key, int]] = field(default_factory=list)
+    opened: list[Key] = field(default_factory=list)
 
 
 class CeilingsChanged(Exception):
@@ -88,6 +64,8 @@ class Ledger:
         of_postgresql = "to_char(to_timestamp(intended_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
         self.day = of_postgresql if database.postgresql else "date(intended_at, 'unixepoch')"
         """The UTC day of a submission's intent, in SQL."""
+        self._in_turn = f" AND pg_advisory_xact_lock({_TURN}) IS NOT NULL" if database.postgresql else ""
+        """In the WHERE of each statement that locks a budget; taken before the row's own lock."""
 
     # --- ceilings
 
@@ -126,8 +104,11 @@ class Ledger:
 
         Returns:
             Those that were different before, as they were; new ones without an amount.
+
+        Raises:
+            NotAlone: run the transaction again, alone.
         """
-        self._lock_ceilings()
+        self._database.be_alone()  # whoever records a payment later finds another version
         before = {(each.scope, each.unit): each for each in self._ceilings.select("")}
         wanted: dict[tuple[str, str], int | None] = dict(ceilings) or dict.fromkeys(
             key for key, each in before.items() if each.ceiling_micros is not None
@@ -139,9 +120,6 @@ class Ledger:
         }
         if not changed:
             return []
-        if self._database.postgresql:
-            # Nobody records or releases a payment meanwhile; whoever does so later finds another version.
-            self._database.execute("LOCK TABLE batches, submissions IN SHARE ROW EXCLUSIVE MODE")
         sql = (
             "INSERT INTO ceilings (scope, unit, ceiling_micros, version, set_by, set_at) VALUES (?, ?, ?, "
             f"(SELECT COALESCE(MAX(version), 0) + 1 FROM ceilings), ?, {self._database.clock}) "
@@ -155,7 +133,7 @@ class Ledger:
             if micros is None or was.ceiling_micros is None:
                 self._database.execute("DELETE FROM budgets WHERE scope=? AND unit=?", (scope, unit))
             if micros is not None:
-                key = Key(scope, _period(scope, day), unit)
+                key = Key(scope, period_of(scope, day), unit)
                 self._open(key, micros)
                 self._database.execute(
                     "UPDATE budgets SET ceiling_micros=? WHERE scope=? AND unit=? AND period>=?",
@@ -164,16 +142,12 @@ class Ledger:
         self.ceilings()
         return list(changed.values())
 
-    def _lock_ceilings(self) -> None:
-        if self._database.postgresql:  # two that set them at once: one after the other
-            self._database.execute("LOCK TABLE ceilings IN SHARE ROW EXCLUSIVE MODE")
-
     def current(self) -> list[BudgetRecord]:
         """The budgets of the database for the current periods, as far as anything was reserved in them."""
         day = self._today()
         where = "WHERE scope='total' OR (scope='day' AND period=?) OR (scope='month' AND period=?)"
         found = {each[:3]: each for each in self._budgets.select(where, (day, day[:7]))}
-        keys = [(Key(each.scope, _period(each.scope, day), each.unit), each) for each in self.ceilings()]
+        keys = [(Key(each.scope, period_of(each.scope, day), each.unit), each) for each in self.ceilings()]
         return [found.get(key) or BudgetRecord(*key, each.ceiling_micros or 0, 0) for key, each in keys]
 
     def _today(self) -> str:
@@ -193,6 +167,9 @@ class Ledger:
             intents: in order.
             batch: theirs.
             anyway: even beyond a ceiling: they may have been paid for.
+
+        Raises:
+            NotAlone: a budget has to be opened: run the transaction again, alone.
         """
         day = self._today()
         reservation = Reservation([intent._replace(day=day) for intent in intents])
@@ -202,9 +179,12 @@ class Ledger:
         keys = sorted(ceilings, key=lambda each: each.order)
         for index, intent in enumerate(reservation.intents):
             amounts = amounts_of(intent)
-            refused = None if anyway else _without_amount(intent, keys)
+            refused = None if anyway else without_amount(intent, keys)
             for key in [key for key in keys if amounts.get(key.unit)] if refused is None else ():
-                if self._add(key, amounts[key.unit], intent.id, ceilings[key], anyway=anyway):
+                if self._add(key, amounts[key.unit], intent.id, anyway=anyway) or (
+                    self._opens(key, ceilings[key], reservation)
+                    and self._add(key, amounts[key.unit], intent.id, anyway=anyway)
+                ):
                     reservation.taken.append((key, amounts[key.unit]))
                 elif self._is_recorded(intent.id):
                     break  # its COMMIT was not answered: it is reserved
@@ -214,7 +194,7 @@ class Ledger:
             if refused is not None:
                 self.take_back(reservation)
                 of_kind = frozenset(key.unit for key in keys if (key.scope == BATCH) is (refused.scope == BATCH))
-                budget = self._open(refused, ceilings[refused])
+                budget = self._one(refused) or BudgetRecord(*refused, ceilings[refused], 0)
                 return Refusal(index, budget, amounts.get(refused.unit), of_kind)
         return reservation
 
@@ -225,56 +205,80 @@ class Ledger:
         """Undo a reservation in its own transaction."""
         for key, amount in reservation.taken:
             self._change(key, -amount)
+        for key in reservation.opened:
+            if key.scope == BATCH:  # whose budget has another unit by now, or which is gone
+                self._remove(key)
 
     def _ceilings_of(self, batch: BatchRecord, day: str) -> dict[Key, int]:
         """The ceilings that a batch's payments of a day count against."""
         found = {
-            Key(each.scope, _period(each.scope, day), each.unit): each.ceiling_micros
+            Key(each.scope, period_of(each.scope, day), each.unit): each.ceiling_micros
             for each in self._read_once()
             if each.ceiling_micros is not None
         }
         return found | {Key(BATCH, batch.id, each["unit"]): micros_of(each["amount"]) for each in batch.budget or ()}
 
-    def _add(self, key: Key, amount: int, intent_id: str, ceiling: int, *, anyway: bool) -> bool:
+    def _add(self, key: Key, amount: int, intent_id: str, *, anyway: bool) -> bool:
         """Add to a budget what fits into it, once. False: nothing was added."""
-        if anyway:
-            ceiling = self._open(key, ceiling).ceiling_micros
         condition = "TRUE" if anyway else "used_micros+?<=ceiling_micros"
         sql = (
             "UPDATE budgets SET used_micros=used_micros+? WHERE scope=? AND period=? AND unit=? "
-            f"AND {condition} AND NOT EXISTS (SELECT 1 FROM submissions WHERE id=?)"
+            f"AND {condition} AND NOT EXISTS (SELECT 1 FROM submissions WHERE id=?){self._in_turn}"
         )
         parameters = (amount, *key, *(() if anyway else (amount,)), intent_id)
-        if self._database.execute(sql, parameters).rowcount == 1:
-            return True
-        if self._budgets.first(_ONE, key) is not None:
-            return False
-        self._open(key, ceiling)
         return bool(self._database.execute(sql, parameters).rowcount == 1)
 
+    def _opens(self, key: Key, ceiling: int, reservation: Reservation) -> bool:
+        """Open a budget that is not there yet; or it has been opened just now. Whether to try it once more."""
+        if self._one(key) is None:
+            self._open(key, ceiling)
+            reservation.opened.append(key)
+        return True
+
     def _change(self, key: Key, amount: int) -> None:
-        sql = "UPDATE budgets SET used_micros=used_micros+? WHERE scope=? AND period=? AND unit=?"
+        sql = f"UPDATE budgets SET used_micros=used_micros+? WHERE scope=? AND period=? AND unit=?{self._in_turn}"
         self._database.execute(sql, (amount, *key))
+
+    def _remove(self, key: Key) -> None:
+        self._database.execute(f"DELETE FROM budgets WHERE scope=? AND period=? AND unit=?{self._in_turn}", key)
 
     # --- budgets
 
-    def _open(self, key: Key, ceiling: int) -> BudgetRecord:
-        """The budget; a new one begins with the sum of the charges of its period."""
-        found = self._budgets.first(_ONE, key)
-        if found is None:
-            self._fill_in()
+    def _one(self, key: Key) -> BudgetRecord | None:
+        return self._budgets.first("WHERE scope=? AND period=? AND unit=?", key)
+
+    def _open(self, key: Key, ceiling: int) -> None:
+        """Open a budget, unless it is there; it begins with the sum of the charges of its period.
+
+        Raises:
+            NotAlone: run the transaction again, alone.
+        """
+        if self._one(key) is None:
+            if key.scope != BATCH or self._has_charges(key.period):
+                self._database.be_alone()
+                self._fill_in()
             self._database.execute(
                 "INSERT INTO budgets (scope, period, unit, ceiling_micros, used_micros) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT DO NOTHING",
                 (*key, ceiling, self.used(key)),
             )
-            found = self._budgets.first(_ONE, key)
-            assert found is not None
-        return found
+
+    def _has_charges(self, batch_id: str) -> bool:
+        """Whether there are any of a batch, or of an earlier one of its id."""
+        return bool(
+            self._database.execute("SELECT 1 FROM submissions WHERE batch_id=? LIMIT 1", (batch_id,)).fetchall()
+        )
 
     def _fill_in(self) -> None:
-        """Say what the version before does not record of its submissions."""
-        self._database.execute(_FILL_IN.format(day=self.day, charge=BY_STATE))
+        """Say what the version before does not record of its submissions, and count it."""
+        if self._database.execute(_FILL_IN.format(day=self.day, charge=BY_STATE)).rowcount:
+            for each in self.all():
+                self._count(Key(*each[:3]))
+
+    def _count(self, key: Key) -> None:
+        """Add up anew what a budget has used. Nobody else may be writing."""
+        sql = "UPDATE budgets SET used_micros=? WHERE scope=? AND period=? AND unit=?"
+        self._database.execute(sql, (self.used(key), *key))
 
     def used(self, key: Key) -> int:
         """The sum of the charges that count against a budget."""
@@ -286,32 +290,25 @@ class Ledger:
                 "charged_micros + CASE WHEN charged_rest > 0 THEN 1 ELSE 0 END ELSE reserved_micros END ELSE 0 END"
             )
             parameters = [key.unit]
-        where, more = _counted(key)
+        where, more = counted_by(key)
         sql = f"SELECT COALESCE(SUM({value}), 0) FROM submissions WHERE charge<>'{ChargeState.RELEASED}' AND {where}"
         return int(self._database.execute(sql, (*parameters, *more)).fetchone()[0])
 
     def set_batch_budget(self, batch_id: str, budget: Sequence[Document]) -> None:
-        """Set the ceilings of a batch; what it has used stays. Lock its row first.
+        """Set the ceilings of a batch; what it has used stays.
 
-        That is added up anew: an owner that has not heard of an earlier change may have opened a budget since, which
-        nobody kept up to date.
+        Raises:
+            NotAlone: run the transaction again, alone.
         """
         units = [each["unit"] for each in budget]
         for found in self.of_batch(batch_id):
             if found.unit not in units:
-                self._database.execute("DELETE FROM budgets WHERE scope=? AND period=? AND unit=?", found[:3])
+                self._remove(Key(*found[:3]))
         for each in budget:
             key, ceiling = Key(BATCH, batch_id, each["unit"]), micros_of(each["amount"])
             self._open(key, ceiling)
-            self._database.execute(
-                "UPDATE budgets SET ceiling_micros=?, used_micros=? WHERE scope=? AND period=? AND unit=?",
-                (ceiling, self.used(key), *key),
-            )
-
-    def lock_batch(self, batch_id: str) -> None:
-        """Lock the budgets of a batch until this transaction ends."""
-        lock = "FOR UPDATE" if self._database.postgresql else ""
-        self._budgets.select(f"WHERE scope='{BATCH}' AND period=? ORDER BY unit {lock}", (batch_id,))
+            sql = f"UPDATE budgets SET ceiling_micros=? WHERE scope=? AND period=? AND unit=?{self._in_turn}"
+            self._database.execute(sql, (ceiling, *key))
 
     def of_batch(self, batch_id: str) -> list[BudgetRecord]:
         """The budgets of a batch."""
@@ -323,7 +320,7 @@ class Ledger:
 
     def forget(self, batch_ids: Iterable[str]) -> None:
         """Remove the budgets of batches that are deleted; their charges stay."""
-        sql = f"DELETE FROM budgets WHERE scope='{BATCH}' AND period {self._database.in_list}"
+        sql = f"DELETE FROM budgets WHERE scope='{BATCH}' AND period {self._database.in_list}{self._in_turn}"
         self._database.execute(sql, (self._database.list_parameter(batch_ids),))
 
     def move(self, charge: SubmissionRecord, before: dict[str, int], after: dict[str, int]) -> None:
@@ -332,43 +329,15 @@ class Ledger:
         if not units:
             return
         day = charge.day or ""
-        where = "WHERE (scope='batch' AND period=?) OR (scope='day' AND period=?) OR (scope='month' AND period=?) "
-        found = self._budgets.select(f"{where} OR scope='total'", (charge.batch_id, day, day[:7]))
+        # Not against the budget of a later batch of this id.
+        own = f"EXISTS (SELECT 1 FROM batches b WHERE b.id=? AND b.created_at<=?+{CLOCK_MARGIN})"
+        where = f"WHERE (scope='batch' AND period=? AND {own}) OR (scope='day' AND period=?) OR (scope='month' AND "
+        parameters = (charge.batch_id, charge.batch_id, charge.intended_at, day, day[:7])
+        found = self._budgets.select(f"{where}period=?) OR scope='total'", parameters)
         for key in sorted((Key(*each[:3]) for each in found if each.unit in units), key=lambda each: each.order):
             self._change(key, after.get(key.unit, 0) - before.get(key.unit, 0))
 
 
 _DAY = 86_400
-_ONE = "WHERE scope=? AND period=? AND unit=?"
-
-
-def _period(scope: str, day: str) -> str:
-    return {DAY: day, MONTH: day[:7]}.get(scope, "")
-
-
-def _counted(key: Key) -> tuple[str, list[Any]]:
-    """The charges that count against a budget."""
-    match key.scope:
-        case "batch":
-            # Not those of an earlier batch of this id, which was deleted.
-            alive = "COALESCE((SELECT created_at FROM batches WHERE id=?), 0)"
-            return f"batch_id=? AND intended_at>={alive}-{CLOCK_MARGIN}", [key.period, key.period]
-        case "day":
-            return "day=?", [key.period]
-        case "month":
-            return "day>=? AND day<=?", [f"{key.period}-01", f"{key.period}-31"]
-        case _:
-            return "TRUE", []
-
-
-def _without_amount(intent: SubmissionRecord, budgets: Iterable[Key]) -> Key | None:
-    """A budget in whose unit an intent has no amount: of several in money, one has to be in its currency."""
-    keys = list(budgets)
-    for of_batch in (False, True):
-        mine = [key for key in keys if (key.scope == BATCH) is of_batch]
-        money = [key for key in mine if key.unit not in (SECONDS, VIDEOS)]
-        if money and intent.currency not in {key.unit for key in money}:
-            return money[0]
-        if intent.seconds is None and (seconds := [key for key in mine if key.unit == SECONDS]):
-            return seconds[0]
-    return None
+_TURN = 0x50_4A_BA_7E
+"""The key of the advisory lock under which budgets are changed."""

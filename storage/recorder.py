@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from storage.database import Database, DatabaseClosed, is_outage
+from storage.database import Database, DatabaseClosed, NotAlone, is_outage
 from storage.timing import backoff
 
 T = TypeVar("T")
@@ -181,22 +181,23 @@ class Recorder:
                         task.answer.set_exception(TimeoutError("the database stayed unavailable"))
                 group = [task for task in group if not task.answer.done()]
 
-    def _commit(self, group: list[_Task]) -> None:
+    def _commit(self, group: list[_Task], *, alone: bool = False) -> None:
         if not group:
             return
         began = time.monotonic()
         try:
-            with self._database.begin():
+            with self._database.begin(alone=alone):
                 values = [task.run() for task in group]
         except Exception as error:
             if is_outage(error):
                 raise
-            if len(group) == 1:
+            if len(group) > 1:  # one write is wrong, or has to be alone; the others must not suffer for it
+                for task in group:
+                    self._commit([task])
+            elif isinstance(error, NotAlone) and not alone:
+                self._commit(group, alone=True)
+            else:
                 self._fail(group[0], error)
-                return
-            # One write is wrong; the others must not suffer for it.
-            for task in group:
-                self._commit([task])
             return
         for task, value in zip(group, values, strict=True):
             task.answer.set_result(value)

@@ -90,7 +90,7 @@ class SubmissionRepository:
         )
         if cursor.rowcount == 1:
             return Bind.BOUND
-        before = self.get(submission_id)
+        before = self._locked(submission_id)
         if before.state is SubmissionState.BOUND and before.remote_id == remote_id:
             # Already written: a repeated COMMIT of unknown outcome; or adopted from the listing, and answered now.
             self._database.execute(
@@ -177,7 +177,7 @@ class SubmissionRepository:
 
     def tell(self, submission_id: str, told: Document, price: ToldPrice | None = None) -> None:
         """Add what the server said about a submission's price, and charge it, if it can be charged."""
-        before = self.get(submission_id)
+        before = self._locked(submission_id)
         joined = {**(before.told or {}), **told}
         self._database.execute("UPDATE submissions SET told=? WHERE id=?", (encode(joined), submission_id))
         if price is not None and before.settled_by is None:
@@ -187,11 +187,9 @@ class SubmissionRepository:
         """Record a person's word on what a submission costs; None: nothing. Nothing else changes it any more.
 
         Raises:
-            LookupError: there is no such submission.
+            ValueError: there is no such submission.
         """
-        before = self._rows.first("WHERE id=?", (submission_id,))
-        if before is None:
-            raise LookupError(submission_id)
+        before = self._locked(submission_id)
         after = before._replace(charge=ChargeState.RELEASED)
         if price is not None:
             micros, rest = exact(price.amount)
@@ -228,6 +226,12 @@ class SubmissionRepository:
     def annotate(self, submission_id: str, note: str) -> None:
         """Add what happened to a submission's video without changing its state."""
         self._database.execute("UPDATE submissions SET note=? WHERE id=?", (note, submission_id))
+
+    def _locked(self, submission_id: str) -> SubmissionRecord:
+        """The submission, locked until this transaction ends: what it costs is changed by one at a time."""
+        lock = "FOR UPDATE" if self._database.postgresql else ""
+        (submission,) = self._rows.select(f"WHERE id=? {lock}", (submission_id,))
+        return submission
 
     def get(self, submission_id: str) -> SubmissionRecord:
         """The submission."""

@@ -66,6 +66,27 @@ SAFEGUARDS = [
         ("tests/storage/test_ledger.py",),
     ),
     Safeguard(
+        "the budget that is opened alone",
+        "storage/ledger.py",
+        "                self._database.be_alone()\n                self._fill_in()",
+        "                self._fill_in()",
+        ("tests/storage/test_ledger_at_once.py",),
+    ),
+    Safeguard(
+        "budgets that are changed in turn",
+        "storage/ledger.py",
+        'f" AND pg_advisory_xact_lock({_TURN}) IS NOT NULL" if database.postgresql else ""',
+        '""',
+        ("tests/storage/test_ledger_at_once.py",),
+    ),
+    Safeguard(
+        "the charge that one at a time changes",
+        "storage/submissions.py",
+        '        lock = "FOR UPDATE" if self._database.postgresql else ""\n        (submission,)',
+        '        lock = ""\n        (submission,)',
+        ("tests/storage/test_ledger_at_once.py",),
+    ),
+    Safeguard(
         "the fraction of a price that is rounded up",
         "actors/batch/prices.py",
         "micros = ceil(",

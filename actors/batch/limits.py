@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from actors.batch.assignment import Priced
 from actors.errors import ErrorCode, Failure
+from storage.budgets import BATCH, Refusal
 from storage.charges import MICROS, SECONDS, VIDEOS
-from storage.ledger import BATCH, Refusal
 from storage.records import BudgetRecord, JobRecord
 from storage.states import SubmissionState
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
-from storage.ledger import DAY, MONTH
+from storage.budgets import DAY, MONTH
 from storage.records import BudgetRecord
 
 _PROBE = 60.0

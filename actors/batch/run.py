@@ -33,8 +33,8 @@ from actors.messages import (
     WorkerLost,
 )
 from actors.restarts import restart_allowed
+from storage.budgets import Refusal
 from storage.changes import Changes
-from storage.ledger import Refusal
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 

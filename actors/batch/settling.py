@@ -21,7 +21,9 @@ def settle(storage: Storage, submission_id: str, word: str, by: str, at: float) 
     Raises:
         NotFound: there is no such submission.
         InvalidRequest: it is neither, or its currency is not known, or not that of the reservation.
+        NotAlone: run the transaction again, alone.
     """
+    storage.database.be_alone()  # the batch's owner locks a budget before the batch
     try:
         before = storage.submissions.get(submission_id)
     except ValueError:

@@ -32,9 +32,10 @@ def update(
     Raises:
         NotFound: there is no such batch.
         InvalidRequest: the merged metadata are too large.
+        NotAlone: with a budget: run the transaction again, alone.
     """
     if budget is not None:
-        storage.ledger.lock_batch(batch_id)  # before its row, as its owner does
+        storage.database.be_alone()  # its owner locks the budget before the batch
     batch = existing(storage, batch_id)
     if merge and metadata is not None:
         metadata = check_metadata(merged(batch.metadata, metadata))

@@ -34,9 +34,9 @@ class Counted:
             self.statements[" ".join(sql.split()[:4])] += 1
             return execute(database, sql, parameters)
 
-        def begun(database: Database) -> Any:
+        def begun(database: Database, **how: bool) -> Any:
             self.transactions += 1
-            return begin(database)
+            return begin(database, **how)
 
         Database.execute, Database.begin = counted, begun  # type: ignore[method-assign]
 

@@ -82,14 +82,14 @@ class _Watch:
         begin, execute, local, watch = Database.begin, peewee.Database.execute_sql, self._local, self
 
         @contextmanager
-        def watched(database: Database) -> Iterator[None]:
+        def watched(database: Database, **how: bool) -> Iterator[None]:
             # What one call writes in several statements is one effect. Held as frames: the next call's is another one.
             calls: dict[FrameType | None, Counter[str]] = {}
 
             def names() -> Counter[str]:
                 return sum(calls.values(), Counter())
 
-            with begin(database):
+            with begin(database, **how):
                 database.after_commit(lambda: watch._tell("after", names()))
                 local.calls = calls
                 try:

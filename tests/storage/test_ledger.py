@@ -5,9 +5,11 @@ from decimal import Decimal
 
 import pytest
 
+from storage.budgets import Key, Refusal
 from storage.changes import Changes, Storage, SubmissionOutcome
 from storage.charges import MICROS, ToldPrice, amounts_of, cost_of, exact, part_of
-from storage.ledger import CeilingsChanged, Key, Refusal
+from storage.database import NotAlone
+from storage.ledger import CeilingsChanged
 from storage.states import BatchStatus, ChargeState, JobStatus, SubmissionState
 from storage.submissions import Bind
 from tests.builders import NOON, a_batch, a_job, an_event, an_intent, put
@@ -16,11 +18,20 @@ BUDGET = [{"amount": "2.1", "unit": "USD"}]
 PRICE = 400_000
 
 
+def in_a_transaction(database, act):
+    """As the recorder runs it."""
+    try:
+        with database.begin():
+            return act()
+    except NotAlone:
+        with database.begin(alone=True):
+            return act()
+
+
 @pytest.fixture
 def do(storage):
     def do(act, *arguments, **more):
-        with storage.database.begin():
-            return act(*arguments, **more)
+        return in_a_transaction(storage.database, lambda: act(*arguments, **more))
 
     return do
 
@@ -272,6 +283,27 @@ def test_what_may_have_been_paid_for_is_reserved_beyond_a_ceiling(storage, do, b
 )
 def test_an_amount_is_whole_numbers(amount, parts):
     assert exact(Decimal(amount)) == parts
+
+
+def test_a_late_outcome_of_a_deleted_batch_leaves_the_budget_of_the_next_one_of_its_id_alone(storage, do, batch):
+    do(storage.apply, a_step(batch, 1, 2))
+    do(storage.batches.remove, "nature")
+    do(storage.ledger.forget, ["nature"])
+    later = storage.submissions.get("intent-2").intended_at + 60
+    do(put, storage, batch._replace(created_at=later))
+    do(storage.ledger.set_batch_budget, "nature", BUDGET)
+    do(storage.submissions.settle, "intent-1", SubmissionState.REFUSED)
+    do(storage.submissions.tell, "intent-2", {}, ToldPrice("USD", Decimal(5)))
+    (budget,) = storage.ledger.of_batch("nature")
+    assert budget.used_micros == storage.ledger.used(Key("batch", "nature", "USD")) == 0
+
+
+def test_what_the_version_before_recorded_counts_against_budgets_that_were_open_already(storage, do, batch):
+    do(storage.ledger.set_ceilings, {("total", "videos"): 9 * MICROS}, "us")
+    do(storage.submissions.intend, [priced(1, charge=None, day=None, seconds=None)])
+    do(storage.ledger.set_ceilings, {("total", "videos"): 9 * MICROS, ("day", "USD"): 9 * MICROS}, "us")
+    assert len(standing(storage)) == 3
+    assert storage.ledger.used(Key("total", "", "videos")) == MICROS
 
 
 # --- ceilings of the database

@@ -45,9 +45,9 @@ def commits(database, mocker):
     ended = []
     begin = database.begin
 
-    def counted():
+    def counted(**how):
         ended.append(1)
-        return begin()
+        return begin(**how)
 
     mocker.patch.object(database, "begin", counted)
     return ended

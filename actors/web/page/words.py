@@ -9,7 +9,7 @@ from typing import Any
 from actors.batch.events import EventName
 from actors.batch.limits import amount_text
 from actors.errors import ErrorCode
-from storage.ledger import BATCH
+from storage.budgets import BATCH
 from storage.states import BatchStatus, JobStatus
 
 BATCH_STATES = {

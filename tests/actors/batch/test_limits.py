@@ -9,8 +9,8 @@ from actors.batch.assignment import Priced, Rules
 from actors.batch.limits import amount_text
 from actors.batch.pause import next_period
 from actors.errors import ErrorCode
+from storage.budgets import Refusal
 from storage.charges import BatchCosts, amounts_of
-from storage.ledger import Refusal
 from storage.records import BudgetRecord
 from storage.states import BatchStatus, SubmissionState
 from tests.actors.batch.test_run import Ride
