@@ -208,13 +208,13 @@ class BatchCommander(MissingFiles):
         maintenance, batch_id = self._maintenance(), command.batch_id
         if result is None and not self._was_deleted(batch_id):
             return  # another batch has its id by now
-        if result is None or result.digests:
-            maintenance.drop_references(list(result.digests) if result is not None else None)
         if result is None or not result.gone:
             try:
                 maintenance.finish_deletion(batch_id)
             except OSError as error:
                 raise FilesLeft(batch_id, error) from error
+        if result is None or result.digests:  # its jobs are gone by now, which used them
+            maintenance.drop_references(list(result.digests) if result is not None else None)
 
     def finish_deletions(self) -> int:
         """Finish the deletions of batches that were interrupted. Returns how many batches were removed."""
