@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.servers.packages import ServerError
 from tests.servers.real.desk import Desk
+from tests.servers.real.features import FEATURES
 from tests.servers.real.litellm import LiteLLM
 from tests.servers.real.report import Report
 from tests.servers.real.server import SteeredServer
@@ -31,7 +32,7 @@ SERVERS: dict[str, tuple[type[SteeredServer], dict[str, Trial]]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("servers", nargs="*", choices=[*SERVERS, []], default=list(SERVERS), metavar="SERVER")
+    parser.add_argument("servers", nargs="*", choices=[*SERVERS, []], metavar="SERVER")
     parser.add_argument("--trial", default="", help="only trials with these words in their name")
     parser.add_argument("--report", action="store_true", help="write the tables into docs/servers.md")
     parser.add_argument("--install", action="store_true", help="install the servers' packages, and try nothing")
@@ -39,14 +40,16 @@ def main() -> int:
     if wanted.report and wanted.trial:
         parser.error("--report writes whole tables: leave --trial out")
     failed = 0
-    for name in wanted.servers:
+    for name in wanted.servers or SERVERS:
         kind, more = SERVERS[name]
         if wanted.install:
             kind.environment.install()
         elif kind.environment.version is None:
             print(f"skipped: {kind.title} is not installed: {kind.environment.remedy}")
         else:
-            report, wrong = _tried(name, kind, {t: f for t, f in (TRIALS | more).items() if wanted.trial in t})
+            report, wrong = _tried(
+                name, kind, {t: f for t, f in (TRIALS | FEATURES | more).items() if wanted.trial in t}
+            )
             failed += wrong
             if wanted.report:
                 report.write()

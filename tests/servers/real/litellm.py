@@ -21,11 +21,14 @@ class _Proxy(Server):
     title = "LiteLLM's proxy"
     environment = LITELLM
 
-    def __init__(self, behind: str, model: str, key: str = KEY, **environment: str) -> None:
+    def __init__(
+        self, behind: str, model: str, key: str = KEY, info: dict[str, Any] | None = None, **environment: str
+    ) -> None:
         super().__init__()
         inner = {"model": model, "api_base": behind, "api_key": key}
         config = self.folder / "config.yaml"
-        config.write_text(json.dumps({"model_list": [{"model_name": MODEL, "litellm_params": inner}]}))
+        listed = {"model_name": MODEL, "litellm_params": inner} | ({"model_info": info} if info else {})
+        config.write_text(json.dumps({"model_list": [listed]}))
         master = f"sk-{secrets.token_hex(16)}"  # it refuses to start with a well-known one
         self.program = Program(
             [LITELLM.python, "-c", _RUN, "--config", config, "--host", "127.0.0.1", "--port", "{port}"],
@@ -69,13 +72,16 @@ class LiteLLM(_Proxy, SteeredServer):
 
 
 class LiteLLMBefore(_Proxy):
-    """In front of another server, as `provider` (in LiteLLM's sense), told of its address for the listing too."""
+    """In front of another server, as `provider` (in LiteLLM's sense), told of its address for the listing too.
 
-    def __init__(self, backend: Server, provider: str) -> None:
+    `info`: the `model_info` of its configuration, such as prices.
+    """
+
+    def __init__(self, backend: Server, provider: str, info: dict[str, Any] | None = None) -> None:
         self.backend = backend
         key = backend.user["OPENAI_API_KEY"]
         place = {"HOSTED_VLLM_API_BASE": backend.base_url, "HOSTED_VLLM_API_KEY": key}
-        super().__init__(backend.base_url, f"{provider}/{backend.model}", key, **place)
+        super().__init__(backend.base_url, f"{provider}/{backend.model}", key, info, **place)
 
     def open(self) -> None:
         self.backend.__enter__()

@@ -8,6 +8,7 @@ from typing import Any
 from actors.settings import Settings
 from tests.servers.real import profiles
 from tests.servers.real.desk import Desk
+from tests.servers.real.features import told_prices
 from tests.servers.real.litellm import LiteLLM, LiteLLMBefore, Simulator
 from tests.servers.real.program import OPENER
 from tests.servers.real.server import Server, SteeredServer
@@ -156,6 +157,7 @@ PROXY_TRIALS: dict[str, Trial] = {
     "killed while POSTs are on their way through it": proxy_killed,  # type: ignore[dict-item]
     "before vLLM-Omni: a video that fails": chain,
     "a lost answer, with a header that makes its listing work": listing_by_header,
+    "prices that it tells": told_prices,
 }
 VLLM_OMNI_TRIALS: dict[str, Trial] = {
     "several API workers": workers,

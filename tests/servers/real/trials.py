@@ -176,9 +176,14 @@ def _picture(server: SteeredServer, desk: Desk, **settings: str) -> Outcome:
     (desk.folder / "picture.png").write_bytes(png())
     outcome = _one(desk, desk.video("of a picture", input_reference="picture.png"), **settings)
     asked = [asked for asked in server.asked() if asked["prompt"].startswith(f"{desk.name}:")]
-    pictures = [name for each in asked for name in each if "reference" in name or name == "image"]
+    pictures = [name for each in asked for name in _pictures(each)]
     arrived = f"the picture arrived as `{pictures[0]}`" if pictures else "no picture arrived"
     return Outcome(outcome.works and bool(pictures), f"{outcome.told}; {arrived}")
+
+
+def _pictures(asked: dict[str, Any]) -> list[str]:
+    """The fields in which pictures arrived."""
+    return [name for name, value in asked.items() if value and ("reference" in name or name == "image")]
 
 
 def parameters(server: SteeredServer, desk: Desk) -> Outcome:
@@ -267,11 +272,15 @@ def ninety(server: SteeredServer, desk: Desk) -> Outcome:
     batch = desk.told(desk("run", str(file), "--json", "--concurrency", "20"))
     asked = [asked for asked in server.asked() if asked["prompt"].startswith(f"{desk.name}:")]
     right = [a for a in asked if a.get("negative_prompt") == "blurred, text" and float(a.get("fps") or 0) == 24]
-    seeds = Counter(str(each.get("seed")) for each in asked)
+    pictures = [each for each in right if _pictures(each)]
+    arrived = Counter((each["prompt"], str(each.get("seed"))) for each in asked)
+    recorded = Counter((job["prompt"], str(job["seed"])) for job in batch["jobs"])
     told = (
-        f"{states(batch)}; {len(right)} of {len(asked)} arrived with negative prompt and 24 fps; seeds: {dict(seeds)}"
+        f"{states(batch)}; {len(right)} of {len(asked)} arrived with negative prompt and 24 fps, {len(pictures)} of them "
+        f"with a picture; each prompt and seed arrived once as its job records it: {arrived == recorded}"
     )
-    return Outcome(batch["progress"]["completed"] == len(right) == 90 and len(seeds) == 3, told)
+    works = batch["progress"]["completed"] == len(pictures) == len(set(arrived)) == 90 and arrived == recorded
+    return Outcome(works, told)
 
 
 _PRODUCTS = ("lamp", "chair", "table", "clock", "vase", "rug")
