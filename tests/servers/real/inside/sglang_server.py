@@ -9,6 +9,7 @@ content route. Runs in SGLang's environment.
 
 import argparse
 import asyncio
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,7 @@ from sglang.multimodal_gen.runtime.entrypoints.openai.video_progress import VIDE
 from sglang.multimodal_gen.runtime.pipelines_core.schedule_batch import OutputBatch
 from sglang.multimodal_gen.runtime.scheduler_client import async_scheduler_client
 from sglang.multimodal_gen.runtime.server_args import set_global_server_args
+from sglang.multimodal_gen.runtime.utils.perf_logger import RequestMetrics
 
 STEPS = 100
 ASKED = ("seed", "negative_prompt", "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale")
@@ -57,14 +59,19 @@ async def forward(batches):
             await apply_progress(*told)
 
     pictures = {"image": Path(batch.image_path).name} if batch.image_path else {}
-    asked = {name: getattr(batch, name) for name in ASKED}
+    asked, metrics, began = (
+        {name: getattr(batch, name) for name in ASKED},
+        RequestMetrics(batch.request_id),
+        time.time(),
+    )
     try:
         film = await studio.make(batch.prompt, progress, **asked, **pictures)
     except RuntimeError as error:
         return OutputBatch(error=str(error))
     path = batch.output_file_path()
     await asyncio.to_thread(Path(path).write_bytes, film)
-    return OutputBatch(output_file_paths=[path])
+    metrics.total_duration_ms = 1000 * (time.time() - began)
+    return OutputBatch(output_file_paths=[path], metrics=metrics)
 
 
 class Server(uvicorn.Server):
