@@ -15,6 +15,7 @@ from actors.batch.requests import BatchVideoRequest
 from actors.batch.start import existing, unknown_batch
 from actors.batch.views import Batch, Job, batch_status, status_named, version_of, with_urls
 from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
+from actors.needs import database_obstacle
 from actors.settings import SIMULATOR, Settings
 from actors.stores import stores_of, told_by_the_store
 from storage.changes import Storage
@@ -75,11 +76,10 @@ class BatchReader:
         """Ask the database for nothing.
 
         Raises:
-            StorageError: it can't be asked, or its file is gone.
+            StorageError: it can't be asked, or its file is gone or not writable.
         """
-        path = self._database.path
-        if path is not None and not path.exists():
-            raise StorageError(f"the file of the database {self._database.place} is gone; restore it")
+        if (obstacle := database_obstacle(self._database)) is not None:
+            raise StorageError(obstacle)
         self._read(lambda: self._database.execute("SELECT 1").fetchone())
 
     def unfinished(self) -> Unfinished:

@@ -218,7 +218,7 @@ class Database:
                 f"the database {self.place} can't be created: the folder {self.path.parent} does not exist; "
                 "create it or set DATABASE_URL"
             )
-        self._check_writable()
+        self.check_writable()
         try:
             with self._alone():
                 applied = self._migrate()
@@ -227,10 +227,13 @@ class Database:
             raise self.explained(error) from self._shown(error)
         return applied
 
-    def _check_writable(self) -> None:
+    def check_writable(self) -> None:
         """SQLite opens even a read-only file, and fails at the first write.
 
         Checks permissions without opening the file: closing it would drop the locks that SQLite has on it.
+
+        Raises:
+            DatabaseError: the file, or its folder, is not writable.
         """
         if self.path is None:
             return

@@ -50,6 +50,10 @@ class Owners:
         """The owners whose lease has run out, and whose death nobody has noted yet."""
         return self._rows.select(f"WHERE lease_until > 0 AND lease_until < {self._database.clock}")
 
+    def living(self) -> list[OwnerRecord]:
+        """The owners whose lease is still valid."""
+        return self._rows.select(f"WHERE lease_until >= {self._database.clock} ORDER BY host, pid")
+
     def alive(self, owner_id: str) -> bool:
         """Whether an owner's lease is still valid."""
         sql = f"SELECT 1 FROM owners WHERE id=? AND lease_until >= {self._database.clock}"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from actors.errors import SettingsError
+from actors.needs import Need, database_obstacle, folder_obstacle, needs, writable
 from actors.settings import Settings
-from actors.web.health import Check, bounded, writable
+from actors.web.health import Check, bounded
 from storage.database import Database, DatabaseError
 from storage.markers import Marker, StoreNotes, foreign, marker_in, scattered
+from storage.owners import Owners
 from storage.secrets import masked_url
+from storage.stores import Stores
 
 __all__ = ["Check", "all_checks"]
 _LONGEST_CHECK = 30.0
@@ -20,17 +21,25 @@ _LONGEST_CHECK = 30.0
 
 def all_checks(settings: Settings, *, declare: bool = False) -> Iterator[Check]:
     """Check everything, one by one. `declare`: declare the exchanges and queues in RabbitMQ."""
-    looks: dict[str, Callable[[], Check]] = {
-        "database": lambda: database(settings),
-        "VIDEO_DIR": lambda: video_dir(settings),
-        **({"VIDEO_STORE": lambda: video_store(settings)} if settings.video_store else {}),
-        "server": lambda: server(settings),
+    needed: dict[Need, dict[str, Callable[[], Check]]] = {
+        Need.DATABASE: {"database": lambda: database(settings)},
+        Need.LEASE: {"services": lambda: services(settings)},
+        Need.STORE: {
+            "VIDEO_DIR": lambda: video_dir(settings),
+            **({"VIDEO_STORE": lambda: video_store(settings)} if settings.video_store else {}),
+        },
+        Need.KEY: {"server": lambda: server(settings)},
+        Need.RABBITMQ: {"RabbitMQ": lambda: rabbitmq(settings, declare=declare)},
+    }
+    others: dict[str, Callable[[], Check]] = {
         "simulator": simulator,
         "prices": lambda: prices(settings),
         "budget": lambda: budget(settings),
-        "RabbitMQ": lambda: rabbitmq(settings, declare=declare),
     }
-    for name, look in looks.items():
+    first = needs(settings)
+    rest = [need for need in Need if need not in first]
+    looks = [needed[need] for need in first] + [others] + [needed[need] for need in rest]
+    for name, look in (entry for some in looks for entry in some.items()):
         yield bounded(name, look, _LONGEST_CHECK)
 
 
@@ -41,12 +50,32 @@ def database(settings: Settings) -> Check:
         if found.path is not None and not found.path.exists():
             ok, why = writable(found.path.parent)
             return Check("database", ok=ok, message=f"{found.path}: {why or 'will be created on first use'}")
+        if (obstacle := database_obstacle(found)) is not None:
+            return Check("database", ok=False, message=obstacle)
         schema = found.read(lambda: _schema(found))
         found.close()
     except (DatabaseError, ImportError) as error:
         return Check("database", ok=False, message=str(error))
-    kept = "" if found.path is None or os.access(found.path, os.W_OK) else "not writable; "
-    return Check("database", ok=schema.ok and not kept, message=f"{found.place}: {kept}{schema.message}")
+    return Check("database", ok=schema.ok, message=f"{found.place}: {schema.message}")
+
+
+def services(settings: Settings) -> Check:
+    """Which processes hold a current lease in the database, and so may make videos."""
+    try:
+        found = Database(settings.database_url)
+        there = found.path is None or found.path.exists()
+        living = found.read(lambda: Owners(found).living()) if there and _has_owners(found) else []
+        found.close()
+    except (DatabaseError, ImportError):
+        return Check("services", ok=True, message="unknown: the database can't be read")
+    if not living:
+        return Check("services", ok=True, message="no process has a current lease: none makes videos just now")
+    named = ", ".join(f"{owner.host} (pid {owner.pid})" for owner in living)
+    return Check("services", ok=True, message=f"with a current lease: {named}")
+
+
+def _has_owners(found: Database) -> bool:
+    return bool(found.read(lambda: found.peewee.table_exists("owners")))
 
 
 def _schema(found: Database) -> Check:
@@ -64,11 +93,11 @@ def _schema(found: Database) -> Check:
 
 def video_dir(settings: Settings) -> Check:
     """Whether files can be written there."""
-    folder = Path(settings.video_dir).absolute()
-    ok, why = writable(folder)
+    stores = Stores(settings.video_dir)
+    folder, why = stores.folder.root, folder_obstacle(stores, may_be_made=True)
     found = why or ("writable" if folder.is_dir() else "will be created")
     doubts = _doubts(settings, marker_in(folder), str(folder)) if settings.video_store is None else []
-    return Check("VIDEO_DIR", ok=ok, message="; ".join([f"{folder}: {found}", *doubts]))
+    return Check("VIDEO_DIR", ok=why is None, message="; ".join([f"{folder}: {found}", *doubts]))
 
 
 def _doubts(settings: Settings, marker: Marker | None, place: str) -> list[str]:
@@ -93,9 +122,11 @@ def video_store(settings: Settings) -> Check:
     stores = stores_of(settings)
     bucket = stores.bucket
     if bucket is None:
-        ok, why = writable(stores.folder.root)
+        why = folder_obstacle(stores, may_be_made=True)
         doubts = _doubts(settings, marker_in(stores.folder.root), stores.place)
-        return Check("VIDEO_STORE", ok=ok, message="; ".join([f"{stores.place}: {why or 'writable'}", *doubts]))
+        return Check(
+            "VIDEO_STORE", ok=why is None, message="; ".join([f"{stores.place}: {why or 'writable'}", *doubts])
+        )
     try:
         doubts = bucket.examine() + _doubts(settings, Marker.parse(bucket.marker()), bucket.uri)
     except StoreFault as fault:

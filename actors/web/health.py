@@ -1,4 +1,4 @@
-"""Health: whether a service has all that it needs at this moment. `doctor` makes the same checks of a folder.
+"""Health: whether a running service has all that it needs at this moment, by the list that `doctor` has, too.
 
 What is answered names no path and no host, since anybody may ask; why a check fails is logged, when it begins to.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.errors import StorageError
+from actors.needs import FAILED, Need, needs, store_obstacle
 
 if TYPE_CHECKING:
     from actors.loop import IOLoop
@@ -25,7 +24,7 @@ logger = logging.getLogger(__name__)
 LONGEST = 2.0
 """Seconds that a check of a running service may take: what does not answer by then is lost."""
 _BEAT_SECONDS = 5.0
-_BLOCK = bytes(4096)
+_LOOP = "the loop that makes videos does not answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +56,6 @@ def bounded(name: str, look: Callable[[], Check], seconds: float) -> Check:
     return found[0]
 
 
-def writable(folder: Path) -> tuple[bool, str]:
-    """Whether files can be made in a folder, or the folder where it is not there yet; and why not."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not there.is_dir():
-        return False, f"{there} is no folder"
-    try:
-        with tempfile.TemporaryFile(dir=there) as file:
-            file.write(_BLOCK)  # a full disk makes files, and takes nothing into them
-            file.flush()
-            return True, ""
-    except OSError as error:
-        return False, f"{there} is not writable ({error.strerror})"
-
-
 class Health:
     """The checks of a running service, each made when it is asked for: between two questions it costs nothing."""
 
@@ -83,20 +68,23 @@ class Health:
             makes_videos: whether this process does; if not, it needs no lease, no key and no folder to write to.
         """
         self._service, self._io = service, io
-        self._looks: dict[str, Callable[[], str | None]] = {"database": self._database}
-        if makes_videos:
-            self._looks |= {"lease": self._lease, "store": self._store, "key": self._key}
-        if service.broker is not None:
-            self._looks["rabbitmq"] = self._rabbitmq
-        self._running: dict[str, asyncio.Future[str | None]] = {}
-        self._failed: frozenset[str] = frozenset()
+        looks: dict[Need, Callable[[], str | None]] = {
+            Need.DATABASE: self._database,
+            Need.LEASE: self._lease,
+            Need.STORE: lambda: store_obstacle(service.stores),
+            Need.KEY: self._key,
+            Need.RABBITMQ: self._rabbitmq,
+        }
+        self._looks = {need: looks[need] for need in needs(service.settings, makes_videos=makes_videos)}
+        self._running: dict[Need, asyncio.Future[str | None]] = {}
+        self._failed: frozenset[Need] = frozenset()
 
     async def live(self) -> list[Check]:
         """Whether the loop that carries the actors still turns; no database is asked."""
         answered = self._io.loop.create_future()
         self._service.beat(lambda: self._io.call(_answer, answered))
         done, _ = await asyncio.wait({answered}, timeout=_BEAT_SECONDS)
-        return [Check("loop", ok=bool(done), message=_SENTENCES["loop"] if not done else "turns")]
+        return [Check("loop", ok=bool(done), message=_LOOP if not done else "turns")]
 
     async def ready(self) -> list[Check]:
         """Whether the service can make videos and tell of them: each check, the failed ones with a sentence."""
@@ -104,11 +92,11 @@ class Health:
         reasons = {name: why for name, why in zip(self._looks, whys, strict=True) if why is not None}
         self._log(reasons)
         return [
-            Check(name, ok=name not in reasons, message=_SENTENCES[name] if name in reasons else "ok")
+            Check(name, ok=name not in reasons, message=FAILED[name] if name in reasons else "ok")
             for name in self._looks
         ]
 
-    async def _why(self, name: str) -> str | None:
+    async def _why(self, name: Need) -> str | None:
         """Why a check fails. One that still hangs is not begun a second time."""
         running = self._running.get(name)
         if running is None:
@@ -120,12 +108,12 @@ class Health:
         error = running.exception()
         return repr(error) if error is not None else running.result()
 
-    def _over(self, name: str, done: asyncio.Future[str | None]) -> None:
+    def _over(self, name: Need, done: asyncio.Future[str | None]) -> None:
         del self._running[name]
         if not done.cancelled():
             done.exception()  # nobody may have waited so long for it
 
-    def _log(self, reasons: dict[str, str]) -> None:
+    def _log(self, reasons: dict[Need, str]) -> None:
         failed = frozenset(reasons)
         if failed == self._failed:
             return
@@ -152,14 +140,6 @@ class Health:
             return None if self._service.lease_is_current else "the lease has run out, or was not yet taken"
         except StorageError:
             return None  # by its own clock it lasts; that the database is away is another check's to say
-
-    def _store(self) -> str | None:
-        stores = self._service.stores
-        folder = stores.folder.root
-        if not folder.is_dir():
-            return f"{folder} is no folder any more"
-        ok, why = writable(folder)
-        return why if not ok else None if stores.bucket is None else stores.bucket.obstacle()
 
     def _key(self) -> str | None:
         return "the server refused the key" if self._service.key_refused else None
@@ -193,13 +173,3 @@ def _answers(connection: Connection) -> bool:
 def _answer(answered: asyncio.Future[None]) -> None:
     if not answered.done():
         answered.set_result(None)
-
-
-_SENTENCES = {
-    "loop": "the loop that makes videos does not answer",
-    "database": "the database can't be read or written; the log says why",
-    "rabbitmq": "RabbitMQ can't be reached or takes no messages; the log says why",
-    "lease": "this process does not hold a current lease: it may start no video",
-    "store": "the store of finished files can't be written to; the log says why",
-    "key": "the server refused the key (OPENAI_API_KEY): nothing is claimed",
-}

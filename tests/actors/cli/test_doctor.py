@@ -18,12 +18,16 @@ from typing import Any, ClassVar
 import pytest
 
 from actors.cli import checks, server_checks
-from actors.cli.checks import database, rabbitmq, server, video_dir
+from actors.cli.checks import database, rabbitmq, server, services, video_dir
 from actors.cli.server_checks import verdict
 from actors.cli.settings_table import settings_table
+from actors.needs import Need, needs
 from actors.service import BatchService
 from actors.settings import Settings, load_settings
+from actors.web import health
+from actors.web.health import Health
 from storage.database import MIGRATIONS, Database
+from storage.owners import this_process
 from tests.servers.http_proxy import Proxy, proxying
 from tests.servers.http_recorder import Recorder, answer, in_thread, listening
 from tests.servers.port import Port
@@ -221,6 +225,35 @@ def test_no_look_holds_doctor_up(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not found["VIDEO_DIR"].ok
     assert found["VIDEO_DIR"].message == "no answer within 0.1 s"
     assert {"database", "server", "simulator", "RabbitMQ"} <= set(found)
+
+
+def test_doctor_checks_whatever_a_running_service_is_not_ready_without(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[Need]] = []
+
+    def noted(settings: Settings, **how: bool) -> list[Need]:
+        asked.append(set(needs(settings, **how)))
+        return needs(settings, **how)
+
+    monkeypatch.setenv("AMQP_URL", "amqp://127.0.0.1:1")
+    monkeypatch.setattr(checks, "needs", noted)
+    monkeypatch.setattr(health, "needs", noted)
+    with BatchService(load_settings()) as service:
+        Health(service, None)  # type: ignore[arg-type]  # nobody asks it
+        told = {check.name for check in checks.all_checks(service.settings)}
+    assert asked == [set(Need)] * 2
+    assert {"database", "services", "VIDEO_DIR", "server", "RabbitMQ"} <= told
+
+
+def test_the_processes_that_have_a_lease_are_named(home: Path) -> None:
+    settings = load_settings()
+    assert services(settings).message == "no process has a current lease: none makes videos just now"
+    owner = this_process()
+    with BatchService(settings) as service:
+        assert services(settings).message.startswith("no process has")
+        service._write(lambda: service._storage.owners.renew(owner, 60))
+        assert services(settings).message == f"with a current lease: {owner.host} (pid {owner.pid})"
 
 
 def test_a_certificate_that_can_not_be_verified_is_named_with_the_way_out(

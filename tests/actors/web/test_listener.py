@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from actors import needs
 from actors.errors import SettingsError
 from actors.service import BatchService
 from actors.settings import Settings
@@ -163,7 +164,7 @@ def test_a_folder_that_hangs_is_told_within_the_bound_and_looked_at_by_one_threa
         service.serve()
         until(lambda: ask(listener, "/readyz")[0] == 200)
         monkeypatch.setattr(health, "LONGEST", 0.2)
-        monkeypatch.setattr(health, "writable", hang)
+        monkeypatch.setattr(needs, "writable", hang)
         for _ in range(3):
             body = ask(listener, "/readyz")[2]
             assert "store" in [error["field"] for error in json.loads(body)["errors"]]
