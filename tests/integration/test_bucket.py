@@ -324,6 +324,38 @@ def test_closing_in_the_middle_of_an_upload_aborts_it(
     check_paid_once(provider)
 
 
+@BOTH
+@pytest.mark.parametrize("step", ["PUT partNumber=1&", "PUT partNumber=2&", "POST uploadId="])
+def test_a_kill_between_two_parts_leaves_nothing_but_what_the_lifecycle_rule_removes(
+    step: str,
+    provider: Provider,
+    start_service: Start,
+    gate: Gate,
+    drivers: Drivers,
+    options: Callable[..., Any],
+    environment: dict[str, str],
+) -> None:
+    """Of three parts none, one or all have arrived. What was on its way to the server when its sender died arrives."""
+    provider.options(content_bytes=LARGE)
+    held = threading.Event()
+    method, where = step.split()
+    fault = gate.fault(Fault(method, where, held=held, times=1))
+    owner = drivers.start(options=options(), environment=environment, request=videos("a lake", id="b"))
+    assert fault.met.wait(PATIENCE)
+    os.kill(owner, signal.SIGKILL)
+    assert drivers.end(owner)["ended"] == -signal.SIGKILL
+    held.set()
+    assert fault.passed.wait(PATIENCE)
+    service, left = start_service(), gate.server.open_uploads()
+    finished = method == "POST"
+    assert (len(objects(service)), left) == ((1, 0) if finished else (0, 1))
+    check_objects(service, service.process_batch("b").result(PATIENCE), provider)
+    check_paid_once(provider)
+    assert left_here(service) == []
+    assert gate.server.open_uploads() == left
+    gate.server.abort_uploads()
+
+
 @pytest.mark.parametrize("label", ["before upload", "after upload", "before completion"])
 def test_no_object_of_a_dead_owner_is_left_of_a_cancelled_batch(
     label: str, service: BatchService, drivers: Drivers, options: Callable[..., Any], environment: dict[str, str]

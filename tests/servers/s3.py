@@ -85,6 +85,16 @@ class S3Server:
             return len(list(self._folder.rglob(".rclone_temp_*")))
         return self.ask("GET", f"/{BUCKET}?uploads")[1].count(b"<UploadId>")
 
+    def abort_uploads(self) -> None:
+        """Abort them, as the lifecycle rule of a bucket does when they are old."""
+        if self.kind == "rclone":
+            for left in self._folder.rglob(".rclone_temp_*"):
+                left.unlink()
+            return
+        listed = self.ask("GET", f"/{BUCKET}?uploads")[1].decode()
+        for upload, key in re.findall(r"<UploadId>(.*?)</UploadId>\s*<Key>(.*?)</Key>", listed):
+            self.ask("DELETE", f"/{BUCKET}/{key}?uploadId={upload}")
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
