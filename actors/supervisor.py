@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, assert_never
 
 from actors.batch.assignment import Assignment, Rules
 from actors.batch.run import BatchRun
 from actors.batch_log import BatchLog
+from actors.beginning import Beginning
 from actors.errors import ErrorCode, Failure
 from actors.loop import LoopActor, tell
 from actors.messages import (
@@ -60,19 +60,6 @@ LINGER = 0.02
 DRAIN = 5.0
 
 
-class _Phase(IntEnum):
-    """How far this process is with a batch: work starts once its beginning is recorded."""
-
-    WAITING = 0
-    BEGINS = 1
-    """With the next update."""
-    BEGINNING = 2
-    """The recorder has that update. If the process dies before it records more, the death counts."""
-    BEGUN = 3
-    WORKING = 4
-    """Something more is recorded."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Drained:
     """The POSTs in flight are bound, or timed out."""
@@ -112,8 +99,8 @@ class BatchSupervisor(LoopActor):
         self._workers: list[Ref] = []
         self._to_start: list[Assignment] = []
         self._recording: list[Assignment] | None = None
-        self._phase, self._deaths = _Phase.WAITING, loaded.batch.deaths
-        self._alive = self._lingering = False
+        self._beginning = Beginning(loaded.batch, admission.beginnings, self.actor_ref)
+        self._lingering = False
         self._release: Release | None = None
         self._drained = self._released = self._has_orphans = False
 
@@ -181,7 +168,7 @@ class BatchSupervisor(LoopActor):
             if report.outcome is not SubmissionState.REFUSED:
                 return
             report = Withdrawn(report.job_id, report.run, report.failure, report.submission_id, report.outcome)
-        self._alive = True
+        self._beginning.alive = True
         self._log.report(report, self.run.waits.get(report.job_id))
         self.run.report(report, time.monotonic())
         # A job's next state usually comes much later than these, so each of them is still recorded.
@@ -216,7 +203,7 @@ class BatchSupervisor(LoopActor):
             # A step that a budget may refuse has nothing after its intents: each event tells of what was recorded.
             may_send = may_send and (self._recording is None or not self._is_limited)
             while may_send and self.run.wants_to_start and self._may_start():
-                self._begins()
+                self._beginning.begin()
                 self._to_start.append(self.run.start_next())
                 self._admission.starting(self._id, self._to_start[-1].submission.id)
                 self._tools.bodies.starts(self.actor_ref, self._to_start[-1].submission.id)
@@ -239,59 +226,42 @@ class BatchSupervisor(LoopActor):
 
     def _attach(self) -> None:
         """Give the jobs in flight to workers, once the beginning of the batch is recorded."""
-        if self._phase >= _Phase.BEGUN:
+        if self._beginning.is_over:
             for assignment in self.run.attach():
                 self._assign(assignment, None)
-        elif self.run.in_flight and not self.run.stopping and self._may_begin():
-            self._begins()
+        elif self.run.in_flight and not self.run.stopping and self._beginning.is_allowed():
+            self._beginning.begin()
 
     def _may_start(self) -> bool:
         loads = self._any_files and has_files(self.run.next_job)
-        if loads and self._phase < _Phase.BEGUN and not self._admission.has_place(self._id, self.actor_ref):
+        if loads and not self._beginning.is_over and not self._admission.has_place(self._id, self.actor_ref):
             return False  # it has not begun: waiting for a slot counts as nothing
-        if self._may_begin() and self._is_loaded():
+        if self._beginning.is_allowed() and self._is_loaded():
             may_start = self._admission.may_start(self._id, self.actor_ref)
-            self._alive |= loads and not may_start  # loading did no harm, and it waits again
+            self._beginning.alive |= loads and not may_start  # loading did no harm, and it waits again
             return may_start
         self._admission.has_enough(self._id)  # a slot that it was offered is for others
         return False
 
     def _is_loaded(self) -> bool:
         """Whether the next job's files are. That begins once the batch has: a death meanwhile counts."""
-        if self._phase >= _Phase.BEGUN or not has_files(self.run.next_job):
+        if self._beginning.is_over or not has_files(self.run.next_job):
             return self._tools.bodies.ready(self.run.next_job, self.actor_ref)
-        self._begins()
+        self._beginning.begin()
         return False
-
-    def _may_begin(self) -> bool:
-        begun = self._phase is not _Phase.WAITING
-        return begun or self._admission.beginnings.may_begin(self._id, self.actor_ref, alone=bool(self._deaths))
-
-    def _begins(self) -> None:
-        if self._phase is _Phase.WAITING:
-            self._phase = _Phase.BEGINS
-            self._admission.beginnings.begins(self._id, alone=bool(self._deaths))
 
     @property
     def _to_record(self) -> bool:
         """Whether there is anything to record; also the first sign of life since the batch began."""
-        sign = self._phase is _Phase.BEGINS or (self._alive and self._phase is _Phase.BEGUN)
-        return self.run.changed or (sign and not self.run.over)
+        return self.run.changed or (self._beginning.is_to_be_recorded and not self.run.over)
 
     def _hand_over(self) -> None:
         """Give the recorder all changes since the last time; one update at a time."""
         if self._recording is not None or self._released or not self._to_record:
             return
-        changes = self.run.take_changes(spent=self._spent(), claims=self._next_claims())
+        changes = self.run.take_changes(spent=self._spent(), claims=self._beginning.claims(ended=self.run.over))
         self._recording, self._to_start = self._to_start, []
         record(self._tools.recorder, self._tools.storage, changes, self.actor_ref)
-
-    def _next_claims(self) -> int:
-        """The `claims` of the update that is handed over: this process begins, or has got further."""
-        if self._phase is _Phase.BEGINS and not self.run.over:
-            self._phase = _Phase.BEGINNING
-            return -self._deaths - 1
-        return 0 if self._phase >= _Phase.BEGUN or self.run.over else self.run.batch.claims
 
     def _recorded(self, recorded: Recorded) -> None:  # crash point: recorded
         """Act on what is now recorded."""
@@ -302,7 +272,9 @@ class BatchSupervisor(LoopActor):
         if recorded.refused:
             self._end(lost=True)
             return
-        begun = self._note_phase()
+        begun = self._beginning.recorded()
+        if begun and self._epoch > 1:
+            self._tools.stores.folder.sweep(self._id, self._epoch)
         for assignment in released:
             if self.run.over:
                 self._not_sent(assignment)
@@ -321,23 +293,11 @@ class BatchSupervisor(LoopActor):
     def _refused(self, refusal: Refusal) -> None:
         """A budget has no room for one of the payments: nothing was recorded, and the batch decides again."""
         unsent, self._recording, self._to_start = [*(self._recording or []), *self._to_start], None, []
-        self._phase = _Phase.BEGINS if self._phase is _Phase.BEGINNING else self._phase
+        self._beginning.refused()
         for assignment in unsent:
             self._admission.left(self._id, assignment.submission.id)
         self.run.refused(refusal, unsent, time.monotonic())
         self._go_on()
-
-    def _note_phase(self) -> bool:
-        """Note a recorded update. Returns True if it began the batch."""
-        if self._phase is _Phase.BEGINNING:
-            self._phase = _Phase.BEGUN
-            if self._epoch > 1:
-                self._tools.stores.folder.sweep(self._id, self._epoch)
-            return True
-        if self._phase is _Phase.BEGUN:
-            self._phase = _Phase.WORKING
-            self._admission.beginnings.over(self._id)
-        return False
 
     def _assign(self, assignment: Assignment, send_before: float | None) -> None:  # crash point: assign
         order = Generate(assignment.run, assignment.job, assignment.submission, self._epoch, send_before)
@@ -375,7 +335,7 @@ class BatchSupervisor(LoopActor):
         for worker in self._workers:
             tell(worker, Stop())
         release, spent, wanted = self._tools.storage.batches.release, self._spent(), self._release.wanted
-        claims = self.run.batch.claims if self._phase is _Phase.WAITING else 0
+        claims = self._beginning.claims_at_release()
         batch_id, epoch, ref, dispatcher = self._id, self._epoch, self.actor_ref, self._dispatcher
         released = self._tools.recorder.write(
             lambda: release(batch_id, epoch=epoch, spent=spent, wanted=wanted, claims=claims)
