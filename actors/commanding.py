@@ -109,17 +109,21 @@ class BatchCommander(MissingFiles):
             return once(self._storage, key, context.at, act)
 
         text = self._write_after_deletes(write)
-        try:
-            self._follow(command, done[0] if done else None)
-        except FilesLeft as error:  # it is deleted all the same
-            logger.warning("the files of a deleted batch stay for a while", extra=error.as_logged())
-        if self.adopts and done and done[0].newly_wanted:
-            self._run([done[0].batch_id])
-        elif self._runtime is not None:
-            self._runtime.look()
+        self._take_up(command, done[0] if done else None)
         if isinstance(command, Retry) and gone and done:
             self._fetch_for_others(command, gone)
         return text
+
+    def _take_up(self, command: Command, result: CommandResult | None) -> None:
+        """What follows from a recorded message: a batch that it wants is run here, or by whoever looks first."""
+        try:
+            self._follow(command, result)
+        except FilesLeft as error:  # it is deleted all the same
+            logger.warning("the files of a deleted batch stay for a while", extra=error.as_logged())
+        if self.adopts and result is not None and result.newly_wanted:
+            self._run([result.batch_id])
+        elif self._runtime is not None:
+            self._runtime.look()
 
     def current(self, batch_id: str) -> tuple[Batch, int]:
         """A batch with its jobs, and its sequence number, as the transaction has them in which `answer` is called.

@@ -82,7 +82,6 @@ class Runtime:
         if simulate:
             settings = _for_the_simulator(settings)
         self._settings, self._storage, self._recorder, self._observer = settings, storage, recorder, observer
-        price = pricing(settings)
         self._stores, self._orphans = stores, orphans
         self._marker = prepare(stores, settings, storage)
         self.io = IOLoop()
@@ -90,25 +89,14 @@ class Runtime:
         self._owner = this_process()
         self._deletes: DeleteSender | None = None
         self._lease = lease = LeaseMargin()
-        rules = Rules(
-            provider=provider,
-            owner_id=self._owner.id,
-            paid_attempts=settings.sora_paid_attempts,
-            progress_interval=settings.progress_interval.total_seconds(),
-            price=price,
-            charges_failed=settings.sora_charges_failed == "yes",
-            waits_for_budget=serves and settings.sora_budget_wait == "yes",
-        )
+        rules = _rules(settings, provider, self._owner.id, serves=serves)
         try:
             self._tools = self.io.submit(self._open(provider, lease, simulate=simulate)).result()
         except BaseException:
             self.io.close()
             raise
         self._late = LateResolver(self.io, self._tools.submitter, storage, recorder, settings, provider=provider)
-        admission = Admission(settings.sora_max_in_flight, self._tools.client.rate_limiter, self.io.loop)
-        self._tools.submitter.on_left, admission.on_left = admission.left, self._tools.bodies.left
-        if self._deletes is not None:
-            self._tools.submitter.on_owed = self._deletes.wake
+        admission = self._connected()
         self._be_patient(settings.sora_connect_timeout)
         self._key = self._tools.client.rate_limiter.key
         self._key.on_refused = self._key_refused
@@ -158,6 +146,15 @@ class Runtime:
             self.io, client, submitter, loader, Bodies(loader.body), watcher, self._storage, self._recorder,
             self._settings, self._stores, Keeper(self.io, self._stores, files, clean_up), clean_up, self._observer,
         )  # fmt: skip
+
+    def _connected(self) -> Admission:
+        """The slots of this process; what is told when a POST has left, or a DELETE is owed, is told from now on."""
+        submitter, limiter = self._tools.submitter, self._tools.client.rate_limiter
+        admission = Admission(self._settings.sora_max_in_flight, limiter, self.io.loop)
+        submitter.on_left, admission.on_left = admission.left, self._tools.bodies.left
+        if self._deletes is not None:
+            submitter.on_owed = self._deletes.wake
+        return admission
 
     async def _start_simulator(self) -> str:
         from actors.simulator import Simulator, SimulatorOptions
@@ -348,6 +345,18 @@ class Runtime:
         finally:
             if self._simulator is not None:
                 await self._simulator.stop()
+
+
+def _rules(settings: Settings, provider: str, owner_id: str, *, serves: bool) -> Rules:
+    return Rules(
+        provider=provider,
+        owner_id=owner_id,
+        paid_attempts=settings.sora_paid_attempts,
+        progress_interval=settings.progress_interval.total_seconds(),
+        price=pricing(settings),
+        charges_failed=settings.sora_charges_failed == "yes",
+        waits_for_budget=serves and settings.sora_budget_wait == "yes",
+    )
 
 
 def _for_the_simulator(settings: Settings) -> Settings:

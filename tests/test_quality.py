@@ -1,5 +1,6 @@
 """The checks of the code itself: they fail here as they would in an editor."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,9 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+PRODUCT = sorted(path for package in ("actors", "storage") for path in (ROOT / package).rglob("*.py"))
+LONGEST_FILE, LONGEST_FUNCTION = 400, 50
+"""Lines. What is longer does two things: split it by them."""
 
 
 @pytest.mark.parametrize(
@@ -38,3 +42,20 @@ def test_every_dependency_has_a_lower_bound_that_is_kept_here() -> None:
     assert len(others) > 20
     assert [each.name for each in others if {bound.operator for bound in each.specifier} != {">="}] == []
     assert [each.name for each in others if not each.specifier.contains(version(each.name))] == []
+
+
+def test_no_file_of_the_product_is_too_long() -> None:
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in PRODUCT}
+    assert len(lines) > 200
+    assert {name: count for name, count in lines.items() if count > LONGEST_FILE} == {}
+
+
+def test_no_function_of_the_product_is_too_long() -> None:
+    lengths = {
+        f"{path.relative_to(ROOT)}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in PRODUCT
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert len(lengths) > 1000
+    assert {name: count for name, count in lengths.items() if count > LONGEST_FUNCTION} == {}

@@ -65,15 +65,8 @@ def retry(
     jobs = {job.id: job for job in storage.jobs.of_batch(batch_id)}
     named = _named(batch_id, jobs, job_ids, changes)
     columns = {job_id: columns_of(jobs[job_id], change) for job_id, change in changes.items()}
-    chosen, left = _chosen(batch, jobs, named, _unknown(storage, batch_id, jobs.values()), pay_again=pay_again)
-    if not pay_again:
-        chosen, gone = with_a_record(storage, batch_id, chosen, named, changes)
-        left += gone
-    if moves_server:
-        move_server(storage, batch, provider, pay_again=pay_again)
-    else:
-        bring(storage, batch, provider)
-    batch = existing(storage, batch_id)
+    chosen, left = _chosen(storage, batch, jobs, named, changes, pay_again=pay_again)
+    batch = _at_its_server(storage, batch, provider, moves_server=moves_server, pay_again=pay_again)
     consented = _consented(storage, batch_id, chosen, named, pay_again=pay_again)
     let_go = consented | {job.id for job in chosen if is_changed(job, columns.get(job.id, {}))}
     withdraw_deletes(storage, batch_id, [job for job in chosen if job.id not in let_go])
@@ -124,11 +117,31 @@ def _unknown(storage: Storage, batch_id: str, jobs: Collection[JobRecord]) -> se
 
 
 def _chosen(
-    batch: BatchRecord, jobs: dict[str, JobRecord], named: Collection[str], unknown: set[str], *, pay_again: bool
+    storage: Storage,
+    batch: BatchRecord,
+    jobs: dict[str, JobRecord],
+    named: Collection[str],
+    changes: Collection[str],
+    *,
+    pay_again: bool,
 ) -> tuple[list[JobRecord], list[JobRecord]]:
     """The jobs to retry, and those to leave alone."""
+    left: list[JobRecord] = []
     if named:
-        return [job for job in jobs.values() if job.id in named], []
+        chosen = [job for job in jobs.values() if job.id in named]
+    else:
+        unknown = _unknown(storage, batch.id, jobs.values())
+        chosen, left = _worth_a_try(batch, jobs, unknown, pay_again=pay_again)
+    if pay_again:
+        return chosen, left
+    chosen, gone = with_a_record(storage, batch.id, chosen, named, changes)
+    return chosen, left + gone
+
+
+def _worth_a_try(
+    batch: BatchRecord, jobs: dict[str, JobRecord], unknown: set[str], *, pay_again: bool
+) -> tuple[list[JobRecord], list[JobRecord]]:
+    """What a blanket retry retries, and what it leaves alone."""
     ended = [job for job in jobs.values() if job.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
     chosen: list[JobRecord] = []
     left: list[JobRecord] = []
@@ -159,6 +172,17 @@ def _helps(job: JobRecord) -> bool:
     """Whether an unchanged retry can help."""
     code = _code(job)
     return code is None or code.retryable or code in _WORTH_ANOTHER_TRY
+
+
+def _at_its_server(
+    storage: Storage, batch: BatchRecord, provider: str, *, moves_server: bool, pay_again: bool
+) -> BatchRecord:
+    """The batch, with the server where its videos are made from now on."""
+    if moves_server:
+        move_server(storage, batch, provider, pay_again=pay_again)
+    else:
+        bring(storage, batch, provider)
+    return existing(storage, batch.id)
 
 
 def _put_back(

@@ -26,6 +26,7 @@ from actors.cli import (
     migrate,
     quote,
     remote,
+    retry,
     run,
     serve,
     sheet,
@@ -164,7 +165,7 @@ _add(inspect.status, "status nature", "status nature --json", "status nature --r
 _add(inspect.list_, "list", "list --status failed --metadata team=blue")
 _add(manage.cancel, "cancel nature", "cancel nature --reason 'wrong prompts'", "cancel nature --remote")
 _add(
-    run.retry,
+    retry.retry,
     "retry nature",
     "retry nature --job 2 --prompt 'A calm sea'",
     "retry nature --set 2.duration=8 --set 2.params.fps=24",

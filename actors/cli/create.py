@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import Json, Verbose, opened, prepare, warn
-from actors.cli.written import Written, takes_written
+from actors.cli.options import Json, Verbose, opened, prepare, spelled_out, warn
+from actors.cli.written import Written
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from actors.formats.common import Request
 
 
-@takes_written(dry_run="prompts")
+@spelled_out(dry_run="prompts")
 def create(
     written: Written,
     dry_run: Annotated[

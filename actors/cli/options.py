@@ -5,12 +5,15 @@ Light: importing it must not slow `--help` down.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from actors.service import BatchService
     from actors.settings import Settings
 
+_Command = Callable[..., None]
 USAGE = 2
 _OFFERED = 1000
 
@@ -105,6 +109,38 @@ _ID: dict[str, Any] = {"metavar": "ID", "show_default": False, "autocompletion":
 BatchId = Annotated[str, typer.Argument(help="Batch id.", **_ID)]
 BatchIds = Annotated[list[str], typer.Argument(help="Batch ids.", **_ID)]
 AnyBatchId = Annotated[str | None, typer.Argument(help="Batch id; without it, all unfinished batches.", **_ID)]
+
+
+def spelled_out(**after: str) -> Callable[[_Command], _Command]:
+    """Have Typer see the fields of the one parameter that is a dataclass of options, in the place of it.
+
+    Args:
+        after: for an option of the command's own that stands between them in `--help`, the one that it follows.
+    """
+
+    def decorate(command: _Command) -> _Command:
+        own = inspect.signature(command, eval_str=True).parameters
+        group = next(each for each in own.values() if dataclasses.is_dataclass(each.annotation))
+        kind = cast("type[object]", group.annotation)
+        fields = inspect.signature(kind, eval_str=True).parameters
+        every: dict[str, inspect.Parameter] = {}
+        for each in own.values():
+            every |= fields if each is group else {each.name: each}
+        order = [name for name in every if name not in after]
+        for name, before in after.items():
+            order.insert(order.index(before) + 1, name)
+
+        @functools.wraps(command)
+        def run_command(**given: Any) -> None:
+            command(**{group.name: kind(**{name: given.pop(name) for name in fields})}, **given)
+
+        # By keyword: a field with a default may stand before an option without one.
+        shown = [every[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in order]
+        run_command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        run_command.__annotations__ = {}  # else Typer would evaluate the command's once more
+        return run_command
+
+    return decorate
 
 
 def prepare(*, verbose: bool, default_level: str = "warning", service: bool = False) -> Settings:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from actors.cli.options import Json, Verbose, prepare
-from actors.cli.written import Written, takes_written
+from actors.cli.options import Json, Verbose, prepare, spelled_out
+from actors.cli.written import Written
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from actors.batch.quotes import Quote
 
 
-@takes_written()
+@spelled_out()
 def quote(
     written: Written,
     json: Json = False,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import FileName, Json, Quiet, Verbose, opened, prepare, warn
-from actors.cli.written import Submitted, takes_written
+from actors.cli.options import FileName, Json, Quiet, Verbose, opened, prepare, spelled_out, warn
+from actors.cli.written import Submitted
 from actors.errors import ErrorCode, InvalidRequest, NotFound, SettingsError, SoraBatchError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ QUEUED = "queued: no service is listening; it starts when one does"
 _EVERYTHING = "#"
 
 
-@takes_written()
+@spelled_out()
 def submit(
     written: Submitted,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the batch to its end.")] = False,

@@ -48,9 +48,7 @@ def sheet(
 
     require_media()
     file = output or Path(f"{batch_id}-sheet.png")
-    kind = _KINDS.get(file.suffix.lower())
-    if kind is None:
-        raise InvalidRequest(f"--output {str(file)!r}: the name must end with .png, .jpg, .jpeg or .webp")
+    kind = _kind(file)
     with opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
         batch = service.get_batch_status(batch_id)
         film, pages = film_of(service.stores), page_count(batch)
@@ -66,10 +64,21 @@ def sheet(
             written.append(name)
             if not json:
                 say(shown_path(name))
-    if missing:
-        _tell_what_is_missing(missing)
+    _tell_what_is_missing(missing)
     if json:
         print_json({"batch_id": batch_id, "files": list(map(str, written)), "videos": len(batch.jobs), "pages": pages})
+
+
+def _kind(file: Path) -> str:
+    """The format that a file's suffix means.
+
+    Raises:
+        InvalidRequest: it means none.
+    """
+    kind = _KINDS.get(file.suffix.lower())
+    if kind is None:
+        raise InvalidRequest(f"--output {str(file)!r}: the name must end with .png, .jpg, .jpeg or .webp")
+    return kind
 
 
 def _write(file: Path, data: bytes) -> None:
@@ -90,6 +99,9 @@ def _write(file: Path, data: bytes) -> None:
 
 
 def _tell_what_is_missing(missing: set[str]) -> None:
+    """Warn of characters that no font has."""
+    if not missing:
+        return
     named = " ".join(sorted(missing)[:_NAMED])
     more = " ..." if len(missing) > _NAMED else ""
     warn(

@@ -1,59 +1,85 @@
 """The command `simulator`: a stand-in for the Videos API on a port of its own."""
-# ruff: noqa: FBT002  (a command's options are its parameters)
-
-from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import Verbose, prepare, warn
+from actors.cli.options import Verbose, prepare, spelled_out, warn
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from actors.simulator import SimulatorOptions
 
 
-def simulator(
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 for any free one.")
-    ] = 8089,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    latency: Annotated[
-        str, typer.Option("--latency", metavar="SECONDS|MIN-MAX", help="How long each video takes.")
-    ] = "2-5",
-    failure_rate: Annotated[float, typer.Option("--failure-rate", help="Share of videos that fail, 0 to 1.")] = 0.0,
+@dataclass(frozen=True)
+class Behaviour:
+    """What the simulator shall do, as `SimulatorOptions` says it."""
+
+    latency: Annotated[str, typer.Option("--latency", metavar="SECONDS|MIN-MAX", help="How long each video takes.")] = (
+        "2-5"
+    )
+    failure_rate: Annotated[float, typer.Option("--failure-rate", help="Share of videos that fail, 0 to 1.")] = 0.0
     moderation: Annotated[
         list[str] | None,
         typer.Option("--moderation", metavar="WORD", help="Block prompts with this word. Repeatable."),
-    ] = None,
+    ] = None
     rate_limit: Annotated[
         str | None, typer.Option("--rate-limit", metavar="N/s", help="Creates per second; more get HTTP 429.")
-    ] = None,
-    api_key: Annotated[str | None, typer.Option("--api-key", help="API key to require.")] = None,
+    ] = None
+    api_key: Annotated[str | None, typer.Option("--api-key", help="API key to require.")] = None
     content_bytes: Annotated[
         int | None,
         typer.Option("--content-bytes", min=0, metavar="N", help="Make files of N bytes instead of drawing videos."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Same seed, same latencies and failures.")] = None,
+    ] = None
+    seed: Annotated[int | None, typer.Option("--seed", help="Same seed, same latencies and failures.")] = None
     strict: Annotated[
         bool, typer.Option("--strict", help="Accept only the seconds, sizes, models and fields of OpenAI's hosted API.")
-    ] = False,
-    profile: Annotated[
-        str, typer.Option("--profile", help="Server to imitate: openai, vllm-omni or sglang.")
-    ] = "openai",
-    model: Annotated[str | None, typer.Option("--model", help="The only model to serve.")] = None,
+    ] = False
+    profile: Annotated[str, typer.Option("--profile", help="Server to imitate: openai, vllm-omni or sglang.")] = (
+        "openai"
+    )
+    model: Annotated[str | None, typer.Option("--model", help="The only model to serve.")] = None
     replicas: Annotated[
         int,
         typer.Option(
             "--replicas", min=1, metavar="N", help="Serve N stores behind one port; each request goes to one."
         ),
-    ] = 1,
+    ] = 1
     state_file: Annotated[
         Path | None, typer.Option("--state-file", metavar="FILE", help="Keep the videos across restarts.")
-    ] = None,
+    ] = None
+
+    def options(self) -> "SimulatorOptions":
+        """The options of a simulator.
+
+        Raises:
+            InvalidRequest: one is wrong.
+        """
+        from actors.simulator import SimulatorOptions
+
+        limits = parse_latency(self.latency), parse_rate(self.rate_limit)
+        try:
+            return SimulatorOptions(
+                latency=limits[0], failure_rate=self.failure_rate, moderation=tuple(self.moderation or ()),
+                rate_limit=limits[1], api_key=self.api_key, content_bytes=self.content_bytes, seed=self.seed,
+                strict=self.strict, profile=self.profile, model=self.model, replicas=self.replicas,
+                state_file=self.state_file,
+            )  # fmt: skip
+        except ValueError as error:
+            raise InvalidRequest(f"invalid simulator options: {error}") from None
+
+
+@spelled_out()
+def simulator(
+    *,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 for any free one.")
+    ] = 8089,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    behaviour: Behaviour,
     verbose: Verbose = False,
 ) -> None:
     """Serve a simulated Videos API until Ctrl-C.
@@ -61,18 +87,7 @@ def simulator(
     Its videos are real MP4 files, marked as simulated; no video model is needed.
     """
     prepare(verbose=verbose, default_level="info")
-    from actors.simulator import SimulatorOptions
-
-    limits = parse_latency(latency), parse_rate(rate_limit)
-    try:
-        options = SimulatorOptions(
-            latency=limits[0], failure_rate=failure_rate, moderation=tuple(moderation or ()), rate_limit=limits[1],
-            api_key=api_key, content_bytes=content_bytes, seed=seed, strict=strict, profile=profile,
-            model=model, replicas=replicas, state_file=state_file,
-        )  # fmt: skip
-    except ValueError as error:
-        raise InvalidRequest(f"invalid simulator options: {error}") from None
-    _serve(options, host, port)
+    _serve(behaviour.options(), host, port)
 
 
 def parse_latency(text: str) -> tuple[float, float]:
@@ -101,7 +116,7 @@ def parse_rate(text: str | None) -> float | None:
     return float(match[1])
 
 
-def _serve(options: SimulatorOptions, host: str, port: int) -> None:
+def _serve(options: "SimulatorOptions", host: str, port: int) -> None:
     import asyncio
 
     try:
@@ -112,7 +127,7 @@ def _serve(options: SimulatorOptions, host: str, port: int) -> None:
         raise typer.Exit(1) from None
 
 
-async def _until_stopped(options: SimulatorOptions, host: str, port: int) -> None:
+async def _until_stopped(options: "SimulatorOptions", host: str, port: int) -> None:
     import asyncio
     import signal
 

@@ -4,18 +4,12 @@ Light: importing it must not slow `--help` down; so its annotations are no strin
 What the options mean is in `authoring`.
 """
 
-import dataclasses
-import functools
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from actors.cli.options import Metadata
-
-_Command = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -96,32 +90,3 @@ class Submitted(Written):
     """The same for a service: whether the batch is there already is its business."""
 
     batch_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Batch id.")] = None
-
-
-def takes_written(**after: str) -> Callable[[_Command], _Command]:
-    """Have Typer see the options of a command's first parameter, a `Written`, beside the command's own.
-
-    Args:
-        after: for an option of the command's own, the one that it follows in `--help`; it is else one of the last.
-    """
-
-    def decorate(command: _Command) -> _Command:
-        first, *own = inspect.signature(command, eval_str=True).parameters.values()
-        shared = [
-            inspect.Parameter(field.name, first.kind, default=field.default, annotation=field.type)
-            for field in dataclasses.fields(first.annotation)
-        ]
-        every = list(shared)
-        for each in own:
-            names = [other.name for other in every]
-            every.insert(names.index(after[each.name]) + 1 if each.name in after else len(every), each)
-
-        @functools.wraps(command)
-        def run_command(**given: Any) -> None:
-            command(first.annotation(**{each.name: given.pop(each.name) for each in shared}), **given)
-
-        run_command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-        run_command.__annotations__ = {}
-        return run_command
-
-    return decorate

@@ -22,7 +22,7 @@ from actors.sora.advice import PROXY
 from actors.sora.embedded import failed_inside
 from actors.sora.exchange import Accepted, NoAnswer, Page, Refused, SendForbidden, ServerClock, VideoSpec
 from actors.sora.rate_limiter import RateLimiter
-from actors.sora.route import Route, body_of
+from actors.sora.route import Once, Route, body_of
 from actors.sora.servers import Recogniser, why_not_sent
 from actors.sora.upload import Body, Upload, body_for
 from actors.sora.wire import RemoteVideo
@@ -235,21 +235,10 @@ class SoraClient:
             SendForbidden: by the guard, or because no connection was made; nothing was sent.
             SoraError: no answer came.
         """
-        sent = False
-
-        async def check(*_: object) -> None:
-            nonlocal sent
-            if sent:  # aiohttp repeats a DELETE whose connection was lost
-                raise ConnectionError("the connection was lost")
-            guard()
-            sent = True
-
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(check)  # called before they are sent
-        path = f"/videos/{quote(remote_id, safe='')}"
+        once, path = Once(guard), f"/videos/{quote(remote_id, safe='')}"
         try:
             async with (
-                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]) as session,
+                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[once.trace()]) as session,
                 session.delete(  # crash point: DELETE
                     self._route.url(path),
                     headers={**self._route.headers, "Accept-Encoding": "identity"},
@@ -261,7 +250,7 @@ class SoraClient:
                 body = self._read(await body_of(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._no_answer("delete")
-            if not sent:
+            if not once.sent:
                 raise SendForbidden(f"the server can't be reached: {self.words(error)}") from error
             raise _network(f"DELETE {path} got no answer: {self.words(error)}") from error
         self.observer.request("delete", response.status)

@@ -1,0 +1,134 @@
+"""The command `retry`: has failed and cancelled videos made after all, here or by a service."""
+# ruff: noqa: FBT002  (a command's options are its parameters)
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from actors.cli.options import (
+    BatchIds,
+    FileName,
+    Json,
+    NewBudget,
+    Output,
+    Quiet,
+    Remote,
+    Simulate,
+    Verbose,
+    spelled_out,
+)
+from actors.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from actors.batch.views import Batch
+
+
+@dataclass(frozen=True)
+class Retried:
+    """What is to be retried, and what a person allows for it."""
+
+    batch_ids: BatchIds
+    job: Annotated[
+        list[str] | None,
+        typer.Option("--job", "-j", metavar="JOB", help="Only this video: its job id or its number. Repeatable."),
+    ] = None
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="JOB.FIELD=VALUE",
+            help="Change prompt, duration, size, model, seed, input_reference, params.NAME or files.NAME of a video, "
+            "such as 2.params.fps=24. Repeatable.",
+        ),
+    ] = None  # fmt: skip
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="New prompt for the one --job.")
+    ] = None
+    pay_again: Annotated[
+        bool, typer.Option("--pay-again", help="Pay even if an earlier video may exist on the server.")
+    ] = False
+    move_server: Annotated[
+        bool,
+        typer.Option(
+            "--move-server",
+            help="The batch's server has moved to OPENAI_BASE_URL. With --pay-again: it is another server.",
+        ),
+    ] = False
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Download missing files of completed videos again; costs nothing.")
+    ] = False
+    budget: NewBudget = None
+
+    def jobs_and_changes(self) -> tuple[list[str] | None, dict[str, dict[str, Any]] | None]:
+        """The named jobs, and the changes to them.
+
+        Raises:
+            InvalidRequest: the options don't go together, or one is wrong.
+        """
+        from actors.cli.changes import parse_changes, whole_job_id
+
+        if len(self.batch_ids) > 1 and (self.job or self.change or self.prompt is not None):
+            raise InvalidRequest("--job, --set and --prompt work with a single batch: give one ID")
+        batch_id = self.batch_ids[0]
+        jobs = [whole_job_id(batch_id, each) for each in self.job or []]
+        changes = parse_changes(batch_id, self.change or [])
+        if self.prompt is not None:
+            if len(jobs) != 1:
+                raise InvalidRequest("--prompt needs exactly one --job: name the video that it is for")
+            changes.setdefault(jobs[0], {})["prompt"] = self.prompt
+        return jobs or None, changes or None
+
+
+@spelled_out()
+def retry(
+    retried: Retried,
+    output: Output = None,
+    filename: FileName = None,
+    remote: Remote = False,
+    simulate: Simulate = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Retry failed and cancelled videos.
+
+    Videos that the server still has are downloaded, not paid for again. A changed prompt is a new payment.
+    With several IDs, --json prints a list. Exit codes: those of `sora-batch run`; with several batches, the worst one.
+    With --remote, a service does it: prints the ids once it has accepted; `sora-batch watch` follows a batch.
+    """
+    from actors.cli.authoring import parse_new_budget
+    from actors.cli.remote import or_remote, retry_there
+    from actors.cli.session import Session
+
+    jobs, changes = retried.jobs_and_changes()
+    ids = list(dict.fromkeys(retried.batch_ids))
+    consents: dict[str, Any] = {
+        "pay_again": retried.pay_again,
+        "move_server": retried.move_server,
+        "missing": retried.missing,
+        "budget": parse_new_budget(retried.budget),
+    }
+    if remote:
+        if output is not None or filename is not None or simulate:
+            raise InvalidRequest(
+                "--output, --filename and --simulate work on this machine only: omit them with --remote"
+            )
+        _print_agreed(
+            [retry_there(batch_id, jobs, changes, **consents, verbose=verbose) for batch_id in ids], json=json
+        )
+        return
+    session = Session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    with or_remote("retry", " ".join(ids)):
+        session.retry(ids, jobs, changes, **consents)
+
+
+def _print_agreed(batches: list["Batch"], *, json: bool) -> None:
+    """Print what a service has accepted to retry: the ids, or the batches as they are then."""
+    from actors.cli.table import print_json
+
+    if json:
+        documents = [batch.model_dump(mode="json") for batch in batches]
+        print_json(documents if len(documents) > 1 else documents[0])
+    else:
+        for batch in batches:
+            typer.echo(batch.id)
