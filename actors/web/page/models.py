@@ -51,8 +51,8 @@ class BatchView:
     processing: int
     pending: int
     percentage: int
-    error: tuple[str, str] | None
-    """Code and sentence."""
+    error: tuple[str, str, str] | None
+    """Code, sentence and way out."""
     budget: str
     """As it is written: `20 USD, 30 seconds`; empty where there is none."""
     cost: tuple[str, str]
@@ -83,7 +83,7 @@ class BatchView:
             total=record.total, completed=record.completed, failed=record.failed, cancelled=record.cancelled,
             processing=record.processing, pending=record.total - finished - record.processing,
             percentage=finished * 100 // record.total,
-            error=(error["code"], words.shortened(error["message"], _SENTENCE)) if error else None,
+            error=_error(error, _SENTENCE) if error else None,
             budget=", ".join(f"{each['amount']} {each['unit']}" for each in record.budget or ()),
             cost=words.cost(cost if record.provider != SIMULATOR else ()), metadata=words.pairs(record.metadata),
             created_at=record.created_at, started_at=record.started_at, completed_at=record.completed_at,
@@ -233,21 +233,21 @@ def details(job: JobRecord, wait: str, cost: Sequence[Mapping[str, Any]] = ()) -
 
 
 def shape(jobs: Iterable[JobRecord]) -> str:
-    """The shape of the frames of a page's videos, that of most of them: it stays as they finish."""
-    sides = [_sides(job) for job in jobs]
+    """The shape of the frames of a page's videos, that of most of them whose size is known."""
+    sides = [found for job in jobs if (found := _sides(job)) is not None]
     wide = sum(width >= height for width, height in sides)
     if wide * 2 < len(sides):
         return "tall"
     return "square" if sides and all(width == height for width, height in sides) else "wide"
 
 
-def _sides(job: JobRecord) -> tuple[int, int]:
+def _sides(job: JobRecord) -> tuple[int, int] | None:
     reported = ((job.made or {}).get("reported") or {}).get("size") or ""
     for size in (job.size, reported):
         width, _, height = (size or "").partition("x")
         if width.isdigit() and height.isdigit():
             return int(width), int(height)
-    return 16, 9
+    return None
 
 
 @dataclass(frozen=True, slots=True)

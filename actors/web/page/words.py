@@ -40,11 +40,13 @@ _EVENTS = {
     EventName.BATCH_RETRIED: "Batch retried",
     EventName.BATCH_DELETED: "Batch deleted",
     EventName.BATCH_UPDATED: "Batch updated",
+    EventName.BATCH_BUDGET_REACHED: "Budget reached",
     EventName.JOB_SUBMITTED: "submitted",
     EventName.JOB_COMPLETED: "completed",
     EventName.JOB_FAILED: "failed",
     EventName.JOB_CANCELLED: "cancelled",
     EventName.JOB_RETRIED: "retried",
+    EventName.JOB_SETTLED: "has its final cost",
 }
 CHECKS = {
     "database": "Database", "lease": "Lease", "store": "Files", "key": "Key", "rabbitmq": "RabbitMQ",
