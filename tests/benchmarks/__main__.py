@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.benchmarks import machine, table
 from tests.benchmarks.against import checked_out, compare
-from tests.benchmarks.cases import CASES, PEERS, WITH_RABBITMQ, Case
+from tests.benchmarks.cases import CASES, LISTENING, OURS, PEERS, WITH_RABBITMQ, Case
 from tests.benchmarks.contest import PeerError, run
 from tests.benchmarks.serving import Serving
 from tests.servers.rabbitmq import RabbitMQ
@@ -26,6 +26,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--case", action="append", choices=CASES, help="only this one; may be given again")
     parser.add_argument("--peer", action="append", choices=PEERS, help="only this one; may be given again")
     parser.add_argument("--against", metavar="COMMIT", help="this tree beside that commit, in pairs of runs")
+    parser.add_argument("--listening", action="store_true", help="with --against: this tree with its listener on")
     parser.add_argument("--markdown", action="store_true", help="print the tables of docs/performance.md")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where files are written")
     return parser.parse_args(arguments)
@@ -66,8 +67,9 @@ def main() -> int:
         server = stack.enter_context(Serving())
         if given.against:
             other = stack.enter_context(checked_out(given.against))
+            mine = LISTENING if given.listening else OURS
             for name in given.case or CASES:
-                print(compare(CASES[name], given.runs, server, given.folder, other), flush=True)
+                print(compare(CASES[name], given.runs, server, given.folder, other, mine), flush=True)
             return 0
         needs_rabbitmq = not WITH_RABBITMQ.isdisjoint(given.peer or PEERS)
         amqp_url = stack.enter_context(RabbitMQ()).url if needs_rabbitmq else None

@@ -1,8 +1,8 @@
-"""sora-batch beside itself at another commit: `python -m tests.benchmarks --against COMMIT [--case NAME]`.
+"""sora-batch beside itself at another commit: `python -m tests.benchmarks --against COMMIT [--case NAME] [--listening]`.
 
 In each of the cases where it is measured, both make the same videos at the same server in turn. Printed are the
 quotients of this tree and that commit: processor seconds and SQL statements a video as medians of the pairs, wall time as
-the lower quartile.
+the lower quartile. With `--listening` this tree answers HTTP meanwhile, and nobody asks; that commit does not.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ def checked_out(commit: str) -> Iterator[Path]:
             subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=True)
 
 
-def compare(case: Case, runs: int, server: Serving, folder: Path, other: Path) -> str:
-    """Run a case in pairs, the first of a pair in turn; a line of quotients."""
+def compare(case: Case, runs: int, server: Serving, folder: Path, other: Path, mine: str = OURS) -> str:
+    """Run a case in pairs, the first of a pair in turn; a line of quotients. `mine`: which of ours this tree is."""
     pairs: list[tuple[Result, Result]] = []
     for turn in range(runs):
         roots = (ROOT, other) if turn % 2 == 0 else (other, ROOT)
-        results = {root: run(case, OURS, server, folder, root=root) for root in roots}
+        peers = {ROOT: mine, other: OURS}
+        results = {root: run(case, peers[root], server, folder, root=root) for root in roots}
         pairs.append((results[ROOT], results[other]))
     walls = sorted(_quotients(pairs, lambda result: result.wall))
     quartile = statistics.quantiles(walls, n=4, method="inclusive")[0] if runs > 1 else walls[0]

@@ -13,6 +13,9 @@ PEERS = {
     DRAMATIQ: ("dramatiq_group",),
 }
 """By name: the module in `peers/` and its words. In this order they take their turns."""
+LISTENING = "sora-batch-listening"
+VARIANTS = {LISTENING: ("ours", "listening")}
+"""Of ours; they take turns with the plain one only."""
 WITH_RABBITMQ = frozenset({DRAMATIQ})
 MIB = 1 << 20
 

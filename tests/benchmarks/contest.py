@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.cases import PEERS, WITH_RABBITMQ, Case
+from tests.benchmarks.cases import PEERS, VARIANTS, WITH_RABBITMQ, Case
 from tests.benchmarks.serving import Serving
 from tests.benchmarks.studio import Options, content, prompt_of
 from tests.benchmarks.usage import cpu_seconds, peak_megabytes, tree
@@ -50,7 +50,7 @@ class Performer:
     """A peer's process."""
 
     def __init__(self, peer: str, order: dict[str, Any], root: Path) -> None:
-        module, *words = PEERS[peer]
+        module, *words = (PEERS | VARIANTS)[peer]
         command = [sys.executable, "-m", f"tests.benchmarks.peers.{module}", json.dumps(order), *words]
         self._process = subprocess.Popen(
             command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import machine, table
-from tests.benchmarks.cases import CASES, DRAMATIQ, FLOOR, OURS, PEERS
+from tests.benchmarks.cases import CASES, DRAMATIQ, FLOOR, LISTENING, OURS, PEERS
 from tests.benchmarks.contest import PeerError, Result, run
 from tests.benchmarks.serving import Serving
 from tests.benchmarks.studio import Options, Studio, content, prompt_of
@@ -43,7 +43,7 @@ def test_a_group_makes_every_video(server: Serving, rabbitmq: RabbitMQ, tmp_path
 
 @pytest.mark.integration
 @pytest.mark.parametrize("case", [LARGE, BATCHES], ids=["large", "batches"])
-@pytest.mark.parametrize("peer", [FLOOR, OURS])
+@pytest.mark.parametrize("peer", [FLOOR, OURS, LISTENING])
 def test_files_are_right_and_nothing_is_left_behind(peer: str, case, server: Serving, tmp_path: Path) -> None:
     result = run(case, peer, server, tmp_path)
     assert not any(result.told.get(f"{what}_left") for what in ("tasks", "threads")), result.told

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actors.batch.limits import Ceiling, left_text
 from actors.messages import Wait
 from actors.settings import SIMULATOR
 from actors.web.page import words
@@ -306,8 +307,8 @@ class Pages:
         return (self.number - 1) * PAGE
 
 
-def figures(unfinished: Unfinished) -> list[tuple[str, str]]:
-    """What is recorded and has not ended, in words."""
+def figures(unfinished: Unfinished, budgets: Iterable[Ceiling] = ()) -> list[tuple[str, str]]:
+    """What is recorded and has not ended, and what is left of the database's budgets, in words."""
     jobs = [(words.JOB_STATES[JobStatus(name)], number) for name, number in unfinished.jobs.items()]
     batches = [(words.BATCH_STATES[BatchStatus(name)], number) for name, number in unfinished.batches.items()]
     further = [
@@ -321,4 +322,5 @@ def figures(unfinished: Unfinished) -> list[tuple[str, str]]:
         ("Longest wait of a video", words.span(unfinished.oldest_pending)),
         *((text, f"{number:,}") for text, number in further),
         ("Delay of publishing", words.span(unfinished.outbox_lag)),
+        *(("Budget", left_text(budget)) for budget in budgets),
     ]

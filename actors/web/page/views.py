@@ -240,7 +240,7 @@ class Views:
         def show() -> str:
             service = self._site.service
             try:
-                figures = models.figures(service.unfinished())
+                figures = models.figures(service.unfinished(), service.budgets())
             except StorageError:
                 figures = None
             names, meanings = words.CHECKS, words.CHECKED

@@ -63,6 +63,8 @@ _CHARGES = {
     "assumed": "assumed from the prices",
     "reserved": "reserved: whether it was paid for is unknown",
 }
+_DAYS_FROM = 48
+"""Hours from which on a span is told in days."""
 SILENT = frozenset({EventName.BATCH_PROGRESSED.value, EventName.JOB_PROGRESSED.value})
 """Events of which there are many, and which the progress bars tell."""
 _WAYS_OUT = {
@@ -154,7 +156,9 @@ def pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def span(seconds: float) -> str:
-    """`0:07`, `12:00`, `1:02:03`."""
+    """`0:07`, `12:00`, `1:02:03`, `3 days`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= _DAYS_FROM:
+        return count(hours // 24, "day")
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

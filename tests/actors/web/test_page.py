@@ -670,6 +670,20 @@ def test_the_service_page_shows_each_check_and_what_fails(service, listener, tmp
     assert "this process does not hold a current lease" in html
 
 
+def test_the_service_page_shows_what_is_left_of_the_budgets(tmp_path):
+    with (
+        BatchService(settings(tmp_path, sora_budget="50 USD per day"), simulate=True) as service,
+        listening(service) as listener,
+    ):
+        assert "50.00 USD left of 50.00 USD per day" in ask(listener, "/service")[2]
+
+
+def test_a_long_wait_is_told_in_days():
+    assert [words.span(seconds) for seconds in (7, 3723, 47 * 3600, 3 * 86400 + 5)] == [
+        "0:07", "1:02:03", "47:00:00", "3 days",
+    ]  # fmt: skip
+
+
 def test_a_feed_ends_with_its_last_reader(service, listener):
     store(service, a_batch("b"))
     before = len(listener._io.submit(tasks()).result())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections import Counter
 from itertools import count
@@ -29,6 +30,11 @@ class Ours:
 
     def open(self) -> None:
         self._service = BatchService(self._settings)
+        self._listener = None
+        if "listening" in sys.argv:
+            from actors.web.listener import Listener
+
+            self._listener = Listener(self._service, "127.0.0.1:0", None)
 
     def run(self) -> dict[str, Any]:
         order, running = self._order, []
@@ -48,6 +54,8 @@ class Ours:
         runtime = self._service._runtime
         assert runtime is not None
         tasks = runtime.io.submit(_tasks()).result(timeout=10)
+        if self._listener is not None:
+            self._listener.close()
         self._service.close()
         threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
         return {"tasks_left": tasks, "threads_left": threads}
