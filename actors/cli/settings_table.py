@@ -20,6 +20,8 @@ from storage.secrets import HIDDEN, Secrets, masked_url
 
 _ENV = Path(".env")
 _MOST_EDITS = 2
+_TELLING = 10
+"""Characters: of shorter names in the environment, such as APP_URL, some other program may be the owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,10 @@ def known_secrets(settings: Settings | None) -> Secrets:
 
 
 def misspelt() -> Iterator[str]:
-    """A sentence per name that is almost one of ours: in `.env`, and in the environment if its prefix is ours."""
+    """A sentence per name that is almost one of ours: in `.env`, and in the environment unless it may be another's."""
     known = [name for field in Settings.model_fields if (name := field.upper()) not in GENERAL]
     ours = tuple({f"{name.partition('_')[0]}_" for name in known})
-    given = {name.upper() for name in os.environ if name.upper().startswith(ours)}
+    given = {name.upper() for name in os.environ if name.upper().startswith(ours) or len(name) >= _TELLING}
     for name in sorted(given.union(map(str.upper, _file())).difference(known, GENERAL)):
         nearest = min(known, key=lambda each: _edits(name, each))
         if _edits(name, nearest) <= _MOST_EDITS:
@@ -63,8 +65,8 @@ def misspelt() -> Iterator[str]:
 
 def _edits(one: str, other: str) -> int:
     """The edit distance of two names; beyond `_MOST_EDITS`, some number above it."""
-    if abs(len(one) - len(other)) > _MOST_EDITS:
-        return _MOST_EDITS + 1
+    if abs(len(one) - len(other)) > _MOST_EDITS or len({*one} ^ {*other}) > 2 * _MOST_EDITS:
+        return _MOST_EDITS + 1  # each edit adds and takes at most one letter
     row = list(range(len(other) + 1))
     for number, letter in enumerate(one, 1):
         last, row = row, [number]

@@ -419,6 +419,7 @@ def test_doctor_sends_what_a_batch_sends(home: Path) -> None:
     [
         ("SORA_SUBMIT_TIMOUT", "SORA_SUBMIT_TIMEOUT"), ("BATCH_CONCURENCY", "BATCH_CONCURRENCY"),
         ("OPENAI_BASE_URI", "OPENAI_BASE_URL"), ("openai_api_keys", "OPENAI_API_KEY"),
+        ("OPENAPI_BASE_URL", "OPENAI_BASE_URL"), ("DATABSE_URL_FILE", "DATABASE_URL_FILE"), ("BACTH_TIMEOUT", "BATCH_TIMEOUT"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("in_file", [True, False])
