@@ -202,9 +202,10 @@ def _ways_out(batch: Batch, options: str) -> Iterator[str]:
         return
     errors = {job.index: job.error for job in batch.jobs if job.error is not None}
     made = {job.index for job in batch.jobs if job.remote_id is not None}
-    if any(error.code == ErrorCode.NOT_FOUND and number not in made for number, error in errors.items()):
+    missed = any(error.code == ErrorCode.NOT_FOUND and number not in made for number, error in errors.items())
+    if missed and not made:
         yield f"correct OPENAI_BASE_URL, then: sora-batch retry {batch.id}{options}"
-    elif any(error.retryable for error in errors.values()):
+    elif missed or any(error.retryable for error in errors.values()):
         yield f"retry what failed: sora-batch retry {batch.id}{options}"
     for number in unknown_ones(batch.jobs):
         yield f"whether video {number} was made is unknown{look_for_it(batch.id, number, options)}"

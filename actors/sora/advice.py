@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from actors.errors import ErrorCode
@@ -33,13 +34,18 @@ _KNOWN = {
     "invalid model name": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
     "model mismatch": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
     "model not found": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
+    "model_not_found": Advice(_MODEL, ErrorCode.INVALID_REQUEST),
 }
+_NO_SUCH_MODEL = re.compile(r"\bmodel\b.{1,300}\bdoes not exist\b")
+"""OpenAI's words, and vLLM's."""
 PROXY = Advice("the proxy requires a user and a password: set HTTP_PROXY=http://USER:PASSWORD@HOST:PORT")
 
 
 def advice(status: int, message: str) -> Advice | None:
-    """The advice for an error of a server; None: its own words must do."""
+    """The advice for an error of a server, by its words and code; None: its own words must do."""
     if status == 407:
         return PROXY
     words = message.lower()
+    if _NO_SUCH_MODEL.search(words):
+        return _KNOWN["model not found"]
     return next((found for part, found in _KNOWN.items() if part in words), None)

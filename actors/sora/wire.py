@@ -209,7 +209,7 @@ def http_failure(status: int, body: Any, what: str) -> Failure:
     elif name is ErrorCode.RATE_LIMITED and ("insufficient_quota" in words or "exceeded your current quota" in words):
         name = ErrorCode.QUOTA_EXCEEDED
     text = f"{what} failed with HTTP {status}" + (f": {message}" if message else "")
-    if (known := advice(status, message)) is not None:
+    if (known := advice(status, words)) is not None:
         name, text = known.code or name, f"{text}; {known.way_out}"
     return Failure(name, text, {"status": status, "code": code, "message": message})
 

@@ -167,6 +167,12 @@ def test_an_address_without_the_api_is_to_be_corrected(make_job: Jobs, make_batc
     assert "--pay-again" not in text
 
 
+def test_an_address_at_which_others_were_made_is_not_to_be_corrected(make_job: Jobs, make_batch: Batches) -> None:
+    error = {"code": "not_found", "message": "http://h has no Videos API", "retryable": False}
+    jobs = make_job(1, "completed", remote_id="video_1"), make_job(2, "failed", error=error)
+    assert summary(make_batch(*jobs, status="partial")).endswith("\nretry what failed: sora-batch retry nature")
+
+
 def test_a_simulated_batch_is_retried_as_one(make_job: Jobs, make_batch: Batches) -> None:
     text = summary(make_batch(make_job(1, "failed"), status="failed"), simulated=True)
     assert text.endswith("sora-batch retry nature --simulate")

@@ -152,8 +152,16 @@ def test_a_key_that_is_refused_with_another_status_is_known_for_it(message: str,
     assert (result.sent, result.failure.code, key_refused) == (True, code, refused)
 
 
-def test_an_unknown_model_is_no_missing_api() -> None:
-    server = Recorder([(".*", answer(b'{"message": "Model not found"}', "404 Not Found"))])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": "Model not found"},
+        {"error": {"message": "The model `sora-9` does not exist.", "type": "NotFoundError", "code": 404}},
+        {"error": {"message": "you do not have access to it", "code": "model_not_found"}},
+    ],
+)
+def test_an_unknown_model_is_no_missing_api(body: Any) -> None:
+    server = Recorder([(".*", answer(json.dumps(body).encode(), "404 Not Found"))])
 
     async def run() -> Any:
         async with listening(server) as host:
@@ -165,6 +173,7 @@ def test_an_unknown_model_is_no_missing_api() -> None:
     assert isinstance(result, Refused)
     assert result.failure.code == "invalid_request"
     assert "has no Videos API" not in result.failure.message
+    assert "set SORA_MODEL or the request's model" in result.failure.message
 
 
 class SilentAtFirst(Recorder):
