@@ -91,9 +91,21 @@ class BatchCommander(MissingFiles):
         """
         self._set_ceilings()
         context = replace(self._context(command), trace=trace, lasting=True, expects=expects)
-        gone: list[JobRecord] = []
         if isinstance(command, Retry):
-            command, gone = self._seek_files_for_others(command)
+            with self.retrying():
+                command, gone = self._seek_files_for_others(command)
+                return self._obeyed(command, key, answer, context, gone)
+        return self._obeyed(command, key, answer, context, [])
+
+    def _obeyed(
+        self,
+        command: Command,
+        key: CommandKey | None,
+        answer: Callable[[CommandResult], str],
+        context: Context,
+        gone: list[JobRecord],
+    ) -> str:
+        """The answer to a command, once it is recorded. `gone`: the jobs of a retry whose file is downloaded again."""
         answers: dict[int, str] = {}
         done: list[CommandResult] = []
 

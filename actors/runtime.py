@@ -184,6 +184,7 @@ class Runtime:
         """
         if "sora_connect_timeout" not in self._settings.model_fields_set:
             self._be_patient(timedelta(0))  # nobody is waiting, and the batches stay wanted
+        self.hold_deletes(held=False)  # retries may wait in a queue for a service to begin
         self._order(ClaimAll())
         self.io.submit(self._late.run())
         self._orphans.finish_soon()

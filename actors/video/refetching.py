@@ -39,19 +39,26 @@ async def fetch_again(tools: Tools, job: JobRecord, submission: SubmissionRecord
                 return "the server's file is a different one: its SHA-256 does not match the recorded one"
             if not await tools.io.offload(place.put, part):
                 return f"{place.shown} now holds a different file"
-        except SoraError as error:
-            why = error.message
-            if not error.retryable:
+        except (SoraError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            why, passes = _reason(error, tools, place)
+            if not passes:
                 return why
-        except (aiohttp.ClientError, TimeoutError) as error:
-            why = f"the download broke off: {tools.client.words(error)}"
-        except OSError as error:
-            return f"the video can't be written to {place.shown}: {error.strerror or error}"
         else:
             return None
         finally:
             await tools.io.offload(part.discard)
     return why
+
+
+def _reason(error: Exception, tools: Tools, place: _Place) -> tuple[str, bool]:
+    """Why a try failed, and whether another one may succeed."""
+    if isinstance(error, SoraError):
+        return error.message, error.retryable
+    if isinstance(error, aiohttp.ClientError | TimeoutError):
+        return f"the download broke off: {tools.client.words(error)}", True
+    reason = error.strerror if isinstance(error, OSError) else None
+    # The batch may have ended meanwhile: then its partial files were removed.
+    return f"the video can't be written to {place.shown}: {reason or error}", isinstance(error, FileNotFoundError)
 
 
 class _Place:

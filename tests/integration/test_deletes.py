@@ -12,6 +12,7 @@ import pytest
 from pytest_mock import MockerFixture
 from typer.testing import CliRunner
 
+from actors.batch.commands import Retry
 from actors.cli.app import app
 from actors.cli.follow import viewed
 from actors.errors import Conflict
@@ -422,6 +423,23 @@ def test_a_program_that_retries_batches_in_turn_deletes_no_video_that_it_wants(
         provider.wait(requests_retrieve=polled + 10)  # what is owed would have been looked at by now
     provider.release("videos")
     assert [each.result(PATIENCE).status for each in running] == ["completed"] * 3
+    assert deletes(provider) == 0
+    check_paid_once(provider)
+
+
+def test_a_service_deletes_no_video_that_the_commands_it_finds_retry(
+    provider: Provider, start_service: Start, mocker: MockerFixture
+) -> None:
+    mocker.patch("actors.sora.deleting._GRACE", PATIENCE)
+    owed_by_several(start_service, provider, "a", "b")
+    service = start_service()
+    service.serve()
+    for batch_id in "ab":
+        service.obey(Retry(batch_id), None, lambda _: "")
+        polled = provider.summary()["requests"].get("retrieve", 0)
+        provider.wait(requests_retrieve=polled + 10)
+    provider.release("videos")
+    until(lambda: all(service.get_batch_status(batch_id).status == "completed" for batch_id in "ab"))
     assert deletes(provider) == 0
     check_paid_once(provider)
 

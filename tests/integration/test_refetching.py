@@ -116,6 +116,22 @@ def test_it_is_fetched_beside_what_is_made_again(provider: Provider, service: Ba
     assert check_paid_once(provider)["posts"] == 2
 
 
+def test_it_is_fetched_although_the_end_of_its_batch_removes_partial_files(
+    provider: Provider, service: BatchService, tmp_path: Path
+) -> None:
+    batch = made(service)
+    lose(batch, 2)
+    provider.fault(on="content", do="stall")
+    running = service.retry_batch("b", ["b-02"])
+    until(lambda: list(tmp_path.rglob("b-02.*.part")))
+    service._orphans.clean_soon("b")
+    until(lambda: not list(tmp_path.rglob("b-02.*.part")))
+    provider.release()
+    assert running.result(PATIENCE) == batch
+    check_files(batch, provider)
+    assert check_paid_once(provider)["posts"] == 2
+
+
 def test_what_has_its_file_is_not_retried_and_a_retry_of_all_fetches_nothing(
     provider: Provider, service: BatchService
 ) -> None:
