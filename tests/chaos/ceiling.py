@@ -8,7 +8,6 @@ us, and by rows that are read without our code.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from psycopg.rows import dict_row
 
 from actors.errors import Conflict
 from actors.service import BatchService
+from tests.chaos.command import concluded, counted, wanted
 from tests.chaos.kills import FAULTS
 from tests.integration.support import PATIENCE, Drivers, check_paid_once, options_for, settings_from
 from tests.provider.client import Provider
@@ -213,22 +213,16 @@ def _micros(dollars: Decimal) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    wanted = parser.parse_args()
+    seed, kills = wanted(__doc__, "kills", 200)
     logging.disable(logging.WARNING)  # each round sets another ceiling
     began = time.monotonic()
     with closing(Drivers()) as drivers, Provider() as provider, PostgreSQL() as postgresql:
-        report = kill_under_a_ceiling(wanted.seed, wanted.kills, provider, drivers, postgresql)
+        report = kill_under_a_ceiling(seed, kills, provider, drivers, postgresql)
     print(f"seed {report.seed}: {report.kills} kills in {report.rounds} rounds, {time.monotonic() - began:.0f} s")
-    print(f"videos: {', '.join(f'{count} {state}' for state, count in report.states.most_common())}")
-    print(f"charges: {', '.join(f'{count} {state}' for state, count in report.charges.most_common())}")
+    print(f"videos: {counted(report.states)}")
+    print(f"charges: {counted(report.charges)}")
     print(f"billed: {report.billed} USD of ceilings of {report.ceilings} USD")
-    print(f"rounds with something wrong: {len(report.wrong)}")
-    for line in report.wrong:
-        print(f"  {line}")
-    return 1 if report.wrong else 0
+    return concluded("rounds with something wrong", report.wrong)
 
 
 if __name__ == "__main__":

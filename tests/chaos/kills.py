@@ -7,7 +7,6 @@ started again, and in the end another one finishes it. Judged by the ledger of a
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import signal
@@ -22,6 +21,7 @@ from typing import Any
 
 from actors.batch.views import Batch
 from actors.service import BatchService
+from tests.chaos.command import concluded, counted, wanted
 from tests.integration.support import (
     PATIENCE,
     Drivers,
@@ -118,19 +118,13 @@ def _judge(report: Report, batch: Batch, service: BatchService, provider: Provid
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    wanted = parser.parse_args()
+    seed, kills = wanted(__doc__, "kills", 1000)
     began = time.monotonic()
     with closing(Drivers()) as drivers, Provider() as provider:
-        report = kill_at_random(wanted.seed, wanted.kills, provider, drivers)
+        report = kill_at_random(seed, kills, provider, drivers)
     print(f"seed {report.seed}: {report.kills} kills in {report.rounds} rounds, {time.monotonic() - began:.0f} s")
-    print(f"{report.videos} videos: {', '.join(f'{count} {state}' for state, count in report.states.most_common())}")
-    print(f"rounds with something lost or paid twice: {len(report.wrong)}")
-    for line in report.wrong:
-        print(f"  {line}")
-    return 1 if report.wrong else 0
+    print(f"{report.videos} videos: {counted(report.states)}")
+    return concluded("rounds with something lost or paid twice", report.wrong)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ the ledger of a server that shares no code with us.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import signal
@@ -24,6 +23,7 @@ from typing import Any
 
 from actors.batch.views import Batch
 from actors.service import BatchService
+from tests.chaos.command import concluded, counted, wanted
 from tests.integration.support import PATIENCE, Drivers, check_files, check_journal, options_for, settings_from, videos
 from tests.provider.client import Provider
 from tests.provider.options import Options
@@ -172,24 +172,18 @@ def _judge(batch: Batch, service: BatchService, provider: Provider) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cuts", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    wanted = parser.parse_args()
+    seed, count = wanted(__doc__, "cuts", 500)
     drivers, began = Drivers(), time.monotonic()
     try:
         with Provider() as provider:
-            report = cuts(wanted.seed, wanted.cuts, provider, drivers)
+            report = cuts(seed, count, provider, drivers)
     finally:
         drivers.close()
     print(f"seed {report.seed}: {report.cuts} cuts, {time.monotonic() - began:.0f} s")
     for listing, outcomes in report.outcomes.items():
-        print(f"{listing:<10}  {', '.join(f'{n} {what}' for what, n in outcomes.most_common())}")
-    print(f"kinds: {', '.join(f'{n} {kind}' for kind, n in report.kinds.most_common())}")
-    print(f"lost or paid for twice: {len(report.wrong)}")
-    for line in report.wrong:
-        print(f"  {line}")
-    return 1 if report.wrong else 0
+        print(f"{listing:<10}  {counted(outcomes)}")
+    print(f"kinds: {counted(report.kinds)}")
+    return concluded("lost or paid for twice", report.wrong)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from time import monotonic
-from typing import Any, Self, cast
+from typing import Any, cast
 
+from tests.servers.lifecycle import Server
 from tests.servers.port import Port
 
 Json = dict[str, Any]
@@ -30,7 +31,7 @@ class ProviderError(Exception):
     """The provider refused what a test asked of it, or did not start."""
 
 
-class Provider:
+class Provider(Server):
     """A Videos API of a test's own, on a port that stays its own while it is dead.
 
     with Provider(latency=0.1, api_key="sk-test") as provider:
@@ -51,17 +52,6 @@ class Provider:
         self.admin_url = f"http://127.0.0.1:{self._port.number}/_"
         self.other_url = ""
         """Where redirects lead to; another one after a restart."""
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def port(self) -> int:
@@ -152,7 +142,7 @@ class Provider:
         """
         if self._process is not None:
             self.kill()
-        self._start("--forget") if forget else self._start()
+        self.start("--forget") if forget else self.start()
 
     def close(self) -> None:
         self._end()
@@ -163,7 +153,7 @@ class Provider:
     def _state(self) -> Path:
         return self._folder / "state"
 
-    def _start(self, *flags: str) -> None:
+    def start(self, *flags: str) -> None:
         ours = ["--tied", f"--port={self._port.number}", f"--state={self._state}", *flags]
         self._process = subprocess.Popen(
             [sys.executable, str(_LEDGER), *ours, *_arguments(self._options)],

@@ -20,11 +20,11 @@ import uuid
 from collections import deque
 from pathlib import Path
 from secrets import token_hex
-from typing import Self
 
 import psycopg
 from psycopg import sql
 
+from tests.servers.lifecycle import Server
 from tests.servers.packages import ServerError
 from tests.servers.port import HOST, Port
 from tests.servers.postgresql_programs import Programs, programs
@@ -51,7 +51,7 @@ _WHEN_WE_ARE_GONE = 'read -r _; kill -QUIT "$1"; sleep 1; rm -rf -- "$2"'
 """What a shell does when its input ends: when the test session dies, however it does."""
 
 
-class PostgreSQL:
+class PostgreSQL(Server):
     """One cluster, on a port that stays its own while it is down.
 
     with PostgreSQL() as server:
@@ -67,17 +67,6 @@ class PostgreSQL:
         self._password = token_hex(16)
         self._folder: Path | None = None
         self._server: _Server | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def port(self) -> int:

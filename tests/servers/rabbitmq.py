@@ -16,10 +16,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pika
 
+from tests.servers.lifecycle import Server
 from tests.servers.packages import ServerError, find_or_install
 from tests.servers.port import HOST, Port
 
@@ -37,7 +38,7 @@ _WHEN_WE_ARE_GONE = 'read -r _; kill -s KILL -- "-$1"; ERL_EPMD_PORT=$2 epmd -ki
 """What a shell does when its input ends: when the test session dies, however it does."""
 
 
-class RabbitMQ:
+class RabbitMQ(Server):
     """One node. What it keeps survives `kill` and `start`."""
 
     def __init__(self) -> None:
@@ -62,17 +63,6 @@ class RabbitMQ:
             names = ", ".join(f'<<"{name}">>' for name in self._vhosts)
             self.control("eval", _MAKE_VHOSTS.replace("NAMES", names))
         return self.url + self._vhosts.pop()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def connect(self) -> Any:
         """A blocking connection."""
