@@ -291,12 +291,7 @@ class Views:
         if "text/html" not in request.headers.get("Accept", "") or request.path.startswith("/api/"):
             return None
         if problem.status in (401, 429):
-            login = request.path == "/login"
-            there = str(request.rel_url) if request.method == "GET" else "/"
-            values: dict[str, Any] = {
-                "next": "/" if login else there,
-                "problem": words.sentence(problem.detail) if login else "",
-            }
+            values: dict[str, Any] = {**self._login_values(request, problem)}
             html = self.html(request, "login", values)
         else:
             back = request.path if problem.status >= 500 and request.method == "GET" else "/"
@@ -310,6 +305,17 @@ class Views:
         response.set_status(problem.status)
         response.headers.update(problem.headers)
         return response
+
+    def _login_values(self, request: web.Request, problem: Problem) -> dict[str, str]:
+        """Where the login leads, and why it is shown; for a form whose session has ended, what became of it."""
+        if request.path == "/login":
+            return {"next": "/", "problem": words.sentence(problem.detail)}
+        if request.method == "GET":
+            return {"next": str(request.rel_url), "problem": ""}
+        text = (
+            "You are not logged in any more: the form was not sent, and nothing was changed. Log in and send it again."
+        )
+        return {"next": request.path.removesuffix("/process"), "problem": text}
 
     def waits(self, batch_id: str) -> dict[str, str]:
         """Why videos of a batch wait, as far as this process makes them."""

@@ -112,6 +112,16 @@ def test_a_wrong_method_is_named_with_the_right_ones(service):
         assert "GET" in headers["Allow"]
 
 
+def test_an_expectation_that_cannot_be_met_is_a_problem_and_the_usual_one_is_met(service):
+    with listening(service) as listener:
+        status, headers, body = ask(listener, "/livez", Expect="200-ok")
+        assert (status, headers["Content-Type"]) == (417, "application/problem+json")
+        assert "200-ok" in json.loads(body)["detail"]
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=10) as connection:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 100"
+
+
 def test_nothing_may_be_loaded_from_anywhere_and_the_request_id_comes_back(service):
     with listening(service) as listener:
         _, headers, _ = ask(listener, "/livez", X_Request_Id="abc-1")

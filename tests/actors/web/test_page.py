@@ -609,6 +609,14 @@ def test_without_the_token_there_is_only_the_login(service):
             assert status == 401
             assert f'name="next" value="{path}?a=1"' in html
             assert 'href="/new"' not in html
+        for path, back in (
+            ("/new", "/new"),
+            ("/batches/x/retry", "/batches/x/retry"),
+            ("/batches/x/process", "/batches/x"),
+        ):
+            status, _, html = ask(listener, path, {"prompts": "x"})
+            assert (status, f'name="next" value="{back}"' in html) == (401, True)
+            assert "the form was not sent, and nothing was changed" in html
         status, headers, html = ask(listener, "/login", {"token": "wrong", "next": "/"})
         assert (status, "The token is wrong" in html) == (401, True)
         status, headers, _ = ask(listener, "/login", {"token": "secret-token", "next": "/new?a=1"})
