@@ -578,7 +578,10 @@ def test_a_batch_is_started_and_cancelled(service, listener):
     assert "2 waiting videos will not be started" in ask(listener, f"/batches/{batch.id}/cancel")[2]
     for _ in range(2):
         assert ask(listener, f"/batches/{batch.id}/cancel", {})[1]["Location"] == f"/batches/{batch.id}/cancel"
-    assert "2 videos cancelled" in ask(listener, f"/batches/{batch.id}/cancel")[2]
+    html = ask(listener, f"/batches/{batch.id}/cancel")[2]
+    assert "2 videos cancelled" in html
+    assert "nothing is charged" in html
+    assert "are kept" not in html
     assert service.get_batch_status(batch.id).status == "cancelled"
 
 
