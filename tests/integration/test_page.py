@@ -294,6 +294,19 @@ def test_a_page_outlives_the_loss_of_its_service_and_a_reload_in_the_middle(site
     assert len(site.all(".card.is-completed")) == 3
 
 
+def test_a_form_is_kept_where_nobody_takes_it(site: Site) -> None:
+    site.go("/new")
+    site.write("prompts", "A harbour at night")
+    site.listener.close()
+    site.click("button.main")
+    site.shows("the form was not sent", "#lost")
+    assert site.one("#prompts").get_attribute("value") == "A harbour at night"
+    site.open()
+    site.click("button.main")
+    site.until(lambda: site.path.startswith("/batches/"))
+    assert "A harbour at night" in site.text("#v1")
+
+
 def test_without_scripts_all_can_be_read_and_done(site: Site) -> None:
     with without_scripts(site):
         site.go("/new")

@@ -273,6 +273,24 @@
     }, main.dataset.again * 1000);
   }
 
+  // --- a form is sent only where somebody takes it: what was written is not lost on a page of the browser's
+
+  document.addEventListener("submit", async (event) => {
+    const sent = event.target;
+    if (sent.method !== "post" || sent.dataset.taken) return;
+    event.preventDefault();
+    try {
+      await fetch("/livez", { cache: "no-store" });
+      sent.dataset.taken = "yes";
+      sent.requestSubmit(event.submitter);
+    } catch {
+      put(lost, "Connection lost: the form was not sent. Send it again when the service is back.");
+      lost.hidden = false;
+    } finally {
+      delete sent.dataset.taken;
+    }
+  });
+
   // --- a new batch: how many videos it would have, and a file that is dropped
 
   const form = $("#new");
