@@ -64,6 +64,8 @@ def test_what_is_recorded_after_an_end_is_found_from_a_position_on(storage):
     position = late.position()
     storage.journal.append([an_event(5, type="batch.retried")])
     assert late.since(position)["nature"][1] == 5
+    storage.journal.append([an_event(6, type="batch.updated", created_at=NOON + 3601)])
+    assert late.since(0) == {"nature": (6, 6)}
 
 
 def test_what_commits_after_what_began_later_is_found_too(database_url):

@@ -40,6 +40,8 @@ class BatchWatch:
         self._cost: list[Document] = []
         self._jobs: dict[int, tuple[str, int, float]] = {}
         self._status: tuple[str, bool] | None = None
+        self._edited: tuple[Document, list[Document] | None] | None = None
+        """What can be edited, as it was."""
         self._waits: dict[str, str] = {}
 
     def look(self) -> dict[str, Any] | None:
@@ -74,7 +76,8 @@ class BatchWatch:
     ) -> dict[str, Any] | None:
         status = batch.status.value, batch.wanted
         changed = [job for job in jobs if self._jobs.get(job.position) != _state(job)]
-        if len(jobs) > _MOST:
+        before, self._edited = self._edited, (batch.metadata, batch.budget)
+        if len(jobs) > _MOST or self._edited != (before or self._edited):
             self._jobs = {}
             return RELOAD
         if not changed and status == self._status and waits == self._waits:

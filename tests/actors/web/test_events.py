@@ -271,17 +271,6 @@ def test_a_command_that_ends_thousands_of_videos_is_told_whole(client, service, 
             assert numbers == list(range(5000 * number + 2, 5000 * number + 5002))
 
 
-def test_late_events_are_forgotten_after_an_hour(service, batch):
-    def rows():
-        return service.look(lambda storage: storage.journal.late.since(0))
-
-    change(service, 1)
-    assert rows() == {"b": (2, 2)}
-    service._write(lambda: service._storage.database.execute("UPDATE late_events SET recorded_at=recorded_at-3601"))
-    change(service, 2)
-    assert rows() == {"b": (3, 3)}
-
-
 def test_a_comment_shows_that_a_silent_stream_lives(service, batch, stream, monkeypatch):
     monkeypatch.setattr(events, "COMMENT_SECONDS", 0.05)
     for reader in (stream(Last_Event_ID="1"), stream("/api/v1/events")):

@@ -217,6 +217,9 @@ def test_the_stream_tells_what_changed_and_resumes_where_a_page_was(service, lis
             messages.append(next_message(stream))
         assert list(messages[-1]["cards"]) == ["1"]
         assert messages[-1]["n"]["completed"] == 1
+        service.update_metadata("b", {"team": "blue"})
+        while "reload" not in messages[-1]:
+            messages.append(next_message(stream))
     resumed = first_message(listener, f"/batches/b/live?since={NOON}", Last_Event_ID=str(NOON + 101))
     assert list(resumed["cards"]) == ["1"]
 
