@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _REQUEST_SECONDS = 30.0
 """How long a connection may take to send its first request."""
+_IDLE_SECONDS = 75.0
+"""How long one may be silent after an answer: longer than proxies keep theirs."""
 _SHUT_SECONDS = 3.0
 
 
@@ -88,7 +90,10 @@ class Listener:
         made = application(self.site)
         made.on_response_prepare.append(self._has_asked)
         # A compressed body is refused, so nobody's small one becomes a large one here.
-        runner = web.AppRunner(made, access_log=None, handle_signals=False, shutdown_timeout=1.0, auto_decompress=False)
+        runner = web.AppRunner(
+            made, access_log=None, handle_signals=False, shutdown_timeout=1.0, auto_decompress=False,
+            keepalive_timeout=_IDLE_SECONDS,
+        )  # fmt: skip
         await runner.setup()
         try:
             self._server = await self._io.loop.create_server(self._factory(runner), host, port, reuse_address=True)

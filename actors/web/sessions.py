@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from actors.web.arrival import arriving
 from actors.web.guesses import Failures, too_many
 from actors.web.problems import refused
 from actors.web.security import SESSION, SESSION_SECONDS, changes_nothing, public
@@ -37,7 +38,8 @@ class Sessions:
             raise refused(415, "send the fields token and next as application/x-www-form-urlencoded")
         if (request.content_length or 0) > _FORM_BYTES:
             raise refused(413, f"the form has {request.content_length} bytes; at most {_FORM_BYTES} are taken")
-        form = await request.post()
+        async with arriving():
+            form = await request.post()
         there = see_other(_own_path(str(form.get("next", ""))))
         if self._access.token is None:
             return there

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,11 @@ from aiohttp import web
 
 from actors.errors import FieldError
 from actors.json_objects import Unparsable, read_object
+from actors.web.arrival import arriving
 from actors.web.problems import Refused, refused
 
 JSON = ("application/json",)
 MERGE_PATCH = ("application/merge-patch+json", "application/json")
-BODY_SECONDS = 60.0
-"""How long a body may take to arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +57,8 @@ async def _bytes(request: web.Request) -> bytes:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise refused(415, "send the body as it is, without Content-Encoding")
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with arriving():
             return await request.read()
-    except TimeoutError:
-        raise refused(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(most) from None
 

@@ -16,6 +16,7 @@ from actors.batch.requests import check_budget, job_id
 from actors.errors import Conflict, InvalidRequest, SoraBatchError
 from actors.formats.reading import LINES, format_of
 from actors.reading import MOST
+from actors.web.arrival import arriving
 from actors.web.page import reads, words
 from actors.web.page.addresses import batch_id_of, number_of
 from actors.web.page.forms import (
@@ -208,8 +209,13 @@ async def _sent(request: web.Request) -> MultiDict[str]:
     """The fields of a form; a file's text is a field.
 
     Raises:
-        Refused: it is no form, or a part of it is no text.
+        Refused: it is no form, a part of it is no text, or it does not arrive in time.
     """
+    async with arriving():
+        return await _read(request)
+
+
+async def _read(request: web.Request) -> MultiDict[str]:
     if request.content_type not in ("application/x-www-form-urlencoded", "multipart/form-data"):
         raise refused(415, "send the form as a browser does")
     sent: MultiDict[str] = MultiDict()

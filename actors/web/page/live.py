@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _PERIOD = 1.0
 _COMMENT_SECONDS = 15.0
+_SLOW_SECONDS = 30.0
+"""A reader that takes nothing for so long is let go."""
 _BEHIND = 30
 """Messages that a slow reader may be behind before it is let go."""
 _COMMENT = b": \n\n"
@@ -45,6 +47,11 @@ class Reader:
         """Whether the connection is closed, which a handler that only writes hears of late."""
         transport = self._request.transport
         return transport is None or transport.is_closing()
+
+    def break_off(self) -> None:
+        """Close the connection of one that takes nothing, with all that was to be sent."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
     async def next(self) -> bytes | None:
         """The next message; a comment if there is none for a while; None: no more comes."""
@@ -122,11 +129,15 @@ class Live:
         feed.readers.add(reader)
         try:
             message = await self._looked(first) if first is not None else None
-            await response.write(b"retry: 1000\n\n" + (_event(message) if message is not None else b""))
-            while (data := await reader.next()) is not None:
-                await response.write(data)
+            data: bytes | None = b"retry: 1000\n\n" + (_event(message) if message is not None else b"")
+            while data is not None:
+                async with asyncio.timeout(_SLOW_SECONDS):
+                    await response.write(data)
+                data = await reader.next()
         except (ConnectionError, SoraBatchError):
             pass  # the reader has gone, or comes back
+        except TimeoutError:
+            reader.break_off()
         finally:
             feed.readers.discard(reader)
         return response

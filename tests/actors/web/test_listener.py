@@ -14,7 +14,7 @@ from actors.errors import SettingsError
 from actors.service import BatchService
 from actors.settings import Settings
 from actors.transport import read_listen
-from actors.web import health
+from actors.web import arrival, health
 from actors.web import listener as module
 from actors.web.listener import Listener
 from tests.integration.support import until
@@ -120,6 +120,34 @@ def test_an_expectation_that_cannot_be_met_is_a_problem_and_the_usual_one_is_met
         with socket.create_connection(("127.0.0.1", listener.port), timeout=10) as connection:
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n")
             assert connection.recv(12) == b"HTTP/1.1 100"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/api/v1/batches", "application/json"), ("/new", "multipart/form-data; boundary=b"),
+        ("/batches/b/edit", "application/x-www-form-urlencoded"), ("/login", "application/x-www-form-urlencoded"),
+    ],
+)  # fmt: skip
+def test_a_body_that_does_not_arrive_is_not_waited_for(service, path, kind, monkeypatch):
+    monkeypatch.setattr(arrival, "BODY_SECONDS", 0.1)
+    with (
+        listening(service) as listener,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=10) as connection,
+    ):
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n".encode())
+        connection.sendall(b"Content-Length: 100\r\n\r\n--b")
+        assert connection.recv(12) == b"HTTP/1.1 408"
+
+
+def test_a_connection_that_is_idle_after_an_answer_is_closed(service, monkeypatch):
+    monkeypatch.setattr(module, "_IDLE_SECONDS", 0.1)
+    with (
+        listening(service) as listener,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=10) as connection,
+    ):
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"".join(iter(lambda: connection.recv(4096), b"")).startswith(b"HTTP/1.1 200")
 
 
 def test_nothing_may_be_loaded_from_anywhere_and_the_request_id_comes_back(service):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,7 +16,7 @@ from actors.messages import Wait
 from actors.service import BatchService
 from actors.settings import Settings
 from actors.web.listener import Listener
-from actors.web.page import forms, models, words
+from actors.web.page import forms, live, models, words
 from actors.web.page.rendering import Renderer
 from storage.states import BatchStatus, JobStatus, SubmissionState
 from tests.builders import NOON, a_batch, a_job, an_event, an_intent, put, some_jobs
@@ -222,6 +223,17 @@ def test_the_stream_tells_what_changed_and_resumes_where_a_page_was(service, lis
             messages.append(next_message(stream))
     resumed = first_message(listener, f"/batches/b/live?since={NOON}", Last_Event_ID=str(NOON + 101))
     assert list(resumed["cards"]) == ["1"]
+
+
+def test_who_looks_and_takes_nothing_is_let_go(service, listener, monkeypatch):
+    store(service, a_batch("b"))
+    monkeypatch.setattr(live, "_SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(live, "_PERIOD", 0.0)
+    monkeypatch.setattr(live.BatchWatch, "look", lambda _: {"at": 1, "text": "x" * 1_000_000})
+    with socket.create_connection(("127.0.0.1", listener.port)) as slow:
+        slow.sendall(b"GET /batches/b/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert slow.recv(15) == b"HTTP/1.1 200 OK"
+        until(lambda: not listener._runner.server.connections)
 
 
 def test_what_it_costs_is_shown_and_told(service, listener):
