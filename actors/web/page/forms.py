@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from actors.batch.field_errors import all_of, wrong_field
@@ -21,6 +22,7 @@ NEW_FIELDS = (
     "matrix", "metadata", "concurrency", "budget",
 )  # fmt: skip
 """The fields of the form of a new batch."""
+_DECODER = json.JSONDecoder()
 _PLACES = {
     "/videos": "prompts", "/batch_name": "batch_name", "/defaults/duration": "duration", "/defaults/size": "size",
     "/defaults/model": "model", "/defaults/seed": "seed", "/defaults/takes": "takes", "/defaults/params": "params",
@@ -46,7 +48,13 @@ def can_be_written(job: JobRecord) -> bool:
 
 def lines_with(values: Mapping[str, Any]) -> str:
     """Names and values, one pair per line."""
-    return "\n".join(f"{name}={_written(value)}" for name, value in values.items())
+    return "\n".join(f"{_name(name)}={_written(value)}" for name, value in values.items())
+
+
+def _name(name: str) -> str:
+    """A name that is read as itself again: one that could be taken for something else is a JSON string."""
+    plain = name == name.strip() and name and not name.startswith('"') and not any(mark in name for mark in "=\n\r")
+    return name if plain else json.dumps(name, ensure_ascii=False)
 
 
 def _written(value: Any) -> str:
@@ -196,12 +204,24 @@ def _values(text: str, place: str, example: str, errors: list[FieldError]) -> di
 def _pairs(text: str, place: str, example: str, errors: list[FieldError]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for line in lines_of(text):
-        name, equals, value = line.partition("=")
-        if not (equals and name.strip()):
+        name, equals, value = _parted(line)
+        if not (equals and name):
             errors.append(wrong_field((place[1:].split("/")), f"each line must be NAME=VALUE, such as {example}", line))
         else:
-            pairs[name.strip()] = value.strip()
+            pairs[name] = value.strip()
     return pairs
+
+
+def _parted(line: str) -> tuple[str, str, str]:
+    """Name, equals sign and value of a line; a name may be a JSON string."""
+    if line.startswith('"'):
+        with suppress(ValueError, RecursionError):
+            name, end = _DECODER.raw_decode(line)
+            between, equals, value = line[end:].partition("=")
+            if not between.strip():
+                return name, equals, value
+    name, equals, value = line.partition("=")
+    return name.strip(), equals, value
 
 
 def _listed(text: str) -> list[str]:

@@ -41,7 +41,7 @@ def read_list(storage: Storage, status: BatchStatus | None, metadata: Mapping[st
     """
     if after is not None and storage.batches.get(after) is None:
         raise unknown_batch(storage, after)
-    found = storage.batches.find(status=status, metadata=metadata, limit=LISTED + 1, after=after)
+    found = storage.batches.find(status=status, spelled=metadata, limit=LISTED + 1, after=after)
     return ListRead(storage.batches.running(RUNNING), found[:LISTED], len(found) > LISTED)
 
 

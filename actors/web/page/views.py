@@ -21,7 +21,7 @@ from actors.web.page.forms import NEW_FIELDS, form_of, lines_with
 from actors.web.page.models import BatchView
 from actors.web.page.rendering import POLICY, Renderer
 from actors.web.problems import refused
-from actors.web.security import ONLY_SHOWS, public
+from actors.web.security import ONLY_SHOWS, SESSION, public
 from storage.servers import server_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from storage.records import JobRecord
 
 _TITLES = {401: "Log in", 403: "Not allowed", 404: "Not found", 409: "Not possible now", 410: "Deleted"}
+_NO_COOKIE = (
+    "If you have just logged in, the browser has not kept the cookie of the session: allow cookies for this address."
+)
 _YEAR = "public, max-age=31536000, immutable"
 
 
@@ -311,7 +314,7 @@ class Views:
         if request.path == "/login":
             return {"next": "/", "problem": words.sentence(problem.detail)}
         if request.method == "GET":
-            return {"next": str(request.rel_url), "problem": ""}
+            return {"next": str(request.rel_url), "problem": _NO_COOKIE if _comes_from_login(request) else ""}
         text = (
             "You are not logged in any more: the form was not sent, and nothing was changed. Log in and send it again."
         )
@@ -332,6 +335,13 @@ class Views:
         return self._renderer.page(
             template, {"site": site, "here": lambda place: here if path == place else "", **values}
         )
+
+
+def _comes_from_login(request: web.Request) -> bool:
+    """Whether a browser without the cookie of a session was on a page that may have had the form of the login."""
+    origin, _, path = request.headers.get("Referer", "").partition(f"//{request.host}")
+    own = bool(origin) and path in {"/login", str(request.rel_url)}
+    return own and SESSION not in request.cookies
 
 
 def answer(html: str) -> web.Response:

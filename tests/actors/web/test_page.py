@@ -352,7 +352,7 @@ def test_what_was_made_can_be_asked_for_again(service, listener):
         a_job(2, "b", prompt="two\nlines", status=JobStatus.COMPLETED, video=VIDEO),
         a_job(3, "b", reference={"file_id": "x"}, status=JobStatus.COMPLETED, video=VIDEO),
     ]
-    said = {"team": "blue", "number": 5, "text": "5"}
+    said = {"team": "blue", "number": 5, "text": "5", "a=b": "c", ' "odd" ': "x", '"': "y", "two\nlines": True}
     batch = a_batch("b", name="Fans", metadata=said, total=3, completed=3, status=BatchStatus.COMPLETED)
     store(service, batch, [made, *others])
     html = ask(listener, "/batches/b")[2]
@@ -659,6 +659,13 @@ def test_a_removed_file_is_said_and_not_offered(service, listener):
         assert "The file was removed at" in html
         assert "download" not in html.lower()
         assert "<video" not in html
+
+
+def test_a_filter_means_numbers_as_well_as_over_http(service, listener):
+    store(service, a_batch("b", metadata={"n": 5, "on": True}))
+    for query in ("metadata.n=5", "metadata.on=true"):
+        assert 'data-batch="b"' in ask(listener, f"/?{query}")[2], query
+    assert 'data-batch="b"' not in ask(listener, "/?metadata.n=6")[2].partition('id="rows"')[2]
 
 
 def test_the_list_is_filtered_by_its_address_and_has_pages(service, listener):
