@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 import threading
+from contextlib import suppress
 from typing import Any, TextIO
 
 from storage.secrets import Secrets
@@ -44,6 +45,9 @@ def configure(level: str, style: str, secrets: Secrets | None = None, *, service
     # We log its errors once ourselves: each attempt to connect would log a dozen lines.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     threading.excepthook = _log_thread
+    if service:  # what Python and libraries would print past the log, unmasked and not as JSON
+        logging.captureWarnings(capture=True)
+        sys.unraisablehook = _log_unraisable
 
 
 def _log_thread(died: threading.ExceptHookArgs) -> None:
@@ -53,6 +57,13 @@ def _log_thread(died: threading.ExceptHookArgs) -> None:
     error = died.exc_value or died.exc_type()
     name = died.thread.name if died.thread else None
     logging.getLogger(__name__).error("a thread died", exc_info=error, extra={"action": "thread_died", "of": name})
+
+
+def _log_unraisable(failed: sys.UnraisableHookArgs) -> None:
+    """An error in a destructor or at exit, that no code can be told of."""
+    error = failed.exc_value or failed.exc_type()
+    of = failed.err_msg or f"in {failed.object!r}"
+    logging.getLogger(__name__).error("an error was ignored", exc_info=error, extra={"action": "ignored", "of": of})
 
 
 def tell(text: str, level: int = logging.WARNING, action: str | None = None) -> bool:
@@ -98,6 +109,16 @@ class _StderrHandler(logging.StreamHandler[Any]):
         if not hasattr(record, "traceparent"):
             vars(record).update(trace_of(str(getattr(record, "batch_id", ""))))
         return self.harmless(super().format(record))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (its name in `logging`)
+        """Say that a line could not be written; in JSON, where each line is to be."""
+        if not self.json:
+            super().handleError(record)
+            return
+        error = sys.exc_info()[1]
+        line = {"level": "ERROR", "logger": __name__, "message": f"a line could not be logged: {error!r}"}
+        with suppress(OSError, ValueError):  # standard error may be closed
+            self.stream.write(f"{self.harmless(json.dumps(line | {'of': record.name}))}\n")
 
     def tell(self, text: str, level: int, action: str | None) -> bool:
         """Log a sentence that a person is to see, whatever the level; False: lines are not JSON."""

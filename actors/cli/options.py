@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from actors.errors import Conflict, DatabaseUnusable, InvalidRequest, NotFound, SoraBatchError
+from actors.errors import Conflict, DatabaseUnusable, InvalidRequest, NotFound, SettingsError, SoraBatchError
 
 if TYPE_CHECKING:
     from actors.service import BatchService
@@ -148,12 +148,17 @@ def prepare(*, verbose: bool, default_level: str = "warning", service: bool = Fa
 
     `service`: with LOG_FORMAT=json each line on standard error is JSON.
     """
-    from actors.cli.settings_table import misspelt
+    from actors.cli.settings_table import as_written, known_secrets, misspelt
     from actors.logs import configure
     from actors.secret_files import readable_by_others
     from actors.settings import load_settings
 
-    settings = load_settings()
+    try:
+        settings = load_settings()
+    except SettingsError:
+        if service and (as_written("LOG_FORMAT") or "").lower() == "json":
+            configure(default_level, "json", known_secrets(None), service=True)
+        raise
     level = settings.log_level if "log_level" in settings.model_fields_set else default_level
     configure("debug" if verbose else level, settings.log_format, settings.secrets, service=service)
     for sentence in (*misspelt(), *readable_by_others(settings)):

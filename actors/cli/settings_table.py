@@ -77,6 +77,11 @@ def _edits(one: str, other: str) -> int:
     return min(row) if min(row) > _MOST_EDITS else row[-1]
 
 
+def as_written(name: str) -> str | None:
+    """What the environment, or `.env`, says for a setting, right or wrong."""
+    return _known(os.environ).get(name) or _known(_file()).get(name)
+
+
 def _file() -> Mapping[str, str | None]:
     """The contents of `.env`; invalid UTF-8 in it is refused elsewhere."""
     if not _ENV.is_file():

@@ -17,6 +17,7 @@ from tests.chaos.orders import CustomerLane
 from tests.chaos.report import Report
 from tests.chaos.service import Service
 from tests.servers.packages import ServerError
+from tests.servers.s3 import Fault
 
 _END_SECONDS = 20.0
 
@@ -137,6 +138,11 @@ class ProviderLane(Lane):
 
     rest = (0.5, 4.0)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Of the files. The largest goes into a bucket in two parts."""
+        return [4096, 50_000, 50_000, 2_600_000 if self.house.gate is None else 6_000_000]
+
     def disturb(self) -> None:
         if self.chance.random() < 0.04:
             self.house.provider.kill()
@@ -145,7 +151,7 @@ class ProviderLane(Lane):
             self.house.provider.restart()
             return
         # Most files fit into one block; of the largest, a half that has come is a file already.
-        self.house.provider.options(content_bytes=self.chance.choice([4096, 50_000, 50_000, 2_600_000]))
+        self.house.provider.options(content_bytes=self.chance.choice(self.sizes))
         fault = self.chance.choice(FAULTS)
         times = self.chance.randint(1, 3)
         self.house.provider.fault(**fault(self.chance), times=times)
@@ -154,6 +160,26 @@ class ProviderLane(Lane):
     def mend(self) -> None:
         self.house.provider.clear_faults()
         self.house.provider.release("requests")
+
+
+class StoreLane(Lane):
+    """The bucket's faults: it is slow, full, or away, and answers that are lost."""
+
+    rest = (0.5, 4.0)
+
+    def disturb(self) -> None:
+        assert self.house.gate is not None
+        method = self.chance.choice(["PUT", "PUT", "HEAD", "GET", "POST"])
+        status, code = self.chance.choice(
+            [(503, "SlowDown"), (500, "InternalError"), (507, "InsufficientStorage"), (None, "")]
+        )
+        times, after = self.chance.randint(1, 4), self.chance.random() < 0.4
+        held = threading.Event() if self.chance.random() < 0.3 else None
+        self.house.gate.fault(Fault(method, "", status, code, times=times, after=after, held=held))
+        self.count("bucket's fault")
+        if held is not None:
+            self.pause(0.5, 8.0)
+            held.set()
 
 
 class NetworkLane(Lane):
@@ -212,4 +238,6 @@ def lanes(house: House, sender: Sender, report: Report, stopping: threading.Even
         NetworkLane("network", *where),
         RivalLane("rival", *where),
     ]
+    if house.gate is not None:
+        others.append(StoreLane("store", *where))
     return CustomerLane(sender, house.listener.heard, *where), others

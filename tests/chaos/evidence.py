@@ -53,7 +53,7 @@ class Evidence:
     created: list[str]
     """The batches that were asked for."""
     files: dict[str, tuple[int, str]]
-    """Of each file in the folder of videos: its bytes and its SHA-256."""
+    """Of each file in the folders of videos, by its path, and each object, by its address: its bytes and its SHA-256."""
     queues: dict[str, int]
     """Of each queue, how many messages are in it."""
     aside: list[str]
@@ -93,13 +93,21 @@ def gather(
         answers={command_id: sorted(body.decode() for body in told) for command_id, told in heard.answers.items()},
         commands=commands,
         created=created,
-        files={str(path): _file(path) for path in house.videos.glob("*/*") if path.is_file()},
+        files=_files(house),
         queues={name: int(count) for name, count in map(str.split, queues.splitlines())},
         aside=_aside(house),
         sessions=house.rows(_OTHERS),
         locks=house.rows(_LOCKS),
         exits=exits,
     )
+
+
+def _files(house: House) -> dict[str, tuple[int, str]]:
+    paths = [path for path in house.videos.rglob("*") if path.is_file() and not path.name.startswith(".sora-batch")]
+    files = {str(path): _file(path) for path in paths}
+    if house.bucket is not None:
+        files |= {uri: (len(data), hashlib.sha256(data).hexdigest()) for uri, data in house.objects().items()}
+    return files
 
 
 def complaints(house: House) -> Counter[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -24,11 +25,14 @@ from tests.provider.client import Provider
 from tests.provider.options import PRICE_TELLINGS, Options
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.s3 import BUCKET, Gate, S3Server, s3_server
 
 SERVICES = 3
 SETTLE = 2.0
 """Seconds. Longer than anything in this network takes to arrive, or in a listing to appear."""
 LEASE = 5.0
+STORED_UNDER = "chaos"
+"""The folder of the bucket."""
 END_SECONDS = 15.0
 
 SECONDS, RATE = 4, "0.1"
@@ -53,9 +57,13 @@ SETTINGS: dict[str, Any] = {
 class House:
     """See the module. What it starts it ends, and each process ends with the run, however that dies."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, *, bucket: bool = False) -> None:
+        """`bucket`: files go into one, and each service has a folder of its own."""
         self.folder, self.videos = folder, folder / "videos"
-        self._seed = seed
+        self._seed, self._in_a_bucket = seed, bucket
+        self.bucket: S3Server | None = None
+        self.gate: Gate | None = None
+        """Where requests to the bucket fail."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -82,6 +90,10 @@ class House:
         self.network = stack.enter_context(Network())
         self.to_provider = self.network.proxy(self.provider.port)
         self.listener = stack.enter_context(Listener(self.rabbitmq.url))
+        if self._in_a_bucket:
+            self.bucket = stack.enter_context(s3_server("moto", self.folder / "s3"))
+            self.gate = Gate(self.bucket)
+            stack.callback(self.gate.close)
         self.services: list[Service] = []
         self.proxies: dict[str, Proxy] = {"provider": self.to_provider}
         for number in range(1, SERVICES + 1):
@@ -101,7 +113,24 @@ class House:
             "video_dir": str(self.videos),
             "sora_prices": str(self._prices),
         }
+        if self.bucket is not None and self.gate is not None:
+            to_store = self.proxies[f"{name} to store"] = self.network.proxy(self.gate.port)
+            there |= self.bucket.settings(STORED_UNDER, to_store.port)
+            there["video_dir"] = str(self.videos / name)
         return Service(name, SETTINGS | there | settings, self.folder, *command)
+
+    def objects(self) -> dict[str, bytes]:
+        """What is in the bucket, by its address: asked for without any code of the product."""
+        assert self.bucket is not None
+        found, after = {}, ""
+        while after is not None:
+            listed = self.bucket.ask("GET", f"/{BUCKET}?list-type=2&prefix={STORED_UNDER}/&start-after={after}")[1]
+            keys = re.findall(rb"<Key>(.*?)</Key>", listed)
+            after = keys[-1].decode() if b"<IsTruncated>true" in listed else None
+            found |= {
+                f"s3://{BUCKET}/{key.decode()}": self.bucket.ask("GET", f"/{BUCKET}/{key.decode()}")[1] for key in keys
+            }
+        return {uri: data for uri, data in found.items() if not uri.endswith("/.sora-batch")}
 
     @property
     def _broker_port(self) -> int:

@@ -119,9 +119,10 @@ def _finished_videos_are_whole(seen: Evidence) -> Iterator[str]:
         if job["status"] != "completed":
             continue
         video, there = job["video"], made.get(job["remote_id"], {})
-        owned.add(video["path"])
-        if seen.files.get(video["path"]) != (video["bytes"], video["sha256"]):
-            yield f"job {job['id']}: {video} is recorded, the file is {seen.files.get(video['path'])}"
+        place = video["path"] or video["uri"]
+        owned.add(place)
+        if seen.files.get(place) != (video["bytes"], video["sha256"]):
+            yield f"job {job['id']}: {video} is recorded, the file is {seen.files.get(place)}"
         if (there.get("sha256"), there.get("prompt")) != (video["sha256"], job["prompt"]):
             yield f"job {job['id']} has another video than {job['remote_id']} at the provider: {there}"
     for path in sorted(seen.files.keys() - owned):

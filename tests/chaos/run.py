@@ -28,12 +28,12 @@ _CALM_SECONDS = 300.0
 _LOOK_SECONDS = 0.5
 
 
-def chaos(seed: int, minutes: float) -> Report:
+def chaos(seed: int, minutes: float, *, bucket: bool = False) -> Report:
     """Run, and tell what came of it. What is needed to look into what is wrong is kept in a folder that is told."""
     report = Report(seed, minutes)
     folder = Path(tempfile.mkdtemp(prefix="sora-batch-chaos-"))
     try:
-        with House(folder, seed) as house, closing(Sender(house.rabbitmq.url)) as sender:
+        with House(folder, seed, bucket=bucket) as house, closing(Sender(house.rabbitmq.url)) as sender:
             evidence = _run(house, sender, report)
         report.wrong += judge(evidence)
         _count(evidence, report)
@@ -65,6 +65,8 @@ def _run(house: House, sender: Sender, report: Report) -> Evidence:
             lane.join()
     for proxy in house.proxies.values():
         proxy.mend()
+    if house.gate is not None:
+        house.gate.mend()
     _calm_down(house, sender, report)
     exits = house.end_services()
     threading.Event().wait(LEASE + 1)  # for the leases of those that were killed

@@ -274,6 +274,46 @@ def test_the_log_alone_tells_the_life_of_a_batch(
     assert {tuple(post["trace"]) for post in provider.ledger()["posts"]} == {tuple(trace.values())}
 
 
+LOUD = """
+import logging, sys, threading, warnings
+import actors.cli.housekeeping
+from actors.cli.app import main
+
+class Broken:
+    def __del__(self):
+        raise ValueError("of the-key-of-this-test")
+
+def loud(self):
+    warnings.warn("a library is unhappy with the-key-of-this-test", RuntimeWarning)
+    Broken()
+    logging.getLogger("actors").error("a number: %d", "none")
+    self._service.forget_commands = None
+    raise OSError("the thread dies")
+
+actors.cli.housekeeping.Housekeeping._run = loud
+main()
+"""
+
+
+def test_whatever_python_and_libraries_say_is_json_too(start_serving: Start) -> None:
+    serving = start_serving("-c", LOUD, log_format="json", openai_api_key="the-key-of-this-test")
+    until(lambda: "the thread dies" in serving.said)
+    assert serving.end() == 0
+    lines = [json.loads(line) for line in serving.said.splitlines()]
+    told = " ".join(line["message"] for line in lines)
+    for words in ("a library is unhappy with ***", "an error was ignored", "could not be logged", "a thread died"):
+        assert words in told
+    assert "the-key-of-this-test" not in serving.said
+
+
+def test_settings_that_can_not_be_read_are_told_in_json_too(start_serving: Start) -> None:
+    serving = start_serving(log_format="json", web_token_file="missing")
+    until(lambda: serving.has_ended)
+    (line,) = [json.loads(line) for line in serving.said.splitlines()]
+    assert (line["level"], line["event"]) == ("ERROR", "failed")
+    assert line["message"].startswith("WEB_TOKEN_FILE=")
+
+
 MUTE = """
 import os, signal
 import storage.journal
