@@ -28,6 +28,7 @@ from actors.batch.commands import (
     once,
 )
 from actors.batch.events import EventName
+from actors.batch.orphans import sweep_parts
 from actors.batch.start import existing
 from actors.batch.views import Batch, CancellationSummary
 from actors.errors import SoraBatchError, StorageError
@@ -237,6 +238,10 @@ class BatchCommander(MissingFiles):
         maintenance = self._maintenance()
         maintenance.forget_places(self.now() - _LATE)
         return maintenance.finish_deletions()
+
+    def sweep_parts(self) -> int:
+        """Remove partial files in VIDEO_DIR that no process writes any more. Returns how many were removed."""
+        return self._read(lambda: sweep_parts(self._storage, self.stores.folder))
 
     def _write_after_deletes(self, run: Callable[[], T]) -> T:
         """As `_write`, once no DELETE of a retried video is in flight: some seconds at most."""

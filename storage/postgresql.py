@@ -52,6 +52,8 @@ class PooledPostgresql(Pool, peewee.PostgresqlDatabase):
             url.replace("postgres://", "postgresql://", 1),
             autoconnect=False,
             prefer_psycopg3=True,
+            # A database of no encoding (SQL_ASCII, as a cluster has that was made without a locale) would give bytes.
+            client_encoding="UTF8",
             **{name: value for name, value in _NOTICES_A_LOST_HOST.items() if name not in given},
         )
 

@@ -65,6 +65,10 @@ class VideoFolder:
         """A new partial file, created when it is opened."""
         return PartFile(self.batch(batch_id) / f"{job_id}.{epoch}{_PART}")
 
+    def parts(self) -> Iterator[Path]:
+        """All partial files."""
+        return self.root.glob(f"[!.]*/*{_PART}")
+
     def sweep(self, batch_id: str, epoch: int) -> None:  # crash point: sweep
         """Remove the partial files of a batch's owners before this epoch."""
         for part in self.batch(batch_id).glob(f"*{_PART}"):

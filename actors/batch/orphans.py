@@ -115,6 +115,26 @@ def delete_orphan_files(storage: Storage, folder: VideoFolder, batch_id: str) ->
             folder.clear(batch_id, {job.id for job in jobs}, kept)
 
 
+def sweep_parts(storage: Storage, folder: VideoFolder) -> int:
+    """Remove the partial files that processes left in a folder when they were killed.
+
+    Whoever takes a batch over removes those in its own folder; on another machine it does not see this one.
+
+    Returns:
+        How many were removed.
+    """
+    parts = list(folder.parts())
+    batch_ids = {part.parent.name for part in parts}
+    standings = storage.batches.standings(batch_ids)
+    for batch_id in sorted(batch_ids):
+        status, epoch, _ = standings.get(batch_id, ("", 0, None))
+        if status in FINAL_BATCH or batch_id not in standings:
+            delete_orphan_files(storage, folder, batch_id)
+        else:
+            folder.sweep(batch_id, epoch)
+    return sum(not part.exists() for part in parts)
+
+
 def reap(storage: Storage, stores: Stores, owner: OwnerRecord, lease: float, clean_up: Callable[[str], object]) -> None:
     """Remove what a dead owner left of ended batches, log what it may not have logged, then note its death.
 

@@ -46,6 +46,9 @@ class Housekeeping:
             self._do("old commands of the inbox", "inbox", settings.command_keep, self._service.forget_commands)
             self._do("files (VIDEO_KEEP)", "video_keep", settings.video_keep, self._remove_files)
             self._do("events (HISTORY_KEEP)", "history_keep", settings.history_keep, self._prune)
+            # What dies as this process starts is nobody's only when its lease is over.
+            self._stop.wait(2 * settings.batch_lease.total_seconds())
+            self._do("partial files", "sweep", timedelta(0), lambda _: self._service.sweep_parts())
             self._stop.wait(_PAUSE)
 
     def _do(self, what: str, action: str, span: timedelta | None, remove: Callable[[timedelta], int]) -> None:

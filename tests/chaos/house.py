@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import signal
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psycopg
+from obstore.store import from_url
 from psycopg.rows import dict_row
 
 from tests.chaos.customer import Listener
@@ -25,7 +25,7 @@ from tests.provider.client import Provider
 from tests.provider.options import PRICE_TELLINGS, Options
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.s3 import BUCKET, Gate, S3Server, s3_server
+from tests.servers.s3 import Gate, S3Server, s3_server
 
 SERVICES = 3
 SETTLE = 2.0
@@ -120,17 +120,13 @@ class House:
         return Service(name, SETTINGS | there | settings, self.folder, *command)
 
     def objects(self) -> dict[str, bytes]:
-        """What is in the bucket, by its address: asked for without any code of the product."""
+        """What is in the bucket, by its address: asked for with no code of the product."""
         assert self.bucket is not None
-        found, after = {}, ""
-        while after is not None:
-            listed = self.bucket.ask("GET", f"/{BUCKET}?list-type=2&prefix={STORED_UNDER}/&start-after={after}")[1]
-            keys = re.findall(rb"<Key>(.*?)</Key>", listed)
-            after = keys[-1].decode() if b"<IsTruncated>true" in listed else None
-            found |= {
-                f"s3://{BUCKET}/{key.decode()}": self.bucket.ask("GET", f"/{BUCKET}/{key.decode()}")[1] for key in keys
-            }
-        return {uri: data for uri, data in found.items() if not uri.endswith("/.sora-batch")}
+        given = self.bucket.settings(STORED_UNDER)
+        config = {name.lower(): value for name, value in given.items() if name.startswith("AWS_")}
+        store = from_url(given["VIDEO_STORE"], config=config, client_options={"allow_http": True})  # type: ignore[arg-type]
+        paths = [meta["path"] for page in store.list() for meta in page if meta["path"] != ".sora-batch"]
+        return {f"{given['VIDEO_STORE']}/{path}": bytes(store.get(path).bytes()) for path in paths}
 
     @property
     def _broker_port(self) -> int:

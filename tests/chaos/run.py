@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -68,6 +68,7 @@ def _run(house: House, sender: Sender, report: Report) -> Evidence:
     if house.gate is not None:
         house.gate.mend()
     _calm_down(house, sender, report)
+    _wait_for_sweeps(house)
     exits = house.end_services()
     threading.Event().wait(LEASE + 1)  # for the leases of those that were killed
     report.log = complaints(house)
@@ -94,6 +95,13 @@ def _calm_down(house: House, sender: Sender, report: Report) -> None:
                 break
         pause.wait(_LOOK_SECONDS)
     report.seconds_to_calm = monotonic() - began
+
+
+def _wait_for_sweeps(house: House) -> None:
+    """Of folders that each have one service, only that one removes the partial files of its killed processes."""
+    if house.bucket is not None:
+        with suppress(TimeoutError):  # what is left then is told as an orphan
+            until(lambda: not list(house.videos.glob("*/*/*.part")), 4 * LEASE)
 
 
 def _answered(sender: Sender, heard: Heard) -> bool:

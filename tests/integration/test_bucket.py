@@ -324,6 +324,25 @@ def test_closing_in_the_middle_of_an_upload_aborts_it(
     check_paid_once(provider)
 
 
+def test_what_a_killed_process_received_is_removed_from_its_own_folder(
+    provider: Provider, start_service: Start, drivers: Drivers, options: Callable[..., Any], environment: dict[str, str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Another machine takes its batch over, and does not see that folder."""
+    mine = str(tmp_path / "its own")
+    order = {"options": options(video_dir=mine), "environment": environment}
+    ends = [drivers.run(**order, request=videos("a lake", id=i), label="before upload") for i in ("b", "open")]
+    assert [end["ended"] for end in ends] == [-signal.SIGKILL] * 2
+    with start_service() as other:
+        assert other.process_batch("b").result(PATIENCE).status == "completed"
+    again = start_service(video_dir=mine)
+    assert len(left_here(again)) == 2
+    assert again.sweep_parts() == 1
+    assert [path.parent.name for path in left_here(again)] == ["open"], "its owner may be alive"
+    check_objects(again, again.process_batch("open").result(PATIENCE), provider)
+    assert left_here(again) == []
+
+
 @BOTH
 @pytest.mark.parametrize("step", ["PUT partNumber=1&", "PUT partNumber=2&", "POST uploadId="])
 def test_a_kill_between_two_parts_leaves_nothing_but_what_the_lifecycle_rule_removes(

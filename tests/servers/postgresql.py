@@ -116,10 +116,11 @@ class PostgreSQL(Server):
             atexit.unregister(self.close)
             self._folder = None
 
-    def create_database(self) -> str:
+    def create_database(self, encoding: str = "UTF8") -> str:
         """Make an empty database with a name of its own; return the name."""
         name = f"test_{uuid.uuid4().hex[:12]}"
-        self._execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        how = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {} LOCALE 'C'")
+        self._execute(how.format(sql.Identifier(name), sql.Literal(encoding)))
         return name
 
     def drop_database(self, name: str) -> None:

@@ -371,6 +371,22 @@ def test_the_options_of_the_environment_hold_too(shown, monkeypatch):
 
 
 @pytest.mark.integration
+def test_a_postgresql_database_without_an_encoding_is_one_like_others(postgresql):
+    """As in a cluster that was made without a locale."""
+    name = postgresql.create_database("SQL_ASCII")
+    for _ in range(2):
+        database = Database(postgresql.url(name))
+        database.open()
+        database.require_schema()
+        with database.connection(), database.begin():
+            Storage(database).batches.add(a_batch(name="Ein Fluß"))
+        with database.connection():
+            assert Storage(database).batches.get("nature") == a_batch(name="Ein Fluß")
+        database.close()
+    postgresql.drop_database(name)
+
+
+@pytest.mark.integration
 def test_the_tables_are_made_in_the_schema_that_the_url_names(postgresql):
     url = postgresql.url(postgresql.create_database())
     with psycopg.connect(url, autocommit=True) as connection:
