@@ -196,10 +196,9 @@ class Dispatcher(LoopActor):
         storage = self._tools.storage
         for owner in storage.owners.neighbours(self._owner.host, self._owner.boot):
             self._reap_dead_owner(owner)
-        if self._tools.stores.bucket is not None:  # what an owner left there, any machine can remove
-            lease = self._tools.settings.batch_lease.total_seconds()
-            for owner in storage.owners.lapsed():
-                reap(storage, self._tools.stores, owner, lease, self._tools.clean_up)
+        lease, stores = self._tools.settings.batch_lease.total_seconds(), self._tools.stores
+        for owner in storage.owners.lapsed():  # its folder may be shared, or not; in a bucket any machine can clean up
+            reap(storage, stores, owner, lease, self._tools.clean_up, here=stores.bucket is not None)
         besides = question.running | question.spared | set(free)
         wanted = storage.batches.wanted(self._rules.provider, owner=self._owner.id, limit=question.room + len(besides))
         chosen = [batch_id for batch_id in wanted if batch_id not in besides][: question.room]
@@ -224,7 +223,7 @@ class Dispatcher(LoopActor):
 
         When a batch was cancelled, it may just have put a file into place, or have been about to remove others.
         """
-        if owner.lease_until > 0 and owner.id != self._owner.id and is_dead(owner):
+        if owner.lease_until and owner.id != self._owner.id and is_dead(owner):
             lease = self._tools.settings.batch_lease.total_seconds()
             reap(self._tools.storage, self._tools.stores, owner, lease, self._tools.clean_up)
 

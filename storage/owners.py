@@ -59,15 +59,20 @@ class Owners:
         sql = f"SELECT 1 FROM owners WHERE id=? AND lease_until >= {self._database.clock}"
         return bool(self._database.execute(sql, (owner_id,)).fetchall())
 
-    def expire(self, owner_id: str) -> None:
-        """Record that an owner is dead: its batches are free at once."""
-        self._database.execute("UPDATE owners SET lease_until=0 WHERE id=?", (owner_id,))  # crash point: expire
+    def expire(self, owner_id: str, *, known: bool = True) -> None:
+        """Record that an owner is dead: its batches are free at once.
+
+        `known`: all machines that may have to clean up after it know; else its own is to notice it, too.
+        """
+        # Negative: run out for whoever compares it with the clock, and when is still known.
+        until = "0" if known else "-abs(lease_until)"
+        self._database.execute(f"UPDATE owners SET lease_until={until} WHERE id=?", (owner_id,))  # crash point: expire
 
     def prune(self, limit: int = 1000) -> int:
         """Remove some owners whose lease expired a day ago. Returns how many were removed."""
         cursor = self._database.execute(  # crash point: prune owners
             "DELETE FROM owners WHERE id IN "
-            f"(SELECT id FROM owners WHERE lease_until < {self._database.clock} - 86400 LIMIT ?)",
+            f"(SELECT id FROM owners WHERE abs(lease_until) < {self._database.clock} - 86400 LIMIT ?)",
             (limit,),
         )
         return int(cursor.rowcount)

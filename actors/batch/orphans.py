@@ -135,7 +135,15 @@ def sweep_parts(storage: Storage, folder: VideoFolder) -> int:
     return sum(not part.exists() for part in parts)
 
 
-def reap(storage: Storage, stores: Stores, owner: OwnerRecord, lease: float, clean_up: Callable[[str], object]) -> None:
+def reap(
+    storage: Storage,
+    stores: Stores,
+    owner: OwnerRecord,
+    lease: float,
+    clean_up: Callable[[str], object],
+    *,
+    here: bool = True,
+) -> None:
     """Remove what a dead owner left of ended batches, log what it may not have logged, then note its death.
 
     Args:
@@ -144,13 +152,16 @@ def reap(storage: Storage, stores: Stores, owner: OwnerRecord, lease: float, cle
         owner: the dead one.
         lease: how long a lease lasts, in seconds.
         clean_up: cleans a batch's part of the bucket, in the background.
+        here: whether it could leave files only where this process sees them; if not, its own machine looks, too.
     """
-    for batch_id in storage.batches.ended_badly_since(owner.lease_until - 2 * lease):
+    ended = abs(owner.lease_until)  # negative: another machine has noticed it
+    for batch_id in storage.batches.ended_badly_since(ended - 2 * lease):
         delete_orphan_files(storage, stores.folder, batch_id)
         if stores.bucket is not None:
             clean_up(batch_id)
-    storage.journal.log_last_words(owner.id, owner.lease_until - lease - _LAST_SECONDS)
-    storage.owners.expire(owner.id)
+    if owner.lease_until > 0:
+        storage.journal.log_last_words(owner.id, ended - lease - _LAST_SECONDS)
+    storage.owners.expire(owner.id, known=here)
 
 
 def _doom(storage: Storage, batch_id: str, place: str, uris: list[str]) -> list[str]:

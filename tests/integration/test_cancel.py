@@ -301,8 +301,14 @@ def test_a_suspended_owner_that_wakes_after_a_retry_with_changes_replaces_no_fil
     until(lambda: [str(path) for path in files(tmp_path)] == [retried.jobs[0].video.path])
 
 
+@pytest.mark.parametrize("there", [False, True], ids=["here", "on another machine"])
 def test_a_neighbour_removes_what_dead_processes_left_of_a_cancelled_batch(
-    service: BatchService, drivers: Drivers, options: Callable[..., Any], tmp_path: Path, mocker: MockerFixture
+    there: bool,
+    service: BatchService,
+    drivers: Drivers,
+    options: Callable[..., Any],
+    tmp_path: Path,
+    mocker: MockerFixture,
 ) -> None:
     order = {"options": options(), "request": videos(*numbered(3), id="b", concurrency=1), "hit": 2}
     assert drivers.run(**order, label="after rename")["ended"] == -signal.SIGKILL
@@ -312,8 +318,10 @@ def test_a_neighbour_removes_what_dead_processes_left_of_a_cancelled_batch(
     (tmp_path / "videos" / "b" / "notes.txt").write_text("a person's")
     (tmp_path / "videos" / "b" / "b-02.frames").mkdir()  # can't be removed as a file is
     assert len(files(tmp_path)) == 3
-    # The dead one may have been alive for long after that.
+    # The dead one may have been alive for long after that; of another machine, that shares the folder, its lease tells.
     renew = "UPDATE owners SET lease_until = lease_until + 14"
+    if there:
+        renew = "UPDATE owners SET host = 'elsewhere', lease_until = lease_until - 16"
     service._recorder.write(lambda: service._database.execute(renew)).result(PATIENCE)
     service.serve()
     until(lambda: len(files(tmp_path)) == 2)

@@ -330,15 +330,20 @@ main()
 """
 
 
-@pytest.mark.parametrize("event", ["job.submitted", "batch.completed"])
+@pytest.mark.parametrize(
+    ("event", "there"), [("job.submitted", False), ("batch.completed", False), ("batch.completed", True)]
+)
 def test_what_a_killed_process_has_recorded_and_not_logged_is_logged_by_another(
-    event: str, start_serving: Start, start_service: Callable[..., BatchService], provider: Provider
+    event: str, there: bool, start_serving: Start, start_service: Callable[..., BatchService], provider: Provider
 ) -> None:
     other = start_service()
     other.create_batch(videos("a lake", id="nature"))
     want(other, "nature")
     killed = start_serving("-c", MUTE.replace("EVENT", event), log_format="json")
     until(lambda: killed.has_ended)
+    if there:  # it was on another machine, so its death is known by its lease
+        moved = "UPDATE owners SET host='elsewhere', lease_until=lease_until-60"
+        other._write(lambda: other._database.execute(moved))
     serving = start_serving(log_format="json")
     until(lambda: '"batch.completed"' in serving.said)
     assert other.get_batch_status("nature").status == "completed"
