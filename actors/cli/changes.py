@@ -9,6 +9,7 @@ from actors.errors import InvalidRequest
 from actors.formats.json_format import json_or_text
 
 FIELDS = ("prompt", "duration", "seconds", "size", "model", "seed", "input_reference")
+_SPELLINGS = {"inputReference": "input_reference"}
 GROUPS = ("params", "files")
 """Their members are changed one by one: `params.fps`."""
 
@@ -31,6 +32,7 @@ def parse_changes(batch_id: str, pairs: list[str]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and job):
             raise InvalidRequest(f"--set {pair!r}: expected JOB.FIELD=VALUE, such as 2.prompt='A calm sea'")
         change = changes.setdefault(whole_job_id(batch_id, job), {})
+        field = _SPELLINGS.get(field, field)
         group, dot, name = field.partition(".")
         if group in GROUPS and name:
             change.setdefault(group, {})[name] = _param(pair, value) if group == "params" else _file(value)

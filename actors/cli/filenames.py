@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import string
 from collections.abc import Iterable
@@ -89,7 +90,7 @@ class FileNamePattern:
     def _value(self, job: Job, name: str, form: str) -> str:
         key = name.removeprefix(_METADATA)
         value: Any = getattr(job, name) if name in KNOWN else job.metadata.get(key)
-        text = "" if value is None else value if isinstance(value, str) else str(value)
+        text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         text = _shortened(clean(text).replace("/", "-"), _VALUE_BYTES)
         if form.startswith("."):
             return text[: int(form[1:])].rstrip()

@@ -19,11 +19,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def test_fields_and_single_members_change() -> None:
     pairs = [
         "2.params.fps=24", "2.params.lora.scale=0.5", "2.params.note=film noir", "2.params.steps=null", "2.seed=7",
-        "nature-03.files.mask=a=b.png", "3.prompt=x.y=z", "3.files.audio=null",
+        "nature-03.files.mask=a=b.png", "3.prompt=x.y=z", "3.files.audio=null", "3.inputReference=c.png",
     ]  # fmt: skip
     assert parse_changes("nature", pairs) == {
         "nature-02": {"params": {"fps": 24, "lora.scale": 0.5, "note": "film noir", "steps": None}, "seed": "7"},
-        "nature-03": {"files": {"mask": "a=b.png", "audio": None}, "prompt": "x.y=z"},
+        "nature-03": {"files": {"mask": "a=b.png", "audio": None}, "prompt": "x.y=z", "input_reference": "c.png"},
     }
 
 

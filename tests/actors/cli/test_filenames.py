@@ -23,6 +23,7 @@ def job(make_job: Callable[..., Job]) -> Job:
     metadata = {
         "product": "Tea/cup",
         "shot": 7,
+        "on": True,
         "a.b": "x",
         "dots": "../..",
         "long": "é" * 200,
@@ -36,7 +37,7 @@ def job(make_job: Callable[..., Job]) -> Job:
     ("pattern", "name"),
     [
         ("{index:02} {metadata.product} take {take}", "03 Tea-cup take 2"), ("{id}", "nature-03"), ("{prompt}", "A lake, at dawn"),
-        ("{prompt:.6}-{seed:6}", "A lake-    41"), ("{metadata.shot:03}", "007"), ("{metadata.product:03}", "Tea-cup"),
+        ("{prompt:.6}-{seed:6}", "A lake-    41"), ("{metadata.shot:03}", "007"), ("{metadata.on}", "true"), ("{metadata.product:03}", "Tea-cup"),
         ("{metadata.a.b}{{}}", "x{}"), ("{metadata.product}/{take}", "Tea-cup/2"), ("{metadata.dots}", "-.."),
         ("{metadata.gone}{metadata.none}", "video"), ("x{metadata.gone}", "x"), ("{metadata.nul}", "a b"), (".{take}", "2"),
         ("{metadata.long}{index}", "é" * 60 + "3"),
