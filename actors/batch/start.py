@@ -126,14 +126,19 @@ def bring(storage: Storage, batch: BatchRecord, provider: str) -> None:
     simulated = SIMULATOR in (here, there)  # a free batch must not start to cost by itself
     owned = batch.owner is not None and storage.owners.alive(batch.owner)
     if simulated or owned or _may_be_elsewhere(storage, batch.id):
-        way_out = (
-            "use --simulate for simulated batches only"
-            if simulated
-            else f"set OPENAI_BASE_URL to {there}; if that server has moved here, run sora-batch retry {batch.id} "
-            "--move-server (with --pay-again if this is a different server)"
-        )
+        way_out = "use --simulate for simulated batches only" if simulated else _way_here(batch, there)
         raise Conflict(f"batch {batch.id} was started at {there}, but this is {here}: {way_out}")
     storage.batches.move(batch, provider)
+
+
+def _way_here(batch: BatchRecord, there: str) -> str:
+    moved = "add --move-server to the retry"
+    if batch.status not in FINAL_BATCH:  # only an ended one can move
+        moved = f"run sora-batch cancel {batch.id}, then sora-batch retry {batch.id} --move-server"
+    return (
+        f"set OPENAI_BASE_URL to {there}; if that server has moved here, {moved} "
+        "(with --pay-again if this is a different server)"
+    )
 
 
 _MAY_HAVE_MADE = LIVE_SUBMISSION | {SubmissionState.SURPLUS}

@@ -153,7 +153,7 @@ class Session:
                         view = viewed(service, batch_id)
                         self._check_names(key for job in view.jobs.values() for key in job.metadata)
                         if view.finished and not (jobs or changes or pay_again or missing):
-                            self._tell_what_is_unknown(view)
+                            self._tell_what_is_unknown(view, " --move-server" if move_server else "")
                         named = [*(jobs or []), *_missing(service, batch_id)] if missing else jobs
                         retried = service.retry_batch(batch_id, named, changes, pay_again, move_server, budget)
                     except SoraBatchError as error:
@@ -166,9 +166,9 @@ class Session:
                         views.append(view)
             self._finish(service, running, views, several=several, failures=failures)
 
-    def _tell_what_is_unknown(self, view: BatchView) -> None:
+    def _tell_what_is_unknown(self, view: BatchView, moved: str) -> None:
         for number in unknown_ones(view.jobs.values()):
-            way_out = look_for_it(view.id, number, self._options)
+            way_out = look_for_it(view.id, number, self._options + moved)
             warn(f"video {number} is not retried: whether it was made is unknown{way_out}")
 
     def _tell_what_is_left_alone(self, jobs: Sequence[Job], batch_id: str) -> None:

@@ -203,8 +203,10 @@ def _ways_out(batch: Batch, options: str) -> Iterator[str]:
     errors = {job.index: job.error for job in batch.jobs if job.error is not None}
     made = {job.index for job in batch.jobs if job.remote_id is not None}
     missed = any(error.code == ErrorCode.NOT_FOUND and number not in made for number, error in errors.items())
-    if missed and not made:
-        yield f"correct OPENAI_BASE_URL, then: sora-batch retry {batch.id}{options}"
+    refused = any(error.code == ErrorCode.AUTHENTICATION for error in errors.values())
+    if refused or (missed and not made):
+        setting = "OPENAI_API_KEY" if refused else "OPENAI_BASE_URL"
+        yield f"correct {setting}, then: sora-batch retry {batch.id}{options}"
     elif missed or any(error.retryable for error in errors.values()):
         yield f"retry what failed: sora-batch retry {batch.id}{options}"
     for number in unknown_ones(batch.jobs):

@@ -168,6 +168,14 @@ def test_a_batch_is_made_where_it_was_begun_with_whatever_key(do, storage, key):
     assert storage.batches.get("nature").wanted
 
 
+def test_an_open_batch_that_was_begun_elsewhere_is_cancelled_before_it_moves(do, storage):
+    put(storage, a_batch(provider=f"{ELSEWHERE}#key", status="processing"), [a_job(1, status=J.GENERATING)])
+    there = an_intent(provider=f"{ELSEWHERE}#key", state=S.BOUND, remote_id="v1")
+    do(lambda storage: storage.submissions.intend([there]))
+    with pytest.raises(Conflict, match="run sora-batch cancel nature, then sora-batch retry nature --move-server"):
+        do(want, "nature", PROVIDER, None)
+
+
 def test_a_batch_that_is_wanted_of_the_simulator_never_begins_to_cost(do, storage):
     put(storage, a_batch())
     do(want, "nature", "simulator", None)
@@ -338,7 +346,7 @@ def test_a_batch_of_which_nothing_can_have_been_made_goes_to_another_server(do, 
 @pytest.mark.parametrize("state", sorted({*LIVE_SUBMISSION, S.SURPLUS}))
 def test_what_another_server_may_have_made_keeps_a_batch_there(ended, retry, storage, state):
     ended(state=state, provider=PROVIDER)
-    with pytest.raises(Conflict, match=r"set OPENAI_BASE_URL to http://server/v1; .* retry nature --move-server"):
+    with pytest.raises(Conflict, match=r"set OPENAI_BASE_URL to http://server/v1; .* add --move-server to the retry"):
         retry(provider=f"{ELSEWHERE}#key")
     assert storage.batches.get("nature").provider == PROVIDER
 

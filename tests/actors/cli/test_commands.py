@@ -149,6 +149,18 @@ def test_a_retry_of_a_simulated_batch_that_leaves_all_alone_says_how_to_name_the
     assert "has no job to retry" in result.stderr
 
 
+@pytest.mark.usefixtures("server")
+def test_a_retry_at_a_moved_server_that_leaves_all_alone_says_how_to_name_them_there(call: Call) -> None:
+    failed_batch(LOST, provider="http://h.example/v1#0")
+    with BatchService() as service, service._database.connection(), service._database.begin():
+        there = an_intent("intent-1", a_job(), provider="http://h.example/v1#0", state=SubmissionState.UNKNOWN)
+        service._storage.submissions.intend([there])
+    assert "add --move-server to the retry" in call("retry", "nature", "--job", "1").stderr
+    advised = "sora-batch retry nature --move-server --job 1"
+    assert f"to look for it again: {advised};" in call("retry", "nature", "--move-server").stderr
+    assert call(*advised.split()[1:]).exit_code == 1, "it was looked for at the new address, and is not there"
+
+
 @pytest.mark.parametrize(("provider", "options"), [("simulator", " --simulate"), ("http://h/v1#0", "")])
 def test_the_advice_of_status_works_as_it_stands(call: Call, provider: str, options: str) -> None:
     failed_batch(BROKEN, provider=provider)

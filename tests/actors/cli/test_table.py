@@ -167,6 +167,12 @@ def test_an_address_without_the_api_is_to_be_corrected(make_job: Jobs, make_batc
     assert "--pay-again" not in text
 
 
+def test_a_key_that_was_refused_is_to_be_corrected(make_job: Jobs, make_batch: Batches) -> None:
+    error = {"code": "authentication", "message": "HTTP 401", "retryable": True}
+    text = summary(make_batch(make_job(1, "failed", error=error), status="failed"))
+    assert text.endswith("correct OPENAI_API_KEY, then: sora-batch retry nature")
+
+
 def test_an_address_at_which_others_were_made_is_not_to_be_corrected(make_job: Jobs, make_batch: Batches) -> None:
     error = {"code": "not_found", "message": "http://h has no Videos API", "retryable": False}
     jobs = make_job(1, "completed", remote_id="video_1"), make_job(2, "failed", error=error)
