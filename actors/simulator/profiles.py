@@ -187,6 +187,19 @@ class Profile:
         return {"error": {"message": refusal.message, **fields}}
 
 
+class OneModelProfile(Profile):
+    """What the servers that one runs oneself have in common: each serves one model, and creates nothing but videos."""
+
+    remixes = False
+    unknown_after_is_refused = False
+    lists_by_second = True
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The served model."""
+        return (self._model or "sora-2",)
+
+
 def profile_of(name: str, *, model: str | None = None, strict: bool = False) -> Profile:
     """Return the profile with a name of PROFILES."""
     if name == "openai":

@@ -26,7 +26,7 @@ from actors.simulator.fields import (
     validated,
 )
 from actors.simulator.gate import Refusal, not_found
-from actors.simulator.profiles import Profile, Variant
+from actors.simulator.profiles import OneModelProfile, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,18 +95,10 @@ class PageQuery(BaseModel):
     order: Literal["asc", "desc"] = "desc"
 
 
-class Sglang(Profile):
+class Sglang(OneModelProfile):
     """SGLang: bare ids, no prompt told, and a DELETE that only forgets."""
 
-    remixes = False
-    unknown_after_is_refused = False
-    lists_by_second = True
     delete_running = "forget"
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The served model; any other is taken, too."""
-        return (self._model or "sora-2",)
 
     async def read_create(self, request: web.Request) -> Create:
         """Read and check a create; a body that is no JSON object counts as an empty one."""

@@ -25,7 +25,7 @@ from actors.simulator.fields import (
     validated,
 )
 from actors.simulator.gate import Refusal, not_found
-from actors.simulator.profiles import Profile, Variant
+from actors.simulator.profiles import OneModelProfile, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,18 +112,10 @@ class PageQuery(BaseModel):
     order: Literal["asc", "desc"] = "desc"
 
 
-class VllmOmni(Profile):
+class VllmOmni(OneModelProfile):
     """vLLM-Omni: forms only, HTTP errors for failed jobs, and a DELETE that stops the work."""
 
-    remixes = False
-    unknown_after_is_refused = False
-    lists_by_second = True
     delete_running = "abort"
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The served model."""
-        return (self._model or "sora-2",)
 
     async def read_create(self, request: web.Request) -> Create:
         """Read and check a create."""
