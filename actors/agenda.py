@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.messages import DispatcherMessage, Earlier, Loaded, Wait
-from storage.changes import Storage
 from storage.mending import check
 from storage.records import SubmissionRecord
+from storage.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)

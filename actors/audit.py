@@ -27,10 +27,10 @@ from actors.sora.listing import pages
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.wire import RemoteVideo
 from actors.stores import stores_of
-from storage.changes import Storage
 from storage.deletes import Owed
 from storage.records import JobRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, UNRESOLVED, DeleteState, JobStatus, SubmissionState
+from storage.storage import Storage
 from storage.stores import Stores, uri_of
 
 T = TypeVar("T")

@@ -18,13 +18,13 @@ from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, Stora
 from actors.needs import database_obstacle
 from actors.settings import SIMULATOR, Settings
 from actors.stores import stores_of, told_by_the_store
-from storage.changes import Storage
 from storage.charges import BatchCosts
 from storage.database import Database, DatabaseError
 from storage.deletes import Owed
 from storage.recorder import Recorder
 from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
 from storage.states import BatchStatus, JobStatus
+from storage.storage import Storage
 from storage.stores import Stores, uri_of
 from storage.unfinished import Unfinished, count_unfinished
 

@@ -7,9 +7,10 @@ from concurrent.futures import Future
 from actors.loop import tell
 from actors.messages import Recorded, RecordingFailed, Ref
 from storage.budgets import Refusal
-from storage.changes import Changes, Storage
+from storage.changes import Changes
 from storage.ledger import CeilingsChanged
 from storage.recorder import Recorder
+from storage.storage import Storage
 from storage.timing import boottime
 
 

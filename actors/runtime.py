@@ -43,12 +43,12 @@ from actors.video.files import finish
 from actors.video.keeping import Keeper
 from actors.video.refetching import fetch_again
 from actors.video.tools import Tools
-from storage.changes import Storage
 from storage.database import DatabaseError
 from storage.markers import scattered
 from storage.owners import this_process
 from storage.recorder import Recorder
 from storage.records import JobRecord, SubmissionRecord
+from storage.storage import Storage
 from storage.stores import Stores
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from actors.errors import SettingsError, StorageError
 from actors.settings import Settings
 from storage.bucket_errors import StoreFault
-from storage.changes import Storage
 from storage.markers import Marker, foreign
+from storage.storage import Storage
 from storage.stores import Stores
 
 if TYPE_CHECKING:

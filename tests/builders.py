@@ -3,10 +3,10 @@
 from typing import Any
 
 from actors.batch.intents import request_digest
-from storage.changes import Storage
 from storage.records import BatchRecord, EventRecord, JobRecord, OwnerRecord, SubmissionRecord
 from storage.servers import key_of, server_of
 from storage.states import BatchStatus, JobStatus, SubmissionState
+from storage.storage import Storage
 
 PROVIDER = "http://server/v1#key"
 NOON = 1_790_000_000.0

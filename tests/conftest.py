@@ -10,8 +10,8 @@ import hypothesis
 import pytest
 
 from actors.logs import OURS
-from storage.changes import Storage
 from storage.database import Database
+from storage.storage import Storage
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.s3 import S3Server, s3_server

@@ -38,7 +38,7 @@ SAFEGUARDS = [
     ),
     Safeguard(
         "the intent that is recorded before the POST",
-        "storage/changes.py",
+        "storage/storage.py",
         "        if not self.submissions.intend(reservation.intents):  # crash point: intent\n"
         "            self.ledger.take_back(reservation)\n            return False\n        self.jobs",
         "        self.jobs",

@@ -12,9 +12,9 @@ from actors.batch.start import existing
 from actors.batch.transitions import BatchMove, BatchUpdate, JobMove
 from actors.batch.views import CancellationSummary, Charge
 from actors.errors import Conflict, ErrorCode
-from storage.changes import Storage
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus, JobStatus, SubmissionState
+from storage.storage import Storage
 
 _RECORD_ONLY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE)
 """The ids of SGLang and FastVideo, whose DELETE removes only the record: they continue to make the video."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from actors.batch.field_errors import all_of, wrong_field
 from actors.batch.fields import DOCUMENT_MAX_BYTES, FILES_MAX_BYTES, MOST_FILES, given_twice
-from storage.changes import Storage
 from storage.records import Document, JobRecord, options_of
+from storage.storage import Storage
 
 
 def columns_of(job: JobRecord, change: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from actors.batch.deletion import FilesOfDeleted
 from actors.batch.events import EventName, batch_event
 from actors.batch.start import existing
 from actors.errors import Conflict, NotFound
-from storage.changes import Storage
 from storage.records import BatchRecord, EventRecord
 from storage.states import FINAL_BATCH
+from storage.storage import Storage
 from storage.stores import Stores
 
 logger = logging.getLogger(__name__)

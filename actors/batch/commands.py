@@ -17,8 +17,8 @@ from actors.batch.start import NewBatch, create, existing, unknown_batch, want
 from actors.batch.updating import update
 from actors.batch.views import CancellationSummary, version_of
 from actors.errors import Conflict, FieldError, InvalidRequest
-from storage.changes import Storage
 from storage.records import ReferenceRecord
+from storage.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from storage.changes import Storage
+from storage.storage import Storage
 from storage.stores import Stores
 from storage.timing import boottime
 from storage.videos import flush_folder

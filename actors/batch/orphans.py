@@ -13,11 +13,11 @@ from concurrent.futures import Future
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from storage.changes import Storage
 from storage.database import DatabaseClosed
 from storage.recorder import Recorder
 from storage.records import OwnerRecord
 from storage.states import FINAL_BATCH
+from storage.storage import Storage
 from storage.stores import Stores, uri_of
 from storage.videos import VideoFolder
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from actors.batch.intents import new_intent, without_a_video
 from actors.batch.transitions import BatchUpdate, JobMove
-from storage.changes import Storage
 from storage.records import BatchRecord, JobRecord
 from storage.servers import server_of
 from storage.states import JobStatus
+from storage.storage import Storage
 from storage.submissions import RESTORED
 
 _EPOCHS = 1000

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.batch.cleanup import Piece
-from storage.changes import Storage
 from storage.records import BatchRecord, JobRecord
+from storage.storage import Storage
 from storage.stores import Stores, path_of, uri_of
 from storage.videos import flush_folder
 

@@ -14,9 +14,9 @@ from actors.batch.events import EventName
 from actors.batch.start import bring, existing, move_server
 from actors.batch.transitions import BatchMove, BatchUpdate, JobMove
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound
-from storage.changes import Storage
 from storage.records import BatchRecord, JobRecord, ReferenceRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, JobStatus, SubmissionState
+from storage.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from decimal import Decimal, InvalidOperation
 
 from actors.batch.events import EventName, job_event
 from actors.errors import InvalidRequest, NotFound
-from storage.changes import Storage
 from storage.charges import ToldPrice
 from storage.records import SubmissionRecord
 from storage.states import FINAL_JOB
+from storage.storage import Storage
 
 RELEASED = "released"
 _MOST = Decimal(10) ** 12

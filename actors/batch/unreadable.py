@@ -6,9 +6,9 @@ from typing import Any
 
 from actors.batch.transitions import BatchMove, BatchUpdate, derived_counts
 from actors.errors import ErrorCode, Failure
-from storage.changes import Storage
 from storage.mending import mend
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus
+from storage.storage import Storage
 
 _TOLD = 10
 

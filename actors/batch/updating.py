@@ -7,7 +7,7 @@ from typing import Any
 from actors.batch.events import EventName, batch_event
 from actors.batch.requests import canonical_digest, check_metadata
 from actors.batch.start import existing
-from storage.changes import Storage
+from storage.storage import Storage
 
 
 def update(

@@ -80,7 +80,7 @@ def _doubt(database: Database, settings: Settings, *, simulate: bool) -> Restore
 
     from actors.batch.restoring import doubt_unfinished
     from actors.settings import SIMULATOR
-    from storage.changes import Storage
+    from storage.storage import Storage
 
     def provider() -> str:
         return SIMULATOR if simulate else settings.provider

@@ -88,8 +88,8 @@ Remote = Annotated[
 def batch_ids(incomplete: str) -> list[tuple[str, str]]:
     """For shell completion: ids in the database with this beginning, with state and name."""
     from actors.settings import load_settings
-    from storage.changes import Storage
     from storage.database import Database, DatabaseError
+    from storage.storage import Storage
 
     try:
         settings = load_settings()

@@ -23,10 +23,10 @@ from actors.rabbitmq.connection import Connection, State
 from actors.rabbitmq.outgoing import event_properties
 from actors.rabbitmq.refusals import ConnectionGone
 from actors.rabbitmq.topology import EVENTS
-from storage.changes import Storage
 from storage.journal import Unpublished
 from storage.recorder import Recorder
 from storage.records import EventRecord
+from storage.storage import Storage
 from storage.timing import backoff
 
 T = TypeVar("T")

@@ -21,13 +21,13 @@ from actors.sora.client import SoraClient
 from actors.sora.exchange import SendForbidden
 from actors.sora.outcomes import SEND_WINDOW
 from actors.sora.wire import Phase
-from storage.changes import Storage
 from storage.database import DatabaseError
 from storage.deletes import Owed
 from storage.recorder import Recorder
 from storage.records import DeleteRecord
 from storage.servers import key_of, server_of
 from storage.states import DeleteState, SubmissionState
+from storage.storage import Storage
 from storage.timing import backoff, boottime
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from actors.loop import IOLoop
 from actors.settings import Settings
 from actors.sora.outcomes import Unknown
 from actors.sora.submission import Submitter
-from storage.changes import Storage
 from storage.recorder import Recorder
 from storage.servers import key_of, server_of
+from storage.storage import Storage
 
 logger = logging.getLogger(__name__)
 _FIRST, _PAUSE = 60.0, 300.0

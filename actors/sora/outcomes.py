@@ -11,9 +11,9 @@ from actors.batch.told_prices import price_in
 from actors.errors import ErrorCode, Failure
 from actors.sora.embedded import WRAPPED, inner_id
 from actors.sora.wire import RemoteVideo
-from storage.changes import Storage
 from storage.records import Document, JobRecord, SubmissionRecord
 from storage.states import FINAL_JOB, LIVE_SUBMISSION, JobStatus, SubmissionState
+from storage.storage import Storage
 from storage.submissions import Bind
 
 SEND_WINDOW = 2.0

@@ -32,12 +32,12 @@ from actors.sora.matching import (
 )
 from actors.sora.outcomes import SEND_WINDOW, Bound, Finding, NotPaid, Outcome, Unknown, known, same_videos
 from actors.sora.wire import RemoteVideo
-from storage.changes import Storage
 from storage.owners import is_dead, this_host
 from storage.recorder import Recorder
 from storage.records import JobRecord, OwnerRecord, SubmissionRecord
 from storage.servers import key_of, server_of
 from storage.states import FINAL_JOB, UNRESOLVED, SubmissionState
+from storage.storage import Storage
 from storage.submissions import RESTORED, Bind
 from storage.timing import backoff, boottime
 

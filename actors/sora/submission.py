@@ -25,10 +25,10 @@ from actors.sora.outcomes import SEND_WINDOW, Bound, NotPaid, Outcome, Unknown, 
 from actors.sora.resolving import Resolver
 from actors.sora.upload import Body
 from actors.sora.wire import RemoteVideo
-from storage.changes import Storage
 from storage.recorder import Recorder
 from storage.records import Document, SubmissionRecord
 from storage.states import SubmissionState
+from storage.storage import Storage
 from storage.submissions import Bind
 from storage.timing import boottime
 from storage.traces import trace_of

@@ -14,9 +14,9 @@ from actors.messages import PlaceFree, Ref
 from actors.sora.client import SoraClient
 from actors.sora.exchange import VideoSpec
 from actors.sora.upload import Body
-from storage.changes import Storage
 from storage.recorder import Recorder
 from storage.records import Document, JobRecord, ReferenceRecord
+from storage.storage import Storage
 
 _ENOUGH = 32 << 20
 """Bytes of unsent bodies from which on no further one is built: at most these and one more are held."""

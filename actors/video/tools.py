@@ -13,8 +13,8 @@ from actors.sora.submission import Submitter
 from actors.sora.watching import Watcher
 from actors.video.bodies import Bodies, Loader
 from actors.video.keeping import Keeper
-from storage.changes import Storage
 from storage.recorder import Recorder
+from storage.storage import Storage
 from storage.stores import Stores
 
 

@@ -8,8 +8,8 @@ from actors.batch.intents import request_digest
 from actors.sora.exchange import VideoSpec
 from actors.sora.matching import BEFORE, contradicts
 from actors.sora.wire import RemoteVideo
-from storage.changes import Storage
 from storage.records import Document, JobRecord
+from storage.storage import Storage
 
 _NAMED = 3
 

@@ -14,8 +14,8 @@ from actors.web.feeds import Broadcast
 if TYPE_CHECKING:
     from actors.loop import IOLoop
     from actors.service import BatchService
-    from storage.changes import Storage
     from storage.records import EventRecord
+    from storage.storage import Storage
 
 _PAGE = 1000
 """Events of a batch that a look brings at most."""

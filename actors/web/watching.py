@@ -21,8 +21,8 @@ from storage.states import FINAL_BATCH
 if TYPE_CHECKING:
     from actors.loop import IOLoop
     from actors.service import BatchService
-    from storage.changes import Storage
     from storage.records import EventRecord
+    from storage.storage import Storage
 
 logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2

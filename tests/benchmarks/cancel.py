@@ -11,8 +11,8 @@ import time
 
 from actors.service import BatchService
 from actors.settings import Settings
-from storage.changes import Storage
 from storage.database import Database
+from storage.storage import Storage
 from tests.benchmarks.crowd import flying
 from tests.benchmarks.databases import KINDS, empty_database
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from actors.batch.events import EventName, batch_event, job_event
-from storage.changes import Storage
 from storage.records import BatchRecord, EventRecord, JobRecord
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus
+from storage.storage import Storage
 from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent
 
 SIZE = 10

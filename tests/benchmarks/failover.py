@@ -20,8 +20,8 @@ from time import monotonic
 from typing import Any
 
 from actors.service import BatchService
-from storage.changes import Storage
 from storage.database import Database
+from storage.storage import Storage
 from tests.integration.support import PATIENCE, ROOT, numbered, options_for, settings_from, until, videos
 from tests.provider.client import Provider
 from tests.servers.postgresql import PostgreSQL

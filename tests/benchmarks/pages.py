@@ -19,9 +19,9 @@ from pathlib import Path
 from actors.service import BatchService
 from actors.settings import Settings
 from actors.web.listener import Listener
-from storage.changes import Storage
 from storage.records import JobRecord
 from storage.states import BatchStatus, JobStatus, SubmissionState
+from storage.storage import Storage
 from tests.builders import NOON, a_batch, a_job, an_event, an_intent, put
 
 _BATCHES, _VIDEOS, _WATCHED, _AT_ONCE = 100_000, 10_000, 1_000, 50

@@ -26,10 +26,10 @@ import pika
 from actors.rabbitmq import topology
 from actors.rabbitmq.connection import Connection, State
 from actors.rabbitmq.publisher import EventPublisher, properties_of
-from storage.changes import Storage
 from storage.database import Database
 from storage.recorder import Recorder
 from storage.records import EventRecord
+from storage.storage import Storage
 from tests.servers.rabbitmq import RabbitMQ
 
 LATENCY_EVENTS, PER_SECOND = 500, 50

@@ -15,9 +15,9 @@ from typing import Any
 
 from actors.service import BatchService
 from actors.settings import Settings
-from storage.changes import Storage
 from storage.database import Database
 from storage.states import BatchStatus
+from storage.storage import Storage
 from tests.benchmarks.crowd import fill
 from tests.benchmarks.databases import KINDS, empty_database
 from tests.builders import NOON, PROVIDER

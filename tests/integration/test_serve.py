@@ -14,8 +14,8 @@ import pytest
 
 from actors.batch.run import POISON_DEATHS
 from actors.service import BatchService
-from storage.changes import Storage
 from storage.database import Database
+from storage.storage import Storage
 from tests.integration.application import Application
 from tests.integration.support import (
     PATIENCE,

@@ -19,10 +19,10 @@ from actors.sora.client import SoraClient
 from actors.sora.exchange import VideoSpec
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.submission import LeaseMargin, NotPaid, Submitter
-from storage.changes import Storage
 from storage.database import Database
 from storage.recorder import Recorder
 from storage.states import SubmissionState
+from storage.storage import Storage
 from storage.timing import boottime
 from tests.builders import PROVIDER, an_intent
 from tests.integration.support import (

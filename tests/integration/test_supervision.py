@@ -16,7 +16,8 @@ from actors.supervisor import BatchSupervisor
 from actors.video import admission
 from actors.video.task import VideoTask
 from actors.worker import VideoWorker
-from storage.changes import Changes, Storage
+from storage.changes import Changes
+from storage.storage import Storage
 from storage.videos import PartFile
 from tests.integration.support import (
     PATIENCE,

@@ -34,9 +34,9 @@ from actors.video import admission, task
 from actors.video.admission import Admission
 from actors.video.bodies import Bodies, Loader
 from actors.video.tools import Tools
-from storage.changes import Storage
 from storage.database import Database
 from storage.states import LIVE_SUBMISSION, SubmissionState
+from storage.storage import Storage
 from tests.builders import NOON, PROVIDER, a_batch, a_job, an_owner
 from tests.model.budgets import PRICE, SECONDS, Grants
 from tests.model.loop import Clock, ModelIO

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from storage import database as database_module
-from storage.changes import Storage
 from storage.database import MIGRATIONS, Database, DatabaseError, is_outage
 from storage.states import LIVE_SUBMISSION
+from storage.storage import Storage
 from storage.timing import boottime
 from tests.builders import a_batch, put
 from tests.servers.pgbouncer import PgBouncer

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from storage.changes import Storage
 from storage.database import Database
+from storage.storage import Storage
 from tests.builders import NOON
 
 

@@ -5,9 +5,9 @@ from contextlib import closing
 import peewee
 import pytest
 
-from storage.changes import Storage
 from storage.database import Database
 from storage.states import BatchStatus
+from storage.storage import Storage
 from tests.builders import NOON, a_batch, an_event
 
 

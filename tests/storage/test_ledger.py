@@ -6,11 +6,12 @@ from decimal import Decimal
 import pytest
 
 from storage.budgets import Key, Refusal
-from storage.changes import Changes, Storage, SubmissionOutcome
+from storage.changes import Changes, SubmissionOutcome
 from storage.charges import MICROS, ToldPrice, amounts_of, cost_of, exact, part_of
 from storage.database import NotAlone
 from storage.ledger import CeilingsChanged
 from storage.states import BatchStatus, ChargeState, JobStatus, SubmissionState
+from storage.storage import Storage
 from storage.submissions import Bind
 from tests.builders import NOON, a_batch, a_job, an_event, an_intent, put
 

@@ -10,11 +10,12 @@ from decimal import Decimal
 import pytest
 
 from storage.budgets import Key
-from storage.changes import Changes, Storage
+from storage.changes import Changes
 from storage.charges import MICROS, ToldPrice
 from storage.database import Database, NotAlone
 from storage.recorder import Recorder
 from storage.states import BatchStatus, ChargeState, JobStatus, SubmissionState
+from storage.storage import Storage
 from storage.submissions import Bind
 from tests.builders import a_batch, a_job, an_event, an_intent, put
 

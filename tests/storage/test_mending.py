@@ -2,10 +2,10 @@
 
 import pytest
 
-from storage.changes import Storage
 from storage.database import Database
 from storage.mending import Unreadable, check, mend
 from storage.states import SubmissionState
+from storage.storage import Storage
 from tests.builders import a_batch, an_intent, some_jobs
 
 

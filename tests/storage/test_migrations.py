@@ -1,7 +1,7 @@
 """Additions to the schema: the version before opens, and uses, a database that has them."""
 
-from storage.changes import Storage
 from storage.database import HISTORIES, MIGRATIONS, Database
+from storage.storage import Storage
 from tests.builders import a_batch, put
 
 

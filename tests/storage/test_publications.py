@@ -4,8 +4,8 @@ from contextlib import suppress
 
 import pytest
 
-from storage.changes import Storage
 from storage.states import BatchStatus
+from storage.storage import Storage
 from tests.builders import NOON, a_batch, an_event, put
 
 LATER = NOON + 100

@@ -10,9 +10,9 @@ from actors.batch.start import unknown_batch
 from actors.batch.views import Charge
 from actors.errors import NotFound
 from actors.web.page.models import FILTERS, PAGE, RETRIED, Pages
-from storage.changes import Storage
 from storage.records import BatchRecord, Document, EventRecord, JobRecord
 from storage.states import BatchStatus
+from storage.storage import Storage
 
 LISTED, RUNNING = 50, 12
 """Batches a page, and at most so many of those that are made now, above them."""

@@ -8,9 +8,9 @@ from actors.web.page import models, reads
 from actors.web.page.models import BatchView
 from actors.web.page.rendering import Renderer
 from actors.web.page.views import Views
-from storage.changes import Storage
 from storage.records import BatchRecord, Document, EventRecord, JobRecord
 from storage.states import FINAL_BATCH, FINAL_JOB
+from storage.storage import Storage
 
 if TYPE_CHECKING:
     from actors.web.site import Site

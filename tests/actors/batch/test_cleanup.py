@@ -8,9 +8,9 @@ from actors.batch import cleanup
 from actors.batch.cleanup import Maintenance, PruneReport
 from actors.batch.start import NewBatch, create
 from actors.errors import Conflict, NotFound
-from storage.changes import Storage
 from storage.records import ReferenceRecord
 from storage.states import BatchStatus, JobStatus, SubmissionState
+from storage.storage import Storage
 from tests.builders import NOON, a_batch, a_job, an_event, put, some_jobs
 
 LATER = NOON + 60

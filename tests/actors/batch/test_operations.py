@@ -9,10 +9,10 @@ from actors.batch.cleanup import delete
 from actors.batch.events import Event
 from actors.batch.start import NewBatch, create, want
 from actors.errors import Conflict, ErrorCode, Failure, InvalidRequest, NotFound
-from storage.changes import Storage
 from storage.database import Database
 from storage.records import ReferenceRecord
 from storage.states import FINAL_BATCH, LIVE_SUBMISSION, JobStatus, SubmissionState
+from storage.storage import Storage
 from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, an_owner, put, some_jobs
 
 J, S = JobStatus, SubmissionState

@@ -12,8 +12,8 @@ from actors.rabbitmq import publisher as module
 from actors.rabbitmq.connection import State
 from actors.rabbitmq.publisher import EventPublisher
 from actors.rabbitmq.refusals import ConnectionGone, Nacked
-from storage.changes import Storage
 from storage.database import Database
+from storage.storage import Storage
 from tests.builders import NOON, a_batch, an_event, put
 
 

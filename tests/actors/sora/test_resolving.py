@@ -16,12 +16,12 @@ from actors.sora.matching import BEFORE
 from actors.sora.outcomes import Bound, bind_told
 from actors.sora.resolving import Resolver
 from actors.sora.wire import parse_video
-from storage.changes import Storage
 from storage.database import Database
 from storage.owners import this_process
 from storage.recorder import Recorder
 from storage.records import SubmissionRecord
 from storage.states import SubmissionState
+from storage.storage import Storage
 from storage.submissions import Bind
 from tests.builders import PROVIDER, a_batch, an_intent, put
 
