@@ -13,7 +13,7 @@ from multidict import MultiDict
 from actors.batch.commands import Command, CommandKey, Create, Delete, OtherBody, Process, Retry, Update
 from actors.batch.factory import changed_columns, new_batch
 from actors.batch.requests import check_budget, job_id
-from actors.errors import Conflict, InvalidRequest, SoraBatchError
+from actors.errors import Conflict, InvalidRequest, SettingsError, SoraBatchError
 from actors.formats.reading import LINES, format_of
 from actors.reading import MOST
 from actors.web.arrival import arriving
@@ -80,10 +80,8 @@ class Actions:
         form = filled(await _sent(request))
         try:
             text, problem = await self._site.call(self._quoted, form), ""
-        except InvalidRequest as error:
-            text, problem = "", next((found for _, found in wrong_fields(error)), "")
-        except SoraBatchError:
-            text, problem = "", ""
+        except SoraBatchError as error:
+            text, problem = "", _what_is_wrong(error)
         return web.json_response({"text": text, "problem": problem})
 
     def _quoted(self, form: Mapping[str, str]) -> str:
@@ -187,10 +185,19 @@ class Actions:
         errors: list[tuple[str | None, str]] = [(None, problem.detail)]
         if isinstance(error, OtherBody):
             errors = [(None, _AGAIN)]
-        elif isinstance(error, InvalidRequest):
+        elif isinstance(error, InvalidRequest) and not isinstance(error, SettingsError):
             errors = fields(error)
         headers = {"Content-Security-Policy": POLICY, **problem.headers}
         return web.Response(text=form(errors), status=problem.status, content_type="text/html", headers=headers)
+
+
+def _what_is_wrong(error: SoraBatchError) -> str:
+    """The first thing that must change in a form; of the service's settings only that they can't be used."""
+    if isinstance(error, InvalidRequest) and not isinstance(error, SettingsError):
+        return next((text for _, text in wrong_fields(error)), "")
+    problem = problem_of(error)
+    logger.warning("could not quote", extra={"action": "web_quote", "error": str(error)})
+    return "" if problem is None else words.sentence(problem.detail)
 
 
 def filled(sent: Mapping[str, str]) -> dict[str, str]:

@@ -61,9 +61,11 @@ def test_no_path_of_this_machine_is_told(settings, listen, tmp_path, caplog):
         prices.unlink()
         answer = listen(service)("/api/v1/quote", request_of("one"))
         page = listen(service).form("/new/quote", prompts="one")
+        made = listen(service).form("/new", prompts="one", do="check")
     assert answer.problem == (503, "unavailable")
     assert answer.json["detail"].endswith("the service's log says which")
-    assert b"prices.json" not in answer.body + page.body
+    assert b"prices.json" not in answer.body + page.body + made.body
+    assert "log says which" in page.json["problem"]
     assert str(prices) in "".join(str(getattr(record, "error", "")) for record in caplog.records)
 
 
