@@ -19,6 +19,7 @@ from storage.records import OwnerRecord
 from storage.states import FINAL_BATCH
 from storage.storage import Storage
 from storage.stores import Stores, uri_of
+from storage.timing import boottime
 from storage.videos import VideoFolder
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _LAST_SECONDS = 5.0
+_TRUSTED = 2.0
+"""Seconds for which what was recorded as to be removed may be removed without another look."""
 
 
 class Orphans:
@@ -79,12 +82,21 @@ class Orphans:
         """
         doomed = self._storage.doomed
         there = bucket.uris(batch_id)
-        place = f"{bucket.uri}/{batch_id}/"
-        uris = self._recorder.write(lambda: _doom(self._storage, batch_id, place, there)).result()
-        for uri in uris:
-            bucket.remove(uri)
-        if uris:
-            self._recorder.write(lambda: doomed.forget(uris)).result()
+        place, removed = f"{bucket.uri}/{batch_id}/", []
+
+        def look() -> tuple[list[str], float]:
+            return self._recorder.write(lambda: _doom(self._storage, batch_id, place, there)).result(), boottime()
+
+        uris, looked_at = look()
+        while uris:
+            if boottime() - looked_at > _TRUSTED:  # suspended meanwhile: others may have finished this, and retried
+                uris, looked_at = look()
+                uris = [uri for uri in uris if uri not in removed]
+                continue
+            removed.append(uris.pop())
+            bucket.remove(removed[-1])
+        if removed:
+            self._recorder.write(lambda: doomed.forget(removed)).result()
 
     def _told(self, batch_id: str, done: Future[None]) -> None:
         error = done.exception()

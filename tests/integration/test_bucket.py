@@ -472,6 +472,45 @@ def test_a_removal_that_is_late_hits_no_file_of_a_retry(
     check_journal(service, "b")
 
 
+def test_a_process_that_is_suspended_while_it_cleans_up_removes_no_file_of_a_retry(
+    provider: Provider, start_service: Start, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"sora_delete_on_cancel": "never"}
+    service, other = start_service(**changes), start_service(**changes)
+    slept: list[float] = []
+
+    def suspended() -> float:
+        """At its second look at the clock: behind the record of what is to be removed."""
+        slept.append(0.0)
+        if len(slept) == 2:
+            other._orphans.finish_soon()
+            until(lambda: objects(other) == [] and not other._orphans._threads)
+            assert other.retry_batch("b").result(PATIENCE).status == "completed"
+            slept.append(3600.0)
+        return boottime() + sum(slept)
+
+    held = threading.Event()
+    put = gate.fault(Fault("PUT", r"\.mp4", 200, held=held, after=True, times=1))
+    service.create_batch(videos("a lake", id="b"))
+    running = service.process_batch("b")
+    assert put.met.wait(PATIENCE)
+    with monkeypatch.context() as clock:
+        cleaned = service._orphans._clean_bucket
+
+        def clean(bucket: Any, batch_id: str) -> None:
+            if objects(service):  # once it is there
+                clock.setattr("actors.batch.orphans.boottime", suspended)
+            cleaned(bucket, batch_id)
+            clock.setattr("actors.batch.orphans.boottime", boottime)
+
+        clock.setattr(service._orphans, "_clean_bucket", clean)
+        service.cancel_batch("b")
+        running.result(PATIENCE)
+        held.set()
+        until(lambda: 3600.0 in slept and not service._orphans._threads)
+    check_objects(service, service.get_batch_status("b"), provider)
+
+
 def test_what_the_owner_on_another_machine_left_is_removed_when_its_lease_is_over(
     start_service: Start, drivers: Drivers, options: Callable[..., Any], environment: dict[str, str], tmp_path: Path
 ) -> None:
