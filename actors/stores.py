@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from actors.errors import SettingsError, StorageError
 from actors.settings import Settings
@@ -79,11 +80,25 @@ def told_by_the_store() -> Iterator[None]:
         raise StorageError(f"the store can't be asked: {error.strerror or error}") from error
 
 
+def _checked_endpoint(name: str, value: str) -> str:
+    """Obstore would panic at an address that is none, or take it for a path of its own."""
+    try:
+        url = urlsplit(value)
+        usable = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SettingsError(f"{name}={value!r}: must be http://HOST[:PORT] or https://HOST[:PORT]")
+    return value
+
+
 def _options(settings: Settings) -> BucketOptions:
     from storage.buckets import BucketOptions
 
     given = settings.bucket_options
-    endpoint = next((given[name] for name in _ENDPOINTS if name in given), "https://s3.amazonaws.com")
+    endpoint = "https://s3.amazonaws.com"
+    for name in reversed([each for each in _ENDPOINTS if each in given]):
+        endpoint = _checked_endpoint(name, given[name])
     proxy = settings.proxy_for(endpoint)
     certificates = given.get(_CERTIFICATES) or settings.requests_ca_bundle or settings.ssl_cert_file
     try:

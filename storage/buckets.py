@@ -10,6 +10,7 @@ import errno
 import functools
 import hashlib
 import math
+import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -64,6 +65,7 @@ class Bucket:
     def __init__(self, uri: str, options: BucketOptions) -> None:
         """`uri`: without a final `/`."""
         self.uri, self._options = uri, options
+        _imported_in()
         self.scheme = urlsplit(uri).scheme
         self._written_at = -math.inf
 
@@ -291,7 +293,7 @@ class Bucket:
         except BaseException as error:
             if type(error).__name__ != "PanicException":
                 raise
-            raise StoreFault("obstore can't be used in a process that was forked: use spawn", passing=False) from error
+            raise StoreFault(_panic(error), passing=False) from error
         if what == "put":
             self._written_at = time.monotonic()
         return answer
@@ -349,6 +351,18 @@ def _obstore() -> Any:
             "buckets need the package obstore, which is not installed: pip install 'sora-batch[objectstore]'"
         ) from error
     return obstore
+
+
+def _panic(error: BaseException) -> str:
+    if os.getpid() != _imported_in():
+        return "obstore can't be used in a process that was forked: use spawn"
+    return f"obstore broke down ({error}): check VIDEO_STORE and the variables of the bucket"
+
+
+@functools.cache
+def _imported_in() -> int:
+    """The process that first had to do with a bucket; the same in those that were forked from it."""
+    return os.getpid()
 
 
 class MissingExtra(StoreFault):

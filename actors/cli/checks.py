@@ -119,7 +119,10 @@ def video_store(settings: Settings) -> Check:
     from actors.stores import stores_of
     from storage.bucket_errors import StoreFault
 
-    stores = stores_of(settings)
+    try:
+        stores = stores_of(settings)
+    except SettingsError as error:
+        return Check("VIDEO_STORE", ok=False, message=str(error))
     bucket = stores.bucket
     if bucket is None:
         why = folder_obstacle(stores, may_be_made=True)

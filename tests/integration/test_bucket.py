@@ -1,6 +1,7 @@
 """Videos that go into a bucket: whole, checked, recorded, and told of, whatever the store and the processes do."""
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -269,6 +270,17 @@ def test_a_bucket_that_is_not_there_is_named_before_anything_is_paid_for(
     with pytest.raises(SettingsError, match=r"VIDEO_STORE=s3://nothing/x: the bucket nothing .*does not exist"):
         service.process_batch("b")
     assert provider.summary()["posts"] == 0
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:9000", "minio", "ftp://minio", "http://", "http://minio:99999"])
+def test_an_endpoint_that_is_no_address_is_named_with_what_one_is(
+    endpoint: str, options: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    sentence = f"AWS_ENDPOINT_URL='{endpoint}': must be http://HOST[:PORT] or https://HOST[:PORT]"
+    with pytest.raises(SettingsError, match=re.escape(sentence)):
+        BatchService(settings_from(options()))
+    assert video_store(settings_from(options())).message == sentence
 
 
 def test_what_needs_the_store_says_why_it_can_not_be_done(service: BatchService, gate: Gate) -> None:
