@@ -47,7 +47,7 @@ class BatchLog:
         job_id = report.job_id
         if isinstance(report, Withdrawn):
             code, error = report.failure.code.value, report.failure.message
-            self.tell("job.withdrawn", "a submission has made nothing", job_id=job_id, error_code=code, error=error)
+            self.tell("job.withdrawn", "a submission made nothing", job_id=job_id, error_code=code, error=error)
         elif isinstance(report, Waiting) and (wait := report.wait) and getattr(before, "reason", None) != wait.reason:
             left = round(wait.until - time.monotonic(), 1)
             self.tell("job.waiting", "a video is waiting", job_id=job_id, reason=wait.reason, seconds=left)
@@ -62,4 +62,4 @@ class BatchLog:
 
     def lost(self) -> None:
         """Log that a write was refused, or that the batch was cancelled or taken over."""
-        self.tell("batch.lost", "another process owns the batch by now", epoch=self._epoch)
+        self.tell("batch.lost", "another process owns the batch now", epoch=self._epoch)

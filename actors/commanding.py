@@ -51,8 +51,8 @@ class FilesLeft(StorageError):
     def __init__(self, batch_id: str, error: OSError) -> None:
         reason = error.strerror or str(error)
         super().__init__(
-            f"batch {batch_id} is deleted, but not all of its files: {reason}; `sora-batch serve` and `prune` "
-            "go on with that, and so does deleting it again"
+            f"batch {batch_id} is deleted, but not all of its files ({reason}): "
+            "`sora-batch serve` or `prune` removes the rest, or delete it again"
         )
         self._extra = {"action": "delete", "batch_id": batch_id, "error": reason}
 
@@ -132,7 +132,7 @@ class BatchCommander(MissingFiles):
         try:
             self._follow(command, result)
         except FilesLeft as error:  # it is deleted all the same
-            logger.warning("the files of a deleted batch stay for a while", extra=error.as_logged())
+            logger.warning("the files of a deleted batch are not removed yet", extra=error.as_logged())
         if self.adopts and result is not None and result.newly_wanted:
             self._run([result.batch_id])
         elif self._runtime is not None:

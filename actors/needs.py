@@ -34,7 +34,7 @@ FAILED: dict[Need, str] = {
     Need.LEASE: "this process does not hold a current lease: it may start no video",
     Need.STORE: "the store of finished files can't be written to; the log says why",
     Need.KEY: "the server refused the key (OPENAI_API_KEY): nothing is claimed",
-    Need.RABBITMQ: "RabbitMQ can't be reached or takes no messages; the log says why",
+    Need.RABBITMQ: "RabbitMQ can't be reached or accepts no messages; the log says why",
 }
 """What anybody may be told of each that fails: it names no path and no host."""
 
@@ -55,7 +55,7 @@ def writable(folder: Path) -> tuple[bool, str]:
     """Whether files can be made in a folder, or the folder where it is not there yet; and why not."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir():
-        return False, f"{there} is no folder"
+        return False, f"{there} is not a folder"
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(_BLOCK)  # a full disk makes files, and takes nothing into them
@@ -69,7 +69,7 @@ def folder_obstacle(stores: Stores, *, may_be_made: bool = False) -> str | None:
     """Why no file can be received, or kept, in the folder. `may_be_made`: it need not be there yet."""
     folder = stores.folder.root
     if not may_be_made and not folder.is_dir():
-        return f"{folder} is no folder any more"
+        return f"{folder} is not a folder any more"
     ok, why = writable(folder)
     return None if ok else why
 

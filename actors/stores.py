@@ -63,7 +63,7 @@ def prepare(stores: Stores, settings: Settings, storage: Storage) -> Marker | No
             marker = None
             logger.warning("the store is away; videos wait for it", extra={"action": "store_away", "error": str(fault)})
     if warning := foreign(marker, database, stores.place):
-        logger.warning("the store is another database's", extra={"action": "foreign_store", "error": warning})
+        logger.warning("the store belongs to another database", extra={"action": "foreign_store", "error": warning})
     return marker
 
 

@@ -29,7 +29,7 @@ def doubt(uri: str, given: Mapping[str, str]) -> str | None:
         given: how it is reached, by the names of environment variables.
     """
     if not uri.startswith("s3://"):
-        return "whether incomplete uploads are removed by themselves is known of s3:// only: look it up"
+        return "only s3:// can be checked for a rule that removes incomplete uploads: check the bucket yourself"
     if not all(given.get(name) for name in _KEYS):
         return _unknown("the credentials are not in the environment")
     try:
@@ -43,7 +43,7 @@ def doubt(uri: str, given: Mapping[str, str]) -> str | None:
 
 
 def _unknown(why: str) -> str:
-    return f"whether incomplete uploads are removed by a lifecycle rule can't be told ({why}): look it up"
+    return f"can't tell whether a lifecycle rule removes incomplete uploads ({why}): check the bucket yourself"
 
 
 def _ask(bucket: str, given: Mapping[str, str]) -> tuple[int, bytes]:

@@ -122,7 +122,7 @@ class Bucket:
             uri = f"{self.uri}/{batch_id}/{name}"
             if uri not in doomed and self.restore(file, uri, kind, size, sha256, stopped):
                 return uri
-        raise StoreFault(f"{uri} is there already, with other bytes; remove it", passing=False)
+        raise StoreFault(f"{uri} already exists with different content; remove it", passing=False)
 
     def restore(
         self, file: Path, uri: str, kind: str, size: int, sha256: str, stopped: Callable[[], bool] = lambda: False
@@ -223,7 +223,7 @@ class Bucket:
         self._ask("put", self._obs.put, self._quick, self._name(probe), content, use_multipart=False)
         try:
             if b"".join(self.read(probe)) != content:
-                raise StoreFault("what was put there is not what is read from there", passing=False)
+                raise StoreFault("what was read back differs from what was written", passing=False)
             self.uris(f"{MARKER}-probe")
             self.presigned(probe, timedelta(minutes=1))
         finally:

@@ -72,15 +72,15 @@ def _doubt(charge: SubmissionRecord, price: ToldPrice) -> str | None:
     amount = price.amount
     told = f"{amount} {price.currency}"
     if not amount.is_finite() or not 0 <= amount <= _LARGEST:
-        return f"told {told}, which is no price"
+        return f"reported {told}, which is not a price"
     if charge.currency is not None and price.currency != charge.currency:
-        return f"told {told}, but priced in {charge.currency}"
+        return f"reported {told}, but priced in {charge.currency}"
     reserved = charge.reserved_micros
     if reserved:
         if not amount:
-            return f"told {told}, but the model has a price"
+            return f"reported {told}, but the model has a price"
         if amount * MICROS > reserved * _ABSURD:
-            return f"told {told}, more than {_ABSURD} times what was reserved"
+            return f"reported {told}, more than {_ABSURD} times what was reserved"
     return None
 
 

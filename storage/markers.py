@@ -98,7 +98,7 @@ def foreign(marker: Marker | None, database: str, place: str) -> str | None:
         return None
     return (
         f"{place} has the files of another database: give each database a store of its own, or remove the marker "
-        f"{MARKER} there if this one has taken the other's place"
+        f"{MARKER} there if this database has replaced the other"
     )
 
 

@@ -84,7 +84,7 @@ def refused_by(refusal: Refusal, job: JobRecord) -> Failure:
     return Failure(
         ErrorCode.BUDGET_EXCEEDED,
         f"not submitted: the next video ({amount_text(refusal.amount_micros, budget.unit)}) would exceed "
-        f"{budget_text(budget)}, of which {amount_text(left, budget.unit)} is left; {way_out}",
+        f"{budget_text(budget)}, with {amount_text(left, budget.unit)} left; {way_out}",
         {**detail, "amount_micros": refusal.amount_micros},
     )
 

@@ -48,7 +48,7 @@ def _read(path: str, _version: tuple[int, ...]) -> PriceTable:
     except UnicodeDecodeError as error:
         raise _wrong(path, f"the file is not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except Unreadable as error:
-        raise _wrong(path, f"the file is no table of prices: {error}") from None
+        raise _wrong(path, f"the file is not a table of prices: {error}") from None
     except WrongTable as error:
         raise _wrong(path, str(error)) from None
 

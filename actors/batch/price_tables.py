@@ -58,7 +58,7 @@ class PriceTable:
     def price(self, asked: Asked) -> Price | UnknownPrice:
         """What a video costs at most, or why that is unknown."""
         if not self._rates:
-            return UnknownPrice("no prices are known: name a file of prices in SORA_PRICES")
+            return UnknownPrice("set SORA_PRICES to a file of prices")
         if asked.model is None and ANY not in self._rates:
             return UnknownPrice(
                 "the request names no model: name one, set SORA_MODEL, or give a price for any model (*) in SORA_PRICES"

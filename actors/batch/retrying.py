@@ -98,7 +98,7 @@ def _nothing_to_retry(job: JobRecord) -> str:
     if removed_at is None:
         return "there is nothing to retry"
     when = f"{datetime.fromtimestamp(removed_at, UTC):%Y-%m-%d}"
-    return f"its file was removed on {when}, as VIDEO_KEEP or prune --files demanded; a new batch makes it again"
+    return f"its file was removed on {when}, by VIDEO_KEEP or prune --files; a new batch makes it again"
 
 
 _WORTH_ANOTHER_TRY = frozenset({ErrorCode.PERMISSION, ErrorCode.NOT_FOUND, ErrorCode.SUBMISSION_UNKNOWN})

@@ -101,7 +101,7 @@ def video_dir(settings: Settings) -> Check:
 
 
 def _doubts(settings: Settings, marker: Marker | None, place: str) -> list[str]:
-    """Whether the store is another database's, and whether processes of this one use different stores."""
+    """Whether the store belongs to another database, and whether processes of this one use different stores."""
     try:
         found = Database(settings.database_url)
         if marker is None or (found.path is not None and not found.path.exists()):

@@ -41,7 +41,7 @@ def costs(
     """Show what submissions cost, and what is left of the budgets.
 
     A submission is reserved (it may have been paid for), assumed (accepted at the price of SORA_PRICES) or charged
-    (the server told its price). Released ones cost nothing.
+    (the server reported its price). Released ones cost nothing.
     """
     from actors.batch.costs import CostReport, read_group, read_since
     from actors.cli.table import print_json
@@ -108,7 +108,9 @@ def _print(report: CostReport) -> None:
         say(line)
     if report.flagged:
         told = count(report.flagged, "submission")
-        say(f"flagged: the told price of {told} is not believed, or exceeds the reservation; see sora-batch history ID")
+        say(
+            f"flagged: the price reported for {told} is implausible or above the reservation; see sora-batch history ID"
+        )
 
 
 def _cells(key: str, cost: Cost) -> list[str]:

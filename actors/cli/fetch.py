@@ -27,17 +27,18 @@ def fetch(
     batch_ids: BatchIds,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Put the files here; without it, into the current folder."),
+        typer.Option("--output", "-o", metavar="DIR", help="Put the files here. Default: the current folder."),
     ] = None,
     filename: FileName = None,
     remote: Remote = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Get the finished files of batches, from the folder, the bucket or the service that has them.
+    """Get the finished files of batches.
 
-    Checks each file's length and checksum. Continues what was interrupted, and replaces no other file. Names each file
-    that it can't get, gets the rest, and exits with 1 then.
+    Gets them from the folder, the bucket or the service that has them, and checks each file's length and checksum.
+    Continues an interrupted download, and replaces no other file. If a file can't be fetched, names it, fetches the
+    rest, and exits with 1.
     """
     from actors.cli.filenames import FileNamePattern
     from actors.cli.manage import each_batch

@@ -178,7 +178,7 @@ def audit(
     """Compare database, server and files.
 
     Counts the server's videos that belong to no job; lists jobs whose video or file is missing, cancelled videos whose
-    DELETE is pending or was given up, told prices that are flagged, and files that belong to no job. Changes nothing.
+    DELETE is pending or was given up, flagged prices, and files that belong to no job. Changes nothing.
     Exit codes: 0 everything matches, 1 something does not; flagged prices don't count.
     """
     from actors.cli.table import print_json, say
@@ -250,7 +250,7 @@ _CAME_OF_IT = {
     SubmissionState.FAILED: "its video was found, and failed",
     SubmissionState.DELETED: "its video was found, and deleted",
     SubmissionState.ABSENT: "nothing was made",
-    SubmissionState.ABANDONED: "whether it was made never became known",
+    SubmissionState.ABANDONED: "its outcome never became known",
     SubmissionState.SURPLUS: "it made a video that no job needs",
 }
 

@@ -100,8 +100,8 @@ def delete(
 ) -> None:
     """Delete batches that have ended, and their video files.
 
-    Asks nothing. The history stays until it is pruned. A batch that has not ended must be cancelled first.
-    With several IDs --json prints a list, and the exit code is the worst.
+    Doesn't ask for confirmation. The history stays until it is pruned. A batch that has not ended must be cancelled
+    first. With several IDs, --json prints a list, and the exit code is the worst one.
     """
     from actors.cli.table import say
 

@@ -32,8 +32,8 @@ def migrate(
 ) -> None:
     """Create the database, or migrate it to this version's schema.
 
-    Migrations only add: processes of the version before go on working with the migrated database.
-    Every other command migrates too; this one is for `serve --no-migrate`.
+    Migrations only add: processes of the previous version keep working with the migrated
+    database. Every other command migrates too; this one is for `serve --no-migrate`.
     """
     from actors.cli.table import print_json, say
     from storage.database import Database, DatabaseError

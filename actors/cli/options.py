@@ -52,7 +52,7 @@ Web = Annotated[
     typer.Option(
         "--web",
         metavar="[HOST:]PORT",
-        help="Answer HTTP there: the page, the API, health and metrics. Else WEB_LISTEN says.",
+        help="Answer HTTP there: the page, the API, health and metrics. Default: WEB_LISTEN.",
     ),
 ]
 Shown = Annotated[

@@ -105,6 +105,6 @@ def _tell_what_is_missing(missing: set[str]) -> None:
     named = " ".join(sorted(missing)[:_NAMED])
     more = " ..." if len(missing) > _NAMED else ""
     warn(
-        f"no font of this machine has {named}{more}: boxes stand for these characters. "
+        f"no font of this machine has {named}{more}: these characters are shown as boxes. "
         "Install one, such as Debian's fonts-noto-cjk, fonts-noto-core or fonts-noto-color-emoji"
     )

@@ -34,7 +34,7 @@ def web(
         str | None,
         typer.Argument(
             metavar="[HOST:]PORT", show_default=False,
-            help="Where to answer. Else WEB_LISTEN says, or it is a free port of this machine.",
+            help="Where to listen. Default: WEB_LISTEN, or a free port of this machine.",
         ),
     ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser.")] = False,

@@ -132,11 +132,11 @@ class Fetcher:
         assert job.video is not None
         try:
             if not (_JOB_ID.fullmatch(job.id) and _SHA256.fullmatch(job.video.sha256)):
-                text = f"the service told of no usable file: job {job.id[:80]!r}, SHA-256 {job.video.sha256[:80]!r}"
+                text = f"the service named no usable file: job {job.id[:80]!r}, SHA-256 {job.video.sha256[:80]!r}"
                 return FetchProblem(job_id=job.id, code=ErrorCode.DOWNLOAD_FAILED, message=text)
             if job.video.removed_at is not None:
                 when = f"{job.video.removed_at:%Y-%m-%d}"
-                text = f"its file was removed on {when}, as VIDEO_KEEP or prune --files demanded"
+                text = f"its file was removed on {when}, by VIDEO_KEEP or prune --files"
                 return FetchProblem(job_id=job.id, code=ErrorCode.NOT_FOUND, message=text)
             return self._file(job, job.video, self.folder / name_of(job))
         except SoraBatchError as error:
@@ -193,7 +193,7 @@ class Fetcher:
             else:
                 return
         if not reasons:
-            reasons = [(ErrorCode.NOT_FOUND, f"nobody here has {video.uri}")]
+            reasons = [(ErrorCode.NOT_FOUND, f"{video.uri} can't be read from here")]
         code = next((code for code, _ in reasons if code is not ErrorCode.NOT_FOUND), ErrorCode.NOT_FOUND)
         way_out = ""
         if not self._urls(job, video):
@@ -217,7 +217,7 @@ class Fetcher:
                 break
             part.restart()
             if not resumed:
-                text = f"{source.name} has other bytes than those that were recorded (SHA-256 {video.sha256[:16]}...)"
+                text = f"{source.name} differs from the recorded file (SHA-256 {video.sha256[:16]}...)"
                 raise SoraBatchError(text, code=ErrorCode.DOWNLOAD_FAILED)
 
     def _sources(self, job: Job, video: VideoFile) -> Iterator[_Source]:

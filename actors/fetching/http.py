@@ -123,13 +123,13 @@ class HttpFiles:
             hop = urljoin(hop, response.headers.get("Location") or "")
             response.close()
             if urlsplit(hop).scheme not in _PORTS:
-                raise NotFetched(f"{_place(url)} redirects to no HTTP address", ErrorCode.DOWNLOAD_FAILED)
+                raise NotFetched(f"{_place(url)} redirects to an address that is not HTTP", ErrorCode.DOWNLOAD_FAILED)
         raise NotFetched(f"{_place(url)} redirects more than {_HOPS} times", ErrorCode.DOWNLOAD_FAILED)
 
     def _opener(self, url: str) -> urllib.request.OpenerDirector:
         parts = urlsplit(url)
         if parts.scheme not in _PORTS:
-            raise NotFetched(f"{_place(url)} is no HTTP address", ErrorCode.DOWNLOAD_FAILED)
+            raise NotFetched(f"{_place(url)} is not an HTTP address", ErrorCode.DOWNLOAD_FAILED)
         proxy = self._settings.proxy_for(url)
         opener = urllib.request.OpenerDirector()
         opener.add_handler(urllib.request.ProxyHandler({parts.scheme: proxy} if proxy else {}))

@@ -34,7 +34,7 @@ def read_csv(text: str) -> Request:
     except csv.Error as error:
         if "new-line character" in str(error):
             raise Unreadable(
-                f"line {rows.line_num} holds a carriage return, which alone ends no line: "
+                f"line {rows.line_num} contains a lone carriage return: "
                 "end lines with LF or CRLF, and put text of several lines in double quotes"
             ) from None
         raise Unreadable(f"not CSV (line {rows.line_num}: {error}): fix the quotes") from None

@@ -70,7 +70,7 @@ def first_frame(film: BinaryIO, longest: int) -> Image:
     except (av.FFmpegError, ValueError, MemoryError) as error:
         if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
             raise
-        raise UnreadableVideo(f"it is no film that can be read, or a damaged one: {_reason(error)}") from error
+        raise UnreadableVideo(f"not a video that can be read, or a damaged one: {_reason(error)}") from error
 
 
 def poster(film: BinaryIO) -> bytes:
@@ -86,7 +86,7 @@ def poster(film: BinaryIO) -> bytes:
 
 def _decoded(container: InputContainer) -> VideoFrame:
     if not container.streams.video:
-        raise UnreadableVideo("it holds no pictures")
+        raise UnreadableVideo("it contains no pictures")
     stream = container.streams.video[0]
     context = stream.codec_context
     if context.width * context.height > _MOST_PIXELS:
@@ -99,7 +99,7 @@ def _decoded(container: InputContainer) -> VideoFrame:
             return frame
         if number >= _MOST_PACKETS:
             break
-    raise UnreadableVideo("it holds no whole picture")
+    raise UnreadableVideo("it contains no complete picture")
 
 
 def _picture(frame: VideoFrame, longest: int) -> Image:

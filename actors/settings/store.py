@@ -32,7 +32,7 @@ class StoreSettings(BaseSettings):
         if value.startswith("file:"):
             path = at_home(value.removeprefix("file://"))
             if not path.startswith("/"):
-                raise ValueError("must name a folder from the root on, such as file:///srv/videos")
+                raise ValueError("must be an absolute path, such as file:///srv/videos")
             return f"file://{path.rstrip('/') or '/'}"
         if not _BUCKET.fullmatch(value):
             raise ValueError(

@@ -18,7 +18,7 @@ class WebSettings(BaseSettings):
     web_token: SecretStr | None = None
     web_token_file: str | None = None
     web_read_only: bool = False
-    """Whether HTTP requests may change nothing."""
+    """Whether HTTP requests may only read."""
 
     @field_validator("web_listen")
     @classmethod

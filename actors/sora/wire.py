@@ -252,7 +252,7 @@ def _generation_failure(status: str, error: Any) -> Failure:
     words = f"{code or ''} {message}".lower()
     blocked = any(word in words for word in _MODERATION)
     name = ErrorCode.MODERATION_BLOCKED if blocked else ErrorCode.GENERATION_FAILED
-    text = message or f"the server gave the status {status!r} without a reason"
+    text = message or f"the server reported the status {status!r} without a reason"
     return Failure(name, text, {"status": status, "code": code, "message": message})
 
 

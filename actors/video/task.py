@@ -173,7 +173,7 @@ class VideoTask:
                     bound = Bound(bound.remote_id)
         except TimeoutError:
             code = ErrorCode.TIMEOUT
-            text = f"the video was not there within {limit:g} s of its acceptance (SORA_VIDEO_TIMEOUT)"
+            text = f"the video was not ready within {limit:g} s of its acceptance (SORA_VIDEO_TIMEOUT)"
             if self._no_room is None and self._waits_for is not None:
                 text = f"{text}; last problem: {self._waits_for}"
             elif self._no_room is not None:

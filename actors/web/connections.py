@@ -31,9 +31,9 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0 or exc is None or status >= 500:
             return super().handle_error(request, status, exc, message)
         told = {"action": "web_refused", "status": status, "error": repr(exc)[:200]}
-        logger.info("refused what is no HTTP", extra=told)
+        logger.info("rejected a request that is not HTTP", extra=told)
         first = next(iter((message or "").strip().splitlines()), "").rstrip(":. ")
-        response = refused(status, f"no HTTP request that can be read: {first or 'bad request'}").problem.response()
+        response = refused(status, f"not a readable HTTP request: {first or 'bad request'}").problem.response()
         response.headers.update(HEADERS)
         response.force_close()
         return response

@@ -252,6 +252,6 @@ def _part(request: web.Request, etag: str, size: int) -> _Part:
     else:
         start, end = int(first), min(int(last) + 1, size) if last else size
     if start >= end:
-        text = f"Range {found.group()[:60]!r} lies outside the file, which has {size} bytes"
+        text = f"Range {found.group()[:60]!r} is outside the file, which has {size} bytes"
         raise Refused(Problem(416, ErrorCode.INVALID_REQUEST, text, headers={"Content-Range": f"bytes */{size}"}))
     return _Part(start, end, whole=False)

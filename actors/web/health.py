@@ -150,7 +150,7 @@ class Health:
         if not connection.is_open:
             return f"not connected ({connection.why!r})" if connection.why else "not connected"
         if not connection.standing.works:
-            return "a connection is away, or the broker takes no messages"
+            return "a connection is down, or the broker accepts no messages"
         return None if _answers(connection) else f"no answer within {LONGEST:g} s"
 
 

@@ -144,5 +144,5 @@ def _why(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EACCES:
         return f"port {port} may not be used by this user: choose one above 1023"
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is no address of this machine: use 127.0.0.1, or 0.0.0.0 for all of them"
+        return f"{host} is not an address of this machine: use 127.0.0.1, or 0.0.0.0 for all of them"
     return f"it can't listen there: {error.strerror or error}"

@@ -108,7 +108,7 @@ class Access:
         writes = request.method not in _READS
         if writes and not self._is_own_origin(request):
             origin = request.headers["Origin"][:200]
-            raise refused(403, f"a request from the foreign origin {origin!r} may change nothing")
+            raise refused(403, f"a request from the foreign origin {origin!r} can't change anything")
         if self.token is not None and request.headers.get("Authorization"):
             await self._check_token(request)
         if request.path not in OPEN:
@@ -197,7 +197,7 @@ def _problem(request: web.Request, error: Exception) -> Problem:
             logger.warning("a request failed", extra={**what, "error": str(error)})
             return found
         logger.error("a request failed", exc_info=error, extra=what)
-        text = f"the service failed at this request; its log says why, at request_id {request[REQUEST_ID]}"
+        text = f"the service failed to process this request; its log says why, at request_id {request[REQUEST_ID]}"
         return refused(500, text).problem
     if isinstance(error, web.HTTPException):
         return refused(

@@ -37,7 +37,7 @@ class Sessions:
         if request.content_type != "application/x-www-form-urlencoded":
             raise refused(415, "send the fields token and next as application/x-www-form-urlencoded")
         if (request.content_length or 0) > _FORM_BYTES:
-            raise refused(413, f"the form has {request.content_length} bytes; at most {_FORM_BYTES} are taken")
+            raise refused(413, f"the form has {request.content_length} bytes; at most {_FORM_BYTES} are accepted")
         async with arriving():
             form = await request.post()
         there = see_other(_own_path(str(form.get("next", ""))))

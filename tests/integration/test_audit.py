@@ -53,7 +53,7 @@ def test_a_flagged_price_is_listed_and_is_no_difference(service: BatchService) -
     service._write(lambda: service._storage.submissions.tell(entry.id, {"usage.cost": -1}, price))
     report = service.audit()
     assert [(each.submission_id, each.doubt) for each in report.flagged_prices] == [
-        (entry.id, "told -1 USD, which is no price")
+        (entry.id, "reported -1 USD, which is not a price")
     ]
     assert report.clean
 

@@ -63,7 +63,7 @@ def test_the_terminal_says_where_a_batch_stopped_and_how_it_goes_on(provider, tm
     done = run("run", "prompts.txt", "--id", "nature", "--duration", "4", "--budget", "1.4 USD")
     assert done.returncode == 3
     told = " ".join((done.stdout + done.stderr).split())
-    assert "the next video (0.68 USD) would exceed the batch's budget of 1.4 USD, of which 0.04 USD is left" in told
+    assert "the next video (0.68 USD) would exceed the batch's budget of 1.4 USD, with 0.04 USD left" in told
     assert "sora-batch retry nature --budget '<AMOUNT> USD'" in told
     done = run("retry", "nature", "--budget", "3 USD")
     assert (done.returncode, len(provider.ledger()["posts"])) == (0, 3)
@@ -116,9 +116,7 @@ def test_a_ceiling_of_the_database_holds_for_all_who_share_it(provider, start_se
     assert Decimal(provider.summary()["billed"]) == Decimal("4.76")
     failed = [job.error for batch in done for job in batch.jobs if job.error]
     assert {error.code for error in failed} == {"budget_exceeded"}
-    assert (
-        "5 USD per day, of which 0.24 USD is left; raise SORA_BUDGET or wait for the next period" in failed[0].message
-    )
+    assert "5 USD per day, with 0.24 USD left; raise SORA_BUDGET or wait for the next period" in failed[0].message
     (budget,) = services[0].budgets()
     assert (budget.scope, budget.used_micros) == ("day", 4_760_000)
 

@@ -74,6 +74,6 @@ def _check_kind(request: web.Request, kinds: tuple[str, ...]) -> None:
     if request.content_type in kinds and charset in {"utf-8", "utf8", "us-ascii"}:
         return
     got = request.headers.get("Content-Type")
-    what = f"the content type {got[:100]!r} is not taken" if got else "the content type is missing"
+    what = f"the content type {got[:100]!r} is not supported" if got else "the content type is missing"
     headers = {"Accept-Patch": kinds[0]} if request.method == "PATCH" else {}
     raise refused(415, f"{what}: send {kinds[0]} in UTF-8", headers=headers)

@@ -138,7 +138,8 @@ async def _send(request: web.Request, response: web.StreamResponse, parts: Async
                 await response.write(part)
         await response.write_eof()
     except (TimeoutError, SoraBatchError) as error:
-        logger.info("let a reader go", extra={"action": "web_reader", "path": request.path[:200], "error": repr(error)})
+        extra = {"action": "web_reader", "path": request.path[:200], "error": repr(error)}
+        logger.info("dropped a slow reader", extra=extra)
         if request.transport is not None:
             request.transport.abort()
     except ConnectionError:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _SOURCE = "/sora-batch/page"
 _KEY_CHARACTERS = 64
-_AGAIN = "This form was sent before with other content, and that was done. Send it again if this is meant as well."
+_AGAIN = "This form was sent before with other content, and that was done. To have this done too, send it again."
 
 
 class Actions:
@@ -181,7 +181,7 @@ class Actions:
         problem = problem_of(error)
         assert problem is not None
         if problem.status >= 500:
-            logger.warning("a form could not be carried out", extra={"action": "web_failed", "error": str(error)})
+            logger.warning("could not process a form", extra={"action": "web_failed", "error": str(error)})
         errors: list[tuple[str | None, str]] = [(None, problem.detail)]
         if isinstance(error, OtherBody):
             errors = [(None, _AGAIN)]

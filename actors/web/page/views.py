@@ -361,7 +361,7 @@ def _helps(job: JobRecord) -> bool:
 
 def _usual(settings: Settings) -> dict[str, str]:
     """What is used where a field is left empty."""
-    servers = "the server's own where empty"
+    servers = "empty: the server's default"
     return {
         "duration": f"{settings.sora_seconds} where empty" if settings.sora_seconds else servers,
         "size": f"{settings.sora_size} where empty" if settings.sora_size else f"such as 1280x720; {servers}",

@@ -71,7 +71,7 @@ _WAYS_OUT = {
     ErrorCode.MODERATION_BLOCKED: "The server refused the prompt: change it, then retry.",
     ErrorCode.INVALID_REQUEST: "The server refused the request: change it, then retry.",
     ErrorCode.AUTHENTICATION: "Correct the key (OPENAI_API_KEY) and restart the service, then retry.",
-    ErrorCode.PERMISSION: "Give the key the right, or choose a model that it may use, then retry.",
+    ErrorCode.PERMISSION: "Get the permission for the key, or choose a model that it may use, then retry.",
     ErrorCode.QUOTA_EXCEEDED: "Top up the account at the server, then retry.",
     ErrorCode.BUDGET_EXCEEDED: "Retry it with a larger budget for the batch.",
     ErrorCode.PRICE_UNKNOWN: "Give its model a price (SORA_PRICES), or retry it with a budget in another unit.",
@@ -79,8 +79,8 @@ _WAYS_OUT = {
     "gone, retry it and agree to pay again.",
     ErrorCode.SUBMISSION_UNKNOWN: "It may have been made and paid for. Retry it to look for it again; agree to pay "
     "again to have another one made.",
-    ErrorCode.STORAGE: "See the log, mend the disk or the database, then retry.",
-    ErrorCode.INTERNAL: "See the log of the service, then retry.",
+    ErrorCode.STORAGE: "Check the log, fix the disk or the database, then retry.",
+    ErrorCode.INTERNAL: "Check the log of the service, then retry.",
     ErrorCode.CANCELLED: "Retry it to have it made after all.",
 }
 

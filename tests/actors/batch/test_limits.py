@@ -177,7 +177,7 @@ def test_serve_waits_for_the_next_period_and_its_time_stands_still():
     ride.begin()
     assert ride.statuses == ["pending", "pending"]
     assert ride.told == ["batch.budget_reached"]
-    assert "of which 0.10 USD is left" in ride.run.waits[""].reason
+    assert "with 0.10 USD left" in ride.run.waits[""].reason
     ride.run.happens_at(NOON + 59)
     ride.tick(0.0)
     assert (ride.statuses, ride.run.pause.stood(NOON + 59)) == (["pending", "pending"], 59)

@@ -294,8 +294,8 @@ def test_a_file_is_read_again_once_it_has_changed(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"{", "no table of prices: not JSON (line 1, column 2"),
-        (b"a: [", "no table of prices: not YAML"),
+        (b"{", "not a table of prices: not JSON (line 1, column 2"),
+        (b"a: [", "not a table of prices: not YAML"),
         (b"", "must be an object of prices by model"),
         (b"just words", "must be an object of prices by model"),
         (b"\xff", "not UTF-8 (byte 0): save it as UTF-8"),

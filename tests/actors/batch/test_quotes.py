@@ -73,9 +73,7 @@ def test_the_settings_complete_it(settings) -> None:
 def test_without_prices_everything_is_unknown() -> None:
     told = quote({"videos": [{"prompt": "Sea"}, {"prompt": "Sky"}]}, Settings(_env_file=None))
     assert told.cost == []
-    assert (
-        told.sentence == "the price of 2 videos is unknown: no prices are known: name a file of prices in SORA_PRICES"
-    )
+    assert told.sentence == "the price of 2 videos is unknown: set SORA_PRICES to a file of prices"
 
 
 def test_an_invalid_request_is_named(settings) -> None:

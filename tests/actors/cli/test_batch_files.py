@@ -126,7 +126,7 @@ def test_merges_of_merges_stand_for_no_more_than_they_hold(tmp_path: Path) -> No
         ("a.jsonl", '"Sea"\n7\n', r"line 2: expected a video \({...}\) or a prompt, not a single int"),
         ("a.jsonl", "\n\n", "is empty"),
         ("a.csv", "prompt,\nSea,\nSky,4\n", "line 3 has '4' in a column without a name"),
-        ("a.csv", "prompt\nA lake\rSky\n", "line 2 holds a carriage return"),
+        ("a.csv", "prompt\nA lake\rSky\n", "line 2 contains a lone carriage return"),
         ("a.csv", '""\n', "it has no columns"),
         (
             "a.json",

@@ -237,7 +237,7 @@ def test_a_told_price_that_is_not_believed_is_flagged_wherever_prices_are_shown(
         submissions.intend([priced])
         for _ in range(2):
             submissions.tell("intent-1", {"usage.cost": 0}, ToldPrice("USD", Decimal(0)))
-    doubt = "told 0 USD, but the model has a price"
+    doubt = "reported 0 USD, but the model has a price"
     assert [record.getMessage() for record in caplog.records].count(f"flagged the price of a submission: {doubt}") == 1
     assert call("history", "nature").stdout == (
         f"      nature-01: attempt 1: the server reported usage.cost 0; flagged: {doubt} (submission intent-1)\n"
@@ -245,7 +245,7 @@ def test_a_told_price_that_is_not_believed_is_flagged_wherever_prices_are_shown(
     assert json.loads(call("status", "nature", "--json").stdout)["prices"] == [
         {"job_id": "nature-01", "submission_id": "intent-1", "usage.cost": 0, "doubt": doubt}
     ]
-    assert "flagged: the told price of 1 submission is not believed" in call("costs").stdout
+    assert "flagged: the price reported for 1 submission is implausible" in call("costs").stdout
     assert json.loads(call("costs", "--json").stdout)["flagged"] == 1
     with BatchService() as service:
         service.settle_cost("intent-1", "0.30 USD")

@@ -36,7 +36,7 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{0}\n#EXT-X-END
     ids=["empty", "text", "cut", "no pictures", "image"],
 )
 def test_what_is_no_film_is_named(content):
-    with pytest.raises(UnreadableVideo, match=r"no film|no whole picture") as caught:
+    with pytest.raises(UnreadableVideo, match=r"not a video|no complete picture") as caught:
         poster(io.BytesIO(content))
     assert caught.value.code is ErrorCode.STORAGE
 

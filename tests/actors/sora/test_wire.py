@@ -81,7 +81,7 @@ def test_a_failed_job_without_a_code_is_read():
 
 def test_a_video_that_was_deleted_has_ended_badly_and_says_so():
     video = parse_video({"id": "3f0c", "object": "video", "status": "deleted", "progress": 37})
-    assert video.failure.message == "the server gave the status 'deleted' without a reason"
+    assert video.failure.message == "the server reported the status 'deleted' without a reason"
 
 
 def test_a_reply_whose_progress_is_null_is_read():
