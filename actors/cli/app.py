@@ -25,12 +25,13 @@ from actors.cli import (
     manage,
     migrate,
     quote,
-    remote,
     retry,
     run,
     serve,
     sheet,
     simulator,
+    submit,
+    watch,
     web,
 )
 from actors.cli.options import USAGE, Verbose, exit_code, warn
@@ -185,13 +186,13 @@ _add(serve.serve, "serve", "serve --simulate", "serve --no-migrate")
 _add(web.web, "web", "web 8080 --no-open", "web --simulate")
 _add(migrate.migrate, "migrate", "migrate --json", "migrate --restored")
 _add(
-    remote.submit,
+    submit.submit,
     "submit prompts.txt",
     "submit batch.yaml --watch",
     "submit batch.yaml --id nature --require-service",
     "submit -p 'A sunset over the ocean' --duration 8 --json",
 )
-_add(remote.watch, "watch nature", "watch --bind 'batch.completed.#' --json", "watch nature --json | jq .type")
+_add(watch.watch, "watch nature", "watch --bind 'batch.completed.#' --json", "watch nature --json | jq .type")
 _add(manage.delete, "delete nature", "delete nature water --keep-files", "delete nature --remote --json")
 _add(manage.prune, "prune", "prune --older-than 7d --batches", "prune --older-than 90d --files")
 _add(

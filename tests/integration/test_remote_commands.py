@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from actors.cli.remote import QUEUED
+from actors.cli.submit import QUEUED
 from actors.rabbitmq import topology
 from actors.service import BatchService
 from tests.integration.application import Application
