@@ -86,7 +86,7 @@ class Runtime:
         self._marker = prepare(stores, settings, storage)
         self.io = IOLoop()
         self._simulator: Any = None
-        self._owner = this_process()
+        self._owner, self._provider = this_process(), provider
         self._deletes: DeleteSender | None = None
         self._lease = lease = LeaseMargin()
         rules = _rules(settings, provider, self._owner.id, serves=serves)
@@ -95,7 +95,6 @@ class Runtime:
         except BaseException:
             self.io.close()
             raise
-        self._late = LateResolver(self.io, self._tools.submitter, storage, recorder, settings, provider=provider)
         admission = self._connected()
         self._be_patient(settings.sora_connect_timeout)
         self._key = self._tools.client.rate_limiter.key
@@ -186,7 +185,10 @@ class Runtime:
             self._be_patient(timedelta(0))  # nobody is waiting, and the batches stay wanted
         self.hold_deletes(held=False)  # retries may wait in a queue for a service to begin
         self._order(ClaimAll())
-        self.io.submit(self._late.run())
+        late = LateResolver(
+            self.io, self._tools.submitter, self._storage, self._recorder, self._settings, provider=self._provider
+        )
+        self.io.submit(late.run())
         self._orphans.finish_soon()
         self._note_store()
         ended: Future[None] = Future()
