@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.servers.port import Port
 from tests.servers.real.environments import SGLANG
 from tests.servers.real.program import Program
 from tests.servers.real.server import StubbedServer
@@ -15,8 +16,14 @@ class Sglang(StubbedServer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.program = Program([SGLANG.python, _SCRIPT, "{port}", self.folder], self.folder / "log", "/liveness")
+        self._broker = Port()
+        command = [SGLANG.python, _SCRIPT, "{port}", self.folder, "--broker-port", self._broker.number]
+        self.program = Program(command, self.folder / "log", "/liveness")
         self.user = {"OPENAI_BASE_URL": self.base_url, "SORA_SIZE": "832x480"}
+
+    def close(self) -> None:
+        super().close()
+        self._broker.release()
 
     def with_pictures(self) -> None:
         self.restart("--pictures")

@@ -19,6 +19,7 @@ from studio import Studio
 options = argparse.ArgumentParser()
 options.add_argument("port", type=int)
 options.add_argument("folder", type=Path)
+options.add_argument("--broker-port", type=int, required=True)
 options.add_argument("--pictures", action="store_true", help="a model that makes videos of pictures")
 options.add_argument("--warmup", type=float, default=0.0, help="seconds for which requests hang after the start")
 options.add_argument("--dead", action="store_true", help="the scheduler has died")
@@ -94,7 +95,7 @@ args = Arguments(
     model_path=model, served_model_name=model, output_path=str(films), input_save_path=str(films),
     pipeline_class_name="WanImageToVideoPipeline" if given.pictures else "WanPipeline",
     pipeline_config=WanI2V480PConfig() if given.pictures else WanT2V480PConfig(),
-    host="127.0.0.1", port=given.port, broker_port=given.port + 50, enable_metrics=False, enable_trace=False,
+    host="127.0.0.1", port=given.port, broker_port=given.broker_port, enable_metrics=False, enable_trace=False,
     batching_max_size=1, num_gpus=1, tp_size=1, dp_size=1, attention_backend_config={}, comfyui_mode=False,
 )  # fmt: skip
 set_global_server_args(args)
