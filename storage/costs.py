@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from storage.charges import CLOCK_MARGIN, BatchCosts, Part
@@ -11,7 +12,10 @@ from storage.ledger import BY_STATE, Ledger
 from storage.records import BatchRecord
 
 CHARGE = f"COALESCE(charge, {BY_STATE})"
-SUMS = f"currency, {CHARGE}, SUM(reserved_micros), SUM(charged_micros), SUM(charged_rest), COUNT(*)"
+_SUMS = "SUM(reserved_micros), SUM(charged_micros), SUM(charged_rest), COUNT(*)"
+SUMS = f"currency, {CHARGE}, {_SUMS}"
+_DAY = 86_400
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 class Costs:
@@ -33,65 +37,77 @@ class Costs:
         return BatchCosts((job_id, part(row)) for job_id, *row in rows)
 
     def by(self, group: str | None, since: float | None) -> Iterator[tuple[str | None, Part]]:
-        """What all submissions cost, in parts, each with its group.
+        """What all submissions cost, in parts, each with its group; sorted by it, those without one last.
 
         Args:
             group: `day`, `model`, `batch`, or `metadata.KEY` of the job, else of its batch; None: no group.
             since: only those whose intent was recorded at this time or later.
         """
-        if group in (None, "day", "model"):
-            place = {"day": 0, "model": 1}.get(group or "")
-            for day, model, *row in self._by_day(since):
-                key = None if place is None else (day, model)[place]
-                yield (None if key is None else str(key)), part(row)
-            return
-        expression, parameters = self._group(group or "")
-        where, more = self._since(since)
-        sql = f"SELECT {expression}, {SUMS} FROM submissions {where}GROUP BY 1, currency, {CHARGE} ORDER BY 1"
-        for key, *row in self._database.execute(sql, [*parameters, *more]).fetchall():
-            yield (None if key is None else str(key)), part(row)
+        found = [*self._recorded(group, since), *self._of_before(group, since)]
+        for key, row in sorted(found, key=lambda each: (each[0] is None, each[0] or "")):
+            yield key, part(row)
 
-    def _by_day(self, since: float | None) -> list[tuple[object, ...]]:
-        """Sums by day, model, currency and state: all of it in the order of one index."""
-        where, parameters = self._since(since)
-        names = "day, model, currency, charge"
-        sums = "SUM(reserved_micros), SUM(charged_micros), SUM(charged_rest), COUNT(*)"
-        recorded = f"SELECT {names}, {sums} FROM submissions {where}GROUP BY {names} ORDER BY {names}"
-        rows = list(self._database.execute(recorded, parameters).fetchall())
-        if all(charge is not None for _, _, _, charge, *_ in rows):
-            return rows
-        of_job = "(SELECT j.model FROM jobs j WHERE j.id=submissions.job_id)"
-        filled_in = (
-            f"SELECT COALESCE(day, {self._day}), COALESCE(model, {of_job}), currency, {CHARGE}, {sums} "
-            f"FROM submissions {where or 'WHERE TRUE '}AND charge IS NULL GROUP BY 1, 2, 3, 4"
+    def _recorded(self, group: str | None, since: float | None) -> Iterator[tuple[str | None, Sequence[object]]]:
+        """Grouped by plain columns, without an expression: the databases then know how many groups to expect."""
+        where, more = self._since(since)
+        column = {None: "day", "day": "day", "model": "model", "batch": "batch_id"}.get(group)
+        expression, parameters, joined = f"s.{column}", list[object](), ""
+        if column is None:
+            expression, parameters = self._of_metadata("j.metadata", "b.metadata", group or "")
+            joined = "LEFT JOIN jobs j ON j.id=s.job_id LEFT JOIN batches b ON b.id=s.batch_id"
+        # By day and model all of it is in the order of one index.
+        names = "s.day, s.model, s.currency, s.charge" if column in ("day", "model") else "1, 2, 3"
+        sql = (
+            f"SELECT {expression}, s.currency, s.charge, {_SUMS} FROM submissions s {joined} "
+            f"WHERE s.charge IS NOT NULL {where}GROUP BY {names}"
         )
-        of_before = self._database.execute(filled_in, parameters).fetchall()
-        merged = [*(row for row in rows if row[3] is not None), *of_before]
-        return sorted(merged, key=lambda row: tuple(each or "" for each in row[:4]))
+        for key, *row in self._database.execute(sql, [*parameters, *more]).fetchall():
+            yield (None if key is None or group is None else str(key)), row
+
+    def _of_before(self, group: str | None, since: float | None) -> Iterator[tuple[str | None, Sequence[object]]]:
+        """What the version before recorded, of which the ledger was told nothing. There is an index of these."""
+        expression, parameters = "NULL", list[object]()
+        if group == "day":
+            expression = f"COALESCE(day, {self._day})"
+        elif group == "model":
+            expression = "COALESCE(model, (SELECT j.model FROM jobs j WHERE j.id=submissions.job_id))"
+        elif group == "batch":
+            expression = "batch_id"
+        elif group is not None:
+            of_job = "(SELECT j.metadata FROM jobs j WHERE j.id=submissions.job_id)"
+            of_batch = "(SELECT b.metadata FROM batches b WHERE b.id=submissions.batch_id)"
+            expression, parameters = self._of_metadata(of_job, of_batch, group)
+        later, more = ("", []) if since is None else ("AND intended_at>=? ", [since])
+        sql = (
+            f"SELECT {expression}, currency, {BY_STATE}, {_SUMS} FROM submissions "
+            f"WHERE charge IS NULL {later}GROUP BY 1, 2, 3"
+        )
+        for key, *row in self._database.execute(sql, [*parameters, *more]).fetchall():
+            yield (None if key is None else str(key)), row
 
     def flagged(self, since: float | None) -> int:
         """How many submissions have a flag: a told price is not believed, or exceeds what was reserved."""
-        where, parameters = self._since(since)
-        sql = f"SELECT COUNT(*) FROM submissions {where or 'WHERE TRUE '}AND doubt IS NOT NULL"
+        later, parameters = ("", []) if since is None else (" AND intended_at>=?", [since])
+        sql = f"SELECT COUNT(*) FROM submissions WHERE doubt IS NOT NULL{later}"
         return int(self._database.execute(sql, parameters).fetchone()[0])
 
     def _since(self, since: float | None) -> tuple[str, list[object]]:
         if since is None:
             return "", []
-        # The version before records no day.
         day = datetime.fromtimestamp(since, UTC).date().isoformat()
-        return "WHERE (day>=? OR day IS NULL) AND intended_at>=? ", [day, since]
+        if since % _DAY == 0:  # whole days: a charge belongs to its day for ever, and the index has all of it
+            return "AND s.day>=? ", [day]
+        return "AND s.day>=? AND s.intended_at>=? ", [day, since]
 
-    def _group(self, group: str) -> tuple[str, list[object]]:
-        if group == "batch":
-            return "batch_id", []
+    def _of_metadata(self, of_job: str, of_batch: str, group: str) -> tuple[str, list[object]]:
         key = group.removeprefix("metadata.")
         if self._database.postgresql:
-            found = "SELECT metadata ->> ?::text FROM {0} WHERE id=submissions.{1}"
-        else:
-            found = "SELECT value FROM {0}, json_each({0}.metadata) WHERE {0}.id=submissions.{1} AND json_each.key=?"
-        of_job, of_batch = found.format("jobs", "job_id"), found.format("batches", "batch_id")
-        return f"COALESCE(({of_job}), ({of_batch}))", [key, key]
+            return f"COALESCE({of_job} ->> ?::text, {of_batch} ->> ?::text)", [key, key]
+        if _PLAIN.fullmatch(key):  # a path is faster, and does not name every key
+            path = f'$."{key}"'
+            return f"COALESCE(json_extract({of_job}, ?), json_extract({of_batch}, ?))", [path, path]
+        value = "(SELECT value FROM json_each({}) WHERE key=?)"
+        return f"COALESCE({value.format(of_job)}, {value.format(of_batch)})", [key, key]
 
     def of_batches(self, batches: Iterable[BatchRecord]) -> dict[str, BatchCosts]:
         """What each of these batches costs, by id."""

@@ -187,13 +187,35 @@ def test_what_the_version_before_recorded_is_reported_as_it_is_counted(storage, 
         cost_of(map(part_of, [priced(1), priced(4)])),
     )
     whole = reserved[0] | {"estimated_micros": 3 * PRICE, "assumed_micros": assumed[0]["assumed_micros"]}
-    for group in (None, "day", "model", "batch"):
+    for group in (None, "day", "model", "batch", "metadata.team", "metadata.a 'b"):
         for since in (None, NOON - 1):
             parts = storage.database.read(lambda group=group, since=since: list(storage.costs.by(group, since)))
             assert cost_of(part for _, part in parts) == [whole]
             assert group != "day" or None not in {key for key, _ in parts}
     batch = storage.batches.get("nature")
     assert storage.database.read(lambda: storage.costs.of_batch(batch)).whole == [whole]
+
+
+def test_costs_are_told_by_a_jobs_metadata_or_else_its_batches_and_by_whole_days(storage, do):
+    odd = 'a "b'
+    batch = a_batch(total=2, metadata={"team": "sea", odd: 7})
+    do(put, storage, batch, [a_job(1, metadata={"team": "lake"}), a_job(2)])
+    day = datetime.fromtimestamp(NOON, UTC).date()
+    do(storage.submissions.intend, [priced(1, day=day.isoformat()), priced(2, charge=None, day=None)])
+    storage.database.execute("UPDATE submissions SET intended_at=?", (NOON,))
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+
+    def keys(group, since):
+        found = storage.database.read(lambda: list(storage.costs.by(group, since)))
+        return [(key, part.number) for key, part in found]
+
+    for since in (None, midnight, NOON, NOON - 1):
+        assert keys("metadata.team", since) == [("lake", 1), ("sea", 1)]
+        assert keys(f"metadata.{odd}", since) == [("7", 1)] * 2
+        assert keys("metadata.nobody", since) == [(None, 1)] * 2
+        assert keys("day", since) == [(day.isoformat(), 1)] * 2
+    for since in (midnight + 86_400, NOON + 1):
+        assert keys("metadata.team", since) == keys("batch", since) == []
 
 
 @pytest.mark.parametrize(("charged", "left"), [(True, PRICE), (False, 0)])
