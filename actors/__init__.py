@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from actors.audit import (
         AuditReport,
         FlaggedPrice,
+        ListedPrice,
         MissingFile,
         MissingVideo,
         OwedDelete,
@@ -72,7 +73,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "actors.aio": ("AsyncBatchService",),
     "actors.audit": (
-        "AuditReport", "FlaggedPrice", "MissingFile", "MissingVideo", "OwedDelete", "SurplusVideo", "UnknownVideo",
+        "AuditReport", "FlaggedPrice", "ListedPrice", "MissingFile", "MissingVideo", "OwedDelete", "SurplusVideo",
+        "UnknownVideo",
     ),
     "actors.batch.commands": ("Command", "CommandKey", "CommandResult"),
     "actors.batch.costs": ("Budget", "CostGroup", "CostReport"),
@@ -117,9 +119,9 @@ __all__ = [
     "DatabaseUnusable", "DeleteRecord", "DeleteState", "ErrorCode", "Event", "EventFeed", "EventName",
     "EventRecord", "EventStream", "Failure", "FetchProblem", "FetchReport",
     "FetchedFile", "FieldError", "FileId", "FlaggedPrice", "InvalidRequest", "Job", "JobError",
-    "JobStatus", "JobWarning", "MissingFile", "MissingVideo", "NotFound", "Observer", "Owed", "OwedDelete", "Progress",
-    "PruneReport", "Quote", "QuotedCost", "QuotedPrice", "QuotedVideo", "ReportedVideo", "RunningBatch",
-    "ServiceClosed", "Settings", "SettingsError", "SoraBatchError",
+    "JobStatus", "JobWarning", "ListedPrice", "MissingFile", "MissingVideo", "NotFound", "Observer", "Owed",
+    "OwedDelete", "Progress", "PruneReport", "Quote", "QuotedCost", "QuotedPrice", "QuotedVideo", "ReportedVideo",
+    "RunningBatch", "ServiceClosed", "Settings", "SettingsError", "SoraBatchError",
     "SoraError", "StorageError", "SubmissionRecord", "SubmissionState", "SurplusVideo", "Unanswered", "Unfinished",
     "UnknownVideo",
     "VideoDefaults", "VideoFile", "VideoRequest", "Wait", "__version__", "get_batch_service", "load_settings",

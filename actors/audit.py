@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from actors.batch.told_prices import price_in
 from actors.batch.views import moment
 from actors.errors import SoraError
 from actors.loop import IOLoop
@@ -27,6 +28,7 @@ from actors.sora.listing import pages
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.wire import RemoteVideo
 from actors.stores import stores_of
+from storage.charges import MICROS
 from storage.deletes import Owed
 from storage.records import JobRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, UNRESOLVED, DeleteState, JobStatus, SubmissionState
@@ -50,6 +52,14 @@ class _Finding(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class ListedPrice(_Finding):
+    """An amount of money that the server told."""
+
+    currency: str
+    micros: int
+    """Millionths of the currency's unit, rounded once."""
+
+
 class UnknownVideo(_Finding):
     """A server video that belongs to no job."""
 
@@ -60,6 +70,8 @@ class UnknownVideo(_Finding):
     age_seconds: int | None
     may_be_of: list[str]
     """Jobs with this prompt whose POST had no answer: it may have arrived late."""
+    price: ListedPrice | None = None
+    """What the listing says that it cost, where it tells that."""
 
 
 class SurplusVideo(_Finding):
@@ -116,6 +128,8 @@ class AuditReport(_Finding):
     listing_problem: str | None
     """Why the server's videos were not compared, or not all of them."""
     unknown_videos: list[UnknownVideo]
+    unknown_cost: list[ListedPrice]
+    """What the listing says that the unknown videos cost in all, by currency."""
     surplus_videos: list[SurplusVideo]
     missing_videos: list[MissingVideo]
     owed_deletes: list[OwedDelete]
@@ -153,12 +167,14 @@ def audit(settings: Settings, storage: Storage, read: Read, *, checksums: bool) 
     known = {inner_id(each.remote_id) for each in submissions if each.remote_id is not None}
     listed = {inner_id(video.id) for video in videos if video.id is not None}
     stores = stores_of(settings)
+    unknown = [video for video in videos if inner_id(str(video.id)) not in known]
     paths, missing_files = _files(stores, storage, read, checksums=checksums)
     return AuditReport(
         videos_listed=len(videos),
         files_compared=len(paths),
         listing_problem=problem,
-        unknown_videos=[_unknown(video, submissions, jobs) for video in videos if inner_id(str(video.id)) not in known],
+        unknown_videos=[_unknown(video, submissions, jobs) for video in unknown],
+        unknown_cost=_sums(unknown),
         surplus_videos=[
             SurplusVideo(remote_id=each.remote_id, job_id=each.job_id, listed=inner_id(each.remote_id) in listed)
             for each in submissions
@@ -216,8 +232,19 @@ def _unknown(video: RemoteVideo, submissions: list[SubmissionRecord], jobs: dict
     age = None if video.created_at is None else max(0, int(time.time() - video.created_at))
     return UnknownVideo(
         remote_id=str(video.id), status=video.status, prompt=video.prompt, created_at=moment(video.created_at),
-        age_seconds=age, may_be_of=sorted(candidates),
+        age_seconds=age, may_be_of=sorted(candidates), price=next(iter(_sums([video])), None),
     )  # fmt: skip
+
+
+def _sums(videos: list[RemoteVideo]) -> list[ListedPrice]:
+    """What the listing says that these cost, as far as it tells a price that can be one."""
+    prices = [price for video in videos if (price := price_in(video.told or {})) is not None and price.believable]
+    return [
+        ListedPrice(
+            currency=currency, micros=round(sum(each.amount for each in prices if each.currency == currency) * MICROS)
+        )
+        for currency in sorted({price.currency for price in prices})
+    ]
 
 
 def _missing(

@@ -22,6 +22,11 @@ class ToldPrice(NamedTuple):
     amount: Decimal
     """In units of the currency."""
 
+    @property
+    def believable(self) -> bool:
+        """Whether it can be the price of a video at all."""
+        return self.amount.is_finite() and 0 <= self.amount <= _LARGEST
+
 
 def micros_of(amount: str) -> int:
     """An amount of units, such as `20.5`, in millionths."""
@@ -71,7 +76,7 @@ def _doubt(charge: SubmissionRecord, price: ToldPrice) -> str | None:
     """Why a told price can't be meant."""
     amount = price.amount
     told = f"{amount} {price.currency}"
-    if not amount.is_finite() or not 0 <= amount <= _LARGEST:
+    if not price.believable:
         return f"reported {told}, which is not a price"
     if charge.currency is not None and price.currency != charge.currency:
         return f"reported {told}, but priced in {charge.currency}"

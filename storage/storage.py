@@ -53,6 +53,7 @@ class Storage:
         """
         version, reservation = None, Reservation([])
         if changes.intents:
+            # crash point: reservation
             reserved = self.ledger.reserve(changes.intents, changes.batch, anyway=changes.anyway)
             if isinstance(reserved, Refusal):
                 return reserved
@@ -65,10 +66,10 @@ class Storage:
             if not self._is_repetition(changes):
                 return False
             return self.submissions.intend(changes.intents)  # the send window starts again
-        for outcome in changes.outcomes:
+        for outcome in changes.outcomes:  # crash point: give back
             self.submissions.settle(outcome.submission_id, outcome.state, outcome.note, charged=outcome.charged)
         for submission_id, told, price in changes.told:
-            self.submissions.tell(submission_id, told, price)
+            self.submissions.tell(submission_id, told, price)  # crash point: price
         if not self.submissions.intend(reservation.intents):  # crash point: intent
             self.ledger.take_back(reservation)
             return False

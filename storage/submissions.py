@@ -184,7 +184,7 @@ class SubmissionRepository:
             self._recharge(before, charged_by(before, price))
 
     def settle_charge(self, submission_id: str, price: ToldPrice | None, by: str) -> SubmissionRecord:
-        """Record a person's word on what a submission costs; None: nothing. Nothing else changes it any more.
+        """Record a person's word on what a submission costs; None: nothing. Only another word changes it any more.
 
         Raises:
             ValueError: there is no such submission.
@@ -197,6 +197,8 @@ class SubmissionRepository:
                 charge=ChargeState.CHARGED, currency=price.currency, charged_micros=micros, charged_rest=rest
             )
         after = after._replace(settled_by=by, doubt=None)
+        if before.settled_by is not None and after._replace(settled_by=before.settled_by) == before:
+            return before  # the same word once more
         self._recharge(before, after)
         return after
 

@@ -31,8 +31,9 @@ def settle(storage: Storage, submission_id: str, word: str, by: str, at: float) 
             f"there is no submission {submission_id!r}; list those of a batch with sora-batch status BATCH --json"
         ) from None
     price = None if word.strip().lower() == RELEASED else _read(word, before)
-    settled = storage.submissions.settle_charge(submission_id, price, by)
-    tell_settled(storage, submission_id, at)
+    settled = storage.submissions.settle_charge(submission_id, price, by)  # crash point: word
+    if settled != before:  # the same word once more is nothing new
+        tell_settled(storage, submission_id, at)
     return settled.batch_id
 
 

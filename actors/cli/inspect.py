@@ -209,6 +209,7 @@ def _compared(report: AuditReport, place: str) -> str:
 
 
 def _findings(report: AuditReport, *, everything: bool) -> Iterator[str]:
+    from actors.batch.limits import amount_text
     from actors.cli.text import clean, count, shorten, shown_path, span
 
     if report.listing_problem is not None:
@@ -217,10 +218,14 @@ def _findings(report: AuditReport, *, everything: bool) -> Iterator[str]:
     if len(listed) < len(report.unknown_videos):
         others = count(len(report.unknown_videos) - len(listed), "server video")
         yield f"{others} unknown to this database, perhaps made by others; list with: sora-batch audit --all"
+    for cost in report.unknown_cost:
+        priced = sum(each.price is not None for each in report.unknown_videos)
+        yield f"the server charged {amount_text(cost.micros, cost.currency)} for {count(priced, 'unknown video')}"
     for unknown in listed:
         age = "" if unknown.age_seconds is None else f", {span(unknown.age_seconds)} old"
         prompt = "" if unknown.prompt is None else f": {shorten(unknown.prompt, _PROMPT)}"
-        line = f"no job for video {clean(unknown.remote_id)} ({shorten(unknown.status, _PROMPT)}{age}){prompt}"
+        price = "" if unknown.price is None else f", {amount_text(unknown.price.micros, unknown.price.currency)}"
+        line = f"no job for video {clean(unknown.remote_id)} ({shorten(unknown.status, _PROMPT)}{age}{price}){prompt}"
         yield line + (f"; it may belong to {', '.join(unknown.may_be_of)}" if unknown.may_be_of else "")
     for surplus in report.surplus_videos:
         still = "the server still has it" if surplus.listed else "the server does not list it"

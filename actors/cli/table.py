@@ -207,6 +207,12 @@ def _ways_out(batch: Batch, options: str) -> Iterator[str]:
     if refused or (missed and not made):
         setting = "OPENAI_API_KEY" if refused else "OPENAI_BASE_URL"
         yield f"correct {setting}, then: sora-batch retry {batch.id}{options}"
+    elif exceeded := [error.detail or {} for error in errors.values() if error.code == ErrorCode.BUDGET_EXCEEDED]:
+        if exceeded[0].get("scope") == "batch":
+            raised = f" --budget '<AMOUNT> {exceeded[0]['unit']}'"
+            yield f"raise the budget and retry what failed: sora-batch retry {batch.id}{options}{raised}"
+        else:
+            yield f"once the budget has room again, retry what failed: sora-batch retry {batch.id}{options}"
     elif missed or any(error.retryable for error in errors.values()):
         yield f"retry what failed: sora-batch retry {batch.id}{options}"
     for number in unknown_ones(batch.jobs):

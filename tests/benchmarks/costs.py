@@ -7,8 +7,8 @@ import sys
 import time
 
 from actors.batch.costs import CostReport
-from storage.changes import Storage
 from storage.database import Database
+from storage.storage import Storage
 from tests.benchmarks.databases import KINDS, empty_database
 from tests.builders import a_batch, a_job, an_intent, put
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from storage.changes import Changes
-from storage.states import JobStatus
+from storage.states import NOTHING_MADE, JobStatus
 from tests.integration.crash_markers import marked_places
 
 
@@ -41,6 +41,9 @@ class Operation(StrEnum):
     PROCESS_BADLY = "process badly"
     """The same with a lost answer, a lost request and a truncated download, while the supervisor is told that the
     batch is lost as it records an intent."""
+    PAY = "pay"
+    """`process_batch` under budgets in money, seconds and videos and a ceiling of the database: one video fails and costs
+    nothing, the server tells what each other one cost; then `settle_cost` of one. Killed where only then something happens."""
     STORE = "store"
     """`process_batch` with a bucket as the store. Killed where only then something happens."""
     TAKE_OVER = "take over"
@@ -120,6 +123,12 @@ def _of_changes(counts: Callable[[Any], int]) -> Callable[[Values], int]:
     return lambda values: counts(next(value for value in values.values() if isinstance(value, Changes)))
 
 
+def _given_back(changes: Changes) -> int:
+    """How many submissions of a step cost nothing after all."""
+    made_nothing = [each.state in NOTHING_MADE or not each.charged for each in changes.outcomes]
+    return sum(made_nothing) if changes.batch.budget else 0
+
+
 def _moves_jobs_to(status: JobStatus) -> Callable[[Values], int]:
     """One step may move several jobs: each is one."""
     return _of_changes(lambda changes: sum(job.status is status for job in changes.jobs))
@@ -141,6 +150,9 @@ _ROWS: list[tuple[Any, ...]] = [
     ("start", _C, "`batch.started`", "videos are started", _of_changes(lambda changes: sum(event.type == "batch.started" for event in changes.events))),
     ("beginning", _C, "that this process begins the batch: if it dies before it records anything more, the death counts", "work on the batch starts", _of_changes(lambda changes: int(changes.batch.claims < 0))),
     ("intent", _C, "an intent with its reservation, and its job as `submitting`", "a worker gets the job", _of_changes(lambda changes: len(changes.intents))),
+    ("reservation", _C, "what each intent costs at most is added to each budget", "the step is recorded with it, or none of it", _of_changes(lambda changes: len(changes.intents) if changes.batch.budget else 0)),
+    ("give back", _C, "a submission costs nothing: what was reserved for it is taken off each budget", "what that leaves is reserved again", _of_changes(_given_back)),
+    ("price", _C, "the price that a server told, in place of what was reserved", "each budget counts it", _of_changes(lambda changes: sum(price is not None for _, _, price in changes.told))),
     ("acceptance", _C, "a job as `generating`, with its remote id", "the video is watched", _moves_jobs_to(JobStatus.GENERATING)),
     ("fetching", _C, "a job as `downloading`", "its file is downloaded", _moves_jobs_to(JobStatus.DOWNLOADING)),
     ("completion", _C, "a job as `completed`, and the next one's intent", "the next one starts", _moves_jobs_to(JobStatus.COMPLETED)),
@@ -183,6 +195,7 @@ _ROWS: list[tuple[Any, ...]] = [
     ("DELETE", _R, "the server is asked to delete a video", "its answer is recorded"),
     ("deleted", _C, "the outcome of a DELETE is recorded", "the next one, or another attempt"),
     ("retry", _C, "the batch is wanted again, its jobs are put back", "the dispatcher is told"),
+    ("word", _C, "a person's word on what a submission cost", "each budget counts it, and `job.settled` tells it"),
     ("update", _C, "other metadata, `batch.updated` recorded", "it is read back"),
     ("delete", _C, "the batch is hidden, its files are recorded as to be removed, `batch.deleted` recorded", "its files are removed"),
     ("unlink", _C, "files of a deleted batch are removed from the folder", "its rows are removed"),
@@ -207,23 +220,24 @@ _ROWS: list[tuple[Any, ...]] = [
 ]  # fmt: skip
 
 _MADE = (
-    "prepare, renew, claim, beginning, intent, acceptance, fetching, completion, closing, recorded, assign, post, "
+    "prepare, renew, claim, beginning, reservation, intent, acceptance, fetching, completion, closing, recorded, assign, post, "
     "first byte, judge, bind, look, content, open, write, check, flush, rename, flush folder, forget"
 )
 """What making videos passes."""
 STORED = frozenset(name for name in f"want, start, {_MADE}".split(", "))
-"""What making videos passes with a bucket, too, and where it is not killed once more."""
+"""What making videos passes with a bucket, and with prices, too, and where it is not killed once more."""
 _ANSWERED = "declare, command, publish, confirm, acknowledge"
 
 _PASSED_BY: dict[Operation, str] = {
     Operation.OPEN: "schema",
     Operation.CREATE: "create",
     Operation.PROCESS: f"want, start, {_MADE}",
+    Operation.PAY: "reservation, give back, price, word",
     Operation.STORE: "prepare bucket, check, upload, discard, completion",
-    Operation.PROCESS_BADLY: f"want, start, sweep, not sent, settle, list, match, discard, {_MADE}",
+    Operation.PROCESS_BADLY: f"want, start, sweep, not sent, give back, settle, list, match, discard, {_MADE}",
     Operation.TAKE_OVER: f"want, expire, sweep, sender dead, list, match, {_MADE}",
     Operation.LET_GO: "release, forget",
-    Operation.LET_GO_EARLY: "withdraw, release, recorded, forget",
+    Operation.LET_GO_EARLY: "withdraw, give back, release, recorded, forget",
     Operation.LEAVE: "prepare, renew, leave, forget",
     Operation.CANCEL: "prepare, renew, cancel, look, sending, DELETE, deleted, forget",
     Operation.CANCEL_STORED: "cancel, clear, doom, remove object, undoom",
@@ -263,6 +277,8 @@ POINTS: dict[str, Point] = {
 SOMETIMES: dict[Operation, frozenset[str]] = {
     # The supervisor that lost the batch has its orphans removed in the background, perhaps when it has ended.
     Operation.PROCESS_BADLY: frozenset({"clear"}),
+    # So has one whose batch ended with a failed video.
+    Operation.PAY: frozenset({"clear"}),
     # An owner of this host that is dead has them removed as its death is noted, perhaps when its batch has ended.
     Operation.TAKE_OVER: frozenset({"clear"}),
     Operation.RETRY: frozenset({"clear"}),

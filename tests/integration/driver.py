@@ -150,6 +150,13 @@ def _process(order: Order) -> None:
             _tell(status=running.result().status)
 
 
+def _pay(order: Order) -> None:
+    with _opened(order) as service:
+        batch_id = _batch(order, service)
+        service.process_batch(batch_id).result()
+        service.settle_cost(service.submissions(batch_id)[-1].id, order["word"], by="ann")
+
+
 def _forget(order: Order) -> None:
     service = BatchService(settings_from(order["options"]))
     service.process_batch(_batch(order, service))
@@ -285,6 +292,7 @@ DEEDS: dict[str, Callable[[Order], None]] = {
     "process": _process,
     "process badly": _process,
     "store": _process,
+    "pay": _pay,
     "claim": _process,
     "forget": _forget,
     "take over": _take_over,

@@ -3,10 +3,12 @@
 Each kill of an operation has a batch of its own; many of them die at once, and one service finishes what they left.
 """
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from actors.batch.views import Batch
 from actors.errors import NotFound
 from actors.service import BatchService
+from storage.budgets import Key
 from storage.records import SubmissionRecord
 from tests.integration.crash_points import Operation
 from tests.integration.support import (
@@ -38,6 +41,8 @@ _AT_ONCE = 6
 _FOR_EVER = 600.0
 _LATENCY = 0.15
 _STALL = 1.0
+_RATE, _SECONDS, _WORD = "0.17", 4, "0.25"
+"""US dollars a second, the seconds of a video, and what a person says that one cost."""
 
 Id, Order = str, dict[str, Any]
 
@@ -62,7 +67,25 @@ class Dying:
             self._options["video_store"] = os.environ["VIDEO_STORE"]
         if operation is Operation.CANCEL_STORED:  # else every process needs a runtime, for the DELETEs
             self._options["sora_delete_on_cancel"] = "never"
+        if operation is Operation.PAY:
+            (folder / "prices.json").write_text(json.dumps({"*": {"output_cost_per_second": float(_RATE)}}))
+            self._options |= {
+                "sora_prices": str(folder / "prices.json"), "sora_charges_failed": "no",
+                "sora_budget": "900 USD, 9000 seconds per day",
+            }  # fmt: skip
         self.wrong: dict[Id, str] = {}
+
+    def _request(self, batch_id: Id) -> dict[str, Any]:
+        """Budgets with room for no more than it has, in each unit, where prices are known."""
+        asked = request(batch_id)
+        if self._operation is not Operation.PAY:
+            return asked
+        asked["videos"][0]["prompt"] += " [fail]"
+        for video in asked["videos"]:
+            video["duration"] = _SECONDS
+        seconds = {"amount": COUNT * _SECONDS, "unit": "seconds"}
+        money = {"amount": str(COUNT * _SECONDS * Decimal(_RATE)), "unit": "USD"}
+        return asked | {"budget": [asked["budget"], seconds, money]}
 
     def watch(self, batch_id: Id) -> dict[str, Any]:
         """Do it undisturbed: what it passed, and what had no name."""
@@ -117,11 +140,13 @@ class Dying:
                     self._provider.fault(on="content", do="short", match=f"{batch_id}: video 2")
             case Operation.LET_GO | Operation.LET_GO_EARLY:
                 self._provider.options(latency=_FOR_EVER)
+            case Operation.PAY:
+                self._provider.options(prices={"*": _RATE}, tells_price="cost", bills_failed=False)
         with BatchService(
             settings_from(self._options | {"sora_delete_on_cancel": "never", "batch_parallel": 100})
         ) as service:
             for batch_id in ids:
-                service.create_batch(request(batch_id))
+                service.create_batch(self._request(batch_id))
             match self._operation:
                 case Operation.RETRY:
                     for batch_id in ids:
@@ -137,12 +162,12 @@ class Dying:
 
     def _make_one_to_prune(self, batch_id: Id) -> None:
         with BatchService(settings_from(self._options)) as service:
-            service.create_batch(request(batch_id))
+            service.create_batch(self._request(batch_id))
             service.cancel_batch(batch_id)
 
     def _make_one_to_remove(self, batch_id: Id) -> None:
         with BatchService(settings_from(self._options)) as service:
-            service.create_batch(request(batch_id))
+            service.create_batch(self._request(batch_id))
             service.process_batch(batch_id).result(PATIENCE)
 
     def _hold_up_a_file(self, batch_id: Id) -> None:
@@ -151,7 +176,7 @@ class Dying:
 
     def _leave(self, ids: list[Id], label: str, hit: int) -> None:
         """Have owners killed."""
-        orders = {i: {"do": "process", "request": request(i), "label": label, "hit": hit} for i in ids}
+        orders = {i: {"do": "process", "request": self._request(i), "label": label, "hit": hit} for i in ids}
         for batch_id, end in self._all(orders).items():
             assert end["ended"] == -signal.SIGKILL, (batch_id, end)
 
@@ -166,13 +191,13 @@ class Dying:
             here = f"sqlite:///{self._folder}/{batch_id}.db"
             return {"do": deed, "options": self._options | {"database_url": here}}
         if self._operation in _THEN_MADE and again:
-            return {"do": self._deed_of_another(batch_id), "request": request(batch_id), "id": batch_id}
+            return {"do": self._deed_of_another(batch_id), "request": self._request(batch_id), "id": batch_id}
         if self._operation in (Operation.LET_GO, Operation.LET_GO_EARLY):
             quiet = {"sora_poll_interval": _FOR_EVER * 1000}
             return {"do": deed, "id": batch_id, "options": self._options | quiet}
         if self._operation is Operation.CREATE:
-            return {"do": deed, "request": request(batch_id)}
-        return {"do": deed, "id": batch_id}
+            return {"do": deed, "request": self._request(batch_id)}
+        return {"do": deed, "id": batch_id, "word": _WORD}
 
     def _deed_of_another(self, batch_id: Id) -> str:
         standing = rows(self._folder, "SELECT status FROM batches WHERE id=?", batch_id)
@@ -208,7 +233,9 @@ class Dying:
     def _finish(self, service: BatchService, ids: list[Id]) -> None:
         if self._operation in _THEN_MADE:
             running = {batch_id: self._go_on(service, batch_id) for batch_id in ids}
-            self._each(ids, lambda i: self._judge_made(service, running[i].result(PATIENCE)))
+            judge_made = self._judge_paid if self._operation is Operation.PAY else self._judge_made
+            self._each(ids, lambda i: judge_made(service, running[i].result(PATIENCE)))
+            service._read(lambda: _check_budgets(service))
             return
         # Those that were on their way from a killed process need not be waited for.
         over = "UPDATE deletes SET due_at=0 WHERE state='out'"
@@ -233,7 +260,7 @@ class Dying:
                 self.wrong.setdefault(batch_id, f"{type(error).__name__}: {error}")
 
     def _go_on(self, service: BatchService, batch_id: Id) -> Any:
-        batch = service.create_batch(request(batch_id))
+        batch = service.create_batch(self._request(batch_id))
         return service.retry_batch(batch_id) if batch.status == "cancelled" else service.process_batch(batch_id)
 
     def _judge_made(self, service: BatchService, batch: Batch) -> None:
@@ -244,6 +271,18 @@ class Dying:
         self._check_stored(service, batch)
         names = check_journal(service, batch.id)
         assert (names.count("job.completed"), names.count("batch.completed")) == (COUNT, 1)
+
+    def _judge_paid(self, service: BatchService, batch: Batch) -> None:
+        """One video failed and cost nothing, the last one costs what a person said, the others what the server did."""
+        assert [job.error and job.error.code for job in batch.jobs] == ["generation_failed", *[None] * (COUNT - 1)]
+        self._check_paid(batch.id, COUNT)
+        service.settle_cost(service.submissions(batch.id)[-1].id, _WORD, by="ann")
+        made, told = COUNT - 1, (COUNT - 2) * _SECONDS * Decimal(_RATE) + Decimal(_WORD)
+        used = {each.unit: Decimal(each.used_micros) / 10**6 for each in service.budgets(batch.id)}
+        assert used == {"USD": told, "seconds": made * _SECONDS, "videos": made}
+        (cost,) = service.get_batch_status(batch.id).cost
+        assert (cost.charged_micros, cost.assumed_micros, cost.reserved_micros) == (told * 10**6, 0, 0)
+        assert check_journal(service, batch.id)[-1] == "job.settled"
 
     def _check_stored(self, service: BatchService, batch: Batch) -> None:
         if self._operation in IN_A_BUCKET:
@@ -261,7 +300,7 @@ class Dying:
     def _judge_opened(self, _: BatchService, batch_id: Id) -> None:
         here = self._options | {"database_url": f"sqlite:///{self._folder}/{batch_id}.db"}
         with BatchService(settings_from(here)) as service:
-            service.create_batch(request(batch_id))
+            service.create_batch(self._request(batch_id))
             assert service.cancel_batch(batch_id).cancelled == COUNT
             assert check_journal(service, batch_id)[-1] == "batch.cancelled"
 
@@ -322,6 +361,13 @@ def _makes_two(service: BatchService, batch_id: Id) -> bool:
     return sum(job.status == "generating" for job in service.get_batch_status(batch_id).jobs) == 2
 
 
+def _check_budgets(service: BatchService) -> None:
+    """For every budget, what is used is the sum over the submissions that count against it."""
+    ledger = service._storage.ledger
+    found = {each[:3]: each.used_micros for each in ledger.all()}
+    assert found == {key: ledger.used(Key(*key)) for key in found}
+
+
 def _answered(submission: SubmissionRecord) -> bool:
     """Whether the server was asked to delete the video: one that it had deleted before is no more (404)."""
     return submission.state == "deleted" or "HTTP 404" in (submission.note or "")
@@ -336,6 +382,7 @@ _THEN_MADE = {
     Operation.CREATE,
     Operation.PROCESS,
     Operation.STORE,
+    Operation.PAY,
     Operation.TAKE_OVER,
     Operation.LET_GO,
     Operation.LEAVE,

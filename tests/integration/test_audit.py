@@ -58,6 +58,37 @@ def test_a_flagged_price_is_listed_and_is_no_difference(service: BatchService) -
     assert report.clean
 
 
+def test_what_nobody_submitted_is_told_with_its_price_and_their_sum(
+    service: BatchService, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.options(prices={"*": "0.1700000301"}, tells_price="cost")
+    strangers = {post(provider, f"a stranger's {number}") for number in range(3)}
+    until(lambda: provider.summary()["completed"] == 3)
+    report = service.audit()
+    assert {video.remote_id for video in report.unknown_videos} == strangers
+    bill = Decimal(provider.summary()["billed"])
+    assert [(each.currency, each.micros) for each in report.unknown_cost] == [("USD", round(bill * 10**6))]
+    each = round(bill / 3 * 10**6)
+    assert [video.price and video.price.micros for video in report.unknown_videos] == [each] * 3
+    monkeypatch.setenv("DATABASE_URL", service.settings.database_url)
+    monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key")
+    said = CliRunner().invoke(app, ["audit", "--all"], env={"COLUMNS": "200"}).output
+    assert f"the server charged {Decimal(round(bill * 10**6)).scaleb(-6).normalize()} USD for 3 unknown videos" in said
+    assert f" old, {Decimal(each).scaleb(-6).normalize()} USD)" in said
+
+
+@pytest.mark.parametrize("told", ["-1", "NaN", "1e300", "a lot"])
+def test_an_absurd_price_of_a_video_that_nobody_submitted_is_not_added_up(
+    told: str, service: BatchService, provider: Provider
+) -> None:
+    entry = {"id": "video_1", "object": "video", "status": "completed", "usage": {"cost": told}}
+    provider.fault(on="list", do="answer", body={"object": "list", "data": [entry]}, times=-1)
+    report = service.audit()
+    assert [(video.remote_id, video.price) for video in report.unknown_videos] == [("video_1", None)]
+    assert report.unknown_cost == []
+
+
 def test_all_pages_of_the_listing_are_read(service: BatchService, provider: Provider) -> None:
     made(service)
     strangers = {post(provider, f"a stranger's {number}") for number in range(205)}

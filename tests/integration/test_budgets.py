@@ -65,6 +65,7 @@ def test_the_terminal_says_where_a_batch_stopped_and_how_it_goes_on(provider, tm
     told = " ".join((done.stdout + done.stderr).split())
     assert "the next video (0.68 USD) would exceed the batch's budget of 1.4 USD, with 0.04 USD left" in told
     assert "sora-batch retry nature --budget '<AMOUNT> USD'" in told
+    assert "raise the budget and retry what failed: sora-batch retry nature --budget '<AMOUNT> USD'" in told
     done = run("retry", "nature", "--budget", "3 USD")
     assert (done.returncode, len(provider.ledger()["posts"])) == (0, 3)
     done = run("retry", "nature", "--budget", "three USD")
@@ -226,6 +227,7 @@ def test_a_persons_word_settles_a_submission_for_good(provider, start_service, p
     batch = service.settle_cost(first.id, "0.25", by="ann")
     assert money(batch.cost) == [("USD", 250_000, 680_000, 0)]
     assert used(service) == Decimal("0.93")
+    service.settle_cost(first.id, "0.250 USD", by="bob")  # says nothing new
     service.settle_cost(second.id, "released")
     assert money(service.get_batch_status("nature").cost) == [("USD", 250_000, 0, 0)]
     assert used(service) == Decimal("0.25")
