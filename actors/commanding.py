@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from actors.batch.cancellation import DeleteIsOut
-from actors.batch.cleanup import Maintenance, PruneReport
+from actors.batch.cleanup import LATE, Maintenance, PruneReport
 from actors.batch.commands import (
     Command,
     CommandKey,
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 _DELETE_LOOK = 0.2
-_LATE = 86_400.0
-"""Seconds after a deletion in which files that a late owner of the batch still puts are removed."""
 
 
 class FilesLeft(StorageError):
@@ -236,7 +234,7 @@ class BatchCommander(MissingFiles):
     def finish_deletions(self) -> int:
         """Finish the deletions of batches that were interrupted. Returns how many batches were removed."""
         maintenance = self._maintenance()
-        maintenance.forget_places(self.now() - _LATE)
+        maintenance.forget_places(self.now() - LATE)
         return maintenance.finish_deletions()
 
     def sweep_parts(self) -> int:

@@ -48,7 +48,8 @@ class Doomed:
             "SELECT uri FROM doomed d WHERE substr(uri, length(uri)) = '/' AND doomed_at < ? "
             "AND NOT EXISTS (SELECT 1 FROM batches b WHERE b.id=d.batch_id AND b.deleted_at IS NOT NULL) LIMIT ?"
         )
-        return int(self._database.execute(f"DELETE FROM doomed WHERE uri IN ({some})", (before, limit)).rowcount)
+        sql = f"DELETE FROM doomed WHERE uri IN ({some})"
+        return int(self._database.execute(sql, (before, limit)).rowcount)  # crash point: forget places
 
     def _all_of(self, batch_id: str) -> list[str]:
         rows = self._database.execute("SELECT uri FROM doomed WHERE batch_id=? ORDER BY uri", (batch_id,)).fetchall()

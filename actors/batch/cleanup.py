@@ -94,6 +94,8 @@ def delete_ended(storage: Storage, batches: list[BatchRecord], events: list[Even
     return len(told)
 
 
+LATE = 86_400.0
+"""Seconds after a deletion in which files that a late owner of the batch still puts are removed."""
 K = TypeVar("K")
 MOST_ROWS, SECONDS = 1000, 0.2
 """The most rows that a piece removes, and the most seconds that it takes."""
@@ -134,6 +136,7 @@ class Maintenance:
     def prune(self, before: float, at: float, *, delete_batches: bool) -> PruneReport:
         """Remove the journals of batches that ended before a time; with `delete_batches`, those batches too."""
         self.finish_deletions()
+        self.forget_places(at - LATE)
         if delete_batches:
             self._delete_ended(before, at)
         self._in_pieces(self._few(self._storage.owners.prune))

@@ -201,6 +201,19 @@ def test_two_prunes_at_once_both_succeed(storage, doors, large, after, broken_of
     assert (doors.count("jobs"), doors.count("batches")) == (0, 0)
 
 
+def test_where_a_deleted_batch_had_its_files_is_forgotten_after_a_day(storage, doors):
+    with storage.database.begin():
+        for batch_id in ("gone", "going"):
+            put(storage, a_batch(batch_id, status="failed", completed_at=NOON), [])
+            cleanup.delete(storage, batch_id, LATER, places=[f"file:///videos/{batch_id}/"])
+        cleanup.remove_rows(storage, "gone", 10)
+    for later, left in ((cleanup.LATE, ["going", "gone"]), (cleanup.LATE + 1, ["going"])):
+        doors.upkeep().forget_places(LATER + later - cleanup.LATE)
+        assert storage.doomed.batch_ids() == left
+    doors.upkeep().prune(NOON, LATER + cleanup.LATE + 1, delete_batches=False)  # which finishes the deletion first
+    assert storage.doomed.batch_ids() == []
+
+
 def test_a_batch_that_is_retried_while_it_is_to_be_pruned_stays(storage, doors, large):
     def retried():
         with storage.database.begin():
