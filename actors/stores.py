@@ -17,7 +17,7 @@ from storage.storage import Storage
 from storage.stores import Stores
 
 if TYPE_CHECKING:
-    from storage.buckets import BucketOptions
+    from storage.bucket_options import BucketOptions
 
 logger = logging.getLogger(__name__)
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_ENDPOINT")
@@ -93,7 +93,7 @@ def _checked_endpoint(name: str, value: str) -> str:
 
 
 def _options(settings: Settings) -> BucketOptions:
-    from storage.buckets import BucketOptions
+    from storage.bucket_options import BucketOptions
 
     given = settings.bucket_options
     endpoint = "https://s3.amazonaws.com"

@@ -13,8 +13,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 
 from storage.bucket_errors import StoreFault, explained
 from storage.bucket_lifecycle import doubt
+from storage.bucket_options import BucketOptions, load_obstore, sorted_out
 from storage.markers import MARKER, Marker
 from storage.stores import Reads, begun
 from storage.videos import EXTENSIONS, names_of
@@ -30,26 +30,9 @@ from storage.videos import EXTENSIONS, names_of
 PART = 5 << 20
 """Bytes of a part of a large upload: the least that S3 takes. Two are on their way while the next one is read."""
 _AT_ONCE, _BLOCK = 2, 1 << 20
+_CHECKSUM = {"s3": "SHA256"}
 _PROVED_FOR = 300.0
 """Seconds for which a successful write proves that the bucket can be written to."""
-_CHECKSUM = {"s3": "SHA256"}
-_PREFIXES = {"s3": "aws_", "gs": "google_", "az": "azure_"}
-_CLIENT = frozenset({
-    "allow_http", "allow_invalid_certificates", "connect_timeout", "timeout", "read_timeout", "proxy_url",
-    "proxy_excludes", "user_agent",
-})  # fmt: skip
-"""Options of the connection, which obstore takes apart from the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class BucketOptions:
-    """How buckets are reached, beside what the environment says, which obstore reads itself."""
-
-    given: Mapping[str, str] = field(default_factory=dict)
-    """By the names of environment variables, such as `AWS_ACCESS_KEY_ID`: those of `.env`, and the endpoint."""
-    proxy: Mapping[str, str] = field(default_factory=dict)
-    certificates: bytes | None = None
-    """In PEM, in addition to the system's."""
 
 
 class Stopped(StoreFault):
@@ -300,7 +283,7 @@ class Bucket:
 
     @cached_property
     def _obs(self) -> Any:
-        return _obstore()
+        return load_obstore()
 
     @cached_property
     def _errors(self) -> tuple[type[BaseException], ...]:
@@ -324,7 +307,7 @@ class Bucket:
         return self._open(timeout=86_400, retries=2)
 
     def _open(self, *, timeout: int, retries: int) -> Any:
-        config, client = _sorted_out(self.scheme, self._options.given)
+        config, client = sorted_out(self.scheme, self._options.given)
         if self.scheme in _CHECKSUM and "aws_checksum_algorithm" not in config:
             config["aws_checksum_algorithm"] = _CHECKSUM[self.scheme]
         client = {
@@ -341,18 +324,6 @@ class Bucket:
             raise explained(self.uri, error) from error
 
 
-@functools.cache
-def _obstore() -> Any:
-    try:
-        import obstore
-        import obstore.store
-    except ImportError as error:
-        raise MissingExtra(
-            "buckets need the package obstore, which is not installed: pip install 'sora-batch[objectstore]'"
-        ) from error
-    return obstore
-
-
 def _panic(error: BaseException) -> str:
     if os.getpid() != _imported_in():
         return "obstore can't be used in a process that was forked: use spawn"
@@ -363,46 +334,6 @@ def _panic(error: BaseException) -> str:
 def _imported_in() -> int:
     """The process that first had to do with a bucket; the same in those that were forked from it."""
     return os.getpid()
-
-
-class MissingExtra(StoreFault):
-    """A package that is needed is not installed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text, passing=False)
-
-
-def _sorted_out(scheme: str, given: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options that obstore knows for a store of this scheme: its own, and those of the connection."""
-    prefix = _PREFIXES.get(scheme, "")
-    config: dict[str, Any] = {}
-    client: dict[str, Any] = {}
-    for name, value in given.items():
-        lower = name.lower()
-        if not prefix or not lower.startswith(prefix):
-            continue
-        option = lower.removeprefix(prefix)
-        if option in _CLIENT:
-            client[option] = value
-        elif _knows(scheme, lower):
-            config[lower] = value
-    if str(config.get("aws_endpoint_url", config.get("aws_endpoint", ""))).startswith("http://"):
-        client.setdefault("allow_http", "true")
-    return config, client
-
-
-@functools.cache
-def _knows(scheme: str, option: str) -> bool:
-    """Whether obstore knows an option: it refuses others, and a `.env` has those of other programs too."""
-    from obstore.exceptions import BaseError, UnknownConfigurationKeyError
-
-    try:
-        _obstore().store.from_url(f"{scheme}://a/b", config={option: "x"})
-    except UnknownConfigurationKeyError:
-        return False
-    except (BaseError, ValueError):
-        return True  # it may need others with it
-    return True
 
 
 def _blocks(file: IO[bytes], stopped: Callable[[], bool]) -> Iterator[bytes]:

@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 from storage.videos import VideoFolder, flush_folder
 
 if TYPE_CHECKING:
-    from storage.buckets import Bucket, BucketOptions
+    from storage.bucket_options import BucketOptions
+    from storage.buckets import Bucket
 
 Reads = Literal["GET", "HEAD"]
 PIECE = 1 << 20
@@ -87,7 +88,8 @@ class Stores:
         return self._bucket(uri.rsplit("/", 2)[0])  # without the batch and the name
 
     def _bucket(self, uri: str) -> Bucket:
-        from storage.buckets import Bucket, BucketOptions
+        from storage.bucket_options import BucketOptions
+        from storage.buckets import Bucket
 
         with self._lock:
             if uri not in self._buckets:

@@ -22,7 +22,8 @@ from typing import get_args
 
 import obstore
 
-from storage.buckets import _AT_ONCE, PART, Bucket, BucketOptions
+from storage.bucket_options import BucketOptions
+from storage.buckets import _AT_ONCE, PART, Bucket
 from tests.servers.s3 import Kind, S3Server, s3_server
 
 MEBIBYTE = 1 << 20
