@@ -269,6 +269,8 @@ class Bucket:
             if what == "put" or "NoSuchBucket" in str(error):
                 raise explained(self.uri, error) from error
             raise FileNotFoundError(errno.ENOENT, f"there is no such object in {self.uri}") from None
+        except StoreFault:
+            raise  # it was not even called: without the package, or the bucket, there is nothing to call
         except self._errors as error:
             if what == "put":
                 self._written_at = -math.inf
