@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
 from operator import itemgetter
 
@@ -15,9 +14,6 @@ from actors.errors import Conflict, ErrorCode
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus, JobStatus, SubmissionState
 from storage.storage import Storage
-
-_RECORD_ONLY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE)
-"""The ids of SGLang and FastVideo, whose DELETE removes only the record: they continue to make the video."""
 
 
 class DeleteIsOut(Exception):
@@ -36,7 +32,6 @@ def owe_deletes(storage: Storage, tries: Iterable[SubmissionRecord], jobs: dict[
         if entry.state is SubmissionState.BOUND
         and entry.remote_id is not None
         and not entry.adopted
-        and not _RECORD_ONLY_ID.fullmatch(entry.remote_id)
         and entry.job_id in jobs
         and jobs[entry.job_id].status is JobStatus.CANCELLED
     ]

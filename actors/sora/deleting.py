@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,6 +42,8 @@ _GRACE = 2.0
 _LONGEST_PAUSE = 600.0
 _FRESH = 10.0
 """Seconds for which a video that can't be polled counts as still being made, as when it was cancelled."""
+_LIKE_RECORD_ONLY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}", re.IGNORECASE)
+"""Ids such as those of SGLang and FastVideo, whose DELETE removes only the record: they go on making the video."""
 _REFUSED = frozenset({404, 405, 410, 501})
 """There is nothing to delete, or the server deletes nothing: another DELETE changes nothing."""
 
@@ -57,6 +60,8 @@ class DeleteSender:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._out: set[str] = set()
         self._failures: Counter[str] = Counter()
+        self._stops_videos = False
+        """Whether a DELETE is known to do so at this server."""
         self._woken, self._settled = asyncio.Event(), asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._begun = self._held = False
@@ -126,13 +131,18 @@ class DeleteSender:
             wait = owed.delete.due_at - now
             if wait > 0:
                 nearest = min(nearest, wait)
-            elif len(self._tasks) < _AT_ONCE and owed.submission.id not in self._tasks:
+            elif len(self._tasks) < self._at_once(owed) and owed.submission.id not in self._tasks:
                 task = asyncio.create_task(self._try(owed), name=owed.submission.batch_id)
                 self._tasks[owed.submission.id] = task
                 task.add_done_callback(partial(self._ended, owed))
         if not self._tasks and nearest > _SOON:
             self._settled.set()
         return min(nearest, _IDLE_LOOK)
+
+    def _at_once(self, owed: Owed) -> int:
+        """How many may be under way with it: where a DELETE may remove only the record, one shows what it does."""
+        unproven = not self._stops_videos and _LIKE_RECORD_ONLY.fullmatch(owed.submission.remote_id or "")
+        return 1 if unproven else _AT_ONCE
 
     def _ended(self, owed: Owed, task: asyncio.Task[None]) -> None:
         del self._tasks[owed.submission.id]
@@ -192,6 +202,7 @@ class DeleteSender:
         if 200 <= status < 300 and _removed_only_the_record(body):
             await self._only_the_record_went(owed, answer)
         elif 200 <= status < 300:
+            self._stops_videos = True
             await self._end(owed, answer, deleted=own_key)
         elif status in _REFUSED:
             # After an earlier DELETE without an answer, that one did it.

@@ -358,14 +358,27 @@ def test_no_further_delete_is_sent_to_a_server_that_removes_only_its_records(
 
 
 @pytest.mark.parametrize("style", ["uuid", "hex"])
-def test_a_server_that_is_known_by_its_ids_is_not_asked(style: str, provider: Provider, service: BatchService) -> None:
+def test_where_a_delete_may_remove_only_the_record_a_single_one_shows_it(
+    style: str, provider: Provider, service: BatchService
+) -> None:
     provider.options(id_style=style)
-    cancelled(service, provider)
-    assert states(service) == []
-    some_time_passes(service, provider)
-    assert deletes(provider) == 0
-    assert service.retry_batch("b").result(PATIENCE).status == "completed"
+    only_the_record(provider)
+    cancelled(service, provider, 4)
+    until(lambda: sorted(states(service)) == ["done"] * 3 + ["record_only"])
+    assert deletes(provider) == 1
+    provider.release("videos")
+    assert service.retry_batch("b").result(PATIENCE).progress.completed == 3
     check_paid_once(provider)
+
+
+@pytest.mark.parametrize("style", ["uuid", "hex"])
+def test_a_delete_that_stops_videos_is_sent_for_each_whatever_their_ids(
+    style: str, provider: Provider, service: BatchService
+) -> None:
+    provider.options(id_style=style)
+    cancelled(service, provider, 4)
+    until(lambda: submissions(service) == ["deleted"] * 4)
+    assert deletes(provider) == 4
 
 
 # --- a retry

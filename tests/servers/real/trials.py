@@ -104,12 +104,16 @@ def cancel(server: SteeredServer, desk: Desk) -> Outcome:
     server.release()
     desk.again.update(f"{desk.name}: {which}" for which in ("one", "two"))
     retried = desk.told(desk("retry", desk.name, "--json"))
+    told = states(retried)
+    if retried["status"] != "completed":  # the record of a video is gone: a new one takes consent
+        retried = desk.told(desk("retry", desk.name, "--pay-again", "--json"))
+        told = f"{told}, with `--pay-again` {states(retried)}"
     made = sum(count for prompt, count in server.made().items() if prompt.startswith(desk.name))
-    told = (
+    text = (
         f"cancelled {ended - began:.1f} s after the command was entered, which took {done.seconds:.1f} s with its "
-        f"DELETEs ({deletes}); `run` ended with {code}; `retry`: {states(retried)}, {made} begun in all"
+        f"DELETEs ({deletes}); `run` ended with {code}; `retry`: {told}, {made} begun in all"
     )
-    return Outcome(done.code == 0 and code == 4 and retried["status"] == "completed", told)
+    return Outcome(done.code == 0 and code == 4 and retried["status"] == "completed", text)
 
 
 def _deletes(desk: Desk) -> str:
