@@ -28,7 +28,7 @@ class Server(Enum):
     SGLANG = "SGLang"
     VLLM_OMNI = "vLLM-Omni"
     DYNAMO = "Dynamo"
-    OPENAI = "OpenAI's own API"
+    OPENAI = "like OpenAI's own API"
 
 
 _OWNERS = {"sglang": Server.SGLANG, "vllm": Server.VLLM_OMNI, "nvidia": Server.DYNAMO}
