@@ -55,7 +55,6 @@ class BatchRunner(BatchReader):
         self.adopts = False
         """Whether what a command from outside queues is processed here as well, as by `process_batch`."""
         self._waiting = Waiting()
-        self._orphans = Orphans(self._recorder, self._storage, self.stores)
         self._queued: set[str] = set()
         """The batches that this process queued: releasing one un-queues it."""
         self._retries = 0
@@ -63,6 +62,7 @@ class BatchRunner(BatchReader):
         self._ceilings_stand = settings.sora_budget is None
         """Whether the database has the ceilings of SORA_BUDGET, as this process has seen or written them."""
         try:
+            self._orphans = Orphans(self._recorder, self._storage, self.stores)
             self._connection, self._publisher = self._to_rabbitmq()
         except BaseException:
             self._recorder.close()

@@ -47,5 +47,8 @@ def advice(status: int, message: str) -> Advice | None:
         return PROXY
     words = message.lower()
     if _NO_SUCH_MODEL.search(words):
-        return _KNOWN["model not found"]
-    return next((found for part, found in _KNOWN.items() if part in words), None)
+        known: Advice | None = _KNOWN["model not found"]
+    else:
+        known = next((found for part, found in _KNOWN.items() if part in words), None)
+    # OpenAI words a 403 for a model alike; it stops the jobs with that model.
+    return known._replace(code=None) if known is not None and status == 403 else known

@@ -278,8 +278,10 @@ def test_an_endpoint_that_is_no_address_is_named_with_what_one_is(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     sentence = f"AWS_ENDPOINT_URL='{endpoint}': must be http://HOST[:PORT] or https://HOST[:PORT]"
+    before = set(threading.enumerate())
     with pytest.raises(SettingsError, match=re.escape(sentence)):
         BatchService(settings_from(options()))
+    assert set(threading.enumerate()) <= before
     assert video_store(settings_from(options())).message == sentence
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from actors.cli.checks import budget
 from actors.errors import InvalidRequest, NotFound
+from actors.sora.late import LateResolver
 from actors.web.listener import Listener
 from tests.integration.support import PATIENCE, ROOT, check_journal, options_for, settings_from, until
 
@@ -297,8 +298,12 @@ def test_an_unknown_outcome_of_an_ended_job_is_resolved_for_the_ledger(provider,
     assert money(running.result(PATIENCE).cost) == [("USD", 0, 0, 680_000)]
     provider.clear_faults()
     runtime = service._runtime
-    assert runtime.io.submit(runtime._late.resolve()).result(PATIENCE) == 1
+    late = LateResolver(
+        runtime.io, runtime._tools.submitter, service._storage, service._recorder, service.settings,
+        provider=service.provider,
+    )  # fmt: skip
+    assert runtime.io.submit(late.resolve()).result(PATIENCE) == 1
     assert money(service.get_batch_status("nature").cost) == ([("USD", 0, 680_000, 0)] if made else [])
     assert used(service) == (Decimal("0.68") if made else 0)
     assert [event.name for event in service.history("nature")][-1] == "job.settled"
-    assert runtime.io.submit(runtime._late.resolve()).result(PATIENCE) == 0
+    assert runtime.io.submit(late.resolve()).result(PATIENCE) == 0

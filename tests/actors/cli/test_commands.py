@@ -150,7 +150,11 @@ def test_a_retry_of_a_simulated_batch_that_leaves_all_alone_says_how_to_name_the
 
 
 @pytest.mark.usefixtures("server")
-def test_a_retry_at_a_moved_server_that_leaves_all_alone_says_how_to_name_them_there(call: Call) -> None:
+def test_a_retry_at_a_moved_server_that_leaves_all_alone_says_how_to_name_them_there(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SORA_SUBMIT_TIMEOUT", "1000")
+    monkeypatch.setenv("SORA_SETTLE", "100")
     failed_batch(LOST, provider="http://h.example/v1#0")
     with BatchService() as service, service._database.connection(), service._database.begin():
         there = an_intent("intent-1", a_job(), provider="http://h.example/v1#0", state=SubmissionState.UNKNOWN)
