@@ -24,6 +24,8 @@ _ENOUGH = 32 << 20
 
 def has_files(job: JobRecord) -> bool:
     """Whether its create sends files that are stored here."""
+    if job.reference is None and job.options is None:
+        return False
     return any("digest" in kept for kept in (job.reference or {}, *job.files.values()))
 
 
