@@ -23,7 +23,7 @@ from actors.rabbitmq import topology
 from actors.rabbitmq.client.rpc import OutgoingCommand, RpcConnection
 from actors.service import BatchService
 from tests.integration.application import Application
-from tests.integration.support import check_paid_once, numbered, until, videos
+from tests.integration.support import PATIENCE, check_paid_once, numbered, until, videos
 from tests.provider.client import Provider
 from tests.servers.port import HOST, Port
 from tests.servers.rabbitmq import RabbitMQ
@@ -296,7 +296,9 @@ def test_streams_take_no_thread_of_the_program(serving: BatchService, rabbitmq: 
     async def program() -> list[list[str]]:
         asyncio.get_running_loop().set_default_executor(Nobody())
         async with AsyncBatchClient(rabbitmq.url) as client:
-            assert await client.listening()
+            async with asyncio.timeout(PATIENCE):
+                while not await client.listening():  # its consumers may just be registering
+                    continue
             told = asyncio.ensure_future(first(client))
             waiting = asyncio.ensure_future(names(client, await client.create(videos("A sea"), process=False)))
             batch_id = await client.create(videos("A lake"))
