@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,17 +24,16 @@ from pydantic import (
 
 from actors.batch.command_data import CommandData, CommandName, CreateData, derived_id, read_data
 from actors.batch.field_errors import invalid
+from actors.batch.fields import valid_unicode
 from actors.errors import FieldError, InvalidRequest
 from actors.json_objects import Unparsable, read_object, shown
-from actors.rabbitmq.attributes import printable, short, trace_of
+from storage.traces import read_trace
 
-MAX_DEPTH = 64
 CONTENT_TYPES = ("application/cloudevents+json", "application/json")
 ID_MAX_BYTES = 255
 """The limit of AMQP's correlation_id, which returns a command's id."""
 SOURCE_MAX_BYTES = 512
 _TYPE = re.compile(r"sora-batch\.(?P<name>[^.]*)\.v(?P<version>[^.]*)")
-_SHOWN_MAX = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,26 @@ class Message:
         return hashlib.sha256(self.body).hexdigest()
 
 
-_Id = Annotated[StrictStr, Field(min_length=1), AfterValidator(printable), short(ID_MAX_BYTES)]
-_Source = Annotated[StrictStr, Field(min_length=1), AfterValidator(printable), short(SOURCE_MAX_BYTES)]
+def _printable(text: str) -> str:
+    """Check a text that answers and logs show."""
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("must not contain control characters")
+    return valid_unicode(text)
+
+
+def _short(limit: int) -> AfterValidator:
+    """Check that a text has at most so many bytes."""
+
+    def check(text: str) -> str:
+        if len(text.encode()) > limit:
+            raise ValueError(f"must have at most {limit} bytes in UTF-8")
+        return text
+
+    return AfterValidator(check)
+
+
+_Id = Annotated[StrictStr, Field(min_length=1), AfterValidator(_printable), _short(ID_MAX_BYTES)]
+_Source = Annotated[StrictStr, Field(min_length=1), AfterValidator(_printable), _short(SOURCE_MAX_BYTES)]
 
 
 class _Envelope(BaseModel):
@@ -110,12 +127,7 @@ class CommandRefused(Exception):
     ) -> None:  # fmt: skip
         self.errors = tuple(errors)
         self.source, self.id, self.name, self.well_formed = source, id, name, well_formed
-        super().__init__(sentence(self.errors))
-
-
-def sentence(errors: Iterable[FieldError]) -> str:
-    """The errors as a sentence."""
-    return "; ".join(entry.message for entry in list(errors)[:5])
+        super().__init__("; ".join(entry.message for entry in self.errors[:5]))
 
 
 def parse(message: Message, *, max_bytes: int, max_size: int) -> ReceivedCommand:
@@ -131,7 +143,7 @@ def parse(message: Message, *, max_bytes: int, max_size: int) -> ReceivedCommand
     """
     try:
         document = _document(message, max_bytes)
-    except _Wrong as wrong:
+    except (_Wrong, Unparsable) as wrong:
         raise CommandRefused([wrong.error], id=_answerable(message.message_id)) from None
     known: dict[str, Any] = {
         "source": _answerable(document.get("source"), SOURCE_MAX_BYTES) or "",
@@ -148,7 +160,7 @@ def parse(message: Message, *, max_bytes: int, max_size: int) -> ReceivedCommand
         raise CommandRefused([wrong.error], **known) from None
     except InvalidRequest as error:
         raise CommandRefused(within_data(error), **known, well_formed=True) from None
-    trace = trace_of(envelope.traceparent, envelope.tracestate)
+    trace = read_trace(envelope.traceparent, envelope.tracestate)
     return ReceivedCommand(name, envelope.source, envelope.id, message.digest, data, trace)
 
 
@@ -162,10 +174,6 @@ class _Wrong(Exception):
         super().__init__(message)
         self.error = FieldError(field, message, expected, code)
 
-    @classmethod
-    def of(cls, error: FieldError) -> Self:
-        return cls(error.field, error.message, error.expected, error.code)
-
 
 def _document(message: Message, max_bytes: int) -> dict[str, Any]:
     """The body as a JSON object, after all checks."""
@@ -174,10 +182,7 @@ def _document(message: Message, max_bytes: int) -> dict[str, Any]:
     if len(message.body) > max_bytes:
         raise _Wrong("", f"the body has {len(message.body)} bytes", f"at most {max_bytes} bytes", "too_long")
     _check_kind(message)
-    try:
-        return read_object(message.body)
-    except Unparsable as unparsable:
-        raise _Wrong.of(unparsable.error) from None
+    return read_object(message.body)
 
 
 def _check_kind(message: Message) -> None:
@@ -219,7 +224,7 @@ def _name_in(kind: Any) -> str | None:
 def _answerable(value: Any, limit: int = ID_MAX_BYTES) -> str | None:
     """The value if it is a text that an answer can contain, or None."""
     try:
-        usable = isinstance(value, str) and value and printable(value) and len(value.encode()) <= limit
+        usable = isinstance(value, str) and value and _printable(value) and len(value.encode()) <= limit
     except ValueError:
         return None
     return value if usable else None

@@ -15,10 +15,10 @@ from actors.batch.commands import CommandKey, OtherBody, Stale
 from actors.batch.received import command_of
 from actors.batch.requests import new_batch_id
 from actors.errors import Conflict, FieldError, InvalidRequest, NotFound, SettingsError
-from actors.rabbitmq.attributes import trace_of
 from actors.web.api.bodies import Body
 from actors.web.api.conditions import SOURCE, etag_of, expected, idempotency_key
 from actors.web.problems import CONTENT_TYPE, Refused, problem_of, refused
+from storage.traces import read_trace
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -64,7 +64,7 @@ class Order:
         given = idempotency_key(request) if request.method == "POST" else None
         key = None if given is None else CommandKey(SOURCE, given, body.digest)
         state = ",".join(request.headers.getall("tracestate", []))
-        return cls(key, trace_of(request.headers.get("traceparent"), state), expected(request))
+        return cls(key, read_trace(request.headers.get("traceparent"), state), expected(request))
 
     def without_key(self) -> Order:
         """The same, of which nothing is recorded."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.rabbitmq.attributes import trace_of
+from storage.traces import read_trace
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 WHOLE = f"00-{TRACE}-{PARENT}-01"
@@ -10,7 +10,7 @@ WHOLE = f"00-{TRACE}-{PARENT}-01"
 
 @pytest.mark.parametrize("text", [f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00", f"cc-{TRACE}-{PARENT}-01-what"])
 def test_a_traceparent_is_taken_as_it_is(text):
-    assert trace_of(text, None) == {"traceparent": text}
+    assert read_trace(text, None) == {"traceparent": text}
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,12 @@ def test_a_traceparent_is_taken_as_it_is(text):
     ],
 )  # fmt: skip
 def test_what_is_no_traceparent_is_ignored(text):
-    assert trace_of(text, "rojo=1") is None
+    assert read_trace(text, "rojo=1") is None
 
 
 @pytest.mark.parametrize("text", ["rojo=00f067aa0ba902b7", "rojo=1,congo=t61rcWkgMzE", "tenant@vendor=a b , x=1"])
 def test_a_tracestate_is_taken_as_it_is(text):
-    assert trace_of(WHOLE, text) == {"traceparent": WHOLE, "tracestate": text}
+    assert read_trace(WHOLE, text) == {"traceparent": WHOLE, "tracestate": text}
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_a_tracestate_is_taken_as_it_is(text):
              ",".join(f"k{number}=1" for number in range(33))],
 )  # fmt: skip
 def test_what_is_no_tracestate_is_ignored(text):
-    assert trace_of(WHOLE, text) == {"traceparent": WHOLE}
+    assert read_trace(WHOLE, text) == {"traceparent": WHOLE}
