@@ -197,3 +197,21 @@ def _check_size(document: Any) -> None:
             raise _TOO_MUCH
         if isinstance(inner, dict | list | tuple):
             rest += inner.values() if isinstance(inner, dict) else inner
+
+
+def json_or_text(text: str, line: int = 1) -> Any:
+    """A text as JSON if it parses, else as it is: `24` is a number, `film noir` a text.
+
+    Args:
+        text: of a cell, or an option.
+        line: where it begins in its file.
+
+    Raises:
+        Unreadable: it has a duplicate key.
+    """
+    try:
+        return load_json(text, line)
+    except Unreadable as error:
+        if isinstance(error, Doubled):
+            raise
+        return text

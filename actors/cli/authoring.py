@@ -13,11 +13,10 @@ from actors.cli.batch_files import place_name, read_defaults, read_request
 from actors.cli.options import parse_metadata
 from actors.cli.references import picture_name, pictures
 from actors.cli.written import Written
-from actors.documents import Unreadable
+from actors.documents import Unreadable, json_or_text
 from actors.errors import FieldError, InvalidRequest
 from actors.expectations import span_of
-from actors.formats.common import Request
-from actors.formats.json_format import json_or_text
+from actors.formats.reading import Request
 
 _OPTION_NAMES = {"params": "--param"}
 _IN_EACH_VIDEO = ("model", "size", "duration")

@@ -15,9 +15,7 @@ from actors.cli.references import beside
 from actors.cli.text import count
 from actors.documents import Unreadable, load_json, load_yaml
 from actors.errors import InvalidRequest, SettingsError
-from actors.formats.common import Request
-from actors.formats.reading import LINES, format_of, read_batch, with_lines
-from actors.formats.text_format import comments_in
+from actors.formats.reading import LINES, Request, comments_in, format_of, read_batch, with_lines
 
 STDIN = "-"
 _SENTENCES_MAX = 5

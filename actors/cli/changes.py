@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.documents import Unreadable
+from actors.documents import Unreadable, json_or_text
 from actors.errors import InvalidRequest
-from actors.formats.json_format import json_or_text
 
 FIELDS = ("prompt", "duration", "seconds", "size", "model", "seed", "input_reference")
 _SPELLINGS = {"inputReference": "input_reference"}

@@ -14,7 +14,7 @@ from actors.cli.written import Written
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from actors.formats.common import Request
+    from actors.formats.reading import Request
 
 
 @spelled_out(dry_run="prompts")

@@ -71,7 +71,7 @@ def demo(
 
     Needs no settings and costs nothing: three videos, "Nature scenes", marked as simulated.
     """
-    from actors.formats.common import Request
+    from actors.formats.reading import Request
 
     session = _session(output, filename, simulate=True, json=json, quiet=quiet, verbose=verbose, web=web)
     session.run_new(Request(DEMO), _CONCURRENCY)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from actors.batch.quotes import Quote
     from actors.batch.views import Batch, Job
     from actors.cli.view import BatchView
-    from actors.formats.common import Request
+    from actors.formats.reading import Request
     from actors.service import BatchService
     from actors.settings import Settings
     from actors.waiting import RunningBatch

@@ -15,7 +15,7 @@ from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 
 if TYPE_CHECKING:
     from actors.cli.outputs import OutputFolder
-    from actors.formats.common import Request
+    from actors.formats.reading import Request
     from actors.rabbitmq.client.blocking import BatchClient
 
 QUEUED = "queued: no service is listening; it starts when one does"

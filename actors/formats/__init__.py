@@ -1,1 +1,1 @@
-"""The formats that batches are written in: each file reads one family of them, and says what is wrong in its words."""
+"""The formats that batches are written in: text in, a request that is not validated yet out."""

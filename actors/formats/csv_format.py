@@ -7,24 +7,24 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from actors.documents import Unreadable
-from actors.formats.common import Request, in_rows
-from actors.formats.json_format import json_or_text
+from actors.documents import Unreadable, json_or_text
 
 if TYPE_CHECKING:
     from _csv import Reader
 
-_COLUMNS = {
-    name: name for name in ("prompt", "duration", "seconds", "size", "model", "seed", "takes", "input_reference")
-}
-_SPELLINGS = _COLUMNS | {"inputreference": "input_reference"}
+_COLUMNS = ("prompt", "duration", "seconds", "size", "model", "seed", "takes", "input_reference")
+_SPELLINGS = {"inputreference": "input_reference"}
 _GROUPS = ("params", "metadata", "files")
 """Columns such as `params.fps`: the member's name follows the dot."""
-KNOWN = f"{', '.join(_COLUMNS)}, {', '.join(f'{group}.NAME' for group in _GROUPS)}"
+_KNOWN = f"{', '.join(_COLUMNS)}, params.NAME, metadata.NAME, files.NAME"
 
 
-def read_csv(text: str) -> Request:
-    """A request with one video per row; an empty cell counts as unset."""
+def read_csv(text: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """One video per row, and the line on which each begins; an empty cell counts as unset.
+
+    Raises:
+        Unreadable: it is not CSV, or has a column that means nothing.
+    """
     first = text.lstrip("\r\n").split("\n", 1)[0]
     # Split at LF only: a CR in an unquoted cell is then an error, and does not end the prompt.
     lines = io.StringIO(text, newline="\n")
@@ -41,9 +41,8 @@ def read_csv(text: str) -> Request:
     if not numbered:
         raise Unreadable("it has no columns: the first line must name them, including `prompt`")
     columns = _columns(*numbered[0])
-    request = Request(videos=[_row(columns, number, row) for number, row in numbered[1:]])
-    request.locate = in_rows([number for number, _ in numbered[1:]])
-    return request
+    below = numbered[1:]
+    return [_row(columns, number, row) for number, row in below], [number for number, _ in below]
 
 
 def _numbered(rows: Reader) -> Iterator[tuple[int, list[str]]]:
@@ -75,15 +74,15 @@ def _columns(line: int, header: list[str]) -> list[str]:
 
 
 def _column(line: int, name: str) -> str:
-    folded = name.lower()
-    if not name or folded in _SPELLINGS:
-        return _SPELLINGS.get(folded, "")
+    folded = _SPELLINGS.get(name.lower(), name.lower())
+    if not name or folded in _COLUMNS:
+        return folded
     group, _, key = name.partition(".")
     if group.lower() in _GROUPS and key:
         return f"{group.lower()}.{key}"
     raise Unreadable(
         f"line {line}: unknown column {name!r}: {_meant(group, key)}to send it to the server, name it "
-        f"params.{key or group}; to keep it as metadata, name it metadata.{key or group}; known columns: {KNOWN}"
+        f"params.{key or group}; to keep it as metadata, name it metadata.{key or group}; known columns: {_KNOWN}"
     )
 
 

@@ -13,8 +13,7 @@ from actors.batch.requests import BatchVideoRequest
 from actors.budgets import NONE, read_budget
 from actors.documents import Unreadable
 from actors.errors import FieldError, InvalidRequest
-from actors.formats.common import Request
-from actors.formats.reading import format_of, read_batch, with_lines
+from actors.formats.reading import Request, format_of, read_batch, with_lines
 from storage.records import BatchRecord, JobRecord
 
 NEW_FIELDS = (

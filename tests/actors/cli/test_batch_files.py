@@ -12,7 +12,7 @@ import pytest
 from actors.batch.requests import BatchVideoRequest
 from actors.cli.batch_files import located, read_defaults, read_request
 from actors.errors import InvalidRequest
-from actors.formats.text_format import sniff
+from actors.formats.reading import sniff
 
 SEA = {"videos": [{"prompt": "Sea", "duration": 5}, {"prompt": "Sky"}], "batch_name": "Nature"}
 
