@@ -1,4 +1,4 @@
-"""The program `sora-batch`: its commands, and how their errors become a sentence and an exit code.
+"""The program `sora-batch`: how its arguments reach a command, and errors become a sentence and an exit code.
 
 Imports nothing heavy, so that `--help` is instant.
 """
@@ -15,31 +15,15 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ParamSpec
 
 import typer
+from typer.core import TyperGroup
 
-from actors.cli import (
-    costs,
-    create,
-    doctor,
-    fetch,
-    inspect,
-    manage,
-    migrate,
-    quote,
-    retry,
-    run,
-    serve,
-    sheet,
-    simulator,
-    submit,
-    watch,
-    web,
-)
 from actors.cli.options import USAGE, Verbose, exit_code, warn
-from actors.cli.usage import Program
-from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
+from actors.errors import ErrorCode, FieldError, InvalidRequest, SoraBatchError
 
 P = ParamSpec("P")
 INTERRUPTED = 130
+_WEB_WITHOUT_PLACE = frozenset({"run", "demo"})
+"""Commands whose `--web` may name no place."""
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -74,20 +58,21 @@ def report(error: Exception, *, verbose: bool, json: bool) -> int:
     warn(sentence, level=logging.ERROR, action="failed")
     if json:
         with contextlib.suppress(OSError):  # it may be what failed
-            _print_error(error, sentence)
+            code = error.code if isinstance(error, SoraBatchError) else ErrorCode.INTERNAL
+            _print_error(code, sentence, error.errors if isinstance(error, InvalidRequest) else None)
     return USAGE if missing else exit_code(error)
 
 
-def _print_error(error: Exception, sentence: str) -> None:
+def _print_error(code: ErrorCode, sentence: str, errors: Sequence[FieldError] | None = None) -> None:
+    """One JSON document on standard output; `errors`: of a request, by its fields."""
     from actors.cli.table import print_json
     from actors.logs import masked
 
-    code = error.code if isinstance(error, SoraBatchError) else ErrorCode.INTERNAL
     document: dict[str, Any] = {"code": code.value, "message": masked(sentence)}
-    if isinstance(error, InvalidRequest):
+    if errors is not None:
         document["errors"] = [
             {"field": entry.field, "message": masked(entry.message), "expected": entry.expected, "code": entry.code}
-            for entry in error.errors
+            for entry in errors
         ]
     print_json({"error": document})
 
@@ -125,6 +110,34 @@ def _program(
     """
 
 
+class Program(TyperGroup):
+    """The program's commands; with `--json`, a usage error is a document on standard output too."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        given = list(ctx.args)
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # Typer has its own copy of click's exceptions, or not
+                raise
+            _say_plainly(error)
+            if "--json" in given:
+                _print_error(ErrorCode.INVALID_REQUEST, error.format_message().strip())
+            raise
+
+
+def _say_plainly(error: Any) -> None:
+    """Replace pydantic's words about a value by ours."""
+    from pydantic import ValidationError
+
+    from actors.expectations import expectation
+
+    if isinstance(error.__cause__, ValidationError):
+        entry = error.__cause__.errors()[0]
+        error.message = f"{expectation({**entry})} (got {entry['input']!r})"
+
+
 # Rich help would take three times as long as all the rest of `--help`.
 app = typer.Typer(
     cls=Program, callback=_program, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -132,76 +145,32 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-def _add(command: Callable[..., None], *examples: str) -> None:
+def add(command: Callable[..., None], *examples: str) -> None:
+    """Add a command to the program, with examples for its `--help`."""
     lines = "\n".join(f"  sora-batch {example}" for example in examples)
     app.command(command.__name__.rstrip("_"), epilog=f"\b\nExamples:\n{lines}")(guarded(command))
 
 
-_add(
-    run.run,
-    "run prompts.txt --output films",
-    "run -p 'A sunset over the ocean' -p 'City lights at night' --duration 8",
-    "run batch.yaml --concurrency 5 --name 'Nature scenes' --metadata team=blue",
-    "run prompts.csv --simulate --json > batch.json",
-    "run - --quiet < prompts.txt",
-    "run -p 'A boat' --input-reference 'shots/*.png' --takes 3 --seed 7 --param fps=24",
-    "run batch.yaml --output films --filename '{index:02} {metadata.product} take {take}'",
-)
-_add(
-    create.create,
-    "create batch.yaml --dry-run",
-    "create batch.yaml --id nature && sora-batch resume nature",
-    "create prompts.csv --defaults house-style.yaml --budget '20 USD'",
-)
-_add(quote.quote, "quote batch.yaml", "quote prompts.txt --model sora-2 --duration 8 --takes 3 --json")
-_add(run.demo, "demo", "demo --web", "demo --output films")
-_add(
-    costs.costs,
-    "costs",
-    "costs --since 30d --by day",
-    "costs --by metadata.team --csv > costs.csv",
-    "costs --settle 3f0c... released",
-)
-_add(inspect.status, "status nature", "status nature --json", "status nature --remote")
-_add(inspect.list_, "list", "list --status failed --metadata team=blue")
-_add(manage.cancel, "cancel nature", "cancel nature --reason 'wrong prompts'", "cancel nature --remote")
-_add(
-    retry.retry,
-    "retry nature",
-    "retry nature --job 2 --prompt 'A calm sea'",
-    "retry nature --set 2.duration=8 --set 2.params.fps=24",
-    "retry nature --job 3 --pay-again",
-)
-_add(run.resume, "resume", "resume nature --output films")
-_add(inspect.audit, "audit", "audit --checksums --json")
-_add(inspect.history, "history nature", "history nature --from 12 --json")
-_add(
-    fetch.fetch,
-    "fetch nature --output films",
-    "fetch nature water --output films --filename '{id} {prompt:.30}'",
-    "fetch nature --remote --json",
-)
-_add(sheet.sheet, "sheet nature", "sheet nature --output nature.webp", "sheet nature --page 2 --json")
-_add(serve.serve, "serve", "serve --simulate", "serve --no-migrate")
-_add(web.web, "web", "web 8080 --no-open", "web --simulate")
-_add(migrate.migrate, "migrate", "migrate --json", "migrate --restored")
-_add(
-    submit.submit,
-    "submit prompts.txt",
-    "submit batch.yaml --watch",
-    "submit batch.yaml --id nature --require-service",
-    "submit -p 'A sunset over the ocean' --duration 8 --json",
-)
-_add(watch.watch, "watch nature", "watch --bind 'batch.completed.#' --json", "watch nature --json | jq .type")
-_add(manage.delete, "delete nature", "delete nature water --keep-files", "delete nature --remote --json")
-_add(manage.prune, "prune", "prune --older-than 7d --batches", "prune --older-than 90d --files")
-_add(
-    simulator.simulator,
-    "simulator --port 8089",
-    "simulator --latency 1-3 --failure-rate 0.2 --seed 7",
-    "simulator --moderation blood --rate-limit 2/s --api-key secret",
-)
-_add(doctor.doctor, "doctor", "doctor --json", "doctor --declare")
+def with_place(arguments: Sequence[str]) -> list[str]:
+    """The arguments of the program, with an empty place for a `--web` that names none."""
+    command = next((each for each in arguments if not each.startswith("-")), None)
+    given = list(arguments)
+    if command not in _WEB_WITHOUT_PLACE or "--web" not in given:
+        return given
+    at = given.index("--web")
+    if not (at + 1 < len(given) and _is_place(given[at + 1])):
+        given[at] = "--web="
+    return given
+
+
+def _is_place(text: str) -> bool:
+    from actors.transport import read_listen
+
+    try:
+        read_listen(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _open_closed_streams() -> None:
@@ -221,4 +190,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A prompt in any script must not crash the program on a terminal that can't show it.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    app(args=web.with_place(sys.argv[1:] if arguments is None else arguments), prog_name="sora-batch")
+    app(args=with_place(sys.argv[1:] if arguments is None else arguments), prog_name="sora-batch")

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     from actors.service import BatchService
     from actors.settings import Settings
 
-ANYWHERE = ""
-"""`--web` without a place: WEB_LISTEN, else a free port of this machine."""
 _TICK = 0.25
-_OPTIONAL = frozenset({"run", "demo"})
-"""Commands whose `--web` may name no place."""
 
 
 def web(
@@ -47,7 +43,7 @@ def web(
     queued: sora-batch serve makes it. --simulate queues it for sora-batch serve --simulate.
     """
     settings = prepare(verbose=verbose, default_level="warning", service=True)
-    settings = listening_at(settings, ANYWHERE if listen is None else listen, "[HOST:]PORT")
+    settings = listening_at(settings, listen or "", "[HOST:]PORT")
     with Interruption() as interruption, opened(verbose=verbose, simulate=simulate, settings=settings) as service:
         try:
             with answering(service, makes_videos=False) as url:
@@ -60,32 +56,13 @@ def web(
                 raise typer.Exit(interrupted.exit_code) from None
 
 
-def with_place(arguments: Sequence[str]) -> list[str]:
-    """The arguments of the program, with an empty place for a `--web` that names none."""
-    command = next((each for each in arguments if not each.startswith("-")), None)
-    given = list(arguments)
-    if command not in _OPTIONAL or "--web" not in given:
-        return given
-    at = given.index("--web")
-    if not (at + 1 < len(given) and _is_place(given[at + 1])):
-        given[at] = f"--web={ANYWHERE}"
-    return given
-
-
-def _is_place(text: str) -> bool:
-    from actors.transport import read_listen
-
-    try:
-        read_listen(text)
-    except ValueError:
-        return False
-    return True
-
-
 def listening_at(settings: Settings, place: str | None, named: str = "--web") -> Settings:
     """The settings, with the place that is given; checked before a database is made or opened.
 
-    `named`: how the command names the place.
+    Args:
+        settings: as they were read.
+        place: "" is WEB_LISTEN, else a free port of this machine; None: WEB_LISTEN, else none at all.
+        named: how the command names the place.
 
     Raises:
         InvalidRequest: it is no place to listen at.

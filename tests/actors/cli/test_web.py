@@ -6,6 +6,7 @@ import webbrowser
 import pytest
 
 from actors.cli import web
+from actors.cli.app import with_place
 from actors.errors import InvalidRequest, SettingsError
 from actors.settings import Settings
 
@@ -26,7 +27,7 @@ from actors.settings import Settings
     ],
 )
 def test_a_place_may_be_left_out_where_a_batch_is_shown(given, meant):
-    assert web.with_place(given.split()) == meant.split()
+    assert with_place(given.split()) == meant.split()
 
 
 def settings(**more):
