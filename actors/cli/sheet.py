@@ -42,8 +42,7 @@ def sheet(
     """
     from actors.cli.table import print_json, say
     from actors.cli.text import shown_path
-    from actors.media.films import film_of
-    from actors.media.frames import require_media
+    from actors.media.frames import film_of, require_media
     from actors.media.sheet import PER_PAGE, contact_sheet, page_count
 
     require_media()

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,63 +39,17 @@ _JOINERS = "\u200d\ufe0e\ufe0f\u20e3"
 _ELLIPSIS = "\u2026"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Face:
+    """A font file, or with None Pillow's own font, which has Latin letters only."""
+
+    path: Path | None
+    bitmaps: bool = False
+
+
 class _Run(NamedTuple):
     text: str
     face: _Face
-
-
-class _Face:
-    """A font file. Which characters it has is found out by drawing them: Pillow doesn't tell."""
-
-    def __init__(self, path: Path | None) -> None:
-        """`path`: None: Pillow's own font, which has Latin letters only."""
-        self.path = path
-        self.bitmaps = path is not None and path.stem in _EMOJI
-        self._sizes: dict[int, FreeTypeFont | None] = {}
-        self._known: dict[str, bool] = {}
-        self._absent: tuple[tuple[int, int], bytes] | None = None
-
-    def at(self, size: int) -> FreeTypeFont | None:
-        """The font at a size; None: the file can't be used."""
-        if size not in self._sizes:
-            self._sizes[size] = self._load(size)
-        return self._sizes[size]
-
-    def _load(self, size: int) -> FreeTypeFont | None:
-        from PIL import ImageFont
-
-        if self.path is None:
-            default = ImageFont.load_default(size)
-            return default if isinstance(default, ImageFont.FreeTypeFont) else None
-        for tried in _STRIKES if self.bitmaps else (size,):
-            try:
-                return ImageFont.truetype(str(self.path), tried)
-            except (OSError, ValueError):
-                continue
-        return None
-
-    def has(self, character: str) -> bool:
-        """Whether it has a picture of its own for a character."""
-        if character not in self._known:
-            self._known[character] = self._draws(character)
-        return self._known[character]
-
-    def _draws(self, character: str) -> bool:
-        font = self.at(20)
-        if font is None:
-            return False
-        try:
-            if self._absent is None:
-                self._absent = _drawn(font, _ABSENT)
-            drawn = _drawn(font, character)
-        except (OSError, ValueError):  # some bitmap fonts lack a size for it
-            return False
-        return drawn != self._absent and (drawn[1].strip(b"\0") != b"" or character.isspace())
-
-
-def _drawn(font: FreeTypeFont, text: str) -> tuple[tuple[int, int], bytes]:
-    mask = font.getmask(text)
-    return mask.size, bytes(mask)
 
 
 class Lettering:
@@ -114,12 +71,13 @@ class Lettering:
         from PIL import ImageDraw
 
         canvas, (x, y) = ImageDraw.Draw(image), (float(place[0]), place[1])
-        for run in self._in_order(text):
+        runs = list(self._runs(text))  # from left to right; within a run Pillow orders the letters itself
+        for run in reversed(runs) if is_right_to_left(text) else runs:
             width = self._run_width(run)
             if run.face.bitmaps:
                 self._paste(image, (round(x), y), run, round(width))
             else:
-                font = run.face.at(self.size)
+                font = _font(run.face, self.size)
                 assert font is not None
                 canvas.text((x, y + self.size), run.text, fill=colour, font=font, anchor="ls")
             x += width
@@ -128,14 +86,11 @@ class Lettering:
         """A text in at most so many lines of a width; what does not fit ends with an ellipsis."""
         wrapped: list[str] = []
         rest = " ".join(_printable(text).split())
-        while rest and len(wrapped) < lines:
+        while rest and len(wrapped) < lines - 1:
             line = self._fitting(rest, width)
-            if len(line) < len(rest) and len(wrapped) == lines - 1:
-                wrapped.append(self.cut(rest, width))
-                return wrapped
             wrapped.append(line.rstrip())
             rest = rest[len(line) :].lstrip()
-        return wrapped
+        return [*wrapped, self.cut(rest, width)] if rest else wrapped
 
     def cut(self, text: str, width: int) -> str:
         """A text in one line of a width; what does not fit ends with an ellipsis."""
@@ -154,19 +109,14 @@ class Lettering:
 
     def _prefix(self, text: str, width: float) -> int:
         """How many characters of a text fit, without parting what belongs together."""
-        low, high = 0, min(len(text), 4 * max(1, int(width)))
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.width(text[:middle]) <= width:
-                low = middle
-            else:
-                high = middle - 1
-        while 0 < low < len(text) and (_belongs(text[low]) or text[low - 1] == "\u200d"):
-            low -= 1
-        return low
+        lengths = range(1, min(len(text), 4 * max(1, int(width))) + 1)
+        fitting = bisect_right(lengths, width, key=lambda length: self.width(text[:length]))
+        while 0 < fitting < len(text) and (_belongs(text[fitting]) or text[fitting - 1] == "\u200d"):
+            fitting -= 1
+        return fitting
 
     def _run_width(self, run: _Run) -> float:
-        font = run.face.at(self.size)
+        font = _font(run.face, self.size)
         if font is None:
             return 0.0
         length = font.getlength(run.text)
@@ -177,18 +127,13 @@ class Lettering:
         from PIL import Image as Images
         from PIL import ImageDraw
 
-        font = run.face.at(self.size)
+        font = _font(run.face, self.size)
         assert font is not None
         left, top, right, bottom = map(int, font.getbbox(run.text))
         large = Images.new("RGBA", (max(1, right - left), max(1, bottom - top)))
         ImageDraw.Draw(large).text((-left, -top), run.text, font=font, embedded_color=True)
         small = large.resize((max(1, width), self.size + 2), Images.Resampling.LANCZOS)
         image.paste(small, (place[0], place[1] + 1), small)
-
-    def _in_order(self, text: str) -> list[_Run]:
-        """The runs from left to right. Within a run Pillow orders the letters itself."""
-        runs = list(self._runs(text))
-        return runs[::-1] if is_right_to_left(text) else runs
 
     def _runs(self, text: str) -> Iterator[_Run]:
         collected, face = "", None
@@ -204,7 +149,7 @@ class Lettering:
             yield _Run(collected, face)
 
     def _face_of(self, character: str, current: _Face | None) -> _Face:
-        if current is not None and not current.bitmaps and (character == " " or current.has(character)):
+        if current is not None and not current.bitmaps and (character == " " or _has(current, character)):
             return current
         face = _face_for(character)
         if face is None:
@@ -224,11 +169,8 @@ def _belongs(character: str) -> bool:
 
 def is_right_to_left(text: str) -> bool:
     """Whether a text begins in a script that is written from right to left."""
-    for character in text:
-        direction = unicodedata.bidirectional(character)
-        if direction in {"L", "R", "AL"}:
-            return direction != "L"
-    return False
+    directions = (unicodedata.bidirectional(character) for character in text)
+    return next((direction != "L" for direction in directions if direction in {"L", "R", "AL"}), False)
 
 
 def _printable(text: str) -> str:
@@ -241,28 +183,60 @@ def _printable(text: str) -> str:
 
 
 @cache
+def _font(face: _Face, size: int) -> FreeTypeFont | None:
+    """The font at a size; None: the file can't be used."""
+    from PIL import ImageFont
+
+    if face.path is None:
+        default = ImageFont.load_default(size)
+        return default if isinstance(default, ImageFont.FreeTypeFont) else None
+    for tried in _STRIKES if face.bitmaps else (size,):
+        with suppress(OSError, ValueError):
+            return ImageFont.truetype(str(face.path), tried)
+    return None
+
+
+@cache
+def _has(face: _Face, character: str) -> bool:
+    """Whether a font has a picture of its own for a character: Pillow doesn't tell, so it is drawn."""
+    font = _font(face, 20)
+    if font is None:
+        return False
+    try:
+        drawn, absent = _drawn(font, character), _absent(font)
+    except (OSError, ValueError):  # some bitmap fonts lack a size for it
+        return False
+    return drawn != absent and (drawn[1].strip(b"\0") != b"" or character.isspace())
+
+
+@cache
+def _absent(font: FreeTypeFont) -> tuple[tuple[int, int], bytes]:
+    return _drawn(font, _ABSENT)
+
+
+def _drawn(font: FreeTypeFont, text: str) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(text)
+    return mask.size, bytes(mask)
+
+
+@cache
 def _face_for(character: str) -> _Face | None:
-    return next((face for face in _faces() if face.has(character)), None)
+    return next((face for face in _faces() if _has(face, character)), None)
 
 
 @cache
 def _faces() -> tuple[_Face, ...]:
     """The fonts of this machine, in the order in which they are tried; the last is Pillow's own."""
-    files = list(_font_files())
+    files = [path for folder in _folders() for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES]
     by_name = {path.stem: path for path in reversed(files)}
     chosen = [by_name[name] for name in _PREFERRED if name in by_name]
     plain = (path for path in files if not any(style in path.stem.lower() for style in _STYLED))
     others = [path for path in plain if path not in chosen][:_MOST_FONTS]
     own = _Face(None)
-    faces = [_Face(path) for path in [*chosen, *others]]
+    faces = [_Face(path, path.stem in _EMOJI) for path in [*chosen, *others]]
     # Without a usable Latin font, Pillow's own comes first.
-    latin = next((face for face in faces if not face.bitmaps and face.has("a")), own)
+    latin = next((face for face in faces if not face.bitmaps and _has(face, "a")), own)
     return (latin, *(face for face in faces if face is not latin), own)
-
-
-def _font_files() -> Iterable[Path]:
-    for folder in _folders():
-        yield from sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
 
 
 def _folders() -> list[Path]:

@@ -40,8 +40,7 @@ class Pictures:
         """
 
         def draw() -> bytes:
-            from actors.media.films import film_of
-            from actors.media.frames import poster
+            from actors.media.frames import film_of, poster
 
             with film_of(self._site.service.stores)(job) as film:
                 return poster(film)
@@ -71,7 +70,7 @@ class Pictures:
         """
 
         def draw() -> bytes:
-            from actors.media.films import film_of
+            from actors.media.frames import film_of
             from actors.media.sheet import contact_sheet
 
             return contact_sheet(batch, film_of(self._site.service.stores), page).encoded("WEBP")

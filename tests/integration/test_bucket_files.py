@@ -13,7 +13,7 @@ from PIL import Image
 
 from actors.batch.views import Batch
 from actors.fetching.fetch import Fetcher
-from actors.media.films import film_of
+from actors.media.frames import film_of
 from actors.media.sheet import contact_sheet
 from actors.service import BatchService
 from actors.settings import Settings
