@@ -1,11 +1,15 @@
 """What a service needs: one list, of `/readyz`, which asks a running service, and of `doctor`, which asks the machine.
 
-A look at one answers with an obstacle: a sentence that may name paths and hosts; None: there is none.
+A look at one answers with an obstacle: a sentence that may name paths and hosts; None: there is none. Both tell what
+they found as `Check`s.
 """
 
 from __future__ import annotations
 
 import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,3 +93,32 @@ def database_obstacle(database: Database) -> str | None:
     except DatabaseError as error:
         return str(error)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one look found."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+def bounded(name: str, look: Callable[[], Check], seconds: float) -> Check:
+    """What a look finds; a problem, if it takes too long: a host or a disk may take a request and never answer."""
+    found: list[Check | BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(look())
+        except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
+            found.append(error)
+
+    thread = threading.Thread(target=run, name=f"check-{name}", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not found:
+        return Check(name, ok=False, message=f"no answer within {seconds:g} s")
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]

@@ -6,9 +6,8 @@ import importlib.util
 from collections.abc import Callable, Iterator
 
 from actors.errors import SettingsError
-from actors.needs import Need, database_obstacle, folder_obstacle, needs, writable
+from actors.needs import Check, Need, bounded, database_obstacle, folder_obstacle, needs, writable
 from actors.settings import Settings
-from actors.web.health import Check, bounded
 from storage.database import Database, DatabaseError
 from storage.markers import Marker, StoreNotes, foreign, marker_in, scattered
 from storage.owners import Owners

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
-from actors.web import api, files, page, probes, sessions
+from actors.web import api, files, health, page, sessions
 from actors.web.problems import refused
 from actors.web.security import guard, stamp
 from actors.web.site import Site
 
 GROUPS: tuple[Callable[[Site], Iterable[web.AbstractRouteDef]], ...] = (
-    probes.routes,
+    health.routes,
     sessions.routes,
     files.routes,
     api.routes,

@@ -1,4 +1,4 @@
-"""Health: whether a running service has all that it needs at this moment, by the list that `doctor` has, too.
+"""Health: whether a running service has all that it needs, by the list that `doctor` has, too. And metrics.
 
 What is answered names no path and no host, since anybody may ask; why a check fails is logged, when it begins to.
 """
@@ -6,54 +6,94 @@ What is answered names no path and no host, since anybody may ask; why a check f
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from actors.errors import StorageError
-from actors.needs import FAILED, Need, needs, store_obstacle
+from aiohttp import web
+
+from actors.errors import ErrorCode, FieldError, StorageError
+from actors.loop import Coalescer
+from actors.needs import FAILED, Check, Need, needs, store_obstacle
+from actors.web.operations import JSON, TEXT, operation
+from actors.web.problems import Problem
 
 if TYPE_CHECKING:
     from actors.loop import IOLoop
     from actors.rabbitmq.connection import Connection
     from actors.service import BatchService
+    from actors.web.site import Site
+    from storage.unfinished import Unfinished
 
 logger = logging.getLogger(__name__)
 LONGEST = 2.0
 """Seconds that a check of a running service may take: what does not answer by then is lost."""
 _BEAT_SECONDS = 5.0
 _LOOP = "the loop that makes videos does not answer"
+_STATUS = {
+    "type": "object",
+    "properties": {"status": {"const": "ok"}, "checks": {"type": "array", "items": {"type": "string"}}},
+    "required": ["status", "checks"],
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What one look found."""
+def routes(site: Site) -> Iterable[web.RouteDef]:
+    """For whatever watches a service: open to everybody."""
+    probes = _Probes(site)
+    return [
+        web.get("/livez", probes.live),
+        web.get("/readyz", probes.ready),
+        web.get("/metrics", probes.scrape),
+    ]
 
-    name: str
-    ok: bool
-    message: str
 
+class _Probes:
+    def __init__(self, site: Site) -> None:
+        self._site, self._health = site, Health(site.service, site.io, makes_videos=site.makes_videos)
+        self._scrapes: Coalescer[None, Unfinished | None] = Coalescer(self._count)
 
-def bounded(name: str, look: Callable[[], Check], seconds: float) -> Check:
-    """What a look finds; a problem, if it takes too long: a host or a disk may take a request and never answer."""
-    found: list[Check | BaseException] = []
+    @operation({200: {JSON: _STATUS}}, 503, open=True)
+    async def live(self, _: web.Request) -> web.Response:
+        """Whether the process does anything at all."""
+        return _as_response(await self._health.live())
 
-    def run() -> None:
+    @operation({200: {JSON: _STATUS}}, 503, open=True)
+    async def ready(self, _: web.Request) -> web.Response:
+        """Whether it has all that it needs."""
+        return _as_response(await self._health.ready())
+
+    @operation({200: {"text/plain": TEXT, "application/openmetrics-text": TEXT}}, open=True)
+    async def scrape(self, request: web.Request) -> web.Response:
+        """The metrics, as Prometheus reads them."""
         try:
-            found.append(look())
-        except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
-            found.append(error)
+            async with asyncio.timeout(LONGEST):
+                unfinished = await self._scrapes.do(None)
+        except TimeoutError:
+            unfinished = None
+        access = self._site.access
+        budgets = unfinished.budgets if unfinished and (access.token is None or access.is_known(request)) else None
+        body, content_type = self._site.metrics.exposition(request.headers.get("Accept", ""), unfinished, budgets)
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
-    thread = threading.Thread(target=run, name=f"check-{name}", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not found:
-        return Check(name, ok=False, message=f"no answer within {seconds:g} s")
-    if isinstance(found[0], BaseException):
-        raise found[0]
-    return found[0]
+    async def _count(self, scrapes: list[None]) -> Sequence[Unfinished | None]:
+        """One reading for all who wait: many that scrape cost the database no more than one."""
+        try:
+            unfinished = await self._site.call(self._site.service.unfinished)
+        except StorageError:
+            return [None] * len(scrapes)
+        return [unfinished] * len(scrapes)
+
+
+def _as_response(checks: Sequence[Check]) -> web.Response:
+    failed = [check for check in checks if not check.ok]
+    if failed:
+        errors = [FieldError(check.name, check.message, "ok", ErrorCode.UNAVAILABLE.value) for check in failed]
+        text = f"failed: {', '.join(check.name for check in failed)}"
+        return Problem(503, ErrorCode.UNAVAILABLE, text, tuple(errors), {"Retry-After": "1"}).response()
+    document = {"status": "ok", "checks": [check.name for check in checks]}
+    return web.Response(body=json.dumps(document).encode(), content_type="application/json")
 
 
 class Health:

@@ -1,13 +1,17 @@
-"""Listener: aiohttp.web on a loop of its own, in a thread of its own: no client, however slow, slows an actor."""
+"""Listener: aiohttp.web on a loop of its own, in a thread of its own: no client, however slow, slows an actor.
+
+Its connections are aiohttp's own, apart from what they answer to what is no HTTP, and how many there may be.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
@@ -15,14 +19,17 @@ from actors.errors import SettingsError
 from actors.loop import IOLoop
 from actors.transport import read_listen
 from actors.web.application import application
-from actors.web.connections import connection_of, most_connections
 from actors.web.metrics import Metrics
-from actors.web.security import Access, is_loopback
+from actors.web.problems import refused
+from actors.web.security import HEADERS, Access, is_loopback
 from actors.web.site import Site
 
 if TYPE_CHECKING:
     from actors.service import BatchService
 
+logger = logging.getLogger(__name__)
+MOST = 2000
+"""Connections."""
 _REQUEST_SECONDS = 30.0
 """How long a connection may take to send its first request."""
 _IDLE_SECONDS = 75.0
@@ -115,7 +122,8 @@ class Listener:
         def connected() -> asyncio.Protocol:
             if len(server.connections) >= most:
                 return _Full()
-            connection = connection_of(server)
+            connection = cast("_Connection", server())
+            connection.__class__ = _Connection  # a server makes only aiohttp's own
             self._waiting.add(connection)
             self._io.loop.call_later(_REQUEST_SECONDS, self._close_if_silent, connection)
             return connection
@@ -146,3 +154,40 @@ def _why(error: OSError, host: str, port: int) -> str:
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is not an address of this machine: use 127.0.0.1, or 0.0.0.0 for all of them"
     return f"it can't listen there: {error.strerror or error}"
+
+
+class _Connection(web.RequestHandler):
+    """Aiohttp's own, that answers what is no HTTP with a problem, and without a traceback."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0 or exc is None or status >= 500:
+            return super().handle_error(request, status, exc, message)
+        told = {"action": "web_refused", "status": status, "error": repr(exc)[:200]}
+        logger.info("rejected a request that is not HTTP", extra=told)
+        first = next(iter((message or "").strip().splitlines()), "").rstrip(":. ")
+        response = refused(status, f"not a readable HTTP request: {first or 'bad request'}").problem.response()
+        response.headers.update(HEADERS)
+        response.force_close()
+        return response
+
+
+def most_connections() -> int:
+    """As many as a quarter of the process's files: actors need some, too. The limit is raised as far as it may be."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return MOST
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * MOST if hard == resource.RLIM_INFINITY else min(4 * MOST, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return min(MOST, soft // 4)

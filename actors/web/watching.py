@@ -14,8 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from actors.errors import SoraBatchError
-from actors.web.everything import Everything
-from actors.web.feeds import Broadcast, Feed
+from actors.web.feeds import Broadcast, Everything, Feed
 from storage.states import FINAL_BATCH
 
 if TYPE_CHECKING:
