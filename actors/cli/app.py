@@ -1,4 +1,4 @@
-"""The program `sora-batch`: how its arguments reach a command, and errors become a sentence and an exit code.
+"""The program `sora-batch`: its arguments reach a command; its errors and signals become a sentence and an exit code.
 
 Imports nothing heavy, so that `--help` is instant.
 """
@@ -10,20 +10,69 @@ import contextlib
 import functools
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ParamSpec
+from types import FrameType
+from typing import Annotated, Any, ParamSpec, Self
 
 import typer
 from typer.core import TyperGroup
 
-from actors.cli.options import USAGE, Verbose, exit_code, warn
-from actors.errors import ErrorCode, FieldError, InvalidRequest, SoraBatchError
+from actors.cli.opening import USAGE, exit_code, warn
+from actors.cli.options import Verbose
+from actors.errors import (
+    ErrorCode,
+    FieldError,
+    InvalidRequest,
+    SoraBatchError,
+)
 
+_SHOW_CURSOR = "\x1b[?25h\n"
+"""A live view hides it."""
 P = ParamSpec("P")
 INTERRUPTED = 130
 _WEB_WITHOUT_PLACE = frozenset({"run", "demo"})
 """Commands whose `--web` may name no place."""
+
+
+class Interrupted(Exception):
+    """A signal asked us to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class Interruption:
+    """Ctrl-C and SIGTERM while batches run: the first is noted, the second exits at once."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal came."""
+        if self._number is not None:
+            raise Interrupted(self._number)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self._number is not None:
+            if sys.stderr is not None and sys.stderr.isatty():
+                os.write(2, _SHOW_CURSOR.encode())
+            os._exit(128 + number)
+        self._number = number
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:

@@ -10,9 +10,8 @@ from typing import Any
 
 from actors.budgets import NONE, read_budget
 from actors.cli.batch_files import place_name, read_defaults, read_request
-from actors.cli.options import parse_metadata
+from actors.cli.options import Written, parse_metadata
 from actors.cli.references import picture_name, pictures
-from actors.cli.written import Written
 from actors.documents import Unreadable, json_or_text
 from actors.errors import FieldError, InvalidRequest
 from actors.expectations import span_of

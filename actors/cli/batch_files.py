@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from actors.cli.options import warn
+from actors.cli.opening import warn
 from actors.cli.references import beside
 from actors.cli.text import count
 from actors.documents import Unreadable, load_json, load_yaml

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import Json, Verbose, absent_database, opened, prepare
+from actors.cli.opening import absent_database, opened, prepare
+from actors.cli.options import Json, Verbose
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:

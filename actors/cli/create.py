@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import Json, Verbose, opened, prepare, spelled_out, warn
-from actors.cli.written import Written
+from actors.cli.opening import opened, prepare, warn
+from actors.cli.options import Json, Verbose, Written, spelled_out
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:

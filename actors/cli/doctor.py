@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import Json, Verbose, prepare
+from actors.cli.opening import as_written, known_secrets, misspelt, prepare
+from actors.cli.options import Json, Verbose
 from actors.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from actors.cli.checks import Check
-    from actors.cli.settings_table import Setting
+    from actors.settings import Settings
+    from storage.secrets import Secrets
 
 PACKAGES = (
     "sora-batch",
@@ -49,7 +52,6 @@ def doctor(
     from dataclasses import replace
 
     from actors.cli.checks import Check, all_checks
-    from actors.cli.settings_table import known_secrets, misspelt, settings_table
 
     try:
         settings = prepare(verbose=verbose)
@@ -102,3 +104,66 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One effective setting."""
+
+    name: str
+    value: str | None
+    """For a person; None: unset."""
+    source: str
+    """`environment`, `.env`, `default`, or the setting that names the file that it stands in."""
+
+
+def settings_table(settings: Settings | None) -> list[Setting]:
+    """All settings; with None (they are invalid) as they were written."""
+    from actors.settings import Settings
+
+    environment, file = as_written()
+    secrets = known_secrets(settings)
+    return [_setting(field, settings, environment, file, secrets) for field in Settings.model_fields]
+
+
+def _setting(
+    field: str, settings: Settings | None, environment: dict[str, str], file: dict[str, str], secrets: Secrets
+) -> Setting:
+    from actors.settings import Settings
+
+    name = field.upper()
+    source = "environment" if name in environment else ".env" if name in file else "default"
+    if source == "default" and f"{name}_FILE" in environment | file:
+        source = f"{name}_FILE"
+    if settings is not None:
+        value = _shown(getattr(settings, field))
+    else:
+        value = environment.get(name) or file.get(name) or _shown(Settings.model_fields[field].default)
+    return Setting(name, _masked(name, value, secrets), source)
+
+
+def _shown(value: Any) -> str | None:
+    from pydantic import SecretStr
+
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds() * 1000:.0f}"
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        return ",".join(value) or None
+    return None if value is None else str(value)
+
+
+def _masked(name: str, value: str | None, secrets: Secrets) -> str | None:
+    from actors.headers import masked_headers
+    from actors.secret_files import IN_FILES, shown_path
+    from actors.settings import SECRET, URLS
+    from storage.secrets import HIDDEN, masked_url
+
+    if value is None:
+        return None
+    if name == "SORA_HEADERS":
+        return masked_headers(value, HIDDEN)
+    if name.removesuffix("_FILE").lower() in IN_FILES and name.endswith("_FILE"):
+        return shown_path(value)
+    return HIDDEN if name in SECRET else masked_url(value) if name in URLS else secrets.mask(value)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import BatchIds, FileName, Json, Remote, Verbose, opened, prepare, warn
+from actors.cli.opening import opened, or_remote, prepare, warn
+from actors.cli.options import BatchIds, FileName, Json, Remote, Verbose
 from actors.errors import ErrorCode, InvalidRequest, NotFound, SoraBatchError
 
 if TYPE_CHECKING:
@@ -134,13 +135,14 @@ def _batches(
     batch_ids: list[str], *, remote: bool, verbose: bool
 ) -> Iterator[tuple[Callable[[str], Batch], Settings, Stores]]:
     """What tells of a batch: the database, or a service through RabbitMQ."""
-    from actors.cli.remote import or_remote, reporting
     from actors.stores import stores_of
 
     if remote:
         settings = prepare(verbose=verbose)
-        with reporting() as report:
-            yield report, settings, stores_of(settings)
+        from actors.rabbitmq.client.blocking import BatchClient
+
+        with BatchClient() as client:
+            yield client.report, settings, stores_of(settings)
         return
 
     def here(batch_id: str) -> Batch:

@@ -18,8 +18,8 @@ from actors.errors import NotFound, SoraBatchError, StorageError
 if TYPE_CHECKING:
     from actors.batch.events import Event
     from actors.batch.views import Batch, Job
+    from actors.cli.app import Interruption
     from actors.cli.outputs import OutputFolder
-    from actors.cli.signals import Interruption
     from actors.messages import Wait
     from actors.service import BatchService
     from actors.waiting import RunningBatch

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import (
-    BatchId,
-    Json,
-    Metadata,
-    Remote,
-    Verbose,
-    absent_database,
-    batch_ids,
-    opened,
-    parse_metadata,
-    prepare,
-    warn,
-)
+from actors.cli.opening import absent_database, connected, opened, or_remote, prepare, warn
+from actors.cli.options import BatchId, Json, Metadata, Remote, Verbose, batch_ids, parse_metadata
 from storage.states import BatchStatus, DeleteState, SubmissionState
 
 _PROMPT = 40
@@ -42,12 +31,12 @@ def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbos
 
     Works whichever process runs the batch.
     """
-    from actors.cli.remote import or_remote, status_there
     from actors.cli.table import print_batch, print_json
 
     simulated, worked, payments, left = False, None, {}, []
     if remote:
-        batch = status_there(batch_id, verbose=verbose)
+        with connected(verbose=verbose) as client:
+            batch = client.report(batch_id)
     else:
         with or_remote("status", batch_id), opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
             batch = service.get_batch_status(batch_id)

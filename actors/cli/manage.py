@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import BatchIds, Json, Remote, Verbose, exit_code, opened, warn
+from actors.cli.opening import connected, exit_code, opened, or_remote, warn
+from actors.cli.options import BatchIds, Json, Remote, Verbose
 from actors.errors import SoraBatchError
 from storage.states import DeleteState
 
@@ -70,10 +71,13 @@ def _cancelling(
     batch_ids: Sequence[str], reason: str | None, *, remote: bool, verbose: bool
 ) -> Iterator[Callable[[str], CancellationSummary]]:
     """A function that cancels a batch: with this service, or through RabbitMQ with another."""
-    from actors.cli.remote import cancel_there, or_remote
+
+    def cancel_there(batch_id: str) -> CancellationSummary:
+        with connected(verbose=verbose) as client:
+            return client.cancel(batch_id, reason)
 
     if remote:
-        yield lambda batch_id: cancel_there(batch_id, reason, verbose=verbose)
+        yield cancel_there
         return
 
     cancelled: list[str] = []
@@ -122,10 +126,13 @@ def _deleting(
     batch_ids: Sequence[str], *, keep_files: bool, remote: bool, verbose: bool
 ) -> Iterator[Callable[[str], None]]:
     """What deletes a batch: the service, or through RabbitMQ another one."""
-    from actors.cli.remote import delete_there, or_remote
+
+    def delete_there(batch_id: str) -> None:
+        with connected(verbose=verbose) as client:
+            client.delete(batch_id, keep_files=keep_files)
 
     if remote:
-        yield lambda batch_id: delete_there(batch_id, keep_files=keep_files, verbose=verbose)
+        yield delete_there
         return
 
     def delete_here(batch_id: str) -> None:

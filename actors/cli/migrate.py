@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import Json, Simulate, Verbose, prepare
+from actors.cli.opening import prepare
+from actors.cli.options import Json, Simulate, Verbose
 from actors.errors import DatabaseUnusable
 
 if TYPE_CHECKING:

@@ -1,30 +1,22 @@
-"""Shared by the commands: common options, and how they open the service.
+"""The options that several commands share, and those that say what a batch shall contain.
 
-Light: importing it must not slow `--help` down.
+Light: importing it must not slow `--help` down; so its annotations are no strings, which would have to be evaluated.
+What the options of a batch mean is in `authoring`.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import functools
 import inspect
-import logging
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
-from actors.errors import Conflict, DatabaseUnusable, InvalidRequest, NotFound, SettingsError, SoraBatchError
-
-if TYPE_CHECKING:
-    from actors.service import BatchService
-    from actors.settings import Settings
+from actors.cli.opening import absent_database
+from actors.errors import InvalidRequest, SoraBatchError
 
 _Command = Callable[..., None]
-USAGE = 2
 _OFFERED = 1000
 
 
@@ -143,71 +135,6 @@ def spelled_out(**after: str) -> Callable[[_Command], _Command]:
     return decorate
 
 
-def prepare(*, verbose: bool, default_level: str = "warning", service: bool = False) -> Settings:
-    """Read the settings, start logging (at LOG_LEVEL where it is set), and warn of misspelt names.
-
-    `service`: with LOG_FORMAT=json each line on standard error is JSON.
-    """
-    from actors.cli.settings_table import as_written, known_secrets, misspelt
-    from actors.logs import configure
-    from actors.secret_files import readable_by_others
-    from actors.settings import load_settings
-
-    try:
-        settings = load_settings()
-    except SettingsError:
-        if service and (as_written("LOG_FORMAT") or "").lower() == "json":
-            configure(default_level, "json", known_secrets(None), service=True)
-        raise
-    level = settings.log_level if "log_level" in settings.model_fields_set else default_level
-    configure("debug" if verbose else level, settings.log_format, settings.secrets, service=service)
-    for sentence in (*misspelt(), *readable_by_others(settings)):
-        warn(sentence)
-    return settings
-
-
-@contextmanager
-def opened(
-    *,
-    verbose: bool,
-    simulate: bool = False,
-    default_level: str = "warning",
-    looked_for: str | None = None,
-    settings: Settings | None = None,
-) -> Iterator[BatchService]:
-    """The service, open for the duration of a command; `settings`: from an earlier call of `prepare`.
-
-    `looked_for`: what must already be in the database, such as "batch 'nature'"; no database is created then.
-
-    Raises:
-        NotFound: the database does not exist.
-    """
-    settings = settings or prepare(verbose=verbose, default_level=default_level)
-    absent = absent_database(settings) if looked_for is not None else None
-    if absent is not None:
-        raise NotFound(f"there is no {looked_for} in the database {absent} (the database does not exist yet)")
-    from actors.service import BatchService
-
-    with BatchService(settings, simulate=simulate) as service:
-        yield service
-
-
-def absent_database(settings: Settings) -> str | None:
-    """Where the database would be, if it is a file that does not exist."""
-    from storage.database import Database, DatabaseError
-
-    try:
-        path = Database(settings.database_url).path
-    except DatabaseError as error:
-        raise DatabaseUnusable(str(error)) from error
-    return str(path) if path is not None and not path.exists() else None
-
-
-def exit_code(error: Exception) -> int:
-    """The exit code of a command that ends with an error."""
-    return USAGE if isinstance(error, InvalidRequest | NotFound | Conflict | DatabaseUnusable) else 1
-
-
 def parse_metadata(pairs: list[str] | None) -> dict[str, str]:
     """Read `KEY=VALUE` pairs.
 
@@ -223,15 +150,81 @@ def parse_metadata(pairs: list[str] | None) -> dict[str, str]:
     return metadata
 
 
-def warn(text: str, *, level: int = logging.WARNING, action: str | None = None) -> None:
-    """Print a sentence on standard error, with secrets masked: it may quote an error.
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What was given on the command line, in the order of `--help`."""
 
-    `level`, `action`: of the line of the log that it is, where a service logs JSON.
-    """
-    from actors.cli.text import clean, fold, terminal_width
-    from actors.logs import masked, tell
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE|-",
+            show_default=False,
+            help="Batch file: JSON, YAML, CSV, JSON Lines, or one prompt per line; - for standard input.",
+        ),
+    ] = None
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", metavar="PROMPT", help="Prompt of a video. Repeatable.")
+    ] = None
+    concurrency: Annotated[int | None, typer.Option("--concurrency", "-c", help="Videos to make at a time.")] = None
+    name: Annotated[str | None, typer.Option("--name", help="Batch name.")] = None
+    metadata: Metadata = None
+    batch_id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="Batch id. An existing batch with the same content is resumed."),
+    ] = None
+    model: Annotated[str | None, typer.Option("--model", help="Model of videos that name none.")] = None
+    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Size of videos that name none.")] = None
+    duration: Annotated[
+        int | None, typer.Option("--duration", metavar="SECONDS", help="Duration of videos that name none.")
+    ] = None
+    seed: Annotated[
+        str | None,
+        typer.Option("--seed", metavar="N|random", help="Seed of videos that name none; later takes count up from it."),
+    ] = None
+    takes: Annotated[int | None, typer.Option("--takes", metavar="N", help="Takes of each video that names none.")] = (
+        None
+    )
+    params: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", metavar="NAME=VALUE",
+            help="Further field for the server, such as fps=24 or negative_prompt=blur, for videos that don't set it. "
+            "A value that parses as JSON is sent as JSON; null omits the field. Repeatable.",
+        ),
+    ] = None  # fmt: skip
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input-reference", metavar="PATTERN",
+            help="Picture, or quoted pattern such as 'shots/*.png'. Makes each prompt, and each video of FILE that "
+            "names no picture, once per picture, with the picture's name in its metadata. Repeatable.",
+        ),
+    ] = None  # fmt: skip
+    defaults: Annotated[
+        str | None,
+        typer.Option(
+            "--defaults", metavar="FILE",
+            help="JSON or YAML file of default video fields; the batch file and options take precedence.",
+        ),
+    ] = None  # fmt: skip
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", metavar="AMOUNT UNIT",
+            help="Most the batch may use: '20 USD', '30 seconds', '5 videos', or several with commas.",
+        ),
+    ] = None  # fmt: skip
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--timeout", metavar="SPAN",
+            help="Time limit for each round of the batch, such as 90s or 12h; a bare number is milliseconds; 0: none.",
+        ),
+    ] = None  # fmt: skip
 
-    if tell(text, level, action):
-        return
-    sentence, width = f"sora-batch: {clean(masked(text))}", terminal_width(sys.stderr)
-    typer.echo(sentence if width is None else fold(sentence, width), err=True)
+
+@dataclasses.dataclass(frozen=True)
+class Submitted(Written):
+    """The same for a service: whether the batch is there already is its business."""
+
+    batch_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="Batch id.")] = None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from actors.cli.options import Json, Verbose, prepare, spelled_out
-from actors.cli.written import Written
+from actors.cli.opening import prepare
+from actors.cli.options import Json, Verbose, Written, spelled_out
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:

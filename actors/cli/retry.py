@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from actors.cli.opening import connected, or_remote
 from actors.cli.options import (
     BatchIds,
     FileName,
@@ -97,7 +98,6 @@ def retry(
     With --remote, a service does it: prints the ids once it has accepted; `sora-batch watch` follows a batch.
     """
     from actors.cli.authoring import parse_new_budget
-    from actors.cli.remote import or_remote, retry_there
     from actors.cli.session import Session
 
     jobs, changes = retried.jobs_and_changes()
@@ -113,9 +113,12 @@ def retry(
             raise InvalidRequest(
                 "--output, --filename and --simulate work on this machine only: omit them with --remote"
             )
-        _print_agreed(
-            [retry_there(batch_id, jobs, changes, **consents, verbose=verbose) for batch_id in ids], json=json
-        )
+        agreed = []
+        for batch_id in ids:
+            with connected(verbose=verbose) as client:
+                client.retry(batch_id, jobs, changes, **consents)
+                agreed.append(client.report(batch_id))
+        _print_agreed(agreed, json=json)
         return
     session = Session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     with or_remote("retry", " ".join(ids)):

@@ -16,9 +16,9 @@ from actors.cli.options import (
     Shown,
     Simulate,
     Verbose,
+    Written,
     spelled_out,
 )
-from actors.cli.written import Written
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from actors.cli.app import Interrupted, Interruption
 from actors.cli.migrate import require_schema
-from actors.cli.options import Simulate, Verbose, Web, opened, prepare, warn
-from actors.cli.signals import Interrupted, Interruption
+from actors.cli.opening import opened, prepare, warn
+from actors.cli.options import Simulate, Verbose, Web
 from actors.cli.web import answering, listening_at
 from actors.errors import ErrorCode, SoraBatchError
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from actors.cli.app import Interrupted, Interruption
 from actors.cli.authoring import metadata_keys
 from actors.cli.batch_files import located
 from actors.cli.filenames import FileNamePattern
 from actors.cli.follow import Follower, show_for, viewed
-from actors.cli.options import USAGE, exit_code, opened, prepare, warn
+from actors.cli.opening import USAGE, exit_code, opened, prepare, warn
 from actors.cli.outputs import OutputFolder
-from actors.cli.signals import Interrupted, Interruption
 from actors.cli.table import look_for_it, print_batch, print_json, print_paths, say, unknown_ones
 from actors.cli.text import count
 from actors.cli.web import answering, listening_at, open_browser, wait_for

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from actors.cli.options import BatchId, Json, Verbose, opened, warn
+from actors.cli.opening import opened, warn
+from actors.cli.options import BatchId, Json, Verbose
 from actors.errors import InvalidRequest
 
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import Verbose, prepare, spelled_out, warn
+from actors.cli.opening import prepare, warn
+from actors.cli.options import Verbose, spelled_out
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import FileName, Json, Quiet, Verbose, spelled_out, warn
-from actors.cli.written import Submitted
+from actors.cli.opening import connected, warn
+from actors.cli.options import FileName, Json, Quiet, Submitted, Verbose, spelled_out
 from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ def _send(
     """Send the batch to a service, then follow or print it."""
     from actors.cli.batch_files import located
     from actors.cli.references import carried
-    from actors.cli.remote import connected
 
     try:
         sent = carried(request)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from actors.cli.options import warn
+from actors.cli.opening import warn
 from actors.cli.text import (
     cells,
     clean,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.cli.options import Quiet, Verbose, opened, prepare, warn
+from actors.cli.opening import connected, opened, prepare, warn
+from actors.cli.options import Quiet, Verbose
 from actors.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -51,7 +52,6 @@ def watch(
             else:
                 watch_one(Journal(service), batch_id, quiet=quiet, elsewhere=False)
         return
-    from actors.cli.remote import connected
 
     with connected(verbose=verbose) as client:
         if batch_id is None:
@@ -67,8 +67,8 @@ def watch_one(
     wanted: OutputFolder | None = None, elsewhere: bool = True,
 ) -> None:  # fmt: skip
     """Show a batch to its end, print the result, and exit with its code."""
+    from actors.cli.app import Interrupted, Interruption
     from actors.cli.follow import show_for
-    from actors.cli.signals import Interrupted, Interruption
     from actors.cli.view import BatchView
 
     interruption = Interruption()
@@ -115,8 +115,8 @@ def _conclude(
 
 def _print_events(client: BatchClient | Journal, batch_id: str) -> None:
     """Print the batch as it is, then its events."""
+    from actors.cli.app import Interrupted, Interruption
     from actors.cli.session import EXIT_CODES
-    from actors.cli.signals import Interrupted, Interruption
     from actors.cli.table import json_text
     from storage.states import BatchStatus
 
@@ -137,7 +137,7 @@ def _print_events(client: BatchClient | Journal, batch_id: str) -> None:
 
 
 def _watch_all(client: BatchClient, keys: list[str], *, json: bool) -> None:
-    from actors.cli.signals import Interrupted, Interruption
+    from actors.cli.app import Interrupted, Interruption
     from actors.cli.table import json_text
 
     interruption = Interruption()

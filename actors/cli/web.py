@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.options import Simulate, Verbose, opened, prepare, warn
-from actors.cli.signals import Interrupted, Interruption
+from actors.cli.app import Interrupted, Interruption
+from actors.cli.opening import opened, prepare, warn
+from actors.cli.options import Simulate, Verbose
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from actors.cli.settings_table import settings_table
+from actors.cli.doctor import settings_table
 from actors.errors import SettingsError
 from actors.secret_files import readable_by_others
 from actors.settings import Settings, load_settings

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.cli.app import INTERRUPTED, USAGE, app
+from actors.cli.doctor import settings_table
 from actors.cli.session import EXIT_CODES
-from actors.cli.settings_table import settings_table
 from actors.errors import ErrorCode
 from actors.settings import Settings
 from actors.simulator import SimulatorOptions, simulator_in_thread

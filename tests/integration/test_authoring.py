@@ -193,7 +193,7 @@ def test_ten_thousand_videos_are_read_and_created_within_two_seconds(
     (tmp_path / name).write_text(head + "".join(line.format(number) for number in range(10_000)))
     settings = {key.upper(): str(value) for key, value in options(batch_max_size=10_000).items()}
     program = (
-        "import time; from actors.cli.authoring import requested; from actors.cli.written import Written; from actors.service import BatchService\n"
+        "import time; from actors.cli.authoring import requested; from actors.cli.options import Written; from actors.service import BatchService\n"
         "with BatchService() as service:\n"
         "    times = []\n"
         "    while len(times) < 3 and min(times, default=2) >= 2:\n"

@@ -12,7 +12,7 @@ import pytest
 from actors.batch.requests import BatchVideoRequest
 from actors.cli.authoring import metadata_keys, parse_budget, parse_params, parse_timeout, requested
 from actors.cli.batch_files import located
-from actors.cli.written import Written
+from actors.cli.options import Written
 from actors.errors import InvalidRequest
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -19,8 +19,8 @@ import pytest
 
 from actors.cli import checks, server_checks
 from actors.cli.checks import database, rabbitmq, server, services, video_dir
+from actors.cli.doctor import settings_table
 from actors.cli.server_checks import verdict
-from actors.cli.settings_table import settings_table
 from actors.needs import Need, needs
 from actors.service import BatchService
 from actors.settings import Settings, load_settings

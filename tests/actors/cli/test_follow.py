@@ -11,8 +11,8 @@ from typing import Any
 
 from actors.batch.events import Event
 from actors.batch.views import Batch, Job
+from actors.cli.app import Interruption
 from actors.cli.follow import Follower
-from actors.cli.signals import Interruption
 from actors.cli.text import LineShow
 from actors.cli.view import BatchView
 from actors.errors import BatchReleased, NotFound, StorageError

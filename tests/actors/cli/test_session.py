@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from actors.cli import signals
+from actors.cli import app as program
+from actors.cli.app import Interrupted, Interruption
 from actors.cli.outputs import OutputFolder
-from actors.cli.signals import Interrupted, Interruption
 from actors.errors import StorageError
 from actors.service import BatchService
 from actors.simulator import Simulator, SimulatorOptions, simulator_in_thread
@@ -91,7 +91,7 @@ def test_the_second_signal_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     def leave(code: int) -> None:
         raise SystemExit(code)
 
-    monkeypatch.setattr(signals.os, "_exit", leave)
+    monkeypatch.setattr(program.os, "_exit", leave)
     with Interruption() as interruption:
         interruption.check()
         signal.raise_signal(signal.SIGINT)
