@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from actors.batch.told_prices import price_in
+from actors.batch.batch_update import price_in
 from actors.batch.views import moment
 from actors.errors import SoraError
 from actors.loop import IOLoop

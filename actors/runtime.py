@@ -22,7 +22,7 @@ from typing import Any
 from actors.agenda import Agenda, DispatcherCallbacks
 from actors.batch.assignment import Rules
 from actors.batch.orphans import Orphans
-from actors.batch.pricing import pricing
+from actors.batch.price_files import pricing
 from actors.dispatcher import Dispatcher
 from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraError
 from actors.loop import THREADS, Coalescer, IOLoop, tell

@@ -294,7 +294,7 @@ class BatchService(BatchCommander):
             InvalidRequest: the word can't be read.
         """
         self._check_open()
-        from actors.batch.settling import settle
+        from actors.batch.updating import settle
 
         who = by or getpass.getuser()
         batch_id = self._write(lambda: settle(self._storage, submission_id, word, who, self.now()))

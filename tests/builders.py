@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from actors.batch.intents import request_digest
+from actors.batch.batch_update import request_digest
 from storage.records import BatchRecord, EventRecord, JobRecord, OwnerRecord, SubmissionRecord
 from storage.servers import key_of, server_of
 from storage.states import BatchStatus, JobStatus, SubmissionState

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from storage.records import Document, JobRecord, SubmissionRecord
+from actors.batch.prices import Priced
+from storage.records import JobRecord, SubmissionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +19,6 @@ class Assignment:
     submission: SubmissionRecord
     fresh: bool
     """Its POST has not been sent yet."""
-
-
-class Priced(NamedTuple):
-    """What a video costs at most, at the rate now in force."""
-
-    currency: str
-    micros: int
-    """Millionths of the currency's unit."""
-    rate: Document
 
 
 def _unpriced(_job: JobRecord) -> Priced | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from operator import itemgetter
 
-from actors.batch.charging import Charges
+from actors.batch.batch_update import BatchUpdate
 from actors.batch.events import EventName
 from actors.batch.start import existing
-from actors.batch.transitions import BatchMove, BatchUpdate, JobMove
+from actors.batch.transitions import BatchMove, JobMove
 from actors.batch.views import CancellationSummary, Charge
 from actors.errors import Conflict, ErrorCode
+from storage.charges import Charges
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus, JobStatus, SubmissionState
 from storage.storage import Storage

@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
 
-from actors.batch.assignment import Priced
+from actors.batch.prices import Priced
 from actors.errors import ErrorCode, Failure
 from storage.budgets import BATCH, Refusal
 from storage.charges import MICROS, SECONDS, VIDEOS

@@ -12,14 +12,14 @@ the currency, because a reservation must not be smaller than what it is for. Sum
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
-from storage.records import JobRecord
+from storage.records import Document, JobRecord
 
 MICROS = 1_000_000
 """Micros in one unit of a currency."""
@@ -28,6 +28,8 @@ PER_SECOND = "output_cost_per_second"
 PER_VIDEO = "output_cost_per_video"
 PER_IMAGE = "input_cost_per_image"
 TIER = re.compile(rf"{PER_SECOND}_((\d{{3,4}})p|(\d)k)", re.ASCII)
+ANY = "*"
+"""The name of the entry for models without one of their own."""
 _USUAL_TIERS = {"480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
 _K, _K_EDGES = 540, {"2k": 1440}
 """Pixels of the short edge for each `k`, as in 3840x2160; 2k is 2560x1440."""
@@ -88,6 +90,15 @@ class Price:
             "currency": self.currency, "micros": self.micros, "model": self.model, "fields": dict(self.fields),
             "seconds": self.seconds, "images": self.images, "source": self.source, "as_of": self.as_of,
         }  # fmt: skip
+
+
+class Priced(NamedTuple):
+    """What a video costs at most, at the rate now in force."""
+
+    currency: str
+    micros: int
+    """Millionths of the currency's unit."""
+    rate: Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +186,55 @@ def _edge_of(tier: re.Match[str]) -> int:
 def _tier(edge: int, tiers: Mapping[str, int]) -> str:
     """The lowest tier that is not below a short edge; above all, the highest."""
     return min(tiers, key=lambda tier: (tiers[tier] < edge, abs(tiers[tier] - edge)))
+
+
+class PriceTable:
+    """The prices of models, each by its name in the table."""
+
+    def __init__(self, rates: Iterable[Rates] = ()) -> None:
+        self._rates = {each.model: each for each in rates}
+
+    def __len__(self) -> int:
+        return len(self._rates)
+
+    @property
+    def currencies(self) -> frozenset[str]:
+        """All currencies that something costs."""
+        return frozenset(each.currency for each in self._rates.values())
+
+    def price(self, asked: Asked) -> Price | UnknownPrice:
+        """What a video costs at most, or why that is unknown."""
+        if not self._rates:
+            return UnknownPrice("set SORA_PRICES to a file of prices")
+        if asked.model is None and ANY not in self._rates:
+            return UnknownPrice(
+                "the request names no model: name one, set SORA_MODEL, or give a price for any model (*) in SORA_PRICES"
+            )
+        found = [rates.price(asked) for rates in self._found(asked.model)]
+        if not found:
+            return UnknownPrice(
+                f"the table of SORA_PRICES has no price for {asked.model}: add one, or one for any model (*)"
+            )
+        amounts = {(each.currency, each.micros) if isinstance(each, Price) else None for each in found}
+        if len(amounts) > 1:
+            names = " and ".join(rates.model for rates in self._found(asked.model))
+            return UnknownPrice(f"the table of SORA_PRICES has several prices for {asked.model} ({names}): name one")
+        return found[0]
+
+    def _found(self, model: str | None) -> list[Rates]:
+        """A model's entries: by its name, without its provider, with any provider, else that of any model.
+
+        As in LiteLLM's table, a provider is what stands before a `/`; several providers may have a model of the name.
+        """
+        if model is not None:
+            parts = model.split("/")
+            for start in range(len(parts)):
+                name = "/".join(parts[start:])
+                if name in self._rates:
+                    return [self._rates[name]]
+            if several := [rates for name, rates in self._rates.items() if name.endswith(f"/{model}")]:
+                return several
+        return [self._rates[ANY]] if ANY in self._rates else []
 
 
 def amount(micros: int) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from actors.batch.intents import new_intent, without_a_video
-from actors.batch.transitions import BatchUpdate, JobMove
+from actors.batch.batch_update import BatchUpdate, new_intent
+from actors.batch.transitions import JobMove
 from storage.records import BatchRecord, JobRecord
 from storage.servers import server_of
 from storage.states import JobStatus
@@ -80,5 +80,5 @@ def _doubt_batch(storage: Storage, batch: BatchRecord, at: float, paid_attempts:
 
 
 def _intend(step: BatchUpdate, job: JobRecord, provider: str) -> None:
-    ready = without_a_video(step, job)
+    ready = step.without_a_video(job)
     step.intend(ready, new_intent(ready, provider, _SENDER, step.at))

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from actors.batch.batch_update import BatchUpdate
 from actors.batch.cancellation import with_a_record, withdraw_deletes
 from actors.batch.changes import check_files, columns_of, is_changed
-from actors.batch.charging import Charges
 from actors.batch.events import EventName
 from actors.batch.start import bring, existing, move_server
-from actors.batch.transitions import BatchMove, BatchUpdate, JobMove
+from actors.batch.transitions import BatchMove, JobMove
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound
+from storage.charges import Charges
 from storage.records import BatchRecord, JobRecord, ReferenceRecord, SubmissionRecord
 from storage.states import FINAL_BATCH, JobStatus, SubmissionState
 from storage.storage import Storage

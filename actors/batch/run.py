@@ -12,12 +12,11 @@ from dataclasses import replace
 from typing import assert_never
 
 from actors.batch.assignment import Assignment, Rules
-from actors.batch.charging import Charges
+from actors.batch.batch_update import BatchUpdate, new_intent, price_in
 from actors.batch.events import EventName
-from actors.batch.intents import new_intent, without_a_video
 from actors.batch.limits import lacks_amount, out_of_time, refused_by, rejection, repeatedly, unsent_text
 from actors.batch.pause import Pause, has_period
-from actors.batch.transitions import BatchMove, BatchUpdate, JobMove, ended, ending
+from actors.batch.transitions import BatchMove, JobMove, ended, ending
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.messages import (
     Completed,
@@ -35,6 +34,7 @@ from actors.messages import (
 from actors.restarts import restart_allowed
 from storage.budgets import Refusal
 from storage.changes import Changes
+from storage.charges import Charges
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
 from storage.states import IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 
@@ -180,7 +180,7 @@ class BatchRun:
         """Record the intent of the next job. Requires `wants_to_start`."""
         self.pause.end(self._update.at)
         self.waits.pop("", None)
-        job = without_a_video(self._update, self.jobs[self._fresh.popleft()])
+        job = self._update.without_a_video(self.jobs[self._fresh.popleft()])
         rules = self._rules
         intent = new_intent(job, rules.provider, rules.owner_id, self._update.at, rules.price(job))
         self.jobs[job.id] = job = self._update.intend(job, intent)
@@ -196,7 +196,7 @@ class BatchRun:
         match report:
             case Submitted(_, _, remote_id, told):
                 self._told[job.id] = now
-                self._update.charges.tell(running.submission.id, told)
+                self._update.charges.tell(running.submission.id, price_in(told or {}))
                 self._update.charges.resolve(running.submission.id, SubmissionState.BOUND)
                 self._submitted(job, remote_id)
             case Progressed(_, _, progress):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.batch.transitions import BatchMove, BatchUpdate, derived_counts
+from actors.batch.batch_update import BatchUpdate
+from actors.batch.transitions import BatchMove, derived_counts
 from actors.errors import ErrorCode, Failure
 from storage.mending import mend
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus

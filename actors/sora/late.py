@@ -6,7 +6,7 @@ import asyncio
 import logging
 from functools import partial
 
-from actors.batch.settling import tell_settled
+from actors.batch.updating import tell_settled
 from actors.loop import IOLoop
 from actors.settings import Settings
 from actors.sora.outcomes import Unknown

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from actors.batch.told_prices import price_in
+from actors.batch.batch_update import price_in
 from actors.errors import ErrorCode, Failure
 from actors.sora.embedded import WRAPPED, inner_id
 from actors.sora.wire import RemoteVideo

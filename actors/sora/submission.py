@@ -14,7 +14,7 @@ from collections.abc import Callable
 import peewee
 
 from actors.batch.cancellation import owe_delete_of_cancelled
-from actors.batch.settling import tell_settled
+from actors.batch.updating import tell_settled
 from actors.errors import ErrorCode, Failure
 from actors.loop import IOLoop
 from actors.observer import Observer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from actors.batch.intents import request_digest
+from actors.batch.batch_update import request_digest
 from actors.sora.exchange import VideoSpec
 from actors.sora.matching import BEFORE, contradicts
 from actors.sora.wire import RemoteVideo

@@ -20,7 +20,7 @@ from actors import dispatcher, recording, supervisor, worker
 from actors.agenda import DispatcherCallbacks
 from actors.batch import intents as intents_module
 from actors.batch.assignment import Priced, Rules
-from actors.batch.intents import request_digest
+from actors.batch.batch_update import request_digest
 from actors.batch.orphans import Orphans
 from actors.batch.start import NewBatch, create, want
 from actors.dispatcher import LEASE_MARGIN, Dispatcher

@@ -12,14 +12,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actors.batch.price_files import price_table
-from actors.batch.price_tables import CURRENCIES, PriceTable, WrongTable
+from actors.batch.price_files import CURRENCIES, WrongTable, price_table, read_table
 from actors.batch.prices import MICROS, Asked, Price, UnknownPrice, amount, short_edge
 from actors.errors import SettingsError
 from actors.settings import Settings
 
 EXCERPT = Path(__file__).with_name("litellm_excerpt.json")
-LITELLM = PriceTable.read(json.loads(EXCERPT.read_text(), parse_float=Decimal))
+LITELLM = read_table(json.loads(EXCERPT.read_text(), parse_float=Decimal))
 BASE = "output_cost_per_second"
 
 
@@ -28,7 +27,7 @@ def asked(model="m", seconds=1, size=None, **more):
 
 
 def price_of(entry, *, model="m", **fields):
-    return PriceTable.read({"m": entry}).price(asked(model, **fields))
+    return read_table({"m": entry}).price(asked(model, **fields))
 
 
 def micros_of(entry, **fields):
@@ -121,7 +120,7 @@ def test_a_tier_of_its_own_name() -> None:
     assert short_edge("hd") is None
 
 
-TABLE = PriceTable.read(
+TABLE = read_table(
     {
         "sora-2": {BASE: 1},
         "azure/sora-2": {BASE: 2},
@@ -163,7 +162,7 @@ def test_a_model_with_and_without_its_provider(model, units) -> None:
     ],
 )
 def test_unknown_is_unknown_and_says_why(table, wanted, words) -> None:
-    price = PriceTable.read(table).price(wanted)
+    price = read_table(table).price(wanted)
     assert isinstance(price, UnknownPrice)
     assert words in price.reason
 
@@ -235,13 +234,13 @@ def test_an_amount_is_written_exactly(micros) -> None:
 )
 def test_what_is_wrong_with_a_table(table, words) -> None:
     with pytest.raises(WrongTable) as error:
-        PriceTable.read(table)
+        read_table(table)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_other_models_and_fields_are_ignored() -> None:
-    table = PriceTable.read(
+    table = read_table(
         {
             "sample_spec": {"mode": "one of: chat, embedding", BASE: "what it costs"},
             "gpt": {"mode": "chat", BASE: "0.1"},
@@ -253,7 +252,7 @@ def test_other_models_and_fields_are_ignored() -> None:
 
 
 def test_currencies_stand_side_by_side() -> None:
-    table = PriceTable.read({"m": {BASE: 1, "currency": "CNY"}, "n": {BASE: 1}})
+    table = read_table({"m": {BASE: 1, "currency": "CNY"}, "n": {BASE: 1}})
     assert table.currencies == {"CNY", "USD"}
     assert {"USD", "EUR", "CNY", "JPY"} <= CURRENCIES
     assert "XTS" not in CURRENCIES

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from actors.agenda import load
 from actors.batch.assignment import Rules
+from actors.batch.batch_update import request_digest
 from actors.batch.events import Event
-from actors.batch.intents import request_digest
 from actors.batch.run import ABSENCES, POISON_DEATHS, BatchRun
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.messages import (

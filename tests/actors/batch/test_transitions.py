@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.batch.batch_update import BatchUpdate
 from actors.batch.events import Event, EventName
 from actors.batch.transitions import (
     BATCH_MOVES,
     JOB_MOVES,
     BatchMove,
-    BatchUpdate,
     JobMove,
     RefusedMove,
     derived_counts,
