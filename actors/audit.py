@@ -293,7 +293,7 @@ def _wrong(stores: Stores, uri: str, video: dict[str, object], *, checksums: boo
     try:
         size = stores.size(uri)
         if size is None:
-            return os.strerror(errno.ENOENT)
+            return os.strerror(errno.ENOENT) if uri.startswith("file:") else "no such object"
         if size != video["bytes"]:
             return f"it has {size} bytes; {video['bytes']} were recorded"
         if checksums and _digest(stores, uri) != video["sha256"]:

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from storage.bucket_options import BucketOptions
 
 logger = logging.getLogger(__name__)
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_ENDPOINT")
+_PROVIDERS = {
+    "s3": "https://s3.amazonaws.com",
+    "gs": "https://storage.googleapis.com",
+    "az": "https://x.blob.core.windows.net",
+}
 _CERTIFICATES = "AWS_CA_BUNDLE"
 
 
@@ -93,13 +97,13 @@ def _checked_endpoint(name: str, value: str) -> str:
 
 
 def _options(settings: Settings) -> BucketOptions:
-    from storage.bucket_options import BucketOptions
+    from storage.bucket_options import BucketOptions, endpoint_of
 
     given = settings.bucket_options
-    endpoint = "https://s3.amazonaws.com"
-    for name in reversed([each for each in _ENDPOINTS if each in given]):
-        endpoint = _checked_endpoint(name, given[name])
-    proxy = settings.proxy_for(endpoint)
+    store = (settings.video_store or "").partition("://")[0]
+    scheme = store if store in _PROVIDERS else "s3"
+    named = endpoint_of(scheme, given)
+    proxy = settings.proxy_for(_checked_endpoint(*named) if named else _PROVIDERS[scheme])
     certificates = given.get(_CERTIFICATES) or settings.requests_ca_bundle or settings.ssl_cert_file
     try:
         trusted = Path(certificates).read_bytes() if certificates else None

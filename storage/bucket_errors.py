@@ -21,8 +21,11 @@ _PASSING = frozenset({"408", "429", "500", "502", "503", "504", "507", "509"})
 _KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_SERVICE_ACCOUNT",
-    "az": "AZURE_STORAGE_ACCOUNT_KEY",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}
+_PLAIN_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
+NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound")
 _RIGHTS = "which must allow to read, write, list and delete objects there"
 
 
@@ -48,7 +51,7 @@ def explained(uri: str, error: BaseException) -> StoreFault:
     there = f"the bucket {bucket}" + (f" at {endpoint}" if endpoint else "")
     said = ", ".join(filter(None, (f"HTTP {status}" if status else "", code, _found(_MESSAGE, text))))
     passing = False
-    if code == "NoSuchBucket" or (isinstance(error, FileNotFoundError) and status == "404"):
+    if NO_BUCKET.fullmatch(code) or (isinstance(error, FileNotFoundError) and status == "404"):
         why = f"{there} does not exist: create it, or correct VIDEO_STORE"
     elif code in _REGION_CODES or status in ("301", "307") or "configured region" in text:
         region = _REGION.search(text)
@@ -61,9 +64,9 @@ def explained(uri: str, error: BaseException) -> StoreFault:
         full = "; its disk is full" if status == "507" else ""
         why, passing = f"{there} can't do it just now ({said}{full})", True
     elif "BadScheme" in text or "scheme is not allowed" in text:
-        why = f"{there} is reached by plain HTTP: set AWS_ALLOW_HTTP=true to allow that"
+        why = f"{there} is reached by plain HTTP: set {_PLAIN_HTTP[scheme]}=true to allow that"
     elif "error sending request" in text or "HTTP error" in text or "timed out" in text.lower():
-        why, passing = f"{there} can't be reached ({_met(text)}): check AWS_ENDPOINT_URL and the network", True
+        why, passing = f"{there} can't be reached ({_met(text)}): check {_ENDPOINTS[scheme]} and the network", True
     else:
         why = f"{there}: {said or _first_line(text)}"
     return StoreFault(why, passing=passing)

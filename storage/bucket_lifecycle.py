@@ -10,11 +10,12 @@ import time
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
+from storage.bucket_options import endpoint_of
+
 _SECONDS = 5.0
 _MOST = 1 << 20
 _RULE = re.compile(rb"<Rule>(?:(?!</Rule>).)*</Rule>", re.DOTALL)
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _MISSING = (
     "the bucket has no lifecycle rule that removes incomplete uploads: what a killed process leaves of one stays there "
     "and is charged for; docs/operations.md has the rule"
@@ -48,8 +49,8 @@ def _unknown(why: str) -> str:
 
 def _ask(bucket: str, given: Mapping[str, str]) -> tuple[int, bytes]:
     region = given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION") or "us-east-1"
-    endpoint = next((given[name] for name in _ENDPOINTS if given.get(name)), f"https://s3.{region}.amazonaws.com")
-    parts = urlsplit(endpoint)
+    named = endpoint_of("s3", given)
+    parts = urlsplit(named[1] if named else f"https://s3.{region}.amazonaws.com")
     hosted = given.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() == "true"
     path = "/" if hosted else f"{parts.path.rstrip('/')}/{bucket}"
     query = _signed(parts.netloc, path, region, given)

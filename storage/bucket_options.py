@@ -15,6 +15,12 @@ _CLIENT = frozenset({
     "proxy_excludes", "user_agent",
 })  # fmt: skip
 """Options of the connection, which obstore takes apart from the others."""
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+"""The variables that may name another server than the provider's own; the first that is set counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,11 @@ class MissingExtra(StoreFault):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, passing=False)
+
+
+def endpoint_of(scheme: str, given: Mapping[str, str]) -> tuple[str, str] | None:
+    """The variable that names the server of a store of this scheme, and its value; None: it is the provider's own."""
+    return next(((name, given[name]) for name in _ENDPOINTS.get(scheme, ()) if given.get(name)), None)
 
 
 @functools.cache
@@ -66,8 +77,12 @@ def sorted_out(scheme: str, given: Mapping[str, str]) -> tuple[dict[str, Any], d
             client[option] = value
         elif _knows(scheme, lower):
             config[lower] = value
-    if str(config.get("aws_endpoint_url", config.get("aws_endpoint", ""))).startswith("http://"):
-        client.setdefault("allow_http", "true")
+    if (named := endpoint_of(scheme, given)) is not None:
+        name, endpoint = named
+        if name == _ENDPOINTS["s3"][0]:  # obstore knows it in the environment only, not as an option
+            config["aws_endpoint_url"] = endpoint
+        if endpoint.startswith("http://"):
+            client.setdefault("allow_http", "true")
     return config, client
 
 

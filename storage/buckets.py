@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from storage.bucket_errors import StoreFault, explained
+from storage.bucket_errors import NO_BUCKET, StoreFault, explained
 from storage.bucket_lifecycle import doubt
 from storage.bucket_options import BucketOptions, load_obstore, sorted_out
 from storage.markers import MARKER, Marker
@@ -66,8 +66,15 @@ class Bucket:
         return begun(self._pieces(self._name(uri), start, end))
 
     def presigned(self, uri: str, lifetime: timedelta, method: Reads = "GET") -> str:
-        """A URL that gives an object to whoever has it and asks by this method, for some time."""
-        return str(self._ask("signed", self._obs.sign, self._quick, method, self._name(uri), lifetime))
+        """A URL that gives an object to whoever has it and asks by this method, for some time.
+
+        Raises:
+            StoreFault: the credentials sign nothing: there are none, or they are a signature themselves.
+        """
+        try:
+            return str(self._ask("signed", self._obs.sign, self._quick, method, self._name(uri), lifetime))
+        except StoreFault as fault:
+            raise StoreFault(f"the credentials sign no URLs ({fault})", passing=fault.passing) from fault
 
     def remove(self, uri: str) -> None:  # crash point: remove object
         """Remove an object. One that is not there is as good as removed."""
@@ -208,11 +215,18 @@ class Bucket:
             if b"".join(self.read(probe)) != content:
                 raise StoreFault("what was read back differs from what was written", passing=False)
             self.uris(f"{MARKER}-probe")
-            self.presigned(probe, timedelta(minutes=1))
+            unsigned = self._sign_obstacle(probe)
         finally:
             self.remove(probe)
-        missing = doubt(self.uri, self._options.given)
-        return [] if missing is None else [missing]
+        return [each for each in (unsigned, doubt(self.uri, self._options.given)) if each is not None]
+
+    def _sign_obstacle(self, uri: str) -> str | None:
+        """What no presigned URLs mean; None: there are some."""
+        try:
+            self.presigned(uri, timedelta(minutes=1))
+        except StoreFault as fault:
+            return f"{fault}, so a service sends the files itself"
+        return None
 
     def marker(self) -> bytes | None:
         """What is written into the marker; None: there is none."""
@@ -266,7 +280,7 @@ class Bucket:
         try:
             answer = function(*arguments, **named)
         except FileNotFoundError as error:
-            if what == "put" or "NoSuchBucket" in str(error):
+            if what == "put" or NO_BUCKET.search(str(error)):
                 raise explained(self.uri, error) from error
             raise FileNotFoundError(errno.ENOENT, f"there is no such object in {self.uri}") from None
         except StoreFault:

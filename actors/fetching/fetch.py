@@ -61,6 +61,11 @@ def extension_of(video: VideoFile) -> str:
     return EXTENSIONS.get(video.content_type, ".bin")
 
 
+def fetched_again(job: Job) -> str:
+    """What brings a file back that is gone."""
+    return f"`sora-batch retry {job.id.rpartition('-')[0]} --missing` fetches it again, if the server still has it"
+
+
 def prepare(folder: Path) -> None:
     """Create a folder, and check that files can be written there.
 
@@ -189,16 +194,21 @@ class Fetcher:
                 raise
             except (OSError, SoraBatchError) as error:
                 code = error.code if isinstance(error, SoraBatchError) else _code(error)
-                reasons.append((code, f"{source.name}: {_words(error)}" if isinstance(error, OSError) else str(error)))
+                text = f"{source.name}: {_words(error, source.name)}" if isinstance(error, OSError) else str(error)
+                reasons.append((code, text))
             else:
                 return
-        if not reasons:
-            reasons = [(ErrorCode.NOT_FOUND, f"{video.uri} can't be read from here")]
         code = next((code for code, _ in reasons if code is not ErrorCode.NOT_FOUND), ErrorCode.NOT_FOUND)
-        way_out = ""
-        if not self._urls(job, video):
-            way_out = "; set WEB_PUBLIC_URL to the address of a service that has it"
-        raise SoraBatchError("; ".join(text for _, text in reasons) + way_out, code=code)
+        told = "; ".join(text for _, text in reasons)
+        raise SoraBatchError(told + self._way_out(job, video, reasons[0][0]), code=code)
+
+    def _way_out(self, job: Job, video: VideoFile, code: ErrorCode) -> str:
+        """What helps where nobody has a file; `code`: of its store's answer."""
+        if code is ErrorCode.DOWNLOAD_FAILED:
+            return f"; remove that file, and {fetched_again(job)}"
+        if code is ErrorCode.NOT_FOUND and not video.uri.startswith("file:"):
+            return f"; {fetched_again(job)}"
+        return "" if self._urls(job, video) else "; set WEB_PUBLIC_URL to the address of a service that has it"
 
     def _from(self, source: _Source, video: VideoFile, part: Incoming) -> None:
         """Receive the missing bytes from a place, and check all of them.
@@ -262,7 +272,7 @@ def _code(error: OSError) -> ErrorCode:
     return ErrorCode.NOT_FOUND if isinstance(error, FileNotFoundError | NotADirectoryError) else ErrorCode.STORAGE
 
 
-def _words(error: BaseException) -> str:
+def _words(error: OSError, place: str) -> str:
     if isinstance(error, FileNotFoundError):
-        return "no such file on this machine"
+        return "no such file on this machine" if place.startswith("file:") else "no such object"
     return str(getattr(error, "strerror", None) or error)

@@ -36,7 +36,7 @@ class StoreSettings(BaseSettings):
             return f"file://{path.rstrip('/') or '/'}"
         if not _BUCKET.fullmatch(value):
             raise ValueError(
-                "must be s3://bucket/prefix, gs://bucket/prefix, az://account/container/prefix or file:///folder "
+                "must be s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder "
                 "(of letters, digits, `.`, `_` and `-`)"
             )
         return value.rstrip("/")

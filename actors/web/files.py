@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import re
+import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from actors.errors import Conflict, ErrorCode, NotFound
+from actors.fetching.fetch import fetched_again
 from actors.web.api.queries import batch_id_of, index_of, query_of
 from actors.web.operations import BINARY, NUMBER, TEXT, operation
 from actors.web.pictures import Pictures
@@ -33,6 +36,8 @@ _PIECE_OF_A_FOLDER, _PIECE_OF_A_BUCKET = 1 << 17, 1 << 20
 """Bytes that are read at a time: what a slow reader holds in memory, and what a request to a bucket is worth."""
 _READS = 3
 """Reads at the same time: of the threads for files two are left for pictures."""
+_UNSIGNED = 60.0
+"""Seconds for which a store that signs no URL is not asked for one again: to learn it may take longer than the file."""
 _STALLED = 300.0
 """Seconds after which a reader that took nothing is given up."""
 _RANGE = re.compile(r"bytes=(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))", re.ASCII)
@@ -64,6 +69,7 @@ class Files:
     def __init__(self, site: Site) -> None:
         self._site, self._stores = site, site.service.stores
         self._reads = asyncio.Semaphore(_READS)
+        self._unsigned_at = -math.inf
         self._pictures = Pictures(site)
 
     @operation(
@@ -77,7 +83,7 @@ class Files:
         headers = _headers(request, f'"{video.sha256}"')
         if _is_known(request, headers["ETag"]):
             return web.Response(status=304, headers=headers)
-        await self._check(video)
+        await self._check(job, video)
         elsewhere = await self._elsewhere(request, video)
         if elsewhere is not None:
             return web.Response(status=302, headers={"Location": elsewhere, "ETag": headers["ETag"]})
@@ -150,15 +156,18 @@ class Files:
         is_browser = "Sec-Fetch-Site" in request.headers or self._site.access.has_session(request)
         if video.uri.startswith("file:") or (is_browser and not asks_with_a_token):
             return None
+        if time.monotonic() - self._unsigned_at < _UNSIGNED:
+            return None
         try:
             async with self._reads:
                 method: Reads = "HEAD" if request.method == "HEAD" else "GET"  # a signature holds for one
                 return await self._site.work(self._stores.presigned, video.uri, _PRESIGNED, method)
-        except OSError as error:  # some credentials can't sign: the file is sent from here
-            logger.warning("the store signs no URL", extra={"action": "web_file", "error": str(error)})
+        except OSError as error:  # some credentials can't sign: files are sent from here
+            self._unsigned_at = time.monotonic()
+            logger.warning("the store signs no URLs", extra={"action": "web_unsigned", "error": str(error)})
             return None
 
-    async def _check(self, video: VideoFile) -> None:
+    async def _check(self, job: Job, video: VideoFile) -> None:
         """Check that the file is there.
 
         Raises:
@@ -167,9 +176,10 @@ class Files:
         """
         size = await self._read(lambda: self._stores.size(video.uri))
         if size is None:
-            raise NotFound("the file is gone; `sora-batch retry ID --missing` fetches it again, if the server has it")
+            raise NotFound(f"the file is gone; {fetched_again(job)}")
         if size != video.bytes:
-            raise Conflict(f"the file has {size} bytes, and {video.bytes} were recorded: somebody has overwritten it")
+            overwritten = f"the file has {size} bytes, and {video.bytes} were recorded: somebody has overwritten it"
+            raise Conflict(f"{overwritten}; remove it, and {fetched_again(job)}")
 
     async def _send(self, request: web.Request, response: web.StreamResponse, uri: str, part: _Part) -> None:
         """Send bytes at the reader's pace. What fails after the beginning ends the connection."""

@@ -578,9 +578,7 @@ def test_doctor_tries_the_bucket_and_looks_for_the_rule(
     settings = start_service().settings
     check = video_store(settings)
     assert check.ok
-    assert check.message.startswith(
-        f"{settings.video_store}: files can be put, read, listed and removed, and have presigned"
-    )
+    assert check.message.startswith(f"{settings.video_store}: files can be put, read, listed and removed; ")
     assert "has no lifecycle rule that removes incomplete uploads" in check.message
     assert server.ask("PUT", f"/{BUCKET}?lifecycle", RULE)[0] == 200
     assert "lifecycle" not in video_store(settings).message

@@ -77,6 +77,15 @@ def digest(data: bytes) -> str:
 def test_files_are_fetched_from_the_bucket(service: BatchService, batch: Batch, tmp_path: Path) -> None:
     report = service.fetch("nature", tmp_path)
     assert report.complete
+    job = batch.jobs[0]
+    assert job.video is not None
+    gone = job.model_copy(update={"video": job.video.model_copy(update={"uri": f"{job.video.uri}.gone"})})
+    fetcher = Fetcher(tmp_path / "gone", service.settings, service.stores)
+    (problem,) = fetcher.fetch(batch.model_copy(update={"jobs": [gone]})).problems
+    assert problem.message == (
+        f"{job.video.uri}.gone: no such object; "
+        "`sora-batch retry nature --missing` fetches it again, if the server still has it"
+    )
     for file, job in zip(report.files, batch.jobs, strict=True):
         assert job.video is not None
         assert digest(Path(file.path).read_bytes()) == job.video.sha256
@@ -96,16 +105,29 @@ def test_a_program_is_sent_to_the_bucket_and_needs_no_token_there(ask: Client, b
 
 
 def test_where_nothing_is_signed_the_file_is_sent(
-    ask: Client, batch: Batch, service: BatchService, monkeypatch: pytest.MonkeyPatch
+    batch: Batch, service: BatchService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> str:
+    asked = []
+
+    def fails(uri: str, *_: object) -> str:
+        asked.append(uri)
         raise OSError("these credentials can't sign")
 
-    monkeypatch.setattr(service.stores.bucket, "presigned", fails)
     video = batch.jobs[0].video
     assert video is not None
-    answer = ask(f"{ONE}/video")
-    assert (answer.status, digest(answer.body)) == (200, video.sha256)
+    listener = Listener(service, "127.0.0.1:0", "secret")
+    try:
+        ask = Client(listener.port, "secret")
+        with monkeypatch.context() as patch:
+            patch.setattr(service.stores.bucket, "presigned", fails)
+            for _ in range(2):  # to learn that nothing is signed may take seconds: not for each file
+                answer = ask(f"{ONE}/video")
+                assert (answer.status, digest(answer.body)) == (200, video.sha256)
+        assert asked == [video.uri]
+        monkeypatch.setattr("actors.web.files._UNSIGNED", 0.0)
+        assert ask(f"{ONE}/video").status == 302
+    finally:
+        listener.close()
 
 
 def test_an_object_that_is_gone_or_overwritten_is_told_instead_of_redirected_to(

@@ -225,6 +225,45 @@ def test_a_server_that_is_not_there_is_worth_waiting_for(bucket: Bucket, gate: G
     assert caught.value.passing
 
 
+@pytest.mark.parametrize(
+    ("uri", "given", "words"),
+    [
+        (
+            "s3://films/x",
+            {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_SKIP_SIGNATURE": "true"},
+            "AWS_ENDPOINT_URL",
+        ),
+        ("gs://films/x", {"GOOGLE_BASE_URL": "http://127.0.0.1:1", "GOOGLE_SKIP_SIGNATURE": "true"}, "GOOGLE_BASE_URL"),
+        (
+            "az://films/x",
+            {"AZURE_STORAGE_ENDPOINT": "http://127.0.0.1:1/a", "AZURE_STORAGE_ACCOUNT_NAME": "a"}
+            | {"AZURE_STORAGE_ACCOUNT_KEY": "Zm9v"},
+            "AZURE_STORAGE_ENDPOINT",
+        ),
+    ],
+)
+def test_the_endpoint_is_named_by_the_variable_of_its_kind(uri: str, given: dict[str, str], words: str) -> None:
+    """Plain HTTP is allowed by naming it, whichever variable does."""
+    with pytest.raises(StoreFault, match=rf"at http://127.0.0.1:1 can't be reached .*: check {words} and the network"):
+        Bucket(uri, BucketOptions(given)).size(f"{uri}/b/b-01.mp4")
+
+
+def test_the_endpoint_of_s3_alone_comes_before_that_of_all_services(server: S3Server, film: Film) -> None:
+    given = server.settings("x")
+    given |= {"AWS_ENDPOINT_URL_S3": given["AWS_ENDPOINT_URL"], "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    put(opened(given), film(SMALL))
+
+
+def test_credentials_that_sign_no_urls_are_said_to(bucket: Bucket, film: Film, monkeypatch: pytest.MonkeyPatch) -> None:
+    signed = {"AZURE_STORAGE_ACCOUNT_NAME": "a", "AZURE_STORAGE_SAS_TOKEN": "sv=2023-11-03&sig=x"}
+    other = Bucket("az://films/x", BucketOptions(signed))
+    with pytest.raises(StoreFault, match="the credentials sign no URLs"):
+        other.presigned("az://films/x/b/b-01.mp4", timedelta(hours=1))
+    monkeypatch.setattr(bucket, "presigned", lambda _, lifetime: other.presigned("az://films/x/b/b-01.mp4", lifetime))
+    assert "sign no URLs" in bucket.examine()[0]
+    assert bucket.examine()[0].endswith(", so a service sends the files itself")
+
+
 def test_a_wrong_key_is_named(rclone: S3Server, film: Film) -> None:
     wrong = opened(rclone.settings("x"), AWS_SECRET_ACCESS_KEY="some-other-secret")
     with pytest.raises(StoreFault, match=r"refused access \(HTTP 403\): check AWS_ACCESS_KEY_ID") as caught:

@@ -101,6 +101,7 @@ def test_what_can_not_be_had_is_named_and_the_rest_is_fetched(fetcher, stored, t
     ]  # fmt: skip
     assert "WEB_PUBLIC_URL" in report.problems[0].message
     assert "differs from the recorded file" in report.problems[1].message
+    assert "; remove that file, and `sora-batch retry b --missing` fetches it" in report.problems[1].message
     assert "removed on 2026-03-01" in report.problems[2].message
     assert set(contents(tmp_path)) == {"b-01-abc.mp4"}
 
