@@ -21,7 +21,8 @@ from actors.batch.batch_update import price_in
 from actors.batch.views import moment
 from actors.errors import SoraError
 from actors.loop import IOLoop
-from actors.settings import SIMULATOR, Settings
+from actors.settings import Settings
+from actors.settings.server import SIMULATOR
 from actors.sora.client import SoraClient
 from actors.sora.embedded import inner_id
 from actors.sora.listing import pages

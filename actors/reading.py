@@ -16,7 +16,8 @@ from actors.batch.start import existing, unknown_batch
 from actors.batch.views import Batch, Job, batch_status, status_named, version_of, with_urls
 from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
 from actors.needs import database_obstacle
-from actors.settings import SIMULATOR, Settings
+from actors.settings import Settings
+from actors.settings.server import SIMULATOR
 from actors.stores import stores_of, told_by_the_store
 from storage.charges import BatchCosts
 from storage.database import Database, DatabaseError

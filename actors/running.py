@@ -17,17 +17,18 @@ from actors.batch.events import EventName
 from actors.batch.limits import amount_text
 from actors.batch.orphans import Orphans
 from actors.batch.views import Batch
-from actors.budgets import read_ceilings
 from actors.errors import (
     BatchReleased,
     ServiceClosed,
     SoraBatchError,
     StorageError,
 )
+from actors.expectations import read_ceilings
 from actors.messages import Wait
 from actors.observer import Observer
 from actors.reading import ANSWER_SECONDS, BatchReader
-from actors.settings import SIMULATOR, Settings
+from actors.settings import Settings
+from actors.settings.server import SIMULATOR
 from actors.waiting import RunningBatch, Waiting
 from storage.database import DatabaseClosed
 from storage.records import EventRecord

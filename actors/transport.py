@@ -1,11 +1,14 @@
-"""Proxies and certificates on the way to a server, configured by the usual variables. Pure."""
+"""What a request to a server needs on its way: headers, a proxy, certificates; as settings give them. Pure."""
 
 from __future__ import annotations
 
 import functools
 import ipaddress
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -14,6 +17,21 @@ if TYPE_CHECKING:
 _PORTS = {"http": 80, "https": 443}
 _EXPIRED, _HOSTNAME, _IP_ADDRESS = 10, 62, 64
 """OpenSSL's numbers for what is wrong with a certificate."""
+AUTHORIZATION = "authorization"
+BEARER, NOWHERE, HEADER = "bearer", "none", "header:"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = re.compile(
+    r"accept|accept-encoding|connection|content-.*|expect|idempotency-key|keep-alive|proxy-.*|te|trailer|"
+    r"transfer-encoding|upgrade|x-litellm-num-retries"
+)
+"""Headers on which the reading of a request, and paying once, depend: only we set them."""
+_CREDENTIAL = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token")
+_ACCOUNT = re.compile(r"account|organi[sz]ation|project|subscription|tenant|workspace")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_SCHEME = re.compile(r"(?:api-?key|basic|bearer|token)\s+", re.IGNORECASE)
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_SHAPE = 'must be a JSON object such as {"X-Team": "films"}, or lines such as X-Team: films'
 
 
 def read_proxy(text: str) -> str:
@@ -30,38 +48,6 @@ def read_proxy(text: str) -> str:
     except ValueError:
         pass
     raise ValueError("must be the URL of an HTTP proxy, such as http://proxy.example:3128 (SOCKS is not supported)")
-
-
-def read_listen(text: str) -> tuple[str, int]:
-    """Where to listen, `[HOST:]PORT`: without a host, only this machine reaches it. Port 0: any that is free.
-
-    Raises:
-        ValueError: it is no such place.
-    """
-    host, _, port = text.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    named = bare or ":" not in text
-    if not (named and port.isascii() and port.isdigit() and int(port) < 65_536) or (":" in bare and bare == host):
-        raise ValueError("must be PORT or HOST:PORT, such as 8080, 127.0.0.1:8080 or [::1]:8080")
-    return bare or "127.0.0.1", int(port)
-
-
-def read_public_url(text: str) -> str:
-    """The URL under which others reach a service, without the final `/`.
-
-    Raises:
-        ValueError: it is none that a person may be given.
-    """
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in _PORTS and parts.hostname is not None and parts.port != 0 and parts.username is None
-    except ValueError:
-        usable = False
-    if not usable or not text.isprintable() or {" ", "?", "#"} & set(text):
-        raise ValueError(
-            "must be an http:// or https:// URL without user, query and fragment, such as https://videos.example.com"
-        )
-    return text.rstrip("/")
 
 
 def is_bypassed(url: str, no_proxy: str) -> bool:
@@ -124,3 +110,103 @@ def wrong_with(error: Exception) -> tuple[str, str]:
     if code in (_HOSTNAME, _IP_ADDRESS):
         return why, "set OPENAI_BASE_URL to the host that it was issued for"
     return why, "renew it" if code == _EXPIRED else "set SSL_CERT_FILE to the file of its CA"
+
+
+def read_headers(text: str) -> dict[str, str]:
+    """The headers in a JSON object, or in lines `Name: value`.
+
+    Raises:
+        ValueError: it is neither, or a header can't be sent; the message quotes no value.
+    """
+    headers: dict[str, str] = {}
+    for name, value in _given(text):
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"has {name!r} in place of a header name; it {_SHAPE}")
+        if not isinstance(value, str):
+            raise ValueError(f"the value of {name} must be a quoted string")  # noqa: TRY004  (pydantic's)
+        if _CONTROL.search(value):
+            raise ValueError(f"the value of {name} contains a line break or another control character: remove it")
+        if _OURS.fullmatch(name.lower()):
+            raise ValueError(f"{name} can't be set: sora-batch controls it")
+        if name.lower() in map(str.lower, headers):
+            raise ValueError(f"{name} is set twice")
+        headers[name] = value.strip()
+    return headers
+
+
+def _given(text: str) -> Iterable[tuple[str, Any]]:
+    if not text.lstrip().startswith("{"):
+        return _lines(text)
+    try:
+        pairs = json.loads(text, object_pairs_hook=list)  # a dict would lose a duplicate name
+    except (ValueError, RecursionError):
+        raise ValueError(_SHAPE) from None
+    return pairs if isinstance(pairs, list) else []
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(_LINE_END.split(text), 1):
+        if not line.strip():
+            continue
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise ValueError(f"line {number} has no colon; it {_SHAPE}")
+        yield name.strip(), value.strip()
+
+
+def read_auth(text: str) -> str:
+    """`bearer`, `none` or `header:NAME`, the first two in lower case.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if text.lower() in (BEARER, NOWHERE):
+        return text.lower()
+    name = text[len(HEADER) :].strip()
+    if not text.lower().startswith(HEADER) or not _TOKEN.fullmatch(name):
+        raise ValueError("must be bearer, none, or header:NAME, for example header:api-key")
+    if _OURS.fullmatch(name.lower()):
+        raise ValueError(f"{name} can't carry the key: sora-batch controls it")
+    return HEADER + name
+
+
+def key_header(auth: str) -> str | None:
+    """The name of the header that carries the key; None: it is not sent."""
+    return None if auth == NOWHERE else "Authorization" if auth == BEARER else auth.removeprefix(HEADER)
+
+
+def secrets_in(text: str) -> Iterator[str]:
+    """The secrets in headers as they were written, even if they can't be parsed.
+
+    Each value, and the key alone of `Bearer KEY` and `name=KEY; ...`: an error may quote only that.
+    """
+    try:
+        values = list(read_headers(text).values())
+    except ValueError:
+        values = [line.partition(":")[2] or line for line in _LINE_END.split(text)] + _QUOTED.findall(text)
+    for value in map(str.strip, values):
+        yield value
+        yield _SCHEME.sub("", value, count=1)
+        yield from (part.partition("=")[2].strip('" ') for part in re.split("[;,]", value))
+
+
+def masked_headers(text: str, hidden: str) -> str:
+    """The headers' names with `hidden` for each value."""
+    try:
+        return ", ".join(f"{name}: {hidden}" for name in read_headers(text))
+    except ValueError:
+        return hidden
+
+
+def telling(headers: Mapping[str, str], *, keyed: bool) -> str:
+    """The headers that distinguish two users of one server; `` if none do.
+
+    An account's name always does. What looks like a key does if no other key is sent (`keyed`): otherwise it is usually
+    a gateway's, and may be replaced while videos are made.
+    """
+    found = sorted(
+        f"{name.lower()}: {value}"
+        for name, value in headers.items()
+        if _ACCOUNT.search(name.lower()) or (not keyed and _CREDENTIAL.search(name.lower()))
+    )
+    return "\n".join(found)

@@ -21,8 +21,8 @@ from actors.batch.requests import (
     new_batch_id,
 )
 from actors.batch.start import NewBatch
-from actors.budgets import read_budget
 from actors.errors import InvalidRequest
+from actors.expectations import read_budget
 from actors.settings import Settings
 from storage.records import BatchRecord, Document, JobRecord, ReferenceRecord, options_of
 from storage.states import BatchStatus, JobStatus

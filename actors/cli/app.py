@@ -213,7 +213,7 @@ def with_place(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_place(text: str) -> bool:
-    from actors.transport import read_listen
+    from actors.settings.groups import read_listen
 
     try:
         read_listen(text)

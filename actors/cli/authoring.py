@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from actors.budgets import NONE, read_budget
 from actors.cli.batch_files import place_name, read_defaults, read_request
 from actors.cli.options import Written, parse_metadata
 from actors.cli.references import picture_name, pictures
 from actors.documents import Unreadable, json_or_text
 from actors.errors import FieldError, InvalidRequest
-from actors.expectations import span_of
+from actors.expectations import NONE, read_budget, span_of
 from actors.formats.reading import Request
 
 _OPTION_NAMES = {"params": "--param"}

@@ -182,7 +182,7 @@ def prices(settings: Settings) -> Check:
 def budget(settings: Settings) -> Check:
     """The ceilings that stand in the database, what is left of each, and which differ from SORA_BUDGET."""
     from actors.batch.limits import amount_text, ceiling_text, left_text
-    from actors.budgets import read_ceilings
+    from actors.expectations import read_ceilings
     from storage.ledger import Ledger
 
     mine = {(each.scope, each.unit): each.micros for each in read_ceilings(settings.sora_budget or "none")}

@@ -155,9 +155,9 @@ def _shown(value: Any) -> str | None:
 
 
 def _masked(name: str, value: str | None, secrets: Secrets) -> str | None:
-    from actors.headers import masked_headers
-    from actors.secret_files import IN_FILES, shown_path
     from actors.settings import SECRET, URLS
+    from actors.settings.values import IN_FILES, shown_path
+    from actors.transport import masked_headers
     from storage.secrets import HIDDEN, masked_url
 
     if value is None:

@@ -212,7 +212,7 @@ def _removed(report: PruneReport) -> str:
 
 def _tell_what_is_owed(deletes: list[Owed]) -> None:
     from actors.cli.text import count
-    from actors.settings import SIMULATOR
+    from actors.settings.server import SIMULATOR
 
     owed = [
         each

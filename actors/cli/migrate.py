@@ -80,7 +80,7 @@ def _doubt(database: Database, settings: Settings, *, simulate: bool) -> Restore
     import peewee
 
     from actors.batch.restoring import doubt_unfinished
-    from actors.settings import SIMULATOR
+    from actors.settings.server import SIMULATOR
     from storage.storage import Storage
 
     def provider() -> str:

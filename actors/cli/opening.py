@@ -37,8 +37,8 @@ def prepare(*, verbose: bool, default_level: str = "warning", service: bool = Fa
     `service`: with LOG_FORMAT=json each line on standard error is JSON.
     """
     from actors.logs import configure
-    from actors.secret_files import readable_by_others
     from actors.settings import load_settings
+    from actors.settings.values import readable_by_others
 
     try:
         settings = load_settings()
@@ -142,8 +142,8 @@ def known_secrets(settings: Settings | None) -> Secrets:
     """The secrets; with None, those of the settings as they were written."""
     if settings is not None:
         return settings.secrets
-    from actors.headers import secrets_in
     from actors.settings import SECRET, URLS
+    from actors.transport import secrets_in
     from storage.secrets import Secrets
 
     written = [given for values in as_written() for given in values.items()]

@@ -69,7 +69,7 @@ def listening_at(settings: Settings, place: str | None, named: str = "--web") ->
         InvalidRequest: it is no place to listen at.
         SettingsError: other machines could ask there, and need no token.
     """
-    from actors.transport import read_listen
+    from actors.settings.groups import read_listen
 
     if place:
         try:

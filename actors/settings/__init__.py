@@ -6,47 +6,45 @@ unit.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import (
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from actors.errors import SettingsError
 from actors.expectations import SIZE_PATTERN, expectation
-from actors.headers import AUTHORIZATION, BEARER, NOWHERE, key_header, read_auth, read_headers, secrets_in, telling
-from actors.secret_files import with_files
-from actors.settings.files import KeepSettings
-from actors.settings.money import MoneySettings
-from actors.settings.store import StoreSettings
-from actors.settings.types import Milliseconds, Positive, Words, at_home, without_control_characters
-from actors.settings.web import WebSettings
-from actors.transport import is_bypassed, read_proxy, trust
-from storage.secrets import HIDDEN, Secrets, key_in, masked_url, query_secrets, read_url
-from storage.servers import server_of
+from actors.settings.groups import KeepSettings, MoneySettings, StoreSettings, WebSettings
+from actors.settings.server import ServerSettings
+from actors.settings.values import (
+    Milliseconds,
+    Positive,
+    Words,
+    at_home,
+    one_line,
+    with_files,
+    without_control_characters,
+)
+from actors.transport import is_bypassed, read_proxy, secrets_in, trust
+from storage.secrets import HIDDEN, Secrets, masked_url
 
 if TYPE_CHECKING:
     import ssl
 
-SIMULATOR = "simulator"
-"""The provider of batches whose videos the built-in simulator makes."""
+SECRET = frozenset({"OPENAI_API_KEY", "SORA_HEADERS", "WEB_TOKEN"})
+URLS = frozenset(
+    {"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL", "HTTP_PROXY", "HTTPS_PROXY", "VIDEO_STORE", "WEB_PUBLIC_URL"}
+)
+"""The settings that are shown masked, and those that are shown without their secret parts."""
+GENERAL = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"})
+"""The settings that other programs have too: what is called almost like one of them may be theirs."""
+_LONGEST_AUTH = 24
+"""Characters of a `SORA_AUTH` that can't be used and is shown all the same: in a longer one a key may stand."""
 
 
-_ESCAPED = "in the user name and password, write @ as %40, # as %23, / as %2F, ? as %3F"
-
-
-class Settings(WebSettings, MoneySettings, StoreSettings, KeepSettings):
+class Settings(ServerSettings, WebSettings, MoneySettings, StoreSettings, KeepSettings):
     """The settings that `README.md` lists, each named as its environment variable in lower case."""
 
     model_config = SettingsConfigDict(
@@ -54,15 +52,6 @@ class Settings(WebSettings, MoneySettings, StoreSettings, KeepSettings):
         enable_decoding=False, hide_input_in_errors=True,
     )  # fmt: skip
 
-    openai_base_url: str | None = Field(default=None, repr=False)
-    """The server that speaks the Videos API, up to and including `/v1`. Not shown: it may contain a password."""
-    sora_auth: str = "bearer"
-    """How the key is sent: `bearer`, `header:NAME`, or `none`."""
-    openai_api_key: SecretStr | None = None
-    openai_api_key_file: str | None = None
-    sora_headers: SecretStr | None = None
-    """Additional headers of each request to the server."""
-    sora_headers_file: str | None = None
     sora_model: str | None = None
     sora_size: str | None = Field(default=None, pattern=SIZE_PATTERN)
     sora_seconds: int | None = Field(default=None, ge=1)
@@ -119,60 +108,10 @@ class Settings(WebSettings, MoneySettings, StoreSettings, KeepSettings):
         stripped = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
         return with_files({name: value for name, value in stripped.items() if value != "" or given[name] == ""})
 
-    @field_validator("openai_base_url")
+    @field_validator("amqp_url")
     @classmethod
-    def _http(cls, value: str | None) -> str | None:
-        if value is None:
-            return value
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
-        if any(character.isspace() for character in without_control_characters(value)):
-            raise ValueError("must not contain white space")
-        if "#" in value:
-            raise ValueError(f"must not contain # (a fragment is never sent to a server); {_ESCAPED}")
-        try:
-            parts = urlsplit(value)
-            host = parts.hostname if parts.port != 0 else None
-        except ValueError:
-            host = None
-        meant = read_url(value)
-        if host is None or not {"/", "?"}.isdisjoint((meant.user or "") + (meant.password or "")):
-            raise ValueError(f"must be a URL such as http://localhost:8000/v1; {_ESCAPED}")
-        address, question, query = value.partition("?")
-        return f"{address.rstrip('/')}{question if query else ''}{query}"
-
-    @field_validator("sora_auth")
-    @classmethod
-    def _auth(cls, value: str) -> str:
-        return read_auth(value)
-
-    @field_validator("sora_headers")
-    @classmethod
-    def _headers(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        named = {name.lower(): name for name in read_headers(value.get_secret_value())} if value else {}
-        carrier = key_header(info.data.get("sora_auth", BEARER)) if info.data.get("openai_api_key") else None
-        if carrier is not None and carrier.lower() in named:
-            raise ValueError(
-                f"sets {named[carrier.lower()]}, which carries OPENAI_API_KEY: unset one of them, or set SORA_AUTH"
-            )
-        if AUTHORIZATION in named and _has_user(info):
-            raise ValueError("sets Authorization, which carries the user in OPENAI_BASE_URL: remove one of them")
-        return value
-
-    @field_validator("openai_api_key", "amqp_url")
-    @classmethod
-    def _one_line(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if value is None:
-            return value
-        # Passed as a SecretStr, it was not stripped.
-        value = SecretStr(without_control_characters(value.get_secret_value().strip()))
-        carrier = key_header(info.data.get("sora_auth", BEARER))
-        if info.field_name == "openai_api_key" and (carrier or "").lower() == AUTHORIZATION and _has_user(info):
-            raise ValueError(
-                "can't be sent together with the user in OPENAI_BASE_URL, since both use one header: "
-                "unset it, or remove the user from the URL"
-            )
-        return value
+    def _one_line_too(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else one_line(value)
 
     @field_validator("database_url")
     @classmethod
@@ -200,16 +139,6 @@ class Settings(WebSettings, MoneySettings, StoreSettings, KeepSettings):
         if value < timedelta(seconds=5):
             raise ValueError("must be 5s or more: an owner stops trusting its lease 3 s before it ends")
         return value
-
-    @property
-    def api_key(self) -> str | None:
-        """The key in plain text, for the one header that carries it."""
-        return self.openai_api_key.get_secret_value() if self.openai_api_key else None
-
-    @cached_property
-    def headers(self) -> dict[str, str]:
-        """The headers of `SORA_HEADERS`, by name."""
-        return read_headers(self.sora_headers.get_secret_value()) if self.sora_headers else {}
 
     @cached_property
     def secrets(self) -> Secrets:
@@ -254,56 +183,6 @@ class Settings(WebSettings, MoneySettings, StoreSettings, KeepSettings):
     @field_serializer("openai_base_url", "database_url", "http_proxy", "https_proxy")
     def _masked(self, value: str | None) -> str | None:
         return masked_url(value) if value else value
-
-    @property
-    def provider(self) -> str:
-        """Where videos are made, and with which key: the base URL and the key's fingerprint in one text.
-
-        It is recorded; a password in the URL counts as part of the key.
-        """
-        if self.openai_base_url is None:
-            raise SettingsError(NO_SERVER)
-        return f"{masked_url(self.openai_base_url)}#{self.key_fingerprint}"
-
-    @property
-    def server(self) -> str | None:
-        """The base URL that identifies the server: without user, query and key; None if none is set."""
-        return None if self.openai_base_url is None else server_of(self.openai_base_url)
-
-    @property
-    def key_fingerprint(self) -> str:
-        """Distinguishes two keys, or accounts, of one server without revealing them.
-
-        Includes a key in a query or in a header of `SORA_HEADERS`. Without these it is what it always was.
-        """
-        url = self.openai_base_url or ""
-        secret = (self.api_key or "" if self.sora_auth != NOWHERE else "") + key_in(url)
-        told = [*query_secrets(url), telling(self.headers, keyed=bool(secret))]
-        secret = "\n".join([secret, *filter(None, told)])
-        return hashlib.sha256(secret.encode()).hexdigest()[:12]
-
-
-NO_SERVER = (
-    "OPENAI_BASE_URL is not set: set it to a server that speaks the Videos API (vLLM-Omni, SGLang, a LiteLLM proxy, "
-    "...), for example OPENAI_BASE_URL=http://localhost:8000/v1, or use --simulate. OpenAI's own hosted Videos API was "
-    "listed for removal on 2026-09-24, so there is no default"
-)
-
-
-def _has_user(info: ValidationInfo) -> bool:
-    return read_url(info.data.get("openai_base_url") or "").user is not None
-
-
-SECRET = frozenset({"OPENAI_API_KEY", "SORA_HEADERS", "WEB_TOKEN"})
-URLS = frozenset(
-    {"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL", "HTTP_PROXY", "HTTPS_PROXY", "VIDEO_STORE", "WEB_PUBLIC_URL"}
-)
-"""The settings that are shown masked, and those that are shown without their secret parts."""
-GENERAL = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"})
-"""The settings that other programs have too: what is called almost like one of them may be theirs."""
-
-_LONGEST_AUTH = 24
-"""Characters of a `SORA_AUTH` that can't be used and is shown all the same: in a longer one a key may stand."""
 
 
 def load_settings(**changes: Any) -> Settings:

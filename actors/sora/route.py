@@ -12,9 +12,8 @@ import aiohttp
 from yarl import URL
 
 from actors.errors import SettingsError
-from actors.headers import BEARER, key_header
 from actors.settings import Settings
-from actors.transport import wrong_with
+from actors.transport import BEARER, key_header, wrong_with
 from storage.secrets import basic_auth, masked_url, place_of, without_user
 
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})

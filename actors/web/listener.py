@@ -17,7 +17,7 @@ from aiohttp import web
 
 from actors.errors import SettingsError
 from actors.loop import IOLoop
-from actors.transport import read_listen
+from actors.settings.groups import read_listen
 from actors.web.application import application
 from actors.web.metrics import Metrics
 from actors.web.problems import refused

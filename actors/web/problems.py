@@ -22,7 +22,7 @@ from actors.errors import (
     SoraBatchError,
     StorageError,
 )
-from actors.settings import NO_SERVER
+from actors.settings.server import NO_SERVER
 
 CONTENT_TYPE = "application/problem+json"
 _ERRORS_SHOWN = 50

@@ -9,8 +9,8 @@ from pydantic import SecretStr, ValidationError
 
 from actors.cli.doctor import settings_table
 from actors.errors import SettingsError
-from actors.secret_files import readable_by_others
 from actors.settings import Settings, load_settings
+from actors.settings.values import readable_by_others
 
 DEFAULTS = {
     "OPENAI_BASE_URL": None,

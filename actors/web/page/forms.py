@@ -10,9 +10,9 @@ from typing import Any
 
 from actors.batch.field_errors import all_of, wrong_field
 from actors.batch.requests import BatchVideoRequest
-from actors.budgets import NONE, read_budget
 from actors.documents import Unreadable
 from actors.errors import FieldError, InvalidRequest
+from actors.expectations import NONE, read_budget
 from actors.formats.reading import Request, format_of, read_batch, with_lines
 from storage.records import BatchRecord, JobRecord
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.batch.limits import Ceiling, left_text
 from actors.messages import Wait
-from actors.settings import SIMULATOR
+from actors.settings.server import SIMULATOR
 from actors.web.page import words
 from actors.web.page.forms import can_be_written
 from storage.records import BatchRecord, EventRecord, JobRecord

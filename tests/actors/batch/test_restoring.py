@@ -4,7 +4,7 @@ import pytest
 
 from actors.batch.restoring import doubt_unfinished
 from actors.errors import SettingsError
-from actors.settings import NO_SERVER
+from actors.settings.server import NO_SERVER
 from storage.states import BatchStatus, JobStatus, SubmissionState
 from storage.submissions import RESTORED
 from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, put, some_jobs

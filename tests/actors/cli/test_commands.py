@@ -18,7 +18,7 @@ import pytest
 from actors.cli.journal import Journal
 from actors.errors import BatchReleased
 from actors.service import BatchService
-from actors.settings import SIMULATOR
+from actors.settings.server import SIMULATOR
 from actors.simulator import Simulator
 from actors.waiting import RunningBatch
 from storage.charges import ToldPrice

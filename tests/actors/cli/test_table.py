@@ -12,7 +12,7 @@ from actors.batch.views import Batch, Job
 from actors.cli.table import json_text, print_batch, print_table, summary
 from actors.cli.text import cells, shown_path
 from actors.service import BatchService
-from actors.settings import SIMULATOR
+from actors.settings.server import SIMULATOR
 from storage.states import BatchStatus, JobStatus
 from tests.builders import NOON, a_batch, a_job, an_intent, put
 

@@ -13,7 +13,7 @@ from actors import needs
 from actors.errors import SettingsError
 from actors.service import BatchService
 from actors.settings import Settings
-from actors.transport import read_listen
+from actors.settings.groups import read_listen
 from actors.web import arrival, health
 from actors.web import listener as module
 from actors.web.listener import Listener

@@ -1,17 +1,67 @@
-"""Secrets that a setting `NAME_FILE` names a file of, as container platforms mount them."""
+"""How the value of a setting is written: in which units, with ~, or in a file that NAME_FILE names."""
 
 from __future__ import annotations
 
 import stat
+import unicodedata
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SecretStr
 
 from actors.errors import SettingsError
+from actors.expectations import span_of
 from storage.secrets import HIDDEN
 
 IN_FILES = ("openai_api_key", "database_url", "amqp_url", "sora_headers", "web_token")
 """The settings that may stand in a file."""
+
+
+def _duration(value: Any) -> Any:
+    length = span_of(value) if isinstance(value, str) else value
+    if isinstance(length, timedelta):
+        return length
+    try:
+        length = timedelta(milliseconds=float(value))
+    except (OverflowError, TypeError, ValueError):
+        raise ValueError("must be a duration (500ms, 90s, 5m, 12h, 30d) or a number of milliseconds") from None
+    if length < timedelta(0):
+        raise ValueError("must not be negative")
+    return length
+
+
+def _words(value: Any) -> Any:
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+def at_home(path: str) -> str:
+    """A path with `~` expanded: in `.env` and in containers no shell has done so."""
+    if path.startswith("$"):
+        raise ValueError("$ is not expanded here: use ~ for the home folder, ${NAME} in .env, or the full path")
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        raise ValueError(f"{path.partition('/')[0]} has no home folder: use the full path") from None
+
+
+def without_control_characters(value: str) -> str:
+    """The text itself: one that would break a header or a line is refused."""
+    # A lone surrogate stands for a byte that is not UTF-8.
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
+        raise ValueError("contains a line break or another control character: remove it")
+    return value
+
+
+def one_line(secret: SecretStr) -> SecretStr:
+    """The secret of one line; passed as a SecretStr, it was not stripped."""
+    return SecretStr(without_control_characters(secret.get_secret_value().strip()))
+
+
+Milliseconds = Annotated[timedelta, BeforeValidator(_duration)]
+Positive = Annotated[Milliseconds, Field(gt=timedelta(0))]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
 def with_files(given: Mapping[str, Any]) -> dict[str, Any]:
