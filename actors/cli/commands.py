@@ -1,14 +1,14 @@
 """The commands of `sora-batch`, with the examples of their `--help`."""
 
 from actors.cli import (
+    audit,
     costs,
     create,
+    database,
     doctor,
     fetch,
     inspect,
     manage,
-    migrate,
-    quote,
     retry,
     run,
     serve,
@@ -36,7 +36,7 @@ add(
     "create batch.yaml --id nature && sora-batch resume nature",
     "create prompts.csv --defaults house-style.yaml --budget '20 USD'",
 )
-add(quote.quote, "quote batch.yaml", "quote prompts.txt --model sora-2 --duration 8 --takes 3 --json")
+add(create.quote, "quote batch.yaml", "quote prompts.txt --model sora-2 --duration 8 --takes 3 --json")
 add(run.demo, "demo", "demo --web", "demo --output films")
 add(
     costs.costs,
@@ -56,7 +56,7 @@ add(
     "retry nature --job 3 --pay-again",
 )
 add(run.resume, "resume", "resume nature --output films")
-add(inspect.audit, "audit", "audit --checksums --json")
+add(audit.audit, "audit", "audit --checksums --json")
 add(inspect.history, "history nature", "history nature --from 12 --json")
 add(
     fetch.fetch,
@@ -67,7 +67,7 @@ add(
 add(sheet.sheet, "sheet nature", "sheet nature --output nature.webp", "sheet nature --page 2 --json")
 add(serve.serve, "serve", "serve --simulate", "serve --no-migrate")
 add(web.web, "web", "web 8080 --no-open", "web --simulate")
-add(migrate.migrate, "migrate", "migrate --json", "migrate --restored")
+add(database.migrate, "migrate", "migrate --json", "migrate --restored")
 add(
     submit.submit,
     "submit prompts.txt",
@@ -77,7 +77,7 @@ add(
 )
 add(watch.watch, "watch nature", "watch --bind 'batch.completed.#' --json", "watch nature --json | jq .type")
 add(manage.delete, "delete nature", "delete nature water --keep-files", "delete nature --remote --json")
-add(manage.prune, "prune", "prune --older-than 7d --batches", "prune --older-than 90d --files")
+add(database.prune, "prune", "prune --older-than 7d --batches", "prune --older-than 90d --files")
 add(
     simulator.simulator,
     "simulator --port 8089",

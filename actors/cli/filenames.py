@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import string
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
 from actors.batch.views import Job
-from actors.cli.text import clean, in_file_names, slug
+from actors.cli.text import clean
 from actors.errors import InvalidRequest
 
 KNOWN = ("index", "id", "prompt", "take", "seed")
@@ -19,6 +21,7 @@ _WIDTH = re.compile(r"0?[1-9]\d?", re.ASCII)
 _CUT = re.compile(r"\.[1-9]\d{0,2}", re.ASCII)
 _VALUE_BYTES, _NAME_BYTES = 120, 200
 """File systems allow 255 bytes per name; the extension, and a number to tell equal names apart, need some."""
+SLUG_CHARACTERS, SLUG_BYTES = 60, 180
 
 
 def file_name(index: int, total: int, prompt: str, extension: str, take: int | None = None) -> str:
@@ -28,6 +31,31 @@ def file_name(index: int, total: int, prompt: str, extension: str, take: int | N
     """
     of_take = "" if take is None else f"-take-{take}"
     return f"{index:0{max(2, len(str(total)))}}-{slug(prompt)}{of_take}{extension}"
+
+
+def slug(text: str) -> str:
+    """The readable part of a file name: letters and digits that file names can have here, joined by `-`."""
+    kept = "".join(
+        character if unicodedata.category(character)[0] in "LMN" and in_file_names(character) else "-"
+        for character in unicodedata.normalize("NFC", text.lower())
+    )
+    return _cut(re.sub("-+", "-", kept).strip("-")) or "video"
+
+
+def in_file_names(character: str) -> bool:
+    """Whether the locale's encoding has a character."""
+    try:
+        os.fsencode(character)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _cut(name: str) -> str:
+    short = name[:SLUG_CHARACTERS].encode()[:SLUG_BYTES].decode(errors="ignore")
+    if len(short) < len(name) and name[len(short)] != "-" and "-" in short[SLUG_CHARACTERS // 2 :]:
+        short = short[: short.rindex("-")]
+    return short.strip("-")
 
 
 class FileNamePattern:

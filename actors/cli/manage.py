@@ -1,4 +1,4 @@
-"""The commands that change records without running anything: cancel, delete, prune."""
+"""The commands that change records without running anything: cancel, delete."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from actors.errors import SoraBatchError
 from storage.states import DeleteState
 
 if TYPE_CHECKING:
-    from actors.batch.cleanup import PruneReport
     from actors.batch.views import CancellationSummary
     from storage.deletes import Owed
 
@@ -143,71 +142,6 @@ def _deleting(
         with or_remote("delete", batch_ids[0]):
             service = stack.enter_context(opened(verbose=verbose, looked_for=f"batch {batch_ids[0]!r}"))
         yield delete_here
-
-
-def prune(
-    older_than: Annotated[
-        str,
-        typer.Option(
-            "--older-than", metavar="SPAN", help="Only batches that ended longer ago than this: 30d, 12h, 90m."
-        ),
-    ] = "30d",
-    batches: Annotated[
-        bool, typer.Option("--batches", help="Also remove the batches, not only their history.")
-    ] = False,
-    files: Annotated[bool, typer.Option("--files", help="Also remove the video files of these batches.")] = False,
-    json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
-    verbose: Verbose = False,
-) -> None:
-    """Remove the history of old batches.
-
-    Keeps video files unless told otherwise. May take a while, without blocking others; after an interrupt, run it again
-    to continue.
-    """
-    from actors.cli.table import print_json, say
-    from actors.cli.text import parse_span
-
-    span = parse_span(older_than)
-    with opened(verbose=verbose) as service, _counting(shown=not (json or quiet)) as told:
-        report = service.prune(span, delete_batches=batches, files=files, progress=told)
-        place = service.database_place
-    if json:
-        print_json({"events": report.events, "batches": report.batches, "files": report.files})
-    else:
-        say(f"removed {_removed(report)} from {place}")
-
-
-@contextmanager
-def _counting(*, shown: bool) -> Iterator[Callable[[PruneReport], object]]:
-    """Show on a terminal how much was removed; say so on an interrupt."""
-    import sys
-
-    last: list[PruneReport] = []
-    try:
-        if not (shown and sys.stderr.isatty()):
-            yield last.append
-            return
-        from rich.console import Console
-
-        with Console(stderr=True).status("removing ...") as status:
-
-            def tell(report: PruneReport) -> None:
-                last[:] = [report]
-                status.update(f"removed {_removed(report)} ...")
-
-            yield tell
-    except KeyboardInterrupt:
-        warn(f"interrupted: removed {_removed(last[-1]) if last else 'nothing'}; run it again to continue")
-        raise
-
-
-def _removed(report: PruneReport) -> str:
-    from actors.cli.text import count
-
-    more = [count(report.files, "file")] if report.files else []
-    more += [count(report.batches, "batch")] if report.batches else []
-    return " and ".join([count(report.events, "event"), *more])
 
 
 def _tell_what_is_owed(deletes: list[Owed]) -> None:

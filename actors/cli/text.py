@@ -8,12 +8,10 @@ import re
 import time
 import unicodedata
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
-from actors.errors import ErrorCode, InvalidRequest
-from actors.expectations import span_of
+from actors.errors import ErrorCode
 from actors.logs import UNSAFE
 
 if TYPE_CHECKING:
@@ -21,11 +19,6 @@ if TYPE_CHECKING:
     from actors.batch.views import Job
     from actors.cli.view import BatchView
     from actors.messages import Wait
-
-
-SLUG_CHARACTERS = 60
-SLUG_BYTES = 180
-"""File systems allow 255 bytes per name; the number and the extension need some."""
 
 _CONTROLS = re.compile(f"[{re.escape(''.join(map(chr, UNSAFE)))}]+")
 _PIECE = re.compile(r"(\s*)(sora-batch [a-z](?:(?![.;,`](?: |$)| \().)*[.;,]?|\S+)")
@@ -95,48 +88,11 @@ def terminal_width(stream: TextIO) -> int | None:
     return columns or _USUAL_WIDTH
 
 
-def slug(text: str) -> str:
-    """The readable part of a file name: letters and digits that file names can have here, joined by `-`."""
-    kept = "".join(
-        character if unicodedata.category(character)[0] in "LMN" and in_file_names(character) else "-"
-        for character in unicodedata.normalize("NFC", text.lower())
-    )
-    return _cut(re.sub("-+", "-", kept).strip("-")) or "video"
-
-
-def in_file_names(character: str) -> bool:
-    """Whether the locale's encoding has a character."""
-    try:
-        os.fsencode(character)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _cut(name: str) -> str:
-    short = name[:SLUG_CHARACTERS].encode()[:SLUG_BYTES].decode(errors="ignore")
-    if len(short) < len(name) and name[len(short)] != "-" and "-" in short[SLUG_CHARACTERS // 2 :]:
-        short = short[: short.rindex("-")]
-    return short.strip("-")
-
-
 def span(seconds: float) -> str:
     """`0:07`, `12:00`, `1:02:03`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def parse_span(text: str) -> timedelta:
-    """Read `30d`, `12h`, `90m`, `45s` or `2w`.
-
-    Raises:
-        InvalidRequest: it is none of them.
-    """
-    found = span_of(text)
-    if found is None:
-        raise InvalidRequest(f"{text!r} is not a duration: write a number and s, m, h, d or w, such as 30d")
-    return found
 
 
 def count(number: int, noun: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from actors.batch.commands import CommandKey, Delete
 from actors.batch.views import Batch
 from actors.cli.checks import video_store
-from actors.cli.housekeeping import Housekeeping
+from actors.cli.serve import Housekeeping
 from actors.errors import Conflict, SettingsError, StorageError
 from actors.service import BatchService
 from storage.buckets import PART

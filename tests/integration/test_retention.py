@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.cli.housekeeping import Housekeeping
+from actors.cli.serve import Housekeeping
 from actors.service import BatchService
 from actors.settings import Settings
 from actors.simulator import SimulatorOptions, simulator_in_thread

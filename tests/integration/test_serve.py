@@ -276,7 +276,7 @@ def test_the_log_alone_tells_the_life_of_a_batch(
 
 LOUD = """
 import logging, sys, threading, warnings
-import actors.cli.housekeeping
+import actors.cli.serve
 from actors.cli.app import main
 
 class Broken:
@@ -290,7 +290,7 @@ def loud(self):
     self._service.forget_commands = None
     raise OSError("the thread dies")
 
-actors.cli.housekeeping.Housekeeping._run = loud
+actors.cli.serve.Housekeeping._run = loud
 main()
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.cli.changes import parse_changes
+from actors.cli.retry import parse_changes
 from actors.errors import InvalidRequest
 from actors.simulator import Simulator
 

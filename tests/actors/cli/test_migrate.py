@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.cli.migrate import require_schema
+from actors.cli.database import require_schema
 from actors.errors import DatabaseUnusable
 from actors.settings import load_settings
 from storage.database import HISTORIES, Database

@@ -6,19 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.cli.text import (
-    SLUG_BYTES,
-    SLUG_CHARACTERS,
-    cells,
-    clean,
-    count,
-    fold,
-    parse_span,
-    shorten,
-    shown_path,
-    slug,
-    span,
-)
+from actors.cli.database import parse_span
+from actors.cli.filenames import SLUG_BYTES, SLUG_CHARACTERS, slug
+from actors.cli.text import cells, clean, count, fold, shorten, shown_path, span
 from actors.errors import InvalidRequest
 
 
