@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         SoraError,
         StorageError,
     )
-    from actors.fetching.reports import FetchedFile, FetchProblem, FetchReport
+    from actors.fetching.fetch import FetchedFile, FetchProblem, FetchReport
     from actors.messages import Wait
     from actors.observer import Observer
     from actors.rabbitmq.client.asynchronous import AsyncBatchClient
@@ -91,7 +91,7 @@ _HOMES = {
         "BatchReleased", "Conflict", "DatabaseUnusable", "ErrorCode", "Failure", "FieldError", "InvalidRequest",
         "NotFound", "ServiceClosed", "SettingsError", "SoraBatchError", "SoraError", "StorageError",
     ),
-    "actors.fetching.reports": ("FetchProblem", "FetchReport", "FetchedFile"),
+    "actors.fetching.fetch": ("FetchProblem", "FetchReport", "FetchedFile"),
     "actors.messages": ("Wait",),
     "actors.observer": ("Observer",),
     "actors.rabbitmq.client.asynchronous": ("AsyncBatchClient",),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actors.batch.costs import CostReport
     from actors.batch.quotes import Quote
     from actors.batch.views import Job
-    from actors.fetching.reports import FetchReport
+    from actors.fetching.fetch import FetchReport
     from actors.messages import Wait
     from storage.deletes import Owed
 

@@ -31,7 +31,7 @@ from storage.unfinished import Unfinished, count_unfinished
 
 if TYPE_CHECKING:
     from actors.batch.quotes import Quote
-    from actors.fetching.reports import FetchReport
+    from actors.fetching.fetch import FetchReport
 
 T = TypeVar("T")
 MOST = 1_000_000
@@ -261,7 +261,8 @@ class BatchReader:
             NotFound: there is no such batch.
             InvalidRequest: the folder is not writable.
         """
-        from actors.fetching.fetch import Fetcher, stored_name
+        from actors.fetching.fetch import Fetcher
+        from actors.fetching.places import stored_name
 
         batch = self.get_batch_status(batch_id)
         return Fetcher(Path(folder), self.settings, self.stores).fetch(batch, name_of=name_of or stored_name)

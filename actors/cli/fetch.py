@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from actors.batch.views import Batch, Job
     from actors.cli.filenames import FileNamePattern
     from actors.cli.outputs import OutputFolder
-    from actors.fetching.fetch import Fetcher
-    from actors.fetching.reports import FetchedFile, FetchProblem, FetchReport
+    from actors.fetching.fetch import FetchedFile, Fetcher, FetchProblem, FetchReport
     from actors.settings import Settings
     from storage.stores import Stores
 
@@ -66,7 +65,7 @@ def fetch(
 
 def fetch_batch(fetcher: Fetcher, batch: Batch, pattern: FileNamePattern | None, *, told: bool) -> FetchReport:
     """Fetch a batch's files under readable names; `told`: print each path. Problems go to standard error."""
-    from actors.fetching.reports import FetchProblem
+    from actors.fetching.fetch import FetchProblem
 
     def tell(outcome: FetchedFile | FetchProblem) -> None:
         if isinstance(outcome, FetchProblem):
@@ -83,7 +82,7 @@ def fetch_batch(fetcher: Fetcher, batch: Batch, pattern: FileNamePattern | None,
 def readable_names(batch: Batch, pattern: FileNamePattern | None) -> Callable[[Job], str]:
     """The names of a batch's files, as `--output` has them."""
     from actors.cli.filenames import file_name
-    from actors.fetching.fetch import extension_of
+    from actors.fetching.places import extension_of
 
     takes = {job.index: job.take for job in batch.jobs}
 

@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path, PurePosixPath
+from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel
 
 from actors.batch.views import Batch, Job, VideoFile, video_url
-from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
+from actors.errors import ErrorCode, SoraBatchError
 from actors.fetching.http import HttpFiles
-from actors.fetching.places import Incoming, incoming, is_there, names
-from actors.fetching.reports import FetchedFile, FetchProblem, FetchReport
+from actors.fetching.places import CantWrite, Incoming, fetched_again, incoming, is_there, names, prepare, stored_name
 from storage.stores import path_of
-from storage.videos import EXTENSIONS
 
 if TYPE_CHECKING:
     from actors.settings import Settings
     from storage.stores import Stores
 
 _AT_ONCE = 4
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _JOB_ID, _SHA256 = re.compile(r"[A-Za-z0-9_-]{1,80}"), re.compile(r"[0-9a-f]{64}")
 NameOf = Callable[[Job], str]
 """The name of a job's file in the folder; a `/` leads into folders below."""
+
+
+class FetchedFile(BaseModel, frozen=True):
+    """A file that is there, with the recorded bytes."""
+
+    job_id: str
+    path: str
+    bytes: int
+    sha256: str
+    was_there: bool
+    """It had been fetched before."""
+
+
+class FetchProblem(BaseModel, frozen=True):
+    """A finished file that could not be fetched, and why."""
+
+    job_id: str
+    code: str
+    message: str
+
+
+class FetchReport(BaseModel, frozen=True):
+    """The files of a batch in a folder. Videos that are not completed have none, and are not named."""
+
+    batch_id: str
+    folder: str
+    files: list[FetchedFile]
+    problems: list[FetchProblem]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every finished file is there."""
+        return not self.problems
 
 
 class _Source(NamedTuple):
@@ -39,46 +70,8 @@ class _Source(NamedTuple):
     """The bytes that are still missing."""
 
 
-class _CantWriteError(SoraBatchError):
-    """The folder takes no file."""
-
-    code = ErrorCode.STORAGE
-
-
 class _StoppedError(SoraBatchError):
     """The caller was interrupted."""
-
-
-def stored_name(job: Job) -> str:
-    """The name that a file has in its store, whoever tells of it: made of harmless characters, and not hidden."""
-    assert job.video is not None
-    told = PurePosixPath(unquote(urlsplit(job.video.uri).path)).stem
-    return (_UNSAFE.sub("-", told).lstrip(".-") or job.id) + extension_of(job.video)
-
-
-def extension_of(video: VideoFile) -> str:
-    """The extension that fits a file's type."""
-    return EXTENSIONS.get(video.content_type, ".bin")
-
-
-def fetched_again(job: Job) -> str:
-    """What brings a file back that is gone."""
-    return f"`sora-batch retry {job.id.rpartition('-')[0]} --missing` fetches it again, if the server still has it"
-
-
-def prepare(folder: Path) -> None:
-    """Create a folder, and check that files can be written there.
-
-    Raises:
-        InvalidRequest: they can't.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidRequest(f"the folder {str(folder)!r} is not writable: {reason}; name another one") from None
 
 
 class Fetcher:
@@ -126,51 +119,47 @@ class Fetcher:
                 self._stop.set()
                 threads.shutdown(cancel_futures=True)
                 raise
-        return FetchReport(
-            batch_id=batch.id,
-            folder=str(self.folder),
-            files=[each for each in outcomes if isinstance(each, FetchedFile)],
-            problems=[each for each in outcomes if isinstance(each, FetchProblem)],
-        )
+        files = [each for each in outcomes if isinstance(each, FetchedFile)]
+        problems = [each for each in outcomes if isinstance(each, FetchProblem)]
+        return FetchReport(batch_id=batch.id, folder=str(self.folder), files=files, problems=problems)
 
     def _one(self, job: Job, name_of: NameOf) -> FetchedFile | FetchProblem:
         assert job.video is not None
         try:
-            if not (_JOB_ID.fullmatch(job.id) and _SHA256.fullmatch(job.video.sha256)):
-                text = f"the service named no usable file: job {job.id[:80]!r}, SHA-256 {job.video.sha256[:80]!r}"
-                return FetchProblem(job_id=job.id, code=ErrorCode.DOWNLOAD_FAILED, message=text)
-            if job.video.removed_at is not None:
-                when = f"{job.video.removed_at:%Y-%m-%d}"
-                text = f"its file was removed on {when}, by VIDEO_KEEP or prune --files"
-                return FetchProblem(job_id=job.id, code=ErrorCode.NOT_FOUND, message=text)
-            return self._file(job, job.video, self.folder / name_of(job))
+            return self._file(job, job.video, name_of)
         except SoraBatchError as error:
             return FetchProblem(job_id=job.id, code=error.code.value, message=error.message)
         except (OSError, ValueError) as error:  # a name that can't be written is a ValueError
-            reason = getattr(error, "strerror", None) or str(error)
-            text = f"can't write to {self.folder}: {reason}"
-            return FetchProblem(job_id=job.id, code=ErrorCode.STORAGE, message=text)
+            text = f"can't write to {self.folder}: {getattr(error, 'strerror', None) or error}"
+            return FetchProblem(job_id=job.id, code=ErrorCode.STORAGE.value, message=text)
 
-    def _file(self, job: Job, video: VideoFile, first: Path) -> FetchedFile:
-        there = self._there(first, video)
-        if there is not None:
-            return _fetched(job, video, there, was_there=True)
-        first.parent.mkdir(parents=True, exist_ok=True)
-        with incoming(first.parent, f"{job.id}-{video.sha256[:16]}", video.bytes) as part:
-            self._receive(job, video, part)
-            return _fetched(job, video, self._put(part, first), was_there=False)
+    def _file(self, job: Job, video: VideoFile, name_of: NameOf) -> FetchedFile:
+        if not (_JOB_ID.fullmatch(job.id) and _SHA256.fullmatch(video.sha256)):
+            text = f"the service named no usable file: job {job.id[:80]!r}, SHA-256 {video.sha256[:80]!r}"
+            raise SoraBatchError(text, code=ErrorCode.DOWNLOAD_FAILED)
+        if video.removed_at is not None:
+            text = f"its file was removed on {video.removed_at:%Y-%m-%d}, by VIDEO_KEEP or prune --files"
+            raise SoraBatchError(text, code=ErrorCode.NOT_FOUND)
+        first = self.folder / name_of(job)
+        there = path = self._there(first, video)
+        if path is None:
+            first.parent.mkdir(parents=True, exist_ok=True)
+            with incoming(first.parent, f"{job.id}-{video.sha256[:16]}", video.bytes) as part:
+                self._receive(job, video, part)
+                path = self._put(part, first)
+        return FetchedFile(
+            job_id=job.id, path=str(path), bytes=video.bytes, sha256=video.sha256, was_there=there is not None
+        )
 
     def _there(self, first: Path, video: VideoFile) -> Path | None:
         """The file, if an earlier fetch has put it there."""
-        for path in names(first):
-            if not path.exists():
-                return None
+        for path in takewhile(Path.exists, names(first)):
             if is_there(path, video.bytes, video.sha256):
                 with self._lock:
                     if path not in self._taken:
                         self._taken.add(path)
                         return path
-        raise AssertionError
+        return None
 
     def _put(self, part: Incoming, first: Path) -> Path:
         for path in names(first):
@@ -190,12 +179,10 @@ class Fetcher:
         for source in self._sources(job, video):
             try:
                 self._from(source, video, part)
-            except (_CantWriteError, _StoppedError):
+            except (CantWrite, _StoppedError):
                 raise
             except (OSError, SoraBatchError) as error:
-                code = error.code if isinstance(error, SoraBatchError) else _code(error)
-                text = f"{source.name}: {_words(error, source.name)}" if isinstance(error, OSError) else str(error)
-                reasons.append((code, text))
+                reasons.append(_reason(source, error))
             else:
                 return
         code = next((code for code, _ in reasons if code is not ErrorCode.NOT_FOUND), ErrorCode.NOT_FOUND)
@@ -220,7 +207,7 @@ class Fetcher:
             resumed = part.resumed
             for piece in source.read(part) if part.bytes < video.bytes else ():
                 self._check_stop()
-                _write(part, piece)
+                part.write(piece)
                 if part.bytes > video.bytes:
                     break  # it is a different file
             if part.is_whole(video.sha256):
@@ -257,22 +244,11 @@ class Fetcher:
             raise _StoppedError("interrupted")
 
 
-def _write(part: Incoming, piece: bytes) -> None:
-    try:
-        part.write(piece)
-    except OSError as error:
-        raise _CantWriteError(f"can't write to {part.path.parent}: {error.strerror or error}") from error
-
-
-def _fetched(job: Job, video: VideoFile, path: Path, *, was_there: bool) -> FetchedFile:
-    return FetchedFile(job_id=job.id, path=str(path), bytes=video.bytes, sha256=video.sha256, was_there=was_there)
-
-
-def _code(error: OSError) -> ErrorCode:
-    return ErrorCode.NOT_FOUND if isinstance(error, FileNotFoundError | NotADirectoryError) else ErrorCode.STORAGE
-
-
-def _words(error: OSError, place: str) -> str:
+def _reason(source: _Source, error: OSError | SoraBatchError) -> tuple[ErrorCode, str]:
+    if isinstance(error, SoraBatchError):
+        return error.code, str(error)
+    code = ErrorCode.NOT_FOUND if isinstance(error, FileNotFoundError | NotADirectoryError) else ErrorCode.STORAGE
+    words: object = error.strerror or error
     if isinstance(error, FileNotFoundError):
-        return "no such file on this machine" if place.startswith("file:") else "no such object"
-    return str(getattr(error, "strerror", None) or error)
+        words = "no such file on this machine" if source.name.startswith("file:") else "no such object"
+    return code, f"{source.name}: {words}"

@@ -5,17 +5,59 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
-from storage.videos import flush_folder
+from actors.batch.views import Job, VideoFile
+from actors.errors import InvalidRequest, StorageError
+from storage.videos import EXTENSIONS, flush_folder
 
 _PIECE = 1 << 20
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def stored_name(job: Job) -> str:
+    """The name that a file has in its store, whoever tells of it: made of harmless characters, and not hidden."""
+    assert job.video is not None
+    told = PurePosixPath(unquote(urlsplit(job.video.uri).path)).stem
+    return (_UNSAFE.sub("-", told).lstrip(".-") or job.id) + extension_of(job.video)
+
+
+def extension_of(video: VideoFile) -> str:
+    """The extension that fits a file's type."""
+    return EXTENSIONS.get(video.content_type, ".bin")
+
+
+def fetched_again(job: Job) -> str:
+    """What brings a file back that is gone."""
+    return f"`sora-batch retry {job.id.rpartition('-')[0]} --missing` fetches it again, if the server still has it"
+
+
+def prepare(folder: Path) -> None:
+    """Create a folder, and check that files can be written there.
+
+    Raises:
+        InvalidRequest: they can't.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidRequest(f"the folder {str(folder)!r} is not writable: {reason}; name another one") from None
+
+
+class CantWrite(StorageError):
+    """The folder takes no more."""
 
 
 class Incoming:
@@ -40,11 +82,14 @@ class Incoming:
         """Add bytes.
 
         Raises:
-            OSError: the folder takes no more.
+            CantWrite: the folder takes no more.
         """
         view = memoryview(piece)
-        while view:
-            view = view[self._file.write(view) :]
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise CantWrite(f"can't write to {self.path.parent}: {error.strerror or error}") from error
         self.bytes += len(piece)
         self._sha256.update(piece)
 

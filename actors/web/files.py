@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from actors.errors import Conflict, ErrorCode, NotFound
-from actors.fetching.fetch import fetched_again
+from actors.fetching.places import fetched_again
 from actors.web.api.queries import batch_id_of, index_of, query_of
 from actors.web.operations import BINARY, NUMBER, TEXT, operation
 from actors.web.pictures import Pictures

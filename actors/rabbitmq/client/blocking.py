@@ -21,7 +21,7 @@ from actors.rabbitmq.client.stream import EventFeed, EventStream
 from actors.rabbitmq.topology import EVENTS, REPLAYS
 
 if TYPE_CHECKING:
-    from actors.fetching.reports import FetchReport
+    from actors.fetching.fetch import FetchReport
 
 TIMEOUT = 30.0
 """Seconds to wait for an answer."""
@@ -178,7 +178,8 @@ class BatchClient:
         Over HTTP they come from `video.url`, or from the service that WEB_PUBLIC_URL names; WEB_TOKEN goes to it alone.
         The arguments and the report are those of `BatchService.fetch`.
         """
-        from actors.fetching.fetch import Fetcher, stored_name
+        from actors.fetching.fetch import Fetcher
+        from actors.fetching.places import stored_name
         from actors.settings import load_settings
         from storage.stores import Stores
 
