@@ -4,8 +4,7 @@ Owns what the servers of this protocol do on the wire. Knows nothing of batches,
 """
 
 from actors.simulator.films import DrawingUnavailableError
-from actors.simulator.options import SimulatorOptions
 from actors.simulator.profiles import PROFILES
-from actors.simulator.server import Simulator, simulator_in_thread
+from actors.simulator.server import Simulator, SimulatorOptions
 
-__all__ = ["PROFILES", "DrawingUnavailableError", "Simulator", "SimulatorOptions", "simulator_in_thread"]
+__all__ = ["PROFILES", "DrawingUnavailableError", "Simulator", "SimulatorOptions"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -34,6 +33,7 @@ SIDES = range(64, 4097)
 """Pixels; smaller pictures have no room for the mark that says what they are."""
 MOST_TOLD = 512 * 1024
 """Bytes of JSON, less the contents of files: 64 KiB of any text fit, escaped."""
+LONGEST_PROMPT = 32_000
 DEEPEST = 32
 """Objects and arrays within each other."""
 
@@ -156,6 +156,39 @@ def validated(
         raise refused(error, place) from error
 
 
+def read_prompt(fields: Mapping[str, Any]) -> str:
+    """Check the prompt, which creates and remixes have.
+
+    Raises:
+        Refusal: it is missing or wrong.
+    """
+    prompt = read_text(fields, "prompt")
+    if prompt is None:
+        raise invalid("prompt", "Missing required parameter: 'prompt'.", "missing_required_parameter")
+    if not prompt:
+        message = "Invalid 'prompt': empty string. Expected a string with minimum length 1."
+        raise invalid("prompt", message, "empty_string")
+    if len(prompt) > LONGEST_PROMPT:
+        message = f"Invalid 'prompt': expected at most {LONGEST_PROMPT} characters, but got {len(prompt)}."
+        raise invalid("prompt", message, "string_above_max_length")
+    return prompt
+
+
+def read_text(fields: Mapping[str, Any], name: str) -> str | None:
+    """Return a field that is a text or not there; raise a Refusal if it is something else."""
+    value = fields.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise wrong_type(name, "a string", value)
+
+
+def wrong_type(name: str, expected: str, value: object) -> Refusal:
+    """Return the refusal of a field's type."""
+    words = {str: "a string", int: "an integer", bool: "a boolean", list: "an array", dict: "an object"}
+    got = "a file" if isinstance(value, File) else words.get(type(value), f"a {type(value).__name__}")
+    return invalid(name, f"Invalid type for '{name}': expected {expected}, but got {got} instead.", "invalid_type")
+
+
 def check_drawable(seconds: int, size: str | None, *, prefix: str = "") -> None:
     """Check what can be drawn, whichever server is simulated.
 
@@ -192,9 +225,7 @@ def told_back(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _described(value: object) -> object:
     match value:
-        case File():
-            return value
-        case dict():
+        case dict() if not isinstance(value, File):
             return {name: _described(inner) for name, inner in value.items()}
         case list():
             return [_described(inner) for inner in value]
@@ -209,7 +240,7 @@ def _data_url(url: str) -> object:
     kind, _, coding = head.removeprefix("data:").rpartition(";")
     try:
         content = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         return url
     if not comma or coding != "base64":
         return url

@@ -13,7 +13,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from actors.simulator.pictures import Canvas, Film, moment, still, writable
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
     from actors.simulator.jobs import Job
-    from actors.simulator.profiles import Variant
 
 NO_PYAV = "the simulator draws videos with PyAV: pip install 'sora-batch[simulator]', or use --content-bytes"
 COMMENT = "SIMULATED by sora-batch: no video model made this film"
@@ -34,6 +33,7 @@ FILM_ENCODERS = (
 )
 DRAWN_SIZE = "720x1280"
 """Of a job that asked for no size, on a server that tells none."""
+Variant = Literal["video", "thumbnail", "spritesheet"]
 SUFFIXES: dict[Variant, str] = {"video": ".mp4", "thumbnail": ".webp", "spritesheet": ".jpg"}
 TYPES: dict[Variant, str] = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}
 BEGINNINGS: dict[Variant, bytes] = {

@@ -74,7 +74,13 @@ async def mark(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["X-Simulated"] = "true"
 
 
-def balance(replicas: int, seed: int) -> Middleware:
+def middlewares(profile: Profile, api_key: str | None, replicas: int, seed: int) -> list[Middleware]:
+    """Return the middlewares, the outermost first."""
+    each = [_answer_refusals(profile), _check_key(api_key)]
+    return [_balance(replicas, seed), *each] if replicas > 1 else each
+
+
+def _balance(replicas: int, seed: int) -> Middleware:
     """Choose the replica that answers a request, as a load balancer does that knows nothing of the videos."""
     dice = random.Random(seed)  # noqa: S311  (a dice, no secret)
 
@@ -89,7 +95,7 @@ def balance(replicas: int, seed: int) -> Middleware:
     return choose
 
 
-def check_key(api_key: str | None) -> Middleware:
+def _check_key(api_key: str | None) -> Middleware:
     """Let requests pass that carry the key, or all if there is none."""
 
     @web.middleware
@@ -109,7 +115,7 @@ def _demand_key(header: str, api_key: str) -> None:
         raise unauthorized("Incorrect API key provided.", "invalid_api_key")
 
 
-def answer_refusals(profile: Profile) -> Middleware:
+def _answer_refusals(profile: Profile) -> Middleware:
     """Answer what went wrong below in the profile's words."""
 
     @web.middleware

@@ -123,12 +123,9 @@ def draw(
     seconds = dice.uniform(*latency)
     fails = dice.random() < failure_rate
     progress = dice.randrange(1, 100)
-    return seconds, _failure(progress) if fails else None
-
-
-def _failure(progress: int) -> Failure:
     message = "The simulator failed this generation on purpose (failure rate)."
-    return Failure(code="video_generation_failed", message=message, http_status=500, progress=progress)
+    failure = Failure(code="video_generation_failed", message=message, http_status=500, progress=progress)
+    return seconds, failure if fails else None
 
 
 def blocked() -> Failure:

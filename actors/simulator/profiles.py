@@ -22,8 +22,12 @@ from actors.simulator.fields import (
     check_drawable,
     read_form,
     read_json,
+    read_prompt,
+    read_text,
     told_back,
+    wrong_type,
 )
+from actors.simulator.films import SUFFIXES, Variant
 from actors.simulator.gate import Refusal, invalid, not_found
 
 if TYPE_CHECKING:
@@ -34,14 +38,11 @@ if TYPE_CHECKING:
     from actors.simulator.jobs import Job, State
 
 Body = dict[str, Any]
-Variant = Literal["video", "thumbnail", "spritesheet"]
-VARIANTS: tuple[Variant, ...] = ("video", "thumbnail", "spritesheet")
 PROFILES = ("openai", "vllm-omni", "sglang")
 """The names of all."""
 KEPT_SECONDS = 3600
 """How long the hosted API kept a completed video. The simulator says so too, and keeps it on."""
 KNOWN = ("prompt", "model", "seconds", "size")
-LONGEST_PROMPT = 32_000
 LONGEST_LIMIT = 100
 HOSTED_SECONDS = (4, 8, 12)
 HOSTED_SIZES = ("720x1280", "1280x720", "1024x1792", "1792x1024")
@@ -81,10 +82,10 @@ class Profile:
         """
         fields = await self.read_fields(request)
         create = Create(
-            prompt=parse_prompt(fields),
-            model=self._checked_model(_text(fields, "model")),
+            prompt=read_prompt(fields),
+            model=self._checked_model(read_text(fields, "model")),
             seconds=_seconds(fields.get("seconds"), strict=self._strict),
-            size=_size(_text(fields, "size"), strict=self._strict) or HOSTED_SIZES[0],
+            size=_size(read_text(fields, "size"), strict=self._strict) or HOSTED_SIZES[0],
             told=told_back({name: value for name, value in fields.items() if name not in KNOWN and value is not None}),
         )
         _check_reference(fields.get("input_reference"))
@@ -171,7 +172,7 @@ class Profile:
             Refusal: it has none, or not this one.
         """
         asked = query.get("variant", "video")
-        variant = next((known for known in VARIANTS if known == asked), None)
+        variant = next((known for known in SUFFIXES if known == asked), None)
         if variant is None:
             message = f"Invalid value: '{asked}'. Supported values are: 'video', 'thumbnail', and 'spritesheet'."
             raise invalid("variant", message)
@@ -183,8 +184,9 @@ class Profile:
 
     def error(self, refusal: Refusal) -> Body:
         """Return the body of an HTTP error."""
-        fields = {"type": refusal.kind, "param": refusal.param, "code": refusal.code}
-        return {"error": {"message": refusal.message, **fields}}
+        return {
+            "error": {"message": refusal.message, "type": refusal.kind, "param": refusal.param, "code": refusal.code}
+        }
 
 
 class OneModelProfile(Profile):
@@ -211,37 +213,12 @@ def profile_of(name: str, *, model: str | None = None, strict: bool = False) -> 
     return VllmOmni(model=model) if name == "vllm-omni" else Sglang(model=model)
 
 
-def parse_prompt(fields: Mapping[str, Any]) -> str:
-    """Check the prompt, which creates and remixes have.
-
-    Raises:
-        Refusal: it is missing or wrong.
-    """
-    prompt = _text(fields, "prompt")
-    if prompt is None:
-        raise invalid("prompt", "Missing required parameter: 'prompt'.", "missing_required_parameter")
-    if not prompt:
-        message = "Invalid 'prompt': empty string. Expected a string with minimum length 1."
-        raise invalid("prompt", message, "empty_string")
-    if len(prompt) > LONGEST_PROMPT:
-        message = f"Invalid 'prompt': expected at most {LONGEST_PROMPT} characters, but got {len(prompt)}."
-        raise invalid("prompt", message, "string_above_max_length")
-    return prompt
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str | None:
-    value = fields.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    raise _wrong_type(name, "a string", value)
-
-
 def _seconds(value: object, *, strict: bool) -> int:
     """Read a whole number; servers take it as text, most as a number too, the hosted API did not."""
     if value is None:
         return 4
     if isinstance(value, bool) or not isinstance(value, str if strict else (str, int)):
-        raise _wrong_type("seconds", "a string", value)
+        raise wrong_type("seconds", "a string", value)
     text = str(value)
     if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
         raise invalid("seconds", f"Invalid value: '{text}'. Expected whole seconds, 1 to {LONGEST_SECONDS}.")
@@ -270,10 +247,4 @@ def _check_reference(reference: object) -> None:
             message = "Invalid 'input_reference': expected exactly one of 'file_id' and 'image_url'."
             raise invalid("input_reference", message)
     elif reference is not None:
-        raise _wrong_type("input_reference", "a file or an object", reference)
-
-
-def _wrong_type(name: str, expected: str, value: object) -> Refusal:
-    words = {str: "a string", int: "an integer", bool: "a boolean", list: "an array", dict: "an object"}
-    got = "a file" if isinstance(value, File) else words.get(type(value), f"a {type(value).__name__}")
-    return invalid(name, f"Invalid type for '{name}': expected {expected}, but got {got} instead.", "invalid_type")
+        raise wrong_type("input_reference", "a file or an object", reference)

@@ -1,4 +1,4 @@
-"""The simulator: an HTTP server, its routes and its handlers.
+"""The simulator: how it is to behave, and its HTTP server with the routes and handlers.
 
 Owns the clock and the life of the server. What a job is and which there are, is in jobs.py; how it is worded, in
 profiles.py; what holds for every request, in gate.py.
@@ -12,43 +12,82 @@ import asyncio
 import logging
 import re
 import secrets
-import threading
 import time
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from actors.simulator.fields import Create
+from actors.simulator.fields import Create, read_prompt
 from actors.simulator.films import TYPES, Contents, require_drawing
-from actors.simulator.gate import (
-    REPLICA,
-    RateLimit,
-    Refusal,
-    answer_refusals,
-    balance,
-    check_key,
-    invalid,
-    mark,
-    not_found,
-    rate_limited,
-)
+from actors.simulator.gate import REPLICA, RateLimit, Refusal, invalid, mark, middlewares, not_found, rate_limited
 from actors.simulator.jobs import Job, Ledger, State, blocked, draw, state_of
-from actors.simulator.options import SimulatorOptions
-from actors.simulator.profiles import parse_prompt, profile_of
+from actors.simulator.profiles import PROFILES, profile_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 LARGEST_REQUEST = 64 * 2**20
 """Bytes: a reference picture and some room."""
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SimulatorOptions:
+    """How a simulator treats the requested videos.
+
+    Raises:
+        ValueError: a value that no simulator can have.
+    """
+
+    latency: tuple[float, float] = (2.0, 5.0)
+    """Seconds from acceptance to the end, drawn evenly between the two."""
+    failure_rate: float = 0.0
+    """The share of generations that fail, 0 to 1."""
+    moderation: tuple[str, ...] = ()
+    """A prompt with one of these words in it, in any case, fails with `moderation_blocked`."""
+    rate_limit: float | None = None
+    """Creates per second; one second's worth may come at once, above that 429."""
+    api_key: str | None = None
+    """Demanded as a Bearer token."""
+    content_bytes: int | None = None
+    """Draw nothing: contents are of exactly this size and begin as their kind does (MP4: an `ftyp` box)."""
+    seed: int | None = None
+    """The same seed and prompts give the same latencies and failures, in whatever order they come."""
+    profile: str = "openai"
+    """Whose answers to give: a name in PROFILES."""
+    strict: bool = False
+    """Accept only the seconds, sizes, models and fields of the hosted API; only with the profile `openai`."""
+    model: str | None = None
+    """The only model served; by default `sora-2`, and with the profile `openai` any requested one."""
+    replicas: int = 1
+    """The number of stores behind one port, each with its own videos: every request goes to a random one."""
+    state_file: Path | None = None
+    """JSON lines of what was accepted and deleted, so that a restarted simulator continues."""
+
+    def __post_init__(self) -> None:
+        """Check the values against each other."""
+        low, high = self.latency
+        for holds, otherwise in (
+            (0 <= low <= high, f"latency must go from low to high, both 0 or more (got {self.latency!r})"),
+            (0 <= self.failure_rate <= 1, f"failure_rate must be from 0 to 1 (got {self.failure_rate!r})"),
+            (self.rate_limit is None or self.rate_limit > 0, f"rate_limit must be above 0 (got {self.rate_limit!r})"),
+            (self.content_bytes is None or self.content_bytes >= 0, "content_bytes must be 0 or more"),
+            (self.profile in PROFILES, f"profile must be one of {', '.join(PROFILES)} (got {self.profile!r})"),
+            (
+                not self.strict or self.profile == "openai",
+                f"strict works with the profile openai only; {self.profile} always validates as its server does",
+            ),
+            (self.replicas >= 1, f"replicas must be 1 or more (got {self.replicas!r})"),
+        ):
+            if not holds:
+                raise ValueError(otherwise)
+
+
 class Simulator:
     """A stand-in for the Videos API."""
 
-    def __init__(self, options: SimulatorOptions = SimulatorOptions()) -> None:  # noqa: B008 - it is frozen
+    def __init__(self, options: SimulatorOptions = SimulatorOptions()) -> None:
         """Prepare a simulator; nothing is opened or read before start()."""
         self._options = options
         self._profile = profile_of(options.profile, model=options.model, strict=options.strict)
@@ -104,10 +143,8 @@ class Simulator:
         self._ledger.close()
 
     def _application(self) -> web.Application:
-        middlewares = [answer_refusals(self._profile), check_key(self._options.api_key)]
-        if self._options.replicas > 1:
-            middlewares.insert(0, balance(self._options.replicas, self._seed))
-        application = web.Application(client_max_size=LARGEST_REQUEST, middlewares=middlewares)
+        each = middlewares(self._profile, self._options.api_key, self._options.replicas, self._seed)
+        application = web.Application(client_max_size=LARGEST_REQUEST, middlewares=each)
         application.on_response_prepare.append(mark)
         application.add_routes(
             [
@@ -133,7 +170,7 @@ class Simulator:
 
     async def _remix(self, request: web.Request) -> web.Response:
         source, state = self._find(request)
-        prompt = parse_prompt(await self._profile.read_fields(request))
+        prompt = read_prompt(await self._profile.read_fields(request))
         if state.status != "completed":
             message = f"Only completed videos can be remixed; this one is {state.status}."
             raise Refusal(400, message, code="video_not_completed")
@@ -152,28 +189,15 @@ class Simulator:
 
     def _draw_job(self, create: Create, now: float, remixed_from: str | None) -> Job:
         latency, failure = draw(
-            seed=self._seed,
-            prompt=create.prompt,
-            attempt=self._ledger.next_attempt(create.prompt),
-            latency=self._options.latency,
-            failure_rate=self._options.failure_rate,
-        )
+            seed=self._seed, prompt=create.prompt, attempt=self._ledger.next_attempt(create.prompt),
+            latency=self._options.latency, failure_rate=self._options.failure_rate,
+        )  # fmt: skip
         if any(word.search(create.prompt) for word in self._moderated):
             failure = blocked()
         return Job(
-            number=self._ledger.next_number(),
-            id=self._profile.new_id(),
-            prompt=create.prompt,
-            model=create.model,
-            seconds=create.seconds,
-            size=create.size,
-            accepted_at=now,
-            latency=latency,
-            failure=failure,
-            remixed_from=remixed_from,
-            told=create.told,
-            replica=REPLICA.get(),
-        )
+            **vars(create), number=self._ledger.next_number(), id=self._profile.new_id(), accepted_at=now,
+            latency=latency, failure=failure, remixed_from=remixed_from, replica=REPLICA.get(),
+        )  # fmt: skip
 
     def _find(self, request: web.Request) -> tuple[Job, State]:
         job = self._ledger.find(request.match_info["id"], REPLICA.get())
@@ -221,31 +245,3 @@ class Simulator:
             raise not_found("Video not found")  # it is being stopped
         path = await self._contents.file(job, variant)
         return web.FileResponse(path, headers={"Content-Type": TYPES[variant]})
-
-
-@contextmanager
-def simulator_in_thread(
-    options: SimulatorOptions = SimulatorOptions(),  # noqa: B008 - it is frozen
-) -> Iterator[tuple[Simulator, str]]:
-    """Run a simulator on a free port for as long as the context lasts; gives it and its base URL."""
-    simulator = Simulator(options)
-    with _loop_in_thread() as loop:
-        base_url = asyncio.run_coroutine_threadsafe(simulator.start(), loop).result()
-        try:
-            yield simulator, base_url
-        finally:
-            asyncio.run_coroutine_threadsafe(simulator.stop(), loop).result()
-
-
-@contextmanager
-def _loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="simulator")
-    thread.start()
-    try:
-        yield loop
-    finally:
-        asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()

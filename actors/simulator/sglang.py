@@ -26,13 +26,14 @@ from actors.simulator.fields import (
     validated,
 )
 from actors.simulator.gate import Refusal, not_found
-from actors.simulator.profiles import OneModelProfile, Variant
+from actors.simulator.profiles import OneModelProfile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohttp import web
 
+    from actors.simulator.films import Variant
     from actors.simulator.jobs import Job, State
     from actors.simulator.profiles import Body
 

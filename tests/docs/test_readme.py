@@ -16,7 +16,8 @@ from actors.cli.doctor import settings_table
 from actors.cli.session import EXIT_CODES
 from actors.errors import ErrorCode
 from actors.settings import Settings
-from actors.simulator import SimulatorOptions, simulator_in_thread
+from actors.simulator import SimulatorOptions
+from tests.servers.simulator import simulator_in_thread
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -17,12 +17,13 @@ from actors.media.frames import film_of
 from actors.media.sheet import contact_sheet
 from actors.service import BatchService
 from actors.settings import Settings
-from actors.simulator import SimulatorOptions, simulator_in_thread
+from actors.simulator import SimulatorOptions
 from actors.web.listener import Listener
 from storage.stores import Stores
 from tests.actors.web.conftest import Client
 from tests.integration.support import PATIENCE
 from tests.servers.s3 import Gate, s3_server
+from tests.servers.simulator import simulator_in_thread
 
 pytestmark = pytest.mark.integration
 ONE = "/api/v1/batches/nature/jobs/1"

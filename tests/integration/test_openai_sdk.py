@@ -5,7 +5,8 @@ from contextlib import ExitStack
 import openai
 import pytest
 
-from actors.simulator import SimulatorOptions, simulator_in_thread
+from actors.simulator import SimulatorOptions
+from tests.servers.simulator import simulator_in_thread
 
 # The SDK warns that the hosted API is gone; the protocol is not.
 pytestmark = [

@@ -17,12 +17,12 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from actors.service import BatchService
-from actors.simulator.options import SimulatorOptions
-from actors.simulator.server import simulator_in_thread
+from actors.simulator import SimulatorOptions
 from actors.web.listener import Listener
 from tests.integration.support import PATIENCE, options_for, settings_from, videos
 from tests.javascript.node import package
 from tests.servers.chromium import chromium
+from tests.servers.simulator import simulator_in_thread
 
 pytestmark = pytest.mark.integration
 

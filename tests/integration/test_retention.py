@@ -14,8 +14,9 @@ import pytest
 from actors.cli.serve import Housekeeping
 from actors.service import BatchService
 from actors.settings import Settings
-from actors.simulator import SimulatorOptions, simulator_in_thread
+from actors.simulator import SimulatorOptions
 from tests.integration.support import PATIENCE, ROOT, until
+from tests.servers.simulator import simulator_in_thread
 
 pytestmark = pytest.mark.integration
 

@@ -21,7 +21,8 @@ from actors.batch.events import Event
 from actors.batch.views import Batch, Job
 from actors.cli.app import app
 from actors.settings import Settings
-from actors.simulator import Simulator, SimulatorOptions, simulator_in_thread
+from actors.simulator import Simulator, SimulatorOptions
+from tests.servers.simulator import simulator_in_thread
 
 AT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

@@ -18,7 +18,8 @@ from actors.cli.app import Interrupted, Interruption
 from actors.cli.outputs import OutputFolder
 from actors.errors import StorageError
 from actors.service import BatchService
-from actors.simulator import Simulator, SimulatorOptions, simulator_in_thread
+from actors.simulator import Simulator, SimulatorOptions
+from tests.servers.simulator import simulator_in_thread
 
 Call = Callable[..., Any]
 

@@ -11,7 +11,8 @@ from actors.cli.app import app
 from actors.media import frames
 from actors.service import BatchService
 from actors.settings import Settings
-from actors.simulator import SimulatorOptions, simulator_in_thread
+from actors.simulator import SimulatorOptions
+from tests.servers.simulator import simulator_in_thread
 
 VIDEOS = [
     {"prompt": "A boat", "seconds": 1, "size": "64x64", "takes": 2},

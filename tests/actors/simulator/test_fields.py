@@ -9,7 +9,8 @@ from io import BytesIO
 import httpx2
 import pytest
 
-from actors.simulator import SimulatorOptions, simulator_in_thread
+from actors.simulator import SimulatorOptions
+from tests.servers.simulator import simulator_in_thread
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Without certificates, since loading them takes a test longer than all the rest, and this is plain HTTP."""

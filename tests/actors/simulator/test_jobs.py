@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
+from actors.simulator import SimulatorOptions
 from actors.simulator.gate import RateLimit
 from actors.simulator.jobs import Failure, Job, Ledger, blocked, draw, state_of
-from actors.simulator.options import SimulatorOptions
 
 
 def job(number=1, *, latency=10.0, failure=None, accepted_at=1000.0):

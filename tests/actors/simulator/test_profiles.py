@@ -8,9 +8,10 @@ from contextlib import ExitStack
 import httpx2
 import pytest
 
-from actors.simulator import PROFILES, SimulatorOptions, simulator_in_thread
+from actors.simulator import PROFILES, SimulatorOptions
 from actors.simulator.fields import Page
 from actors.simulator.jobs import Job, Ledger
+from tests.servers.simulator import simulator_in_thread
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Without certificates, since loading them takes a test longer than all the rest, and this is plain HTTP."""

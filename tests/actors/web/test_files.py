@@ -15,10 +15,11 @@ from actors.cli.app import app
 from actors.fetching.fetch import Fetcher
 from actors.service import BatchService
 from actors.settings import Settings
-from actors.simulator import SimulatorOptions, simulator_in_thread
+from actors.simulator import SimulatorOptions
 from actors.web.listener import Listener
 from storage.stores import Stores
 from tests.actors.web.conftest import Client
+from tests.servers.simulator import simulator_in_thread
 
 VIDEO = {"seconds": 1, "size": "64x64"}
 ONE = "/api/v1/batches/nature/jobs/1"
