@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -163,15 +163,11 @@ class Fetcher:
 
     def _put(self, part: Incoming, first: Path) -> Path:
         for path in names(first):
-            with self._lock:
-                if path in self._taken or path.exists():
-                    continue
-                try:
+            with self._lock, suppress(FileExistsError):
+                if path not in self._taken and not path.exists():
                     part.put(path)
-                except FileExistsError:
-                    continue
-                self._taken.add(path)
-                return path
+                    self._taken.add(path)
+                    return path
         raise AssertionError
 
     def _receive(self, job: Job, video: VideoFile, part: Incoming) -> None:
@@ -219,16 +215,15 @@ class Fetcher:
 
     def _sources(self, job: Job, video: VideoFile) -> Iterator[_Source]:
         yield _Source(video.uri, lambda part: self._stored(video.uri, part.bytes))
-        for url in self._urls(job, video):
-            yield _Source(url, partial(self._over_http, url))
+        yield from map(self._over_http, self._urls(job, video))
 
     def _stored(self, uri: str, start: int) -> Iterator[bytes]:
         if uri.startswith("file:") and not path_of(uri).is_file():  # opening a pipe would wait for its writer
             raise FileNotFoundError(uri)
         return self._stores.read(uri, start)
 
-    def _over_http(self, url: str, part: Incoming) -> Iterator[bytes]:
-        return self._http.read(url, lambda: part.bytes, part.restart)
+    def _over_http(self, url: str) -> _Source:
+        return _Source(url, lambda part: self._http.read(url, lambda: part.bytes, part.restart))
 
     def _urls(self, job: Job, video: VideoFile) -> list[str]:
         batch_id = job.id.rpartition("-")[0]
