@@ -38,11 +38,9 @@ from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
 from actors.stores import prepare
 from actors.video.admission import Admission
-from actors.video.bodies import Bodies, Loader
-from actors.video.files import finish
-from actors.video.keeping import Keeper
+from actors.video.keeping import Keeper, finish
 from actors.video.refetching import fetch_again
-from actors.video.tools import Tools
+from actors.video.tools import Bodies, Loader, Tools
 from storage.database import DatabaseError
 from storage.markers import scattered
 from storage.owners import this_process

@@ -48,8 +48,7 @@ from actors.messages import (
 from actors.recording import record
 from actors.sora.outcomes import SEND_WINDOW
 from actors.video.admission import Admission
-from actors.video.bodies import has_files
-from actors.video.tools import Tools
+from actors.video.tools import Tools, has_files
 from actors.worker import VideoWorker
 from storage.budgets import Refusal
 from storage.states import SubmissionState

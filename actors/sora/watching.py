@@ -35,10 +35,6 @@ _CHECK = 30
 _GRAINS = 20
 """Parts of an interval; videos due in the same part are polled together."""
 _DISTRUST, _LONGEST_DISTRUST = 60.0, 3600.0
-_LOST_AFTER, _LOST_LOOKS = 120.0, 20
-"""A video is lost after so many polls over so many seconds that all said 404."""
-_PAGES = 50
-"""How many pages of the listing are searched for a lost video."""
 _REMEMBERED = 100
 """How many ready videos are remembered, to check the listing against them."""
 
@@ -111,62 +107,6 @@ class Watch:
 
     def _moves_on(self, video: RemoteVideo) -> bool:
         return video.progress not in (None, self._progress)
-
-
-def pause_after_404(interval: float) -> float:
-    """Seconds until the poll after a 404: it is no outage, and the next replica may know the video.
-
-    Never in step with others: a round-robin balancer would lead each of them to the same replica again and again.
-    """
-    return min(interval, _LOST_AFTER / _LOST_LOOKS) * random.uniform(0.5, 1.0)  # noqa: S311
-
-
-class Absence:
-    """Evidence that the server has lost a video: every poll over minutes said 404, and no listing shows it.
-
-    A single poll says little: behind an address there may be replicas that know only their own videos.
-    """
-
-    def __init__(self, client: SoraClient, remote_id: str, *, provable: bool) -> None:
-        """Prepare for the first 404.
-
-        Args:
-            client: reads the listing.
-            remote_id: the video.
-            provable: whether its create was sent with the polling key: another account may not see it.
-        """
-        self._client, self._remote_id, self._provable = client, remote_id, provable
-        self._looks, self._since = 0, math.inf
-
-    def refuted(self) -> None:
-        """Note that a poll said something else."""
-        self._looks, self._since = 0, math.inf
-
-    async def proved(self) -> bool:
-        """Note one more 404, and return whether the video is lost."""
-        now = time.monotonic()
-        self._looks, self._since = self._looks + 1, min(self._since, now)
-        if not self._provable or self._looks < _LOST_LOOKS or now - self._since < _LOST_AFTER:
-            return False
-        try:
-            shown = await self._is_listed()
-        except SoraError as error:
-            # A listing that stays unreadable for as long again counts as none.
-            return not error.passes or now - self._since >= 2 * _LOST_AFTER
-        if shown:
-            self.refuted()
-        return not shown
-
-    async def _is_listed(self) -> bool:
-        same, client = inner_id(self._remote_id), self._client
-
-        def read(after: str | None) -> Awaitable[Page]:
-            return client.listed(after, lambda listed: inner_id(listed) == same)
-
-        async for page in pages(read, _PAGES):
-            if page.videos:
-                return True
-        return False
 
 
 class Watcher:

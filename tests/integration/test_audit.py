@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.video.setbacks._LONGEST_BACKOFF", 0.05)
 
 
 def made(service: BatchService, count: int = 3, **more: Any) -> Any:

@@ -42,7 +42,7 @@ Start = Callable[..., BatchService]
 
 @pytest.fixture(autouse=True)
 def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.video.setbacks._LONGEST_BACKOFF", 0.05)
 
 
 BOTH = pytest.mark.parametrize("server", ["moto", "rclone"], indirect=True)

@@ -601,7 +601,7 @@ def test_a_retry_finds_out_that_a_silent_delete_was_done(
     provider: Provider, start_service: Start, mocker: MockerFixture
 ) -> None:
     service = start_service(sora_listing="whole")
-    mocker.patch("actors.sora.watching._LOST_AFTER", 0.5)
+    mocker.patch("actors.video.setbacks._LOST_AFTER", 0.5)
     mocker.patch("actors.sora.deleting._LONGEST_PAUSE", 3600.0)
     mocker.patch("actors.sora.deleting.backoff", return_value=3600.0)
     provider.fault(on="delete", do="lose_response")

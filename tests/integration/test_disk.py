@@ -50,7 +50,7 @@ the call, and need none.)"""
 def _quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is logged of it is what these tests are about."""
     caplog.set_level("CRITICAL")
-    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.video.setbacks._LONGEST_BACKOFF", 0.05)
 
 
 def generating(service: BatchService, count: int) -> Callable[[], bool]:

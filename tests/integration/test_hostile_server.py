@@ -111,7 +111,7 @@ def service(
     hostile: Hostile, start_service: Start, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> BatchService:
     """Where no look ever tells anything, it is given up soon."""
-    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.video.setbacks._LONGEST_BACKOFF", 0.05)
     route = getattr(request.node, "callspec", None) and request.node.callspec.params.get("route")
     return start_service(
         openai_base_url=hostile.base_url,

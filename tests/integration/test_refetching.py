@@ -24,7 +24,7 @@ FILM = {"Content-Type": "video/mp4"}
 
 @pytest.fixture(autouse=True)
 def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.video.setbacks._LONGEST_BACKOFF", 0.05)
 
 
 def made(service: BatchService, count: int = 2) -> Batch:

@@ -33,8 +33,8 @@ Start = Callable[..., BatchService]
 
 @pytest.fixture(autouse=True)
 def _no_long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.video.task._LONGEST_BACKOFF", 0.05)
-    monkeypatch.setattr("actors.sora.watching._LOST_AFTER", 0.5)
+    monkeypatch.setattr("actors.video.setbacks._LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr("actors.video.setbacks._LOST_AFTER", 0.5)
 
 
 def make(service: BatchService, *prompts: str, **more: Any) -> Batch:
@@ -206,7 +206,7 @@ def test_a_404_for_ever_is_a_lost_video(provider: Provider, service: BatchServic
 def test_every_video_is_made_behind_replicas_that_know_their_own_only(
     replicas: int, choice: str, provider: Provider, start_service: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.sora.watching._LOST_LOOKS", 100)  # chance has its way in no test
+    monkeypatch.setattr("actors.video.setbacks._LOST_LOOKS", 100)  # chance has its way in no test
     provider.options(replicas=replicas, replica_choice=choice, latency=0.2)
     batch = make(start_service(batch_max_size=20), *numbered(20), concurrency=5)
     assert codes(batch) == [None] * 20

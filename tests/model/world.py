@@ -30,10 +30,9 @@ from actors.sora import rate_limiter, resolving, submission, watching
 from actors.sora.outcomes import SEND_WINDOW
 from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
-from actors.video import admission, task
+from actors.video import admission, setbacks, task
 from actors.video.admission import Admission
-from actors.video.bodies import Bodies, Loader
-from actors.video.tools import Tools
+from actors.video.tools import Bodies, Loader, Tools
 from storage.database import Database
 from storage.states import LIVE_SUBMISSION, SubmissionState
 from storage.storage import Storage
@@ -225,7 +224,7 @@ class World:
 
     def _patch(self):
         put = self._patches.setattr
-        for module in (dispatcher, admission, task, supervisor, rate_limiter, submission, watching, tenacity):
+        for module in (dispatcher, admission, task, setbacks, supervisor, rate_limiter, submission, watching, tenacity):
             put(module, "time", CLOCK)
         for module in (dispatcher, recording, submission, resolving):
             put(module, "boottime", CLOCK.time)
@@ -235,7 +234,7 @@ class World:
         for module, name in ((dispatcher, "LOOK"), (supervisor, "TICK")):
             put(module, name, TICK)
         put(task, "_made_with", lambda _submission: "")
-        put(watching, "_LOST_AFTER", 5.0)
+        put(setbacks, "_LOST_AFTER", 5.0)
         intents = count(1)
         put(intents_module, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"intent-{next(intents):04d}")))
         tell = worker.tell

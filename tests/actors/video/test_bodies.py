@@ -4,7 +4,7 @@ import asyncio
 
 from actors.messages import PlaceFree
 from actors.sora.upload import Body
-from actors.video.bodies import Bodies, has_files
+from actors.video.tools import Bodies, has_files
 from tests.builders import a_job
 
 LARGE, SMALL = 33 << 20, 1000

@@ -3,7 +3,7 @@
 from typing import Any
 
 from actors.sora.wire import parse_video
-from actors.video.twins import twins_of, uncertain
+from actors.video.comparison import twins_of, uncertain
 from storage.states import SubmissionState
 from storage.storage import Storage
 from tests.builders import NOON, a_batch, a_job, an_intent
