@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.messages import DispatcherMessage, Earlier, Loaded, Wait
-from storage.mending import check
 from storage.records import SubmissionRecord
+from storage.rows import check
 from storage.storage import Storage
 
 

@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from storage.database import Database
-
 MARKER = ".sora-batch"
 
 
@@ -63,33 +61,6 @@ def mark_folder(folder: Path, database: str) -> Marker:
     finally:
         aside.unlink(missing_ok=True)
     return marker_in(folder) or mine
-
-
-class StoreNotes:
-    """Which store each process puts files into, as rows. Reads need a connection, writes a transaction."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def database_id(self) -> str:
-        """The identity of this database. Copies of it have the same one."""
-        return str(self._database.execute("SELECT value FROM identity WHERE name='database'").fetchall()[0][0])
-
-    def note(self, owner_id: str, store: str, place: str) -> None:
-        """Record where a process puts files: the marker's id, and the place for a person."""
-        self._database.execute(
-            "INSERT INTO owner_stores (owner, store, place) VALUES (?, ?, ?) "
-            "ON CONFLICT (owner) DO UPDATE SET store=excluded.store, place=excluded.place",
-            (owner_id, store, place),
-        )
-
-    def of_living(self) -> list[tuple[str, str]]:
-        """The stores of all living processes, and the places that they know them by."""
-        sql = (
-            "SELECT DISTINCT s.store, s.place FROM owner_stores s JOIN owners o ON o.id=s.owner "
-            f"WHERE o.lease_until >= {self._database.clock} ORDER BY s.place"
-        )
-        return [(store, place) for store, place in self._database.execute(sql).fetchall()]
 
 
 def foreign(marker: Marker | None, database: str, place: str) -> str | None:

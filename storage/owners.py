@@ -1,4 +1,4 @@
-"""Owners: the processes that may own batches, their leases, and which of them are dead.
+"""Owners: the processes that may own batches, their leases, where they put files, and which of them are dead.
 
 On the same host and boot a death is known at once; elsewhere the lease has to expire.
 """
@@ -121,3 +121,30 @@ def _started(pid: int) -> str | None:
     # The second field is the command in parentheses and may hold anything.
     fields = stat.rpartition(")")[2].split()
     return "zombie" if fields[0] in "ZX" else fields[19]
+
+
+class StoreNotes:
+    """Which store each process puts files into, as rows. Reads need a connection, writes a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def database_id(self) -> str:
+        """The identity of this database. Copies of it have the same one."""
+        return str(self._database.execute("SELECT value FROM identity WHERE name='database'").fetchall()[0][0])
+
+    def note(self, owner_id: str, store: str, place: str) -> None:
+        """Record where a process puts files: the marker's id, and the place for a person."""
+        self._database.execute(
+            "INSERT INTO owner_stores (owner, store, place) VALUES (?, ?, ?) "
+            "ON CONFLICT (owner) DO UPDATE SET store=excluded.store, place=excluded.place",
+            (owner_id, store, place),
+        )
+
+    def of_living(self) -> list[tuple[str, str]]:
+        """The stores of all living processes, and the places that they know them by."""
+        sql = (
+            "SELECT DISTINCT s.store, s.place FROM owner_stores s JOIN owners o ON o.id=s.owner "
+            f"WHERE o.lease_until >= {self._database.clock} ORDER BY s.place"
+        )
+        return [(store, place) for store, place in self._database.execute(sql).fetchall()]

@@ -1,4 +1,4 @@
-"""Rows: a table's rows as frozen records, by ready SQL.
+"""Rows: a table's rows as frozen records, by ready SQL; and what can't be read as one, found and mended.
 
 A query builder takes several times as long as the database does, and a batch may have 10,000 videos. A record's
 fields are named as its table's columns, and their types say how a column is read.
@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from operator import attrgetter
 from types import NoneType, UnionType
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from storage.database import Database
-from storage.records import Document
+from storage.records import BatchRecord, Document, JobRecord, SubmissionRecord
+from storage.states import BatchStatus, JobStatus, SubmissionState
 
 R = TypeVar("R")
 _CHUNK = 500
@@ -118,11 +119,6 @@ def names_of(record: type[Any]) -> tuple[str, ...]:
     return tuple(record._fields)
 
 
-def reader_of(record: type[Any], name: str) -> Callable[[Any], Any] | None:
-    """What makes a field of a record from its column's value; None: they are the same."""
-    return _reader(get_type_hints(record)[name])
-
-
 def _reader(kind: Any) -> Callable[[Any], Any] | None:
     """What makes a field of this type of a column's value; None: they are the same."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
@@ -137,3 +133,80 @@ def _reader(kind: Any) -> Callable[[Any], Any] | None:
 
 def _document(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value  # psycopg has already parsed it
+
+
+_TABLES: Mapping[str, tuple[type[Any], str]] = {
+    "batches": (BatchRecord, "id"),
+    "jobs": (JobRecord, "batch_id"),
+    "submissions": (SubmissionRecord, "batch_id"),
+}
+_NOTHING: Mapping[Any, Any] = {
+    str: "", int: 0, float: 0.0, bool: False, dict: {},
+    BatchStatus: BatchStatus.PROCESSING, JobStatus: JobStatus.PENDING,
+    SubmissionState: SubmissionState.UNKNOWN,  # it may have been paid for
+}  # fmt: skip
+_SHOWN = 100
+
+
+class Unreadable(ValueError):
+    """A row has an invalid value."""
+
+
+def check(record: Any) -> None:
+    """Check the types of a record's fields: SQLite stores anything in any column.
+
+    Raises:
+        Unreadable: a field has another type.
+    """
+    kinds = _KINDS[type(record)]
+    for name, value in zip(record._fields, record, strict=True):
+        if not isinstance(value, kinds[name]):
+            raise Unreadable(f"{name} is {value!r:.{_SHOWN}}")
+
+
+def mend(database: Database, batch_id: str) -> list[str]:
+    """In a transaction: replace the unreadable values in the rows of a batch by empty ones, so that it alone fails.
+
+    Something else wrote them, or the disk did.
+
+    Returns:
+        What was replaced: `jobs.metadata of nature-01: '{"a'`.
+    """
+    told = []
+    for table, (record, key) in _TABLES.items():
+        names = names_of(record)
+        rows = database.execute(f"SELECT {', '.join(names)} FROM {table} WHERE {key}=?", (batch_id,)).fetchall()
+        for row in rows:
+            for name, value in zip(names, row, strict=True):
+                if _reads(record, name, value):
+                    continue
+                told.append(f"{table}.{name} of {row[0]}: {value!r:.{_SHOWN}}")
+                database.execute(f"UPDATE {table} SET {name}=? WHERE id=?", (_nothing(record, name), row[0]))
+    return told
+
+
+def _reads(record: type[Any], name: str, value: Any) -> bool:
+    read = _reader(get_type_hints(record)[name])
+    try:
+        return isinstance(value if read is None or value is None else read(value), _KINDS[record][name])
+    except (ValueError, LookupError, RecursionError):
+        return False
+
+
+def _nothing(record: type[Any], name: str) -> Any:
+    kinds = _KINDS[record][name]
+    nothing = None if NoneType in kinds else _NOTHING[kinds[0]]
+    return encode(nothing) if isinstance(nothing, dict) else nothing
+
+
+def _types(kind: Any) -> tuple[Any, ...]:
+    each = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    types = tuple(get_origin(part) or part for part in each)
+    # SQLite has only numbers: seconds may be whole, and yes is 1.
+    return (*types, int) if {float, bool} & set(types) else types
+
+
+_KINDS: Mapping[Any, dict[str, tuple[Any, ...]]] = {
+    record: {name: _types(kind) for name, kind in get_type_hints(record).items()} for record, _ in _TABLES.values()
+}
+"""The types that a record's fields may have."""

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from storage.batches import BatchRepository
 from storage.budgets import Refusal
 from storage.changes import Changes
 from storage.costs import Costs
 from storage.database import Database
 from storage.deletes import Deletes
-from storage.doomed import Doomed
 from storage.inbox import Inbox
 from storage.jobs import JobRepository
-from storage.journal import Journal, Publications
+from storage.journal import Journal
 from storage.ledger import Ledger, Reservation
-from storage.markers import StoreNotes
-from storage.owners import Owners
-from storage.retention import Retentions
+from storage.owners import Owners, StoreNotes
+from storage.publications import Publications
+from storage.removals import Doomed, Retentions
 from storage.servers import Servers
 from storage.submissions import SubmissionRepository
 
 
 class Storage:
-    """All repositories of one database, and the one way to change a batch."""
+    """All repositories of one database, and the one way to change a batch.
+
+    Those that not every command needs are made when first used.
+    """
+
+    deletes = cached_property(lambda self: Deletes(self.database))
+    publications = cached_property(lambda self: Publications(self.database, self.journal))
+    inbox = cached_property(lambda self: Inbox(self.database))
+    servers = cached_property(lambda self: Servers(self.database))
+    doomed = cached_property(lambda self: Doomed(self.database))
+    retentions = cached_property(lambda self: Retentions(self.database))
+    stores = cached_property(lambda self: StoreNotes(self.database))
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -30,15 +42,8 @@ class Storage:
         self.ledger = Ledger(database)
         self.costs = Costs(database)
         self.submissions = SubmissionRepository(database, self.ledger)
-        self.deletes = Deletes(database)
         self.journal = Journal(database)
-        self.publications = Publications(database, self.journal)
         self.owners = Owners(database)
-        self.inbox = Inbox(database)
-        self.servers = Servers(database)
-        self.doomed = Doomed(database)
-        self.retentions = Retentions(database)
-        self.stores = StoreNotes(database)
 
     def apply(self, changes: Changes) -> bool | Refusal:
         """Write an update inside the caller's transaction. Repeating it after an unknown COMMIT changes nothing.

@@ -7,7 +7,7 @@ from typing import Any
 from actors.batch.batch_update import BatchUpdate
 from actors.batch.transitions import BatchMove, derived_counts
 from actors.errors import ErrorCode, Failure
-from storage.mending import mend
+from storage.rows import mend
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus
 from storage.storage import Storage
 

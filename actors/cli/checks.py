@@ -9,8 +9,8 @@ from actors.errors import SettingsError
 from actors.needs import Check, Need, bounded, database_obstacle, folder_obstacle, needs, writable
 from actors.settings import Settings
 from storage.database import Database, DatabaseError
-from storage.markers import Marker, StoreNotes, foreign, marker_in, scattered
-from storage.owners import Owners
+from storage.markers import Marker, foreign, marker_in, scattered
+from storage.owners import Owners, StoreNotes
 from storage.secrets import masked_url
 from storage.stores import Stores
 

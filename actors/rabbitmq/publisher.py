@@ -23,7 +23,7 @@ from actors.rabbitmq.connection import Connection, State
 from actors.rabbitmq.outgoing import event_properties
 from actors.rabbitmq.refusals import ConnectionGone
 from actors.rabbitmq.topology import EVENTS
-from storage.journal import Unpublished
+from storage.publications import Unpublished
 from storage.recorder import Recorder
 from storage.records import EventRecord
 from storage.storage import Storage

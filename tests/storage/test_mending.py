@@ -3,7 +3,7 @@
 import pytest
 
 from storage.database import Database
-from storage.mending import Unreadable, check, mend
+from storage.rows import Unreadable, check, mend
 from storage.states import SubmissionState
 from storage.storage import Storage
 from tests.builders import a_batch, an_intent, some_jobs

@@ -1,7 +1,8 @@
-"""The files that are to be removed: recorded before they are removed, forgotten when they are gone.
+"""Removals: the files that are to be removed, and the batches of which a retention has removed all.
 
-A request to remove an object may take effect late. So an address that is recorded here is given to no further file.
-An address that ends with `/` is a place: all that a deleted batch has, or late owners still put, in one store.
+What is to be removed is recorded before, and forgotten when it is gone. A request to remove an object may take effect
+late. So an address that is recorded here is given to no further file. An address that ends with `/` is a place: all
+that a deleted batch has, or late owners still put, in one store.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from storage.database import Database
+from storage.records import BatchRecord
+from storage.rows import Rows
 
 
 class Doomed:
@@ -64,3 +67,35 @@ class Doomed:
         """Note that these objects are gone."""
         for uri in uris:
             self._database.execute("DELETE FROM doomed WHERE uri=?", (uri,))  # crash point: undoom
+
+
+_DUE = (
+    "WHERE completed_at < ? AND deleted_at IS NULL AND (completed_at > ? OR (completed_at = ? AND id > ?)) "
+    "AND NOT EXISTS (SELECT 1 FROM files_removed r WHERE r.batch_id=batches.id AND r.store=? "
+    "AND r.removed_at >= batches.completed_at) ORDER BY completed_at, id LIMIT ?"
+)
+
+
+class Retentions:
+    """Notes of removed files as rows. Reads need a connection, writes a transaction, opened by the caller."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._batches = Rows(database, "batches", BatchRecord)
+
+    def due(self, before: float, store: str, after: tuple[float, str], limit: int) -> list[BatchRecord]:
+        """Some batches that ended before a time and whose files in a store were not all removed since, oldest first.
+
+        `after`: end and id of the last one of the page before.
+        """
+        at, batch_id = after
+        return self._batches.select(_DUE, (before, at, at, batch_id, store, limit))
+
+    def note(self, batch_ids: Iterable[str], store: str, at: float) -> None:
+        """Note that these batches have no files left in a store."""
+        for batch_id in batch_ids:
+            self._database.execute(
+                "INSERT INTO files_removed (batch_id, store, removed_at) VALUES (?, ?, ?) "
+                "ON CONFLICT (batch_id, store) DO UPDATE SET removed_at=excluded.removed_at",
+                (batch_id, store, at),
+            )
