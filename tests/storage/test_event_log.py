@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from storage.event_log import log_events
+from storage.journal import log_events
 from tests.builders import an_event
 
 
