@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from actors.rabbitmq.client.stream import EventFeed, EventStream
     from actors.rabbitmq.connection import Connection
     from actors.service import BatchService, get_batch_service
+    from actors.service.waiting import RunningBatch
     from actors.settings import Settings, load_settings
-    from actors.waiting import RunningBatch
     from storage.deletes import Owed
     from storage.records import DeleteRecord, EventRecord, SubmissionRecord
     from storage.states import BatchStatus, ChargeState, DeleteState, JobStatus, SubmissionState
@@ -101,7 +101,7 @@ _HOMES = {
     "actors.rabbitmq.connection": ("Connection",),
     "actors.service": ("BatchService", "get_batch_service"),
     "actors.settings": ("Settings", "load_settings"),
-    "actors.waiting": ("RunningBatch",),
+    "actors.service.waiting": ("RunningBatch",),
     "storage.deletes": ("Owed",),
     "storage.records": ("DeleteRecord", "EventRecord", "SubmissionRecord"),
     "storage.states": ("BatchStatus", "ChargeState", "DeleteState", "JobStatus", "SubmissionState"),

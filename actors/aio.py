@@ -14,8 +14,8 @@ from actors.batch.events import Event
 from actors.batch.requests import BatchVideoRequest
 from actors.batch.views import Batch, CancellationSummary
 from actors.service import BatchService
+from actors.service.waiting import RunningBatch
 from actors.settings import Settings
-from actors.waiting import RunningBatch
 from storage.records import SubmissionRecord
 from storage.states import BatchStatus
 

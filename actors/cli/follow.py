@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.cli.outputs import OutputFolder
     from actors.messages import Wait
     from actors.service import BatchService
-    from actors.waiting import RunningBatch
+    from actors.service.waiting import RunningBatch
 
 TICK = 0.15
 _REFRESH = 1.0

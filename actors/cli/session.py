@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from actors.cli.view import BatchView
     from actors.formats.reading import Request
     from actors.service import BatchService
+    from actors.service.waiting import RunningBatch
     from actors.settings import Settings
-    from actors.waiting import RunningBatch
 
 EXIT_CODES = {
     BatchStatus.COMPLETED: 0,

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from actors.errors import BatchReleased, ServiceClosed, StorageError
-from actors.waiting import Waiting
+from actors.service.waiting import Waiting
 
 PATIENCE = 20
 

@@ -16,7 +16,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def marked_places(root: Path = ROOT) -> dict[str, str]:
-    """Where each point is, by its name: `actors/service.py:BatchService.prune`.
+    """Where each point is, by its name: `actors/service/upkeep.py:Upkeep.prune`.
 
     Raises:
         ValueError: a comment stands outside any function, or the name of a point stands twice.

@@ -220,7 +220,7 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 @functools.cache
 def _place(code: CodeType) -> str:
-    """Where in the product that is: `actors/service.py:BatchService.prune`; elsewhere ``."""
+    """Where in the product that is: `actors/service/upkeep.py:Upkeep.prune`; elsewhere ``."""
     try:
         path = Path(code.co_filename).relative_to(ROOT)
     except ValueError:

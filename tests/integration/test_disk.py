@@ -157,7 +157,7 @@ def test_a_post_that_is_answered_while_there_is_no_room_is_bound(provider: Provi
 def test_a_batch_that_finds_no_room_is_not_created(
     service: BatchService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.reading.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("actors.service.opening.ANSWER_SECONDS", 0.2)
     full, request = Full(service), videos("a cat", id="b", metadata={"notes": "x" * 60_000})
     with pytest.raises(StorageError, match="free space on its disk") as caught:
         service.create_batch(request)

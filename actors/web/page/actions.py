@@ -15,7 +15,7 @@ from actors.batch.factory import changed_columns, new_batch
 from actors.batch.requests import check_budget, job_id
 from actors.errors import Conflict, InvalidRequest, SettingsError, SoraBatchError
 from actors.formats.reading import LINES, format_of
-from actors.reading import MOST
+from actors.service.reading import MOST
 from actors.web.arrival import arriving
 from actors.web.page import reads, words
 from actors.web.page.addresses import batch_id_of, number_of

@@ -18,9 +18,9 @@ import pytest
 from actors.cli.journal import Journal
 from actors.errors import BatchReleased
 from actors.service import BatchService
+from actors.service.waiting import RunningBatch
 from actors.settings.server import SIMULATOR
 from actors.simulator import Simulator
-from actors.waiting import RunningBatch
 from storage.charges import ToldPrice
 from storage.states import BatchStatus, ChargeState, JobStatus, SubmissionState
 from tests.builders import a_batch, a_job, an_intent, put

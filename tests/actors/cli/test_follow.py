@@ -17,7 +17,7 @@ from actors.cli.text import LineShow
 from actors.cli.view import BatchView
 from actors.errors import BatchReleased, NotFound, StorageError
 from actors.messages import Wait
-from actors.waiting import RunningBatch
+from actors.service.waiting import RunningBatch
 
 
 class EndedService:

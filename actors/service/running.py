@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from actors import shared
-from actors.batch.events import EventName
-from actors.batch.limits import amount_text
 from actors.batch.orphans import Orphans
-from actors.batch.views import Batch
-from actors.errors import (
-    BatchReleased,
-    ServiceClosed,
-    SoraBatchError,
-    StorageError,
-)
-from actors.expectations import read_ceilings
+from actors.errors import BatchReleased, SoraBatchError
 from actors.messages import Wait
-from actors.observer import Observer
-from actors.reading import ANSWER_SECONDS, BatchReader
+from actors.service.opening import ANSWER_SECONDS, open_services
+from actors.service.spending import Spending
+from actors.service.waiting import RunningBatch, Waiting
 from actors.settings import Settings
 from actors.settings.server import SIMULATOR
-from actors.waiting import RunningBatch, Waiting
-from storage.database import DatabaseClosed
-from storage.records import EventRecord
-from storage.states import JobStatus
 
 if TYPE_CHECKING:
-    from actors.batch.costs import Budget
     from actors.rabbitmq.connection import Connection
     from actors.rabbitmq.publisher import EventPublisher
     from actors.runtime import Runtime
@@ -44,15 +28,13 @@ logger = logging.getLogger(__name__)
 _PUBLISH_SECONDS = 3.0
 
 
-class BatchRunner(BatchReader):
+class BatchRunner(Spending):
     """Owns the Futures and, from the first batch on, the runtime; with AMQP_URL, the publisher of events."""
 
     def __init__(self, settings: Settings, *, simulate: bool) -> None:
         super().__init__(settings)
         self._simulate = simulate
-        self._lock = threading.RLock()
         self._runtime: Runtime | None = None
-        self.observer = Observer()
         self.adopts = False
         """Whether what a command from outside queues is processed here as well, as by `process_batch`."""
         self._waiting = Waiting()
@@ -61,7 +43,6 @@ class BatchRunner(BatchReader):
         self._retries = 0
         """How many are being recorded now."""
         self._ceilings_stand = settings.sora_budget is None
-        """Whether the database has the ceilings of SORA_BUDGET, as this process has seen or written them."""
         try:
             self._orphans = Orphans(self._recorder, self._storage, self.stores)
             self._connection, self._publisher = self._to_rabbitmq()
@@ -70,33 +51,12 @@ class BatchRunner(BatchReader):
             self._database.close()
             raise
         # A program that forgets to close us still releases its batches in order.
-        shared.open_services.add(self)
+        open_services.add(self)
 
     @property
     def broker(self) -> Connection | None:
         """The connection to RabbitMQ, if AMQP_URL is set."""
         return self._connection
-
-    def observe(self, observer: Observer) -> None:
-        """Have an observer told of what happens here from now on. To be called before anything is processed."""
-        self.observer = observer
-        self._recorder.on_commit = observer.committed
-        self._storage.journal.observers.append(partial(_tell_of_ends, observer))
-
-    def listen(self, told: Callable[[list[EventRecord]], object]) -> Callable[[], None]:
-        """Have the events that this process records told after their COMMIT, in the committing thread.
-
-        Returns:
-            Ends it.
-        """
-        observers = self._storage.journal.observers
-        observers.append(told)
-
-        def end() -> None:
-            with suppress(ValueError):
-                observers.remove(told)
-
-        return end
 
     @property
     def lease_is_current(self) -> bool:
@@ -209,9 +169,9 @@ class BatchRunner(BatchReader):
             if self._closed:
                 return
             self._closed = True
-        shared.open_services.discard(self)
+        open_services.discard(self)
         with ExitStack() as last_first:  # each of them, even if others fail
-            last_first.callback(self._close_database)
+            last_first.callback(super().close)
             last_first.callback(self._waiting.close, BatchReleased)
             last_first.callback(self._recorder.close)
             last_first.callback(self._orphans.close)
@@ -220,19 +180,6 @@ class BatchRunner(BatchReader):
                 last_first.callback(self._publisher.close, _PUBLISH_SECONDS)
             if self._runtime is not None:
                 last_first.callback(self._runtime.close)
-
-    def _close_database(self) -> None:
-        if not self._database.close():
-            logger.warning(
-                "closed, but another thread still uses the database; its connection ends when it is done",
-                extra={"action": "close", "database": self._database.place},
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # --- how a batch is run
 
@@ -265,8 +212,12 @@ class BatchRunner(BatchReader):
         with self._lock:
             self._check_open()
             if self._runtime is None:
-                self._check_prices()
-                self._set_ceilings()
+                if self.settings.sora_prices is not None:
+                    from actors.batch.price_files import price_table
+
+                    price_table(self.settings)  # one that can't be used is refused before anything is made
+                if not self._ceilings_stand:
+                    self._set_ceilings()
                 # aiohttp and the actors: a program that only asks for a status is faster without them.
                 from actors.runtime import Runtime
 
@@ -280,96 +231,15 @@ class BatchRunner(BatchReader):
                     self._hold_deletes()
             return self._runtime
 
-    def _check_prices(self) -> None:
-        """Refuse a file of prices that can't be used before anything is made."""
-        if self.settings.sora_prices is not None:
-            from actors.batch.price_files import price_table
-
-            price_table(self.settings)
-
-    def _set_ceilings(self) -> None:
-        """Write the ceilings of SORA_BUDGET once: they hold for every process of this database."""
-        if not self._ceilings_stand:
-            self._check_open()  # in a forked process nobody lets go of the lock
-            with self._lock:
-                if not self._ceilings_stand:
-                    self._write_ceilings()
-                    self._ceilings_stand = True
-
-    def _write_ceilings(self) -> None:
-        ceilings = {(each.scope, each.unit): each.micros for each in read_ceilings(self.settings.sora_budget or "none")}
-        there = {(each.scope, each.unit): each.ceiling_micros for each in self._read(self._storage.ledger.ceilings)}
-        if ceilings.items() <= there.items() and (ceilings or not there):
-            return  # reading waits for nobody who writes
-        by = f"{socket.gethostname()}:{os.getpid()}"
-        for before in self._write(lambda: self._storage.ledger.set_ceilings(ceilings, by)):
-            after, was = ceilings.get((before.scope, before.unit)), before.ceiling_micros
-            logger.warning(
-                "the budget of the database was changed",
-                extra={
-                    "action": "budget_changed", "scope": before.scope, "unit": before.unit,
-                    "before": None if was is None else amount_text(was, before.unit),
-                    "after": None if after is None else amount_text(after, before.unit),
-                    "set_by": before.set_by or None,
-                },
-            )  # fmt: skip
-
-    def announce_budget(self) -> None:
-        """Write SORA_BUDGET into the database, if this process has it set and has not done so.
-
-        Where that fails, the next call tries again: who only looks is answered all the same.
-        """
-        try:
-            self._set_ceilings()
-        except StorageError as error:
-            logger.warning(
-                "could not write SORA_BUDGET into the database; the next call tries again",
-                extra={"action": "budget_changed", "error": str(error)},
-            )
-
-    def budgets(self, batch_id: str | None = None) -> list[Budget]:
-        """The budgets of the whole database for the current day and month, with what they have used.
-
-        `batch_id`: only those of this batch.
-        """
-        from actors.batch.costs import Budget
-
-        if batch_id is None:
-            self.announce_budget()
-        ledger = self._storage.ledger
-        found = self._read(ledger.current if batch_id is None else lambda: ledger.of_batch(batch_id))
-        return [
-            Budget(**each._asdict() | {"period": None if batch_id is not None else each.period or None})
-            for each in found
-        ]
-
     def _ended(self, batch_id: str) -> None:
         """On the loop: a batch has ended; read it off the loop and complete its Futures."""
         self._queued.discard(batch_id)
         futures = self._waiting.take(batch_id)
         if futures:
             read = self._recorder.read(lambda: self._batch(batch_id))
-            read.add_done_callback(lambda done: self._answer(futures, done))
-
-    def _answer(self, futures: Sequence[RunningBatch], read: Future[Batch]) -> None:
-        error = read.exception()
-        outcome = ServiceClosed() if isinstance(error, DatabaseClosed) else error
-        self._waiting.answer(futures, outcome or read.result())
+            read.add_done_callback(partial(self._waiting.answer_read, futures))
 
     def _released(self, batch_id: str, error: str | None) -> None:
         self._queued.discard(batch_id)
         why = SoraBatchError(f"batch {batch_id}: {error}") if error else BatchReleased(batch_id)
         self._waiting.answer(self._waiting.take(batch_id), why)
-
-
-_ENDS = {
-    EventName.JOB_COMPLETED.value: JobStatus.COMPLETED.value,
-    EventName.JOB_FAILED.value: JobStatus.FAILED.value,
-    EventName.JOB_CANCELLED.value: JobStatus.CANCELLED.value,
-}
-
-
-def _tell_of_ends(observer: Observer, events: list[EventRecord]) -> None:
-    for event in events:
-        if event.type in _ENDS:
-            observer.finished(_ENDS[event.type])

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from actors.batch.commands import Retry
 from actors.errors import Conflict, ErrorCode, Failure, SoraBatchError, SoraError
-from actors.running import BatchRunner
-from actors.waiting import RunningBatch
+from actors.service.running import BatchRunner
+from actors.service.waiting import RunningBatch
+from actors.stores import told_by_the_store
 from storage.servers import server_of
 from storage.states import SubmissionState
 from storage.stores import uri_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from concurrent.futures import Future
     from typing import Any
 
@@ -28,6 +30,25 @@ _FAILED = "could not fetch the file of a completed video again; nothing was chan
 
 class MissingFiles(BatchRunner):
     """Nothing is paid, and no record changes: only the recorded bytes are put back."""
+
+    def jobs_without_file(self, batch_id: str) -> list[str]:
+        """The ids of a batch's completed jobs whose file is missing: named in a retry, they are fetched again.
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        jobs = self.get_batch_status(batch_id).jobs
+        return [job.id for job in self._without_file(batch_id, {job.id for job in jobs})]
+
+    def _without_file(self, batch_id: str, job_ids: Collection[str]) -> list[JobRecord]:
+        """Those of these jobs that are completed and whose file is not where it was recorded."""
+        if not job_ids:
+            return []
+        jobs = self._read(lambda: self._storage.jobs.by_id(job_ids)).values()
+        completed = [job for job in jobs if job.batch_id == batch_id and job.video is not None]
+        kept = [job for job in completed if job.video and not job.video.get("removed_at")]
+        with told_by_the_store():
+            return [job for job in kept if job.video and self.stores.size(uri_of(job.video)) is None]
 
     def _seek_files(self, command: Retry, prefixes: tuple[str, ...] = ("",)) -> tuple[Retry, list[JobRecord]]:
         """Find the completed jobs whose file is missing, of those that are named or, with `missing`, of all.

@@ -5,41 +5,23 @@ All its answers come from storage. Thread-safe. Connects to nothing before it is
 
 from __future__ import annotations
 
-import getpass
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from actors.batch.cleanup import Maintenance, PruneReport
-from actors.batch.commands import (
-    Cancel,
-    Context,
-    Create,
-    Delete,
-    Process,
-    Retry,
-    Update,
-)
+from actors.batch.commands import Cancel, Context, Create, Delete, Process, Retry, Update
 from actors.batch.factory import changed_columns, new_batch
 from actors.batch.requests import BatchVideoRequest, check_budget, check_metadata
-from actors.batch.retention import FileRemoval
 from actors.batch.views import Batch, CancellationSummary
-from actors.commanding import BatchCommander
-from actors.errors import InvalidRequest, NotFound, StorageError
-from actors.reading import MOST
+from actors.errors import InvalidRequest, NotFound
+from actors.service.commanding import BatchCommander
+from actors.service.opening import shared_service
+from actors.service.reading import MOST
+from actors.service.waiting import RunningBatch
 from actors.settings import Settings, load_settings
-from actors.shared import shared_service
 from actors.stores import told_by_the_store
-from actors.waiting import RunningBatch
 
 if TYPE_CHECKING:
     from actors.audit import AuditReport
-    from actors.batch.costs import CostReport
-
-T = TypeVar("T")
-logger = logging.getLogger(__name__)
-_DELETE_LOOK = 0.2
 
 
 class BatchService(BatchCommander):
@@ -209,99 +191,6 @@ class BatchService(BatchCommander):
                 self.stores.remove_batch(batch_id)
 
     # --- what runs
-
-    def prune(
-        self,
-        older_than: timedelta,
-        *,
-        delete_batches: bool = False,
-        files: bool = False,
-        progress: Callable[[PruneReport], object] | None = None,
-    ) -> PruneReport:
-        """Remove the journals of batches that ended long ago.
-
-        Uses many small transactions: others can write in between, and after an interrupt the next call continues.
-
-        Args:
-            older_than: since their end.
-            delete_batches: remove those batches too.
-            files: remove their files too, as `remove_files` does.
-            progress: called with what was removed so far.
-        """
-        at, maintenance = self.now(), self._maintenance(progress)
-        before = at - older_than.total_seconds()
-        if files:
-            self._remove_old_files(maintenance, before, at)
-        return maintenance.prune(before, at, delete_batches=delete_batches)
-
-    def remove_files(self, older_than: timedelta, *, progress: Callable[[PruneReport], object] | None = None) -> int:
-        """Remove the files of batches that ended long ago; the batches and their histories stay.
-
-        From then on `video.removed_at` is set, `path` and `url` are None. Files in another machine's folder are left to
-        a process there. After an interrupt the next call continues.
-
-        Args:
-            older_than: since the end of their batch.
-            progress: called with what was removed so far.
-
-        Returns:
-            How many files were removed.
-
-        Raises:
-            StorageError: the store can't be reached, or the database.
-        """
-        at = self.now()
-        return self._remove_old_files(self._maintenance(progress), at - older_than.total_seconds(), at)
-
-    def _remove_old_files(self, maintenance: Maintenance, before: float, at: float) -> int:
-        try:
-            return maintenance.remove_files(FileRemoval(self._storage, self.stores, self._read, before, at))
-        except OSError as error:
-            reason = error.strerror or error
-            raise StorageError(f"a file could not be removed: {reason}; run it again to continue") from error
-
-    def costs(self, since: str | None = None, by: str | None = None) -> CostReport:
-        """What all submissions cost, and what is left of the budgets of the database.
-
-        Args:
-            since: only those submitted since then: a span before now (`24h`, `30d`), or a UTC date or time.
-            by: in groups: `day`, `model`, `batch`, or `metadata.KEY` of the job, else of its batch.
-
-        Raises:
-            InvalidRequest: `since` or `by` can't be read.
-        """
-        self._check_open()
-        from actors.batch.costs import CostReport, read_group, read_since
-
-        group, start = read_group(by), read_since(since, self.now())
-        costs = self._storage.costs
-        parts, flagged = self._read(lambda: (list(costs.by(group, start)), costs.flagged(start)))
-        return CostReport.of(parts, group, start, self.budgets(), flagged)
-
-    def settle_cost(self, submission_id: str, word: str, *, by: str | None = None) -> Batch | None:
-        """Record a person's word on what a submission cost: nothing else changes it any more.
-
-        Args:
-            submission_id: as `submissions` and `status --json` list it.
-            word: `released`, or an amount such as `0.40 USD`; without a currency: in that of its price.
-            by: who says so; None: the user of this process.
-
-        Returns:
-            Its batch; None: it was deleted.
-
-        Raises:
-            NotFound: there is no such submission.
-            InvalidRequest: the word can't be read.
-        """
-        self._check_open()
-        from actors.batch.updating import settle
-
-        who = by or getpass.getuser()
-        batch_id = self._write(lambda: settle(self._storage, submission_id, word, who, self.now()))
-        try:
-            return self.get_batch_status(batch_id)
-        except NotFound:
-            return None
 
     def audit(self, *, checksums: bool = False) -> AuditReport:
         """Compare the records with the server's listing and the files in the store. Changes nothing.

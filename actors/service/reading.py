@@ -1,87 +1,32 @@
-"""BatchReader: all reads from the database, for `BatchService`."""
+"""BatchReader: all reads of batches, their jobs, events and files; for `BatchService`."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import peewee
-
 from actors.batch.events import Event
-from actors.batch.requests import BatchVideoRequest
 from actors.batch.start import existing, unknown_batch
 from actors.batch.views import Batch, Job, batch_status, status_named, version_of, with_urls
-from actors.errors import DatabaseUnusable, InvalidRequest, ServiceClosed, StorageError
-from actors.needs import database_obstacle
-from actors.settings import Settings
+from actors.errors import InvalidRequest
+from actors.service.opening import OpenService
 from actors.settings.server import SIMULATOR
-from actors.stores import stores_of, told_by_the_store
 from storage.charges import BatchCosts
-from storage.database import Database, DatabaseError
 from storage.deletes import Owed
-from storage.recorder import Recorder
 from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
 from storage.states import BatchStatus, JobStatus
-from storage.storage import Storage
-from storage.stores import Stores, uri_of
 from storage.unfinished import Unfinished, count_unfinished
 
 if TYPE_CHECKING:
-    from actors.batch.quotes import Quote
     from actors.fetching.fetch import FetchReport
 
 T = TypeVar("T")
 MOST = 1_000_000
-ANSWER_SECONDS, _GRACE_SECONDS = 10.0, 1.0
 
 
-class BatchReader:
-    """Owns the database and the recorder; reads for any number of threads."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._closed, self._process = False, os.getpid()
-        try:
-            self._database = Database(settings.database_url)
-            self._database.open()
-        except DatabaseError as error:
-            raise DatabaseUnusable(str(error)) from error
-        self._storage = Storage(self._database)
-        self._recorder = Recorder(self._database)
-
-    @cached_property
-    def stores(self) -> Stores:
-        """Where files are put, and whence they are had."""
-        return stores_of(self.settings)
-
-    @property
-    def database_place(self) -> str:
-        """Which database this is, for a person."""
-        return self._database.place
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called, or the process was forked since: the threads are in the other process."""
-        return self._closed or self._process != os.getpid()
-
-    @property
-    def write_obstacle(self) -> str | None:
-        """Why the database takes no writes just now; None: it does, as far as anybody has tried."""
-        away = self._recorder.away
-        return None if away is None else away.reason
-
-    def ping(self) -> None:
-        """Ask the database for nothing.
-
-        Raises:
-            StorageError: it can't be asked, or its file is gone or not writable.
-        """
-        if (obstacle := database_obstacle(self._database)) is not None:
-            raise StorageError(obstacle)
-        self._read(lambda: self._database.execute("SELECT 1").fetchone())
+class BatchReader(OpenService):
+    """Answers from what is recorded."""
 
     def unfinished(self) -> Unfinished:
         """What is recorded and has not ended, counted.
@@ -90,22 +35,6 @@ class BatchReader:
             StorageError: the database can't be asked.
         """
         return self._read(lambda: count_unfinished(self._database))
-
-    def now(self) -> float:
-        """The database's time, used for all records, in seconds since 1970."""
-        return self._database.time()
-
-    def quote(self, request: BatchVideoRequest | dict[str, Any]) -> Quote:
-        """What a request would cost at most, by the prices of SORA_PRICES. Records and sends nothing.
-
-        Raises:
-            InvalidRequest: the request is invalid; `errors` names each field.
-            SettingsError: the file of prices can't be used.
-        """
-        self._check_open()
-        from actors.batch.quotes import quote
-
-        return quote(request, self.settings)
 
     def get_batch_status(self, batch_id: str) -> Batch:
         """A batch with its jobs, as it is recorded now.
@@ -227,25 +156,6 @@ class BatchReader:
 
         return self._read(read)
 
-    def jobs_without_file(self, batch_id: str) -> list[str]:
-        """The ids of a batch's completed jobs whose file is missing: named in a retry, they are fetched again.
-
-        Raises:
-            NotFound: there is no such batch.
-        """
-        jobs = self.get_batch_status(batch_id).jobs
-        return [job.id for job in self._without_file(batch_id, {job.id for job in jobs})]
-
-    def _without_file(self, batch_id: str, job_ids: Collection[str]) -> list[JobRecord]:
-        """Those of these jobs that are completed and whose file is not where it was recorded."""
-        if not job_ids:
-            return []
-        jobs = self._read(lambda: self._storage.jobs.by_id(job_ids)).values()
-        completed = [job for job in jobs if job.batch_id == batch_id and job.video is not None]
-        kept = [job for job in completed if job.video and not job.video.get("removed_at")]
-        with told_by_the_store():
-            return [job for job in kept if job.video and self.stores.size(uri_of(job.video)) is None]
-
     def fetch(self, batch_id: str, folder: str | Path, name_of: Callable[[Job], str] | None = None) -> FetchReport:
         """Get the finished files of a batch into a folder, wherever they are; those that are there are checked.
 
@@ -331,40 +241,3 @@ class BatchReader:
             StorageError: the database can't be asked.
         """
         return self._read(lambda: query(self._storage))
-
-    # --- how
-
-    def _check_open(self) -> None:
-        if self._process != os.getpid():
-            raise ServiceClosed("this service was created before a fork; create one in each process")
-        if self._closed:
-            raise ServiceClosed
-
-    def _write(self, run: Callable[[], T]) -> T:
-        """In one transaction of the recorder; perhaps once more, after a COMMIT whose answer was lost."""
-        self._check_open()
-        answer = self._recorder.write(run, patience=ANSWER_SECONDS)
-        try:
-            return answer.result(timeout=ANSWER_SECONDS + _GRACE_SECONDS)
-        except TimeoutError:
-            undone, away = answer.cancel(), self._recorder.away
-            if undone:
-                self._check_open()
-            why = away.reason if away else f"the database {self._database.place} does not answer"
-            raise StorageError(
-                f"{why} (tried for {ANSWER_SECONDS:g} s); "
-                + ("nothing was changed" if undone else "check whether it was done before you try again")
-            ) from None
-        except (DatabaseError, peewee.DatabaseError) as error:
-            self._check_open()
-            raise StorageError(
-                str(error if isinstance(error, DatabaseError) else self._database.explained(error))
-            ) from error
-
-    def _read(self, run: Callable[[], T]) -> T:
-        self._check_open()
-        try:
-            return self._database.read(run)
-        except DatabaseError as error:
-            self._check_open()
-            raise StorageError(str(error)) from error

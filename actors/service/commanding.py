@@ -9,12 +9,10 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from actors.batch.cancellation import DeleteIsOut
-from actors.batch.cleanup import LATE, Maintenance, PruneReport
 from actors.batch.commands import (
     Command,
     CommandKey,
@@ -28,38 +26,22 @@ from actors.batch.commands import (
     once,
 )
 from actors.batch.events import EventName
-from actors.batch.orphans import sweep_parts
 from actors.batch.start import existing
 from actors.batch.views import Batch, CancellationSummary
-from actors.errors import SoraBatchError, StorageError
-from actors.refetching import MissingFiles
+from actors.errors import SoraBatchError
+from actors.service.refetching import MissingFiles
+from actors.service.upkeep import FilesLeft, Upkeep
 from storage.servers import server_of
 
 if TYPE_CHECKING:
     from storage.records import JobRecord
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 _DELETE_LOOK = 0.2
 
 
-class FilesLeft(StorageError):
-    """A batch is deleted, but not all of its files. They are recorded as to be removed."""
-
-    def __init__(self, batch_id: str, error: OSError) -> None:
-        reason = error.strerror or str(error)
-        super().__init__(
-            f"batch {batch_id} is deleted, but not all of its files ({reason}): "
-            "`sora-batch serve` or `prune` removes the rest, or delete it again"
-        )
-        self._extra = {"action": "delete", "batch_id": batch_id, "error": reason}
-
-    def as_logged(self) -> dict[str, str]:
-        """What a log line says of it."""
-        return dict(self._extra)
-
-
-class BatchCommander(MissingFiles):
+class BatchCommander(MissingFiles, Upkeep):
     """Does commands: each in one transaction, then what follows from it."""
 
     # --- commands that came as messages
@@ -88,7 +70,8 @@ class BatchCommander(MissingFiles):
             OtherBody: the command's id was used before, with another body.
             UnknownBatch, NotFound, Conflict, InvalidRequest: it can't be done; nothing was recorded.
         """
-        self._set_ceilings()
+        if not self._ceilings_stand:
+            self._set_ceilings()
         context = replace(self._context(command), trace=trace, lasting=True, expects=expects)
         if isinstance(command, Retry):
             with self.retrying():
@@ -165,10 +148,6 @@ class BatchCommander(MissingFiles):
         """
         return self._write(lambda: once(self._storage, key, self.now(), answer))
 
-    def forget_commands(self, older_than: timedelta) -> int:
-        """Remove older commands from the inbox: repeated, they would be new. Returns how many were removed."""
-        return self._maintenance().forget_commands(self.now() - older_than.total_seconds())
-
     def _was_deleted(self, batch_id: str) -> bool:
         """Whether a batch of this database was deleted: another database may have its files in the same folder."""
         last = self._read(lambda: self._storage.journal.read(batch_id))[-1:]
@@ -177,7 +156,8 @@ class BatchCommander(MissingFiles):
     # --- how a command is done
 
     def _do(self, command: Command) -> CommandResult:
-        self._set_ceilings()
+        if not self._ceilings_stand:
+            self._set_ceilings()
         context = self._context(command)
         results: dict[int, CommandResult] = {}
         act = partial(self._apply, command, context)
@@ -231,16 +211,6 @@ class BatchCommander(MissingFiles):
         if result is None or result.digests:  # its jobs are gone by now, which used them
             maintenance.drop_references(list(result.digests) if result is not None else None)
 
-    def finish_deletions(self) -> int:
-        """Finish the deletions of batches that were interrupted. Returns how many batches were removed."""
-        maintenance = self._maintenance()
-        maintenance.forget_places(self.now() - LATE)
-        return maintenance.finish_deletions()
-
-    def sweep_parts(self) -> int:
-        """Remove partial files in VIDEO_DIR that no process writes any more. Returns how many were removed."""
-        return self._read(lambda: sweep_parts(self._storage, self.stores.folder))
-
     def _write_after_deletes(self, run: Callable[[], T]) -> T:
         """As `_write`, once no DELETE of a retried video is in flight: some seconds at most."""
         while True:
@@ -270,6 +240,3 @@ class BatchCommander(MissingFiles):
                 "could not send the DELETEs; the next process that uses this server sends them",
                 extra={"action": "delete_remote", "batch_id": batch_id, "error": str(error)},
             )
-
-    def _maintenance(self, progress: Callable[[PruneReport], object] | None = None) -> Maintenance:
-        return Maintenance(self._storage, self._read, self._write, progress, self.stores)

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 
 from actors.batch.views import Batch
 from actors.errors import ServiceClosed
+from storage.database import DatabaseClosed
 
 
 class RunningBatch(Future[Batch]):
@@ -91,6 +92,12 @@ class Waiting:
                 self._answers.put((futures, outcome))
                 return
         _complete(futures, outcome)
+
+    def answer_read(self, futures: Sequence[RunningBatch], read: Future[Batch]) -> None:
+        """Complete Futures with what was read, or why it could not be."""
+        error = read.exception()
+        outcome = ServiceClosed() if isinstance(error, DatabaseClosed) else error
+        self.answer(futures, outcome or read.result())
 
     def close(self, error_of: type[BaseException], timeout: float = 1.0) -> None:
         """Complete what still waits with an error made from the batch's id, and end the thread."""
