@@ -114,7 +114,7 @@ def report(error: Exception, *, verbose: bool, json: bool) -> int:
 
 def _print_error(code: ErrorCode, sentence: str, errors: Sequence[FieldError] | None = None) -> None:
     """One JSON document on standard output; `errors`: of a request, by its fields."""
-    from actors.cli.table import print_json
+    from actors.cli.text import print_json
     from actors.logs import masked
 
     document: dict[str, Any] = {"code": code.value, "message": masked(sentence)}

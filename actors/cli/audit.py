@@ -34,7 +34,7 @@ def audit(
     DELETE is pending or was given up, flagged prices, and files that belong to no job. Changes nothing.
     Exit codes: 0 everything matches, 1 something does not; flagged prices don't count.
     """
-    from actors.cli.table import print_json, say
+    from actors.cli.text import print_json, say
 
     with opened(verbose=verbose, looked_for="record to compare") as service:
         report = service.audit(checksums=checksums)

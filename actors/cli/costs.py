@@ -45,7 +45,7 @@ def costs(
     (the server reported its price). Released ones cost nothing.
     """
     from actors.batch.costs import CostReport, read_group, read_since
-    from actors.cli.table import print_json
+    from actors.cli.text import print_json
 
     if (settle is None) != (word is None):
         raise InvalidRequest("--settle SUBMISSION needs `released` or an amount after it, such as '0.40 USD'")
@@ -68,7 +68,7 @@ def costs(
 
 
 def _settle(submission_id: str, word: str, *, json: bool, verbose: bool) -> None:
-    from actors.cli.table import print_json, say
+    from actors.cli.text import print_json, say
 
     with opened(verbose=verbose, looked_for=f"submission {submission_id!r}") as service:
         batch = service.settle_cost(submission_id, word)
@@ -95,8 +95,7 @@ def _rows(report: CostReport) -> list[tuple[str, int, Cost]]:
 
 
 def _print(report: CostReport) -> None:
-    from actors.cli.table import print_table, say
-    from actors.cli.text import count
+    from actors.cli.text import count, print_table, say
 
     rows = [_cells(key or "(none)", cost) for key, _, cost in _rows(report)]
     if report.by is not None:

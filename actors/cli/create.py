@@ -45,8 +45,7 @@ def create(
 
 def _record(request: Request, *, json: bool, quiet: bool, verbose: bool) -> None:
     from actors.cli.batch_files import located
-    from actors.cli.table import print_json
-    from actors.cli.text import count
+    from actors.cli.text import count, print_json
 
     with opened(verbose=verbose) as service:
         try:
@@ -65,7 +64,7 @@ def _show(request: Request, *, json: bool, verbose: bool) -> None:
     from actors.batch.preview import preview
     from actors.batch.requests import BatchVideoRequest
     from actors.cli.batch_files import located
-    from actors.cli.table import print_json, say
+    from actors.cli.text import print_json, say
 
     settings = prepare(verbose=verbose)
     try:
@@ -126,7 +125,7 @@ def quote(
     from actors.batch.quotes import quote as quoted
     from actors.cli.authoring import requested
     from actors.cli.batch_files import located
-    from actors.cli.table import print_json
+    from actors.cli.text import print_json
 
     request = requested(written)
     settings = prepare(verbose=verbose)
@@ -141,7 +140,7 @@ def quote(
 
 
 def _print(result: Quote) -> None:
-    from actors.cli.table import print_table, say
+    from actors.cli.text import print_table, say
 
     print_table(["#", "video", "at most", "for"], list(_rows(result)), cut=1)
     typer.echo()

@@ -41,7 +41,7 @@ def migrate(
     Migrations only add: processes of the previous version keep working with the migrated
     database. Every other command migrates too; this one is for `serve --no-migrate`.
     """
-    from actors.cli.table import print_json, say
+    from actors.cli.text import print_json, say
     from storage.database import Database, DatabaseError
 
     settings = prepare(verbose=verbose)
@@ -131,7 +131,7 @@ def prune(
     Keeps video files unless told otherwise. May take a while, without blocking others; after an interrupt, run it again
     to continue.
     """
-    from actors.cli.table import print_json, say
+    from actors.cli.text import print_json, say
 
     span = parse_span(older_than)
     with opened(verbose=verbose) as service, _counting(shown=not (json or quiet)) as told:

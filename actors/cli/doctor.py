@@ -73,14 +73,14 @@ def doctor(
 def _print_json(ok: bool, table: Sequence[Setting], versions: dict[str, str], checks: Sequence[Check]) -> None:  # noqa: FBT001
     from dataclasses import asdict
 
-    from actors.cli.table import print_json
+    from actors.cli.text import print_json
 
     settings = [asdict(setting) for setting in table]
     print_json({"ok": ok, "settings": settings, "versions": versions, "checks": [asdict(check) for check in checks]})
 
 
 def _print(table: Sequence[Setting], versions: dict[str, str], checks: Sequence[Check]) -> None:
-    from actors.cli.table import print_table, say
+    from actors.cli.text import print_table, say
 
     print_table(
         ["setting", "value", "from"],

@@ -71,8 +71,7 @@ def fetch_batch(fetcher: Fetcher, batch: Batch, pattern: FileNamePattern | None,
         if isinstance(outcome, FetchProblem):
             warn(f"{outcome.job_id}: {outcome.message}")
         elif told:
-            from actors.cli.table import say
-            from actors.cli.text import shown_path
+            from actors.cli.text import say, shown_path
 
             say(shown_path(outcome.path))
 

@@ -29,7 +29,8 @@ def status(batch_id: BatchId, remote: Remote = False, json: Json = False, verbos
 
     Works whichever process runs the batch.
     """
-    from actors.cli.table import print_batch, print_json
+    from actors.cli.results import print_batch
+    from actors.cli.text import print_json
 
     simulated, worked, payments, left = False, None, {}, []
     if remote:
@@ -66,7 +67,7 @@ def _payments(submissions: Sequence[SubmissionRecord]) -> dict[str, list[dict[st
 def _print_money(batch: Batch, budgets: Sequence[Budget]) -> None:
     """What a batch costs, where anything is known of it, and what is left of its budgets and the database's."""
     from actors.batch.limits import amount_text, left_text
-    from actors.cli.table import say
+    from actors.cli.text import say
 
     for cost in batch.cost:
         parts = {"charged": cost.charged_micros, "assumed": cost.assumed_micros, "reserved": cost.reserved_micros}
@@ -100,7 +101,7 @@ def list_(
 ) -> None:
     """List batches, newest first."""
     from actors.batch.views import batch_status
-    from actors.cli.table import print_json, print_table, say
+    from actors.cli.text import print_json, print_table, say
 
     wanted = parse_metadata(metadata) or None
     settings = prepare(verbose=verbose)
@@ -134,7 +135,7 @@ def history(
     Prints one event per line. Without --json, adds the prices the server reported and the DELETEs of cancelled videos,
     pending or answered. Names pruned events on standard error.
     """
-    from actors.cli.table import say
+    from actors.cli.text import say
 
     with opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
         pruned = service.pruned(batch_id)
@@ -226,7 +227,7 @@ def _row(batch: Batch) -> list[str]:
 
 
 def _document(event: Event) -> str:
-    from actors.cli.table import json_text
+    from actors.cli.text import json_text
 
     return json_text(event.model_dump(mode="json", exclude_unset=True), indent=None)
 

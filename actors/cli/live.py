@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.cli.text import clean, count, shorten, span, title, waiting
+from actors.cli.view import BatchView, Show
 from storage.states import JobStatus
 
 if TYPE_CHECKING:
     from actors.batch.events import Event
     from actors.batch.views import Job
-    from actors.cli.view import BatchView
     from actors.messages import Wait
 
 ROWS = 12
@@ -40,7 +40,7 @@ STYLES = {
 }
 
 
-class LiveShow:
+class LiveShow(Show):
     """Redraws itself at each tick; disappears at the end, when the closing table is printed."""
 
     def __init__(self, console: Console) -> None:
@@ -73,10 +73,6 @@ class LiveShow:
             )
         ]  # fmt: skip
         self._live.update(Group(*parts), refresh=True)
-
-    def say(self, text: str) -> None:
-        """A line for a person, above the view."""
-        self._live.console.print(Text(clean(text)), soft_wrap=True)
 
 
 def picture(

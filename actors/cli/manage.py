@@ -31,7 +31,7 @@ def cancel(
     Works whichever process runs them. Starts no further videos; says what may still be charged.
     With several IDs, --json prints a list, and the exit code is the worst one.
     """
-    from actors.cli.table import say
+    from actors.cli.text import say
 
     with _cancelling(batch_ids, reason, remote=remote, verbose=verbose) as cancel_one:
 
@@ -47,7 +47,7 @@ def cancel(
 
 def each_batch(batch_ids: Sequence[str], act: Callable[[str], dict[str, Any]], *, json: bool) -> int:
     """Do it to each batch, whatever becomes of the others; the worst exit code."""
-    from actors.cli.table import print_json
+    from actors.cli.text import print_json
 
     documents: list[dict[str, Any]] = []
     codes = {0}
@@ -106,7 +106,7 @@ def delete(
     Doesn't ask for confirmation. The history stays until it is pruned. A batch that has not ended must be cancelled
     first. With several IDs, --json prints a list, and the exit code is the worst one.
     """
-    from actors.cli.table import say
+    from actors.cli.text import say
 
     with _deleting(batch_ids, keep_files=keep_files, remote=remote, verbose=verbose) as delete_one:
 

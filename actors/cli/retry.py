@@ -1,6 +1,7 @@
 """The command `retry`: has failed and cancelled videos made after all, here or by a service."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,15 +20,18 @@ from actors.cli.options import (
     Verbose,
     spelled_out,
 )
-from actors.errors import InvalidRequest
+from actors.errors import Conflict, InvalidRequest, SoraBatchError
 
 if TYPE_CHECKING:
     from actors.batch.views import Batch
+    from actors.cli.session import Session
+    from actors.service import BatchService
 
-FIELDS = ("prompt", "duration", "seconds", "size", "model", "seed", "input_reference")
+_FIELDS = ("prompt", "duration", "seconds", "size", "model", "seed", "input_reference")
 _SPELLINGS = {"inputReference": "input_reference"}
-GROUPS = ("params", "files")
+_GROUPS = ("params", "files")
 """Their members are changed one by one: `params.fps`."""
+_KNOWN = f"{', '.join(_FIELDS)}, params.NAME, files.NAME"
 
 
 @dataclass(frozen=True)
@@ -125,12 +129,57 @@ def retry(
         return
     session = Session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     with or_remote("retry", " ".join(ids)):
-        session.retry(ids, jobs, changes, **consents)
+        _retry_here(session, ids, jobs, changes, **consents)
+
+
+def _retry_here(
+    session: "Session", batch_ids: Sequence[str], jobs: list[str] | None, changes: dict[str, dict[str, Any]] | None, *,
+    pay_again: bool, move_server: bool, missing: bool, budget: list[dict[str, str]] | None,
+) -> None:  # fmt: skip
+    """Retry videos of ended batches; with `missing`, those whose file is missing and those that are named."""
+    from actors.cli.follow import viewed
+    from actors.cli.results import warn_of_the_impossible, warn_of_the_unknown
+
+    several = len(batch_ids) > 1
+    running, views, failures = [], [], {}
+    with session.service(*batch_ids) as service:
+        with service.retrying():
+            for batch_id in batch_ids:
+                try:
+                    view = viewed(service, batch_id)
+                    session.check_names(key for job in view.jobs.values() for key in job.metadata)
+                    if view.finished and not (jobs or changes or pay_again or missing):
+                        moved = " --move-server" if move_server else ""
+                        warn_of_the_unknown(view.jobs.values(), batch_id, session.options + moved)
+                    named = [*(jobs or []), *_missing(service, batch_id)] if missing else jobs
+                    retried = service.retry_batch(batch_id, named, changes, pay_again, move_server, budget)
+                except SoraBatchError as error:
+                    if not several:
+                        raise
+                    failures[batch_id] = error
+                else:
+                    left_alone = [view.jobs[job_id] for job_id in retried.left_alone]
+                    warn_of_the_impossible(left_alone, batch_id, session.options)
+                    running.append(retried)
+                    views.append(view)
+        session.finish(service, running, views, several=several, failures=failures)
+
+
+def _missing(service: "BatchService", batch_id: str) -> list[str]:
+    """The jobs whose file is missing.
+
+    Raises:
+        Conflict: there is none.
+    """
+    job_ids = service.jobs_without_file(batch_id)
+    if not job_ids:
+        raise Conflict(f"batch {batch_id}: no file of a completed video is missing")
+    return job_ids
 
 
 def _print_agreed(batches: list["Batch"], *, json: bool) -> None:
     """Print what a service has accepted to retry: the ids, or the batches as they are then."""
-    from actors.cli.table import print_json
+    from actors.cli.text import print_json
 
     if json:
         documents = [batch.model_dump(mode="json") for batch in batches]
@@ -160,13 +209,13 @@ def parse_changes(batch_id: str, pairs: list[str]) -> dict[str, dict[str, Any]]:
         change = changes.setdefault(whole_job_id(batch_id, job), {})
         field = _SPELLINGS.get(field, field)
         group, dot, name = field.partition(".")
-        if group in GROUPS and name:
+        if group in _GROUPS and name:
             change.setdefault(group, {})[name] = _param(pair, value) if group == "params" else _file(value)
-        elif field in FIELDS:
+        elif field in _FIELDS:
             change[field] = value
         else:
             meant = _meant(job, field, value)
-            raise InvalidRequest(f"--set {pair!r}: {field!r} can't be changed; these can: {_known()}{meant}")
+            raise InvalidRequest(f"--set {pair!r}: {field!r} can't be changed; these can: {_KNOWN}{meant}")
     return changes
 
 
@@ -184,15 +233,11 @@ def _file(value: str) -> str | None:
     return None if value == "null" else value
 
 
-def _known() -> str:
-    return ", ".join([*FIELDS, *(f"{group}.NAME" for group in GROUPS)])
-
-
 def _meant(job: str, field: str, value: str) -> str:
     from actors.batch.field_errors import nearest
     from actors.batch.fields import VIDEO_FIELDS
 
     if field in VIDEO_FIELDS or "." in field:
         return ""
-    near = nearest(field, FIELDS)
+    near = nearest(field, _FIELDS)
     return f"; did you mean {near}?" if near else f"; for a field of the server: --set {job}.params.{field}={value}"

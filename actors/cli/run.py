@@ -1,4 +1,4 @@
-"""The commands that run batches in this process: run, demo, resume, retry."""
+"""The commands that run batches in this process: run, demo, resume."""
 # ruff: noqa: FBT002  (a command's options are its parameters)
 
 from __future__ import annotations
@@ -7,22 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.cli.options import (
-    AnyBatchId,
-    FileName,
-    Json,
-    Output,
-    Quiet,
-    Shown,
-    Simulate,
-    Verbose,
-    Written,
-    spelled_out,
-)
+from actors.cli.opening import warn
+from actors.cli.options import AnyBatchId, FileName, Json, Output, Quiet, Shown, Simulate, Verbose, Written, spelled_out
 from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from actors.cli.session import Session
+    from actors.formats.reading import Request
+    from actors.service import BatchService
 
 DEMO: dict[str, Any] = {
     "batch_name": "Nature scenes",
@@ -33,6 +25,7 @@ DEMO: dict[str, Any] = {
     ],
 }
 _CONCURRENCY = 3
+_MANY = 100_000
 
 
 @spelled_out(output="metadata", filename="output")
@@ -56,7 +49,7 @@ def run(
     request = requested(replace(written, concurrency=None))
     session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose, web=web)
     _check_concurrency(written.concurrency)
-    session.run_new(request, written.concurrency)
+    _make(session, request, written.concurrency)
 
 
 def demo(
@@ -74,7 +67,7 @@ def demo(
     from actors.formats.reading import Request
 
     session = _session(output, filename, simulate=True, json=json, quiet=quiet, verbose=verbose, web=web)
-    session.run_new(Request(DEMO), _CONCURRENCY)
+    _make(session, Request(DEMO), _CONCURRENCY)
 
 
 def resume(
@@ -92,17 +85,75 @@ def resume(
     Without an ID, --json prints a list of batches. Exit codes: those of `sora-batch run`; with several batches, the
     worst one.
     """
+    from actors.cli.follow import viewed
+
     session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
-    session.resume(batch_id)
+    if batch_id is not None:
+        with session.service(batch_id) as service:
+            view = viewed(service, batch_id)
+            session.check_names(key for job in view.jobs.values() for key in job.metadata)
+            session.finish(service, service.resume_batches([batch_id]), [view])
+    with session.service() as service:
+        running = service.resume_batches()
+        if not running:
+            _tell_what_is_unfinished(service, simulate=simulate)
+        session.finish(service, running, [viewed(service, each.batch_id) for each in running], several=True)
+
+
+def _make(session: Session, request: Request, concurrency: int | None) -> None:
+    """Create a batch and run it."""
+    from actors.cli.authoring import metadata_keys
+    from actors.cli.batch_files import located
+    from actors.cli.follow import viewed
+
+    session.check_names(metadata_keys(request))
+    with session.service() as service, session.answering(service):
+        try:
+            quoted = service.quote(request) if service.settings.sora_prices else None
+            batch = service.create_batch(request)
+        except InvalidRequest as error:
+            raise located(error, request) from None
+        view = viewed(service, batch.id)
+        session.announce(batch, quoted)
+        running = service.process_batch(batch.id, concurrency)
+        view.concurrency = concurrency or view.concurrency
+        session.finish(service, [running], [view])
+
+
+def _tell_what_is_unfinished(service: BatchService, *, simulate: bool) -> None:
+    """Nothing to resume here: say what is unfinished on other servers or the simulator."""
+    from actors.cli.text import count
+    from storage.states import BatchStatus
+
+    batches = service.list_batches(BatchStatus.PROCESSING, limit=_MANY)
+    simulated = sum(service.is_simulated(batch.id) for batch in batches)
+    others = len(batches) - simulated
+    if simulated and not simulate:
+        unfinished = f"{count(simulated, 'simulated batch')} {_are(simulated)} unfinished"
+        warn(f"{unfinished}; resume with: sora-batch resume --simulate")
+    elif others and simulate:
+        warn(f"{count(others, 'batch')} of a server {_are(others)} unfinished; resume with: sora-batch resume")
+    elif others:
+        here = service.provider.partition("#")[0]
+        warn(
+            f"{count(others, 'batch')} of another server {_are(others)} unfinished, none of {here}; "
+            "list them with: sora-batch list --status processing"
+        )
+    else:
+        warn(f"nothing to resume in the database {service.database_place}")
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _session(
     output: Path | None, filename: str | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool,
     web: str | None = None,
 ) -> Session:  # fmt: skip
-    from actors.cli import session
+    from actors.cli.session import Session
 
-    return session.Session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose, web=web)
+    return Session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose, web=web)
 
 
 def _check_concurrency(concurrency: int | None) -> None:

@@ -41,8 +41,7 @@ def sheet(
     A tile for each video: its first frame or why there is none, its number, state and prompt. A batch of more than 120
     videos gets several pictures. Needs the extra media.
     """
-    from actors.cli.table import print_json, say
-    from actors.cli.text import shown_path
+    from actors.cli.text import print_json, say, shown_path
     from actors.media.frames import film_of, require_media
     from actors.media.sheet import PER_PAGE, contact_sheet, page_count
 

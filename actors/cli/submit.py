@@ -86,7 +86,7 @@ def _send(
             warn(f"the service accepted batch {created}")
             watch_one(client, created, quiet=quiet, document=json, wanted=wanted)
         elif json:
-            from actors.cli.table import print_json
+            from actors.cli.text import print_json
 
             print_json(client.report(created).model_dump(mode="json"))
         else:
@@ -107,7 +107,7 @@ def _queued(batch_id: str, *, watch: bool, json: bool) -> None:
         warn(QUEUED)
         return
     if json:
-        from actors.cli.table import print_json
+        from actors.cli.text import print_json
 
         print_json({"id": batch_id, "queued": True})
     else:

@@ -1,29 +1,34 @@
-"""Text for people: without terminal control sequences, short, and in readable units."""
+"""Text and tables for people, and JSON: without control sequences; short, and in readable units, where shown."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
-import time
+import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+import typer
 
 from actors.errors import ErrorCode
 from actors.logs import UNSAFE
 
 if TYPE_CHECKING:
-    from actors.batch.events import Event
     from actors.batch.views import Job
-    from actors.cli.view import BatchView
     from actors.messages import Wait
 
 _CONTROLS = re.compile(f"[{re.escape(''.join(map(chr, UNSAFE)))}]+")
 _PIECE = re.compile(r"(\s*)(sora-batch [a-z](?:(?![.;,`](?: |$)| \().)*[.;,]?|\S+)")
 """A command with its options, or a word; and the space before it."""
 _USUAL_WIDTH = 80
+_LEAST, _LEAST_BESIDE = 8, 4
+"""Columns below which a cell is not cut: to keep a row on one line, and at all."""
+_GAP, _INDENT = "  ", "   "
+_UNSAFE = {code: f"\\u{code:04x}" for code in UNSAFE if code >= 0x7F}  # json has escaped the others
 
 
 def clean(text: object) -> str:
@@ -119,74 +124,84 @@ def shown_place(path: object, uri: object) -> str:
     return shown_path(str(path)) if path else clean(uri)
 
 
-_SILENT = {"batch.created", "batch.progressed", "job.progressed"}
-
-
-def line(event: Event, view: BatchView) -> str | None:
-    """`12:00:05 nature-01 completed videos/nature/nature-01.mp4 (1 of 3)`; None: not worth a line."""
-    if event.name in _SILENT:
-        return None
-    job = event.data.get("job")
-    words = [f"{event.time.astimezone():%H:%M:%S}", event.subject, event.name.split(".")[1]]
-    if job is None:
-        words.append(_batch_words(event, view))
-    else:
-        words.append(_job_words(job))
-        if job["status"] in ("completed", "failed", "cancelled"):
-            words.append(f"({view.ended} of {view.progress.total})")
-    return clean(" ".join(word for word in words if word))
-
-
-def _job_words(job: dict[str, object]) -> str:
-    error, video = job.get("error"), job.get("video")
-    if job["status"] == "completed" and isinstance(video, dict):
-        return shown_place(video["path"], video.get("uri"))
-    return reason(error["code"], error["message"]) if isinstance(error, dict) else ""
-
-
-def _batch_words(event: Event, view: BatchView) -> str:
-    if event.name == "batch.started":
-        at_once = min(view.concurrency, view.progress.total)
-        return f"{count(view.progress.total, 'video')}, {at_once} at a time"
-    return f"{view.progress.completed} of {count(view.progress.total, 'video')}"
-
-
 def waiting(wait: Wait, now: float) -> str:
     """`rate limited; next try in 7 s`."""
     left = wait.until - now
     return f"{clean(wait.reason)}; next try in {math.ceil(left)} s" if 0 < left < math.inf else clean(wait.reason)
 
 
-class LineShow:
-    """Writes a line per event."""
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json_text(document))
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._told: dict[tuple[str, str], float] = {}
 
-    def __enter__(self) -> Self:
-        return self
+def json_text(document: Any, indent: int | None = 2) -> str:
+    """JSON without raw control characters; in ASCII unless standard output is UTF-8."""
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf8")
+    separators = (",", ":") if indent is None else None
+    return json.dumps(document, indent=indent, separators=separators, ensure_ascii=not utf8).translate(_UNSAFE)
 
-    def __exit__(self, *_: object) -> None:
-        """Holds nothing."""
 
-    def tell(self, event: Event, view: BatchView) -> None:
-        """Called for an event that was applied to the view."""
-        text = line(event, view)
-        if text:
-            self.say(text)
+class Whole(str):
+    """A cell to be copied: never broken, not even at spaces."""
 
-    def tick(self, view: BatchView, waits: Mapping[str, Wait]) -> None:
-        """Called at short intervals: say why something waits, once per reason until the wait is over."""
-        now = time.monotonic()
-        for key, wait in waits.items():
-            known = self._told.get((key, wait.reason), 0.0)
-            self._told[key, wait.reason] = max(known, wait.until)
-            if known < now < wait.until:
-                stamp = time.strftime("%H:%M:%S")
-                self.say(f"{stamp} {clean(key or view.id)} waiting: {waiting(wait, now)}")
+    __slots__ = ()
 
-    def say(self, text: str) -> None:
-        """A line for a person."""
-        self._stream.write(text + "\n")
-        self._stream.flush()
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, cut: int | None = None, own_line: int | None = None
+) -> None:
+    """Aligned columns; complete where the output is no terminal.
+
+    On a terminal that is too narrow, the column `cut` is shortened; then long cells of the column `own_line` (else the
+    widest) get lines of their own. They are never broken within an id, a path or a command.
+    """
+    table = [[Whole(clean(cell)) if isinstance(cell, Whole) else clean(cell) for cell in row] for row in rows]
+    head = [list(columns)] if columns else []
+    lines = _lines([*head, *table], terminal_width(sys.stdout), cut, own_line) if table or head else []
+    for number, line in enumerate(lines):
+        bold = bool(columns) and number == 0 and sys.stdout.isatty()
+        typer.echo(typer.style(line, bold=True) if bold else line)
+
+
+def say(text: str) -> None:
+    """Print sentences on standard output."""
+    width = terminal_width(sys.stdout)
+    typer.echo(text if width is None else fold(text, width))
+
+
+def _lines(table: list[list[str]], width: int | None, cut: int | None, own_line: int | None) -> Iterator[str]:
+    widths = [max(map(cells, column)) for column in zip(*table, strict=True)]
+    over = sum(widths) + len(_GAP) * (len(widths) - 1) - (width or sys.maxsize)
+    if over > 0 and cut is not None and widths[cut] - over >= _LEAST:
+        widths[cut], over = widths[cut] - over, 0
+    if over > 0:
+        others = [number for number in range(len(widths)) if number != cut]
+        own = max(others, key=widths.__getitem__) if own_line is None else own_line
+        room = widths[own] - over
+        if room < cells(table[0][own]) and cut is not None:  # not even its head
+            widths[cut], room = max(_LEAST_BESIDE, min(widths[cut], widths[cut] + room - len(_INDENT))), 0
+        widths[own] = max(0, room)
+    for row in table:
+        yield from _row(row, widths, width or sys.maxsize, cut)
+
+
+def _row(row: Sequence[str], widths: Sequence[int], width: int, cut: int | None) -> Iterator[str]:
+    """A row as lines: cells wider than their column get lines of their own."""
+    shown = [shorten(cell, widths[number]) if number == cut else cell for number, cell in enumerate(row)]
+    long = [number for number, cell in enumerate(shown) if cells(cell) > widths[number]]
+    kept = ["" if number in long else cell + " " * (widths[number] - cells(cell)) for number, cell in enumerate(shown)]
+    rest = _GAP.join(cell or " " * widths[number] for number, cell in enumerate(kept)).rstrip()
+    if 0 in long:  # what names the row comes first
+        yield from _own_lines(row[0], width, "")
+        rest = _INDENT + rest.lstrip()
+    if rest.strip():
+        yield rest
+    for number in long:
+        if number:
+            yield from _own_lines(row[number], width, _INDENT)
+
+
+def _own_lines(cell: str, width: int, indent: str) -> list[str]:
+    indent = indent if cells(indent + cell) <= width or not isinstance(cell, Whole) else ""
+    return [indent + cell] if isinstance(cell, Whole) else fold(indent + cell, width, indent).split("\n")

@@ -1,19 +1,27 @@
-"""A batch as its events describe it, so that showing it needs no database.
+"""How a batch that is followed looks: its state as its events describe it, and a line per event.
 
-Pure. Duplicate and late events change nothing, whatever their source.
+Needs no database. Duplicate and late events change nothing, whatever their source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Self, TextIO
 
 from actors.batch.events import Event
 from actors.batch.views import Batch, Job, Progress
+from actors.cli.text import clean, count, reason, shown_place, waiting
 from storage.states import FINAL_BATCH, FINAL_JOB, IN_FLIGHT_JOB, BatchStatus
+
+if TYPE_CHECKING:
+    from actors.messages import Wait
 
 _ENOUGH_SECONDS = 2.0
 _ENOUGH_VIDEOS = 0.25
 """Below either, an estimate would be a guess."""
+_SILENT = {"batch.created", "batch.progressed", "job.progressed"}
 
 
 class BatchView:
@@ -90,3 +98,91 @@ def ended_by(event: Event) -> Job | None:
         return None
     job = Job.model_validate(event.data["job"])
     return job if job.status in FINAL_JOB else None
+
+
+class Show:
+    """Shows batches to a person; this one shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Holds nothing."""
+
+    def tell(self, event: Event, view: BatchView) -> None:
+        """Called for an event that was applied to the view."""
+
+    def tick(self, view: BatchView, waits: Mapping[str, Wait]) -> None:
+        """Called at short intervals."""
+
+
+def show_for(*, quiet: bool) -> Show:
+    """The live view on a terminal; lines elsewhere."""
+    if quiet:
+        return Show()
+    if sys.stderr.isatty():  # without rich, which is needed nowhere else, the first POST goes out sooner
+        from rich.console import Console
+
+        console = Console(stderr=True, highlight=False)
+        if console.is_terminal and not console.is_dumb_terminal:
+            from actors.cli.live import LiveShow
+
+            return LiveShow(console)
+    return LineShow(sys.stderr)
+
+
+def line(event: Event, view: BatchView) -> str | None:
+    """`12:00:05 nature-01 completed videos/nature/nature-01.mp4 (1 of 3)`; None: not worth a line."""
+    if event.name in _SILENT:
+        return None
+    job = event.data.get("job")
+    words = [f"{event.time.astimezone():%H:%M:%S}", event.subject, event.name.split(".")[1]]
+    if job is None:
+        words.append(_batch_words(event, view))
+    else:
+        words.append(_job_words(job))
+        if job["status"] in ("completed", "failed", "cancelled"):
+            words.append(f"({view.ended} of {view.progress.total})")
+    return clean(" ".join(word for word in words if word))
+
+
+def _job_words(job: dict[str, object]) -> str:
+    error, video = job.get("error"), job.get("video")
+    if job["status"] == "completed" and isinstance(video, dict):
+        return shown_place(video["path"], video.get("uri"))
+    return reason(error["code"], error["message"]) if isinstance(error, dict) else ""
+
+
+def _batch_words(event: Event, view: BatchView) -> str:
+    if event.name == "batch.started":
+        at_once = min(view.concurrency, view.progress.total)
+        return f"{count(view.progress.total, 'video')}, {at_once} at a time"
+    return f"{view.progress.completed} of {count(view.progress.total, 'video')}"
+
+
+class LineShow(Show):
+    """Writes a line per event."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._told: dict[tuple[str, str], float] = {}
+
+    def tell(self, event: Event, view: BatchView) -> None:
+        """Write a line, if the event is worth one."""
+        text = line(event, view)
+        if text:
+            self._say(text)
+
+    def tick(self, view: BatchView, waits: Mapping[str, Wait]) -> None:
+        """Say why something waits, once per reason until the wait is over."""
+        now = time.monotonic()
+        for key, wait in waits.items():
+            known = self._told.get((key, wait.reason), 0.0)
+            self._told[key, wait.reason] = max(known, wait.until)
+            if known < now < wait.until:
+                stamp = time.strftime("%H:%M:%S")
+                self._say(f"{stamp} {clean(key or view.id)} waiting: {waiting(wait, now)}")
+
+    def _say(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()

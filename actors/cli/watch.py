@@ -12,7 +12,7 @@ from actors.cli.options import Quiet, Verbose
 from actors.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
-    from actors.cli.journal import Journal
+    from actors.cli.follow import Journal
     from actors.cli.outputs import OutputFolder
     from actors.cli.view import BatchView
     from actors.rabbitmq.client.blocking import BatchClient
@@ -44,7 +44,7 @@ def watch(
     if batch_id is not None and bind:
         raise InvalidRequest("--bind works only without an ID: with one, all events of that batch are shown")
     if batch_id is not None and (settings := prepare(verbose=verbose)).amqp_url is None:
-        from actors.cli.journal import Journal
+        from actors.cli.follow import Journal
 
         with opened(verbose=verbose, looked_for=f"batch {batch_id!r}", settings=settings) as service:
             if json:
@@ -68,8 +68,7 @@ def watch_one(
 ) -> None:  # fmt: skip
     """Show a batch to its end, print the result, and exit with its code."""
     from actors.cli.app import Interrupted, Interruption
-    from actors.cli.follow import show_for
-    from actors.cli.view import BatchView
+    from actors.cli.view import BatchView, show_for
 
     interruption = Interruption()
     with interruption, client.events(batch_id, None) as stream:
@@ -93,8 +92,8 @@ def _conclude(
     elsewhere: bool,
 ) -> None:  # fmt: skip
     from actors.cli.fetch import fetched_into
-    from actors.cli.session import EXIT_CODES
-    from actors.cli.table import print_batch, print_json, print_paths
+    from actors.cli.results import EXIT_CODES, print_batch, print_paths
+    from actors.cli.text import print_json
 
     try:
         batch = client.report(view.id)
@@ -116,8 +115,8 @@ def _conclude(
 def _print_events(client: BatchClient | Journal, batch_id: str) -> None:
     """Print the batch as it is, then its events."""
     from actors.cli.app import Interrupted, Interruption
-    from actors.cli.session import EXIT_CODES
-    from actors.cli.table import json_text
+    from actors.cli.results import EXIT_CODES
+    from actors.cli.text import json_text
     from storage.states import BatchStatus
 
     interruption = Interruption()
@@ -138,7 +137,7 @@ def _print_events(client: BatchClient | Journal, batch_id: str) -> None:
 
 def _watch_all(client: BatchClient, keys: list[str], *, json: bool) -> None:
     from actors.cli.app import Interrupted, Interruption
-    from actors.cli.table import json_text
+    from actors.cli.text import json_text
 
     interruption = Interruption()
     with interruption, client.subscribe(*keys) as feed:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from actors.cli.app import INTERRUPTED, USAGE, app
 from actors.cli.doctor import settings_table
-from actors.cli.session import EXIT_CODES
+from actors.cli.results import EXIT_CODES
 from actors.errors import ErrorCode
 from actors.settings import Settings
 from actors.simulator import SimulatorOptions

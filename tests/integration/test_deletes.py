@@ -488,7 +488,7 @@ def test_retrying_a_batch_sends_no_delete_that_the_next_one_withdraws(
             provider.release("videos")
         return viewed(other, batch_id)
 
-    mocker.patch("actors.cli.session.viewed", viewed_when_the_first_is_watched)
+    mocker.patch("actors.cli.follow.viewed", viewed_when_the_first_is_watched)
     said = command("retry", "a", "b")
     assert said.exit_code == 0, said.stderr
     assert deletes(provider) == 0

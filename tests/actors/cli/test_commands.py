@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from actors.cli.journal import Journal
+from actors.cli.follow import Journal
 from actors.errors import BatchReleased
 from actors.service import BatchService
 from actors.service.waiting import RunningBatch

@@ -8,8 +8,9 @@ import pytest
 
 from actors.batch.views import Batch, Job
 from actors.cli.filenames import FileNamePattern, file_name
-from actors.cli.follow import Follower, Silence
+from actors.cli.follow import Follower
 from actors.cli.outputs import OutputFolder
+from actors.cli.view import Show
 from actors.errors import InvalidRequest
 
 
@@ -116,7 +117,7 @@ def test_the_takes_of_a_request_have_numbers_in_a_row_and_their_own_in_the_name(
     folder = OutputFolder(tmp_path / "films")
     folder.check()
     asks_nothing = SimpleNamespace(stores=None)
-    Follower(asks_nothing, Silence(), folder)._deliver(make_batch(*jobs))  # type: ignore[arg-type]
+    Follower(asks_nothing, Show(), folder)._deliver(make_batch(*jobs))  # type: ignore[arg-type]
     names = sorted(path.name for path in (tmp_path / "films").iterdir())
     assert names == [
         "01-a-lake-take-1.mp4", "02-a-lake-take-2.mp4", "03-a-sea.mp4", "04-a-lake-take-1.mp4", "05-a-lake-take-2.mp4",

@@ -13,8 +13,7 @@ from actors.batch.events import Event
 from actors.batch.views import Batch, Job
 from actors.cli.app import Interruption
 from actors.cli.follow import Follower
-from actors.cli.text import LineShow
-from actors.cli.view import BatchView
+from actors.cli.view import BatchView, LineShow
 from actors.errors import BatchReleased, NotFound, StorageError
 from actors.messages import Wait
 from actors.service.waiting import RunningBatch

@@ -9,8 +9,8 @@ import pytest
 
 from actors.batch.events import Event
 from actors.batch.views import Batch, Job
-from actors.cli.text import LineShow, line, waiting
-from actors.cli.view import BatchView
+from actors.cli.text import waiting
+from actors.cli.view import BatchView, LineShow, line
 from actors.messages import Wait
 
 Jobs = Callable[..., Job]

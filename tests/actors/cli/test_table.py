@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from actors.batch.views import Batch, Job
-from actors.cli.table import json_text, print_batch, print_table, summary
-from actors.cli.text import cells, shown_path
+from actors.cli.results import print_batch, summary
+from actors.cli.text import cells, json_text, print_table, shown_path
 from actors.service import BatchService
 from actors.settings.server import SIMULATOR
 from storage.states import BatchStatus, JobStatus

@@ -1,120 +1,35 @@
-"""The tables on standard output: the result of each video, and lists of batches."""
+"""What became of a batch: its closing table or paths, the exit code, and what can be done about failures."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from actors.cli.opening import warn
-from actors.cli.text import (
-    cells,
-    clean,
-    count,
-    fold,
-    reason,
-    shorten,
-    shown_path,
-    shown_place,
-    span,
-    terminal_width,
-    title,
-)
+from actors.cli.text import Whole, clean, count, print_table, reason, say, shown_path, shown_place, span, title
 from actors.errors import ErrorCode
-from actors.logs import UNSAFE
 from storage.states import FINAL_JOB, BatchStatus, JobStatus
 
 if TYPE_CHECKING:
     from actors.batch.views import Batch, Job
 
+EXIT_CODES = {
+    BatchStatus.COMPLETED: 0,
+    BatchStatus.FAILED: 1,
+    BatchStatus.PARTIAL: 3,
+    BatchStatus.CANCELLED: 4,
+}
+SIMULATED = (
+    "These videos are simulated: no video model made them, and they cost nothing. For real ones, set "
+    "OPENAI_BASE_URL to a server that speaks the Videos API (and OPENAI_API_KEY to its key), "
+    "then run: sora-batch run FILE"
+)
 _PROMPT = 40
-_LEAST, _LEAST_BESIDE = 8, 4
-"""Columns below which a cell is not cut: to keep a row on one line, and at all."""
 _NAMED = 5
 """At most this many videos are named in a warning."""
-_GAP, _INDENT = "  ", "   "
-_UNSAFE = {code: f"\\u{code:04x}" for code in UNSAFE if code >= 0x7F}  # json has escaped the others
-
-
-def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
-    typer.echo(json_text(document))
-
-
-def json_text(document: Any, indent: int | None = 2) -> str:
-    """JSON without raw control characters; in ASCII unless standard output is UTF-8."""
-    utf8 = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf8")
-    separators = (",", ":") if indent is None else None
-    return json.dumps(document, indent=indent, separators=separators, ensure_ascii=not utf8).translate(_UNSAFE)
-
-
-class Whole(str):
-    """A cell to be copied: never broken, not even at spaces."""
-
-    __slots__ = ()
-
-
-def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, cut: int | None = None, own_line: int | None = None
-) -> None:
-    """Aligned columns; complete where the output is no terminal.
-
-    On a terminal that is too narrow, the column `cut` is shortened; then long cells of the column `own_line` (else the
-    widest) get lines of their own. They are never broken within an id, a path or a command.
-    """
-    table = [[Whole(clean(cell)) if isinstance(cell, Whole) else clean(cell) for cell in row] for row in rows]
-    head = [list(columns)] if columns else []
-    lines = _lines([*head, *table], terminal_width(sys.stdout), cut, own_line) if table or head else []
-    for number, line in enumerate(lines):
-        bold = bool(columns) and number == 0 and sys.stdout.isatty()
-        typer.echo(typer.style(line, bold=True) if bold else line)
-
-
-def say(text: str) -> None:
-    """Print sentences on standard output."""
-    width = terminal_width(sys.stdout)
-    typer.echo(text if width is None else fold(text, width))
-
-
-def _lines(table: list[list[str]], width: int | None, cut: int | None, own_line: int | None) -> Iterator[str]:
-    widths = [max(map(cells, column)) for column in zip(*table, strict=True)]
-    over = sum(widths) + len(_GAP) * (len(widths) - 1) - (width or sys.maxsize)
-    if over > 0 and cut is not None and widths[cut] - over >= _LEAST:
-        widths[cut], over = widths[cut] - over, 0
-    if over > 0:
-        others = [number for number in range(len(widths)) if number != cut]
-        own = max(others, key=widths.__getitem__) if own_line is None else own_line
-        room = widths[own] - over
-        if room < cells(table[0][own]) and cut is not None:  # not even its head
-            widths[cut], room = max(_LEAST_BESIDE, min(widths[cut], widths[cut] + room - len(_INDENT))), 0
-        widths[own] = max(0, room)
-    for row in table:
-        yield from _row(row, widths, width or sys.maxsize, cut)
-
-
-def _row(row: Sequence[str], widths: Sequence[int], width: int, cut: int | None) -> Iterator[str]:
-    """A row as lines: cells wider than their column get lines of their own."""
-    shown = [shorten(cell, widths[number]) if number == cut else cell for number, cell in enumerate(row)]
-    long = [number for number, cell in enumerate(shown) if cells(cell) > widths[number]]
-    kept = ["" if number in long else cell + " " * (widths[number] - cells(cell)) for number, cell in enumerate(shown)]
-    rest = _GAP.join(cell or " " * widths[number] for number, cell in enumerate(kept)).rstrip()
-    if 0 in long:  # what names the row comes first
-        yield from _own_lines(row[0], width, "")
-        rest = _INDENT + rest.lstrip()
-    if rest.strip():
-        yield rest
-    for number in long:
-        if number:
-            yield from _own_lines(row[number], width, _INDENT)
-
-
-def _own_lines(cell: str, width: int, indent: str) -> list[str]:
-    indent = indent if cells(indent + cell) <= width or not isinstance(cell, Whole) else ""
-    return [indent + cell] if isinstance(cell, Whole) else fold(indent + cell, width, indent).split("\n")
 
 
 def print_batch(
@@ -215,8 +130,8 @@ def _ways_out(batch: Batch, options: str) -> Iterator[str]:
             yield f"once the budget has room again, retry what failed: sora-batch retry {batch.id}{options}"
     elif missed or any(error.retryable for error in errors.values()):
         yield f"retry what failed: sora-batch retry {batch.id}{options}"
-    for number in unknown_ones(batch.jobs):
-        yield f"whether video {number} was made is unknown{look_for_it(batch.id, number, options)}"
+    for number in _unknown_ones(batch.jobs):
+        yield f"whether video {number} was made is unknown{_look_for_it(batch.id, number, options)}"
     for number, error in errors.items():
         command = f"sora-batch retry {batch.id}{options} --job {number}"
         if error.code == ErrorCode.NOT_FOUND and number in made:
@@ -225,12 +140,29 @@ def _ways_out(batch: Batch, options: str) -> Iterator[str]:
             yield f"try with another prompt: {command} --prompt PROMPT"
 
 
-def unknown_ones(jobs: Iterable[Job]) -> list[int]:
-    """The numbers of the videos whose submission has an unknown outcome."""
+def _unknown_ones(jobs: Iterable[Job]) -> list[int]:
     return [job.index for job in jobs if job.error is not None and job.error.code == ErrorCode.SUBMISSION_UNKNOWN]
 
 
-def look_for_it(batch_id: str, number: int, options: str = "") -> str:
-    """What can be done about one of them."""
+def _look_for_it(batch_id: str, number: int, options: str) -> str:
     command = f"sora-batch retry {batch_id}{options} --job {number}"
     return f"; to look for it again: {command}; to pay for it, perhaps twice: {command} --pay-again"
+
+
+def warn_of_the_unknown(jobs: Iterable[Job], batch_id: str, options: str) -> None:
+    """Before a retry: which videos it leaves alone, since their submission has an unknown outcome."""
+    for number in _unknown_ones(jobs):
+        way_out = _look_for_it(batch_id, number, options)
+        warn(f"video {number} is not retried: whether it was made is unknown{way_out}")
+
+
+def warn_of_the_impossible(jobs: Iterable[Job], batch_id: str, options: str) -> None:
+    """After a retry: why it left these videos alone, unless the outcome of their submission is unknown."""
+    for job in jobs:
+        again = f"sora-batch retry {batch_id}{options} --job {job.index}"
+        if job.error is not None and job.error.code == ErrorCode.CANCELLED:
+            why = f"the server deleted only its record; to pay again: {again} --pay-again"
+            warn(f"video {job.index} is not retried: {why}")
+        elif job.error is not None and job.error.code != ErrorCode.SUBMISSION_UNKNOWN:
+            why = f"it would fail again ({job.error.code}); change it: {again} --prompt 'ANOTHER PROMPT'"
+            warn(f"video {job.index} is not retried: {why}")
