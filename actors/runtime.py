@@ -32,8 +32,8 @@ from actors.restarts import restart_allowed
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.deleting import ANSWER_SECONDS, DeleteSender
-from actors.sora.late import LateResolver
 from actors.sora.rate_limiter import RateLimiter
+from actors.sora.resolving import LateResolver
 from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
 from actors.stores import prepare
@@ -184,7 +184,12 @@ class Runtime:
         self.hold_deletes(held=False)  # retries may wait in a queue for a service to begin
         self._order(ClaimAll())
         late = LateResolver(
-            self.io, self._tools.submitter, self._storage, self._recorder, self._settings, provider=self._provider
+            self.io,
+            self._tools.submitter.resolve,
+            self._storage,
+            self._recorder,
+            self._settings,
+            provider=self._provider,
         )
         self.io.submit(late.run())
         self._orphans.finish_soon()

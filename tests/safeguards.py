@@ -109,8 +109,8 @@ SAFEGUARDS = [
     ),
     Safeguard(
         "absence without the operator's word",
-        "actors/sora/resolving.py",
-        '        if self._settings.sora_listing != "whole":',
+        "actors/sora/evidence.py",
+        "        if not self._whole:",
         "        if False:",
         (
             "tests/integration/test_unknown_outcomes.py::test_what_a_listing_can_not_prove_is_told_with_the_setting_that_lets_it",
@@ -118,21 +118,21 @@ SAFEGUARDS = [
     ),
     Safeguard(
         "the time by which a POST has arrived",
-        "actors/sora/resolving.py",
+        "actors/sora/evidence.py",
         "        if ready_at > listing.began_at:",
         "        if ready_at > listing.began_at + 1e9:",
         ("tests/integration/test_unknown_outcomes.py::test_a_server_that_warms_up_behind_a_proxy_makes_a_video_once",),
     ),
     Safeguard(
         "a POST that timed out",
-        "actors/sora/resolving.py",
+        "actors/sora/evidence.py",
         "        if _may_be_admitted(entry):",
         "        if False:",
         ("tests/integration/test_unknown_outcomes.py::test_a_post_that_timed_out_is_never_proved_absent",),
     ),
     Safeguard(
         "the POST of a sender that lives",
-        "actors/sora/resolving.py",
+        "actors/sora/evidence.py",
         "        if lives:",
         "        if False:",
         (
@@ -156,9 +156,9 @@ SAFEGUARDS = [
     ),
     Safeguard(
         "the key's fingerprint",
-        "actors/sora/resolving.py",
-        "        if entry.key_fingerprint != self._key:\n            return _OTHER_KEY",
-        "        if False:\n            return _OTHER_KEY",
+        "actors/sora/evidence.py",
+        "        if entry.key_fingerprint != self._key:\n            return OTHER_KEY",
+        "        if False:\n            return OTHER_KEY",
         ("tests/actors/sora/test_resolving.py::test_no_listing_proves_anything_about_another_key_s_post",),
     ),
     Safeguard(

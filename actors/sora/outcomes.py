@@ -53,18 +53,6 @@ class Unknown:
 Outcome = Bound | NotPaid | Unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a reading of the listing says about one intent: its outcome, or why there is none yet."""
-
-    outcome: Outcome | None
-    why: str = ""
-    tried: bool = False
-    """It might have proved something."""
-    final: bool = False
-    """No later reading will say more."""
-
-
 def known(submission: SubmissionRecord) -> Outcome:
     """The outcome of a resolved submission."""
     if submission.state is SubmissionState.BOUND and submission.remote_id is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from actors.cli.checks import budget
 from actors.errors import InvalidRequest, NotFound
-from actors.sora.late import LateResolver
+from actors.sora.resolving import LateResolver
 from actors.web.listener import Listener
 from tests.integration.support import PATIENCE, ROOT, check_journal, options_for, settings_from, until
 
@@ -299,7 +299,7 @@ def test_an_unknown_outcome_of_an_ended_job_is_resolved_for_the_ledger(provider,
     provider.clear_faults()
     runtime = service._runtime
     late = LateResolver(
-        runtime.io, runtime._tools.submitter, service._storage, service._recorder, service.settings,
+        runtime.io, runtime._tools.submitter.resolve, service._storage, service._recorder, service.settings,
         provider=service.provider,
     )  # fmt: skip
     assert runtime.io.submit(late.resolve()).result(PATIENCE) == 1

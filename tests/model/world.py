@@ -18,7 +18,7 @@ import tenacity
 
 from actors import dispatcher, recording, supervisor, worker
 from actors.agenda import DispatcherCallbacks
-from actors.batch import intents as intents_module
+from actors.batch import batch_update
 from actors.batch.assignment import Priced, Rules
 from actors.batch.batch_update import request_digest
 from actors.batch.orphans import Orphans
@@ -26,7 +26,7 @@ from actors.batch.start import NewBatch, create, want
 from actors.dispatcher import LEASE_MARGIN, Dispatcher
 from actors.messages import ClaimAll, WorkerLost
 from actors.settings import Settings
-from actors.sora import rate_limiter, resolving, submission, watching
+from actors.sora import evidence, rate_limiter, resolving, submission, watching
 from actors.sora.outcomes import SEND_WINDOW
 from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
@@ -228,15 +228,15 @@ class World:
             put(module, "time", CLOCK)
         for module in (dispatcher, recording, submission, resolving):
             put(module, "boottime", CLOCK.time)
-        for module in (dispatcher, resolving):
+        for module in (dispatcher, evidence):
             put(module, "is_dead", lambda owner: any(each.dead for each in self.processes if each.owner.id == owner.id))
-        put(resolving, "this_host", lambda: (self.current.owner.host, self.current.owner.boot))
+        put(evidence, "this_host", lambda: (self.current.owner.host, self.current.owner.boot))
         for module, name in ((dispatcher, "LOOK"), (supervisor, "TICK")):
             put(module, name, TICK)
         put(task, "_made_with", lambda _submission: "")
         put(setbacks, "_LOST_AFTER", 5.0)
         intents = count(1)
-        put(intents_module, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"intent-{next(intents):04d}")))
+        put(batch_update, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"intent-{next(intents):04d}")))
         tell = worker.tell
         load = Dispatcher._load
 

@@ -150,7 +150,7 @@ def test_what_was_held_back_is_waited_for_once_the_server_answers_again(
     before = storage.database.now()
     finding = io.submit(resolver._reading(intent)).result(10)[intent.id]
     assert (finding.outcome, finding.tried, finding.final) == (None, False, False)
-    assert resolver._ready_at(intent) >= before
+    assert resolver._evidence.ready_at(intent) >= before
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["on this host", "elsewhere"])
@@ -174,7 +174,7 @@ def test_a_post_of_a_sender_that_lives_and_has_told_nothing_counts_as_timed_out(
     resolver = Resolver(io, Mock(), storage, recorder, settings, provider=PROVIDER, is_sending=lambda _: None)
     current, ready_in = io.submit(resolver._standing("intent-1")).result(10)
     assert (current.state, bool(current.timed_out), ready_in < 0) == (SubmissionState.UNKNOWN, lives, True)
-    why = resolver._why_no_proof(current)
+    why = resolver._evidence.why_no_proof(current)
     assert (why is not None and "SORA_SUBMIT_TIMEOUT" in why) is lives
 
 
@@ -183,9 +183,9 @@ def test_no_listing_proves_anything_about_another_key_s_post(key: str, words: st
     """Such a submission is not even looked for; this holds if it is all the same."""
     settings = Settings(_env_file=None)  # type: ignore[call-arg]
     resolver = Resolver(Mock(), Mock(), Mock(), Mock(), settings, provider=PROVIDER, is_sending=lambda _: None)
-    resolver._storage.servers.reuses_ids.return_value = False  # type: ignore[attr-defined]
+    resolver._evidence._storage.servers.reuses_ids.return_value = False  # type: ignore[attr-defined]
     sent = an_intent(provider=f"{PROVIDER.partition('#')[0]}#{key}", timed_out=False, state=SubmissionState.UNKNOWN)
-    why = resolver._why_no_proof(sent)
+    why = resolver._evidence.why_no_proof(sent)
     assert (why and why.partition(",")[0]) == words
 
 
