@@ -90,7 +90,9 @@ class Session:
             ) as service,
         ):  # fmt: skip
             asked_for_log = self._verbose or "log_level" in service.settings.model_fields_set
-            shown_as_progress = () if asked_for_log else ("storage.journal", "actors.batch_log", "actors.web.security")
+            shown_as_progress = (
+                () if asked_for_log else ("storage.journal", "actors.batch_log", "actors.web.application")
+            )
             for name in ("actors.simulator", *shown_as_progress) if not self._verbose else ():
                 logging.getLogger(name).setLevel(logging.WARNING)
             _ = service.provider  # raises if no server is set

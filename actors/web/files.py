@@ -19,14 +19,14 @@ from aiohttp import web
 from actors.errors import Conflict, ErrorCode, NotFound
 from actors.fetching.places import fetched_again
 from actors.web.api.queries import batch_id_of, index_of, query_of
-from actors.web.operations import BINARY, NUMBER, TEXT, operation
+from actors.web.handlers import BINARY, NUMBER, TEXT, operation
 from actors.web.pictures import Pictures
 from actors.web.problems import Problem, Refused
 from storage.states import FINAL_JOB
 
 if TYPE_CHECKING:
     from actors.batch.views import Batch, Job, VideoFile
-    from actors.web.site import Site
+    from actors.web.handlers import Site
     from storage.stores import Reads
 
 T = TypeVar("T")

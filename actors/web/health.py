@@ -17,14 +17,14 @@ from aiohttp import web
 from actors.errors import ErrorCode, FieldError, StorageError
 from actors.loop import Coalescer
 from actors.needs import FAILED, Check, Need, needs, store_obstacle
-from actors.web.operations import JSON, TEXT, operation
+from actors.web.handlers import JSON, TEXT, operation
 from actors.web.problems import Problem
 
 if TYPE_CHECKING:
     from actors.loop import IOLoop
     from actors.rabbitmq.connection import Connection
     from actors.service import BatchService
-    from actors.web.site import Site
+    from actors.web.handlers import Site
     from storage.unfinished import Unfinished
 
 logger = logging.getLogger(__name__)

@@ -18,11 +18,11 @@ from aiohttp import web
 from actors.errors import SettingsError
 from actors.loop import IOLoop
 from actors.settings.groups import read_listen
-from actors.web.application import application
+from actors.web.application import HEADERS, application
+from actors.web.handlers import Site
 from actors.web.metrics import Metrics
 from actors.web.problems import refused
-from actors.web.security import HEADERS, Access, is_loopback
-from actors.web.site import Site
+from actors.web.security import Access, is_loopback
 
 if TYPE_CHECKING:
     from actors.service import BatchService

@@ -12,7 +12,7 @@ from actors.web.problems import Problem, Refused
 
 if TYPE_CHECKING:
     from actors.batch.views import Batch, Job, VideoFile
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 _AT_ONCE = 2
 """Pictures that are drawn at the same time."""

@@ -1,27 +1,19 @@
-"""Who may ask what: bearer token or session, Host, Origin, read-only. And what every answer carries."""
+"""Who may ask what: bearer token or session, Host, Origin, read-only; and how many wrong tokens a peer may send."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
-import logging
-import secrets
+import math
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections import OrderedDict, deque
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from actors.web.guesses import Guesses, peer_of
-from actors.web.problems import Problem, problem_of, refused
-
-if TYPE_CHECKING:
-    from aiohttp.typedefs import Handler, Middleware
-
-H = TypeVar("H", bound=Callable[..., Awaitable[web.StreamResponse]])
-logger = logging.getLogger(__name__)
+from actors.web.problems import Refused, refused
 
 OPEN = frozenset({"/livez", "/readyz", "/metrics"})
 """Open to everybody, under any Host: they hold no id and no prompt."""
@@ -29,34 +21,14 @@ SESSION = "sora_batch_session"
 """The cookie of a login."""
 SESSION_SECONDS = 7 * 24 * 3600
 ONLY_SHOWS = "this service only shows batches (WEB_READ_ONLY): use one that may change them"
-REQUEST_ID = web.RequestKey("request_id", str)
-"""What `X-Request-Id` says, or was made up in its place."""
 _CARRIES_TOKEN = web.RequestKey("carries_token", bool)
 """Whether the Authorization that a request carries is right: found out once, at its peer's turn."""
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
-_LONGEST_REQUEST_ID = 128
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Server": "sora-batch",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-}
-"""What every answer has, unless its handler says otherwise."""
-PageOf = Callable[[web.Request, Problem], web.StreamResponse | None]
-"""Shows an error as a page, where a browser asks; None: as JSON."""
-
-
-def public(handler: H) -> H:
-    """Mark what is answered without a token, such as the form of the login."""
-    handler.public = True  # type: ignore[attr-defined]
-    return handler
-
-
-def changes_nothing(handler: H) -> H:
-    """Mark a POST that changes no batch: WEB_READ_ONLY does not refuse it."""
-    handler.changes_nothing = True  # type: ignore[attr-defined]
-    return handler
+FAILURES, FAILURE_SECONDS = 10, 60.0
+"""So many wrong tokens may one peer send in so many seconds."""
+TURN_SECONDS, WAIT_SECONDS = 1.0, 5.0
+"""Of a peer that has sent more, one token is looked at in so many seconds; and so long may one wait for its turn."""
+_PEERS = 10_000
 
 
 def is_loopback(host: str) -> bool:
@@ -159,75 +131,6 @@ class Access:
         return hmac.new(self._key, until.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
 
-def guard(access: Access, page_of: PageOf) -> Middleware:
-    """What each request passes before it is handled; and what becomes of an error."""
-
-    @web.middleware
-    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request[REQUEST_ID] = _request_id(request)
-        began = time.monotonic()
-        try:
-            await access.check(request)
-            response = await handler(request)
-        except web.HTTPRedirection as redirection:
-            _log(request, redirection.status, time.monotonic() - began)
-            raise
-        except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a problem)
-            found = _problem(request, error)
-            response = page_of(request, found) or found.response()
-        _log(request, response.status, time.monotonic() - began)
-        return response
-
-    return guarded
-
-
-async def stamp(request: web.Request, response: web.StreamResponse) -> None:
-    """Give an answer the headers that every answer has, before it begins; a handler's own ones stand."""
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers["Server"] = HEADERS["Server"]  # aiohttp names itself and Python before
-    response.headers["X-Request-Id"] = request.get(REQUEST_ID) or _request_id(request)
-
-
-def _problem(request: web.Request, error: Exception) -> Problem:
-    found = problem_of(error)
-    if found is None or found.status >= 500:
-        what = {"action": "web_failed", "path": request.path[:200], "request_id": request[REQUEST_ID]}
-        if found is not None:
-            logger.warning("a request failed", extra={**what, "error": str(error)})
-            return found
-        logger.error("a request failed", exc_info=error, extra=what)
-        text = f"the service failed to process this request; its log says why, at request_id {request[REQUEST_ID]}"
-        return refused(500, text).problem
-    if isinstance(error, web.HTTPException):
-        return refused(
-            found.status, f"{request.method} {request.path[:200]}: {found.detail}", headers=found.headers
-        ).problem
-    return found
-
-
-def _log(request: web.Request, status: int, seconds: float) -> None:
-    logger.log(
-        logging.DEBUG if request.path in OPEN else logging.INFO,
-        "answered a request",
-        extra={
-            "action": "web",
-            "request_id": request[REQUEST_ID],
-            "method": request.method,
-            "path": request.path[:200],
-            "status": status,
-            "ms": round(seconds * 1000, 1),
-        },
-    )
-
-
-def _request_id(request: web.Request) -> str:
-    given = request.headers.get("X-Request-Id", "")
-    if 0 < len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable():
-        return given
-    return secrets.token_hex(8)
-
-
 def _place(url: str) -> str:
     """Host and port of a URL; "": it has none."""
     try:
@@ -241,3 +144,86 @@ def _host_of(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
+
+
+class Failures:
+    """The wrong tokens of the last minute, by peer."""
+
+    def __init__(self) -> None:
+        self._times: OrderedDict[str, deque[tuple[float, bytes]]] = OrderedDict()
+
+    def note(self, peer: str, guess: str | None = None) -> None:
+        """Count a failure; a guess that was made just before is none: it tells its peer nothing new."""
+        times = self._times.pop(peer, None) or deque(maxlen=FAILURES)
+        digest = b"" if guess is None else hashlib.sha256(guess.encode("utf-8", "surrogateescape")).digest()
+        if guess is None or all(digest != before for _, before in times):
+            times.append((time.monotonic(), digest))
+        self._times[peer] = times
+        if len(self._times) > _PEERS:
+            self._times.popitem(last=False)
+
+    def wait(self, peer: str) -> float:
+        """Seconds until a peer may try again; 0 or less: now."""
+        times = self._times.get(peer)
+        full = times is not None and len(times) == FAILURES
+        return times[0][0] + FAILURE_SECONDS - time.monotonic() if times and full else 0.0
+
+
+class Guesses:
+    """The wrong tokens of programs. Who has sent many waits for a turn, also with the right one: all look alike."""
+
+    def __init__(self) -> None:
+        self._failures = Failures()
+        self._turns: dict[str, float] = {}
+
+    def wrong(self, peer: str, token: str) -> None:
+        """Note a wrong token."""
+        self._failures.note(peer, token)
+
+    async def turn(self, peer: str) -> None:
+        """Wait until a token of this peer may be looked at.
+
+        Raises:
+            Refused: 429, too many wait.
+        """
+        if self._failures.wait(peer) <= 0:
+            self._turns.pop(peer, None)
+            return
+        now = time.monotonic()
+        at = max(now, self._turns.get(peer, now))
+        if at - now > WAIT_SECONDS:
+            raise too_many(at - now)
+        self._turns[peer] = at + TURN_SECONDS
+        if len(self._turns) > _PEERS:
+            self._turns = {each: turn for each, turn in self._turns.items() if turn > now}
+        await asyncio.sleep(at - now)
+
+
+def too_many(wait: float) -> Refused:
+    """429: a peer has sent too many wrong tokens. `wait`: seconds."""
+    seconds = max(1, math.ceil(wait))
+    text = f"too many wrong tokens: wait {seconds} s before the next try"
+    return refused(429, text, headers={"Retry-After": str(seconds)})
+
+
+def peer_of(request: web.Request, *, behind_proxy: bool = False) -> str:
+    """Who asks; of IPv6 the network, all of which one machine may have.
+
+    Args:
+        request: the request.
+        behind_proxy: whether a proxy of this machine is believed that says for whom it asks.
+    """
+    address = _address(request.remote or "")
+    if behind_proxy and address is not None and address.is_loopback:
+        address = _address(request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()) or address
+    if address is None:
+        return request.remote or ""
+    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from actors.web.arrival import arriving
-from actors.web.guesses import Failures, too_many
+from actors.web.handlers import changes_nothing, public
 from actors.web.problems import refused
-from actors.web.security import SESSION, SESSION_SECONDS, changes_nothing, public
+from actors.web.security import SESSION, SESSION_SECONDS, Failures, too_many
 
 if TYPE_CHECKING:
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 _FORM_BYTES = 16 * 1024
 

@@ -16,9 +16,9 @@ from actors.service import BatchService
 from actors.settings import Settings
 from actors.web.api.openapi import described, document
 from actors.web.application import application
+from actors.web.handlers import Site
 from actors.web.metrics import Metrics
 from actors.web.security import Access
-from actors.web.site import Site
 
 T = TypeVar("T")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"

@@ -14,7 +14,7 @@ from actors.web.api.money import Money
 from actors.web.api.openapi import OpenApi
 
 if TYPE_CHECKING:
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 ROOT = "/api/v1"
 

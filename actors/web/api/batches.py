@@ -13,11 +13,11 @@ from actors.errors import NotFound
 from actors.web.api.conditions import etag_of, is_current, quoted
 from actors.web.api.queries import MOST, batch_id_of, index_of, one_of, place_of, query_of, whole
 from actors.web.api.schemas import BatchPage, JobPage
-from actors.web.operations import JSON, TEXT, operation
+from actors.web.handlers import JSON, TEXT, operation
 from storage.states import BatchStatus, JobStatus
 
 if TYPE_CHECKING:
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 _METADATA = "metadata."
 LIMIT = {"type": "integer", "minimum": 1, "maximum": MOST, "default": 50}

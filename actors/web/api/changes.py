@@ -18,11 +18,11 @@ from actors.web.api.bodies import MERGE_PATCH, Body, read_body
 from actors.web.api.orders import Answer, Order, Orders, Reply
 from actors.web.api.queries import batch_id_of, flag, query_of
 from actors.web.api.schemas import RetriedBatch
-from actors.web.operations import FLAG, JSON, TEXT, Schema, operation
-from actors.web.operations import Body as Sent
+from actors.web.handlers import FLAG, JSON, TEXT, Schema, operation
+from actors.web.handlers import Body as Sent
 
 if TYPE_CHECKING:
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 
 KEY: dict[str, Schema] = {

@@ -14,12 +14,12 @@ from actors.errors import FieldError, InvalidRequest, SoraBatchError
 from actors.web.api.queries import MOST, batch_id_of, query_of, whole
 from actors.web.api.schemas import EventPage
 from actors.web.feeds import frame
-from actors.web.operations import JSON, NUMBER, TEXT, operation
+from actors.web.handlers import JSON, NUMBER, TEXT, operation
 from actors.web.problems import refused
 
 if TYPE_CHECKING:
     from actors.web.feeds import Broadcast, Feed
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 logger = logging.getLogger(__name__)
 STREAM = "text/event-stream"

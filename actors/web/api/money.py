@@ -15,11 +15,10 @@ from actors.web.api.bodies import read_body
 from actors.web.api.changes import KEY
 from actors.web.api.orders import Order, Orders, Reply
 from actors.web.api.queries import query_of, wrong_parameter
-from actors.web.operations import JSON, Body, operation
-from actors.web.security import changes_nothing
+from actors.web.handlers import JSON, Body, changes_nothing, operation
 
 if TYPE_CHECKING:
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 
 class Money:

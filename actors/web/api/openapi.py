@@ -14,11 +14,11 @@ import actors
 from actors.errors import ErrorCode
 from actors.expectations import ID_PATTERN
 from actors.web.api.schemas import read_schemas, told_schemas
-from actors.web.operations import JSON, Body, Operation, operation
+from actors.web.handlers import JSON, Body, Operation, operation
 from actors.web.problems import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 Document = dict[str, Any]
 _REFERENCE = "#/components/schemas/{model}"

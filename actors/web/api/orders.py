@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from actors.batch.commands import Command, CommandResult
     from actors.service import BatchService
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 
 @dataclass(frozen=True, slots=True)

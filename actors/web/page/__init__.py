@@ -13,7 +13,7 @@ from actors.web.page.rendering import Renderer
 from actors.web.page.views import Views
 
 if TYPE_CHECKING:
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 
 def routes(site: Site) -> Iterable[web.RouteDef]:

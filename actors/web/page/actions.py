@@ -34,7 +34,7 @@ from actors.web.page.views import Views, answer
 from actors.web.problems import problem_of, refused
 
 if TYPE_CHECKING:
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 logger = logging.getLogger(__name__)
 _SOURCE = "/sora-batch/page"

@@ -23,7 +23,7 @@ from actors.web.page.views import Views
 from actors.web.page.watching import RELOAD, BatchWatch, ListWatch
 
 if TYPE_CHECKING:
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 logger = logging.getLogger(__name__)
 _PERIOD = 1.0

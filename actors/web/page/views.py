@@ -14,6 +14,7 @@ from markupsafe import Markup
 from actors import __version__
 from actors.batch.views import batch_status
 from actors.errors import SettingsError, StorageError
+from actors.web.handlers import public
 from actors.web.health import Health
 from actors.web.page import models, reads, words
 from actors.web.page.addresses import batch_id_of, checked_id, metadata_of, number_of, video_of
@@ -21,13 +22,13 @@ from actors.web.page.forms import NEW_FIELDS, form_of, lines_with
 from actors.web.page.models import BatchView
 from actors.web.page.rendering import POLICY, Renderer
 from actors.web.problems import refused
-from actors.web.security import ONLY_SHOWS, SESSION, public
+from actors.web.security import ONLY_SHOWS, SESSION
 from storage.servers import server_of
 
 if TYPE_CHECKING:
     from actors.settings import Settings
+    from actors.web.handlers import Site
     from actors.web.problems import Problem
-    from actors.web.site import Site
     from storage.records import JobRecord
 
 _TITLES = {401: "Log in", 403: "Not allowed", 404: "Not found", 409: "Not possible now", 410: "Deleted"}

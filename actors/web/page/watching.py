@@ -13,7 +13,7 @@ from storage.states import FINAL_BATCH, FINAL_JOB
 from storage.storage import Storage
 
 if TYPE_CHECKING:
-    from actors.web.site import Site
+    from actors.web.handlers import Site
 
 RELOAD = {"reload": True}
 """More has changed than is told one by one: the browser asks for the whole page."""

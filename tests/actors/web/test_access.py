@@ -10,7 +10,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from actors.service import BatchService
-from actors.web import guesses
+from actors.web import security
 from actors.web.security import SESSION, Access
 
 TOKEN = "a-long-secret"
@@ -68,27 +68,27 @@ def test_a_login_leads_nowhere_else(guarded):
 
 
 def test_failed_logins_are_limited_also_for_the_right_token(guarded, monkeypatch):
-    for _ in range(guesses.FAILURES):
+    for _ in range(security.FAILURES):
         assert guarded.form("/login", token="wrong").problem == (401, "authentication")
     limited = guarded.form("/login", token=TOKEN)
     assert limited.problem == (429, "rate_limited")
-    assert 0 < int(limited.headers["Retry-After"]) <= guesses.FAILURE_SECONDS
+    assert 0 < int(limited.headers["Retry-After"]) <= security.FAILURE_SECONDS
     assert guarded("/api/v1/batches").status == 200  # a program is not locked out by somebody else's guesses
-    monkeypatch.setattr(guesses, "FAILURE_SECONDS", 0.0)
+    monkeypatch.setattr(security, "FAILURE_SECONDS", 0.0)
     assert guarded.form("/login", token=TOKEN).status == 303
 
 
 def test_guesses_are_limited_wherever_a_token_is_looked_at_and_nobody_is_locked_out(guarded, monkeypatch):
-    monkeypatch.setattr(guesses, "TURN_SECONDS", 0.2)
-    for _ in range(3 * guesses.FAILURES):  # one and the same guess: a program that is set up wrong
+    monkeypatch.setattr(security, "TURN_SECONDS", 0.2)
+    for _ in range(3 * security.FAILURES):  # one and the same guess: a program that is set up wrong
         assert guarded("/api/v1/batches", Authorization="Bearer wrong").status == 401
-    for number in range(guesses.FAILURES):
+    for number in range(security.FAILURES):
         path = ("/api/v1/batches", "/login", "/metrics", "/livez")[number % 4]
         guarded(path, Authorization=f"Bearer {number}")
     began = time.monotonic()
     assert [guarded("/api/v1/batches").status for _ in range(4)] == [200] * 4  # slower, but it gets in
     assert time.monotonic() - began > 0.5
-    monkeypatch.setattr(guesses, "WAIT_SECONDS", -1.0)
+    monkeypatch.setattr(security, "WAIT_SECONDS", -1.0)
     limited = guarded("/api/v1/batches")
     assert limited.problem == (429, "rate_limited")
     assert int(limited.headers["Retry-After"]) == 1
@@ -116,14 +116,14 @@ def test_guesses_are_limited_wherever_a_token_is_looked_at_and_nobody_is_locked_
 def test_a_peer_is_who_a_proxy_of_this_machine_asks_for(remote, forwarded, behind_proxy, peer):
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
     request = make_mocked_request("GET", "/", headers=headers).clone(remote=remote)
-    assert guesses.peer_of(request, behind_proxy=behind_proxy) == peer
+    assert security.peer_of(request, behind_proxy=behind_proxy) == peer
 
 
 def test_who_has_a_whole_network_is_one_peer_and_peers_are_forgotten(monkeypatch):
-    monkeypatch.setattr(guesses, "_PEERS", 3)
-    failures = guesses.Failures()
+    monkeypatch.setattr(security, "_PEERS", 3)
+    failures = security.Failures()
     for number in range(10):
-        for _ in range(guesses.FAILURES):
+        for _ in range(security.FAILURES):
             failures.note(f"10.0.0.{number}")
     assert [failures.wait(f"10.0.0.{number}") > 0 for number in (0, 6, 7, 9)] == [False, False, True, True]
 
@@ -160,7 +160,7 @@ def test_no_answer_tells_what_it_is_made_with(client):
 
 
 def test_each_request_has_an_id_that_is_answered_and_logged(client, caplog):
-    with caplog.at_level(logging.INFO, "actors.web.security"):
+    with caplog.at_level(logging.INFO, "actors.web.application"):
         assert client("/api/v1/batches", X_Request_Id="abc-1").headers["X-Request-Id"] == "abc-1"
         made = client("/api/v1/batches/none").headers["X-Request-Id"]
         for bad in ("x" * 129, "caf\xe9", "a\tb"):
