@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from actors.web.arrival import arriving
+from actors.web.bodies import arriving
 from actors.web.handlers import changes_nothing, public
 from actors.web.problems import refused
 from actors.web.security import SESSION, SESSION_SECONDS, Failures, too_many

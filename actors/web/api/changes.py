@@ -14,10 +14,10 @@ from actors.batch.field_errors import invalid
 from actors.batch.fields import Input, Metadata
 from actors.batch.requests import Budgets, budget_document
 from actors.batch.views import Batch, CancellationSummary
-from actors.web.api.bodies import MERGE_PATCH, Body, read_body
 from actors.web.api.orders import Answer, Order, Orders, Reply
 from actors.web.api.queries import batch_id_of, flag, query_of
 from actors.web.api.schemas import RetriedBatch
+from actors.web.bodies import MERGE_PATCH, Body, read_body
 from actors.web.handlers import FLAG, JSON, TEXT, Schema, operation
 from actors.web.handlers import Body as Sent
 

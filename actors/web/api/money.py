@@ -11,10 +11,10 @@ from actors.batch.costs import GROUPED_BY, SINCE, CostReport, read_group, read_s
 from actors.batch.quotes import Quote
 from actors.errors import InvalidRequest
 from actors.web.api.batches import json_response
-from actors.web.api.bodies import read_body
 from actors.web.api.changes import KEY
 from actors.web.api.orders import Order, Orders, Reply
 from actors.web.api.queries import query_of, wrong_parameter
+from actors.web.bodies import read_body
 from actors.web.handlers import JSON, Body, changes_nothing, operation
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from actors.batch.commands import CommandKey, OtherBody, Stale
 from actors.batch.received import command_of
 from actors.batch.requests import new_batch_id
 from actors.errors import Conflict, FieldError, InvalidRequest, NotFound, SettingsError
-from actors.web.api.bodies import Body
 from actors.web.api.conditions import SOURCE, etag_of, expected, idempotency_key
+from actors.web.bodies import Body
 from actors.web.problems import CONTENT_TYPE, Refused, problem_of, refused
 from storage.traces import read_trace
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 from multidict import MultiDict
 
 from actors.batch.commands import Command, CommandKey, Create, Delete, OtherBody, Process, Retry, Update
@@ -16,7 +16,7 @@ from actors.batch.requests import check_budget, job_id
 from actors.errors import Conflict, InvalidRequest, SettingsError, SoraBatchError
 from actors.formats.reading import LINES, format_of
 from actors.service.reading import MOST
-from actors.web.arrival import arriving
+from actors.web.bodies import read_form
 from actors.web.page import reads, words
 from actors.web.page.addresses import batch_id_of, number_of
 from actors.web.page.forms import (
@@ -31,7 +31,7 @@ from actors.web.page.forms import (
 )
 from actors.web.page.rendering import POLICY
 from actors.web.page.views import Views, answer
-from actors.web.problems import problem_of, refused
+from actors.web.problems import problem_of
 
 if TYPE_CHECKING:
     from actors.web.handlers import Site
@@ -50,7 +50,7 @@ class Actions:
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Make a batch of what the form says."""
-        sent = await _sent(request)
+        sent = await read_form(request)
         form = filled(sent)
 
         def act() -> str:
@@ -77,7 +77,7 @@ class Actions:
 
     async def quote(self, request: web.Request) -> web.StreamResponse:
         """What the form of a new batch would make and cost, while it is filled in; nothing, where that is not clear."""
-        form = filled(await _sent(request))
+        form = filled(await read_form(request))
         try:
             text, problem = await self._site.call(self._quoted, form), ""
         except SoraBatchError as error:
@@ -105,7 +105,7 @@ class Actions:
 
     async def retry(self, request: web.Request) -> web.StreamResponse:
         """Retry the chosen videos, with the prompts that were changed, or all."""
-        batch_id, sent = batch_id_of(request), await _sent(request)
+        batch_id, sent = batch_id_of(request), await read_form(request)
         form = {name: str(text) for name, text in sent.items()}
         chosen = frozenset(
             int(text) for text in map(str, sent.getall("video", [])) if text.isascii() and text.isdigit()
@@ -141,7 +141,7 @@ class Actions:
 
     async def edit(self, request: web.Request) -> web.StreamResponse:
         """Change a batch's metadata and its budget."""
-        batch_id, sent = batch_id_of(request), await _sent(request)
+        batch_id, sent = batch_id_of(request), await read_form(request)
         form = {name: str(text).strip() for name, text in sent.items()}
 
         def act() -> str:
@@ -158,7 +158,7 @@ class Actions:
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """Delete a batch that has ended."""
-        batch_id, sent = batch_id_of(request), await _sent(request)
+        batch_id, sent = batch_id_of(request), await read_form(request)
         command = Delete(batch_id, keep_files="keep_files" in sent)
         await self._site.change(self._obey, command)
         raise web.HTTPSeeOther("/")
@@ -210,41 +210,3 @@ def filled(sent: Mapping[str, str]) -> dict[str, str]:
     if format_of(name or None, text) == LINES:
         return form | {"prompts": "\n".join(each for each in (form["prompts"], text) if each)}
     return form | {"document": text, "document_name": name}
-
-
-async def _sent(request: web.Request) -> MultiDict[str]:
-    """The fields of a form; a file's text is a field.
-
-    Raises:
-        Refused: it is no form, a part of it is no text, or it does not arrive in time.
-    """
-    async with arriving():
-        return await _read(request)
-
-
-async def _read(request: web.Request) -> MultiDict[str]:
-    if request.content_type not in ("application/x-www-form-urlencoded", "multipart/form-data"):
-        raise refused(415, "send the form as a browser does")
-    sent: MultiDict[str] = MultiDict()
-    if request.content_type == "application/x-www-form-urlencoded":
-        for name, value in (await request.post()).items():
-            sent.add(name, str(value))
-        return sent
-    most = request.client_max_size
-    reader = await request.multipart()
-    async for part in reader:
-        assert isinstance(part, BodyPartReader)
-        data = bytearray()
-        while chunk := await part.read_chunk():
-            data += chunk
-            if len(data) > most:
-                raise refused(413, f"the form has more than {most:,} bytes (COMMAND_MAX_BYTES): send a smaller file")
-        most -= len(data)
-        try:
-            sent.add(part.name or "", data.decode("utf-8-sig"))
-            if part.filename:
-                sent.add(f"{part.name}_name", part.filename[:200])
-        except UnicodeDecodeError:
-            name = (part.filename or part.name or "")[:200]
-            raise refused(422, f"the file {name!r} is not UTF-8 text: save it as UTF-8") from None
-    return sent

@@ -14,7 +14,7 @@ from actors.errors import SettingsError
 from actors.service import BatchService
 from actors.settings import Settings
 from actors.settings.groups import read_listen
-from actors.web import arrival, health
+from actors.web import bodies, health
 from actors.web import listener as module
 from actors.web.listener import Listener
 from tests.integration.support import until
@@ -130,7 +130,7 @@ def test_an_expectation_that_cannot_be_met_is_a_problem_and_the_usual_one_is_met
     ],
 )  # fmt: skip
 def test_a_body_that_does_not_arrive_is_not_waited_for(service, path, kind, monkeypatch):
-    monkeypatch.setattr(arrival, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.1)
     with (
         listening(service) as listener,
         socket.create_connection(("127.0.0.1", listener.port), timeout=10) as connection,

@@ -1,20 +1,39 @@
-"""The body of a request, checked before anything is done with it."""
+"""The body of a request, JSON or a form: read in time, and checked before anything is done with it."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
+from multidict import MultiDict
 
 from actors.errors import FieldError
 from actors.json_objects import Unparsable, read_object
-from actors.web.arrival import arriving
 from actors.web.problems import Refused, refused
 
+BODY_SECONDS = 60.0
+"""Whoever sends its body more slowly would hold a connection for as long as it likes."""
 JSON = ("application/json",)
 MERGE_PATCH = ("application/merge-patch+json", "application/json")
+
+
+@asynccontextmanager
+async def arriving() -> AsyncIterator[None]:
+    """While a body is read.
+
+    Raises:
+        Refused: 408, it does not arrive in time.
+    """
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            yield
+    except TimeoutError:
+        raise refused(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +96,40 @@ def _check_kind(request: web.Request, kinds: tuple[str, ...]) -> None:
     what = f"the content type {got[:100]!r} is not supported" if got else "the content type is missing"
     headers = {"Accept-Patch": kinds[0]} if request.method == "PATCH" else {}
     raise refused(415, f"{what}: send {kinds[0]} in UTF-8", headers=headers)
+
+
+async def read_form(request: web.Request) -> MultiDict[str]:
+    """Read the fields of a form; a file's text is a field.
+
+    Raises:
+        Refused: 408 where it does not arrive, 413 where it is too large, 415 where it is no form, 422 where a part of
+            it is no text.
+    """
+    if request.content_type not in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        raise refused(415, "send the form as a browser does")
+    async with arriving():
+        if request.content_type == "multipart/form-data":
+            return await _parts(request)
+        return MultiDict((name, str(value)) for name, value in (await request.post()).items())
+
+
+async def _parts(request: web.Request) -> MultiDict[str]:
+    sent: MultiDict[str] = MultiDict()
+    most = request.client_max_size
+    reader = await request.multipart()
+    async for part in reader:
+        assert isinstance(part, BodyPartReader)
+        data = bytearray()
+        while chunk := await part.read_chunk():
+            data += chunk
+            if len(data) > most:
+                raise refused(413, f"the form has more than {most:,} bytes (COMMAND_MAX_BYTES): send a smaller file")
+        most -= len(data)
+        try:
+            sent.add(part.name or "", data.decode("utf-8-sig"))
+            if part.filename:
+                sent.add(f"{part.name}_name", part.filename[:200])
+        except UnicodeDecodeError:
+            name = (part.filename or part.name or "")[:200]
+            raise refused(422, f"the file {name!r} is not UTF-8 text: save it as UTF-8") from None
+    return sent
