@@ -18,8 +18,8 @@ from aiohttp import web
 
 from actors.errors import Conflict, ErrorCode, NotFound
 from actors.fetching.places import fetched_again
-from actors.web.api.queries import batch_id_of, index_of, query_of
 from actors.web.handlers import BINARY, NUMBER, TEXT, operation
+from actors.web.parameters import batch_id_of, index_of, query_of
 from actors.web.pictures import Pictures
 from actors.web.problems import Problem, Refused
 from storage.states import FINAL_JOB

@@ -10,10 +10,20 @@ from pydantic_core import to_json
 
 from actors.batch.views import Batch, Job
 from actors.errors import NotFound
-from actors.web.api.conditions import etag_of, is_current, quoted
-from actors.web.api.queries import MOST, batch_id_of, index_of, one_of, place_of, query_of, whole
 from actors.web.api.schemas import BatchPage, JobPage
 from actors.web.handlers import JSON, TEXT, operation
+from actors.web.parameters import (
+    MOST,
+    batch_id_of,
+    etag_of,
+    index_of,
+    is_current,
+    one_of,
+    place_of,
+    query_of,
+    quoted,
+    whole,
+)
 from storage.states import BatchStatus, JobStatus
 
 if TYPE_CHECKING:

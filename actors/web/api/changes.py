@@ -15,11 +15,11 @@ from actors.batch.fields import Input, Metadata
 from actors.batch.requests import Budgets, budget_document
 from actors.batch.views import Batch, CancellationSummary
 from actors.web.api.orders import Answer, Order, Orders, Reply
-from actors.web.api.queries import batch_id_of, flag, query_of
 from actors.web.api.schemas import RetriedBatch
 from actors.web.bodies import MERGE_PATCH, Body, read_body
 from actors.web.handlers import FLAG, JSON, TEXT, Schema, operation
 from actors.web.handlers import Body as Sent
+from actors.web.parameters import batch_id_of, flag, query_of
 
 if TYPE_CHECKING:
     from actors.web.handlers import Site

@@ -11,10 +11,10 @@ from aiohttp import web
 
 from actors.batch.start import DeletedBatch
 from actors.errors import FieldError, InvalidRequest, SoraBatchError
-from actors.web.api.queries import MOST, batch_id_of, query_of, whole
 from actors.web.api.schemas import EventPage
 from actors.web.feeds import frame
 from actors.web.handlers import JSON, NUMBER, TEXT, operation
+from actors.web.parameters import MOST, batch_id_of, number_in, query_of, whole, wrong_parameter
 from actors.web.problems import refused
 
 if TYPE_CHECKING:
@@ -152,11 +152,12 @@ def _last_event_id(request: web.Request) -> int | None:
     given = request.headers.get("Last-Event-ID")
     if given is None:
         return None
-    if not (given.isascii() and given.isdigit() and len(given) < 10):
-        expected = "the id of an event of this stream: a whole number"
-        message = f"Last-Event-ID: must be {expected} (got {given[:80]!r})"
-        raise InvalidRequest(message, (FieldError("Last-Event-ID", message, expected, "value_error"),))
-    return int(given)
+    number = number_in(given)
+    if number is None:
+        raise wrong_parameter(
+            "Last-Event-ID", given, "the id of an event of this stream: a whole number", "value_error"
+        )
+    return number
 
 
 def _not_yet(after: int, head: int, *, resumes: bool) -> InvalidRequest:

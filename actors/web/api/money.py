@@ -13,9 +13,9 @@ from actors.errors import InvalidRequest
 from actors.web.api.batches import json_response
 from actors.web.api.changes import KEY
 from actors.web.api.orders import Order, Orders, Reply
-from actors.web.api.queries import query_of, wrong_parameter
 from actors.web.bodies import read_body
 from actors.web.handlers import JSON, Body, changes_nothing, operation
+from actors.web.parameters import query_of, wrong_parameter
 
 if TYPE_CHECKING:
     from actors.web.handlers import Site
@@ -54,7 +54,7 @@ class Money:
             try:
                 read(query.get(name))
             except InvalidRequest:  # it speaks of the options of the command line
-                raise wrong_parameter(name, query[name], expected, "value_error") from None
+                raise wrong_parameter(f"?{name}", query[name], expected, "value_error") from None
         return json_response(await self._site.call(service.costs, query.get("since"), query.get("by")))
 
     def _quote(self, order: Order, document: dict[str, Any]) -> web.Response:

@@ -15,8 +15,8 @@ from actors.batch.commands import CommandKey, OtherBody, Stale
 from actors.batch.received import command_of
 from actors.batch.requests import new_batch_id
 from actors.errors import Conflict, FieldError, InvalidRequest, NotFound, SettingsError
-from actors.web.api.conditions import SOURCE, etag_of, expected, idempotency_key
 from actors.web.bodies import Body
+from actors.web.parameters import etag_of, expected, idempotency_key
 from actors.web.problems import CONTENT_TYPE, Refused, problem_of, refused
 from storage.traces import read_trace
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from actors.batch.commands import Command, CommandResult
     from actors.service import BatchService
     from actors.web.handlers import Site
+
+_SOURCE = "/sora-batch/http"
+"""In the inbox: whose ids the keys are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Order:
             InvalidRequest: the Idempotency-Key can't be one.
         """
         given = idempotency_key(request) if request.method == "POST" else None
-        key = None if given is None else CommandKey(SOURCE, given, body.digest)
+        key = None if given is None else CommandKey(_SOURCE, given, body.digest)
         state = ",".join(request.headers.getall("tracestate", []))
         return cls(key, read_trace(request.headers.get("traceparent"), state), expected(request))
 

@@ -18,7 +18,6 @@ from actors.formats.reading import LINES, format_of
 from actors.service.reading import MOST
 from actors.web.bodies import read_form
 from actors.web.page import reads, words
-from actors.web.page.addresses import batch_id_of, number_of
 from actors.web.page.forms import (
     NEW_FIELDS,
     budget_of,
@@ -31,6 +30,7 @@ from actors.web.page.forms import (
 )
 from actors.web.page.rendering import POLICY
 from actors.web.page.views import Views, answer
+from actors.web.parameters import batch_id_of, number_of
 from actors.web.problems import problem_of
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from aiohttp import web
 
 from actors.errors import SoraBatchError
 from actors.web.page import reads
-from actors.web.page.addresses import batch_id_of
 from actors.web.page.rendering import Renderer
 from actors.web.page.views import Views
 from actors.web.page.watching import RELOAD, BatchWatch, ListWatch
+from actors.web.parameters import batch_id_of
 
 if TYPE_CHECKING:
     from actors.web.handlers import Site

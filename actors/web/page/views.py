@@ -13,14 +13,14 @@ from markupsafe import Markup
 
 from actors import __version__
 from actors.batch.views import batch_status
-from actors.errors import SettingsError, StorageError
+from actors.errors import NotFound, SettingsError, StorageError
 from actors.web.handlers import public
 from actors.web.health import Health
 from actors.web.page import models, reads, words
-from actors.web.page.addresses import batch_id_of, checked_id, metadata_of, number_of, video_of
 from actors.web.page.forms import NEW_FIELDS, form_of, lines_with
 from actors.web.page.models import BatchView
 from actors.web.page.rendering import POLICY, Renderer
+from actors.web.parameters import batch_id_of, checked_id, is_text, number_in, number_of
 from actors.web.problems import refused
 from actors.web.security import ONLY_SHOWS, SESSION
 from storage.servers import server_of
@@ -35,6 +35,7 @@ _TITLES = {401: "Log in", 403: "Not allowed", 404: "Not found", 409: "Not possib
 _NO_COOKIE = (
     "If you have just logged in, the browser has not kept the cookie of the session: allow cookies for this address."
 )
+_METADATA = "metadata."
 _YEAR = "public, max-age=31536000, immutable"
 
 
@@ -50,7 +51,7 @@ class Views:
         query = request.query
         status, after = query.get("status") or None, query.get("after") or None
         key, value = query.get("key", "").strip(), query.get("value", "").strip()
-        metadata = metadata_of(request)
+        metadata = _metadata_of(request)
         if "key" in query or "value" in query:  # the form's fields: the address has the API's name for them
             given = metadata | ({key: value} if key else {})
             raise web.HTTPSeeOther(_list_link(status, given, None))
@@ -97,7 +98,7 @@ class Views:
 
     async def video(self, request: web.Request) -> web.StreamResponse:
         """A video with all that is known of it."""
-        batch_id, index = batch_id_of(request), video_of(request)
+        batch_id, index = batch_id_of(request), _video_of(request)
 
         def show() -> str:
             batch, job, cost = self._site.service.look(lambda storage: reads.read_details(storage, batch_id, index))
@@ -354,6 +355,24 @@ def _list_link(status: str | None, metadata: Mapping[str, str], after: str | Non
     query = {f"metadata.{key}": text for key, text in metadata.items()}
     query |= {name: text for name, text in (("status", status), ("after", after)) if text}
     return f"/?{urlencode(query)}" if query else "/"
+
+
+def _video_of(request: web.Request) -> int:
+    """The video's number in the path.
+
+    Raises:
+        NotFound: no video can have it.
+    """
+    number = number_in(request.match_info["index"])
+    if number is None:
+        raise NotFound(f"there is no video {request.match_info['index'][:80]!r}")
+    return number
+
+
+def _metadata_of(request: web.Request) -> dict[str, str]:
+    """The filters by metadata: `metadata.KEY=value`, as the API has them; what can't be looked for is left out."""
+    named = {name.removeprefix(_METADATA): text for name, text in request.query.items() if name.startswith(_METADATA)}
+    return {key: text for key, text in named.items() if key and is_text(key + text)}
 
 
 def _helps(job: JobRecord) -> bool:
