@@ -84,7 +84,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class Sent:
     """What is sent."""
 
     model: type[BaseModel]
@@ -104,7 +104,7 @@ class Operation:
     """The statuses of errors, beside those of every route."""
     query: Mapping[str, Schema] = field(default_factory=dict)
     headers: Mapping[str, Schema] = field(default_factory=dict)
-    body: Body | None = None
+    body: Sent | None = None
     told: tuple[str, ...] = ()
     """The headers of answers."""
     open: bool = False
@@ -116,7 +116,7 @@ def operation(
     *problems: int,
     query: Mapping[str, Schema] | None = None,
     headers: Mapping[str, Schema] | None = None,
-    body: Body | None = None,
+    body: Sent | None = None,
     told: tuple[str, ...] = (),
     open: bool = False,  # noqa: A002  (as in Operation)
 ) -> Callable[[H], H]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 
@@ -35,6 +36,37 @@ _CODES = {
     500: ErrorCode.INTERNAL,
     503: ErrorCode.UNAVAILABLE,
 }
+
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "An error (RFC 9457).",
+    "properties": {
+        "type": {"type": "string", "pattern": "^urn:sora-batch:error:[a-z_]+$"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string", "enum": [code.value for code in ErrorCode]},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "field": {
+                        "type": "string",
+                        "description": "A JSON Pointer into the body, the name of a header, or `?` and that of a query "
+                        "parameter; empty: the whole request.",
+                    },
+                    "message": {"type": "string"},
+                    "expected": {"type": "string"},
+                    "code": {"type": "string"},
+                },
+                "required": ["field", "message", "expected", "code"],
+            },
+        },
+    },
+    "required": ["type", "title", "status", "detail", "code", "errors"],
+}
+"""An error in the OpenAPI document."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from actors.batch.events import FINAL_EVENTS, EventName
 from actors.batch.views import Batch, CancellationSummary, Charge, Job, Progress
 from actors.expectations import UNIT_PATTERN
 from actors.rabbitmq import topology
-from actors.web.api.schemas import read_schemas, told_schemas
+from actors.web.api.openapi import read_schemas, told_schemas
 from storage.states import BatchStatus
 
 FOLDER = Path(__file__).parents[2] / "docs"

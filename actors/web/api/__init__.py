@@ -10,7 +10,6 @@ from aiohttp import web
 from actors.web.api.batches import Batches
 from actors.web.api.changes import Changes
 from actors.web.api.events import Events
-from actors.web.api.money import Money
 from actors.web.api.openapi import OpenApi
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ ROOT = "/api/v1"
 
 def routes(site: Site) -> Iterable[web.RouteDef]:
     """Every route of the API."""
-    batches, changes, events, money = Batches(site), Changes(site), Events(site), Money(site)
+    batches, changes, events = Batches(site), Changes(site), Events(site)
     one = f"{ROOT}/batches/{{id}}"
     return [
         web.get("/openapi.json", OpenApi(site).show),
@@ -37,6 +36,6 @@ def routes(site: Site) -> Iterable[web.RouteDef]:
         web.post(f"{one}/process", changes.process),
         web.post(f"{one}/retry", changes.retry),
         web.post(f"{one}/cancel", changes.cancel),
-        web.post(f"{ROOT}/quote", money.quote),
-        web.get(f"{ROOT}/costs", money.costs),
+        web.post(f"{ROOT}/quote", changes.quote),
+        web.get(f"{ROOT}/costs", batches.costs),
     ]

@@ -1,4 +1,4 @@
-"""Reading batches and their jobs."""
+"""Reading batches, their jobs, and what they cost."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from pydantic import BaseModel
 from pydantic_core import to_json
 
+from actors.batch.costs import GROUPED_BY, SINCE, CostReport, read_group, read_since
 from actors.batch.views import Batch, Job
-from actors.errors import NotFound
-from actors.web.api.schemas import BatchPage, JobPage
+from actors.errors import InvalidRequest, NotFound
 from actors.web.handlers import JSON, TEXT, operation
 from actors.web.parameters import (
     MOST,
@@ -23,6 +24,7 @@ from actors.web.parameters import (
     query_of,
     quoted,
     whole,
+    wrong_parameter,
 )
 from storage.states import BatchStatus, JobStatus
 
@@ -33,16 +35,29 @@ _METADATA = "metadata."
 LIMIT = {"type": "integer", "minimum": 1, "maximum": MOST, "default": 50}
 
 
+class BatchPage(BaseModel):
+    """Batches without their jobs, newest first."""
+
+    data: list[Batch]
+    has_more: bool
+    """Whether there are more behind the last one."""
+
+
+class JobPage(BaseModel):
+    """Jobs in order."""
+
+    data: list[Job]
+    has_more: bool
+
+
 class Batches:
-    """`GET /api/v1/batches` and what is below it."""
+    """`GET /api/v1/batches` and what is below it, and `GET /api/v1/costs`."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
 
     @operation(
-        {200: {JSON: BatchPage}},
-        404,
-        410,
+        {200: {JSON: BatchPage}}, 404, 410,
         query={
             "status": {"type": "string", "enum": [status.value for status in BatchStatus]},
             "metadata.KEY": {
@@ -52,7 +67,7 @@ class Batches:
             "limit": LIMIT,
             "after": {"type": "string", "description": "The id of the last batch of the page before."},
         },
-    )
+    )  # fmt: skip
     async def find(self, request: web.Request) -> web.Response:
         """Batches without their jobs, newest first."""
         query = query_of(request, ("status", "limit", "after"), _METADATA)
@@ -108,6 +123,23 @@ class Batches:
         if not found:
             raise NotFound(f"there is no job {index} in batch {batch_id!r}")
         return json_response(found[0])
+
+    @operation(
+        {200: {JSON: CostReport}},
+        query={
+            "since": {"type": "string", "description": "Only what was submitted since: a span (30d) or a UTC date."},
+            "by": {"type": "string", "description": "In groups: day, model, batch or metadata.KEY."},
+        },
+    )
+    async def costs(self, request: web.Request) -> web.Response:
+        """What was spent, and what is left of the budgets of the database."""
+        query, service = query_of(request, ("since", "by")), self._site.service
+        for name, read, expected in (("since", read_since, SINCE), ("by", read_group, GROUPED_BY)):
+            try:
+                read(query.get(name))
+            except InvalidRequest:  # it speaks of the options of the command line
+                raise wrong_parameter(f"?{name}", query[name], expected, "value_error") from None
+        return json_response(await self._site.call(service.costs, query.get("since"), query.get("by")))
 
 
 def json_response(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

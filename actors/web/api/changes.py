@@ -1,4 +1,4 @@
-"""Changing batches: every request becomes one command."""
+"""Changing batches: every request becomes one command. And what a new batch would cost."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from actors.batch.command_data import CancelData, CommandName, CreateData, ProcessData, RetryData
+from actors.batch.command_data import CancelData, CommandName, CreateData, ProcessData, RetryData, read_data
 from actors.batch.commands import CommandResult, Delete, Update
 from actors.batch.field_errors import invalid
 from actors.batch.fields import Input, Metadata
+from actors.batch.quotes import Quote
 from actors.batch.requests import Budgets, budget_document
 from actors.batch.views import Batch, CancellationSummary
 from actors.web.api.orders import Answer, Order, Orders, Reply
-from actors.web.api.schemas import RetriedBatch
 from actors.web.bodies import MERGE_PATCH, Body, read_body
-from actors.web.handlers import FLAG, JSON, TEXT, Schema, operation
-from actors.web.handlers import Body as Sent
+from actors.web.handlers import FLAG, JSON, TEXT, Schema, Sent, changes_nothing, operation
 from actors.web.parameters import batch_id_of, flag, query_of
 
 if TYPE_CHECKING:
     from actors.web.handlers import Site
 
 
-KEY: dict[str, Schema] = {
+_KEY: dict[str, Schema] = {
     "Idempotency-Key": {
         "type": "string",
         "description": "The same request with the same key is done once, and gets its first answer again.",
@@ -43,6 +42,15 @@ class BatchPatch(Input):
     """Replaces the batch's budget; null removes it."""
 
 
+class RetriedBatch(Batch):
+    """A batch that is retried."""
+
+    left_alone: list[str]
+    """The failed jobs that would fail again unchanged: name or change them to retry them."""
+    fetching: list[str]
+    """The completed jobs whose missing file is downloaded again."""
+
+
 class Changes:
     """The routes that change batches."""
 
@@ -50,21 +58,26 @@ class Changes:
         self._site, self._orders = site, Orders(site)
 
     @operation(
-        {201: {JSON: Batch}, 200: {JSON: Batch}},
-        409,
-        headers=KEY,
-        body=Sent(CreateData, required=True),
-        told=("Location", "ETag", "Idempotency-Replayed"),
-    )
+        {201: {JSON: Batch}, 200: {JSON: Batch}}, 409,
+        headers=_KEY, body=Sent(CreateData, required=True), told=("Location", "ETag", "Idempotency-Replayed"),
+    )  # fmt: skip
     async def create(self, request: web.Request) -> web.Response:
         """Create a batch and, unless `process` is false, queue it."""
         query_of(request, ())
         body = await read_body(request, required=True)
         return await self._site.change(self._orders.create, Order.of(request, body), body.document)
 
+    @changes_nothing
+    @operation({200: {JSON: Quote}}, headers=_KEY, body=Sent(CreateData, required=True), told=("Idempotency-Replayed",))
+    async def quote(self, request: web.Request) -> web.Response:
+        """What a request would cost at most; nothing is recorded but the answer to an Idempotency-Key."""
+        query_of(request, ())
+        body = await read_body(request, required=True)
+        return await self._site.change(self._quote, Order.of(request, body), body.document)
+
     @operation(
         {202: {JSON: Batch}}, 409, 412,
-        headers=KEY | _MATCH, body=Sent(ProcessData, without=("batch_id",)), told=("ETag", "Idempotency-Replayed"),
+        headers=_KEY | _MATCH, body=Sent(ProcessData, without=("batch_id",)), told=("ETag", "Idempotency-Replayed"),
     )  # fmt: skip
     async def process(self, request: web.Request) -> web.Response:
         """Queue a batch."""
@@ -72,7 +85,7 @@ class Changes:
 
     @operation(
         {202: {JSON: RetriedBatch}}, 409, 412,
-        headers=KEY | _MATCH, body=Sent(RetryData, without=("batch_id",)), told=("ETag", "Idempotency-Replayed"),
+        headers=_KEY | _MATCH, body=Sent(RetryData, without=("batch_id",)), told=("ETag", "Idempotency-Replayed"),
     )  # fmt: skip
     async def retry(self, request: web.Request) -> web.Response:
         """Retry what failed or was cancelled."""
@@ -86,7 +99,7 @@ class Changes:
 
     @operation(
         {200: {JSON: CancellationSummary}}, 409, 412,
-        headers=KEY | _MATCH, body=Sent(CancelData, without=("batch_id",)), told=("Idempotency-Replayed",),
+        headers=_KEY | _MATCH, body=Sent(CancelData, without=("batch_id",)), told=("Idempotency-Replayed",),
     )  # fmt: skip
     async def cancel(self, request: web.Request) -> web.Response:
         """End a batch."""
@@ -113,6 +126,13 @@ class Changes:
         keep_files = flag(query_of(request, ("keep_files",)), "keep_files")
         command, order = Delete(batch_id_of(request), keep_files), Order.of(request, Body("", {}))
         return await self._site.change(self._orders.do, order, command, lambda _: Reply(204))
+
+    def _quote(self, order: Order, document: dict[str, Any]) -> web.Response:
+        service = self._site.service
+        data = read_data(CommandName.CREATE, document, service.settings.batch_max_size)
+        assert isinstance(data, CreateData)
+        keyless = self._site.access.read_only
+        return self._orders.answer(order.without_key() if keyless else order, Reply(200, service.quote(data.request)))
 
     async def _change(self, request: web.Request, name: CommandName, answer: Answer) -> web.Response:
         query_of(request, ())

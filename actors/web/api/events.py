@@ -8,10 +8,11 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from pydantic import BaseModel
 
+from actors.batch.events import Event
 from actors.batch.start import DeletedBatch
 from actors.errors import FieldError, InvalidRequest, SoraBatchError
-from actors.web.api.schemas import EventPage
 from actors.web.feeds import frame
 from actors.web.handlers import JSON, NUMBER, TEXT, operation
 from actors.web.parameters import MOST, batch_id_of, number_in, query_of, whole, wrong_parameter
@@ -30,6 +31,14 @@ _LAST = 1_000_000_000
 _COMMENT = b":\n\n"
 AsyncBytes = AsyncGenerator[bytes, None]
 _HEADERS = {"Content-Type": f"{STREAM}; charset=utf-8", "X-Accel-Buffering": "no"}
+
+
+class EventPage(BaseModel):
+    """Events in order."""
+
+    data: list[Event]
+    next: int | None
+    """The `from_sequence` of the next page; null: there is none."""
 
 
 class Events:

@@ -1,21 +1,23 @@
-"""The OpenAPI document, made from the routes and from what their handlers say of themselves."""
+"""The OpenAPI document, made from the routes, from what their handlers say of themselves, and from the models."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 import actors
-from actors.errors import ErrorCode
 from actors.expectations import ID_PATTERN
-from actors.web.api.schemas import read_schemas, told_schemas
-from actors.web.handlers import JSON, Body, Operation, operation
-from actors.web.problems import CONTENT_TYPE
+from actors.web.handlers import JSON, Operation, Sent, operation
+from actors.web.problems import CONTENT_TYPE, PROBLEM_SCHEMA
 
 if TYPE_CHECKING:
     from actors.web.handlers import Site
@@ -35,35 +37,7 @@ _TOLD: dict[str, Document] = {
     "Link": {"type": "string"},
     "Content-Range": {"type": "string"},
 }
-_PROBLEM: Document = {
-    "type": "object",
-    "description": "An error (RFC 9457).",
-    "properties": {
-        "type": {"type": "string", "pattern": "^urn:sora-batch:error:[a-z_]+$"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "code": {"type": "string", "enum": [code.value for code in ErrorCode]},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "field": {
-                        "type": "string",
-                        "description": "A JSON Pointer into the body, the name of a header, or `?` and that of a query "
-                        "parameter; empty: the whole request.",
-                    },
-                    "message": {"type": "string"},
-                    "expected": {"type": "string"},
-                    "code": {"type": "string"},
-                },
-                "required": ["field", "message", "expected", "code"],
-            },
-        },
-    },
-    "required": ["type", "title", "status", "detail", "code", "errors"],
-}
+_MAY_BE_ABSENT = {"removed_at", "traceparent", "tracestate", "jobs_omitted"}
 
 
 class OpenApi:
@@ -102,8 +76,8 @@ def document(routes: Described) -> Document:
     bodies = {each.body.model for each in operations if each.body is not None}
     schemas = {
         **_inputs(operations, read_schemas(_sorted(bodies), _REFERENCE)),
-        **told_schemas(_sorted(_models(operations)), _REFERENCE),
-        "Problem": _PROBLEM,
+        **told_schemas(_sorted(_answered(operations)), _REFERENCE),
+        "Problem": PROBLEM_SCHEMA,
     }
     paths: dict[str, Document] = {}
     for method, path, each, summary in routes:
@@ -129,7 +103,7 @@ def document(routes: Described) -> Document:
     }
 
 
-def _models(operations: Iterable[Operation]) -> Iterator[type[BaseModel]]:
+def _answered(operations: Iterable[Operation]) -> Iterator[type[BaseModel]]:
     for each in operations:
         for answer in each.answers.values():
             yield from (model for model in answer.values() if isinstance(model, type))
@@ -196,7 +170,7 @@ def _schema(told: type[BaseModel] | Mapping[str, Any]) -> Document:
     return {"$ref": _REFERENCE.format(model=told.__name__)} if isinstance(told, type) else dict(told)
 
 
-def _body(body: Body) -> Document:
+def _body(body: Sent) -> Document:
     content = {kind: {"schema": _schema(body.model)} for kind in body.kinds}
     return {"required": body.required, "content": content}
 
@@ -213,3 +187,47 @@ def _answer(status: int, told: Mapping[str, type[BaseModel] | Mapping[str, Any]]
 def _problem(status: int) -> Document:
     content = {CONTENT_TYPE: {"schema": {"$ref": _REFERENCE.format(model="Problem")}}}
     return {"description": HTTPStatus(status).phrase, "content": content}
+
+
+def told_schemas(models: Iterable[type[BaseModel]], template: str) -> dict[str, dict[str, Any]]:
+    """The schemas of answers by name: they have all their fields always."""
+    listed = [(model, "serialization") for model in models]
+    told: dict[str, dict[str, Any]] = models_json_schema(listed, ref_template=template)[1].get("$defs", {})  # type: ignore[arg-type]
+    for schema in told.values():
+        if "properties" in schema:
+            schema["required"] = [each for each in schema["properties"] if each not in _MAY_BE_ABSENT]
+    return _explained(told)
+
+
+def read_schemas(models: Iterable[type[BaseModel]], template: str) -> dict[str, dict[str, Any]]:
+    """The schemas of what is sent, by name."""
+    listed = [(model, "validation") for model in models]
+    return _explained(models_json_schema(listed, by_alias=False, ref_template=template)[1].get("$defs", {}))  # type: ignore[arg-type]
+
+
+def _explained(schemas: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for model in _models(BaseModel):
+        properties = schemas.get(model.__name__, {}).get("properties", {})
+        for name, text in _docstrings(model) if properties else ():
+            if name in properties:
+                properties[name]["description"] = text
+    return schemas
+
+
+def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for model in base.__subclasses__():
+        if model.__module__.startswith("actors."):
+            yield model
+            yield from _models(model)
+
+
+def _docstrings(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """The sentences below a model's fields, which pydantic would read from the source at each start."""
+    for each in model.__mro__:
+        if each.__module__.startswith("actors."):
+            (definition,) = ast.parse(inspect.getsource(each)).body
+            assert isinstance(definition, ast.ClassDef)
+            for field, text in pairwise(definition.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    assert isinstance(field.target, ast.Name)
+                    yield field.target.id, inspect.cleandoc(ast.literal_eval(text.value))
