@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from actors.web import api, files, health, page, sessions
+from actors.web import api, files, health, page, pictures, sessions
 from actors.web.handlers import Site
 from actors.web.problems import Problem, problem_of, refused
 from actors.web.security import OPEN
@@ -34,6 +34,7 @@ GROUPS: tuple[Callable[[Site], Iterable[web.AbstractRouteDef]], ...] = (
     health.routes,
     sessions.routes,
     files.routes,
+    pictures.routes,
     api.routes,
     page.routes,
 )

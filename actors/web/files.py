@@ -1,9 +1,8 @@
-"""The files of finished videos over HTTP, and pictures of them."""
+"""The files of finished videos over HTTP, read in pieces and sent at the reader's pace."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 import re
@@ -18,14 +17,13 @@ from aiohttp import web
 
 from actors.errors import Conflict, ErrorCode, NotFound
 from actors.fetching.places import fetched_again
-from actors.web.handlers import BINARY, NUMBER, TEXT, operation
-from actors.web.parameters import batch_id_of, index_of, query_of
-from actors.web.pictures import Pictures
-from actors.web.problems import Problem, Refused
+from actors.web.handlers import BINARY, TEXT, operation
+from actors.web.parameters import batch_id_of, index_of, is_current, query_of, quoted
+from actors.web.problems import Problem, Refused, refused
 from storage.states import FINAL_JOB
 
 if TYPE_CHECKING:
-    from actors.batch.views import Batch, Job, VideoFile
+    from actors.batch.views import Job, VideoFile
     from actors.web.handlers import Site
     from storage.stores import Reads
 
@@ -41,18 +39,12 @@ _UNSIGNED = 60.0
 _STALLED = 300.0
 """Seconds after which a reader that took nothing is given up."""
 _RANGE = re.compile(r"bytes=(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))", re.ASCII)
-_VERSION = {"v": {"type": "string", "description": "Anything that names the file: the answer may be kept for a year."}}
-_ONE = "/api/v1/batches/{id}"
+VERSION = {"v": {"type": "string", "description": "Anything that names the file: the answer may be kept for a year."}}
 
 
 def routes(site: Site) -> Iterable[web.RouteDef]:
-    """The routes of files."""
-    files = Files(site)
-    return [
-        web.get(f"{_ONE}/jobs/{{index}}/video", files.video),
-        web.get(f"{_ONE}/jobs/{{index}}/poster", files.poster),
-        web.get(f"{_ONE}/sheet", files.sheet),
-    ]
+    """The route of files."""
+    return [web.get("/api/v1/batches/{id}/jobs/{index}/video", Files(site).video)]
 
 
 class _Part(NamedTuple):
@@ -64,24 +56,23 @@ class _Part(NamedTuple):
 
 
 class Files:
-    """`GET` and `HEAD` of videos, posters and contact sheets."""
+    """`GET` and `HEAD` of videos."""
 
     def __init__(self, site: Site) -> None:
         self._site, self._stores = site, site.service.stores
         self._reads = asyncio.Semaphore(_READS)
         self._unsigned_at = -math.inf
-        self._pictures = Pictures(site)
 
     @operation(
         {200: {"video/mp4": BINARY, "*/*": BINARY}, 206: {"*/*": BINARY}, 302: {}, 304: {}}, 409, 416,
-        query=_VERSION, headers={"Range": TEXT, "If-Range": TEXT, "If-None-Match": TEXT},
+        query=VERSION, headers={"Range": TEXT, "If-Range": TEXT, "If-None-Match": TEXT},
         told=("ETag", "Content-Range", "Location"),
     )  # fmt: skip
     async def video(self, request: web.Request) -> web.StreamResponse:
         """The file of a job, or a part of it; from a bucket, a redirect to it."""
-        job, video = await self._finished(request)
-        headers = _headers(request, f'"{video.sha256}"')
-        if _is_known(request, headers["ETag"]):
+        job, video = await finished(self._site, request)
+        headers = lasting(request, video.sha256)
+        if is_current(request, video.sha256):
             return web.Response(status=304, headers=headers)
         await self._check(job, video)
         elsewhere = await self._elsewhere(request, video)
@@ -96,59 +87,6 @@ class Files:
         response.content_type, response.content_length = video.content_type, part.end - part.start
         await self._send(request, response, video.uri, part)
         return response
-
-    @operation(
-        {200: {Pictures.POSTER: BINARY}, 304: {}}, 409,
-        query=_VERSION, headers={"If-None-Match": TEXT}, told=("ETag",),
-    )  # fmt: skip
-    async def poster(self, request: web.Request) -> web.Response:
-        """The first frame of a job's film."""
-        job, video = await self._finished(request)
-        headers = _headers(request, f'"{video.sha256}-poster"')
-        if _is_known(request, headers["ETag"]):
-            return web.Response(status=304, headers=headers)
-        body = await self._pictures.poster(job, video)
-        return web.Response(body=body, content_type=self._pictures.POSTER, headers=headers)
-
-    @operation(
-        {200: {Pictures.SHEET: BINARY}, 304: {}}, 409,
-        query={"page": NUMBER}, headers={"If-None-Match": TEXT}, told=("ETag", "Link"),
-    )  # fmt: skip
-    async def sheet(self, request: web.Request) -> web.Response:
-        """A page of a batch's contact sheet."""
-        query, batch_id = query_of(request, ("page",)), batch_id_of(request)
-        batch = await self._site.call(self._site.service.get_batch_status, batch_id)
-        page, pages = self._pictures.page_of(query, batch)
-        etag = await self._site.call(_digest, batch, page)
-        headers = {"ETag": f'"{etag}"', "Cache-Control": "private, no-cache"}
-        if page < pages:
-            headers["Link"] = f'<{request.path}?page={page + 1}>; rel="next"'
-        if _is_known(request, headers["ETag"]):
-            return web.Response(status=304, headers=headers)
-        body = await self._pictures.sheet(batch, page, etag)
-        return web.Response(body=body, content_type=self._pictures.SHEET, headers=headers)
-
-    async def _finished(self, request: web.Request) -> tuple[Job, VideoFile]:
-        """The job that is asked for, and its file.
-
-        Raises:
-            NotFound: there is no such batch or job.
-            Conflict: it has no file (yet).
-            Refused: the file was removed on purpose.
-        """
-        query_of(request, ("v",))
-        batch_id, index = batch_id_of(request), index_of(request)
-        found = await self._site.call(self._site.service.list_jobs, batch_id, None, 1, index - 1)
-        if not found:
-            raise NotFound(f"there is no job {index} in batch {batch_id!r}")
-        job, video = found[0], found[0].video
-        if video is None:
-            way_out = "it has no file; retry it" if job.status in FINAL_JOB else "ask again when it is completed"
-            raise Conflict(f"video {index} of batch {batch_id!r} is {job.status.value}: {way_out}")
-        if video.removed_at is not None:
-            text = f"the file of video {index} of batch {batch_id!r} was removed on {video.removed_at:%Y-%m-%d}"
-            raise Refused(Problem(410, ErrorCode.NOT_FOUND, text))
-        return job, video
 
     async def _elsewhere(self, request: web.Request, video: VideoFile) -> str | None:
         """Where a program gets a file of a bucket; None: it is sent from here, as to a browser, which stays here."""
@@ -224,27 +162,40 @@ class Files:
             raise Refused(_unreadable(str(error))) from error
 
 
+async def finished(site: Site, request: web.Request) -> tuple[Job, VideoFile]:
+    """The job that is asked for, and its file.
+
+    Raises:
+        NotFound: there is no such batch or job.
+        Conflict: it has no file (yet).
+        Refused: the file was removed on purpose.
+    """
+    query_of(request, ("v",))
+    batch_id, index = batch_id_of(request), index_of(request)
+    found = await site.call(site.service.list_jobs, batch_id, None, 1, index - 1)
+    if not found:
+        raise NotFound(f"there is no job {index} in batch {batch_id!r}")
+    job, video = found[0], found[0].video
+    if video is None:
+        way_out = "it has no file; retry it" if job.status in FINAL_JOB else "ask again when it is completed"
+        raise Conflict(f"video {index} of batch {batch_id!r} is {job.status.value}: {way_out}")
+    if video.removed_at is not None:
+        raise refused(
+            410, f"the file of video {index} of batch {batch_id!r} was removed on {video.removed_at:%Y-%m-%d}"
+        )
+    return job, video
+
+
 def _unreadable(why: str) -> Problem:
     logger.warning("the store can't be read", extra={"action": "web_file", "error": why})
     text = "the store of the files can't be read at the moment; the service's log says why. Try again"
     return Problem(503, ErrorCode.STORAGE, text, headers={"Retry-After": "5"})
 
 
-def _headers(request: web.Request, etag: str) -> dict[str, str]:
+def lasting(request: web.Request, version: str) -> dict[str, str]:
     """How long an answer is good for: a finished video stays what it is, unless its batch is deleted and made anew."""
     seconds = 31_536_000 if "v" in request.query else 86_400
-    return {"ETag": etag, "Cache-Control": f"private, max-age={seconds}, immutable"}
-
-
-def _digest(batch: Batch, page: int) -> str:
-    """What a page of a contact sheet shows, in short."""
-    return hashlib.sha256(f"{page} {batch.model_dump_json()}".encode()).hexdigest()[:32]
-
-
-def _is_known(request: web.Request, etag: str) -> bool:
-    """Whether `If-None-Match` names the answer."""
-    known = [each.strip().removeprefix("W/") for each in request.headers.get("If-None-Match", "").split(",")]
-    return etag in known or "*" in known
+    return {"ETag": quoted(version), "Cache-Control": f"private, max-age={seconds}, immutable"}
 
 
 def _part(request: web.Request, etag: str, size: int) -> _Part:
@@ -263,5 +214,5 @@ def _part(request: web.Request, etag: str, size: int) -> _Part:
         start, end = int(first), min(int(last) + 1, size) if last else size
     if start >= end:
         text = f"Range {found.group()[:60]!r} is outside the file, which has {size} bytes"
-        raise Refused(Problem(416, ErrorCode.INVALID_REQUEST, text, headers={"Content-Range": f"bytes */{size}"}))
+        raise refused(416, text, headers={"Content-Range": f"bytes */{size}"})
     return _Part(start, end, whole=False)

@@ -3,41 +3,55 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, StorageError
-from actors.web.problems import Problem, Refused
+from aiohttp import web
+
+from actors.errors import Conflict, StorageError
+from actors.web.files import VERSION, finished, lasting
+from actors.web.handlers import BINARY, NUMBER, TEXT, operation
+from actors.web.parameters import batch_id_of, is_current, number_in, query_of, quoted, wrong_parameter
+from actors.web.problems import refused
 
 if TYPE_CHECKING:
-    from actors.batch.views import Batch, Job, VideoFile
+    from actors.batch.views import Batch
     from actors.web.handlers import Site
 
+_KIND = "image/webp"
 _AT_ONCE = 2
 """Pictures that are drawn at the same time."""
 _POSTERS, _SHEETS = 32 << 20, 16 << 20
 """Bytes of pictures that are kept."""
 
 
-class Pictures:
-    """Draws each picture once, whoever asks for it meanwhile."""
+def routes(site: Site) -> Iterable[web.RouteDef]:
+    """The routes of pictures."""
+    pictures, one = Pictures(site), "/api/v1/batches/{id}"
+    return [web.get(f"{one}/jobs/{{index}}/poster", pictures.poster), web.get(f"{one}/sheet", pictures.sheet)]
 
-    POSTER: ClassVar[str] = "image/webp"
-    SHEET: ClassVar[str] = "image/webp"
+
+class Pictures:
+    """`GET` and `HEAD` of posters and contact sheets. Each is drawn once, whoever asks for it meanwhile."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._posters, self._sheets = _Kept(_POSTERS), _Kept(_SHEETS)
 
-    async def poster(self, job: Job, video: VideoFile) -> bytes:
-        """The first frame of a film.
-
-        Raises:
-            Refused: the extra `media` is missing, or the store can't be read.
-            Conflict: the film is damaged, or gone.
-        """
+    @operation(
+        {200: {_KIND: BINARY}, 304: {}}, 409,
+        query=VERSION, headers={"If-None-Match": TEXT}, told=("ETag",),
+    )  # fmt: skip
+    async def poster(self, request: web.Request) -> web.Response:
+        """The first frame of a job's film."""
+        job, video = await finished(self._site, request)
+        version = f"{video.sha256}-poster"
+        headers = lasting(request, version)
+        if is_current(request, version):
+            return web.Response(status=304, headers=headers)
 
         def draw() -> bytes:
             from actors.media.frames import film_of, poster
@@ -45,29 +59,24 @@ class Pictures:
             with film_of(self._site.service.stores)(job) as film:
                 return poster(film)
 
-        return await self._drawn(self._posters, video.sha256, draw, f"video {job.index} has no poster")
+        body = await self._drawn(self._posters, video.sha256, draw, f"video {job.index} has no poster")
+        return web.Response(body=body, content_type=_KIND, headers=headers)
 
-    def page_of(self, query: dict[str, str], batch: Batch) -> tuple[int, int]:
-        """The page that is asked for, and how many there are.
-
-        Raises:
-            InvalidRequest: there is no such page.
-        """
-        from actors.media.sheet import page_count
-
-        given, pages = query.get("page", "1"), page_count(batch)
-        if not (given.isascii() and given.isdigit() and len(given) <= 9 and 1 <= int(given) <= pages):
-            expected = f"from 1 to {pages}"
-            message = f"page: must be {expected} (got {given[:80]!r})"
-            raise InvalidRequest(message, (FieldError("?page", message, expected, "range"),))
-        return int(given), pages
-
-    async def sheet(self, batch: Batch, page: int, key: str) -> bytes:
-        """A page of a batch's contact sheet; `key` tells it from others.
-
-        Raises:
-            Refused: the extra `media` is missing.
-        """
+    @operation(
+        {200: {_KIND: BINARY}, 304: {}}, 409,
+        query={"page": NUMBER}, headers={"If-None-Match": TEXT}, told=("ETag", "Link"),
+    )  # fmt: skip
+    async def sheet(self, request: web.Request) -> web.Response:
+        """A page of a batch's contact sheet."""
+        query, batch_id = query_of(request, ("page",)), batch_id_of(request)
+        batch = await self._site.call(self._site.service.get_batch_status, batch_id)
+        page, pages = _page_of(query, batch)
+        version = await self._site.call(_digest, batch, page)
+        headers = {"ETag": quoted(version), "Cache-Control": "private, no-cache"}
+        if page < pages:
+            headers["Link"] = f'<{request.path}?page={page + 1}>; rel="next"'
+        if is_current(request, version):
+            return web.Response(status=304, headers=headers)
 
         def draw() -> bytes:
             from actors.media.frames import film_of
@@ -75,7 +84,8 @@ class Pictures:
 
             return contact_sheet(batch, film_of(self._site.service.stores), page).encoded("WEBP")
 
-        return await self._drawn(self._sheets, key, draw, f"batch {batch.id!r} has no contact sheet")
+        body = await self._drawn(self._sheets, version, draw, f"batch {batch.id!r} has no contact sheet")
+        return web.Response(body=body, content_type=_KIND, headers=headers)
 
     async def _drawn(self, kept: _Kept, key: str, draw: Callable[[], bytes], what: str) -> bytes:
         if key not in kept.coming:
@@ -84,7 +94,7 @@ class Pictures:
         try:
             return await asyncio.shield(kept.coming[key])
         except ModuleNotFoundError as error:
-            raise Refused(Problem(503, ErrorCode.UNAVAILABLE, str(error), headers={"Retry-After": "3600"})) from error
+            raise refused(503, str(error), headers={"Retry-After": "3600"}) from error
         except (OSError, Conflict) as error:
             raise Conflict(f"{what}: {error}") from error
 
@@ -108,6 +118,26 @@ def _heard(drawn: asyncio.Future[bytes]) -> None:
     """Who asked for it may have gone: its error is nobody's then."""
     if not drawn.cancelled():
         drawn.exception()
+
+
+def _page_of(query: dict[str, str], batch: Batch) -> tuple[int, int]:
+    """The page that is asked for, and how many there are.
+
+    Raises:
+        InvalidRequest: there is no such page.
+    """
+    from actors.media.sheet import page_count
+
+    given, pages = query.get("page", "1"), page_count(batch)
+    number = number_in(given)
+    if number is None or not 1 <= number <= pages:
+        raise wrong_parameter("?page", given, f"from 1 to {pages}", "range")
+    return number, pages
+
+
+def _digest(batch: Batch, page: int) -> str:
+    """What a page of a contact sheet shows, in short."""
+    return hashlib.sha256(f"{page} {batch.model_dump_json()}".encode()).hexdigest()[:32]
 
 
 class _Kept:
