@@ -248,14 +248,10 @@ class Views:
                 figures = models.figures(service.unfinished(), service.budgets())
             except StorageError:
                 figures = None
-            names, meanings = words.CHECKS, words.CHECKED
             values = {
-                "names": names,
-                "meanings": meanings,
-                "checks": checks,
-                "figures": figures,
+                "names": words.CHECKS, "meanings": words.CHECKED, "checks": checks, "figures": figures,
                 "about": _about(service.settings, self._provider()),
-            }
+            }  # fmt: skip
             return self.html(request, "service", values)
 
         return answer(await self._site.call(show))
