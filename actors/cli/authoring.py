@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from actors.cli.batch_files import place_name, read_defaults, read_request
+from actors.cli.batch_files import picture_name, pictures, place_name, read_defaults, read_request
 from actors.cli.options import Written, parse_metadata
-from actors.cli.references import picture_name, pictures
 from actors.documents import Unreadable, json_or_text
 from actors.errors import FieldError, InvalidRequest
 from actors.expectations import NONE, read_budget, span_of
@@ -37,18 +36,8 @@ def requested(written: Written) -> Request:
     else:
         request = read_request(written.file, written.prompts or ())
     _complete(request, below, own, found)
-    override(request, _of_batch(written), parse_metadata(written.metadata))
+    _override(request, written)
     return request
-
-
-def _of_batch(written: Written) -> dict[str, Any]:
-    return {
-        "batch_name": written.name,
-        "id": written.batch_id,
-        "concurrency": written.concurrency,
-        "budget": parse_budget(written.budget),
-        "timeout_ms": parse_timeout(written.timeout),
-    }
 
 
 def _own(written: Written) -> dict[str, Any]:
@@ -185,12 +174,17 @@ def metadata_keys(request: Request) -> Iterator[str]:
         yield from map(str, request["matrix"])
 
 
-def override(request: Request, given: dict[str, Any], metadata: dict[str, str]) -> None:
-    """Override the file's batch fields with what was given besides the file."""
+def _override(request: Request, written: Written) -> None:
+    """Override the file's batch fields by the options."""
+    given = {
+        "batch_name": written.name, "id": written.batch_id, "concurrency": written.concurrency,
+        "budget": parse_budget(written.budget), "timeout_ms": parse_timeout(written.timeout),
+    }  # fmt: skip
     for name, other in (("batch_name", "batchName"), ("timeout_ms", "timeoutMs")):
-        if given.get(name) is not None:
+        if given[name] is not None:
             request.pop(other, None)
-    request |= {key: value for key, value in given.items() if value is not None}
+    request |= {name: value for name, value in given.items() if value is not None}
+    metadata = parse_metadata(written.metadata)
     if metadata and isinstance(request.setdefault("metadata", {}), dict):
         request["metadata"] = request["metadata"] | metadata
 

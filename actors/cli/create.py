@@ -11,7 +11,6 @@ import typer
 
 from actors.cli.opening import opened, prepare, warn
 from actors.cli.options import Json, Verbose, Written, spelled_out
-from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from actors.batch.quotes import Quote
@@ -44,14 +43,11 @@ def create(
 
 
 def _record(request: Request, *, json: bool, quiet: bool, verbose: bool) -> None:
-    from actors.cli.batch_files import located
+    from actors.cli.batch_files import locating
     from actors.cli.text import count, print_json
 
-    with opened(verbose=verbose) as service:
-        try:
-            batch = service.create_batch(request)
-        except InvalidRequest as error:
-            raise located(error, request) from None
+    with opened(verbose=verbose) as service, locating(request):
+        batch = service.create_batch(request)
     if json:
         print_json(batch.model_dump(mode="json"))
     else:
@@ -63,15 +59,13 @@ def _record(request: Request, *, json: bool, quiet: bool, verbose: bool) -> None
 def _show(request: Request, *, json: bool, verbose: bool) -> None:
     from actors.batch.preview import preview
     from actors.batch.requests import BatchVideoRequest
-    from actors.cli.batch_files import located
+    from actors.cli.batch_files import locating
     from actors.cli.text import print_json, say
 
     settings = prepare(verbose=verbose)
-    try:
+    with locating(request):
         parsed = BatchVideoRequest.parse(request, max_size=settings.batch_max_size)
         document = preview(parsed, settings)
-    except InvalidRequest as error:
-        raise located(error, request) from None
     if json:
         print_json(document)
         return
@@ -124,15 +118,13 @@ def quote(
     """
     from actors.batch.quotes import quote as quoted
     from actors.cli.authoring import requested
-    from actors.cli.batch_files import located
+    from actors.cli.batch_files import locating
     from actors.cli.text import print_json
 
     request = requested(written)
     settings = prepare(verbose=verbose)
-    try:
+    with locating(request):
         result = quoted(request, settings)
-    except InvalidRequest as error:
-        raise located(error, request) from None
     if json:
         print_json(result.model_dump(mode="json"))
     else:

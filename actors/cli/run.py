@@ -103,16 +103,14 @@ def resume(
 def _make(session: Session, request: Request, concurrency: int | None) -> None:
     """Create a batch and run it."""
     from actors.cli.authoring import metadata_keys
-    from actors.cli.batch_files import located
+    from actors.cli.batch_files import locating
     from actors.cli.follow import viewed
 
     session.check_names(metadata_keys(request))
     with session.service() as service, session.answering(service):
-        try:
+        with locating(request):
             quoted = service.quote(request) if service.settings.sora_prices else None
             batch = service.create_batch(request)
-        except InvalidRequest as error:
-            raise located(error, request) from None
         view = viewed(service, batch.id)
         session.announce(batch, quoted)
         running = service.process_batch(batch.id, concurrency)

@@ -11,7 +11,7 @@ import typer
 
 from actors.cli.opening import connected, warn
 from actors.cli.options import FileName, Json, Quiet, Submitted, Verbose, spelled_out
-from actors.errors import ErrorCode, InvalidRequest, SoraBatchError
+from actors.errors import ErrorCode, SoraBatchError
 
 if TYPE_CHECKING:
     from actors.cli.outputs import OutputFolder
@@ -63,20 +63,16 @@ def _send(
     verbose: bool,
 ) -> None:  # fmt: skip
     """Send the batch to a service, then follow or print it."""
-    from actors.cli.batch_files import located
-    from actors.cli.references import carried
+    from actors.cli.batch_files import carried, locating
 
-    try:
+    with locating(request):
         sent = carried(request)
-    except InvalidRequest as error:
-        raise located(error, request) from None
     with connected(verbose=verbose) as client:
         if require_service:
             _require_service(client)
         try:
-            created = client.create(sent, queued=partial(_queued, watch=watch, json=json))
-        except InvalidRequest as error:
-            raise located(error, request) from None
+            with locating(request):
+                created = client.create(sent, queued=partial(_queued, watch=watch, json=json))
         except KeyboardInterrupt:
             warn(f"the service may still accept it; check with: sora-batch watch {request['id']}")
             raise
