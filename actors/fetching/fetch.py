@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -17,6 +16,7 @@ from actors.batch.views import Batch, Job, VideoFile, video_url
 from actors.errors import ErrorCode, SoraBatchError
 from actors.fetching.http import HttpFiles
 from actors.fetching.places import CantWrite, Incoming, fetched_again, incoming, is_there, names, prepare, stored_name
+from actors.loop import DaemonThreads
 from storage.stores import path_of
 
 if TYPE_CHECKING:
@@ -110,15 +110,16 @@ class Fetcher:
         """
         jobs = [job for job in batch.jobs if job.video is not None]
         outcomes: list[FetchedFile | FetchProblem] = []
-        with ThreadPoolExecutor(_AT_ONCE, "fetch") as threads:
-            try:
-                for outcome in threads.map(lambda job: self._one(job, name_of), jobs):
-                    outcomes.append(outcome)
-                    told(outcome)
-            except BaseException:
-                self._stop.set()
-                threads.shutdown(cancel_futures=True)
-                raise
+        threads = DaemonThreads(_AT_ONCE)
+        try:
+            for outcome in threads.map(lambda job: self._one(job, name_of), jobs):
+                outcomes.append(outcome)
+                told(outcome)
+        except BaseException:
+            self._stop.set()  # they end with the next byte; for one that does not come, nobody waits
+            raise
+        finally:
+            threads.shutdown()
         files = [each for each in outcomes if isinstance(each, FetchedFile)]
         problems = [each for each in outcomes if isinstance(each, FetchProblem)]
         return FetchReport(batch_id=batch.id, folder=str(self.folder), files=files, problems=problems)
@@ -208,9 +209,11 @@ class Fetcher:
                     break  # it is a different file
             if part.is_whole(video.sha256):
                 break
+            short, has = part.bytes < video.bytes, part.bytes
             part.restart()
             if not resumed:
-                text = f"{source.name} differs from the recorded file (SHA-256 {video.sha256[:16]}...)"
+                told = f"ends after {has} of {video.bytes} bytes" if short else "differs from the recorded file"
+                text = f"{source.name} {told} (SHA-256 {video.sha256[:16]}...)"
                 raise SoraBatchError(text, code=ErrorCode.DOWNLOAD_FAILED)
 
     def _sources(self, job: Job, video: VideoFile) -> Iterator[_Source]:

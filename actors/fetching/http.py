@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
+from itertools import count
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -58,15 +59,14 @@ class HttpFiles:
         Raises:
             NotFetched: it can't be fetched.
         """
-        for tries in range(1, _TRIES + 1):
+        tries = 0
+        while True:
             before = start()
             try:
                 yield from self._once(url, before, restart)
             except NotFetched as error:
-                if not error.passes or tries == _TRIES:
-                    raise
-                pause = backoff(tries - 1, _FIRST_PAUSE, _LONGEST_PAUSE, jitter=0.3)
-                self._sleep(pause if error.pause is None else min(error.pause, _LONGEST_PAUSE))
+                tries = 1 if start() - before >= _PIECE else tries + 1  # a line that breaks often, but gets there
+                self._wait(error, tries)
             else:
                 return
 
@@ -77,6 +77,25 @@ class HttpFiles:
             NotFetched: it can't be asked, or has no such batch.
         """
         url = f"{self._settings.web_public_url}/api/v1/batches/{quote(batch_id, safe='')}"
+        for tries in count(1):
+            try:
+                return self._batch(url)
+            except NotFetched as error:
+                self._wait(error, tries)
+        raise AssertionError
+
+    def _wait(self, error: NotFetched, tries: int) -> None:
+        """Wait for the next try.
+
+        Raises:
+            NotFetched: there is none.
+        """
+        if not error.passes or tries >= _TRIES:
+            raise error
+        pause = backoff(tries - 1, _FIRST_PAUSE, _LONGEST_PAUSE, jitter=0.3)
+        self._sleep(pause if error.pause is None else min(error.pause, _LONGEST_PAUSE))
+
+    def _batch(self, url: str) -> Batch:
         try:
             with self._answer(url, 0) as response:
                 if response.status != 200:
@@ -98,7 +117,7 @@ class HttpFiles:
                 if start and response.status == 200:
                     restart()
                 left = int(response.headers.get("Content-Length") or 0)
-                while piece := response.read(_PIECE):
+                while piece := response.read1(_PIECE):  # as it comes, so that a slow one can be interrupted
                     left -= len(piece)
                     yield piece
                 if left > 0:

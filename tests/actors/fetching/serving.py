@@ -16,6 +16,8 @@ class Serving:
         """Each request that is served ends after the first of these numbers of bytes, which is used up."""
         self.statuses: list[int] = []
         self.ranges = True
+        self.held: threading.Event | None = None
+        """What is broken stays open until then, and silent."""
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.port = 0
 
@@ -58,6 +60,9 @@ def serving() -> Iterator[Serving]:
             self.wfile.write(body[:cut])
             if cut is not None:
                 self.close_connection = True
+                if state.held is not None:
+                    self.wfile.flush()
+                    state.held.wait(30)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         state.port = server.server_port

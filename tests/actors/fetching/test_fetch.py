@@ -3,18 +3,22 @@
 import fcntl
 import hashlib
 import os
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from actors.batch.views import VideoFile
 from actors.errors import InvalidRequest
 from actors.fetching.fetch import Fetcher
+from actors.fetching.http import _PIECE, HttpFiles
 from actors.settings import Settings
 from storage.stores import Stores
 from tests.actors.fetching.serving import serving
 from tests.actors.media.films import batch, job
+from tests.integration.support import until
 
 FILM = os.urandom(700_000)
 ELSEWHERE = "file:///elsewhere/b-01-abc.mp4"
@@ -166,6 +170,43 @@ def test_an_interrupted_fetch_is_gone_on_with(fetcher, server, tmp_path):
     assert fetcher().fetch(film).complete
     assert server.asked[-1][1]["Range"] == "bytes=300000-"
     assert contents(tmp_path) == {"b-01-abc.mp4": FILM}
+
+
+def test_a_service_that_is_busy_is_asked_for_the_batch_again(server):
+    server.files["/api/v1/batches/b"], server.statuses = made(video(ELSEWHERE)).model_dump_json().encode(), [503, 429]
+    asked = HttpFiles(Settings(_env_file=None, web_public_url=server.url), lambda _: None)
+    assert asked.batch("b").job_ids == ["b-01"]
+
+
+def test_a_line_that_breaks_often_but_gets_on_is_borne_with(fetcher, server, tmp_path):
+    film = FILM * 3
+    server.files["/film"], server.broken = film, [_PIECE] * 7
+    assert fetcher().fetch(made(video(ELSEWHERE, film, url=f"{server.url}/film"))).complete
+    assert contents(tmp_path) == {"b-01-abc.mp4": film}
+
+
+def test_a_file_that_ends_early_is_said_to(fetcher, server):
+    server.files["/film"] = FILM[:1000]
+    report = fetcher().fetch(made(video(ELSEWHERE, url=f"{server.url}/film")))
+    assert "/film ends after 1000 of 700000 bytes" in report.problems[0].message
+
+
+def test_an_interruption_waits_for_no_server(fetcher, server, stored, tmp_path):
+    """Ctrl-C comes while one server has sent a part and is silent since: the part stays, to be gone on with."""
+    server.files["/film"], server.broken, server.held = FILM, [1000], threading.Event()
+    slow, quick = video(ELSEWHERE, url=f"{server.url}/film"), video(stored())
+
+    def interrupt(_):
+        until(lambda: any(path.stat().st_size == 1000 for path in (tmp_path / "films").glob(".*.part")))
+        raise KeyboardInterrupt
+
+    began = monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fetcher().fetch(made(quick, slow), interrupt)
+        assert monotonic() - began < 10
+    finally:
+        server.held.set()
 
 
 @pytest.mark.parametrize("left", [b"y" * 1000, b"y" * len(FILM), b"y" * (len(FILM) + 5), FILM[:-1] + b"?"], ids=len)
