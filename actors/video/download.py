@@ -77,7 +77,7 @@ class Download:
                     video = await self._itself() or video
                     if video.phase is not Phase.READY:
                         if by_listing:
-                            self._tools.watcher.refute_listing(f"it shows {self._remote_id} as ready, but it is not")
+                            self._tools.watcher.listing.refute(f"it shows {self._remote_id} as ready, but it is not")
                         return None
             except OSError as error:
                 part.discard()  # its space is free for others

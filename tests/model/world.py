@@ -26,7 +26,7 @@ from actors.batch.start import NewBatch, create, want
 from actors.dispatcher import LEASE_MARGIN, Dispatcher
 from actors.messages import ClaimAll, WorkerLost
 from actors.settings import Settings
-from actors.sora import evidence, rate_limiter, resolving, submission, watching
+from actors.sora import evidence, listing, rate_limiter, resolving, submission, watching
 from actors.sora.outcomes import SEND_WINDOW
 from actors.sora.submission import LeaseMargin, Submitter
 from actors.sora.watching import Watcher
@@ -224,7 +224,18 @@ class World:
 
     def _patch(self):
         put = self._patches.setattr
-        for module in (dispatcher, admission, task, setbacks, supervisor, rate_limiter, submission, watching, tenacity):
+        for module in (
+            dispatcher,
+            admission,
+            task,
+            setbacks,
+            supervisor,
+            rate_limiter,
+            submission,
+            watching,
+            listing,
+            tenacity,
+        ):
             put(module, "time", CLOCK)
         for module in (dispatcher, recording, submission, resolving):
             put(module, "boottime", CLOCK.time)

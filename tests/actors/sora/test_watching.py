@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.errors import ErrorCode, Failure, SoraError
-from actors.sora import watching
+from actors.sora import listing, watching
 from actors.sora.client import PAGE
 from actors.sora.embedded import inner_id
 from actors.sora.exchange import Page
@@ -128,7 +128,8 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     clock = Clock()
     clock.now = 1000.0
-    monkeypatch.setattr(watching, "time", clock)
+    for module in (watching, listing):
+        monkeypatch.setattr(module, "time", clock)
     world = World(clock)
     yield world
     world.loop.forget()
@@ -167,7 +168,7 @@ def test_a_proxy_s_listing_is_read_although_it_writes_the_ids_otherwise(world: W
     world.pass_time(12.0)
     assert max(world.delays()) < INTERVAL
     assert world.server.requests["look"] == 0
-    assert not world.watcher._wrapped
+    assert not world.watcher.listing._wrapped
 
 
 def test_of_two_videos_that_a_proxy_lists_alike_each_is_looked_at_itself(world: World) -> None:
@@ -297,7 +298,7 @@ def test_a_listing_is_asked_again_when_its_time_of_distrust_is_over(world: World
     world.start(400.0, 50)
     world.pass_time(10.0)
     world.server.listing_fails = None
-    world.pass_time(watching._DISTRUST)
+    world.pass_time(listing._DISTRUST)
     world.server.requests.clear()
     world.pass_time(20.0)
     assert world.server.requests["look"] <= 10
