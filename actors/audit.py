@@ -24,10 +24,9 @@ from actors.loop import IOLoop
 from actors.settings import Settings
 from actors.settings.server import SIMULATOR
 from actors.sora.client import SoraClient
-from actors.sora.embedded import inner_id
 from actors.sora.listing import pages
 from actors.sora.rate_limiter import RateLimiter
-from actors.sora.wire import RemoteVideo
+from actors.sora.wire import RemoteVideo, inner_id
 from actors.stores import stores_of
 from storage.charges import MICROS
 from storage.deletes import Owed

@@ -10,8 +10,8 @@ from urllib.parse import urljoin
 from actors.errors import SettingsError, SoraError
 from actors.loop import IOLoop
 from actors.settings import Settings
-from actors.sora.advice import NEEDS_PROVIDER, PROXY, advice
 from actors.sora.client import SoraClient
+from actors.sora.failures import NEEDS_PROVIDER, PROXY, advice
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.servers import Models, Server
 from actors.sora.wire import error_words, parse_json

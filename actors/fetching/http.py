@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from actors.batch.views import Batch
 from actors.errors import ErrorCode, SoraBatchError
-from actors.sora.wire import retry_after
+from actors.sora.failures import retry_after
 from storage.secrets import masked_url
 from storage.timing import backoff
 

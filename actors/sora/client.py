@@ -17,10 +17,9 @@ import aiohttp
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.observer import Observer
 from actors.settings import Settings
-from actors.sora import wire
-from actors.sora.advice import PROXY
-from actors.sora.embedded import failed_inside
+from actors.sora import failures, wire
 from actors.sora.exchange import Accepted, NoAnswer, Page, Refused, SendForbidden, ServerClock, VideoSpec
+from actors.sora.failures import PROXY, failed_inside
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.route import Once, Route, body_of
 from actors.sora.servers import Recogniser, why_not_sent
@@ -128,16 +127,16 @@ class SoraClient:
             self.rate_limiter.answered()
             return Accepted(video, video.id, wire.price_told(response.headers))
         failure = self._failure(response.status, body, "creating the video")
-        pause = wire.retry_after(response.headers)
+        pause = failures.retry_after(response.headers)
         if failure.code is ErrorCode.RATE_LIMITED:
             self.rate_limiter.rate_limited(pause)
         else:
             self.rate_limiter.answered()
         location = self._secrets.mask(self._route.without_query(response.headers.get("Location", "")))
-        moved = wire.redirected(response.status, location, self._route.url("/videos"))
+        moved = failures.redirected(response.status, location, self._route.url("/videos"))
         if moved is not None:
             return Refused(moved, sent=True)
-        if response.status not in wire.REFUSALS:
+        if response.status not in failures.REFUSALS:
             return NoAnswer(failure)
         if response.status in (404, 405) and failure.code is ErrorCode.NOT_FOUND:
             failure = Failure(failure.code, f"{self._route.place} has no Videos API: {failure.message}", failure.detail)
@@ -255,7 +254,7 @@ class SoraClient:
             raise _network(f"DELETE {path} got no answer: {self.words(error)}") from error
         self.observer.request("delete", response.status)
         self.rate_limiter.key.learn(response.status)
-        pause = wire.retry_after(response.headers)
+        pause = failures.retry_after(response.headers)
         if response.status == 429:
             self.rate_limiter.rate_limited(pause)
         else:
@@ -367,10 +366,10 @@ class SoraClient:
     def _read(self, text: bytes | bytearray) -> Any:
         """The body of an answer, masked: a server may quote the key that it refuses, and errors are recorded."""
         body = wire.parse_json(text)
-        return wire.masked(body, self._secrets.mask) if self._secrets else body
+        return failures.masked(body, self._secrets.mask) if self._secrets else body
 
     def _failure(self, status: int, body: Any, what: str) -> Failure:
-        failure = wire.http_failure(status, body, what)
+        failure = failures.http_failure(status, body, what)
         if failure.code is ErrorCode.AUTHENTICATION:  # some servers use another status for it
             self.rate_limiter.key.learn(401)
         if status == 401 and self._route.proxied_plainly:
@@ -378,7 +377,7 @@ class SoraClient:
         return failure
 
     def _error(self, status: int, headers: Any, body: Any, what: str) -> SoraError:
-        pause = wire.retry_after(headers)
+        pause = failures.retry_after(headers)
         failure = self._failure(status, body, what)
         if failure.code is ErrorCode.RATE_LIMITED:
             self.rate_limiter.rate_limited(pause)

@@ -11,9 +11,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 from actors.sora.client import PAGE, SoraClient
-from actors.sora.embedded import inner_id
 from actors.sora.exchange import Page
-from actors.sora.wire import Phase, RemoteVideo
+from actors.sora.wire import Phase, RemoteVideo, inner_id
 
 logger = logging.getLogger(__name__)
 _SAVES = 3

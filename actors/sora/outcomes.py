@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from actors.batch.batch_update import price_in
 from actors.errors import ErrorCode, Failure
-from actors.sora.embedded import WRAPPED, inner_id
-from actors.sora.wire import RemoteVideo
+from actors.sora.wire import WRAPPED, RemoteVideo, inner_id
 from storage.records import Document, JobRecord, SubmissionRecord
 from storage.states import FINAL_JOB, LIVE_SUBMISSION, JobStatus, SubmissionState
 from storage.storage import Storage

@@ -5,27 +5,26 @@ Only `id` and `status` of a video are reliable. An unknown status means "not fin
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from actors.depth import is_nested_deeper
 from actors.errors import ErrorCode, Failure
-from actors.sora.advice import advice
 
 _GOOD = frozenset({"completed", "succeeded", "success", "done"})
 _BAD = frozenset({"failed", "error", "cancelled", "canceled", "expired", "deleted", "rejected"})
-_MODERATION = ("moderation", "content_policy", "sentinel", "safety")
-_WORDS = frozenset({"error", "detail", "code", "message"})
-"""Where servers put the text of an error."""
-_TOLD = frozenset({"revised_prompt", "size"})
-"""Texts of a video that are recorded and shown."""
+MODERATION = ("moderation", "content_policy", "sentinel", "safety")
+_BILLED = ("cost", "cost_in_usd_ticks", "duration_seconds", "total_tokens", "completion_tokens")
+PRICE_HEADER = "x-litellm-response-cost"
+_WRAPPED, _LITELLM, _ID = "video_", "litellm:", "video_id:"
+WRAPPED = "video_bGl0ZWxsbT"
+"""The prefix of every id of a LiteLLM proxy: `litellm:` in base64."""
 DETAIL_MAX = 500
 _LARGEST = 1e15
 _LATEST = 253_402_300_800.0
@@ -33,30 +32,8 @@ _LATEST = 253_402_300_800.0
 _MOST_VALUES = 1_000_000
 _DEEPEST = 64
 _LONGEST_ID = 1024
-_LONGEST_PAUSE = 86_400.0
+LONGEST_PAUSE = 86_400.0
 """Seconds: no server may pause a process for longer than a day."""
-
-REFUSALS = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
-"""Answers to a create that prove that nothing was made. Any other answer without an id is unknown."""
-
-_REDIRECTS = frozenset({301, 302, 307, 308})
-"""Answers to a create that prove the same if they redirect it to its own path at another address."""
-
-_PORTS = {"http": 80, "https": 443}
-
-_CODES = {
-    408: ErrorCode.TIMEOUT,
-    400: ErrorCode.INVALID_REQUEST,
-    401: ErrorCode.AUTHENTICATION,
-    402: ErrorCode.QUOTA_EXCEEDED,
-    403: ErrorCode.PERMISSION,
-    404: ErrorCode.NOT_FOUND,
-    405: ErrorCode.NOT_FOUND,
-    413: ErrorCode.INVALID_REQUEST,
-    415: ErrorCode.INVALID_REQUEST,
-    422: ErrorCode.INVALID_REQUEST,
-    429: ErrorCode.RATE_LIMITED,
-}
 
 
 class Phase(Enum):
@@ -119,27 +96,18 @@ def parse_video(body: Any) -> RemoteVideo | None:
     )
 
 
-_BILLED = ("cost", "cost_in_usd_ticks", "duration_seconds", "total_tokens", "completion_tokens")
-
-
 def _billed(usage: dict[str, Any]) -> dict[str, Any] | None:
     """The prices in a server's `usage`, as reported and unconverted."""
-    told = {name: usage.get(name) for name in _BILLED}
-    found = {
-        f"usage.{name}": value
-        for name, value in told.items()
-        if not isinstance(value, bool) and _number(value) is not None
-    }
-    return found or None
+    told = {f"usage.{name}": usage.get(name) for name in _BILLED}
+    return {
+        name: value for name, value in told.items() if not isinstance(value, bool) and as_number(value) is not None
+    } or None
 
 
 def price_told(headers: Mapping[str, str]) -> dict[str, Any] | None:
     """The price in the header of a LiteLLM proxy's answer to a create, in US dollars, as text."""
     value = headers.get(PRICE_HEADER)
-    return {PRICE_HEADER: value} if value is not None and _number(value) is not None else None
-
-
-PRICE_HEADER = "x-litellm-response-cost"
+    return {PRICE_HEADER: value} if value is not None and as_number(value) is not None else None
 
 
 def _seed(value: Any) -> int | None:
@@ -166,25 +134,6 @@ def parse_json(text: bytes | bytearray) -> Any:
     return None if is_nested_deeper(document, _DEEPEST) else document
 
 
-def masked(body: Any, mask: Callable[[str], str]) -> Any:
-    """A body with secrets masked where it is recorded: in its error texts, and in the texts of its videos."""
-    if not isinstance(body, dict):
-        return _hidden(body, mask)
-    told = {key: _hidden(value, mask) for key, value in body.items() if key in _WORDS | _TOLD}
-    listed = body.get("data")
-    if isinstance(listed, list):
-        told["data"] = [masked(entry, mask) if isinstance(entry, dict) else entry for entry in listed]
-    return {**body, **told}
-
-
-def _hidden(value: Any, mask: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return mask(value)
-    if isinstance(value, dict):
-        return {mask(key): _hidden(entry, mask) for key, entry in value.items()}
-    return [_hidden(entry, mask) for entry in value] if isinstance(value, list) else value
-
-
 def error_words(body: Any) -> tuple[str | None, str]:
     """`(code, message)` of an error, in any shape that servers use."""
     error = body
@@ -199,86 +148,13 @@ def error_words(body: Any) -> tuple[str | None, str]:
     return None, short(error or "")
 
 
-def http_failure(status: int, body: Any, what: str) -> Failure:
-    """The failure for an HTTP error; `what` was tried."""
-    code, message = error_words(body)
-    words = f"{code or ''} {message}".lower()
-    name = _CODES.get(status, ErrorCode.SERVER_ERROR)
-    if status in (400, 403, 422) and any(word in words for word in _MODERATION):
-        name = ErrorCode.MODERATION_BLOCKED
-    elif name is ErrorCode.RATE_LIMITED and ("insufficient_quota" in words or "exceeded your current quota" in words):
-        name = ErrorCode.QUOTA_EXCEEDED
-    text = f"{what} failed with HTTP {status}" + (f": {message}" if message else "")
-    if (known := advice(status, words)) is not None:
-        name, text = known.code or name, f"{text}; {known.way_out}"
-    return Failure(name, text, {"status": status, "code": code, "message": message})
-
-
-def redirected(status: int, location: str, asked: str) -> Failure | None:
-    """The failure of a create that is redirected to its own path elsewhere: nothing was made. None: outcome unknown.
-
-    The address differs in scheme, host, port, prefix or a trailing slash. A redirect to any other path may lead to the
-    video that was made, and one to the very same address to a list of videos.
-    """
-    if status not in _REDIRECTS or not location:
-        return None
-    try:
-        target, own = urlsplit(urljoin(asked, location)), urlsplit(asked)
-        moved, slash = _address(target) != _address(own), target.path.endswith("/")
-    except ValueError:
-        return None
-    path, own_path = target.path.rstrip("/"), own.path
-    ours = path.rpartition("/")[2] == own_path.rpartition("/")[2]
-    if target.scheme not in _PORTS or not target.hostname or target.query or not ours:
-        return None
-    place = short(urlunsplit((target.scheme, target.netloc.rpartition("@")[2], target.path, "", "")))
-    base = place.rstrip("/").rpartition("/")[0]
-    if moved or path != own_path:
-        way_out = f"set OPENAI_BASE_URL={base}{', keeping its query' if own.query else ''}"
-    elif slash:
-        way_out = f"OPENAI_BASE_URL={base} is right; have the server or its proxy accept POST /videos without the slash"
-    else:
-        return None
-    text = f"creating the video was redirected to {place} (HTTP {status}), and nothing was made: {way_out}"
-    return Failure(ErrorCode.NETWORK, text, {"status": status, "location": place})
-
-
-def _address(url: SplitResult) -> tuple[str, str | None, int | None]:
-    return url.scheme, url.hostname, url.port or _PORTS.get(url.scheme)
-
-
 def _generation_failure(status: str, error: Any) -> Failure:
     code, message = error_words(error if isinstance(error, dict | str | list) else None)
     words = f"{code or ''} {message}".lower()
-    blocked = any(word in words for word in _MODERATION)
+    blocked = any(word in words for word in MODERATION)
     name = ErrorCode.MODERATION_BLOCKED if blocked else ErrorCode.GENERATION_FAILED
     text = message or f"the server reported the status {status!r} without a reason"
     return Failure(name, text, {"status": status, "code": code, "message": message})
-
-
-def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds that the server asks to wait, from its own or its proxy's header: milliseconds, seconds or a date."""
-    for name in ("retry-after-ms", "llm_provider-retry-after-ms"):
-        if (milliseconds := _number(headers.get(name))) is not None:
-            return _pause(milliseconds / 1000)
-    for name in ("retry-after", "llm_provider-retry-after"):
-        if (value := headers.get(name)) is None:
-            continue
-        if (seconds := _number(value)) is not None:
-            return _pause(seconds)
-        if (at := http_date(value)) is not None:
-            return _pause(at - (_told_now(headers) if now is None else now))
-    return None
-
-
-def _told_now(headers: Mapping[str, str]) -> float:
-    """When an answer was sent, by the server's clock, as its dates are; ours may differ."""
-    at = http_date(headers.get("date"))
-    return time.time() if at is None else at
-
-
-def _pause(seconds: float) -> float:
-    return min(max(0.0, seconds), _LONGEST_PAUSE)
 
 
 @functools.lru_cache(maxsize=8)  # all answers within a second have the same date
@@ -292,8 +168,8 @@ def http_date(value: str | None) -> float | None:
 
 def poll_hint(headers: Mapping[str, str]) -> float | None:
     """Seconds until the server wants to be polled again."""
-    milliseconds = _number(headers.get("openai-poll-after-ms"))
-    return None if milliseconds is None or milliseconds <= 0 else min(milliseconds / 1000, _LONGEST_PAUSE)
+    milliseconds = as_number(headers.get("openai-poll-after-ms"))
+    return None if milliseconds is None or milliseconds <= 0 else min(milliseconds / 1000, LONGEST_PAUSE)
 
 
 def _urls(body: dict[str, Any], entries: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -319,6 +195,23 @@ def identifier(body: dict[str, Any]) -> str | None:
     return text if text.strip(".") and len(text) <= _LONGEST_ID and _can_be_kept(text) else None
 
 
+def inner_id(remote_id: str) -> str:
+    """The id of the server behind a LiteLLM proxy, which the proxy's own ids contain; any other id is returned as is.
+
+    The proxy writes the id of one video in several ways, so ids are compared by this.
+    """
+    if not remote_id.startswith(_WRAPPED):
+        return remote_id
+    packed = remote_id.removeprefix(_WRAPPED).rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        text = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True).decode()
+    except ValueError:
+        return remote_id
+    parts = text.removeprefix(_LITELLM).split(";") if text.startswith(_LITELLM) else []
+    inner = next((part.removeprefix(_ID) for part in parts if part.startswith(_ID)), "")
+    return inner_id(inner) if inner else remote_id
+
+
 def _can_be_kept(text: str) -> bool:
     """Whether a database and JSON can hold it: no NUL character, no lone surrogate."""
     if text.isascii():
@@ -327,7 +220,7 @@ def _can_be_kept(text: str) -> bool:
 
 
 def _time(value: Any) -> float | None:
-    number = _number(value)
+    number = as_number(value)
     return number if number is not None and 0 <= number < _LATEST else None
 
 
@@ -335,7 +228,8 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value and _can_be_kept(value) else None
 
 
-def _number(value: Any) -> float | None:
+def as_number(value: Any) -> float | None:
+    """A number or a text as a number of a believable size."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -344,10 +238,10 @@ def _number(value: Any) -> float | None:
 
 
 def _percent(value: Any) -> int | None:
-    number = _number(value.strip().removesuffix("%") if isinstance(value, str) else value)
+    number = as_number(value.strip().removesuffix("%") if isinstance(value, str) else value)
     return None if number is None else min(100, max(0, int(number)))
 
 
 def _seconds(value: Any) -> str | None:
-    number = _number(value.strip().lower().removesuffix("s") if isinstance(value, str) else value)
+    number = as_number(value.strip().lower().removesuffix("s") if isinstance(value, str) else value)
     return None if number is None else f"{number:g}"

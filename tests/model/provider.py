@@ -15,8 +15,9 @@ from typing import Any
 
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.sora.exchange import Accepted, NoAnswer, Page, Refused, SendForbidden, ServerClock
+from actors.sora.failures import http_failure
 from actors.sora.rate_limiter import RateLimiter
-from actors.sora.wire import PRICE_HEADER, http_failure, parse_video
+from actors.sora.wire import PRICE_HEADER, parse_video
 
 SUBMIT_TIMEOUT, SETTLE = 5.0, 2.0
 LATE, LAG = 0.8, 1.0

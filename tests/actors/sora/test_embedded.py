@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import ErrorCode
-from actors.sora.embedded import failed_inside, inner_id
+from actors.sora.failures import failed_inside
+from actors.sora.wire import inner_id
 
 
 def wrapped(text: str) -> str:

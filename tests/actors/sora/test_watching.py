@@ -13,10 +13,9 @@ import pytest
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.sora import listing, watching
 from actors.sora.client import PAGE
-from actors.sora.embedded import inner_id
 from actors.sora.exchange import Page
 from actors.sora.watching import Watcher
-from actors.sora.wire import Phase, RemoteVideo, parse_video
+from actors.sora.wire import Phase, RemoteVideo, inner_id, parse_video
 from tests.model.loop import Clock, ModelLoop
 
 INTERVAL = 2.0

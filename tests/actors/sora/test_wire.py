@@ -5,21 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import ErrorCode
-from actors.sora.wire import (
-    DETAIL_MAX,
-    REFUSALS,
-    Phase,
-    error_words,
-    http_date,
-    http_failure,
-    masked,
-    parse_json,
-    parse_video,
-    phase_of,
-    poll_hint,
-    redirected,
-    retry_after,
-)
+from actors.sora.failures import REFUSALS, http_failure, masked, redirected, retry_after
+from actors.sora.wire import DETAIL_MAX, Phase, error_words, http_date, parse_json, parse_video, phase_of, poll_hint
 from storage.secrets import Secrets
 
 OPENAI = {
