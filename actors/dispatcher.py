@@ -43,8 +43,7 @@ from actors.sora.submission import LeaseMargin
 from actors.supervisor import BatchSupervisor
 from actors.video.admission import Admission
 from actors.video.tools import Tools
-from storage.owners import is_dead
-from storage.records import OwnerRecord
+from storage.owners import OwnerRecord, is_dead
 from storage.states import FINAL_BATCH, BatchStatus
 from storage.timing import backoff, boottime
 

@@ -14,7 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.database import Database, DatabaseError
+from storage.database import Database
+from storage.failures import DatabaseError
 from storage.stores import Stores
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ from actors.video.admission import Admission
 from actors.video.keeping import Keeper, finish
 from actors.video.refetching import fetch_again
 from actors.video.tools import Bodies, Loader, Tools
-from storage.database import DatabaseError
+from storage.failures import DatabaseError
 from storage.markers import scattered
 from storage.owners import this_process
 from storage.recorder import Recorder

@@ -17,7 +17,7 @@ from storage.storage import Storage
 from storage.stores import Stores
 
 if TYPE_CHECKING:
-    from storage.bucket_options import BucketOptions
+    from storage.bucket_client import BucketOptions
 
 logger = logging.getLogger(__name__)
 _PROVIDERS = {
@@ -97,7 +97,7 @@ def _checked_endpoint(name: str, value: str) -> str:
 
 
 def _options(settings: Settings) -> BucketOptions:
-    from storage.bucket_options import BucketOptions, endpoint_of
+    from storage.bucket_client import BucketOptions, endpoint_of
 
     given = settings.bucket_options
     store = (settings.video_store or "").partition("://")[0]

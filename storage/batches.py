@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import math
-import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from peewee import SQL, Table
-
+from storage.batch_lists import KEPT, OPEN, BatchLists
 from storage.database import Database
 from storage.records import BatchRecord, Document
-from storage.rows import Insert, Rows, encode, names_of
-from storage.servers import server_of
+from storage.rows import Insert, Rows, encode
 from storage.states import BatchStatus
-
-# Written out: SQLite finds a partial index by the very words that it was made with, in their order.
-_OPEN = "status IN ('pending', 'processing')"
-_KEPT = "deleted_at IS NULL"
-"""It is not being deleted: a batch in deletion is hidden."""
+from storage.urls import server_of
 
 # The row's lock, the sequence numbers and the fence in one statement: nothing is written for an owner that lost
 # its batch, nor a second time after a COMMIT whose outcome was unknown (the sequence has moved on by then).
@@ -31,22 +21,11 @@ _ADVANCE = (
 )
 # Whoever changes the ceilings locks this table first: what is recorded from then on knows of them.
 _SAME_CEILINGS = " AND (SELECT COALESCE(MAX(version), 0) FROM ceilings)=?"
-
-
 # Without a server: not started yet, or by the version before, which knows only the provider's own text.
 _IS_AT = "({0}server=? OR ({0}server IS NULL AND ({0}provider IS NULL OR {0}provider=?)))"
 
 
-def _meant_by(text: str) -> list[Any]:
-    """What somebody may mean who can only write text."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return [text]
-    return [text, value] if isinstance(value, bool | int | float) and math.isfinite(value) else [text]
-
-
-class BatchRepository:
+class BatchRepository(BatchLists):
     """Batches as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
     def __init__(self, database: Database) -> None:
@@ -64,99 +43,46 @@ class BatchRepository:
 
     def get(self, batch_id: str) -> BatchRecord | None:
         """The batch, or None."""
-        return self._rows.first(f"WHERE id=? AND {_KEPT}", (batch_id,))
+        return self._rows.first(f"WHERE id=? AND {KEPT}", (batch_id,))
 
     def sequence(self, batch_id: str) -> int | None:
         """The number of a batch's last event; None: there is no such batch."""
-        sql = f"SELECT sequence FROM batches WHERE id=? AND {_KEPT}"
+        sql = f"SELECT sequence FROM batches WHERE id=? AND {KEPT}"
         row = self._database.execute(sql, (batch_id,)).fetchone()
         return None if row is None else int(row[0])
 
     def heads(self, batch_ids: Iterable[str]) -> dict[str, tuple[int, BatchStatus]]:
         """The number of the last event, and the status, of each existing batch among these."""
-        sql = f"SELECT id, sequence, status FROM batches WHERE id {self._database.in_list} AND {_KEPT}"
+        sql = f"SELECT id, sequence, status FROM batches WHERE id {self._database.in_list} AND {KEPT}"
         rows = self._database.execute(sql, (self._database.list_parameter(batch_ids),)).fetchall()
         return {batch_id: (int(sequence), BatchStatus(status)) for batch_id, sequence, status in rows}
 
     def moving(self, since: float) -> dict[str, int]:
         """The number of the last event of each batch that has not ended, or ended since a time."""
         sql = (
-            f"SELECT id, sequence FROM batches WHERE {_OPEN} AND {_KEPT} "
-            f"UNION ALL SELECT id, sequence FROM batches WHERE completed_at >= ? AND {_KEPT}"
+            f"SELECT id, sequence FROM batches WHERE {OPEN} AND {KEPT} "
+            f"UNION ALL SELECT id, sequence FROM batches WHERE completed_at >= ? AND {KEPT}"
         )
         return dict(self._database.execute(sql, (since,)).fetchall())
 
     def locked(self, batch_id: str) -> BatchRecord | None:
         """The batch, locked until this transaction ends."""
         lock = "FOR UPDATE" if self._database.postgresql else ""
-        return self._rows.first(f"WHERE id=? AND {_KEPT} {lock}", (batch_id,))
-
-    def find(
-        self,
-        *,
-        status: BatchStatus | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        spelled: Mapping[str, str] | None = None,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> list[BatchRecord]:
-        """Batches, newest first, starting after `after`; `metadata` must match in each given key.
-
-        `spelled`: the same in words, as a URL has them: also a number or a boolean that is written so.
-        """
-        table: Any = Table("batches", names_of(BatchRecord)).bind(self._database.peewee)
-        query = table.select().where(SQL(_KEPT)).order_by(table.created_at.desc(), table.id.desc()).limit(limit)
-        if status is not None:
-            query = query.where(table.status == status.value)
-        for key, value in (metadata or {}).items():
-            query = query.where(self._has(key, value))
-        for key, text in (spelled or {}).items():
-            query = query.where(functools.reduce(operator.or_, (self._has(key, value) for value in _meant_by(text))))
-        if after is not None:
-            last = table.select(table.created_at).where(table.id == after)
-            # The first condition enters the index; without it all newer rows would be scanned.
-            query = query.where(
-                table.created_at <= last,
-                (table.created_at < last) | ((table.created_at == last) & (table.id < after)),
-            )
-        return [self._rows.read(row) for row in query.tuples().execute()]
-
-    def _has(self, key: str, value: Any) -> SQL:
-        """Whether a batch has this in its metadata; None: or nothing. Not by a path: on SQLite none names every key."""
-        if self._database.postgresql:
-            return SQL("COALESCE(metadata -> %s::text, 'null') = %s::jsonb", (key, encode(value)))
-        if value is None:
-            return SQL("NOT EXISTS (SELECT 1 FROM json_each(metadata) WHERE key=? AND type<>'null')", (key,))
-        same = "key=? AND type=json_type(?) AND value=json_extract(?, '$')"
-        return SQL(f"EXISTS (SELECT 1 FROM json_each(metadata) WHERE {same})", (key, encode(value), encode(value)))
+        return self._rows.first(f"WHERE id=? AND {KEPT} {lock}", (batch_id,))
 
     def unfinished(self, provider: str) -> list[str]:
         """Ids of the unfinished batches that were started or are wanted, oldest first."""
         self.fill_in()
         sql = (
-            f"SELECT id FROM batches WHERE {_OPEN} AND {_KEPT} AND (status='processing' OR wanted) "
+            f"SELECT id FROM batches WHERE {OPEN} AND {KEPT} AND (status='processing' OR wanted) "
             f"AND {_IS_AT.format('')} ORDER BY created_at"
         )
         at = (server_of(provider), provider)
         return [batch_id for (batch_id,) in self._database.execute(sql, at).fetchall()]
 
-    def running(self, limit: int) -> list[BatchRecord]:
-        """Some of the unfinished batches that were started or are wanted, of every provider, newest first."""
-        some = f"WHERE {_OPEN} AND {_KEPT} AND (status='processing' OR wanted) ORDER BY created_at DESC LIMIT ?"
-        return self._rows.select(some, (limit,))
-
-    def ended_before(self, moment: float, limit: int) -> list[BatchRecord]:
-        """Some of the batches that ended before a time, oldest first."""
-        return self._rows.select(f"WHERE completed_at < ? AND {_KEPT} ORDER BY completed_at LIMIT ?", (moment, limit))
-
-    def ended_badly_since(self, moment: float) -> list[str]:
-        """Ids of the batches that ended since a time without all videos completed."""
-        sql = "SELECT id FROM batches WHERE completed_at >= ? AND status <> 'completed'"
-        return [batch_id for (batch_id,) in self._database.execute(sql, (moment,)).fetchall()]
-
     def standings(self, batch_ids: Iterable[str]) -> dict[str, tuple[str, int, str | None]]:
         """`(status, epoch, owner)` of each existing batch; the status as written, even an invalid one."""
-        sql = f"SELECT id, status, epoch, owner FROM batches WHERE id {self._database.in_list} AND {_KEPT}"
+        sql = f"SELECT id, status, epoch, owner FROM batches WHERE id {self._database.in_list} AND {KEPT}"
         rows = self._database.execute(sql, (self._database.list_parameter(batch_ids),)).fetchall()
         return {batch_id: (status, epoch, owner) for batch_id, status, epoch, owner in rows}
 
@@ -185,7 +111,7 @@ class BatchRepository:
 
     def fill_in(self) -> None:
         """Fill in the servers of open batches that a process of the previous version has started."""
-        started = f"{_OPEN} AND server IS NULL AND provider IS NOT NULL"
+        started = f"{OPEN} AND server IS NULL AND provider IS NOT NULL"
         for (provider,) in self._database.execute(f"SELECT DISTINCT provider FROM batches WHERE {started}").fetchall():
             sql = f"UPDATE batches SET server=? WHERE {started} AND provider=?"
             self._database.execute(sql, (server_of(provider), provider))
@@ -208,7 +134,7 @@ class BatchRepository:
         Among the owner's own is what it claimed without hearing of it.
         """
         sql = (
-            f"SELECT b.id, b.owner FROM batches b WHERE b.wanted AND b.{_OPEN} AND b.{_KEPT} "
+            f"SELECT b.id, b.owner FROM batches b WHERE b.wanted AND b.{OPEN} AND b.{KEPT} "
             f"AND {_IS_AT.format('b.')} AND (b.owner IS NULL OR b.owner=? OR NOT EXISTS "
             f"(SELECT 1 FROM owners o WHERE o.id=b.owner AND o.lease_until >= {self._database.clock})) "
             "ORDER BY b.created_at LIMIT ?"
@@ -239,7 +165,7 @@ class BatchRepository:
             "UPDATE batches SET owner=?, epoch=epoch+1, wanted=TRUE, "
             # Its supervisor has died of a bug, and the process lives: that is no death.
             "claims=CASE WHEN owner=? THEN 0 ELSE claims END, provider=COALESCE(provider, ?), server=? "
-            f"WHERE id IN (SELECT b.id FROM batches b WHERE b.{_OPEN} AND b.{_KEPT} "
+            f"WHERE id IN (SELECT b.id FROM batches b WHERE b.{OPEN} AND b.{KEPT} "
             f"AND {_IS_AT.format('b.')} {chosen}"
             "AND (b.owner=? OR NOT EXISTS (SELECT 1 FROM owners o WHERE o.id=b.owner "
             f"AND o.lease_until >= {self._database.clock})) "
@@ -283,7 +209,7 @@ class BatchRepository:
         """Ids of the batches unchanged since they were read; locked until this transaction ends."""
         stood = {batch.id: (batch.epoch, batch.sequence) for batch in batches}
         lock = "ORDER BY id FOR UPDATE" if self._database.postgresql else ""  # in order: two that lock many don't clash
-        sql = f"SELECT id, epoch, sequence FROM batches WHERE id {self._database.in_list} AND {_KEPT} {lock}"
+        sql = f"SELECT id, epoch, sequence FROM batches WHERE id {self._database.in_list} AND {KEPT} {lock}"
         rows = self._database.execute(sql, (self._database.list_parameter(stood),)).fetchall()
         return [batch_id for batch_id, *stands in rows if stood[batch_id] == tuple(stands)]
 
@@ -303,11 +229,6 @@ class BatchRepository:
         one, parameters = ("AND id=?", [batch_id]) if batch_id is not None else ("", [])
         sql = f"SELECT id FROM batches WHERE deleted_at IS NOT NULL {one}"
         return [each for (each,) in self._database.execute(sql, parameters).fetchall()]
-
-    def not_ended(self) -> list[str]:
-        """Ids of the batches that have not ended, started or not, of every provider."""
-        sql = f"SELECT id FROM batches WHERE {_OPEN} AND {_KEPT} ORDER BY created_at"
-        return [each for (each,) in self._database.execute(sql).fetchall()]
 
     def latest(self) -> float:
         """When something was last recorded of a batch or a submission, by the database's clock; 0: nothing ever was."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
-from storage.bucket_options import endpoint_of
+from storage.bucket_client import endpoint_of
 
 _SECONDS = 5.0
 _MOST = 1 << 20

@@ -6,31 +6,24 @@ and carries its SHA-256. No condition on a PUT is relied upon: some servers igno
 
 from __future__ import annotations
 
-import errno
-import functools
 import hashlib
-import math
-import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import IO
 
-from storage.bucket_errors import NO_BUCKET, StoreFault, explained
+from storage.bucket_client import BucketClient
+from storage.bucket_errors import StoreFault
 from storage.bucket_lifecycle import doubt
-from storage.bucket_options import BucketOptions, load_obstore, sorted_out
 from storage.markers import MARKER, Marker
 from storage.stores import Reads, begun
 from storage.videos import EXTENSIONS, names_of
 
 PART = 5 << 20
 """Bytes of a part of a large upload: the least that S3 takes. Two are on their way while the next one is read."""
-_AT_ONCE, _BLOCK = 2, 1 << 20
-_CHECKSUM = {"s3": "SHA256"}
+_AT_ONCE = 2
 _PROVED_FOR = 300.0
 """Seconds for which a successful write proves that the bucket can be written to."""
 
@@ -42,15 +35,8 @@ class Stopped(StoreFault):
         super().__init__("the upload was stopped", passing=True)
 
 
-class Bucket:
+class Bucket(BucketClient):
     """A bucket, or a folder in one. Its methods block; their errors are `StoreFault`s."""
-
-    def __init__(self, uri: str, options: BucketOptions) -> None:
-        """`uri`: without a final `/`."""
-        self.uri, self._options = uri, options
-        _imported_in()
-        self.scheme = urlsplit(uri).scheme
-        self._written_at = -math.inf
 
     # --- what every store can do
 
@@ -239,117 +225,8 @@ class Bucket:
         """Write the marker: proves, too, that the bucket takes objects."""
         self._ask("put", self._obs.put, self._quick, MARKER, content, use_multipart=False)
 
-    # --- how
-
     def _name(self, uri: str) -> str:
         return uri.removeprefix(f"{self.uri}/")
-
-    def _pieces(self, name: str, start: int, end: int | None) -> Iterator[bytes]:
-        if end is not None and end <= start:
-            return
-        got, skip = self._get(name, start, end)
-        left = None if end is None else end - start
-        stream = iter(got.stream(min_chunk_size=_BLOCK))
-        while left != 0 and (piece := self._ask("read", next, stream, None)) is not None:
-            data = bytes(piece)[skip:]
-            skip = max(0, skip - len(piece))
-            data = data if left is None else data[:left]
-            left = None if left is None else left - len(data)
-            if data:
-                yield data
-
-    def _get(self, name: str, start: int, end: int | None) -> tuple[Any, int]:
-        """An object's stream, and how many of its bytes come before the part that is asked for."""
-        if start == 0 and end is None:
-            return self._ask("read", self._obs.get, self._reading, name), 0
-        part = {"offset": start} if end is None else (start, end)
-        try:
-            return self._ask("read", self._obs.get, self._reading, name, options={"range": part}), 0
-        except StoreFault as fault:
-            if "non-partial" not in str(fault.__cause__):
-                raise
-            return self._ask("read", self._obs.get, self._reading, name), start  # a server that knows no ranges
-
-    def _ask(self, what: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Call obstore.
-
-        Raises:
-            FileNotFoundError: there is no such object.
-            StoreFault: anything else went wrong.
-        """
-        try:
-            answer = function(*arguments, **named)
-        except FileNotFoundError as error:
-            if what == "put" or NO_BUCKET.search(str(error)):
-                raise explained(self.uri, error) from error
-            raise FileNotFoundError(errno.ENOENT, f"there is no such object in {self.uri}") from None
-        except StoreFault:
-            raise  # it was not even called: without the package, or the bucket, there is nothing to call
-        except self._errors as error:
-            if what == "put":
-                self._written_at = -math.inf
-            raise explained(self.uri, error) from error
-        except BaseException as error:
-            if type(error).__name__ != "PanicException":
-                raise
-            raise StoreFault(_panic(error), passing=False) from error
-        if what == "put":
-            self._written_at = time.monotonic()
-        return answer
-
-    @cached_property
-    def _obs(self) -> Any:
-        return load_obstore()
-
-    @cached_property
-    def _errors(self) -> tuple[type[BaseException], ...]:
-        from obstore.exceptions import BaseError
-
-        return (BaseError, ValueError)
-
-    @cached_property
-    def _quick(self) -> Any:
-        """For small questions."""
-        return self._open(timeout=5, retries=1)
-
-    @cached_property
-    def _slow(self) -> Any:
-        """For uploads: a part of one may take long on a slow line."""
-        return self._open(timeout=300, retries=2)
-
-    @cached_property
-    def _reading(self) -> Any:
-        """For whole objects: however long that takes, as long as something comes."""
-        return self._open(timeout=86_400, retries=2)
-
-    def _open(self, *, timeout: int, retries: int) -> Any:
-        config, client = sorted_out(self.scheme, self._options.given)
-        if self.scheme in _CHECKSUM and "aws_checksum_algorithm" not in config:
-            config["aws_checksum_algorithm"] = _CHECKSUM[self.scheme]
-        client = {
-            "connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=timeout),
-            "read_timeout": timedelta(seconds=min(timeout, 60)), **self._options.proxy, **client,
-        }  # fmt: skip
-        if self._options.certificates is not None:
-            client["root_certificate"] = self._options.certificates
-        backoff = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2}
-        retry = {"max_retries": retries, "retry_timeout": timedelta(seconds=10), "backoff": backoff}
-        try:
-            return self._obs.store.from_url(self.uri, config=config, client_options=client, retry_config=retry)
-        except self._errors as error:
-            raise explained(self.uri, error) from error
-
-
-def _panic(error: BaseException) -> str:
-    if os.getpid() != _imported_in():
-        return "obstore can't be used in a process that was forked: use spawn"
-    return f"obstore broke down ({error}): check VIDEO_STORE and the variables of the bucket"
-
-
-@functools.cache
-def _imported_in() -> int:
-    """The process that first had to do with a bucket; the same in those that were forked from it."""
-    return os.getpid()
 
 
 def _blocks(file: IO[bytes], stopped: Callable[[], bool]) -> Iterator[bytes]:

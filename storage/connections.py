@@ -16,25 +16,11 @@ from typing import Any
 
 import peewee
 
+from storage.failures import DatabaseClosed, DatabaseRefused
+
 FORK_SECONDS = 10.0
 """How long a fork waits for other threads' SQLite operations."""
 _CLOSED = "the database is closed"
-
-
-class DatabaseError(Exception):
-    """The database can't be used: the message names it, the problem and the way out."""
-
-
-class _NotTheDrivers:
-    """Keeps peewee from taking an error for the driver's, by its name or that of its first base."""
-
-
-class DatabaseClosed(_NotTheDrivers, DatabaseError):
-    """This process has closed it."""
-
-
-class DatabaseRefused(_NotTheDrivers, DatabaseError):
-    """It must not be used, from here or at all."""
 
 
 class Pool(peewee.Database):

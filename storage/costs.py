@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
+from storage.budgets import BY_STATE, day_of_intent
 from storage.charges import CLOCK_MARGIN, BatchCosts, Part
 from storage.database import Database
-from storage.ledger import BY_STATE, Ledger
 from storage.records import BatchRecord
 
 CHARGE = f"COALESCE(charge, {BY_STATE})"
@@ -23,7 +23,6 @@ class Costs:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._day = Ledger(database).day
 
     def of_batch(self, batch: BatchRecord, job_ids: Iterable[str] | None = None) -> BatchCosts:
         """What a batch and its jobs cost; `job_ids`: only these."""
@@ -68,7 +67,7 @@ class Costs:
         """What the version before recorded, of which the ledger was told nothing. There is an index of these."""
         expression, parameters = "NULL", list[object]()
         if group == "day":
-            expression = f"COALESCE(day, {self._day})"
+            expression = f"COALESCE(day, {day_of_intent(self._database)})"
         elif group == "model":
             expression = "COALESCE(model, (SELECT j.model FROM jobs j WHERE j.id=submissions.job_id))"
         elif group == "batch":

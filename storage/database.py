@@ -1,7 +1,6 @@
 """Opens a database by its URL: SQLite or PostgreSQL behind one interface.
 
-Owns the connections (a pool), the transaction of every write, the database's clock and the migrations. Knows which
-failures are an outage (to be waited out) and which are bugs.
+Owns the connections (a pool), the transaction of every write and the database's clock.
 """
 
 from __future__ import annotations
@@ -11,37 +10,26 @@ import json
 import logging
 import os
 import re
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import peewee
 
-from storage.connections import DatabaseClosed, DatabaseError, PooledSqlite
-from storage.locks import who_locks
-from storage.secrets import Secrets, place_of, read_url
+from storage.connections import PooledSqlite
+from storage.failures import POSTGRESQL_URL, DatabaseClosed, DatabaseError, is_outage, way_out
+from storage.migrations import migrate, migrating_alone
+from storage.secrets import Secrets
 from storage.timing import boottime
-
-__all__ = ["Database", "DatabaseClosed", "DatabaseError", "is_outage"]
+from storage.urls import place_of
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 BUSY_SECONDS = 5.0
-MIGRATIONS = Path(__file__).parent / "migrations"
-_CHANGES = "schema_migration"
-HISTORIES = {_CHANGES: MIGRATIONS, "schema_addition": MIGRATIONS / "additions"}
-"""The runner's tables of what was applied, and the folder of each. Additions only add (tables, columns with a default,
-indexes): a version before opens and uses a database that has further ones."""
-
-# SQLite's messages while another process holds the lock or the disk is full: it passes, or a person fixes it.
-_SQLITE_OUTAGES = ("locked", "busy", "full", "disk i/o error", "unable to open", "readonly", "read-only")
-# PostgreSQL's classes: connection (08), resources (53), operator intervention (57), deadlock and serialization (40).
-_POSTGRESQL_OUTAGES = ("08", "53", "57", "40")
 
 
 class NotAlone(Exception):
@@ -60,7 +48,7 @@ class Database:
         self._ahead: float | None = None
         self.broken_off = False
         """Writes that are still running when it is closed stop here."""
-        self.peewee: Any = self._postgresql(url) if self.postgresql else self._sqlite(url)
+        self.peewee: Any = self._of_postgresql() if self.postgresql else self._of_sqlite()
         clock = "date_part('epoch', clock_timestamp())" if self.postgresql else "(julianday('now')-2440587.5)*86400.0"
         self.clock = clock
         """The database's time in seconds since 1970, as SQL. (SQLite's unixepoch('subsec') needs 3.42.)"""
@@ -74,40 +62,21 @@ class Database:
         )
         """Rows of a text and a number, from a JSON list of such pairs."""
 
-    def _sqlite(self, url: str) -> Any:
-        if not url.startswith("sqlite:///"):
+    def _of_postgresql(self) -> Any:
+        from storage.postgresql import postgresql_at
+
+        return postgresql_at(self.url, self._secrets)
+
+    def _of_sqlite(self) -> Any:
+        if not self.url.startswith("sqlite:///"):
             raise DatabaseError(
-                f"DATABASE_URL={place_of(url)!r}: expected sqlite:///FILE (four slashes for an absolute path) "
-                f"or {_POSTGRESQL_URL}"
+                f"DATABASE_URL={place_of(self.url)!r}: expected sqlite:///FILE (four slashes for an absolute path) "
+                f"or {POSTGRESQL_URL}"
             )
-        self.path = Path(unquote(url.removeprefix("sqlite:///"))).absolute()
+        self.path = Path(unquote(self.url.removeprefix("sqlite:///"))).absolute()
         busy = int(BUSY_SECONDS * 1000)
         pragmas = {"busy_timeout": busy, "journal_mode": "wal", "synchronous": "full", "foreign_keys": 1}
         return PooledSqlite(str(self.path), pragmas=pragmas, autoconnect=False, check_same_thread=False)
-
-    def _postgresql(self, url: str) -> Any:
-        try:
-            parts = urlsplit(url)
-        except ValueError as error:
-            why = self._secrets.mask(str(error))
-            raise DatabaseError(f"DATABASE_URL can't be used: {why}; expected {_POSTGRESQL_URL}") from None
-        meant = read_url(url)
-        # libpq would take the end of the password for the host, and show it.
-        if parts.netloc.count("@") > 1 or "/" in f"{meant.user}{meant.password}":
-            raise DatabaseError(
-                "DATABASE_URL can't be used: in the user name and password, write @ as %40 and / as %2F; "
-                f"expected {_POSTGRESQL_URL}"
-            )
-        try:
-            import psycopg  # noqa: F401  (peewee would not say what is wrong with it)
-        except ImportError as error:
-            raise DatabaseError(
-                f"DATABASE_URL={place_of(url)!r} needs the PostgreSQL driver ({error}); "
-                "install it: pip install 'sora-batch[postgresql]'"
-            ) from error
-        from storage.postgresql import PooledPostgresql
-
-        return PooledPostgresql(url)
 
     def list_parameter(self, texts: Iterable[str]) -> Any:
         """Texts as the one parameter of `in_list`."""
@@ -220,8 +189,8 @@ class Database:
             )
         self.check_writable()
         try:
-            with self._alone():
-                applied = self._migrate()
+            with migrating_alone(self):
+                applied = migrate(self)
                 self.now()
         except (peewee.DatabaseError, OSError) as error:
             raise self.explained(error) from self._shown(error)
@@ -245,109 +214,10 @@ class Database:
                     "make it writable or set DATABASE_URL"
                 )
 
-    def require_schema(self) -> None:
-        """See that the database has this program's schema, and change nothing.
-
-        Raises:
-            DatabaseError: it does not exist or is older; and as `read`.
-        """
-        way_out = "run sora-batch migrate first, or start without --no-migrate"
-        if self.path is not None and not self.path.exists():
-            raise DatabaseError(f"the database {self.place} does not exist: {way_out}")
-        lacking = self.read(lambda: [] if self._is_up_to_date() else [name for _, name in self._pending()])
-        if lacking:
-            older = f"has an older schema than this program, without {', '.join(lacking)}"
-            what = older if self.read(lambda: self.peewee.table_exists(_CHANGES)) else "has no schema yet"
-            raise DatabaseError(f"the database {self.place} {what}: {way_out}")
-
-    def _migrate(self) -> list[str]:
-        applied: list[str] = []
-        if not self._is_up_to_date():
-            for runner in dict.fromkeys(runner for runner, _ in self._pending()):
-                applied += runner.up()  # crash point: schema
-        return applied
-
-    def _pending(self) -> list[tuple[Any, str]]:
-        """The migrations that are to be applied, each with its runner.
-
-        Raises:
-            DatabaseError: the database is newer than this program.
-        """
-        pending = []
-        for runner, status in self.migrations():
-            unknown = [migration.name for migration in status if migration.path is None]
-            if unknown:
-                raise DatabaseError(
-                    f"the database {self.place} is newer than this program (it has {', '.join(unknown)}); "
-                    "upgrade sora-batch or set DATABASE_URL to another database"
-                )
-            pending += [(runner, migration.name) for migration in status if migration.applied is None]
-        return pending
-
-    def migrations(self) -> Iterator[tuple[Any, list[Any]]]:
-        """The runners of our migrations in their order, each with the status of its migrations.
-
-        The additions of a later version are left out: this one works beside them.
-        """
-        # Imported here: it is rarely needed.
-        from playhouse.migrations import Runner
-
-        for history, folder in HISTORIES.items():
-            runner = Runner(self.peewee, str(folder), table_name=history)
-            yield runner, [each for each in runner.status() if each.path is not None or history == _CHANGES]
-
-    def _is_up_to_date(self) -> bool:
-        """Whether exactly our migrations were applied, by the runners' tables; further additions may be there."""
-        for history, folder in HISTORIES.items():
-            if not self.peewee.table_exists(history):
-                return False
-            applied = {name for (name,) in self.execute(f"SELECT name FROM {history}").fetchall()}
-            ours = {path.stem for path in folder.glob("[0-9]*.py")}
-            if ours - applied or (history == _CHANGES and applied != ours):
-                return False
-        return True
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """A connection while no other process migrates: two migrations at once would both create the tables."""
-        if self.postgresql:
-            with self.connection():
-                self.execute("SELECT pg_advisory_lock(?)", (_ADVISORY_LOCK,))
-                try:
-                    yield
-                finally:
-                    self.execute("SELECT pg_advisory_unlock(?)", (_ADVISORY_LOCK,))
-        else:
-            import fcntl
-
-            assert self.path is not None
-            descriptor = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                # The first connection switches a new file to WAL, and SQLite does not wait for another that does so.
-                with self.connection():
-                    yield
-            finally:
-                os.close(descriptor)
-
     def explained(self, error: Exception) -> DatabaseError:
         """One sentence that names the database, the problem and the way out."""
         text = next(iter(self._secrets.mask(str(error)).strip().splitlines()), type(error).__name__)
-        lower = text.lower()
-        if "locked" in lower or "busy" in lower:
-            advice = who_locks(self.path)
-        elif "full" in lower:
-            advice = "free space on its disk"
-        elif "not a database" in lower or "malformed" in lower:
-            advice = "the file is damaged or not a SQLite database: restore it, or set DATABASE_URL to another file"
-        elif "unsupported startup parameter: options" in lower:
-            advice = (
-                "the pooler accepts no `options` (DATABASE_URL, PGOPTIONS): set them with ALTER ROLE ... SET, or "
-                "connect to PostgreSQL directly"
-            )
-        else:
-            advice = "check DATABASE_URL and write access"
-        return DatabaseError(f"the database {self.place} can't be used: {text}; {advice}")
+        return DatabaseError(f"the database {self.place} can't be used: {text}; {way_out(text, self.path)}")
 
     def describe(self, error: BaseException | None) -> str:
         """An error for a person: as by `explained`, if it is the database's."""
@@ -375,20 +245,3 @@ class Database:
             return True
         self.break_off()
         return bool(self.peewee.unused(seconds))
-
-
-_POSTGRESQL_URL = "postgresql://USER:PASSWORD@HOST/NAME"
-_ADVISORY_LOCK = 0x50_4A_BA_7C
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether the database is unreachable, locked or full: the same write can succeed later."""
-    cause = error.__cause__ or getattr(error, "orig", None) or error
-    if isinstance(cause, sqlite3.Error) or isinstance(error, peewee.OperationalError | peewee.InterfaceError):
-        text = str(error).lower()
-        state = getattr(cause, "sqlstate", None)
-        if state is None:
-            # psycopg's lost and refused connections carry no state.
-            return any(word in text for word in _SQLITE_OUTAGES) or not isinstance(cause, sqlite3.Error)
-        return str(state).startswith(_POSTGRESQL_OUTAGES)
-    return False

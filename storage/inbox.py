@@ -5,8 +5,21 @@ A row is written in the transaction of the command's effect.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from storage.database import Database
-from storage.records import InboxRecord
+
+
+class InboxRecord(NamedTuple):
+    """A command that was applied, and its answer."""
+
+    source: str
+    id: str
+    digest: str
+    """Of the command's bytes: detects the same id with a different body."""
+    answer: str
+    """The event that answers it, as published."""
+    received_at: float
 
 
 class Inbox:

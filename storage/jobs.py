@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from storage.database import Database
-from storage.records import FileUse, JobRecord, ReferenceRecord
+from storage.records import JobRecord, ReferenceRecord
 from storage.rows import Insert, Rows, names_of
 from storage.states import FINAL_JOB, JobStatus
 
@@ -14,6 +15,13 @@ _CHANGED = ", ".join(f"{name}=excluded.{name}" for name in names_of(JobRecord) i
 _OPEN = f"AND status NOT IN ({', '.join(repr(status.value) for status in sorted(FINAL_JOB))})"
 _AS_IT_IS = "ON CONFLICT DO NOTHING"
 _CHUNK = 500
+
+
+class FileUse(NamedTuple):
+    """A job uses stored bytes for one of its `files`."""
+
+    job_id: str
+    digest: str
 
 
 class JobRepository:

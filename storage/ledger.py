@@ -1,41 +1,21 @@
-"""Ledger: what each submission costs or may cost, and the budgets that this counts against.
+"""Ledger: reserves what each payment may cost in the budgets that it counts against, and sets the ceilings.
 
-A charge is the submission's own row. A budget's `used` is, after each COMMIT, the sum of the charges that count against
-it. Reserving is one conditional UPDATE per budget, so that no two processes exceed a ceiling together.
-
-On PostgreSQL two locks see to it, which no statement is sent for. Budgets are changed in turn: the first UPDATE of a
-transaction takes an advisory lock, so that whatever order a step's videos, or a group of steps, have, no two
-transactions each hold a budget that the other waits for. And a budget is opened, with the sum of its charges, only
-while nobody else writes (`Database.be_alone`): else that sum would lack a charge that is just being changed by somebody
-who does not see the new budget yet.
+Reserving is one conditional UPDATE per budget, so that no two processes exceed a ceiling together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from storage.budgets import BATCH, Key, Refusal, counted_by, period_of, without_amount
-from storage.charges import CLOCK_MARGIN, MICROS, SECONDS, VIDEOS, amounts_of, micros_of
+from storage.budgets import BATCH, TURN, Budgets, Key, Refusal, period_of, without_amount
+from storage.charges import amounts_of, micros_of
 from storage.database import Database
-from storage.records import BatchRecord, BudgetRecord, CeilingRecord, Document, SubmissionRecord
+from storage.records import BatchRecord, BudgetRecord, CeilingRecord, SubmissionRecord
 from storage.rows import Rows
-from storage.states import ChargeState
 
-BY_STATE = (
-    "CASE WHEN state IN ('not_sent', 'refused', 'absent') THEN 'released' "
-    "WHEN state IN ('bound', 'failed', 'deleted', 'surplus') OR remote_id IS NOT NULL THEN 'assumed' "
-    "ELSE 'reserved' END"
-)
-"""The charge of a submission that the version before recorded, which records none."""
-_FILL_IN = """
-UPDATE submissions SET day=COALESCE(day, {day}),
-    charge={charge},
-    model=COALESCE(model, (SELECT j.model FROM jobs j WHERE j.id=submissions.job_id)),
-    seconds=COALESCE(seconds, (SELECT j.duration FROM jobs j WHERE j.id=submissions.job_id))
-WHERE charge IS NULL
-"""
+_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +31,7 @@ class CeilingsChanged(Exception):
     """The ceilings of the database have changed since they were last read: run the transaction again."""
 
 
-class Ledger:
+class Ledger(Budgets):
     """Charges and budgets as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
     def __init__(self, database: Database) -> None:
@@ -61,10 +41,7 @@ class Ledger:
         self._known: list[CeilingRecord] | None = None
         """The ceilings as they were last read."""
         self._day_known = (0, "1970-01-01")
-        of_postgresql = "to_char(to_timestamp(intended_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
-        self.day = of_postgresql if database.postgresql else "date(intended_at, 'unixepoch')"
-        """The UTC day of a submission's intent, in SQL."""
-        self._in_turn = f" AND pg_advisory_xact_lock({_TURN}) IS NOT NULL" if database.postgresql else ""
+        self._in_turn = f" AND pg_advisory_xact_lock({TURN}) IS NOT NULL" if database.postgresql else ""
         """In the WHERE of each statement that locks a budget; taken before the row's own lock."""
 
     # --- ceilings
@@ -218,126 +195,9 @@ class Ledger:
         }
         return found | {Key(BATCH, batch.id, each["unit"]): micros_of(each["amount"]) for each in batch.budget or ()}
 
-    def _add(self, key: Key, amount: int, intent_id: str, *, anyway: bool) -> bool:
-        """Add to a budget what fits into it, once. False: nothing was added."""
-        condition = "TRUE" if anyway else "used_micros+?<=ceiling_micros"
-        sql = (
-            "UPDATE budgets SET used_micros=used_micros+? WHERE scope=? AND period=? AND unit=? "
-            f"AND {condition} AND NOT EXISTS (SELECT 1 FROM submissions WHERE id=?){self._in_turn}"
-        )
-        parameters = (amount, *key, *(() if anyway else (amount,)), intent_id)
-        return bool(self._database.execute(sql, parameters).rowcount == 1)
-
     def _opens(self, key: Key, ceiling: int, reservation: Reservation) -> bool:
         """Open a budget that is not there yet; or it has been opened just now. Whether to try it once more."""
         if self._one(key) is None:
             self._open(key, ceiling)
             reservation.opened.append(key)
         return True
-
-    def _change(self, key: Key, amount: int) -> None:
-        sql = f"UPDATE budgets SET used_micros=used_micros+? WHERE scope=? AND period=? AND unit=?{self._in_turn}"
-        self._database.execute(sql, (amount, *key))
-
-    def _remove(self, key: Key) -> None:
-        self._database.execute(f"DELETE FROM budgets WHERE scope=? AND period=? AND unit=?{self._in_turn}", key)
-
-    # --- budgets
-
-    def _one(self, key: Key) -> BudgetRecord | None:
-        return self._budgets.first("WHERE scope=? AND period=? AND unit=?", key)
-
-    def _open(self, key: Key, ceiling: int) -> None:
-        """Open a budget, unless it is there; it begins with the sum of the charges of its period.
-
-        Raises:
-            NotAlone: run the transaction again, alone.
-        """
-        if self._one(key) is None:
-            if key.scope != BATCH or self._has_charges(key.period):
-                self._database.be_alone()
-                self._fill_in()
-            self._database.execute(
-                "INSERT INTO budgets (scope, period, unit, ceiling_micros, used_micros) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT DO NOTHING",
-                (*key, ceiling, self.used(key)),
-            )
-
-    def _has_charges(self, batch_id: str) -> bool:
-        """Whether there are any of a batch, or of an earlier one of its id."""
-        return bool(
-            self._database.execute("SELECT 1 FROM submissions WHERE batch_id=? LIMIT 1", (batch_id,)).fetchall()
-        )
-
-    def _fill_in(self) -> None:
-        """Say what the version before does not record of its submissions, and count it."""
-        if self._database.execute(_FILL_IN.format(day=self.day, charge=BY_STATE)).rowcount:
-            for each in self.all():
-                self._count(Key(*each[:3]))
-
-    def _count(self, key: Key) -> None:
-        """Add up anew what a budget has used. Nobody else may be writing."""
-        sql = "UPDATE budgets SET used_micros=? WHERE scope=? AND period=? AND unit=?"
-        self._database.execute(sql, (self.used(key), *key))
-
-    def used(self, key: Key) -> int:
-        """The sum of the charges that count against a budget."""
-        if key.unit in (SECONDS, VIDEOS):
-            value, parameters = f"COALESCE({key.unit if key.unit == SECONDS else 1}, 0) * {MICROS}", []
-        else:
-            value = (
-                f"CASE WHEN currency=? THEN CASE charge WHEN '{ChargeState.CHARGED}' THEN "
-                "charged_micros + CASE WHEN charged_rest > 0 THEN 1 ELSE 0 END ELSE reserved_micros END ELSE 0 END"
-            )
-            parameters = [key.unit]
-        where, more = counted_by(key)
-        sql = f"SELECT COALESCE(SUM({value}), 0) FROM submissions WHERE charge<>'{ChargeState.RELEASED}' AND {where}"
-        return int(self._database.execute(sql, (*parameters, *more)).fetchone()[0])
-
-    def set_batch_budget(self, batch_id: str, budget: Sequence[Document]) -> None:
-        """Set the ceilings of a batch; what it has used stays.
-
-        Raises:
-            NotAlone: run the transaction again, alone.
-        """
-        units = [each["unit"] for each in budget]
-        for found in self.of_batch(batch_id):
-            if found.unit not in units:
-                self._remove(Key(*found[:3]))
-        for each in budget:
-            key, ceiling = Key(BATCH, batch_id, each["unit"]), micros_of(each["amount"])
-            self._open(key, ceiling)
-            sql = f"UPDATE budgets SET ceiling_micros=? WHERE scope=? AND period=? AND unit=?{self._in_turn}"
-            self._database.execute(sql, (ceiling, *key))
-
-    def of_batch(self, batch_id: str) -> list[BudgetRecord]:
-        """The budgets of a batch."""
-        return self._budgets.select(f"WHERE scope='{BATCH}' AND period=? ORDER BY unit", (batch_id,))
-
-    def all(self) -> list[BudgetRecord]:
-        """All budgets that were ever opened and belong to what is still there."""
-        return self._budgets.select("ORDER BY scope, period, unit")
-
-    def forget(self, batch_ids: Iterable[str]) -> None:
-        """Remove the budgets of batches that are deleted; their charges stay."""
-        sql = f"DELETE FROM budgets WHERE scope='{BATCH}' AND period {self._database.in_list}{self._in_turn}"
-        self._database.execute(sql, (self._database.list_parameter(batch_ids),))
-
-    def move(self, charge: SubmissionRecord, before: dict[str, int], after: dict[str, int]) -> None:
-        """Count a charge with other amounts than before, whatever the ceilings."""
-        units = {unit for unit in before.keys() | after.keys() if before.get(unit, 0) != after.get(unit, 0)}
-        if not units:
-            return
-        day = charge.day or ""
-        # Not against the budget of a later batch of this id.
-        own = f"EXISTS (SELECT 1 FROM batches b WHERE b.id=? AND b.created_at<=?+{CLOCK_MARGIN})"
-        where = f"WHERE (scope='batch' AND period=? AND {own}) OR (scope='day' AND period=?) OR (scope='month' AND "
-        parameters = (charge.batch_id, charge.batch_id, charge.intended_at, day, day[:7])
-        found = self._budgets.select(f"{where}period=?) OR scope='total'", parameters)
-        for key in sorted((Key(*each[:3]) for each in found if each.unit in units), key=lambda each: each.order):
-            self._change(key, after.get(key.unit, 0) - before.get(key.unit, 0))
-
-
-_DAY = 86_400
-_TURN = 0x50_4A_BA_7E
-"""The key of the advisory lock under which budgets are changed."""

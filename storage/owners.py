@@ -10,10 +10,22 @@ import socket
 import sys
 import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 from storage.database import Database
-from storage.records import OwnerRecord
 from storage.rows import Insert, Rows
+
+
+class OwnerRecord(NamedTuple):
+    """A process that may own batches, and the lease until which it is believed alive."""
+
+    id: str
+    host: str
+    boot: str
+    pid: int
+    started: str
+    """The process's start time as reported by the system: detects a reused pid."""
+    lease_until: float
 
 
 class Owners:

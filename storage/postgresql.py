@@ -9,10 +9,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import peewee
 
-from storage.connections import DatabaseRefused, Pool
+from storage.connections import Pool
+from storage.failures import POSTGRESQL_URL, DatabaseError, DatabaseRefused
+from storage.secrets import Secrets
+from storage.urls import place_of, read_url
 
 IDLE_IN_TRANSACTION_MILLISECONDS = 5000
-EXPECTED = "postgresql://USER:PASSWORD@HOST/NAME"
 _NOTICES_A_LOST_HOST = {
     "connect_timeout": 10,
     "tcp_user_timeout": 20_000,
@@ -36,8 +38,36 @@ _NO_SECOND = (
 )
 
 
+def postgresql_at(url: str, secrets: Secrets) -> PooledPostgresql:
+    """The database of a URL. Connects to nothing yet.
+
+    Raises:
+        DatabaseError: the URL can't be used, or the driver is not installed.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        why = secrets.mask(str(error))
+        raise DatabaseError(f"DATABASE_URL can't be used: {why}; expected {POSTGRESQL_URL}") from None
+    meant = read_url(url)
+    # libpq would take the end of the password for the host, and show it.
+    if parts.netloc.count("@") > 1 or "/" in f"{meant.user}{meant.password}":
+        raise DatabaseError(
+            "DATABASE_URL can't be used: in the user name and password, write @ as %40 and / as %2F; "
+            f"expected {POSTGRESQL_URL}"
+        )
+    try:
+        import psycopg  # noqa: F401  (peewee would not say what is wrong with it)
+    except ImportError as error:
+        raise DatabaseError(
+            f"DATABASE_URL={place_of(url)!r} needs the PostgreSQL driver ({error}); "
+            "install it: pip install 'sora-batch[postgresql]'"
+        ) from error
+    return PooledPostgresql(url)
+
+
 class PooledPostgresql(Pool, peewee.PostgresqlDatabase):
-    """PostgreSQL through psycopg. Migrations recognise it by the beginning of its name."""
+    """PostgreSQL through psycopg."""
 
     _adapter: Any
 

@@ -18,7 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from storage.database import Database, DatabaseClosed, NotAlone, is_outage
+from storage.database import Database, NotAlone
+from storage.failures import DatabaseClosed, is_outage
 from storage.timing import backoff
 
 T = TypeVar("T")

@@ -222,25 +222,6 @@ class EventRecord(NamedTuple):
     created_at: float = 0.0
 
 
-class OwnerRecord(NamedTuple):
-    """A process that may own batches, and the lease until which it is believed alive."""
-
-    id: str
-    host: str
-    boot: str
-    pid: int
-    started: str
-    """The process's start time as reported by the system: detects a reused pid."""
-    lease_until: float
-
-
-class FileUse(NamedTuple):
-    """A job uses stored bytes for one of its `files`."""
-
-    job_id: str
-    digest: str
-
-
 class ReferenceRecord(NamedTuple):
     """The bytes of an input reference, stored so that another machine can send them."""
 
@@ -252,15 +233,3 @@ class ReferenceRecord(NamedTuple):
     def __repr__(self) -> str:
         """All but the bytes."""
         return f"ReferenceRecord({self.digest!r}, {self.name!r}, {self.content_type!r}, {len(self.data)} bytes)"
-
-
-class InboxRecord(NamedTuple):
-    """A command that was applied, and its answer."""
-
-    source: str
-    id: str
-    digest: str
-    """Of the command's bytes: detects the same id with a different body."""
-    answer: str
-    """The event that answers it, as published."""
-    received_at: float

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from storage.videos import VideoFolder, flush_folder
 
 if TYPE_CHECKING:
-    from storage.bucket_options import BucketOptions
+    from storage.bucket_client import BucketOptions
     from storage.buckets import Bucket
 
 Reads = Literal["GET", "HEAD"]
@@ -88,7 +88,7 @@ class Stores:
         return self._bucket(uri.rsplit("/", 2)[0])  # without the batch and the name
 
     def _bucket(self, uri: str) -> Bucket:
-        from storage.bucket_options import BucketOptions
+        from storage.bucket_client import BucketOptions
         from storage.buckets import Bucket
 
         with self._lock:

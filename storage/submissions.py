@@ -15,27 +15,20 @@ from storage.database import Database
 from storage.ledger import Ledger
 from storage.records import BatchRecord, Document, SubmissionRecord
 from storage.rows import Insert, Rows, encode, names_of
-from storage.servers import key_of, server_of
-from storage.states import LIVE_SUBMISSION, NOTHING_MADE, UNRESOLVED, ChargeState, SubmissionState
+from storage.servers import SubmissionsAtServers
+from storage.states import LIVE_SUBMISSION, NOTHING_MADE, UNRESOLVED, ChargeState, SubmissionState, is_in
 
 logger = logging.getLogger(__name__)
 RESTORED = "the database was restored from a backup"
 """The note of an outcome that `migrate --restored` made unknown."""
 _ENDS_A_VIDEO = frozenset({SubmissionState.FAILED, SubmissionState.DELETED, SubmissionState.ABANDONED})
-
-
-def _in(states: Collection[SubmissionState]) -> str:
-    """Spelled out: SQLite uses a partial index only for exactly the same condition, in the same order."""
-    return f"state IN ({', '.join(repr(state.value) for state in SubmissionState if state in states)})"
-
-
 _ACCEPTED = "charge=CASE WHEN charge='reserved' AND settled_by IS NULL THEN 'assumed' ELSE charge END"
 MADE_AFTER_ALL = "settled as released, but the server made a video"
 _DOUBTED = f"doubt=CASE WHEN charge='released' AND settled_by IS NOT NULL THEN '{MADE_AFTER_ALL}' ELSE doubt END"
 """A person's word stands; that the server's answer says something else is flagged."""
 _RELEASED = "charge=CASE WHEN charge IN ('reserved', 'assumed') AND settled_by IS NULL THEN 'released' ELSE charge END"
 """What becomes of a charge, unless the server has told a price, or a person has settled it."""
-_UNRESOLVED, _LIVE = _in(UNRESOLVED), _in(LIVE_SUBMISSION)
+_UNRESOLVED, _LIVE = is_in(UNRESOLVED), is_in(LIVE_SUBMISSION)
 _NOT_HELD = (
     "NOT EXISTS (SELECT 1 FROM submissions o WHERE o.server=submissions.server AND o.remote_id=? "
     "AND o.id<>submissions.id)"
@@ -52,11 +45,11 @@ class Bind(Enum):
     """Another submission at this server holds that id: nothing was written."""
 
 
-class SubmissionRepository:
+class SubmissionRepository(SubmissionsAtServers):
     """Submissions as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
-    def __init__(self, database: Database, ledger: Ledger | None = None) -> None:
-        self._database, self._ledger = database, ledger or Ledger(database)
+    def __init__(self, database: Database, ledger: Ledger) -> None:
+        self._database, self._ledger = database, ledger
         self._rows = Rows(database, "submissions", SubmissionRecord)
         self._intend = Insert(
             database, "submissions", SubmissionRecord,
@@ -93,9 +86,8 @@ class SubmissionRepository:
         before = self._locked(submission_id)
         if before.state is SubmissionState.BOUND and before.remote_id == remote_id:
             # Already written: a repeated COMMIT of unknown outcome; or adopted from the listing, and answered now.
-            self._database.execute(
-                "UPDATE submissions SET adopted=? WHERE id=?", (before.adopted and adopted, submission_id)
-            )
+            still = before.adopted and adopted
+            self._database.execute("UPDATE submissions SET adopted=? WHERE id=?", (still, submission_id))
             return Bind.BOUND
         if self.holder(before.server or "", remote_id) is not None:
             return Bind.HELD
@@ -107,10 +99,6 @@ class SubmissionRepository:
             settled = before._replace(doubt=MADE_AFTER_ALL), before._replace(charge=ChargeState.ASSUMED)
             self._recharge(before, settled[before.settled_by is None])
         return Bind.RESOLVED
-
-    def holder(self, server: str, remote_id: str) -> SubmissionRecord | None:
-        """The submission that holds this id at a server."""
-        return self._rows.first("WHERE server=? AND remote_id=?", (server, remote_id))
 
     def let_go_of_id(self, submission_id: str, state: SubmissionState) -> None:
         """Take the id from a submission: it belongs to another video."""
@@ -205,24 +193,16 @@ class SubmissionRepository:
     def _recharge(self, before: SubmissionRecord, after: SubmissionRecord) -> None:
         """Record what a submission costs, in all budgets that it counts against."""
         if after.doubt is not None and after.doubt != before.doubt:
+            about = {"batch_id": after.batch_id, "job_id": after.job_id, "doubt": after.doubt}
             logger.warning(
-                "flagged the price of a submission: %s",
-                after.doubt,
-                extra={
-                    "action": "price_flagged",
-                    "batch_id": after.batch_id,
-                    "job_id": after.job_id,
-                    "doubt": after.doubt,
-                },
+                "flagged the price of a submission: %s", after.doubt, extra={"action": "price_flagged", **about}
             )
+        cost = (after.charge, after.currency, after.charged_micros, after.charged_rest, after.doubt, after.settled_by)
         self._database.execute(
             "UPDATE submissions SET charge=?, currency=?, charged_micros=?, charged_rest=?, doubt=?, settled_by=? "
             "WHERE id=?",
-            (
-                after.charge, after.currency, after.charged_micros, after.charged_rest, after.doubt, after.settled_by,
-                after.id,
-            ),
-        )  # fmt: skip
+            (*cost, after.id),
+        )
         self._ledger.move(after, amounts_of(before), amounts_of(after))
 
     def annotate(self, submission_id: str, note: str) -> None:
@@ -252,87 +232,6 @@ class SubmissionRepository:
     def live_of_batch(self, batch_id: str) -> dict[str, SubmissionRecord]:
         """The one live submission of each job that has one, by job id."""
         return {live.job_id: live for live in self._rows.select(f"WHERE batch_id=? AND {_LIVE}", (batch_id,))}
-
-    def unresolved(self, server: str, since: float, submission_ids: Iterable[str]) -> list[SubmissionRecord]:
-        """The intents at a server whose outcome is unknown, with any key, oldest first, locked.
-
-        As far as they were recorded since a moment, or are named: what nobody resolved long ago does not grow.
-        """
-        self.fill_in()
-        lock = "FOR UPDATE" if self._database.postgresql else ""
-        # The range of digests excludes nothing; it makes SQLite use the index of open intents.
-        open_ones = (
-            f"WHERE server=? AND digest>'' AND {_UNRESOLVED} AND (intended_at>=? OR id {self._database.in_list})"
-        )
-        parameters = (server, since, self._database.list_parameter(submission_ids))
-        return self._rows.select(f"{open_ones} ORDER BY intended_at, id {lock}", parameters)
-
-    def left_unknown(self, server: str, key: str, tried: Iterable[str], limit: int) -> list[SubmissionRecord]:
-        """Some intents of ended jobs whose outcome is unknown, sent with this key: nobody resolves them any more.
-
-        Not those that were tried, or what nobody can resolve would hide everything after it.
-        """
-        ended = "SELECT 1 FROM jobs j WHERE j.id=submissions.job_id AND j.status IN ('failed', 'cancelled')"
-        return self._rows.select(
-            f"WHERE server=? AND digest>'' AND {_UNRESOLVED} AND key_fingerprint=? AND EXISTS ({ended}) "
-            f"AND NOT (id {self._database.in_list}) ORDER BY intended_at LIMIT ?",
-            (server, key, self._database.list_parameter(tried), limit),
-        )
-
-    def holders(self, server: str, remote_ids: Iterable[str]) -> dict[str, SubmissionRecord]:
-        """The submissions that hold these ids at a server, by remote id."""
-        some = f"WHERE server=? AND remote_id {self._database.in_list}"
-        found = self._rows.select(some, (server, self._database.list_parameter(remote_ids)))
-        return {held.remote_id: held for held in found if held.remote_id is not None}
-
-    def ids_like(self, server: str, beginning: str) -> list[str]:
-        """The remote ids at a server with this prefix, and perhaps some that almost match."""
-        sql = "SELECT remote_id FROM submissions WHERE server=? AND remote_id LIKE ?"
-        return [remote_id for (remote_id,) in self._database.execute(sql, (server, f"{beginning}%")).fetchall()]
-
-    def at_server(self, server: str) -> list[SubmissionRecord]:
-        """All submissions at one server, with any key."""
-        self.fill_in()
-        return self._rows.select("WHERE server=?", (server,))
-
-    def rivals(self, adopted: SubmissionRecord, since: float) -> list[SubmissionRecord]:
-        """Submissions with another request whose video the adopted one may be: what they made was never told either.
-
-        With the same key at the same server, intended since a moment.
-        """
-        untold = f"(adopted OR {_UNRESOLVED} OR state='{SubmissionState.ABANDONED}')"
-        others = f"WHERE server=? AND key_fingerprint=? AND digest<>? AND intended_at>=? AND {untold}"
-        parameters = (adopted.server, adopted.key_fingerprint, adopted.digest, since)
-        return self._rows.select(f"{others} ORDER BY intended_at, id", parameters)
-
-    def made_any(self, server: str) -> bool:
-        """Whether we ever made a video there."""
-        sql = "SELECT 1 FROM submissions WHERE server=? AND remote_id IS NOT NULL LIMIT 1"
-        return bool(self._database.execute(sql, (server,)).fetchall())
-
-    def fill_in(self) -> None:
-        """Fill in the server and the key, which processes of the previous version do not record."""
-        sql = "SELECT DISTINCT provider FROM submissions WHERE server IS NULL"
-        for (provider,) in self._database.execute(sql).fetchall():
-            self._database.execute(
-                "UPDATE submissions SET server=?, key_fingerprint=? WHERE server IS NULL AND provider=?",
-                (server_of(provider), key_of(provider), provider),
-            )
-
-    def move(self, batch_id: str, server_before: str, provider: str) -> bool:
-        """Record that a batch's videos at a server are now at another address: the server has moved.
-
-        Returns:
-            False if videos with these ids are known there already: nothing was written.
-        """
-        server = server_of(provider)
-        entries = [entry for entry in self.of_batch(batch_id) if server_of(entry.provider) == server_before]
-        if self.holders(server, [entry.remote_id for entry in entries if entry.remote_id is not None]):
-            return False
-        for entry in entries:
-            moved = f"{provider.partition('#')[0]}#{key_of(entry.provider)}"
-            self._database.execute("UPDATE submissions SET provider=?, server=? WHERE id=?", (moved, server, entry.id))
-        return True
 
     def abandon(self, batch_id: str, job_ids: Iterable[str]) -> None:
         """Abandon what may exist for these jobs: a person allowed paying again, or deletes the batch."""

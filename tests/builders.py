@@ -3,10 +3,11 @@
 from typing import Any
 
 from actors.batch.batch_update import request_digest
-from storage.records import BatchRecord, EventRecord, JobRecord, OwnerRecord, SubmissionRecord
-from storage.servers import key_of, server_of
+from storage.owners import OwnerRecord
+from storage.records import BatchRecord, EventRecord, JobRecord, SubmissionRecord
 from storage.states import BatchStatus, JobStatus, SubmissionState
 from storage.storage import Storage
+from storage.urls import key_of, server_of
 
 PROVIDER = "http://server/v1#key"
 NOON = 1_790_000_000.0

@@ -46,14 +46,14 @@ SAFEGUARDS = [
     ),
     Safeguard(
         "the ceiling in the statement that reserves",
-        "storage/ledger.py",
+        "storage/budgets.py",
         '"TRUE" if anyway else "used_micros+?<=ceiling_micros"',
         '"TRUE" if anyway else "used_micros+?<=ceiling_micros+1e15"',
         ("tests/storage/test_ledger.py",),
     ),
     Safeguard(
         "a payment that is reserved once",
-        "storage/ledger.py",
+        "storage/budgets.py",
         "AND NOT EXISTS (SELECT 1 FROM submissions WHERE id=?)",
         "AND ''<>?",
         ("tests/storage/test_ledger.py",),
@@ -67,7 +67,7 @@ SAFEGUARDS = [
     ),
     Safeguard(
         "the budget that is opened alone",
-        "storage/ledger.py",
+        "storage/budgets.py",
         "                self._database.be_alone()\n                self._fill_in()",
         "                self._fill_in()",
         ("tests/storage/test_ledger_at_once.py",),
@@ -75,7 +75,7 @@ SAFEGUARDS = [
     Safeguard(
         "budgets that are changed in turn",
         "storage/ledger.py",
-        'f" AND pg_advisory_xact_lock({_TURN}) IS NOT NULL" if database.postgresql else ""',
+        'f" AND pg_advisory_xact_lock({TURN}) IS NOT NULL" if database.postgresql else ""',
         '""',
         ("tests/storage/test_ledger_at_once.py",),
     ),
@@ -184,7 +184,7 @@ SAFEGUARDS = [
     ),
     Safeguard(
         "one live submission a job",
-        "storage/migrations/0001_initial.py",
+        "storage/schema.py",
         "CREATE UNIQUE INDEX submissions_live",
         "CREATE INDEX submissions_live",
         ("tests/storage/test_submissions.py",),

@@ -15,8 +15,8 @@ from actors.errors import ErrorCode, Failure
 from storage.changes import Changes, Closing, SubmissionOutcome
 from storage.charges import BatchCosts, Charges, ToldPrice
 from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord
-from storage.servers import key_of, server_of
 from storage.states import ChargeState, JobStatus, SubmissionState
+from storage.urls import key_of, server_of
 
 _USD = "USD"
 _FACTORS = {

@@ -13,9 +13,9 @@ from concurrent.futures import Future
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from storage.database import DatabaseClosed
+from storage.failures import DatabaseClosed
+from storage.owners import OwnerRecord
 from storage.recorder import Recorder
-from storage.records import OwnerRecord
 from storage.states import FINAL_BATCH
 from storage.storage import Storage
 from storage.stores import Stores, uri_of

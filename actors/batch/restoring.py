@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from actors.batch.batch_update import BatchUpdate, new_intent
 from actors.batch.transitions import JobMove
 from storage.records import BatchRecord, JobRecord
-from storage.servers import server_of
 from storage.states import JobStatus
 from storage.storage import Storage
 from storage.submissions import RESTORED
+from storage.urls import server_of
 
 _EPOCHS = 1000
 """By so many each epoch goes up: whoever had a batch after the backup, and still runs, is fenced."""

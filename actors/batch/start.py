@@ -9,9 +9,9 @@ from actors.batch.events import EventName, batch_event
 from actors.errors import Conflict, NotFound
 from actors.settings.server import SIMULATOR
 from storage.records import BatchRecord, JobRecord, ReferenceRecord
-from storage.servers import server_of
 from storage.states import FINAL_BATCH, LIVE_SUBMISSION, JobStatus, SubmissionState
 from storage.storage import Storage
+from storage.urls import server_of
 
 
 class UnknownBatch(NotFound):

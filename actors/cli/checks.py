@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from actors.errors import SettingsError
 from actors.needs import Check, Need, bounded, database_obstacle, folder_obstacle, needs, writable
 from actors.settings import Settings
-from storage.database import Database, DatabaseError
+from storage.database import Database
+from storage.failures import DatabaseError
 from storage.markers import Marker, foreign, marker_in, scattered
+from storage.migrations import progress_of
 from storage.owners import Owners, StoreNotes
-from storage.secrets import masked_url
 from storage.stores import Stores
+from storage.urls import masked_url
 
 __all__ = ["Check", "all_checks"]
 _LONGEST_CHECK = 30.0
@@ -78,16 +80,13 @@ def _has_owners(found: Database) -> bool:
 
 
 def _schema(found: Database) -> Check:
-    status = [migration for _, history in found.migrations() for migration in history]
-    applied = [migration.name for migration in status if migration.applied is not None]
-    newer = [migration.name for migration in status if migration.path is None]
-    if newer:
-        return Check(
-            "schema", ok=False, message=f"newer than this program (it has {', '.join(newer)}); upgrade sora-batch"
-        )
-    pending = len(status) - len(applied)
-    what = f"schema {applied[-1]}" if applied else "no schema yet"
-    return Check("schema", ok=True, message=what + (f", {pending} to be applied on first use" if pending else ""))
+    schema = progress_of(found)
+    if schema.newer:
+        has = ", ".join(schema.newer)
+        return Check("schema", ok=False, message=f"newer than this program (it has {has}); upgrade sora-batch")
+    what = f"schema {schema.applied[-1]}" if schema.applied else "no schema yet"
+    pending = f", {len(schema.pending)} to be applied on first use" if schema.pending else ""
+    return Check("schema", ok=True, message=what + pending)
 
 
 def video_dir(settings: Settings) -> Check:

@@ -42,7 +42,8 @@ def migrate(
     database. Every other command migrates too; this one is for `serve --no-migrate`.
     """
     from actors.cli.text import print_json, say
-    from storage.database import Database, DatabaseError
+    from storage.database import Database
+    from storage.failures import DatabaseError
 
     settings = prepare(verbose=verbose)
     try:
@@ -69,12 +70,14 @@ def require_schema(settings: Settings) -> None:
     Raises:
         DatabaseUnusable: it does not exist, is older or newer, or can't be read.
     """
-    from storage.database import Database, DatabaseError
+    from storage.database import Database
+    from storage.failures import DatabaseError
+    from storage.migrations import check_schema
 
     try:
         database = Database(settings.database_url)
         try:
-            database.require_schema()
+            check_schema(database)
         finally:
             database.close()
     except DatabaseError as error:

@@ -158,7 +158,7 @@ def _masked(name: str, value: str | None, secrets: Secrets) -> str | None:
     from actors.settings import SECRET, URLS
     from actors.settings.values import IN_FILES, shown_path
     from actors.transport import masked_headers
-    from storage.secrets import HIDDEN, masked_url
+    from storage.urls import HIDDEN, masked_url
 
     if value is None:
         return None

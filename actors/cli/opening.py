@@ -82,7 +82,8 @@ def opened(
 
 def absent_database(settings: Settings) -> str | None:
     """Where the database would be, if it is a file that does not exist."""
-    from storage.database import Database, DatabaseError
+    from storage.database import Database
+    from storage.failures import DatabaseError
 
     try:
         path = Database(settings.database_url).path

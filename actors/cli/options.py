@@ -80,7 +80,8 @@ Remote = Annotated[
 def batch_ids(incomplete: str) -> list[tuple[str, str]]:
     """For shell completion: ids in the database with this beginning, with state and name."""
     from actors.settings import load_settings
-    from storage.database import Database, DatabaseError
+    from storage.database import Database
+    from storage.failures import DatabaseError
     from storage.storage import Storage
 
     try:

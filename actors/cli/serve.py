@@ -88,8 +88,7 @@ def _commands(service: BatchService) -> Iterator[None]:
 
 
 def _announce(service: BatchService) -> None:
-    from storage.secrets import masked_url
-    from storage.servers import server_of
+    from storage.urls import masked_url, server_of
 
     settings = service.settings
     commands = (

@@ -15,7 +15,7 @@ from actors.sora.failures import NEEDS_PROVIDER, PROXY, advice
 from actors.sora.rate_limiter import RateLimiter
 from actors.sora.servers import Models, Server
 from actors.sora.wire import error_words, parse_json
-from storage.secrets import masked_url, without_user
+from storage.urls import masked_url, without_user
 
 _TIMEOUT, _SHORT = 10.0, 3.0
 """Seconds for the answer that matters, and for those with additional details."""

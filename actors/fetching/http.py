@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from actors.batch.views import Batch
 from actors.errors import ErrorCode, SoraBatchError
 from actors.sora.failures import retry_after
-from storage.secrets import masked_url
 from storage.timing import backoff
+from storage.urls import masked_url
 
 if TYPE_CHECKING:
     from actors.settings import Settings

@@ -37,7 +37,7 @@ from actors.rabbitmq.publisher import properties_of
 from actors.rabbitmq.refusals import ConnectionGone, Nacked
 from actors.rabbitmq.topology import EVENTS, REPLAYS
 from actors.service import BatchService
-from storage.database import DatabaseError, is_outage
+from storage.failures import DatabaseError, is_outage
 from storage.timing import backoff
 
 T = TypeVar("T")

@@ -31,7 +31,7 @@ from actors.batch.views import Batch, CancellationSummary
 from actors.errors import SoraBatchError
 from actors.service.refetching import MissingFiles
 from actors.service.upkeep import FilesLeft, Upkeep
-from storage.servers import server_of
+from storage.urls import server_of
 
 if TYPE_CHECKING:
     from storage.records import JobRecord

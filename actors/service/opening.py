@@ -20,7 +20,8 @@ from actors.needs import database_obstacle
 from actors.observer import Observer
 from actors.settings import Settings
 from actors.stores import stores_of
-from storage.database import Database, DatabaseError
+from storage.database import Database
+from storage.failures import DatabaseError
 from storage.recorder import Recorder
 from storage.records import EventRecord
 from storage.states import JobStatus

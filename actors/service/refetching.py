@@ -12,9 +12,9 @@ from actors.errors import Conflict, ErrorCode, Failure, SoraBatchError, SoraErro
 from actors.service.running import BatchRunner
 from actors.service.waiting import RunningBatch
 from actors.stores import told_by_the_store
-from storage.servers import server_of
 from storage.states import SubmissionState
 from storage.stores import uri_of
+from storage.urls import server_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection

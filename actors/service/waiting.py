@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 from actors.batch.views import Batch
 from actors.errors import ServiceClosed
-from storage.database import DatabaseClosed
+from storage.failures import DatabaseClosed
 
 
 class RunningBatch(Future[Batch]):

@@ -28,7 +28,8 @@ from actors.settings.values import (
     without_control_characters,
 )
 from actors.transport import is_bypassed, read_proxy, secrets_in, trust
-from storage.secrets import HIDDEN, Secrets, masked_url
+from storage.secrets import Secrets
+from storage.urls import HIDDEN, masked_url
 
 if TYPE_CHECKING:
     import ssl

@@ -12,8 +12,7 @@ from pydantic_settings import BaseSettings
 from actors.errors import SettingsError
 from actors.settings.values import one_line, without_control_characters
 from actors.transport import AUTHORIZATION, BEARER, NOWHERE, key_header, read_auth, read_headers, telling
-from storage.secrets import key_in, masked_url, query_secrets, read_url
-from storage.servers import server_of
+from storage.urls import key_in, masked_url, query_secrets, read_url, server_of
 
 SIMULATOR = "simulator"
 """The provider of batches whose videos the built-in simulator makes."""

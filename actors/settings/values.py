@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from actors.errors import SettingsError
 from actors.expectations import span_of
-from storage.secrets import HIDDEN
+from storage.urls import HIDDEN
 
 IN_FILES = ("openai_api_key", "database_url", "amqp_url", "sora_headers", "web_token")
 """The settings that may stand in a file."""

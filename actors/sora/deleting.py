@@ -22,14 +22,14 @@ from actors.sora.client import SoraClient
 from actors.sora.exchange import SendForbidden
 from actors.sora.outcomes import SEND_WINDOW
 from actors.sora.wire import Phase
-from storage.database import DatabaseError
 from storage.deletes import Owed
+from storage.failures import DatabaseError
 from storage.recorder import Recorder
 from storage.records import DeleteRecord
-from storage.servers import key_of, server_of
 from storage.states import DeleteState, SubmissionState
 from storage.storage import Storage
 from storage.timing import backoff, boottime
+from storage.urls import key_of, server_of
 
 logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 10.0

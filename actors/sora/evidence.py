@@ -15,12 +15,12 @@ from actors.settings import Settings
 from actors.sora.exchange import VideoSpec
 from actors.sora.matching import Held, Listing, OpenIntent, absence_disproved, pair, reused
 from actors.sora.outcomes import SEND_WINDOW, Bound, NotPaid, Outcome, known, same_videos
-from storage.owners import is_dead, this_host
-from storage.records import JobRecord, OwnerRecord, SubmissionRecord
-from storage.servers import key_of, server_of
+from storage.owners import OwnerRecord, is_dead, this_host
+from storage.records import JobRecord, SubmissionRecord
 from storage.states import FINAL_JOB, UNRESOLVED, SubmissionState
 from storage.storage import Storage
 from storage.submissions import RESTORED, Bind
+from storage.urls import key_of, server_of
 
 _NO_WHOLE = (
     "if a single store is behind this address, set SORA_LISTING=whole: then a listing can prove that nothing was made "

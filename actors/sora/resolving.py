@@ -24,10 +24,10 @@ from actors.sora.outcomes import SEND_WINDOW, NotPaid, Outcome, Unknown, known
 from actors.sora.wire import RemoteVideo
 from storage.recorder import Recorder
 from storage.records import SubmissionRecord
-from storage.servers import key_of, server_of
 from storage.states import UNRESOLVED, SubmissionState
 from storage.storage import Storage
 from storage.timing import backoff, boottime
+from storage.urls import key_of, server_of
 
 logger = logging.getLogger(__name__)
 _UNKNOWN_SKEW, _KNOWN_SKEW = 120.0, 2.0

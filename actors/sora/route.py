@@ -14,7 +14,7 @@ from yarl import URL
 from actors.errors import SettingsError
 from actors.settings import Settings
 from actors.transport import BEARER, key_header, wrong_with
-from storage.secrets import basic_auth, masked_url, place_of, without_user
+from storage.urls import basic_auth, masked_url, place_of, without_user
 
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10

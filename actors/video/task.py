@@ -32,8 +32,8 @@ from actors.video.download import Download
 from actors.video.setbacks import Ended, Setbacks, lost
 from actors.video.tools import Tools
 from storage.records import JobRecord, SubmissionRecord
-from storage.servers import key_of
 from storage.states import SubmissionState
+from storage.urls import key_of
 
 logger = logging.getLogger(__name__)
 _LEAST_TIME = 120.0

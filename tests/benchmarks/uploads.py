@@ -22,7 +22,7 @@ from typing import get_args
 
 import obstore
 
-from storage.bucket_options import BucketOptions
+from storage.bucket_client import BucketOptions
 from storage.buckets import _AT_ONCE, PART, Bucket
 from tests.servers.s3 import Kind, S3Server, s3_server
 

@@ -627,9 +627,9 @@ def test_a_missing_package_is_named_with_its_line(
 ) -> None:
     import sys
 
-    from storage import bucket_options
+    from storage import bucket_client
 
-    bucket_options.load_obstore.cache_clear()
+    bucket_client.load_obstore.cache_clear()
     monkeypatch.setitem(sys.modules, "obstore", None)
     service = BatchService(settings_from(options_for("http://127.0.0.1:1", tmp_path, video_store=f"s3://{BUCKET}")))
     try:
@@ -638,4 +638,4 @@ def test_a_missing_package_is_named_with_its_line(
             service.process_batch("b")
     finally:
         service.close()
-        bucket_options.load_obstore.cache_clear()
+        bucket_client.load_obstore.cache_clear()

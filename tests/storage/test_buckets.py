@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from storage.bucket_client import BucketOptions
 from storage.bucket_errors import StoreFault
-from storage.bucket_options import BucketOptions
 from storage.buckets import PART, Bucket, Stopped
 from storage.stores import Stores
 from tests.servers.s3 import BUCKET, Fault, Gate, Kind, S3Server

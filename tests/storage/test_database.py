@@ -13,7 +13,10 @@ import psycopg
 import pytest
 
 from storage import database as database_module
-from storage.database import MIGRATIONS, Database, DatabaseError, is_outage
+from storage.database import Database
+from storage.failures import DatabaseError, is_outage
+from storage.migrations import check_schema
+from storage.schema import INITIAL, STEPS
 from storage.states import LIVE_SUBMISSION
 from storage.storage import Storage
 from storage.timing import boottime
@@ -21,8 +24,8 @@ from tests.builders import a_batch, put
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgresql import PostgreSQL
 
-MIGRATED = [(path.stem,) for path in sorted(MIGRATIONS.glob("0*.py"))]
-ROOT = MIGRATIONS.parents[1]
+MIGRATED = [(name,) for name in STEPS[INITIAL]]
+ROOT = Path(__file__).parents[2]
 LIMIT = "idle_in_transaction_session_timeout"
 OPEN = "import sys; from storage.database import Database; d = Database(sys.argv[1]); d.open(); d.close()"
 
@@ -377,7 +380,7 @@ def test_a_postgresql_database_without_an_encoding_is_one_like_others(postgresql
     for _ in range(2):
         database = Database(postgresql.url(name))
         database.open()
-        database.require_schema()
+        check_schema(database)
         with database.connection(), database.begin():
             Storage(database).batches.add(a_batch(name="Ein Fluß"))
         with database.connection():

@@ -1,6 +1,8 @@
 """Additions to the schema: the version before opens, and uses, a database that has them."""
 
-from storage.database import HISTORIES, MIGRATIONS, Database
+from storage.database import Database
+from storage.migrations import apply, check_schema
+from storage.schema import ADDITIONS, INITIAL, STEPS
 from storage.storage import Storage
 from tests.builders import a_batch, put
 
@@ -13,15 +15,14 @@ def test_the_history_that_the_version_before_looks_into_holds_what_it_knows(stor
     noted = storage.database.execute("SELECT name FROM schema_migration").fetchall()
     assert {name for (name,) in noted} == {"0001_initial", "0002_publication", "0003_inbox", "0004_status"}
     added = storage.database.execute("SELECT name FROM schema_addition").fetchall()
-    assert {name for (name,) in added} == {path.stem for path in HISTORIES["schema_addition"].glob("0*.py")}
+    assert {name for (name,) in added} == set(STEPS[ADDITIONS])
 
 
 def test_additions_fill_in_what_older_rows_say(database_url):
     database = Database(database_url)
     with database.connection():
-        for history in ("schema_migration",):
-            (runner,) = [runner for runner, _ in database.migrations() if runner.table_name == history]
-            runner.up()
+        for name in STEPS[INITIAL]:
+            apply(database, INITIAL, name)
         assert "server" not in columns(database, "batches")
         database.execute(
             "INSERT INTO batches (id, metadata, status, concurrency, timeout, digest, provider, total, completed, failed,"
@@ -40,10 +41,8 @@ def test_additions_fill_in_what_older_rows_say(database_url):
     database.close()
 
 
-def test_the_migrations_folder_holds_no_additions():
-    assert {path.name for path in MIGRATIONS.glob("0*.py")}.isdisjoint(
-        path.name for path in HISTORIES["schema_addition"].glob("0*.py")
-    )
+def test_no_step_is_noted_in_both_histories():
+    assert STEPS[INITIAL].keys().isdisjoint(STEPS[ADDITIONS])
 
 
 def test_this_version_works_beside_the_additions_of_a_later_one(database_url):
@@ -56,7 +55,7 @@ def test_this_version_works_beside_the_additions_of_a_later_one(database_url):
     later.close()
     database = Database(database_url)
     assert database.open() == []
-    database.require_schema()
+    check_schema(database)
     with database.connection():
         storage = Storage(database)
         put(storage, a_batch(total=2))
@@ -67,6 +66,6 @@ def test_this_version_works_beside_the_additions_of_a_later_one(database_url):
 def test_what_is_applied_is_told(database_url):
     database = Database(database_url)
     applied = database.open()
-    assert applied == [path.stem for folder in HISTORIES.values() for path in sorted(folder.glob("0*.py"))]
+    assert applied == [name for steps in STEPS.values() for name in sorted(steps)]
     assert database.open() == []
     database.close()

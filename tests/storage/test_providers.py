@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage.servers import key_of, server_of
+from storage.urls import key_of, server_of
 
 
 @pytest.mark.parametrize(

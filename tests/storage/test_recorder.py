@@ -7,7 +7,8 @@ import peewee
 import pytest
 
 from storage import database as database_module
-from storage.database import Database, DatabaseError
+from storage.database import Database
+from storage.failures import DatabaseError
 from storage.recorder import Recorder
 from tests.builders import an_event
 from tests.servers.postgresql import PostgreSQL

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.secrets import Secrets, basic_auth, key_in, masked_url, place_of, without_user
+from storage.secrets import Secrets
+from storage.urls import basic_auth, key_in, masked_url, place_of, without_user
 
 HOSTILE = "'\"\\\n\r\t\x00 @#/?%:&=+;,[]{}<>|$é€ß名😀\u2028"
 secrets = st.text(HOSTILE, max_size=8).map(lambda middle: f"Kestrel5{middle}Heron9")

@@ -3,9 +3,9 @@
 import peewee
 import pytest
 
-from storage.servers import key_of, server_of
 from storage.states import LIVE_SUBMISSION, UNRESOLVED, JobStatus, SubmissionState
 from storage.submissions import Bind
+from storage.urls import key_of, server_of
 from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, put
 
 S = SubmissionState

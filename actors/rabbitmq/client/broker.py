@@ -11,7 +11,8 @@ from actors.expectations import ID_PATTERN
 from actors.rabbitmq import topology
 from actors.rabbitmq.refusals import innermost, refusal
 from actors.settings import load_settings
-from storage.secrets import Secrets, masked_url
+from storage.secrets import Secrets
+from storage.urls import masked_url
 
 
 class Unanswered(SoraBatchError):

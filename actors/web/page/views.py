@@ -23,7 +23,7 @@ from actors.web.page.rendering import POLICY, Renderer
 from actors.web.parameters import batch_id_of, checked_id, is_text, number_in, number_of
 from actors.web.problems import refused
 from actors.web.security import ONLY_SHOWS, SESSION
-from storage.servers import server_of
+from storage.urls import server_of
 
 if TYPE_CHECKING:
     from actors.settings import Settings

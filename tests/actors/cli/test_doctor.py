@@ -26,8 +26,9 @@ from actors.service import BatchService
 from actors.settings import Settings, load_settings
 from actors.web import health
 from actors.web.health import Health
-from storage.database import MIGRATIONS, Database
+from storage.database import Database
 from storage.owners import this_process
+from storage.schema import STEPS
 from tests.servers.http_proxy import Proxy, proxying
 from tests.servers.http_recorder import Recorder, answer, in_thread, listening
 from tests.servers.port import Port
@@ -89,7 +90,7 @@ def test_a_database_is_looked_at_and_not_made(home: Path) -> None:
     real.close()
     check = database(load_settings())
     assert check.ok
-    newest = max(path.stem for path in MIGRATIONS.rglob("[0-9]*.py"))[:4]
+    newest = max(name for steps in STEPS.values() for name in steps)[:4]
     assert check.message.startswith(f"{home}/sora-batch.db: schema {newest}")
 
 

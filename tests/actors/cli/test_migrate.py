@@ -8,23 +8,22 @@ import pytest
 from actors.cli.database import require_schema
 from actors.errors import DatabaseUnusable
 from actors.settings import load_settings
-from storage.database import HISTORIES, Database
+from storage.database import Database
+from storage.schema import ADDITIONS, STEPS
 
 
 def without_the_newest(folder: Path) -> None:
     database = Database(f"sqlite:///{folder}/sora-batch.db")
     database.open()
     with database.connection():
-        (*_, (runner, _)) = database.migrations()
-        name = max(runner.applied())
-        runner.History.delete().where(runner.History.name == name).execute()
+        database.execute("DELETE FROM schema_addition WHERE name=?", (max(STEPS[ADDITIONS]),))
     database.close()
 
 
 def test_a_new_database_is_made_and_told(call, home):
     done = call("migrate")
     assert done.exit_code == 0
-    names = [path.stem for folder in HISTORIES.values() for path in sorted(folder.glob("0*.py"))]
+    names = [name for steps in STEPS.values() for name in sorted(steps)]
     assert done.stdout.strip().replace("\n", " ") == f"database {home}/sora-batch.db: applied {', '.join(names)}"
     assert call("migrate").stdout == f"database {home}/sora-batch.db: the schema is up to date\n"
 
@@ -61,7 +60,7 @@ def test_serve_without_migrating_refuses_an_older_schema_and_leaves_it(call, hom
     without_the_newest(home)
     done = call("serve", "--no-migrate", "--simulate")
     assert done.exit_code == 2
-    newest = max(path.stem for path in HISTORIES["schema_addition"].glob("0*.py"))
+    newest = max(STEPS[ADDITIONS])
     assert f"has an older schema than this program, without {newest}: run sora-batch migrate first" in done.stderr
     with pytest.raises(DatabaseUnusable):  # still
         require_schema(load_settings())
