@@ -5,14 +5,14 @@ If the process dies before it records more, the death counts against the batch.
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum
 
 from actors.messages import Ref
 from actors.video.admission import Beginnings
 from storage.records import BatchRecord
 
 
-class _Phase(IntEnum):
+class _Phase(Enum):
     WAITING = 0
     BEGINS = 1
     """With the next update."""
@@ -30,13 +30,10 @@ class Beginning:
         self._id, self._deaths, self._claims = batch.id, batch.deaths, batch.claims
         self._beginnings, self._supervisor = beginnings, supervisor
         self._phase = _Phase.WAITING
+        self.is_over = False
+        """Whether the beginning is recorded: the batch's jobs may go to workers."""
         self.alive = False
         """Whether something was heard of the batch since: its first sign of life is recorded."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the beginning is recorded: the batch's jobs may go to workers."""
-        return self._phase >= _Phase.BEGUN
 
     @property
     def is_to_be_recorded(self) -> bool:
@@ -72,7 +69,7 @@ class Beginning:
     def recorded(self) -> bool:
         """Note that the update is recorded. Returns True if it began the batch."""
         if self._phase is _Phase.BEGINNING:
-            self._phase = _Phase.BEGUN
+            self._phase, self.is_over = _Phase.BEGUN, True
             return True
         if self._phase is _Phase.BEGUN:
             self._phase = _Phase.WORKING

@@ -96,24 +96,28 @@ class IOLoop:
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function on the loop soon, from any thread. After the loop has ended, nothing happens."""
+        self._calls.append(partial(function, *arguments) if arguments else function)
+        # Two threads may both find it False: the second waking then finds nothing to call.
+        if self._woken:
+            return
+        self._woken = True
         try:
             if threading.get_ident() == self._thread.ident:
-                self.loop.call_soon(function, *arguments)  # waking it from outside costs a system call
-                return
-            self._calls.append(partial(function, *arguments))
-            # Two threads may both find it False: the second waking then finds nothing to call.
-            if not self._woken:
-                self._woken = True
+                self.loop.call_soon(self._call_all)  # waking it from outside costs a system call
+            else:
                 self.loop.call_soon_threadsafe(self._call_all)
         except RuntimeError:
             if not self.loop.is_closed():
                 raise
 
     def _call_all(self) -> None:
-        """Make the calls from outside in order, with one wake-up of the loop for all of them."""
+        """Make the calls so far, in order: a waking and a handle of asyncio's for each would cost more than most do."""
         self._woken = False
         for _ in range(len(self._calls)):
-            self.loop.call_soon(self._calls.popleft())
+            try:
+                self._calls.popleft()()
+            except Exception as error:  # noqa: BLE001  (as asyncio does for each call: the others are made all the same)
+                self.loop.call_exception_handler({"message": "a call on the I/O loop failed", "exception": error})
 
     async def outcome(self, future: Future[T]) -> T:
         """Await another thread's Future on the loop; unlike `asyncio.wrap_future`, never cancels it."""
@@ -211,22 +215,18 @@ async def _cancel_all() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Inbox:
+class _Inbox(deque[Any]):
     """An actor's inbox; a put wakes the actor on the loop."""
 
-    def __init__(self) -> None:
-        self._envelopes: deque[Any] = deque()
-        self.wake: Callable[[], None] = lambda: None
+    wake: Callable[[], None] = staticmethod(lambda: None)
+    get = deque.popleft
 
     def put(self, envelope: Any, /) -> None:
-        self._envelopes.append(envelope)
+        self.append(envelope)
         self.wake()
 
-    def get(self) -> Any:
-        return self._envelopes.popleft()
-
     def empty(self) -> bool:
-        return not self._envelopes
+        return not self
 
 
 class LoopActor(pykka.Actor):
@@ -238,7 +238,6 @@ class LoopActor(pykka.Actor):
     def __init__(self, io: IOLoop) -> None:
         super().__init__()
         self.io = io
-        self._thread: int | None = None
         self._scheduled = False
 
     @staticmethod
@@ -263,11 +262,11 @@ class LoopActor(pykka.Actor):
 
     def _drain(self) -> None:
         self._scheduled = False
-        if not self.actor_inbox.empty() and not self.actor_stopped.is_set():
+        if self.actor_inbox and not self.actor_stopped.is_set():
             self._handle_one()
         if self.actor_stopped.is_set():
             self._actor_loop_teardown()
-        elif not self.actor_inbox.empty():
+        elif self.actor_inbox:
             self._wake()
 
     def _handle_one(self) -> None:

@@ -131,26 +131,29 @@ def cost_of(parts: Iterable[Part]) -> list[Document]:
     for currency, charge, reserved, charged, rest, number in parts:
         if charge == ChargeState.RELEASED:
             continue
-        found = sums.setdefault(currency, [0] * 6)
-        found[0] += reserved or 0
+        if (found := sums.get(currency)) is None:
+            found = sums[currency] = [0, 0, 0, 0, 0, 0]
         if charge == ChargeState.CHARGED:
             found[2] += charged or 0
             found[5] += rest or 0
-        elif charge == ChargeState.ASSUMED:
-            found[3] += reserved or 0
-        else:
-            found[1] += reserved or 0
-        found[4] += number if currency is None else 0
-    return [
-        {
-            "currency": currency, "estimated_micros": estimated, "reserved_micros": reserved,
-            # Exact until here, and rounded once: half to even, which favours nobody.
-            "charged_micros": charged + _rounded(rest), "assumed_micros": assumed, "unknown_prices": unknown,
-        }
-        for currency, (estimated, reserved, charged, assumed, unknown, rest) in sorted(
-            sums.items(), key=lambda each: (each[0] is None, each[0] or "")
-        )
-    ]  # fmt: skip
+        elif reserved:
+            found[3 if charge == ChargeState.ASSUMED else 1] += reserved
+        found[0] += reserved or 0
+        if currency is None:
+            found[4] += number
+    ordered = sorted(sums, key=lambda each: (each is None, each or "")) if len(sums) > 1 else sums
+    return [_entry(currency, *sums[currency]) for currency in ordered]
+
+
+def _entry(
+    currency: str | None, estimated: int, reserved: int, charged: int, assumed: int, unknown: int, rest: int
+) -> Document:
+    return {
+        "currency": currency, "estimated_micros": estimated, "reserved_micros": reserved,
+        # Exact until here, and rounded once: half to even, which favours nobody.
+        "charged_micros": charged + _rounded(rest) if rest else charged,
+        "assumed_micros": assumed, "unknown_prices": unknown,
+    }  # fmt: skip
 
 
 def _rounded(rest: int) -> int:
@@ -168,7 +171,7 @@ class BatchCosts:
 
     def of_job(self, job_id: str) -> list[Document]:
         """What a job costs, with one entry per currency."""
-        return cost_of(self._parts.get(job_id, ()))
+        return cost_of(parts) if (parts := self._parts.get(job_id)) else []
 
     @property
     def whole(self) -> list[Document]:

@@ -127,5 +127,5 @@ class Costs:
 def part(row: Iterable[object]) -> Part:
     """A row of `SUMS`; PostgreSQL gives sums as decimals."""
     currency, charge, *numbers = row
-    whole = [None if number is None else int(str(number)) for number in numbers]
-    return Part(currency, charge, whole[0], whole[1], whole[2], whole[3] or 0)  # type: ignore[arg-type]
+    reserved, charged, rest, count = (None if number is None else int(number) for number in numbers)  # type: ignore[call-overload]
+    return Part(currency, charge, reserved, charged, rest, count or 0)  # type: ignore[arg-type]

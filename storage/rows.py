@@ -109,8 +109,10 @@ class Insert(Generic[R]):
     def _parameters(self, record: R) -> list[Any]:
         values = list(self._values(record))
         for index in self._documents:
-            if values[index] is not None:
-                values[index] = encode(values[index])
+            if value := values[index]:
+                values[index] = encode(value)
+            elif value is not None:
+                values[index] = "{}" if isinstance(value, dict) else "[]"
         return values
 
 

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -71,7 +72,7 @@ class Stores:
         """Where files are put, for a person."""
         return str(self.folder.root) if self.bucket is None else self.bucket.uri
 
-    @property
+    @cached_property
     def prefixes(self) -> tuple[str, ...]:
         """What the addresses of files in this process's folder and store begin with; the store's is the last."""
         folder = f"{self.folder.root.as_uri()}/"

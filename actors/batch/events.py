@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
-from actors.batch.views import Batch, Job, job_document, moment, progress_document
+from actors.batch.views import Batch, job_document, moment, progress_document
 from storage.charges import BatchCosts
 from storage.records import BatchRecord, Document, EventRecord, JobRecord
 from storage.states import BatchStatus
@@ -103,10 +103,10 @@ def final_event(
     """The event that ends a batch, with as many jobs, from the first on, as fit into 256 KiB; and what it costs."""
     costs = costs or BatchCosts()
     document = Batch.of(batch, [], costs).model_dump()
-    shown: list[Job] = []
+    shown: list[Document] = []
     size = 0
-    for job in (Job.of(record, costs.of_job(record.id)) for record in jobs):
-        size += len(job.model_dump_json().encode())
+    for job in (job_document(record, costs.of_job(record.id)) for record in jobs):
+        size += len(to_json(job))
         if size > JOBS_MAX_BYTES:
             break
         shown.append(job)

@@ -117,10 +117,10 @@ class BatchRun:
     @property
     def wants_to_start(self) -> bool:
         """Whether a video could start now, if the process has room."""
-        room = self.idle and self.in_flight < max(1, self.batch.concurrency)
+        if not self._fresh or not self.idle or self._attached or self.stopping:
+            return False
         fits = self._fitting is None or self._update.intents < self._fitting
-        may = fits and not self.stopping and self._update.at >= self.pause.until
-        return bool(room and self._fresh and not self._attached and may)
+        return fits and self.in_flight < max(1, self.batch.concurrency) and self._update.at >= self.pause.until
 
     @property
     def next_job(self) -> JobRecord:
@@ -134,7 +134,7 @@ class BatchRun:
     @property
     def over(self) -> bool:
         """Whether the batch has ended."""
-        return self.batch.status not in (BatchStatus.PENDING, BatchStatus.PROCESSING)
+        return self._update.batch.status not in (BatchStatus.PENDING, BatchStatus.PROCESSING)
 
     def rounds(self) -> int:
         """The maximum number of rounds of videos in the batch."""

@@ -100,7 +100,7 @@ class ServerSettings(BaseSettings):
         """The headers of `SORA_HEADERS`, by name."""
         return read_headers(self.sora_headers.get_secret_value()) if self.sora_headers else {}
 
-    @property
+    @cached_property
     def provider(self) -> str:
         """Where videos are made, and with which key: the base URL and the key's fingerprint in one text.
 
@@ -115,7 +115,7 @@ class ServerSettings(BaseSettings):
         """The base URL that identifies the server: without user, query and key; None if none is set."""
         return None if self.openai_base_url is None else server_of(self.openai_base_url)
 
-    @property
+    @cached_property
     def key_fingerprint(self) -> str:
         """Distinguishes two keys, or accounts, of one server without revealing them.
 

@@ -125,13 +125,14 @@ def phase_of(status: str) -> Phase:
 
 def parse_json(text: bytes | bytearray) -> Any:
     """Read JSON; None if it is none, or has too many values or levels."""
-    if sum(map(text.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+    opened = text.count(b"[") + text.count(b"{")
+    if opened + text.count(b",") > _MOST_VALUES:
         return None
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return None if is_nested_deeper(document, _DEEPEST) else document
+    return None if opened > _DEEPEST and is_nested_deeper(document, _DEEPEST) else document
 
 
 def error_words(body: Any) -> tuple[str | None, str]:

@@ -92,12 +92,12 @@ class Download:
 
     async def measured(self, file: Document) -> Measured | None:
         """The file's own length and size, if requested and readable."""
-        return self._measured_before if file["path"] is None else await self._measure(Path(file["path"]))
+        return self._measured_before if file["path"] is None else await self._measure(file["path"])
 
-    async def _measure(self, path: Path) -> Measured | None:
+    async def _measure(self, path: str | Path) -> Measured | None:
         if (self._order.job.duration is None and self._order.job.size is None) or not can_measure():
             return None
-        return await self._tools.io.offload(measure, path)
+        return await self._tools.io.offload(measure, Path(path))
 
     def _ended(self, code: ErrorCode, text: str, error: SoraError | None = None) -> Ended:
         detail = {} if error is None else error.failure.detail
