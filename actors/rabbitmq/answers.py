@@ -6,7 +6,7 @@ They have no sequence number: none of them is in a batch's journal.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from actors.batch.commands import CommandResult
 from actors.batch.events import cloud_event
 from actors.batch.views import Batch, Job
 from actors.errors import FieldError
+from actors.rabbitmq.codec import CommandRefused, ReceivedCommand
 from actors.rabbitmq.outgoing import event_properties
 
 SOURCE = "/sora-batch/commands"
@@ -30,34 +31,25 @@ _ERRORS_SHOWN = 50
 _JOB_IDS_SHOWN = 1000
 
 
-def accepted(
-    command: str, done: CommandResult, *, correlation: str, source: str, at: float
-) -> str:  # fmt: skip
+def accepted(command: ReceivedCommand, done: CommandResult, at: float) -> str:
     """The event that says that a command was accepted, and what it did."""
-    data: dict[str, Any] = {"command": command, "batch_id": done.batch_id}
+    data: dict[str, Any] = {"command": command.name, "batch_id": done.batch_id}
     if done.job_ids is not None and len(done.job_ids) <= _JOB_IDS_SHOWN:
         data["job_ids"] = list(done.job_ids)
     if done.fetching and len(done.fetching) <= _JOB_IDS_SHOWN:
         data["fetching"] = list(done.fetching)
     if done.summary is not None:
         data["summary"] = done.summary
-    return _answer("accepted", data, (source, correlation), correlation, done.batch_id, at)
+    return _answer("accepted", data, (command.source, command.id), command.id, done.batch_id, at)
 
 
-def rejected(
-    command: str | None,
-    errors: Iterable[FieldError],
-    *,
-    correlation: str,
-    source: str,
-    digest: str,
-    at: float,
-    batch_id: str | None = None,
-) -> str:
-    """The event that says why a command was rejected."""
-    listed = [{name: _clean(value) for name, value in asdict(error).items()} for error in list(errors)[:_ERRORS_SHOWN]]
-    data = {"command": command, "errors": listed}
-    return _answer("rejected", data, (source, correlation, digest), correlation, batch_id, at)
+def rejected(command: ReceivedCommand | CommandRefused, errors: Sequence[FieldError], at: float) -> str:
+    """The event that says why a command was rejected; it has an id."""
+    assert command.id is not None
+    listed = [{name: _clean(value) for name, value in asdict(error).items()} for error in errors[:_ERRORS_SHOWN]]
+    data = {"command": command.name, "errors": listed}
+    batch_id = command.batch_id if isinstance(command, ReceivedCommand) else None
+    return _answer("rejected", data, (command.source, command.id, command.digest), command.id, batch_id, at)
 
 
 def _answer(

@@ -118,14 +118,15 @@ class CommandRefused(Exception):
     Attributes:
         errors: the errors, field by field.
         source, id, name: of the command, as far as they could be read.
+        digest: SHA-256 of the message's body, in hexadecimal.
         well_formed: whether it is a command and only its `data` is invalid.
     """
 
     def __init__(
-        self, errors: Iterable[FieldError], *, source: str = "", id: str | None = None, name: str | None = None,  # noqa: A002
-        well_formed: bool = False,
+        self, errors: Iterable[FieldError], digest: str, *, source: str = "", id: str | None = None,  # noqa: A002
+        name: str | None = None, well_formed: bool = False,
     ) -> None:  # fmt: skip
-        self.errors = tuple(errors)
+        self.errors, self.digest = tuple(errors), digest
         self.source, self.id, self.name, self.well_formed = source, id, name, well_formed
         super().__init__("; ".join(entry.message for entry in self.errors[:5]))
 
@@ -144,8 +145,9 @@ def parse(message: Message, *, max_bytes: int, max_size: int) -> ReceivedCommand
     try:
         document = _document(message, max_bytes)
     except (_Wrong, Unparsable) as wrong:
-        raise CommandRefused([wrong.error], id=_answerable(message.message_id)) from None
+        raise CommandRefused([wrong.error], message.digest, id=_answerable(message.message_id)) from None
     known: dict[str, Any] = {
+        "digest": message.digest,
         "source": _answerable(document.get("source"), SOURCE_MAX_BYTES) or "",
         "id": _answerable(document.get("id")) or _answerable(message.message_id),
         "name": _name_in(document.get("type")),

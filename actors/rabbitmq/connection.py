@@ -11,19 +11,18 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from typing import Any
 
-import pika
 from pika.adapters.select_connection import IOLoop
 from pika.exceptions import ChannelClosedByBroker
 
 from actors.rabbitmq import topology
-from actors.rabbitmq.outgoing import Item, Outgoing, Settled
+from actors.rabbitmq.outgoing import Item, Outgoing, SelectConnection, Settled
 from actors.rabbitmq.refusals import ACCESS_REFUSED, Attempts, ConnectionGone, Standing, hush
 
 logger = logging.getLogger(__name__)
@@ -38,34 +37,6 @@ class State(Enum):
     OPEN = "open"
     AWAY = "away"
     CLOSED = "closed"
-
-
-class _SelectConnection(pika.SelectConnection):  # type: ignore[misc]
-    """pika's, but publishes a group in one system call: these calls are a third of the cost of publishing."""
-
-    _held: list[bytes] | None = None
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Hold back all frames until the end."""
-        self._held = []
-        try:
-            yield
-        finally:
-            held, self._held = self._held, None
-            if held and not (self.is_closing or self.is_closed):
-                super()._output_marshaled_frames([b"".join(held)])
-
-    def drop(self) -> None:
-        """Drop it without telling the broker, as pika drops a dead one."""
-        self._terminate_stream(ConnectionGone("the connection was dropped"))
-
-    def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
-        # Private to pika: if it were renamed, messages would just go out one by one.
-        if self._held is None:
-            super()._output_marshaled_frames(marshaled_frames)
-        else:
-            self._held += marshaled_frames
 
 
 class Connection:
@@ -273,7 +244,7 @@ class Connection:
             self.state = State.CONNECTING
         ioloop = IOLoop()
         ioloop.activate_poller()
-        self._connection = _SelectConnection(
+        self._connection = SelectConnection(
             self._parameters,
             on_open_callback=lambda _: self.open_channel(partial(self._set_up, declares=True)),
             on_open_error_callback=self._on_gone,

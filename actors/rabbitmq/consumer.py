@@ -29,17 +29,11 @@ logger = logging.getLogger(__name__)
 Handle = Callable[[Message, float | None], None]
 
 THREADS = {topology.COMMANDS: 4, topology.CANCELS: 1}
-ERROR_HEADER = "x-sora-batch-error"
-SINCE_HEADER = "x-sora-batch-since"
-"""On a message that waits for its batch to be created: since when, in milliseconds since 1970."""
 _WAKE_MILLISECONDS = 500
 """How often an idle thread checks whether to stop: more often would cost over 1 % of a core."""
-_STOP_MILLISECONDS = 1000
-_CLOSE_SECONDS = 2.0
+_STOP_MILLISECONDS, _CLOSE_SECONDS = 1000, 2.0
 _ERROR_MAX = 1000
 _GIVEN_UP = f"returned to its queue {topology.DELIVERY_LIMIT} times: each time its service died or could not process it"
-_RETURNS = "x-delivery-count"
-_OF_THE_BROKER = (_RETURNS, "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason")
 
 
 class Properties(pika.BasicProperties):  # type: ignore[misc]
@@ -98,13 +92,13 @@ class Delivery:
     @property
     def returns(self) -> int:
         """How often it was returned to its queue."""
-        count = (self.properties.headers or {}).get(_RETURNS)
+        count = (self.properties.headers or {}).get(topology.RETURNS_HEADER)
         return count if isinstance(count, int) else 0
 
     @property
     def since(self) -> float | None:
         """Since when it has waited for its batch."""
-        since = (self.properties.headers or {}).get(SINCE_HEADER)
+        since = (self.properties.headers or {}).get(topology.SINCE_HEADER)
         return since / 1000 if isinstance(since, int) else None
 
 
@@ -155,9 +149,7 @@ class CommandConsumer(dramatiq.Consumer):
         delivery = self._arrived.popleft()
         name, given = self._queue_name, {"delivery": delivery}
         proxy = dramatiq.MessageProxy(dramatiq.Message(name, name, (), given, {}))
-        if (
-            delivery.method.redelivered and delivery.returns >= topology.DELIVERY_LIMIT
-        ):  # the broker would not deliver it again
+        if delivery.method.redelivered and delivery.returns >= topology.DELIVERY_LIMIT:  # it was the last time
             delivery.verdict = Unreadable(_GIVEN_UP)
             self.ack(proxy)
             return None
@@ -179,23 +171,24 @@ class CommandConsumer(dramatiq.Consumer):
             case Requeue():
                 delivery.channel.basic_nack(delivery.method.delivery_tag)
             case Postpone(since=since):
-                self._move(delivery, topology.WAITING, delivery.routing_key, {SINCE_HEADER: int(since * 1000)})
+                self._move(delivery, topology.WAITING, delivery.routing_key, {topology.SINCE_HEADER: int(since * 1000)})
             case verdict:
-                self._move(delivery, "", topology.UNREADABLE, {ERROR_HEADER: _reason(verdict)})
+                failed = "" if isinstance(verdict, Unreadable) else f"the service failed: {type(verdict).__name__}: "
+                reason = f"{failed}{verdict}".encode("utf-8", "backslashreplace").decode()[:_ERROR_MAX]
+                self._move(delivery, "", topology.UNREADABLE, {topology.ERROR_HEADER: reason})
 
-    def _move(self, delivery: Delivery, exchange: str, routing_key: str, headers: dict[str, Any]) -> None:
+    def _move(self, delivery: Delivery, exchange: str, key: str, headers: dict[str, Any]) -> None:
         """Publish it elsewhere, wait for the confirm, then acknowledge it: it is never lost."""
         properties = delivery.properties
-        kept = {key: value for key, value in (properties.headers or {}).items() if key not in _OF_THE_BROKER}
-        properties.headers = {**kept, **headers}
+        kept = {name: value for name, value in (properties.headers or {}).items() if name not in topology.OWN_HEADERS}
+        properties.headers = kept | headers
         properties.expiration = None  # it is kept until somebody inspects it
         try:
             properties.encode()
         except Exception:  # noqa: BLE001  (pika can't write everything that it reads)
             properties = pika.BasicProperties(headers=headers, delivery_mode=2)
-        moved = partial(self._moved, delivery)
         # crash point: put elsewhere
-        self._connection.send(exchange, routing_key, delivery.body, properties, moved, mandatory=True)
+        self._connection.send(exchange, key, delivery.body, properties, partial(self._moved, delivery), mandatory=True)
         self._connection.flush()
 
     def _moved(self, delivery: Delivery, error: Exception | None) -> None:
@@ -207,12 +200,6 @@ class CommandConsumer(dramatiq.Consumer):
     def close(self) -> None:
         """Settle what is pending, and close the connection."""
         self._connection.disconnect(_CLOSE_SECONDS)
-
-
-def _reason(verdict: BaseException) -> str:
-    known = isinstance(verdict, Unreadable)
-    text = str(verdict) if known else f"the service failed: {type(verdict).__name__}: {verdict}"
-    return text.encode("utf-8", "backslashreplace").decode()[:_ERROR_MAX]
 
 
 class CommandConsumers:
@@ -232,10 +219,8 @@ class CommandConsumers:
         for queue_name in THREADS:
             self._declare(queue_name, handle)
         self._workers = [
-            dramatiq.Worker(
-                self._broker, queues={queue_name}, worker_threads=threads, worker_timeout=_WAKE_MILLISECONDS
-            )
-            for queue_name, threads in THREADS.items()
+            dramatiq.Worker(self._broker, queues={name}, worker_threads=threads, worker_timeout=_WAKE_MILLISECONDS)
+            for name, threads in THREADS.items()
         ]
 
     def _declare(self, queue_name: str, handle: Handle) -> None:
@@ -257,8 +242,7 @@ class CommandConsumers:
     def stop(self) -> None:
         """Take no new messages and finish current ones; those that take too long return to the broker."""
         stopping = [
-            threading.Thread(target=worker.stop, kwargs={"timeout": _STOP_MILLISECONDS}, daemon=True)
-            for worker in self._workers
+            threading.Thread(target=worker.stop, args=(_STOP_MILLISECONDS,), daemon=True) for worker in self._workers
         ]
         for thread in stopping:
             thread.start()

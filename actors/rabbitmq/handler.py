@@ -33,7 +33,7 @@ from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFo
 from actors.rabbitmq import answers
 from actors.rabbitmq.answers import Publication, publication
 from actors.rabbitmq.codec import CommandRefused, Message, ReceivedCommand, parse, within_data
-from actors.rabbitmq.publisher import properties_of
+from actors.rabbitmq.outgoing import properties_of
 from actors.rabbitmq.refusals import ConnectionGone, Nacked
 from actors.rabbitmq.topology import EVENTS, REPLAYS
 from actors.service import BatchService
@@ -102,7 +102,7 @@ class CommandHandler:
         try:
             command = parse(message, max_bytes=settings.command_max_bytes, max_size=settings.batch_max_size)
         except CommandRefused as refused:
-            self._refuse_unread(message, refused)
+            self._refuse_unread(refused)
             if refused.well_formed:
                 self._count(refused.name, "rejected")
                 return
@@ -127,15 +127,10 @@ class CommandHandler:
     def _count(self, name: str | None, answer: str) -> None:
         self._service.observer.command(name if name in _NAMES else "unknown", answer)
 
-    def _refuse_unread(self, message: Message, refused: CommandRefused) -> None:
+    def _refuse_unread(self, refused: CommandRefused) -> None:
         logger.warning("refused a message", extra={"action": "command_refused", "error": str(refused)})
-        if refused.id is None:
-            return  # the sender could not recognise the answer
-        answer = answers.rejected(
-            refused.name, refused.errors, correlation=refused.id, source=refused.source,
-            digest=message.digest, at=self._service.now(),
-        )  # fmt: skip
-        self._tell(EVENTS, publication(answer))
+        if refused.id is not None:  # without it the sender could not recognise the answer
+            self._tell(EVENTS, publication(answers.rejected(refused, refused.errors, self._service.now())))
 
     def _obey(self, command: ReceivedCommand, since: float | None) -> str:
         """The answer, once it is recorded with the effect of the command."""
@@ -144,14 +139,7 @@ class CommandHandler:
         try:
             obeyed = command_of(command.data, self._service.settings, at, batch_id=command.batch_id)
             return self._wait_out(
-                lambda: self._service.obey(
-                    obeyed,
-                    key,
-                    lambda done: answers.accepted(
-                        command.name, done, correlation=command.id, source=command.source, at=at
-                    ),
-                    command.trace,
-                )
+                lambda: self._service.obey(obeyed, key, lambda done: answers.accepted(command, done, at), command.trace)
             )
         except UnknownBatch:
             first = at if since is None or since > at else since
@@ -161,7 +149,7 @@ class CommandHandler:
             text = f"there is no batch {command.batch_id!r}"
             errors: Sequence[FieldError] = [_about_the_batch(command, NotFound(text))]
         except OtherBody as error:
-            return self._rejection(command, error.errors, at)
+            return answers.rejected(command, error.errors, at)
         except InvalidRequest as error:
             errors = within_data(error)
         except (NotFound, Conflict) as error:
@@ -171,12 +159,12 @@ class CommandHandler:
         except Exception:
             logger.exception("a command failed", extra={"action": "command_failed", "command": command.name.value})
             message = "the service failed to process this command; see its log"
-            return self._rejection(command, [FieldError("", message, "", ErrorCode.INTERNAL.value)], at)
-        rejection = self._rejection(command, errors, at)
+            return answers.rejected(command, [FieldError("", message, "", ErrorCode.INTERNAL.value)], at)
+        rejection = answers.rejected(command, errors, at)
         try:
             return self._wait_out(lambda: self._service.refuse(key, rejection))
         except OtherBody as error:
-            return self._rejection(command, error.errors, at)
+            return answers.rejected(command, error.errors, at)
 
     def _wait_out(self, act: Callable[[], T]) -> T:
         """Call `act`, and retry while the database is down.
@@ -198,12 +186,6 @@ class CommandHandler:
             self._stopping.wait(backoff(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
             failures += 1
 
-    def _rejection(self, command: ReceivedCommand, errors: Sequence[FieldError], at: float) -> str:
-        return answers.rejected(
-            command.name, errors, correlation=command.id, source=command.source, digest=command.digest, at=at,
-            batch_id=command.batch_id,
-        )  # fmt: skip
-
     def _show(self, command: ReceivedCommand) -> None:
         """Publish what was requested. A redelivered command publishes it again: it may never have arrived."""
         match command.data:
@@ -221,9 +203,7 @@ class CommandHandler:
                             for each in page
                         ]
                     )
-            case CreateData() | ProcessData() | CancelData() | RetryData():
-                pass
-            case DeleteData() | UpdateData():
+            case CreateData() | ProcessData() | CancelData() | RetryData() | DeleteData() | UpdateData():
                 pass
             case _ as unreachable:
                 assert_never(unreachable)

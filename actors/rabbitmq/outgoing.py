@@ -1,20 +1,23 @@
-"""Outgoing: the messages to publish over a connection, and which of them are confirmed. Many at a time."""
+"""Outgoing messages: sent many at a time; which of a connection's, and of a batch's events, are confirmed."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import pika
 from pika.exceptions import AMQPError
 
 from actors.rabbitmq.refusals import ConnectionGone, Nacked, Unroutable
+from storage.records import EventRecord
+from storage.timing import backoff
 
 WINDOW = 200
 """Unconfirmed messages."""
+_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 1.0, 60.0
 Settled = Callable[[Exception | None], object]
 """Called once, in the connection's thread: with None when the broker has confirmed a message, else with the error."""
 
@@ -34,6 +37,12 @@ def event_properties(identity: str, kind: str, at: float, correlation: str | Non
     )  # fmt: skip
 
 
+def properties_of(event: EventRecord, correlation: str | None = None) -> pika.BasicProperties:
+    """The AMQP properties of an event; `correlation`: the id of the command that requested it, if any."""
+    identity, kind = f"{event.batch_id}:{event.sequence:010d}", f"sora-batch.{event.type}.v1"
+    return event_properties(identity, kind, event.created_at, correlation or event.batch_id)
+
+
 @dataclass(slots=True)
 class Item:
     """A message, and the callback for its outcome."""
@@ -48,6 +57,34 @@ class Item:
     mandatory: bool = False
     """Whether it must reach a queue."""
     returned: bool = False
+
+
+class SelectConnection(pika.SelectConnection):  # type: ignore[misc]
+    """pika's, but publishes a group in one system call: these calls are a third of the cost of publishing."""
+
+    _held: list[bytes] | None = None
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Hold back all frames until the end."""
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            if held and not (self.is_closing or self.is_closed):
+                super()._output_marshaled_frames([b"".join(held)])
+
+    def drop(self) -> None:
+        """Drop it without telling the broker, as pika drops a dead one."""
+        self._terminate_stream(ConnectionGone("the connection was dropped"))
+
+    def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
+        # Private to pika: if it were renamed, messages would just go out one by one.
+        if self._held is None:
+            super()._output_marshaled_frames(marshaled_frames)
+        else:
+            self._held += marshaled_frames
 
 
 class Outgoing:
@@ -129,3 +166,45 @@ class Outgoing:
         if self._todo and not self._pumping:  # after the confirms that came with this one
             self._pumping = True
             self._later(self.flush)
+
+
+@dataclass(slots=True)
+class BatchCursor:
+    """How far a batch's events are published, as this process knows."""
+
+    batch_id: str
+    sent: int
+    confirmed: int
+    marked: int
+    early: set[int] = field(default_factory=set)
+    """Confirmed out of order."""
+    run: int = 0
+    """Incremented when it restarts at its watermark: confirms of an earlier run no longer count."""
+    refusals: int = 0
+    resting: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to do for it."""
+        return self.sent == self.marked and not self.resting
+
+    def settle(self, sequence: int, *, refused: bool) -> None:
+        """An event was confirmed, or refused so often that it counts as published."""
+        if sequence == self.confirmed + 1:
+            self.confirmed = sequence
+            while self.confirmed + 1 in self.early:
+                self.confirmed += 1
+                self.early.discard(self.confirmed)
+            if not self.early and not refused and self.confirmed == self.sent:
+                self.refusals = 0
+        elif sequence > self.confirmed:
+            self.early.add(sequence)
+
+    def restart(self) -> float:
+        """Send again from the watermark on, after a pause of so many seconds; see `resting`."""
+        pause = backoff(self.refusals, _FIRST_BACK_OFF, _LONGEST_BACK_OFF)
+        self.refusals += 1
+        self.run += 1
+        self.sent, self.resting = self.confirmed, True
+        self.early.clear()
+        return pause

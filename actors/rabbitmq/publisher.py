@@ -13,56 +13,28 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-import pika
-
 from actors.rabbitmq.connection import Connection, State
-from actors.rabbitmq.outgoing import event_properties
+from actors.rabbitmq.outgoing import BatchCursor, properties_of
 from actors.rabbitmq.refusals import ConnectionGone
 from actors.rabbitmq.topology import EVENTS
 from storage.publications import Unpublished
 from storage.recorder import Recorder
 from storage.records import EventRecord
 from storage.storage import Storage
-from storage.timing import backoff
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-
 UNCONFIRMED = 1000
 """The most unconfirmed events; the rest wait in the journal."""
 LOOK = 1.0
 OTHERS_WAIT = 1.0
 """Seconds after which another process publishes an event that its own process has not published."""
-_ENDED_LATELY, _EVERYTHING_EVERY = 900.0, 600.0
-_MARK_AFTER = 0.1
+_ENDED_LATELY, _EVERYTHING_EVERY, _MARK_AFTER = 900.0, 600.0, 0.1
 _PAGE, _BATCHES = 200, 50
-_REFUSALS = 5
-_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 1.0, 60.0
-_REMEMBERED = 2000
-
-
-@dataclass(slots=True)
-class _BatchCursor:
-    """How far a batch's events are published, as this process knows."""
-
-    batch_id: str
-    sent: int
-    confirmed: int
-    marked: int
-    early: set[int] = field(default_factory=set)
-    """Confirmed out of order."""
-    run: int = 0
-    """Incremented when it restarts at its watermark: confirms of an earlier run no longer count."""
-    refusals: int = 0
-    resting: bool = False
-
-    @property
-    def idle(self) -> bool:
-        return self.sent == self.marked and not self.resting
+_REFUSALS, _REMEMBERED = 5, 2000
 
 
 class EventPublisher:
@@ -72,12 +44,10 @@ class EventPublisher:
         """Connects with the first event recorded here, or when it is started."""
         self._connection, self._storage, self._recorder = connection, storage, recorder
         self._fresh: deque[list[EventRecord]] = deque()
-        self._woken = False
-        self._cursors: OrderedDict[str, _BatchCursor] = OrderedDict()
+        self._cursors: OrderedDict[str, BatchCursor] = OrderedDict()
         self._behind: OrderedDict[str, None] = OrderedDict()
-        self._flying = 0
-        self._session = 0
-        self._reading = self._marking = self._looked_once = False
+        self._flying = self._session = 0
+        self._reading = self._marking = self._looked_once = self._woken = False
         self._everything_at = 0.0
         storage.journal.listener = self._recorded
         connection.on_open.append(self._opened)
@@ -90,8 +60,7 @@ class EventPublisher:
     def close(self, seconds: float) -> None:
         """Publish the rest, if the broker is reachable and accepts it."""
         self._storage.journal.listener = None
-        deadline = time.monotonic() + seconds
-        done = threading.Event()
+        deadline, done = time.monotonic() + seconds, threading.Event()
         if not self._connection.started:
             return
         while self._connection.takes_messages and time.monotonic() < deadline:
@@ -120,11 +89,9 @@ class EventPublisher:
         """A new connection: nothing is in flight, and everything unmarked is sent again."""
         self._session += 1
         self._flying = 0
-        self._reading = self._marking = self._looked_once = False
-        self._cursors.clear()
-        self._behind.clear()
-        self._fresh.clear()
-        self._woken = False
+        self._reading = self._marking = self._looked_once = self._woken = False
+        for each in (self._cursors, self._behind, self._fresh):
+            each.clear()
         self._everything_at = 0.0
         self._look()
 
@@ -135,8 +102,10 @@ class EventPublisher:
             error = future.exception()
             if error is None:
                 then(future.result())
-            else:
-                self._failed(error)
+            else:  # the database failed: look for everything unmarked again, a little later
+                logger.error("could not read or mark events", extra={"action": "publishing", "error": repr(error)})
+                self._reading = self._marking = False
+                self._connection.call_later(LOOK, self._opened)
 
         now = self._of_this_session(arrived)
         future.add_done_callback(lambda _: self._connection.call(now))
@@ -148,23 +117,16 @@ class EventPublisher:
         session = self._session
         return lambda: function() if session == self._session else None
 
-    def _failed(self, error: BaseException) -> None:
-        """The database failed: look for everything unmarked again, a little later."""
-        logger.error("could not read or mark events", extra={"action": "publishing", "error": repr(error)})
-        self._reading = self._marking = False
-        self._connection.call_later(LOOK, self._opened)
-
     def _look(self) -> None:
         """Once a second: find batches with unpublished events."""
         now = self._storage.database.time()
         everything = now - self._everything_at > _EVERYTHING_EVERY
         if everything:
             self._everything_at = now
-        behind = self._storage.publications.behind
         ended_after = 0.0 if everything else now - _ENDED_LATELY
         recorded_before = now + 1e9 if everything else now - OTHERS_WAIT
-        looked = self._recorder.read(lambda: behind(recorded_before=recorded_before, ended_after=ended_after))
-        self._ask(looked, self._looked)
+        behind = partial(self._storage.publications.behind, recorded_before=recorded_before, ended_after=ended_after)
+        self._ask(self._recorder.read(behind), self._looked)
 
     def _looked(self, behind: dict[str, int]) -> None:
         self._looked_once = True
@@ -189,12 +151,10 @@ class EventPublisher:
     def _take(self, event: EventRecord) -> None:
         cursor = self._cursors.get(event.batch_id)
         if cursor is None and event.sequence == 1:
-            cursor = self._cursors[event.batch_id] = _BatchCursor(event.batch_id, 0, 0, 0)
-        if cursor is None:
-            self._behind[event.batch_id] = None
-        elif event.sequence == cursor.sent + 1 and not cursor.resting and self._flying < UNCONFIRMED:
+            cursor = self._cursors[event.batch_id] = BatchCursor(event.batch_id, 0, 0, 0)
+        if cursor and event.sequence == cursor.sent + 1 and not cursor.resting and self._flying < UNCONFIRMED:
             self._send(cursor, event)
-        elif event.sequence > cursor.sent:
+        elif cursor is None or event.sequence > cursor.sent:
             self._behind[event.batch_id] = None
 
     def _catch_up(self) -> None:
@@ -202,11 +162,10 @@ class EventPublisher:
         if self._reading or not self._behind or self._flying >= UNCONFIRMED // 2:
             return
         ids = [self._behind.popitem(last=False)[0] for _ in range(min(_BATCHES, len(self._behind)))]
-        courses = {batch_id: self._cursors.get(batch_id) for batch_id in ids}
-        sent = {batch_id: cursor.sent if cursor else -1 for batch_id, cursor in courses.items()}
+        sent = {batch_id: self._cursors[batch_id].sent if batch_id in self._cursors else -1 for batch_id in ids}
         self._reading = True
-        next_of, page = self._storage.publications.next_of, max(1, _PAGE // len(ids))
-        self._ask(self._recorder.read(lambda: next_of(sent, page)), self._caught_up)
+        next_of = partial(self._storage.publications.next_of, sent, max(1, _PAGE // len(ids)))
+        self._ask(self._recorder.read(next_of), self._caught_up)
 
     def _caught_up(self, found: list[Unpublished]) -> None:
         self._reading = False
@@ -224,22 +183,20 @@ class EventPublisher:
         self._catch_up()
         self._connection.flush()
 
-    def _cursor_of(self, unpublished: Unpublished) -> _BatchCursor:
+    def _cursor_of(self, unpublished: Unpublished) -> BatchCursor:
         batch_id, published = unpublished.batch_id, unpublished.published
-        cursor = self._cursors.get(batch_id)
-        if cursor is None:
-            cursor = self._cursors[batch_id] = _BatchCursor(batch_id, published, published, published)
-        elif published > cursor.sent:  # another process has published those
+        cursor = self._cursors.setdefault(batch_id, BatchCursor(batch_id, published, published, published))
+        if published > cursor.sent:  # another process has published those
             cursor.sent = cursor.confirmed = cursor.marked = published
         return cursor
 
-    def _send(self, cursor: _BatchCursor, event: EventRecord) -> None:
+    def _send(self, cursor: BatchCursor, event: EventRecord) -> None:
         cursor.sent = event.sequence
         self._flying += 1
         settled = partial(self._settled, cursor, event.sequence, cursor.run, self._session)
         self._connection.send(EVENTS, event.key, event.body.encode(), properties_of(event), settled)
 
-    def _settled(self, cursor: _BatchCursor, sequence: int, run: int, session: int, error: Exception | None) -> None:
+    def _settled(self, cursor: BatchCursor, sequence: int, run: int, session: int, error: Exception | None) -> None:
         if session != self._session:
             return
         self._flying -= 1
@@ -249,46 +206,34 @@ class EventPublisher:
             self._refused(cursor, sequence)
             return
         # Refused often enough: all other queues have it by now, and the full one is configured to reject.
-        if sequence == cursor.confirmed + 1:
-            cursor.confirmed = sequence
-            while cursor.confirmed + 1 in cursor.early:
-                cursor.confirmed += 1
-                cursor.early.discard(cursor.confirmed)
-            if not cursor.early and error is None and cursor.confirmed == cursor.sent:
-                cursor.refusals = 0
-        elif sequence > cursor.confirmed:
-            cursor.early.add(sequence)
+        cursor.settle(sequence, refused=error is not None)
         if not self._marking:
             self._marking = True
             self._later(_MARK_AFTER, self._mark)
         if self._behind:
             self._catch_up()
 
-    def _refused(self, cursor: _BatchCursor, sequence: int) -> None:
+    def _refused(self, cursor: BatchCursor, sequence: int) -> None:
         """A subscriber's queue is full: restart only this batch at its watermark, after a pause."""
-        pause = backoff(cursor.refusals, _FIRST_BACK_OFF, _LONGEST_BACK_OFF)
-        cursor.refusals += 1
+        pause = cursor.restart()
         logger.warning(
             "a full queue refused an event; publishing its batch again from there",
             extra={"action": "event_refused", "batch_id": cursor.batch_id, "sequence": sequence, "seconds": pause},
         )
-        cursor.run += 1
-        cursor.sent, cursor.resting = cursor.confirmed, True
-        cursor.early.clear()
         self._later(pause, partial(self._rested, cursor))
 
-    def _rested(self, cursor: _BatchCursor) -> None:
+    def _rested(self, cursor: BatchCursor) -> None:
         cursor.resting = False
         self._behind[cursor.batch_id] = None
         self._catch_up()
 
     def _mark(self) -> None:
         marks = {each.batch_id: each.confirmed for each in self._cursors.values() if each.confirmed > each.marked}
-        if not marks:
-            self._marking = False
-            return
-        mark = self._storage.publications.mark
-        self._ask(self._recorder.write(lambda: mark(marks)), lambda _: self._marked(marks))
+        self._marking = bool(marks)
+        if marks:
+            self._ask(
+                self._recorder.write(partial(self._storage.publications.mark, marks)), lambda _: self._marked(marks)
+            )
 
     def _marked(self, marks: dict[str, int]) -> None:
         for batch_id, sequence in marks.items():
@@ -303,9 +248,3 @@ class EventPublisher:
         unmarked = any(cursor.marked < cursor.sent and not cursor.resting for cursor in self._cursors.values())
         if self._looked_once and not (self._fresh or self._behind or self._reading or unmarked):
             done.set()
-
-
-def properties_of(event: EventRecord, correlation: str | None = None) -> pika.BasicProperties:
-    """The AMQP properties of an event; `correlation`: the id of the command that requested it, if any."""
-    identity, kind = f"{event.batch_id}:{event.sequence:010d}", f"sora-batch.{event.type}.v1"
-    return event_properties(identity, kind, event.created_at, correlation or event.batch_id)

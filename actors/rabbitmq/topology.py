@@ -26,6 +26,14 @@ WAITING = "sora.batch.commands.waiting"
 EVENTS = "sora.batch.events"
 REPLAYS = "sora.batch.replays"
 
+ERROR_HEADER = "x-sora-batch-error"
+"""On an unreadable message: why."""
+SINCE_HEADER = "x-sora-batch-since"
+"""On a message that waits for its batch to be created: since when, in milliseconds since 1970."""
+RETURNS_HEADER = "x-delivery-count"
+OWN_HEADERS = (RETURNS_HEADER, "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason")
+"""RabbitMQ's own: they are not published again."""
+
 WAIT_MILLISECONDS = 250
 _CONNECT_SECONDS = 5.0
 DELIVERY_LIMIT = 50

@@ -25,7 +25,8 @@ import pika
 
 from actors.rabbitmq import topology
 from actors.rabbitmq.connection import Connection, State
-from actors.rabbitmq.publisher import EventPublisher, properties_of
+from actors.rabbitmq.outgoing import properties_of
+from actors.rabbitmq.publisher import EventPublisher
 from storage.database import Database
 from storage.recorder import Recorder
 from storage.records import EventRecord
