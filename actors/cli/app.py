@@ -84,6 +84,8 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+        except Interrupted as interrupted:
+            raise typer.Exit(interrupted.exit_code) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except Exception as error:  # noqa: BLE001  (nobody else would put it in a sentence)

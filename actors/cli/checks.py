@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from actors.errors import SettingsError
 from actors.needs import Check, Need, bounded, database_obstacle, folder_obstacle, needs, writable
@@ -16,6 +17,7 @@ from storage.owners import Owners, StoreNotes
 from storage.stores import Stores
 from storage.urls import masked_url
 
+T = TypeVar("T")
 __all__ = ["Check", "all_checks"]
 _LONGEST_CHECK = 30.0
 
@@ -63,10 +65,7 @@ def database(settings: Settings) -> Check:
 def services(settings: Settings) -> Check:
     """Which processes hold a current lease in the database, and so may make videos."""
     try:
-        found = Database(settings.database_url)
-        there = found.path is None or found.path.exists()
-        living = found.read(lambda: Owners(found).living()) if there and _has_owners(found) else []
-        found.close()
+        living = _looked_up(settings, lambda it: Owners(it).living() if it.peewee.table_exists("owners") else [])
     except (DatabaseError, ImportError):
         return Check("services", ok=True, message="unknown: the database can't be read")
     if not living:
@@ -75,8 +74,15 @@ def services(settings: Settings) -> Check:
     return Check("services", ok=True, message=f"with a current lease: {named}")
 
 
-def _has_owners(found: Database) -> bool:
-    return bool(found.read(lambda: found.peewee.table_exists("owners")))
+def _looked_up(settings: Settings, look: Callable[[Database], T]) -> T | None:
+    """What a look into the database finds; None: it does not exist."""
+    found = Database(settings.database_url)
+    if found.path is not None and not found.path.exists():
+        return None
+    try:
+        return found.read(lambda: look(found))
+    finally:
+        found.close()
 
 
 def _schema(found: Database) -> Check:
@@ -100,15 +106,15 @@ def video_dir(settings: Settings) -> Check:
 
 def _doubts(settings: Settings, marker: Marker | None, place: str) -> list[str]:
     """Whether the store belongs to another database, and whether processes of this one use different stores."""
+    if marker is None:
+        return []
     try:
-        found = Database(settings.database_url)
-        if marker is None or (found.path is not None and not found.path.exists()):
-            return []
-        notes = StoreNotes(found)
-        database, living = found.read(lambda: (notes.database_id(), notes.of_living()))
-        found.close()
+        noted = _looked_up(settings, lambda it: (StoreNotes(it).database_id(), StoreNotes(it).of_living()))
     except Exception:  # noqa: BLE001  (another check tells what is wrong with the database, or that it is older)
         return []
+    if noted is None:
+        return []
+    database, living = noted
     return [doubt for doubt in (foreign(marker, database, place), scattered(marker.store, place, living)) if doubt]
 
 
@@ -186,14 +192,12 @@ def budget(settings: Settings) -> Check:
 
     mine = {(each.scope, each.unit): each.micros for each in read_ceilings(settings.sora_budget or "none")}
     try:
-        found = Database(settings.database_url)
-        if found.path is not None and not found.path.exists():
-            written = f"{settings.sora_budget}: will be written on first use" if mine else "SORA_BUDGET is not set"
-            return Check("budget", ok=True, message=written)
-        there = found.read(lambda: Ledger(found).current() if found.peewee.table_exists("ceilings") else [])
-        found.close()
+        there = _looked_up(settings, lambda it: Ledger(it).current() if it.peewee.table_exists("ceilings") else [])
     except DatabaseError as error:
         return Check("budget", ok=False, message=str(error))
+    if there is None:
+        written = f"{settings.sora_budget}: will be written on first use" if mine else "SORA_BUDGET is not set"
+        return Check("budget", ok=True, message=written)
     told = [left_text(each) for each in there]
     standing = {(each.scope, each.unit): each.ceiling_micros for each in there}
     for (scope, unit), micros in mine.items():
@@ -211,11 +215,8 @@ def budget(settings: Settings) -> Check:
 def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:
     """Whether it is reachable, what is declared, and who consumes. `declare`: declare what is missing."""
     if settings.amqp_url is None:
-        return Check(
-            "RabbitMQ",
-            ok=not declare,
-            message="AMQP_URL is not set: takes no commands and publishes no events",
-        )
+        message = "AMQP_URL is not set: takes no commands and publishes no events"
+        return Check("RabbitMQ", ok=not declare, message=message)
     import pika
 
     from actors.cli.broker_checks import look

@@ -20,20 +20,9 @@ if TYPE_CHECKING:
     from storage.secrets import Secrets
 
 PACKAGES = (
-    "sora-batch",
-    "pykka",
-    "peewee",
-    "aiohttp",
-    "pydantic",
-    "dramatiq",
-    "pika",
-    "typer",
-    "rich",
-    "av",
-    "psycopg",
-    "obstore",
-    "prometheus-client",
-)
+    "sora-batch", "pykka", "peewee", "aiohttp", "pydantic", "dramatiq", "pika", "typer", "rich",
+    "av", "psycopg", "obstore", "prometheus-client",
+)  # fmt: skip
 
 
 def doctor(

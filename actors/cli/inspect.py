@@ -135,7 +135,7 @@ def history(
     Prints one event per line. Without --json, adds the prices the server reported and the DELETEs of cancelled videos,
     pending or answered. Names pruned events on standard error.
     """
-    from actors.cli.text import say
+    from actors.cli.text import json_text, say
 
     with opened(verbose=verbose, looked_for=f"batch {batch_id!r}") as service:
         pruned = service.pruned(batch_id)
@@ -143,7 +143,7 @@ def history(
             warn("event 1 was pruned" if pruned == 1 else f"events 1 to {pruned} were pruned")
         for event in service.history(batch_id, from_sequence):
             if json:
-                typer.echo(_document(event))
+                typer.echo(json_text(event.model_dump(mode="json", exclude_unset=True), indent=None))
             else:
                 say(_line(event))
         if not json:
@@ -224,12 +224,6 @@ def _row(batch: Batch) -> list[str]:
     done = f"{progress.completed} of {progress.total}"
     created = f"{batch.created_at.astimezone():%Y-%m-%d %H:%M:%S}"
     return [batch.id, batch.name or "", batch.status.value, done, str(progress.failed), created]
-
-
-def _document(event: Event) -> str:
-    from actors.cli.text import json_text
-
-    return json_text(event.model_dump(mode="json", exclude_unset=True), indent=None)
 
 
 def _line(event: Event) -> str:

@@ -16,7 +16,6 @@ from actors.cli.view import BatchView, Show
 from storage.states import JobStatus
 
 if TYPE_CHECKING:
-    from actors.batch.events import Event
     from actors.batch.views import Job
     from actors.messages import Wait
 
@@ -54,9 +53,6 @@ class LiveShow(Show):
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-
-    def tell(self, event: Event, view: BatchView) -> None:
-        """Called for an event: the next tick shows what it changed."""
 
     def tick(self, view: BatchView, waits: Mapping[str, Wait]) -> None:
         """Called at short intervals."""

@@ -62,7 +62,7 @@ def serve(
         except Interrupted as interrupted:
             warn("stopping; releasing running batches for other services ...", level=logging.INFO, action="stopping")
             if interrupted.exit_code != 128 + signal.SIGTERM:
-                raise typer.Exit(interrupted.exit_code) from None
+                raise
 
 
 @contextmanager

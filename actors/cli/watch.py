@@ -81,9 +81,9 @@ def watch_one(
                         show.tell(event, view)
                     show.tick(view, {})
                     interruption.check()
-        except Interrupted as interrupted:
+        except Interrupted:
             warn(f"batch {batch_id} keeps running; watch it with: sora-batch watch {batch_id}")
-            raise typer.Exit(interrupted.exit_code) from None
+            raise
     _conclude(client, view, quiet=quiet, document=document, wanted=wanted, elsewhere=elsewhere)
 
 
@@ -114,7 +114,7 @@ def _conclude(
 
 def _print_events(client: BatchClient | Journal, batch_id: str) -> None:
     """Print the batch as it is, then its events."""
-    from actors.cli.app import Interrupted, Interruption
+    from actors.cli.app import Interruption
     from actors.cli.results import EXIT_CODES
     from actors.cli.text import json_text
     from storage.states import BatchStatus
@@ -123,32 +123,26 @@ def _print_events(client: BatchClient | Journal, batch_id: str) -> None:
     with interruption, client.events(batch_id, None) as stream:
         typer.echo(json_text(stream.report, indent=None))
         status = BatchStatus(stream.batch.status)
-        try:
-            while not stream.ended:
-                event = stream.next(_TICK)
-                if event is not None:
-                    typer.echo(json_text(event.model_dump(mode="json", exclude_unset=True), indent=None))
-                    status = BatchStatus(event.data["status"])
-                interruption.check()
-        except Interrupted as interrupted:
-            raise typer.Exit(interrupted.exit_code) from None
+        while not stream.ended:
+            event = stream.next(_TICK)
+            if event is not None:
+                typer.echo(json_text(event.model_dump(mode="json", exclude_unset=True), indent=None))
+                status = BatchStatus(event.data["status"])
+            interruption.check()
     raise typer.Exit(EXIT_CODES[status])
 
 
 def _watch_all(client: BatchClient, keys: list[str], *, json: bool) -> None:
-    from actors.cli.app import Interrupted, Interruption
+    from actors.cli.app import Interruption
     from actors.cli.text import json_text
 
     interruption = Interruption()
     with interruption, client.subscribe(*keys) as feed:
-        try:
-            while True:
-                document = feed.next(_TICK)
-                if document is not None:
-                    typer.echo(json_text(document, indent=None) if json else _line(document))
-                interruption.check()
-        except Interrupted as interrupted:
-            raise typer.Exit(interrupted.exit_code) from None
+        while True:
+            document = feed.next(_TICK)
+            if document is not None:
+                typer.echo(json_text(document, indent=None) if json else _line(document))
+            interruption.check()
 
 
 def _line(document: dict[str, Any]) -> str:

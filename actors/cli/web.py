@@ -54,7 +54,7 @@ def web(
                 wait_for(interruption)
         except Interrupted as interrupted:
             if interrupted.exit_code != 128 + signal.SIGTERM:
-                raise typer.Exit(interrupted.exit_code) from None
+                raise
 
 
 def listening_at(settings: Settings, place: str | None, named: str = "--web") -> Settings:
