@@ -164,6 +164,11 @@ def _program(
 class Program(TyperGroup):
     """The program's commands; with `--json`, a usage error is a document on standard output too."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments name; `--verbose` is also accepted before it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, ["--verbose", *rest] if ctx.params.get("verbose") else rest
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
         given = list(ctx.args)

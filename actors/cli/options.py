@@ -20,15 +20,7 @@ _Command = Callable[..., None]
 _OFFERED = 1000
 
 
-def _verbose(context: typer.Context, value: bool) -> bool:  # noqa: FBT001  (Typer calls it so)
-    """It is also accepted before the command."""
-    return value or bool(context.find_root().params.get("verbose"))
-
-
-Verbose = Annotated[
-    bool,
-    typer.Option("--verbose", "-v", callback=_verbose, help="Log everything, and show the traceback of an error."),
-]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log everything, and show the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the paths of the files, one per line.")]
 Output = Annotated[
