@@ -13,7 +13,7 @@ from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.failures import NEEDS_PROVIDER, PROXY, advice
 from actors.sora.rate_limiter import RateLimiter
-from actors.sora.servers import Models, Server
+from actors.sora.requests import Models, Server
 from actors.sora.wire import error_words, parse_json
 from storage.urls import masked_url, without_user
 

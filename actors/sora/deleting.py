@@ -19,8 +19,8 @@ from typing import Any
 from actors.errors import SoraError
 from actors.loop import IOLoop
 from actors.sora.client import SoraClient
-from actors.sora.exchange import SendForbidden
 from actors.sora.outcomes import SEND_WINDOW
+from actors.sora.upload import SendForbidden
 from actors.sora.wire import Phase
 from storage.deletes import Owed
 from storage.failures import DatabaseError

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from actors.batch.batch_update import request_digest
 from actors.errors import ErrorCode, Failure
 from actors.settings import Settings
-from actors.sora.exchange import VideoSpec
 from actors.sora.matching import Held, Listing, OpenIntent, absence_disproved, pair, reused
 from actors.sora.outcomes import SEND_WINDOW, Bound, NotPaid, Outcome, known, same_videos
+from actors.sora.requests import VideoSpec
 from storage.owners import OwnerRecord, is_dead, this_host
 from storage.records import JobRecord, SubmissionRecord
 from storage.states import FINAL_JOB, UNRESOLVED, SubmissionState

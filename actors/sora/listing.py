@@ -10,8 +10,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
-from actors.sora.client import PAGE, SoraClient
-from actors.sora.exchange import Page
+from actors.sora.reader import PAGE, Page, SoraReader
 from actors.sora.wire import Phase, RemoteVideo, inner_id
 
 logger = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ class SharedListing:
 
     def __init__(
         self,
-        client: SoraClient,
+        client: SoraReader,
         interval: float,
         watched: Collection[str],
         tell: Callable[[str, RemoteVideo, float, float | None], None],

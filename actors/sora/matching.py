@@ -12,7 +12,7 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
-from actors.sora.exchange import VideoSpec
+from actors.sora.requests import VideoSpec
 from actors.sora.wire import RemoteVideo
 
 BEFORE = 600.0

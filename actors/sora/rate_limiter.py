@@ -1,18 +1,26 @@
-"""RateLimiter: when requests may leave. A 429 slows every batch of the process, as does the user's own limit."""
+"""RateLimiter: when requests may leave. A 429 slows every batch of the process, as does the user's own limit.
+
+What else a process learns from the server's answers is beside it: whether the key is accepted, and the server's clock.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from actors.messages import Wait
-from storage.timing import backoff
+from actors.sora import wire
+from storage.timing import backoff, boottime
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _LONGEST_TRY_AGAIN, _LONG = 8.0, 600.0
 """Seconds between attempts to reach a server; longer after a long time."""
+_READINGS = 8
+"""How many readings of the server's clock count."""
 
 
 class Key:
@@ -31,6 +39,26 @@ class Key:
         elif status == 401 and not (self._accepted or self.refused):
             self.refused = True
             self.on_refused()
+
+
+@dataclass(slots=True)
+class ServerClock:
+    """How far the server's clock is ahead of `boottime`, learned from its `Date` headers.
+
+    Either machine's clock may be set at any time or drift for weeks: only the last readings count, and they are never
+    compared with a clock that can be set.
+    """
+
+    offset: float | None = None
+    """A lower bound: with it, a video never seems older than it is."""
+    _readings: deque[float] = field(default_factory=lambda: deque(maxlen=_READINGS))
+
+    def learn(self, date: str | None) -> None:
+        """Read a `Date` header. It is truncated to whole seconds and arrives with a delay."""
+        at = wire.http_date(date)
+        if at is not None:
+            self._readings.append(at - boottime())
+            self.offset = min(self._readings)
 
 
 class RateLimiter:

@@ -5,7 +5,6 @@ Redirects are followed here and not by aiohttp, so that each step gets only the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -35,27 +34,6 @@ async def body_of(response: aiohttp.ClientResponse) -> bytearray:
         if len(body) > _LARGEST_ANSWER:
             raise aiohttp.ClientPayloadError(f"the answer exceeds {_LARGEST_ANSWER} bytes")
     return body
-
-
-class Once:
-    """A request that must not be repeated: aiohttp repeats a DELETE whose connection was lost."""
-
-    def __init__(self, guard: Callable[[], None]) -> None:
-        """`guard`: called directly before the first byte leaves; raises what is to stop it."""
-        self._guard = guard
-        self.sent = False
-
-    def trace(self) -> aiohttp.TraceConfig:
-        """What a session for this one request is made with."""
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(self._check)  # called before they are sent
-        return trace
-
-    async def _check(self, *_: object) -> None:
-        if self.sent:
-            raise ConnectionError("the connection was lost")
-        self._guard()
-        self.sent = True
 
 
 class Obstacle(NamedTuple):

@@ -19,11 +19,11 @@ from actors.errors import ErrorCode, Failure
 from actors.loop import IOLoop
 from actors.observer import Observer
 from actors.settings import Settings
-from actors.sora.client import SoraClient
-from actors.sora.exchange import Accepted, NoAnswer, Refused, SendForbidden, VideoSpec
+from actors.sora.client import Accepted, NoAnswer, Refused, SoraClient
 from actors.sora.outcomes import SEND_WINDOW, Bound, NotPaid, Outcome, Unknown, bind_told, known
+from actors.sora.requests import Body, VideoSpec
 from actors.sora.resolving import Resolver
-from actors.sora.upload import Body
+from actors.sora.upload import SendForbidden
 from actors.sora.wire import RemoteVideo
 from storage.recorder import Recorder
 from storage.records import Document, SubmissionRecord

@@ -1,4 +1,4 @@
-"""Upload: the body of a create on its way out. Only it knows whether a byte has left.
+"""Upload: the body of a create on its way out. Only it knows whether a byte has left. And Once: the same of a DELETE.
 
 A server makes no video from a body that lacks its end. So the clock is checked before each block, and the last one is
 so small, and sent so late, that the system takes it at once: a suspended process has nothing left to send when it
@@ -8,21 +8,16 @@ wakes.
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
-import json
 import select
 import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
-from actors.sora.exchange import VideoSpec
-from actors.sora.servers import Server
+from actors.sora.requests import Body
 from storage.timing import boottime
 
 _BLOCK, _LAST = 65_536, 4096
@@ -30,27 +25,8 @@ _LOOK_AGAIN = 0.01
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
-    """The body of a create, and its media type."""
-
-    content: bytes
-    content_type: str
-
-
-async def body_for(spec: VideoSpec, request_format: str, server: Server | None) -> Body:
-    """Build the body of a create, in a thread if it has files: large ones take a while."""
-    building = _built(spec, request_format, server)
-    if all(isinstance(file, str) for file in spec.all_files().values()):
-        return await building
-    return await asyncio.to_thread(asyncio.run, building)
-
-
-async def _built(spec: VideoSpec, request_format: str, server: Server | None) -> Body:
-    if request_format == "multipart":
-        form = form_of(spec)
-        return Body(await form.as_bytes(), form.content_type)
-    return Body(json_of(spec, server), "application/json")
+class SendForbidden(Exception):
+    """The guard of a request forbids sending it."""
 
 
 class Upload(aiohttp.Payload):
@@ -127,47 +103,6 @@ class Upload(aiohttp.Payload):
             raise TimeoutError(f"the upload was cut off after {self._longest:g} s (SORA_SUBMIT_TIMEOUT)")
 
 
-def form_of(spec: VideoSpec) -> aiohttp.MultipartWriter:
-    """The multipart form, byte for byte as the official SDK writes it. New for every POST."""
-    writer = aiohttp.MultipartWriter("form-data")
-    files = spec.all_files()
-    texts = {name: _as_text(value) for name, value in spec.fields().items()}
-    texts |= {f"{name}[file_id]": file for name, file in files.items() if isinstance(file, str)}
-    for name, text in texts.items():
-        part = writer.append(text)
-        part.headers.popall("Content-Type", None)
-        part.set_content_disposition("form-data", quote_fields=False, name=name)
-    for name, file in files.items():
-        if not isinstance(file, str):
-            part = writer.append(io.BytesIO(file.data), {"Content-Type": file.content_type})
-            part.set_content_disposition("form-data", quote_fields=False, name=name, filename=file.name)
-    return writer
-
-
-def json_of(spec: VideoSpec, server: Server | None) -> bytes:
-    """The same as JSON: seconds are a number and pictures are strings, as on every server but OpenAI's.
-
-    The pictures are inserted into what `json` writes: letting it scan them takes five times as long, and a POST must
-    leave soon after its intent.
-    """
-    files = spec.all_files()
-    ids = {name: {"file_id": file} for name, file in files.items() if isinstance(file, str)}
-    parts = [json.dumps({**spec.fields(), **ids}).encode().removesuffix(b"}")]
-    for name, file in files.items():
-        if isinstance(file, str):
-            continue
-        wrapped = name == "input_reference" and server is Server.OPENAI
-        before, behind = (b'{"image_url": ', b"}") if wrapped else (b"", b"")
-        kind = json.dumps(f"data:{file.content_type};base64,").encode().removesuffix(b'"')
-        parts += [b", ", json.dumps(name).encode(), b": ", before, kind, base64.b64encode(file.data), b'"', behind]
-    return b"".join([*parts, b"}"])
-
-
-def _as_text(value: Any) -> str:
-    """A field's value in a form: true and false in lower case, objects and lists as JSON text."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def _buffer_little(transport: asyncio.Transport) -> None:
     """Keep buffers small, so that the process soon knows how much has really left."""
     transport.set_write_buffer_limits(high=1)
@@ -191,3 +126,24 @@ def _reset(transport: asyncio.Transport | None) -> None:
     with suppress(OSError):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
     transport.abort()
+
+
+class Once:
+    """A request that must not be repeated: aiohttp repeats a DELETE whose connection was lost."""
+
+    def __init__(self, guard: Callable[[], None]) -> None:
+        """`guard`: called directly before the first byte leaves; raises what is to stop it."""
+        self._guard = guard
+        self.sent = False
+
+    def trace(self) -> aiohttp.TraceConfig:
+        """What a session for this one request is made with."""
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(self._check)  # called before they are sent
+        return trace
+
+    async def _check(self, *_: object) -> None:
+        if self.sent:
+            raise ConnectionError("the connection was lost")
+        self._guard()
+        self.sent = True

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.batch.batch_update import request_digest
-from actors.sora.exchange import VideoSpec
 from actors.sora.matching import BEFORE, contradicts
+from actors.sora.requests import VideoSpec
 from actors.sora.wire import RemoteVideo
 from storage.records import Document, JobRecord
 from storage.storage import Storage

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.messages import Generate, Report, Wait, Waiting
 from actors.sora.client import SoraClient
-from actors.sora.exchange import Page
 from actors.sora.listing import pages
+from actors.sora.reader import Page
 from actors.sora.wire import inner_id
 from actors.video.tools import Tools
 from storage.records import Document

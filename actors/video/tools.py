@@ -15,9 +15,8 @@ from actors.messages import PlaceFree, Ref
 from actors.observer import Observer
 from actors.settings import Settings
 from actors.sora.client import SoraClient
-from actors.sora.exchange import VideoSpec
+from actors.sora.requests import Body, VideoSpec
 from actors.sora.submission import Submitter
-from actors.sora.upload import Body
 from actors.sora.watching import Watcher
 from actors.video.keeping import Keeper
 from storage.recorder import Recorder

@@ -16,8 +16,8 @@ from actors.errors import Conflict
 from actors.loop import IOLoop
 from actors.service import BatchService
 from actors.sora.client import SoraClient
-from actors.sora.exchange import VideoSpec
 from actors.sora.rate_limiter import RateLimiter
+from actors.sora.requests import VideoSpec
 from actors.sora.submission import LeaseMargin, NotPaid, Submitter
 from storage.database import Database
 from storage.recorder import Recorder

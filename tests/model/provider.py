@@ -14,9 +14,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.errors import ErrorCode, Failure, SoraError
-from actors.sora.exchange import Accepted, NoAnswer, Page, Refused, SendForbidden, ServerClock
+from actors.sora.client import Accepted, NoAnswer, Refused
 from actors.sora.failures import http_failure
-from actors.sora.rate_limiter import RateLimiter
+from actors.sora.rate_limiter import RateLimiter, ServerClock
+from actors.sora.reader import Page
+from actors.sora.upload import SendForbidden
 from actors.sora.wire import PRICE_HEADER, parse_video
 
 SUBMIT_TIMEOUT, SETTLE = 5.0, 2.0

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.sora.exchange import VideoSpec
 from actors.sora.matching import (
     Held,
     Listing,
@@ -17,6 +16,7 @@ from actors.sora.matching import (
     pair,
     reused,
 )
+from actors.sora.requests import VideoSpec
 from actors.sora.wire import parse_video
 
 SPEC = VideoSpec("a lake", "sora-2", 8, "1280x720")

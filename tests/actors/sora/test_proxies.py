@@ -15,9 +15,10 @@ from actors.batch.references import load_reference
 from actors.errors import SettingsError, SoraError
 from actors.settings import Settings
 from actors.sora import upload
-from actors.sora.client import SoraClient
-from actors.sora.exchange import Accepted, NoAnswer, Refused, SendForbidden, VideoSpec
+from actors.sora.client import Accepted, NoAnswer, Refused, SoraClient
 from actors.sora.rate_limiter import RateLimiter
+from actors.sora.requests import VideoSpec
+from actors.sora.upload import SendForbidden
 from storage.records import ReferenceRecord
 from tests.servers.http_proxy import Death, Proxy, proxying
 from tests.servers.http_recorder import Recorder, answer, certificate, listening, serving_with

@@ -11,9 +11,9 @@ import pytest
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.loop import IOLoop
 from actors.settings import Settings
-from actors.sora.exchange import Page
 from actors.sora.matching import BEFORE
 from actors.sora.outcomes import Bound, bind_told
+from actors.sora.reader import Page
 from actors.sora.resolving import Resolver
 from actors.sora.wire import parse_video
 from storage.database import Database

@@ -8,9 +8,9 @@ import pytest
 
 from actors.errors import SoraError
 from actors.settings import Settings
-from actors.sora.client import SoraClient
-from actors.sora.exchange import Accepted, Refused, VideoSpec
+from actors.sora.client import Accepted, Refused, SoraClient
 from actors.sora.rate_limiter import RateLimiter
+from actors.sora.requests import VideoSpec
 from tests.servers.http_recorder import VIDEO, Recorder, answer, listening
 
 SPEC = VideoSpec("a lake", None, None, None)

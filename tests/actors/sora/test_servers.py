@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from actors.settings import Settings
-from actors.sora.client import SoraClient
-from actors.sora.exchange import Accepted, Refused, VideoSpec
+from actors.sora.client import Accepted, Refused, SoraClient
 from actors.sora.outcomes import SEND_WINDOW
 from actors.sora.rate_limiter import RateLimiter
-from actors.sora.servers import Server, read_models
+from actors.sora.requests import Server, VideoSpec, read_models
 from storage.records import ReferenceRecord
 from tests.servers.http_recorder import VIDEO, Recorder, answer, listening
 

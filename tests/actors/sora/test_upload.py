@@ -9,9 +9,10 @@ import pytest
 
 from actors.settings import Settings
 from actors.sora import upload
-from actors.sora.client import CreateResult, SoraClient
-from actors.sora.exchange import Accepted, NoAnswer, Refused, SendForbidden, VideoSpec
+from actors.sora.client import Accepted, CreateResult, NoAnswer, Refused, SoraClient
 from actors.sora.rate_limiter import RateLimiter
+from actors.sora.requests import VideoSpec
+from actors.sora.upload import SendForbidden
 from storage.records import ReferenceRecord
 
 LARGE = 4 << 20

@@ -12,8 +12,7 @@ import pytest
 
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.sora import listing, watching
-from actors.sora.client import PAGE
-from actors.sora.exchange import Page
+from actors.sora.reader import PAGE, Page
 from actors.sora.watching import Watcher
 from actors.sora.wire import Phase, RemoteVideo, inner_id, parse_video
 from tests.model.loop import Clock, ModelLoop

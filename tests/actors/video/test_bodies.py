@@ -3,7 +3,7 @@
 import asyncio
 
 from actors.messages import PlaceFree
-from actors.sora.upload import Body
+from actors.sora.requests import Body
 from actors.video.tools import Bodies, has_files
 from tests.builders import a_job
 

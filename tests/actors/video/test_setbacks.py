@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.errors import ErrorCode, Failure, SoraError
-from actors.sora.exchange import Page
+from actors.sora.reader import Page
 from actors.sora.wire import RemoteVideo, parse_video
 from actors.video import setbacks
 from tests.model.loop import Clock
