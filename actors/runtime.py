@@ -42,12 +42,11 @@ from actors.video.keeping import Keeper, finish
 from actors.video.refetching import fetch_again
 from actors.video.tools import Bodies, Loader, Tools
 from storage.failures import DatabaseError
-from storage.markers import scattered
 from storage.owners import this_process
 from storage.recorder import Recorder
 from storage.records import JobRecord, SubmissionRecord
 from storage.storage import Storage
-from storage.stores import Stores
+from storage.stores import Stores, scattered
 
 logger = logging.getLogger(__name__)
 _CLOSE_SECONDS, _SHUT_SECONDS = 9.0, 5.0

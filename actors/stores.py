@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from actors.errors import SettingsError, StorageError
 from actors.settings import Settings
 from storage.bucket_errors import StoreFault
-from storage.markers import Marker, foreign
 from storage.storage import Storage
-from storage.stores import Stores
+from storage.stores import Stores, foreign
+from storage.videos import Marker
 
 if TYPE_CHECKING:
     from storage.bucket_client import BucketOptions

@@ -53,8 +53,7 @@ class BatchLists:
             last = table.select(table.created_at).where(table.id == after)
             # The first condition enters the index; without it all newer rows would be scanned.
             query = query.where(
-                table.created_at <= last,
-                (table.created_at < last) | ((table.created_at == last) & (table.id < after)),
+                table.created_at <= last, (table.created_at < last) | ((table.created_at == last) & (table.id < after))
             )
         return [self._rows.read(row) for row in query.tuples().execute()]
 

@@ -17,9 +17,8 @@ from typing import IO
 from storage.bucket_client import BucketClient
 from storage.bucket_errors import StoreFault
 from storage.bucket_lifecycle import doubt
-from storage.markers import MARKER, Marker
 from storage.stores import Reads, begun
-from storage.videos import EXTENSIONS, names_of
+from storage.videos import EXTENSIONS, MARKER, Marker, names_of
 
 PART = 5 << 20
 """Bytes of a part of a large upload: the least that S3 takes. Two are on their way while the next one is read."""

@@ -104,15 +104,7 @@ class Deletes:
             f"UPDATE deletes SET due_at={self._database.clock}+?, tries=?, own_key=?, answer=?, "
             f"state=CASE WHEN {self._database.clock}-tried_at>=? THEN '{DeleteState.GIVEN_UP}' "
             f"ELSE '{DeleteState.OWED}' END WHERE submission_id=? AND state='{DeleteState.OUT}' AND tries=?",
-            (
-                seconds,
-                before.tries,
-                before.own_key,
-                answer,
-                GIVEN_UP_AFTER,
-                before.submission_id,
-                before.tries + 1,
-            ),
+            (seconds, before.tries, before.own_key, answer, GIVEN_UP_AFTER, before.submission_id, before.tries + 1),
         )
 
     def postpone(self, submission_id: str, tries: int, seconds: float, answer: str) -> None:

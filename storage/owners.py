@@ -45,8 +45,7 @@ class Owners:
         clock = self._database.clock
         self._enter.one(owner)
         rows = self._database.execute(  # crash point: renew
-            f"UPDATE owners SET lease_until = {clock} + ? WHERE id = ? RETURNING lease_until",
-            (lease, owner.id),
+            f"UPDATE owners SET lease_until = {clock} + ? WHERE id = ? RETURNING lease_until", (lease, owner.id)
         ).fetchall()
         return self._database.told_time(float(rows[0][0]) - lease)
 

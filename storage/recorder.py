@@ -169,11 +169,7 @@ class Recorder:
                 self.away = Away(str(self._database.explained(error)), time.monotonic() + pause)
                 logger.warning(
                     "the database is unavailable; retrying",
-                    extra={
-                        "action": "database_away",
-                        "database": self._database.place,
-                        "error": str(error).strip(),
-                    },
+                    extra={"action": "database_away", "database": self._database.place, "error": str(error).strip()},
                 )
                 self._database.peewee.discard()
                 self._closing.wait(pause)

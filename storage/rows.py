@@ -60,13 +60,7 @@ class Insert(Generic[R]):
     """
 
     def __init__(
-        self,
-        database: Database,
-        table: str,
-        record: type[R],
-        rest: str = "",
-        *,
-        given: Mapping[str, str] | None = None,
+        self, database: Database, table: str, record: type[R], rest: str = "", *, given: Mapping[str, str] | None = None
     ) -> None:
         """`rest`: the SQL after the values; `given`: SQL for columns that are not taken from the record."""
         self._database, self._rest = database, rest

@@ -90,8 +90,5 @@ class Storage:
 
     def _is_repetition(self, changes: Changes) -> bool:
         found = self.batches.get(changes.batch.id)
-        stands = found is not None and (found.epoch, found.sequence) == (
-            changes.batch.epoch,
-            changes.batch.sequence,
-        )
+        stands = found is not None and (found.epoch, found.sequence) == (changes.batch.epoch, changes.batch.sequence)
         return stands and changes.batch.sequence != changes.sequence

@@ -20,6 +20,7 @@ from storage.videos import VideoFolder, flush_folder
 if TYPE_CHECKING:
     from storage.bucket_client import BucketOptions
     from storage.buckets import Bucket
+from storage.videos import MARKER, Marker
 
 Reads = Literal["GET", "HEAD"]
 PIECE = 1 << 20
@@ -178,3 +179,24 @@ def uri_of(video: Mapping[str, Any]) -> str:
 def path_of(uri: str) -> Path:
     """The path of a file in a folder, from its address."""
     return Path(unquote(urlsplit(uri).path))
+
+
+def foreign(marker: Marker | None, database: str, place: str) -> str | None:
+    """The warning that a store is another database's; None: it is not."""
+    if marker is None or marker.database == database:
+        return None
+    return (
+        f"{place} has the files of another database: give each database a store of its own, or remove the marker "
+        f"{MARKER} there if this database has replaced the other"
+    )
+
+
+def scattered(store: str, place: str, living: list[tuple[str, str]]) -> str | None:
+    """The warning that processes of one database put files into different stores; None: they don't."""
+    others = sorted({other for each, other in living if each != store})
+    if not others:
+        return None
+    return (
+        f"processes of this database put files into different stores: here {place}, others {', '.join(others)}; "
+        "set VIDEO_DIR or VIDEO_STORE to the same store for all of them"
+    )

@@ -1,4 +1,4 @@
-"""The finished files: `VIDEO_DIR/<batch id>/<job id>-<8 hex of its SHA-256>.<extension>`.
+"""The folder of finished files, `VIDEO_DIR/<batch id>/<job id>-<8 hex of its SHA-256>.<extension>`, and its marker.
 
 Written as partial files, then put into place; a file in place is never replaced. Earlier versions omitted the checksum.
 """
@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-
-from storage.markers import Marker, mark_folder
+from typing import NamedTuple, Self
 
 logger = logging.getLogger(__name__)
+MARKER = ".sora-batch"
 EXTENSIONS = {
-    "video/mp4": ".mp4",
-    "video/webm": ".webm",
-    "video/quicktime": ".mov",
-    "video/x-msvideo": ".avi",
+    "video/mp4": ".mp4", "video/webm": ".webm", "video/quicktime": ".mov", "video/x-msvideo": ".avi",
     "image/gif": ".gif",
-}
+}  # fmt: skip
 _PART = ".part"
 _TRIES = 5
 _NAMED_BY = (8, 16, 64)
@@ -43,11 +42,8 @@ class VideoFolder:
     def prepare(self, database: str) -> Marker:  # crash point: prepare
         """Create the folder, and check that it is writable, before anything is paid for.
 
-        Args:
-            database: whose it is from now on, if it has no marker.
-
         Returns:
-            Its marker.
+            Its marker. One without any is the database's from now on.
 
         Raises:
             OSError: it is not.
@@ -199,3 +195,54 @@ def flush_folder(folder: Path) -> None:  # crash point: flush folder
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Marker(NamedTuple):
+    """What the marker in a store says: whose it is, and which one. Two paths lead to one store if they show one."""
+
+    database: str
+    store: str
+
+    @classmethod
+    def new(cls, database: str) -> Self:
+        """The marker of a store that is this database's from now on."""
+        return cls(database, uuid.uuid4().hex)
+
+    @classmethod
+    def parse(cls, content: bytes | None) -> Self | None:
+        """Read one; None: there is none, or nothing that was written here."""
+        with suppress(ValueError, TypeError, KeyError):
+            read = json.loads(content or b"")
+            return cls(str(read["database"]), str(read["store"]))
+        return None
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the marker's file."""
+        return json.dumps(self._asdict()).encode() + b"\n"
+
+
+def marker_in(folder: Path) -> Marker | None:
+    """The marker of a folder; None: it has none."""
+    with suppress(OSError):
+        return Marker.parse((folder / MARKER).read_bytes())
+    return None
+
+
+def mark_folder(folder: Path, database: str) -> Marker:
+    """The marker of a folder. One without a marker gets that of a database.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    found = marker_in(folder)
+    if found is not None:
+        return found
+    mine = Marker.new(database)
+    aside = folder / f"{MARKER}.{mine.store}"
+    aside.write_bytes(mine.content)
+    try:
+        aside.rename(folder / MARKER)  # two at once: the last one's counts, and is read by both below
+    finally:
+        aside.unlink(missing_ok=True)
+    return marker_in(folder) or mine

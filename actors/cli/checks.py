@@ -11,11 +11,11 @@ from actors.needs import Check, Need, bounded, database_obstacle, folder_obstacl
 from actors.settings import Settings
 from storage.database import Database
 from storage.failures import DatabaseError
-from storage.markers import Marker, foreign, marker_in, scattered
 from storage.migrations import progress_of
 from storage.owners import Owners, StoreNotes
-from storage.stores import Stores
+from storage.stores import Stores, foreign, scattered
 from storage.urls import masked_url
+from storage.videos import Marker, marker_in
 
 T = TypeVar("T")
 __all__ = ["Check", "all_checks"]

@@ -7,7 +7,7 @@ import pytest
 
 from actors.cli.checks import video_dir
 from actors.service import BatchService
-from storage.markers import MARKER, Marker, mark_folder, marker_in
+from storage.videos import MARKER, Marker, mark_folder, marker_in
 from tests.integration.support import PATIENCE, until, videos
 
 pytestmark = pytest.mark.integration

@@ -21,7 +21,7 @@ from actors.batch.references import load_reference
 from actors.cli.checks import server as server_check
 from actors.errors import InvalidRequest
 from actors.service import BatchService
-from storage.markers import MARKER
+from storage.videos import MARKER
 from tests.integration.support import PATIENCE, ROOT, settings_from, until, videos
 from tests.provider.client import Provider
 from tests.servers.port import Port
