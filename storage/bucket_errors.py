@@ -56,7 +56,7 @@ def explained(uri: str, error: BaseException) -> StoreFault:
     elif code in _REGION_CODES or status in ("301", "307") or "configured region" in text:
         region = _REGION.search(text)
         named = f", {region[1] or region[2]}" if region else ""
-        why = f"{there} is in another region{named} ({said}): set AWS_REGION to it"
+        why = f"{there} is in another region{named}{f' ({said})' if said else ''}: set AWS_REGION to it"
     elif status in ("401", "403") or "169.254.169.254" in text or "credentials" in text.lower():
         what = f"refused access ({said})" if said else "was asked without credentials"
         why = f"{there} {what}: check {_KEYS.get(scheme, 'the credentials')}, {_RIGHTS}"

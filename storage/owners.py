@@ -65,6 +65,11 @@ class Owners:
         """The owners whose lease is still valid."""
         return self._rows.select(f"WHERE lease_until >= {self._database.clock} ORDER BY host, pid")
 
+    def known_to_live(self) -> list[OwnerRecord]:
+        """Those of them that are not certainly dead: of a process of this host its end is known at once."""
+        here = this_host()
+        return [owner for owner in self.living() if (owner.host, owner.boot) != here or not is_dead(owner)]
+
     def alive(self, owner_id: str) -> bool:
         """Whether an owner's lease is still valid."""
         sql = f"SELECT 1 FROM owners WHERE id=? AND lease_until >= {self._database.clock}"

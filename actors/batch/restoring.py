@@ -7,11 +7,13 @@ nobody knows with which key, or by which process, such a POST was sent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from actors.batch.batch_update import BatchUpdate, new_intent
 from actors.batch.transitions import JobMove
+from actors.errors import Conflict
 from storage.records import BatchRecord, JobRecord
 from storage.states import JobStatus
 from storage.storage import Storage
@@ -37,6 +39,8 @@ class Restored:
 def doubt_unfinished(storage: Storage, provider: Callable[[], str], *, paid_attempts: int) -> Restored:
     """In one transaction, while no other process uses the database: make the outcome of each unfinished job unknown.
 
+    The batches are wanted from then on, also those that had not been started: that pays for nothing, and finds out.
+
     Args:
         storage: as it was restored.
         provider: where the batches were made, if anywhere, that had not been started when the backup was made.
@@ -45,7 +49,9 @@ def doubt_unfinished(storage: Storage, provider: Callable[[], str], *, paid_atte
 
     Raises:
         SettingsError: no server is named, and there is such a batch.
+        Conflict: another process uses the database.
     """
+    _check_alone(storage)
     at, since = storage.database.now(), storage.batches.latest()
     unknown = attached = 0
     batch_ids = storage.batches.not_ended()
@@ -61,10 +67,21 @@ def doubt_unfinished(storage: Storage, provider: Callable[[], str], *, paid_atte
     return Restored(len(batch_ids), unknown, attached)
 
 
+def _check_alone(storage: Storage) -> None:
+    living = storage.owners.known_to_live()
+    if living:
+        named = ", ".join(f"{owner.host} (pid {owner.pid})" for owner in living)
+        seconds = max(owner.lease_until for owner in living) - storage.database.now()
+        raise Conflict(
+            f"other processes use this database: {named}; stop them first. One that was killed on another machine "
+            f"counts until its lease runs out, in {max(1, math.ceil(seconds))} s"
+        )
+
+
 def _doubt_batch(storage: Storage, batch: BatchRecord, at: float, paid_attempts: int) -> int:
     """Record an intent for each job that has none. Returns how many are attached to their videos."""
     step = BatchUpdate(batch, at)
-    step.batch = batch._replace(epoch=batch.epoch + _EPOCHS, owner=None, claims=0)
+    step.batch = batch._replace(epoch=batch.epoch + _EPOCHS, owner=None, claims=0, wanted=True)
     live, attached = storage.submissions.live_of_batch(batch.id), 0
     for job in storage.jobs.of_batch(batch.id, open_only=True):
         submission = live.get(job.id)

@@ -99,6 +99,8 @@ def _read(name: str, path: str) -> str:
         raise SettingsError(f"{given}: there is no such file; create it, or correct the path") from None
     except UnicodeDecodeError as error:
         raise SettingsError(f"{given}: the file is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except IsADirectoryError:
+        raise SettingsError(f"{given}: that is a folder: name a file in it") from None
     except (OSError, ValueError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or error
         raise SettingsError(f"{given}: the file can't be read ({why}); let this user read it") from None

@@ -42,6 +42,8 @@ class Finding:
     """It might have proved something."""
     final: bool = False
     """No later reading will say more."""
+    recorded: str = ""
+    """What this reading has recorded about it: `adopted` or `absent`."""
 
 
 class Evidence:
@@ -142,7 +144,7 @@ class Evidence:
             ready_at = max(map(self.ready_at, open_ones), default=-math.inf)
             for entry, job in found:
                 if entry.id in adopted:
-                    findings[entry.id] = Finding(Bound(adopted[entry.id]))
+                    findings[entry.id] = Finding(Bound(adopted[entry.id]), recorded="adopted")
                 elif entry.id in asked:
                     findings[entry.id] = self._proof(entry, job, ready_at, listing, held, again)
         return {
@@ -202,7 +204,7 @@ class Evidence:
             return Finding(None, why, tried=True)
         failure = Failure(ErrorCode.NETWORK, "the server's listing shows that nothing was made")
         self._storage.submissions.settle(entry.id, SubmissionState.ABSENT, failure.message)
-        return Finding(NotPaid(SubmissionState.ABSENT, failure))
+        return Finding(NotPaid(SubmissionState.ABSENT, failure), recorded="absent")
 
     def why_no_proof(self, entry: SubmissionRecord) -> str | None:
         """Why no listing proves that nothing was made for a submission; None: one may."""

@@ -26,6 +26,7 @@ from storage.recorder import Recorder
 from storage.records import SubmissionRecord
 from storage.states import UNRESOLVED, SubmissionState
 from storage.storage import Storage
+from storage.submissions import RESTORED
 from storage.timing import backoff, boottime
 from storage.urls import key_of, server_of
 
@@ -63,10 +64,14 @@ class Resolver:
         *,
         provider: str,
         is_sending: Callable[[SubmissionRecord], bool | None],
+        resolved: Callable[[str], object],
     ) -> None:
-        """`is_sending`: whether this process is sending an intent's POST; None: another process recorded it."""
+        """`is_sending`: whether this process is sending an intent's POST; None: another process recorded it.
+
+        `resolved`: called with `adopted` or `absent`, once for each intent of which this process has recorded it.
+        """
         self._io, self._client, self._settings = io, client, settings
-        self._storage, self._recorder = storage, recorder
+        self._storage, self._recorder, self._resolved = storage, recorder, resolved
         self._evidence = Evidence(storage, settings, provider=provider, is_sending=is_sending)
         self._asked: dict[str, SubmissionRecord] = {}
         self._next: asyncio.Task[dict[str, Finding]] | None = None
@@ -117,7 +122,7 @@ class Resolver:
             f"it is unknown whether this video was made{met}; it is not submitted again, to avoid paying twice: {why}",
             {"met": intent.met} if intent.met else {},
         )
-        if self._settings.sora_unknown_submission == "resubmit":
+        if self._settings.sora_unknown_submission == "resubmit" and intent.note != RESTORED:
             give_up = partial(self._give_up, intent.id, failure)
             return await self._io.outcome(self._recorder.write(give_up))
         return Unknown(failure)
@@ -152,7 +157,10 @@ class Resolver:
                 # Whatever held listings back may have held POSTs back, and is releasing both now.
                 self._failing = False
                 self._evidence.stalled_until = await self._io.outcome(self._recorder.read(self._storage.database.now))
-            return await self._io.outcome(self._recorder.write(partial(self._evidence.match, asked, listing)))
+            findings = await self._io.outcome(self._recorder.write(partial(self._evidence.match, asked, listing)))
+            for state in filter(None, (finding.recorded for finding in findings.values())):
+                self._resolved(state)
+            return findings
 
     def _window(self, asked: Mapping[str, SubmissionRecord]) -> _Window:
         asked_at = boottime()

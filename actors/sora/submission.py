@@ -70,10 +70,11 @@ class Submitter:
         self._unawaited: set[str] = set()
         """The POSTs in flight whose worker was stopped: their batch may have been cancelled."""
         self._deletes = settings.sora_delete_on_cancel != "never"
-        self._resolver = Resolver(
-            io, client, storage, recorder, settings, provider=provider, is_sending=self._is_sending
-        )
         self.observer = Observer()
+        self._resolver = Resolver(
+            io, client, storage, recorder, settings, provider=provider, is_sending=self._is_sending,
+            resolved=lambda state: self.observer.submission(state),  # noqa: PLW0108  (the observer is set later)
+        )  # fmt: skip
         self.on_left: Callable[[str, str], None] = lambda _batch_id, _submission_id: None
         """Called with the ids of batch and submission when a POST leaves, or is known never to."""
         self.on_owed: Callable[[], object] = lambda: None
@@ -204,9 +205,7 @@ class Submitter:
         """
         self.on_left(intent.batch_id, intent.id)
         outcome = await self._resolver.resolve(intent, waiting)
-        if isinstance(outcome, Bound):
-            self.observer.submission("adopted")
-        elif isinstance(outcome, NotPaid):
+        if isinstance(outcome, NotPaid) and outcome.state is SubmissionState.ABANDONED:
             self.observer.submission(outcome.state.value)
         return outcome
 

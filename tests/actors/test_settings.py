@@ -603,7 +603,12 @@ def test_a_secret_may_stand_in_a_file(monkeypatch, tmp_path, name, value):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "there is no such file"), (b" \n", "is empty"), (b"\xff\xfe", "is not UTF-8"), ("folder", "can't be read")],
+    [
+        (None, "there is no such file"),
+        (b" \n", "is empty"),
+        (b"\xff\xfe", "is not UTF-8"),
+        ("folder", "that is a folder: name a file in it"),
+    ],
 )
 def test_a_file_that_has_no_secret_is_named_with_the_way_out(monkeypatch, tmp_path, content, said):
     file = tmp_path / "secret"

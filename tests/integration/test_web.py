@@ -123,6 +123,26 @@ def test_what_is_cancelled_is_counted_and_its_deletes_are_owed_until_they_are_do
         until(lambda: Told(url).total("requests_total", operation="delete") == 2)
 
 
+def test_an_answer_that_comes_after_a_retry_has_asked_for_it_is_counted_once(
+    service: BatchService, provider: Provider
+) -> None:
+    """The retry resolves the POST of before, and its own answer tells: it is bound, and nothing was adopted."""
+    provider.fault(on="create", do="hang", accept=True)
+    provider.fault(on="list", do="answer", set={"prompt": "hidden"}, times=-1)
+    with listening(service) as url:
+        service.create_batch(videos("a lake", id="b"))
+        service.process_batch("b")
+        provider.wait(accepted=1)
+        service.cancel_batch("b")
+        retried = service.retry_batch("b")
+        until(lambda: provider.summary()["requests"].get("list"))
+        provider.release()
+        assert retried.result(PATIENCE).status == "completed"
+        told = Told(url)
+    assert told.total("submissions_total", outcome="bound") == 1 == provider.summary()["accepted"]
+    assert told.total("submissions_total", outcome="adopted") == 0
+
+
 def test_commands_are_counted_by_their_answers_and_events_until_they_are_confirmed(
     application: Application, start_service: Callable[..., BatchService], consume: Callable[..., None]
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from storage.bucket_client import BucketOptions
-from storage.bucket_errors import StoreFault
+from storage.bucket_errors import StoreFault, explained
 from storage.buckets import PART, Bucket, Stopped
 from storage.stores import Stores
 from tests.servers.s3 import BUCKET, Fault, Gate, Kind, S3Server
@@ -246,6 +246,16 @@ def test_the_endpoint_is_named_by_the_variable_of_its_kind(uri: str, given: dict
     """Plain HTTP is allowed by naming it, whichever variable does."""
     with pytest.raises(StoreFault, match=rf"at http://127.0.0.1:1 can't be reached .*: check {words} and the network"):
         Bucket(uri, BucketOptions(given)).size(f"{uri}/b/b-01.mp4")
+
+
+def test_another_region_is_said_where_the_answer_is_not_shown() -> None:
+    """Amazon's 301 names no Location: obstore tells of that, and not of the answer."""
+    met = ValueError(
+        "Generic S3 error: Error performing GET http://127.0.0.1:1/films in 1ms - Received redirect without LOCATION, "
+        "this normally indicates an incorrectly configured region"
+    )
+    told = "the bucket films at http://127.0.0.1:1 is in another region: set AWS_REGION to it"
+    assert str(explained("s3://films/x", met)) == told
 
 
 def test_the_endpoint_of_s3_alone_comes_before_that_of_all_services(server: S3Server, film: Film) -> None:

@@ -53,7 +53,9 @@ def intent(storage: Storage) -> SubmissionRecord:
 
 def a_resolver(io: IOLoop, recorder: Recorder, storage: Storage, client: Mock) -> Resolver:
     settings = Settings(_env_file=None, sora_settle=0, sora_unknown_submission="resubmit")  # type: ignore[call-arg]
-    return Resolver(io, client, storage, recorder, settings, provider=PROVIDER, is_sending=lambda _: False)
+    return Resolver(
+        io, client, storage, recorder, settings, provider=PROVIDER, is_sending=lambda _: False, resolved=Mock()
+    )
 
 
 def test_an_answer_that_comes_while_the_listing_fails_is_not_given_up(
@@ -171,7 +173,9 @@ def test_a_post_of_a_sender_that_lives_and_has_told_nothing_counts_as_timed_out(
         storage.submissions.intend([an_intent(sender=sender.id)])
         storage.database.execute("UPDATE submissions SET intended_at=intended_at-1000")
     settings = Settings(_env_file=None, sora_settle=0)  # type: ignore[call-arg]
-    resolver = Resolver(io, Mock(), storage, recorder, settings, provider=PROVIDER, is_sending=lambda _: None)
+    resolver = Resolver(
+        io, Mock(), storage, recorder, settings, provider=PROVIDER, is_sending=lambda _: None, resolved=Mock()
+    )
     current, ready_in = io.submit(resolver._standing("intent-1")).result(10)
     assert (current.state, bool(current.timed_out), ready_in < 0) == (SubmissionState.UNKNOWN, lives, True)
     why = resolver._evidence.why_no_proof(current)
@@ -182,7 +186,9 @@ def test_a_post_of_a_sender_that_lives_and_has_told_nothing_counts_as_timed_out(
 def test_no_listing_proves_anything_about_another_key_s_post(key: str, words: str | None) -> None:
     """Such a submission is not even looked for; this holds if it is all the same."""
     settings = Settings(_env_file=None)  # type: ignore[call-arg]
-    resolver = Resolver(Mock(), Mock(), Mock(), Mock(), settings, provider=PROVIDER, is_sending=lambda _: None)
+    resolver = Resolver(
+        Mock(), Mock(), Mock(), Mock(), settings, provider=PROVIDER, is_sending=lambda _: None, resolved=Mock()
+    )
     resolver._evidence._storage.servers.reuses_ids.return_value = False  # type: ignore[attr-defined]
     sent = an_intent(provider=f"{PROVIDER.partition('#')[0]}#{key}", timed_out=False, state=SubmissionState.UNKNOWN)
     why = resolver._evidence.why_no_proof(sent)
