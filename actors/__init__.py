@@ -24,21 +24,11 @@ if TYPE_CHECKING:
     from actors.batch.commands import Command, CommandKey, CommandResult
     from actors.batch.costs import Budget, CostGroup, CostReport
     from actors.batch.events import Event, EventName
-    from actors.batch.fields import FileId
+    from actors.batch.fields import BudgetRequest, FileId
+    from actors.batch.job_views import Cost, Job, JobError, JobWarning, ReportedVideo, VideoFile
     from actors.batch.quotes import Quote, QuotedCost, QuotedPrice, QuotedVideo
-    from actors.batch.requests import BatchVideoRequest, BudgetRequest, VideoDefaults, VideoRequest
-    from actors.batch.views import (
-        Batch,
-        CancellationSummary,
-        Charge,
-        Cost,
-        Job,
-        JobError,
-        JobWarning,
-        Progress,
-        ReportedVideo,
-        VideoFile,
-    )
+    from actors.batch.requests import BatchVideoRequest, VideoDefaults, VideoRequest
+    from actors.batch.views import Batch, CancellationSummary, Charge, Progress
     from actors.errors import (
         BatchReleased,
         Conflict,
@@ -80,13 +70,11 @@ _HOMES = {
     "actors.batch.costs": ("Budget", "CostGroup", "CostReport"),
     "actors.batch.events": ("Event", "EventName"),
     "actors.batch.cleanup": ("PruneReport",),
-    "actors.batch.fields": ("FileId",),
+    "actors.batch.fields": ("BudgetRequest", "FileId"),
+    "actors.batch.job_views": ("Cost", "Job", "JobError", "JobWarning", "ReportedVideo", "VideoFile"),
     "actors.batch.quotes": ("Quote", "QuotedCost", "QuotedPrice", "QuotedVideo"),
-    "actors.batch.requests": ("BatchVideoRequest", "BudgetRequest", "VideoDefaults", "VideoRequest"),
-    "actors.batch.views": (
-        "Batch", "CancellationSummary", "Charge", "Cost", "Job", "JobError", "JobWarning", "Progress", "ReportedVideo",
-        "VideoFile",
-    ),
+    "actors.batch.requests": ("BatchVideoRequest", "VideoDefaults", "VideoRequest"),
+    "actors.batch.views": ("Batch", "CancellationSummary", "Charge", "Progress"),
     "actors.errors": (
         "BatchReleased", "Conflict", "DatabaseUnusable", "ErrorCode", "Failure", "FieldError", "InvalidRequest",
         "NotFound", "ServiceClosed", "SettingsError", "SoraBatchError", "SoraError", "StorageError",

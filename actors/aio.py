@@ -22,8 +22,8 @@ from storage.states import BatchStatus
 if TYPE_CHECKING:
     from actors.audit import AuditReport
     from actors.batch.costs import CostReport
+    from actors.batch.job_views import Job
     from actors.batch.quotes import Quote
-    from actors.batch.views import Job
     from actors.fetching.fetch import FetchReport
     from actors.messages import Wait
     from storage.deletes import Owed

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from actors.batch.batch_update import price_in
-from actors.batch.views import moment
+from actors.batch.job_views import moment
 from actors.errors import SoraError
 from actors.loop import IOLoop
 from actors.settings import Settings

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, JsonValue, StrictBool, StrictStr, StringConstraints, ValidationError, model_validator
 
 from actors.batch.field_errors import invalid
-from actors.batch.fields import Input, Metadata, Text, Whole
-from actors.batch.requests import BatchVideoRequest, Budgets
+from actors.batch.fields import Budgets, Input, Metadata, Text, Whole
+from actors.batch.requests import BatchVideoRequest
 from actors.expectations import ID_PATTERN
 
 _BatchId = Annotated[StrictStr, StringConstraints(pattern=ID_PATTERN)]

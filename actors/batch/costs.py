@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
-
-from actors.batch.views import Cost
+from actors.batch.job_views import Cost, Output
 from actors.errors import InvalidRequest
 from actors.expectations import span_of
 from storage.charges import Part, cost_of
@@ -18,10 +16,8 @@ GROUPED_BY = "day, model, batch or metadata.KEY"
 SINCE = "a span such as 30d, or a date such as 2026-11-01"
 
 
-class Budget(BaseModel):
+class Budget(Output):
     """A ceiling of the whole database, with what counts against it: millionths of its unit."""
-
-    model_config = ConfigDict(frozen=True)
 
     scope: str
     """`day`, `month` or `total`."""
@@ -32,10 +28,8 @@ class Budget(BaseModel):
     used_micros: int
 
 
-class CostGroup(BaseModel):
+class CostGroup(Output):
     """What the submissions of one group cost."""
-
-    model_config = ConfigDict(frozen=True)
 
     key: str | None
     """The day, model, batch or value of the metadata; null: it has none."""
@@ -44,10 +38,8 @@ class CostGroup(BaseModel):
     cost: list[Cost]
 
 
-class CostReport(BaseModel):
+class CostReport(Output):
     """What submissions cost, with one entry per currency."""
-
-    model_config = ConfigDict(frozen=True)
 
     since: datetime | None
     by: str | None

@@ -10,7 +10,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
-from actors.batch.views import Batch, job_document, moment, progress_document
+from actors.batch.job_views import job_document, moment
+from actors.batch.views import Batch, progress_document
 from storage.charges import BatchCosts
 from storage.records import BatchRecord, Document, EventRecord, JobRecord
 from storage.states import BatchStatus

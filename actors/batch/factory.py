@@ -9,17 +9,9 @@ from pydantic import ValidationError
 
 from actors.batch.expansion import Expansion, Place, Take, Video, videos_of
 from actors.batch.field_errors import all_of, invalid, wrong_field
-from actors.batch.fields import FILES_MAX_BYTES, FileId
+from actors.batch.fields import FILES_MAX_BYTES, FileId, budget_document
 from actors.batch.references import load_reference
-from actors.batch.requests import (
-    BatchVideoRequest,
-    VideoDefaults,
-    VideoRequest,
-    budget_document,
-    canonical_digest,
-    job_id,
-    new_batch_id,
-)
+from actors.batch.requests import BatchVideoRequest, VideoDefaults, VideoRequest, canonical_digest, job_id, new_batch_id
 from actors.batch.start import NewBatch
 from actors.errors import InvalidRequest
 from actors.expectations import read_budget

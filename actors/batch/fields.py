@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,6 +21,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
+
+from actors.expectations import UNIT_PATTERN
 
 DOCUMENT_MAX_BYTES = 65_536
 """For the metadata of a batch or a video, and for a video's params, as JSON."""
@@ -195,3 +198,32 @@ class FileId(Input):
 
 
 Files = Annotated[dict[str, Text | FileId], AfterValidator(_further_fields), Field(max_length=MOST_FILES)]
+
+
+class BudgetRequest(Input):
+    """The most that a batch may use."""
+
+    amount: Annotated[Decimal, Field(gt=0, le=10**12, decimal_places=6), BeforeValidator(no_boolean)]
+    """Units of the currency, seconds or videos."""
+    unit: Annotated[str, Field(pattern=UNIT_PATTERN)]
+    """A currency such as `USD`, or `seconds`, or `videos`."""
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _one_a_unit(budgets: list[BudgetRequest]) -> list[BudgetRequest]:
+    units = [budget.unit for budget in budgets]
+    twice = next((unit for unit in units if units.count(unit) > 1), None)
+    if twice is not None:
+        raise ValueError(f"has two entries in {twice}: give one")
+    return budgets
+
+
+Budgets = Annotated[list[BudgetRequest], BeforeValidator(_listed), Field(max_length=16), AfterValidator(_one_a_unit)]
+
+
+def budget_document(budgets: Sequence[BudgetRequest] | None) -> list[dict[str, Any]] | None:
+    """What a batch may use at most, as it is recorded; None: nothing is said of it."""
+    return None if budgets is None else [each.model_dump(mode="json") for each in budgets]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
-
 from actors.batch.expansion import Expansion, Take, Video, videos_of
 from actors.batch.factory import asked_of
+from actors.batch.job_views import Output
 from actors.batch.price_files import price_table
 from actors.batch.prices import Asked, Price, UnknownPrice, amount
 from actors.batch.requests import BatchVideoRequest
@@ -18,11 +17,7 @@ _NAMED = 3
 """So many origins and reasons stand in a sentence."""
 
 
-class _Output(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class QuotedPrice(_Output):
+class QuotedPrice(Output):
     """What one video costs at most, and by what."""
 
     currency: str
@@ -38,7 +33,7 @@ class QuotedPrice(_Output):
     as_of: str | None
 
 
-class QuotedVideo(_Output):
+class QuotedVideo(Output):
     """One video of a quote."""
 
     index: int
@@ -54,7 +49,7 @@ class QuotedVideo(_Output):
     """Why it is unknown, with the way to give a price."""
 
 
-class QuotedCost(_Output):
+class QuotedCost(Output):
     """What the videos of a quote cost at most in one currency."""
 
     currency: str
@@ -63,7 +58,7 @@ class QuotedCost(_Output):
     videos: int
 
 
-class Quote(_Output):
+class Quote(Output):
     """What a request would cost at most, per video and in all. Nothing is converted or left out."""
 
     total: int

@@ -17,7 +17,7 @@ from actors.batch.command_data import (
 )
 from actors.batch.commands import Cancel, Command, Create, Delete, Process, Replay, Retry, Show, Update
 from actors.batch.factory import changed_columns, new_batch
-from actors.batch.requests import budget_document
+from actors.batch.fields import budget_document
 
 if TYPE_CHECKING:
     from actors.settings import Settings

@@ -10,12 +10,9 @@ import hashlib
 import json
 import math
 import secrets
-from collections.abc import Sequence
-from decimal import Decimal
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     ValidationError,
@@ -26,6 +23,7 @@ from pydantic import (
 
 from actors.batch.field_errors import invalid
 from actors.batch.fields import (
+    Budgets,
     FileId,
     Files,
     Input,
@@ -38,11 +36,12 @@ from actors.batch.fields import (
     Takes,
     Text,
     Whole,
+    budget_document,
     given_twice,
     no_boolean,
 )
 from actors.errors import FieldError, InvalidRequest
-from actors.expectations import ID_PATTERN, SIZE_PATTERN, UNIT_PATTERN
+from actors.expectations import ID_PATTERN, SIZE_PATTERN
 
 _COUNTED = 10**12
 """Videos: larger counts are not spelled out."""
@@ -100,35 +99,6 @@ class VideoRequest(VideoDefaults):
     """One video to make. Defaults for unset fields, in order: `defaults`, the settings, the server's own."""
 
     prompt: Prompt
-
-
-class BudgetRequest(Input):
-    """The most that a batch may use."""
-
-    amount: Annotated[Decimal, Field(gt=0, le=10**12, decimal_places=6), BeforeValidator(no_boolean)]
-    """Units of the currency, seconds or videos."""
-    unit: Annotated[str, Field(pattern=UNIT_PATTERN)]
-    """A currency such as `USD`, or `seconds`, or `videos`."""
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _one_a_unit(budgets: list[BudgetRequest]) -> list[BudgetRequest]:
-    units = [budget.unit for budget in budgets]
-    twice = next((unit for unit in units if units.count(unit) > 1), None)
-    if twice is not None:
-        raise ValueError(f"has two entries in {twice}: give one")
-    return budgets
-
-
-Budgets = Annotated[list[BudgetRequest], BeforeValidator(_listed), Field(max_length=16), AfterValidator(_one_a_unit)]
-
-
-def budget_document(budgets: Sequence[BudgetRequest] | None) -> list[dict[str, Any]] | None:
-    """What a batch may use at most, as it is recorded; None: nothing is said of it."""
-    return None if budgets is None else [each.model_dump(mode="json") for each in budgets]
 
 
 def _with_prompt(video: Any, prompt: Any) -> Any:

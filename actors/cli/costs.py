@@ -15,7 +15,7 @@ from actors.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from actors.batch.costs import CostReport
-    from actors.batch.views import Cost
+    from actors.batch.job_views import Cost
 
 _SUMS = ("estimated_micros", "reserved_micros", "charged_micros", "assumed_micros")
 

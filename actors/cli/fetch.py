@@ -15,7 +15,8 @@ from actors.cli.options import BatchIds, FileName, Json, Remote, Verbose
 from actors.errors import ErrorCode, InvalidRequest, NotFound, SoraBatchError
 
 if TYPE_CHECKING:
-    from actors.batch.views import Batch, Job
+    from actors.batch.job_views import Job
+    from actors.batch.views import Batch
     from actors.cli.filenames import FileNamePattern
     from actors.cli.outputs import OutputFolder
     from actors.fetching.fetch import FetchedFile, Fetcher, FetchProblem, FetchReport

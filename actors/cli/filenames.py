@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from actors.batch.views import Job
+from actors.batch.job_views import Job
 from actors.cli.text import clean
 from actors.errors import InvalidRequest
 

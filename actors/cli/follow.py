@@ -19,7 +19,8 @@ from actors.errors import NotFound, SoraBatchError, StorageError
 from storage.states import FINAL_BATCH
 
 if TYPE_CHECKING:
-    from actors.batch.views import Batch, Job
+    from actors.batch.job_views import Job
+    from actors.batch.views import Batch
     from actors.cli.app import Interruption
     from actors.cli.outputs import OutputFolder
     from actors.service import BatchService

@@ -100,14 +100,13 @@ def list_(
     verbose: Verbose = False,
 ) -> None:
     """List batches, newest first."""
-    from actors.batch.views import batch_status
     from actors.cli.text import print_json, print_table, say
 
     wanted = parse_metadata(metadata) or None
     settings = prepare(verbose=verbose)
     place = absent_database(settings)
     if place is not None and after is None:  # it would be empty, and reading creates none
-        batch_status(status)
+        status_named(BatchStatus, status)
         batches = []
     else:
         with opened(verbose=verbose, looked_for=f"batch {after!r}", settings=settings) as service:

@@ -16,7 +16,7 @@ from actors.cli.view import BatchView, Show
 from storage.states import JobStatus
 
 if TYPE_CHECKING:
-    from actors.batch.views import Job
+    from actors.batch.job_views import Job
     from actors.messages import Wait
 
 ROWS = 12

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from actors.batch.views import Job, VideoFile
+from actors.batch.job_views import Job, VideoFile
 from actors.cli.filenames import FileNamePattern, file_name
 from actors.cli.text import clean
 from actors.errors import InvalidRequest

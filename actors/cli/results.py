@@ -14,7 +14,8 @@ from actors.errors import ErrorCode
 from storage.states import FINAL_JOB, BatchStatus, JobStatus
 
 if TYPE_CHECKING:
-    from actors.batch.views import Batch, Job
+    from actors.batch.job_views import Job
+    from actors.batch.views import Batch
 
 EXIT_CODES = {
     BatchStatus.COMPLETED: 0,

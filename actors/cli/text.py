@@ -18,7 +18,7 @@ from actors.errors import ErrorCode
 from actors.logs import UNSAFE
 
 if TYPE_CHECKING:
-    from actors.batch.views import Job
+    from actors.batch.job_views import Job
     from actors.messages import Wait
 
 _CONTROLS = re.compile(f"[{re.escape(''.join(map(chr, UNSAFE)))}]+")

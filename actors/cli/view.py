@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Self, TextIO
 
 from actors.batch.events import Event
-from actors.batch.views import Batch, Job, Progress
+from actors.batch.job_views import Job
+from actors.batch.views import Batch, Progress
 from actors.cli.text import clean, count, reason, shown_place, waiting
 from storage.states import FINAL_BATCH, FINAL_JOB, IN_FLIGHT_JOB, BatchStatus
 

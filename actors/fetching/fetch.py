@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel
 
-from actors.batch.views import Batch, Job, VideoFile, video_url
+from actors.batch.job_views import Job, VideoFile, video_url
+from actors.batch.views import Batch
 from actors.errors import ErrorCode, SoraBatchError
 from actors.fetching.http import HttpFiles
 from actors.fetching.places import CantWrite, Incoming, fetched_again, incoming, is_there, names, prepare, stored_name

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from actors.batch.views import Job
+from actors.batch.job_views import Job
 from actors.errors import ErrorCode, SoraBatchError, StorageError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from actors.batch.views import Batch, Job
+from actors.batch.job_views import Job
+from actors.batch.views import Batch
 from actors.errors import InvalidRequest, SoraBatchError
 from actors.media.frames import first_frame, require_media
 from actors.media.tiles import LONGEST, Tile, TileSize, draw_tile

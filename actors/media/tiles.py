@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from actors.batch.views import Job
+from actors.batch.job_views import Job
 from actors.media.lettering import Lettering, is_right_to_left
 from storage.states import JobStatus
 

@@ -17,7 +17,8 @@ from pydantic_core import to_json
 from actors.batch.command_data import key_of
 from actors.batch.commands import CommandResult
 from actors.batch.events import cloud_event
-from actors.batch.views import Batch, Job
+from actors.batch.job_views import Job
+from actors.batch.views import Batch
 from actors.errors import FieldError
 from actors.rabbitmq.codec import CommandRefused, ReceivedCommand
 from actors.rabbitmq.outgoing import event_properties

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.batch.events import Event
-from actors.batch.start import existing, unknown_batch
-from actors.batch.views import Batch, Job, batch_status, status_named, version_of, with_urls
+from actors.batch.job_views import Job, with_urls
+from actors.batch.loading import existing, unknown_batch
+from actors.batch.views import Batch, status_named, version_of
 from actors.errors import InvalidRequest
 from actors.service.opening import OpenService
 from actors.settings.server import SIMULATOR
@@ -142,7 +143,7 @@ class BatchReader(OpenService):
             InvalidRequest: there is no such status.
             NotFound: there is no batch `after`.
         """
-        wanted = batch_status(status)
+        wanted = status_named(BatchStatus, status)
         if not 1 <= limit <= MOST:
             raise InvalidRequest(f"limit: must be from 1 to {MOST} (got {limit!r})")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from actors.batch.views import video_url
+from actors.batch.job_views import video_url
 from actors.errors import ErrorCode, Failure, SoraError
 from actors.messages import (
     Completed,

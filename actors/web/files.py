@@ -23,7 +23,7 @@ from actors.web.problems import Problem, Refused, refused
 from storage.states import FINAL_JOB
 
 if TYPE_CHECKING:
-    from actors.batch.views import Job, VideoFile
+    from actors.batch.job_views import Job, VideoFile
     from actors.web.handlers import Site
     from storage.stores import Reads
 

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 import actors
 from actors.batch.command_data import DATA, CommandName
 from actors.batch.events import FINAL_EVENTS, EventName
-from actors.batch.views import Batch, CancellationSummary, Charge, Job, Progress
+from actors.batch.job_views import Job
+from actors.batch.views import Batch, CancellationSummary, Charge, Progress
 from actors.expectations import UNIT_PATTERN
 from actors.rabbitmq import topology
 from actors.web.api.openapi import read_schemas, told_schemas

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel
 
+from actors.batch.job_views import Job
 from actors.batch.requests import BatchVideoRequest, new_batch_id
-from actors.batch.views import Batch, CancellationSummary, Job
+from actors.batch.views import Batch, CancellationSummary
 from actors.rabbitmq.client.broker import Broker, Unanswered, checked_id, is_batch_id
 from actors.rabbitmq.client.rpc import ACCEPTED, LOST, REJECTED, SOURCE, OutgoingCommand, Received, RpcConnection
 from actors.rabbitmq.client.stream import EventFeed, EventStream

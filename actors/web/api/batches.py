@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from actors.batch.costs import GROUPED_BY, SINCE, CostReport, read_group, read_since
-from actors.batch.views import Batch, Job
+from actors.batch.job_views import Job
+from actors.batch.views import Batch
 from actors.errors import InvalidRequest, NotFound
 from actors.web.handlers import JSON, TEXT, operation
 from actors.web.parameters import (

@@ -11,9 +11,8 @@ from pydantic import ValidationError
 from actors.batch.command_data import CancelData, CommandName, CreateData, ProcessData, RetryData, read_data
 from actors.batch.commands import CommandResult, Delete, Update
 from actors.batch.field_errors import invalid
-from actors.batch.fields import Input, Metadata
+from actors.batch.fields import Budgets, Input, Metadata, budget_document
 from actors.batch.quotes import Quote
-from actors.batch.requests import Budgets, budget_document
 from actors.batch.views import Batch, CancellationSummary
 from actors.web.api.orders import Answer, Order, Orders, Reply
 from actors.web.bodies import MERGE_PATCH, Body, read_body

@@ -12,7 +12,7 @@ from aiohttp import web
 from markupsafe import Markup
 
 from actors import __version__
-from actors.batch.views import batch_status
+from actors.batch.views import status_named
 from actors.errors import NotFound, SettingsError, StorageError
 from actors.web.handlers import public
 from actors.web.health import Health
@@ -55,7 +55,7 @@ class Views:
         if "key" in query or "value" in query:  # the form's fields: the address has the API's name for them
             given = metadata | ({key: value} if key else {})
             raise web.HTTPSeeOther(_list_link(status, given, None))
-        wanted = batch_status(status)
+        wanted = status_named(BatchStatus, status)
 
         def show() -> str:
             read = self._site.service.look(lambda storage: reads.read_list(storage, wanted, metadata, after))

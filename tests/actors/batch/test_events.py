@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from actors.batch.events import FINAL_EVENTS, JOBS_MAX_BYTES, Event, EventName, batch_event, final_event, job_event
-from actors.batch.views import Job, Progress
+from actors.batch.job_views import Job
+from actors.batch.views import Progress
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus
 from tests.builders import NOON, a_batch, a_job, some_jobs
 

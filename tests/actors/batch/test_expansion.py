@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from actors.batch.factory import new_batch
 from actors.batch.field_errors import BATCH_FIELDS, VIDEO_FIELDS
 from actors.batch.fields import LARGEST_SEED
+from actors.batch.job_views import Job
 from actors.batch.requests import BatchVideoRequest, VideoDefaults, VideoRequest
-from actors.batch.views import Job
 from actors.errors import InvalidRequest
 from actors.settings import Settings
 from tests.builders import NOON

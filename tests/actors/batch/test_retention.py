@@ -6,8 +6,8 @@ import pytest
 
 from actors.batch import cleanup
 from actors.batch.cleanup import Maintenance
+from actors.batch.job_views import Job
 from actors.batch.retention import FileRemoval
-from actors.batch.views import Job
 from storage.states import JobStatus
 from storage.stores import Stores, path_of, uri_of
 from tests.builders import NOON, a_batch, a_job, put

@@ -18,7 +18,8 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.batch.events import Event
-from actors.batch.views import Batch, Job
+from actors.batch.job_views import Job
+from actors.batch.views import Batch
 from actors.cli.app import app
 from actors.settings import Settings
 from actors.simulator import Simulator, SimulatorOptions

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from actors.batch.views import Batch, Job
+from actors.batch.job_views import Job
+from actors.batch.views import Batch
 from actors.cli.filenames import FileNamePattern, file_name
 from actors.cli.follow import Follower
 from actors.cli.outputs import OutputFolder

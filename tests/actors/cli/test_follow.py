@@ -10,7 +10,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from actors.batch.events import Event
-from actors.batch.views import Batch, Job
+from actors.batch.job_views import Job
+from actors.batch.views import Batch
 from actors.cli.app import Interruption
 from actors.cli.follow import Follower
 from actors.cli.view import BatchView, LineShow

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from actors.batch.events import Event
-from actors.batch.views import Batch, Job
+from actors.batch.job_views import Job
+from actors.batch.views import Batch
 from actors.cli.text import waiting
 from actors.cli.view import BatchView, LineShow, line
 from actors.messages import Wait

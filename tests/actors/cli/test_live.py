@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from actors.batch.events import Event
-from actors.batch.views import Batch, Job
+from actors.batch.job_views import Job
+from actors.batch.views import Batch
 from actors.cli.live import LiveShow, picture
 from actors.cli.text import cells
 from actors.cli.view import BatchView

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.batch.views import Job
+from actors.batch.job_views import Job
 from actors.cli import outputs
 from actors.cli.outputs import OutputFolder
 from actors.errors import InvalidRequest

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from actors.batch.views import Batch, Job
+from actors.batch.job_views import Job
+from actors.batch.views import Batch
 from actors.cli.results import print_batch, summary
 from actors.cli.text import cells, json_text, print_table, shown_path
 from actors.service import BatchService

@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from actors.batch.events import Event
-from actors.batch.views import Batch, Job
+from actors.batch.job_views import Job
+from actors.batch.views import Batch
 from actors.cli.view import BatchView, ended_by
 
 Jobs = Callable[..., Job]

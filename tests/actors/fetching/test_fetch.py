@@ -10,7 +10,7 @@ from time import monotonic
 
 import pytest
 
-from actors.batch.views import VideoFile
+from actors.batch.job_views import VideoFile
 from actors.errors import InvalidRequest
 from actors.fetching.fetch import Fetcher
 from actors.fetching.http import _PIECE, HttpFiles

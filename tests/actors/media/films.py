@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
-from actors.batch.views import Batch, Job, JobError, Progress, VideoFile
+from actors.batch.job_views import Job, JobError, VideoFile
+from actors.batch.views import Batch, Progress
 from actors.simulator.films import write_film
 from actors.simulator.pictures import Film
 
