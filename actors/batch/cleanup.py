@@ -1,97 +1,21 @@
-"""Removing ended batches and unused input references; large amounts in pieces."""
+"""Maintenance: removes in pieces whatever grows with the whole database."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from actors.batch.deletion import FilesOfDeleted
+from actors.batch.deletion import DELETED_ROWS, FilesOfDeleted, delete, delete_ended, remove_rows
 from actors.batch.events import EventName, batch_event
-from actors.batch.start import existing
 from actors.errors import Conflict, NotFound
-from storage.records import BatchRecord, EventRecord
-from storage.states import FINAL_BATCH
 from storage.storage import Storage
 from storage.stores import Stores
 
 logger = logging.getLogger(__name__)
-
-
-def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000, *, places: Sequence[str] = ()) -> bool:
-    """Begin to delete an ended batch: it is hidden from now on. Its journal stays until it is pruned.
-
-    Args:
-        storage: where.
-        batch_id: of a batch that has ended, or whose deletion has begun.
-        at: now.
-        rows: the most to remove at once.
-        places: where all of its files are to be removed; as long as that is not done its id is taken.
-
-    Returns:
-        Whether all of it is gone: it was small, and has no such places.
-
-    Raises:
-        NotFound: there is no such batch.
-        Conflict: it has not ended.
-    """
-    if not storage.batches.hidden(batch_id):
-        batch = existing(storage, batch_id)
-        if batch.status not in FINAL_BATCH:
-            raise Conflict(f"batch {batch_id} is {batch.status}: only an ended batch can be deleted; cancel it first")
-        storage.journal.append([batch_event(EventName.BATCH_DELETED, batch, batch.sequence + 1, at)])
-        storage.publications.delete({batch_id: batch.sequence + 1})
-        storage.batches.hide(batch_id, at)  # crash point: delete
-    storage.doomed.doom_places(batch_id, places, at)
-    return not places and bool(remove_rows(storage, batch_id, rows))
-
-
-def remove_rows(storage: Storage, batch_id: str, rows: int) -> bool | None:
-    """Remove a batch that is being deleted, or as many rows of it.
-
-    Returns:
-        Whether all of it is gone; None: it is not being deleted, or somebody else has finished that.
-    """
-    if not storage.batches.hold_hidden(batch_id):
-        return None
-    most = max(1, (rows - DELETED_ROWS) // 2)  # each job has at most one live submission
-    job_ids = storage.jobs.some_of(batch_id, most)
-    storage.submissions.abandon(batch_id, job_ids)
-    storage.jobs.remove(job_ids)
-    if len(job_ids) == most:
-        return False
-    storage.batches.remove(batch_id)  # crash point: delete rows
-    storage.ledger.forget([batch_id])
-    return True
-
-
-DELETED_ROWS = 4
-"""Rows that the deletion of a batch writes besides its jobs and their submissions."""
-
-
-def delete_ended(storage: Storage, batches: list[BatchRecord], events: list[EventRecord]) -> int:
-    """Delete these batches, except those that have changed since they were read.
-
-    Args:
-        storage: where.
-        batches: ended batches.
-        events: the `batch.deleted` of each.
-
-    Returns:
-        How many were deleted.
-    """
-    batch_ids = set(storage.batches.unchanged(batches))
-    told = [event for event in events if event.batch_id in batch_ids]
-    if told:
-        storage.submissions.abandon_all(batch_ids)
-        storage.journal.append(told)
-        storage.publications.delete({event.batch_id: event.sequence for event in told})
-        storage.batches.remove(*batch_ids)  # crash point: prune batches
-        storage.ledger.forget(batch_ids)
-    return len(told)
 
 
 LATE = 86_400.0
@@ -131,7 +55,7 @@ class Maintenance:
     ) -> None:
         """`stores`: where the files of deleted batches are removed."""
         self._storage, self._read, self._write, self._told, self._stores = storage, read, write, told, stores
-        self._events = self._batches = self._files = 0
+        self._gone = {"events": 0, "batches": 0, "files": 0}
 
     def prune(self, before: float, at: float, *, delete_batches: bool) -> PruneReport:
         """Remove the journals of batches that ended before a time; with `delete_batches`, those batches too."""
@@ -142,16 +66,14 @@ class Maintenance:
         self._in_pieces(self._few(self._storage.owners.prune))
         journal, publications = self._storage.journal, self._storage.publications
         old, prune = journal.old, journal.prune
-        self._in_pieces(
-            self._walk(("", 0), partial(old, before), lambda events: prune(events, before)), self._events_went
-        )
+        self._in_pieces(self._walk(("", 0), partial(old, before), lambda events: prune(events, before)), "events")
         self._in_pieces(self._walk("", publications.orphans, publications.prune))
         self.drop_references()
-        return self._report()
+        return PruneReport(**self._gone)
 
     def remove_files(self, search: Search) -> int:
         """Remove the files that a `FileRemoval` finds. Returns how many were removed."""
-        return self._in_pieces(search, self._files_went)
+        return self._in_pieces(search, "files")
 
     def forget_commands(self, before: float) -> int:
         """Remove the inbox's entries from before a time. Returns how many were removed."""
@@ -164,11 +86,12 @@ class Maintenance:
             OSError: a file can't be removed. What is left is removed by the next attempt, whoever makes it.
         """
         self._in_pieces(FilesOfDeleted(self._storage, self._stores, self._read, batch_id))
-        self._in_pieces(self._rest(batch_id), self._batches_went)
+        # Somebody else may finish that at the same time.
+        self._in_pieces(self._until_gone(partial(remove_rows, self._storage, batch_id)), "batches")
 
     def finish_deletions(self) -> int:
         """Finish the deletions that were interrupted. Returns how many batches were removed."""
-        before = self._batches
+        before = self._gone["batches"]
         for batch_id in self._read(self._storage.batches.hidden):
             try:
                 self.finish_deletion(batch_id)
@@ -177,7 +100,7 @@ class Maintenance:
                     "could not remove the files of a deleted batch",
                     extra={"action": "delete", "batch_id": batch_id, "error": str(error.strerror or error)},
                 )
-        return self._batches - before
+        return self._gone["batches"] - before
 
     def forget_places(self, before: float) -> int:
         """Forget where files of deleted batches were removed before a time. Returns how many places were forgotten."""
@@ -217,7 +140,7 @@ class Maintenance:
             events = [batch_event(EventName.BATCH_DELETED, batch, batch.sequence + 1, at) for batch in chosen]
             return lambda: delete_ended(storage, chosen, events)
 
-        self._in_pieces(search, self._batches_went)
+        self._in_pieces(search, "batches")
 
     def _whole(self, batch_id: str, at: float) -> Search:
         """An ended batch, without its files. Somebody else may delete it at the same time, or retry it."""
@@ -230,10 +153,6 @@ class Maintenance:
                 return None
 
         return self._until_gone(remove)
-
-    def _rest(self, batch_id: str) -> Search:
-        """The rows of a batch that is being deleted. Somebody else may finish that at the same time."""
-        return self._until_gone(partial(remove_rows, self._storage, batch_id))
 
     @staticmethod
     def _until_gone(remove: Callable[[int], bool | None]) -> Search:
@@ -281,13 +200,17 @@ class Maintenance:
 
         return search
 
-    def _in_pieces(self, search: Search, went: Callable[[int], None] = lambda _: None) -> int:
+    def _in_pieces(self, search: Search, kind: str | None = None) -> int:
+        """Remove all that is found. `kind`: of what is removed, by its name in the report."""
         rows, total = _FIRST_ROWS, 0
         while (piece := search(rows)) is not None:
             begun = time.monotonic()
             gone, seconds = self._write(partial(_timed, piece))
             total += gone
-            went(gone)
+            if kind is not None:
+                self._gone[kind] += gone
+                if self._told is not None:
+                    self._told(PruneReport(**self._gone))
             if seconds > SECONDS / 2:
                 rows = max(rows // 2, _FEWEST_ROWS)
             elif seconds < SECONDS / 4:
@@ -295,25 +218,6 @@ class Maintenance:
             # Give other processes their turn: on SQLite they only check for it now and then.
             time.sleep(min(time.monotonic() - begun, SECONDS))
         return total
-
-    def _events_went(self, count: int) -> None:
-        self._events += count
-        self._tell()
-
-    def _batches_went(self, count: int) -> None:
-        self._batches += count
-        self._tell()
-
-    def _files_went(self, count: int) -> None:
-        self._files += count
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._told is not None:
-            self._told(self._report())
-
-    def _report(self) -> PruneReport:
-        return PruneReport(self._events, self._batches, self._files)
 
 
 def _timed(piece: Piece) -> tuple[int, float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
 from actors.batch.cancellation import cancel
-from actors.batch.cleanup import delete
+from actors.batch.deletion import delete
 from actors.batch.retrying import retry
 from actors.batch.start import NewBatch, create, existing, unknown_batch, want
 from actors.batch.updating import update

@@ -1,21 +1,98 @@
-"""Removes the files of batches that are being deleted: that they are to be removed was recorded with the deletion.
+"""Deletes an ended batch: it is hidden at once, and its files and rows are removed in pieces.
 
-The batch stays hidden until its files are gone, so no other one has its id, and no file there is anybody else's.
+That its files are to be removed is recorded with its deletion. It stays hidden until they are gone, so no other batch
+has its id, and no file there is anybody else's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.batch.events import EventName, batch_event
+from actors.batch.start import existing
+from actors.errors import Conflict
+from storage.records import BatchRecord, EventRecord
+from storage.states import FINAL_BATCH
 from storage.storage import Storage
 from storage.stores import Stores
 from storage.timing import boottime
 from storage.videos import flush_folder
 
+DELETED_ROWS = 4
+"""Rows that the deletion of a batch writes besides its jobs and their submissions."""
 _TRUSTED = 2.0
 """Seconds for which a look at a batch counts. It may be deleted, and made again, while a process is suspended."""
+
+
+def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000, *, places: Sequence[str] = ()) -> bool:
+    """Begin to delete an ended batch: it is hidden from now on. Its journal stays until it is pruned.
+
+    Args:
+        storage: where.
+        batch_id: of a batch that has ended, or whose deletion has begun.
+        at: now.
+        rows: the most to remove at once.
+        places: where all of its files are to be removed; as long as that is not done its id is taken.
+
+    Returns:
+        Whether all of it is gone: it was small, and has no such places.
+
+    Raises:
+        NotFound: there is no such batch.
+        Conflict: it has not ended.
+    """
+    if not storage.batches.hidden(batch_id):
+        batch = existing(storage, batch_id)
+        if batch.status not in FINAL_BATCH:
+            raise Conflict(f"batch {batch_id} is {batch.status}: only an ended batch can be deleted; cancel it first")
+        storage.journal.append([batch_event(EventName.BATCH_DELETED, batch, batch.sequence + 1, at)])
+        storage.publications.delete({batch_id: batch.sequence + 1})
+        storage.batches.hide(batch_id, at)  # crash point: delete
+    storage.doomed.doom_places(batch_id, places, at)
+    return not places and bool(remove_rows(storage, batch_id, rows))
+
+
+def remove_rows(storage: Storage, batch_id: str, rows: int) -> bool | None:
+    """Remove a batch that is being deleted, or as many rows of it.
+
+    Returns:
+        Whether all of it is gone; None: it is not being deleted, or somebody else has finished that.
+    """
+    if not storage.batches.hold_hidden(batch_id):
+        return None
+    most = max(1, (rows - DELETED_ROWS) // 2)  # each job has at most one live submission
+    job_ids = storage.jobs.some_of(batch_id, most)
+    storage.submissions.abandon(batch_id, job_ids)
+    storage.jobs.remove(job_ids)
+    if len(job_ids) == most:
+        return False
+    storage.batches.remove(batch_id)  # crash point: delete rows
+    storage.ledger.forget([batch_id])
+    return True
+
+
+def delete_ended(storage: Storage, batches: list[BatchRecord], events: list[EventRecord]) -> int:
+    """Delete these batches, except those that have changed since they were read.
+
+    Args:
+        storage: where.
+        batches: ended batches.
+        events: the `batch.deleted` of each.
+
+    Returns:
+        How many were deleted.
+    """
+    batch_ids = set(storage.batches.unchanged(batches))
+    told = [event for event in events if event.batch_id in batch_ids]
+    if told:
+        storage.submissions.abandon_all(batch_ids)
+        storage.journal.append(told)
+        storage.publications.delete({event.batch_id: event.sequence for event in told})
+        storage.batches.remove(*batch_ids)  # crash point: prune batches
+        storage.ledger.forget(batch_ids)
+    return len(told)
 
 
 class FilesOfDeleted:

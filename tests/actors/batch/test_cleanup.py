@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from actors.batch import cleanup
+from actors.batch import cleanup, deletion
 from actors.batch.cleanup import Maintenance, PruneReport
 from actors.batch.start import NewBatch, create
 from actors.errors import Conflict, NotFound
@@ -54,7 +54,7 @@ class Doors:
 
     def delete(self, batch_id):
         """As the service does: the first transaction hides the batch."""
-        if not self.write(lambda: cleanup.delete(self.storage, batch_id, LATER)):
+        if not self.write(lambda: deletion.delete(self.storage, batch_id, LATER)):
             self.upkeep().finish_deletion(batch_id)
 
 
@@ -188,7 +188,7 @@ def test_two_prunes_at_once_both_succeed(storage, doors, large, after, broken_of
     with storage.database.begin():
         fill(storage, 2, events=1)
         if broken_off:
-            cleanup.delete(storage, "large", LATER, 100)
+            deletion.delete(storage, "large", LATER, 100)
     other = Doors(storage)
     reports = []
 
@@ -205,8 +205,8 @@ def test_where_a_deleted_batch_had_its_files_is_forgotten_after_a_day(storage, d
     with storage.database.begin():
         for batch_id in ("gone", "going"):
             put(storage, a_batch(batch_id, status="failed", completed_at=NOON), [])
-            cleanup.delete(storage, batch_id, LATER, places=[f"file:///videos/{batch_id}/"])
-        cleanup.remove_rows(storage, "gone", 10)
+            deletion.delete(storage, batch_id, LATER, places=[f"file:///videos/{batch_id}/"])
+        deletion.remove_rows(storage, "gone", 10)
     for later, left in ((cleanup.LATE, ["going", "gone"]), (cleanup.LATE + 1, ["going"])):
         doors.upkeep().forget_places(LATER + later - cleanup.LATE)
         assert storage.doomed.batch_ids() == left

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from actors.batch import cancellation, retrying
-from actors.batch.cleanup import delete
+from actors.batch.deletion import delete
 from actors.batch.events import Event
 from actors.batch.start import NewBatch, create, want
 from actors.errors import Conflict, ErrorCode, Failure, InvalidRequest, NotFound
