@@ -1,4 +1,4 @@
-"""The changes that a retry makes to a job's request: merged with it, within the limits of any request."""
+"""The changes that a retry makes to jobs' requests: read, and merged with them within the limits of any request."""
 
 from __future__ import annotations
 
@@ -6,10 +6,73 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from actors.batch.field_errors import all_of, wrong_field
+from pydantic import ValidationError
+
+from actors.batch.factory import References
+from actors.batch.field_errors import all_of, invalid, wrong_field
 from actors.batch.fields import DOCUMENT_MAX_BYTES, FILES_MAX_BYTES, MOST_FILES, given_twice
-from storage.records import Document, JobRecord, options_of
+from actors.batch.requests import VideoRequest
+from actors.errors import InvalidRequest
+from actors.settings import Settings
+from storage.records import Document, JobRecord, ReferenceRecord, options_of
 from storage.storage import Storage
+
+
+def changed_columns(
+    changes: Mapping[str, Mapping[str, Any]], settings: Settings, *, paths: bool = True
+) -> tuple[dict[str, dict[str, Any]], list[ReferenceRecord]]:
+    """The columns that the changes set, by job id, and the bytes of their input references.
+
+    `options` has the changed seed, params and files, which are merged with those of the job. `paths`: see `new_batch`.
+
+    Raises:
+        InvalidRequest: a change is wrong.
+    """
+    columns: dict[str, dict[str, Any]] = {}
+    references = References(settings, paths=paths)
+    for changed_id, change in changes.items():
+        given, removed = _without_removed_files(change)
+        try:
+            video = VideoRequest.model_validate({"prompt": "unchanged", **given})
+        except ValidationError as error:
+            raise invalid(error, "changes", changed_id) from None
+        columns[changed_id] = changed = _changed(changed_id, video, references, prompt="prompt" in change)
+        if removed:
+            changed["options"]["files"].update(dict.fromkeys(removed))
+    return columns, references.records
+
+
+def _without_removed_files(change: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """A change without the files that it sets to null, and their names: they are removed from the job's."""
+    files = change.get("files")
+    if not isinstance(files, dict):
+        return change, []
+    removed = [name for name, file in files.items() if file is None]
+    return {**change, "files": {name: file for name, file in files.items() if file is not None}}, removed
+
+
+def _changed(changed_id: str, video: VideoRequest, references: References, *, prompt: bool) -> dict[str, Any]:
+    said = video.model_fields_set
+    if "metadata" in said:
+        raise InvalidRequest(
+            f"changes of {changed_id}: a retry can't change metadata, which is never sent to the server"
+        )
+    if video.takes is not None:
+        raise InvalidRequest(f"changes of {changed_id}: a job makes a single take; create another batch for more takes")
+    if video.seed == "random":
+        raise InvalidRequest(f'changes of {changed_id}: seed can\'t be "random" in a retry; give a number')
+    given = video.model_dump(exclude_unset=True, include={"prompt", "duration", "size", "model"})
+    if not prompt:
+        del given["prompt"]
+    place = ("changes", changed_id)
+    if "input_reference" in said:
+        given["reference"] = references.kept(video.input_reference, (*place, "input_reference"))
+    options: dict[str, Any] = {"params": dict(video.params)} if "params" in said else {}
+    if "seed" in said:
+        options["seed"] = video.seed
+    if "files" in said:
+        options["files"] = references.all_kept(video.files, (*place, "files"))
+    return given | ({"options": options} if options else {})
 
 
 def columns_of(job: JobRecord, change: Mapping[str, Any]) -> dict[str, Any]:

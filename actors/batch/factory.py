@@ -1,19 +1,16 @@
-"""Turns a validated request and the settings into the records of a new batch."""
+"""Turns a validated request and the settings into the records of a new batch, or into its preview."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from actors.batch.expansion import Expansion, Place, Take, Video, videos_of
-from actors.batch.field_errors import all_of, invalid, wrong_field
+from actors.batch.field_errors import all_of, wrong_field
 from actors.batch.fields import FILES_MAX_BYTES, FileId, budget_document
 from actors.batch.references import load_reference
-from actors.batch.requests import BatchVideoRequest, VideoDefaults, VideoRequest, canonical_digest, job_id, new_batch_id
+from actors.batch.requests import BatchVideoRequest, VideoDefaults, canonical_digest, job_id, new_batch_id
 from actors.batch.start import NewBatch
-from actors.errors import InvalidRequest
 from actors.expectations import read_budget
 from actors.settings import Settings
 from storage.records import BatchRecord, Document, JobRecord, ReferenceRecord, options_of
@@ -92,6 +89,38 @@ def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, pat
     return NewBatch(batch._replace(budget=budget_of(request, settings)), jobs, references.records)
 
 
+def preview(request: BatchVideoRequest, settings: Settings) -> dict[str, Any]:
+    """The expanded batch as JSON. Random seeds are not drawn; references are read, but nothing is fetched.
+
+    Raises:
+        InvalidRequest: an input reference can't be loaded, or a placeholder is wrong.
+    """
+    references, expansion = References(settings, paths=True, fetch=False), Expansion(request.matrix)
+    jobs: list[dict[str, Any]] = []
+    for video in videos_of(request):
+        asked = asked_of(video, settings)
+        references.kept(video.input_reference, video.place_of("input_reference"))
+        references.all_kept(video.files, video.place_of("files"))
+        files = {name: references.name(file) for name, file in video.files.items()}
+        for take in expansion.takes(video):
+            jobs.append(
+                {
+                    "index": len(jobs) + 1, "prompt": take.prompt, **asked,
+                    "seed": video.seed if isinstance(video.seed, str) else take.seed, "take": take.take or 1,
+                    "params": take.params, "input_reference": references.name(video.input_reference), "files": files,
+                    "metadata": take.metadata,
+                }
+            )  # fmt: skip
+    timeout = round(settings.batch_timeout.total_seconds() * 1000)
+    return {
+        "id": request.id, "name": request.batch_name, "metadata": request.metadata,
+        "concurrency": request.concurrency or settings.batch_concurrency,
+        "timeout_ms": timeout if request.timeout_ms is None else request.timeout_ms,
+        "budget": budget_of(request, settings) or [],
+        "total": len(jobs), "jobs": jobs,
+    }  # fmt: skip
+
+
 def budget_of(request: BatchVideoRequest, settings: Settings) -> list[Document] | None:
     """What a batch may use at most; None: any amount. BATCH_BUDGET counts where the request says nothing."""
     if request.budget is None and settings.batch_budget is not None:
@@ -152,60 +181,3 @@ def _new_job(
         created_at=now, updated_at=now, started_at=None, completed_at=None,
         options=options_of(seed=take.seed, take=take.take, params=take.params, files=files),
     )  # fmt: skip
-
-
-def changed_columns(
-    changes: Mapping[str, Mapping[str, Any]], settings: Settings, *, paths: bool = True
-) -> tuple[dict[str, dict[str, Any]], list[ReferenceRecord]]:
-    """The columns that the changes set, by job id, and the bytes of their input references.
-
-    `options` has the changed seed, params and files, which are merged with those of the job. `paths`: see `new_batch`.
-
-    Raises:
-        InvalidRequest: a change is wrong.
-    """
-    columns: dict[str, dict[str, Any]] = {}
-    references = References(settings, paths=paths)
-    for changed_id, change in changes.items():
-        given, removed = _without_removed_files(change)
-        try:
-            video = VideoRequest.model_validate({"prompt": "unchanged", **given})
-        except ValidationError as error:
-            raise invalid(error, "changes", changed_id) from None
-        columns[changed_id] = changed = _changed(changed_id, video, references, prompt="prompt" in change)
-        if removed:
-            changed["options"]["files"].update(dict.fromkeys(removed))
-    return columns, references.records
-
-
-def _without_removed_files(change: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
-    """A change without the files that it sets to null, and their names: they are removed from the job's."""
-    files = change.get("files")
-    if not isinstance(files, dict):
-        return change, []
-    removed = [name for name, file in files.items() if file is None]
-    return {**change, "files": {name: file for name, file in files.items() if file is not None}}, removed
-
-
-def _changed(changed_id: str, video: VideoRequest, references: References, *, prompt: bool) -> dict[str, Any]:
-    said = video.model_fields_set
-    if "metadata" in said:
-        raise InvalidRequest(
-            f"changes of {changed_id}: a retry can't change metadata, which is never sent to the server"
-        )
-    if video.takes is not None:
-        raise InvalidRequest(f"changes of {changed_id}: a job makes a single take; create another batch for more takes")
-    if video.seed == "random":
-        raise InvalidRequest(f'changes of {changed_id}: seed can\'t be "random" in a retry; give a number')
-    given = video.model_dump(exclude_unset=True, include={"prompt", "duration", "size", "model"})
-    if not prompt:
-        del given["prompt"]
-    place = ("changes", changed_id)
-    if "input_reference" in said:
-        given["reference"] = references.kept(video.input_reference, (*place, "input_reference"))
-    options: dict[str, Any] = {"params": dict(video.params)} if "params" in said else {}
-    if "seed" in said:
-        options["seed"] = video.seed
-    if "files" in said:
-        options["files"] = references.all_kept(video.files, (*place, "files"))
-    return given | ({"options": options} if options else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from actors.batch.changes import changed_columns
 from actors.batch.command_data import (
     CancelData,
     CommandData,
@@ -16,7 +17,7 @@ from actors.batch.command_data import (
     UpdateData,
 )
 from actors.batch.commands import Cancel, Command, Create, Delete, Process, Replay, Retry, Show, Update
-from actors.batch.factory import changed_columns, new_batch
+from actors.batch.factory import new_batch
 from actors.batch.fields import budget_document
 
 if TYPE_CHECKING:

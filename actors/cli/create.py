@@ -57,7 +57,7 @@ def _record(request: Request, *, json: bool, quiet: bool, verbose: bool) -> None
 
 
 def _show(request: Request, *, json: bool, verbose: bool) -> None:
-    from actors.batch.preview import preview
+    from actors.batch.factory import preview
     from actors.batch.requests import BatchVideoRequest
     from actors.cli.batch_files import locating
     from actors.cli.text import print_json, say

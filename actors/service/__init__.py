@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from actors.batch.changes import changed_columns
 from actors.batch.commands import Cancel, Context, Create, Delete, Process, Retry, Update
-from actors.batch.factory import changed_columns, new_batch
+from actors.batch.factory import new_batch
 from actors.batch.requests import BatchVideoRequest, check_budget, check_metadata
 from actors.batch.views import Batch, CancellationSummary
 from actors.errors import InvalidRequest, NotFound

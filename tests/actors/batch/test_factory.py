@@ -4,7 +4,8 @@ import base64
 
 import pytest
 
-from actors.batch.factory import changed_columns, new_batch
+from actors.batch.changes import changed_columns
+from actors.batch.factory import new_batch
 from actors.batch.requests import BatchVideoRequest
 from actors.errors import InvalidRequest
 from actors.settings import Settings
