@@ -17,8 +17,8 @@ from typing import Any, assert_never
 
 from actors.agenda import Agenda, DispatcherCallbacks, Question, ReleaseOrder, load, moved_on
 from actors.batch.assignment import Rules
+from actors.batch.loading import fail_unreadable
 from actors.batch.orphans import reap
-from actors.batch.unreadable import fail_unreadable
 from actors.loop import LoopActor, tell
 from actors.messages import (
     Begin,

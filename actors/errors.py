@@ -3,7 +3,8 @@
     SoraBatchError
     |-- InvalidRequest        the request, a setting or a file is wrong          (the caller's fault)
     |   `-- SettingsError     an environment variable or a line of .env is wrong
-    |-- NotFound              no such batch
+    |-- NotFound              no such batch, job or file
+    |   `-- UnknownBatch      no such batch; DeletedBatch: there was one
     |-- Conflict              it exists already, or its state does not allow it
     |-- StorageError          the database or the disk
     |-- BatchReleased         the batch was released before it ended
@@ -127,16 +128,40 @@ class SettingsError(InvalidRequest):
     """An environment variable (or a line of .env) has a value that can't be used, or is missing."""
 
 
+class OtherBody(InvalidRequest):
+    """The command's id was already used with a different body."""
+
+    def __init__(self, source: str, command_id: str) -> None:
+        message = f"the command {command_id!r} of {source!r} was already received with a different body"
+        super().__init__(message, (FieldError("/id", message, "an unused id, or the same body", "id_used"),))
+
+
 class NotFound(SoraBatchError):
     """There is no such batch, job or file."""
 
     code = ErrorCode.NOT_FOUND
 
 
+class UnknownBatch(NotFound):
+    """There is no such batch; its creation may still be in flight."""
+
+    def __init__(self, batch_id: str, where: str = "") -> None:
+        super().__init__(f"there is no batch {batch_id!r}{where}")
+        self.batch_id = batch_id
+
+
+class DeletedBatch(UnknownBatch):
+    """There was one, and it was deleted."""
+
+
 class Conflict(SoraBatchError):
     """It exists already, is bound to another provider, or has ended."""
 
     code = ErrorCode.CONFLICT
+
+
+class Stale(Conflict):
+    """The batch has changed since it was read."""
 
 
 class StorageError(SoraBatchError):

@@ -255,8 +255,8 @@ SAFEGUARDS = [
     Safeguard(
         "the inbox that knows a command again",
         "actors/batch/commands.py",
-        "    if before is not None:\n        if before.digest",
-        "    if before is not None and not receipt:\n        if before.digest",
+        "key.digest, at))) is not None:",
+        "key.digest, at))) is not None and not key.id:",
         ("tests/actors/rabbitmq/test_handler.py",),
     ),
 ]

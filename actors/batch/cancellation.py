@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from actors.batch.batch_update import BatchUpdate
 from actors.batch.events import EventName
-from actors.batch.start import existing
+from actors.batch.loading import existing
 from actors.batch.transitions import BatchMove, JobMove
 from actors.batch.views import CancellationSummary, Charge
 from actors.errors import Conflict, ErrorCode

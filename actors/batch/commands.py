@@ -7,16 +7,18 @@ entered in the inbox with its answer, in the same transaction, and is applied on
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from actors.batch.cancellation import cancel
 from actors.batch.deletion import delete
-from actors.batch.retrying import retry
-from actors.batch.start import NewBatch, create, existing, unknown_batch, want
+from actors.batch.loading import check_expected, existing, unknown_batch
+from actors.batch.retrying import Retried, retry
+from actors.batch.start import NewBatch, create, want
 from actors.batch.updating import update
-from actors.batch.views import CancellationSummary, version_of
-from actors.errors import Conflict, FieldError, InvalidRequest
+from actors.batch.views import CancellationSummary
+from actors.errors import OtherBody
+from storage.inbox import InboxRecord
 from storage.records import ReferenceRecord
 from storage.storage import Storage
 
@@ -155,28 +157,13 @@ class CommandKey:
     digest: str
 
 
-class Stale(Conflict):
-    """The batch has changed since it was read."""
-
-
-class OtherBody(InvalidRequest):
-    """The command's id was already used with a different body."""
-
-    def __init__(self, key: CommandKey) -> None:
-        message = f"the command {key.id!r} of {key.source!r} was already received with a different body"
-        super().__init__(message, (FieldError("/id", message, "an unused id, or the same body", "id_used"),))
-
-
 def answered(storage: Storage, key: CommandKey) -> str | None:
     """The answer of a command that was received before; None: it was not.
 
     Raises:
         OtherBody: it was entered with a different body.
     """
-    before = storage.inbox.get(key.source, key.id)
-    if before is not None and before.digest != key.digest:
-        raise OtherBody(key)
-    return None if before is None else before.answer
+    return _answer(key, storage.inbox.get(key.source, key.id))
 
 
 def once(storage: Storage, key: CommandKey, at: float, act: Callable[[], str]) -> str:
@@ -185,14 +172,17 @@ def once(storage: Storage, key: CommandKey, at: float, act: Callable[[], str]) -
     Raises:
         OtherBody: it was entered before with a different body.
     """
-    before = storage.inbox.take(key.source, key.id, key.digest, at)
-    if before is not None:
-        if before.digest != key.digest:
-            raise OtherBody(key)
-        return before.answer
+    if (before := _answer(key, storage.inbox.take(key.source, key.id, key.digest, at))) is not None:
+        return before
     answer = act()
     storage.inbox.answer(key.source, key.id, answer)  # crash point: command
     return answer
+
+
+def _answer(key: CommandKey, before: InboxRecord | None) -> str | None:
+    if before is not None and before.digest != key.digest:
+        raise OtherBody(key.source, key.id)
+    return None if before is None else before.answer
 
 
 def has_videos_made(command: Command) -> bool:
@@ -208,11 +198,10 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
         Stale: the batch is not what the caller expects.
         DeleteIsOut: it can't be applied yet.
     """
-    command = _in_trace(storage, command, context.trace)
-    _check_expected(storage, command, context)
+    _prepare(storage, command, context)
     match command:
         case Create(new, process):
-            created = create(storage, new)
+            created = create(storage, new, context.trace)
             wanted = process and want(storage, new.batch.id, context.provider, lasting=context.lasting)
             job_ids = tuple(job.id for job in new.jobs)
             return CommandResult(new.batch.id, job_ids, created=created, newly_wanted=wanted)
@@ -242,33 +231,22 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
     return CommandResult(command.batch_id)
 
 
-def _check_expected(storage: Storage, command: Command, context: Context) -> None:
-    if context.expects is None or isinstance(command, Create):
-        return
-    sequence = existing(storage, command.batch_id).sequence
-    if version_of(sequence, storage.jobs.files_removed(command.batch_id)) not in context.expects:
-        raise Stale(f"batch {command.batch_id} has changed since it was read: it is at {sequence}; read it again")
+def _prepare(storage: Storage, command: Command, context: Context) -> None:
+    """Put the batch into the command's trace if it is in none, and check that it is what the caller expects."""
+    if context.trace is not None and isinstance(command, Process | Retry):
+        storage.batches.join_trace(command.batch_id, context.trace)
+    if context.expects is not None and not isinstance(command, Create):
+        check_expected(storage, command.batch_id, context.expects)
 
 
-def _retry(storage: Storage, command: Retry, context: Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The jobs that are retried, and those that are left alone."""
+def _retry(storage: Storage, command: Retry, context: Context) -> Retried:
     if command.budget is not None:
         update(storage, command.batch_id, None, command.budget, context.at)
     if not command.retries:
         existing(storage, command.batch_id)
-        return (), ()
-    retried = retry(
+        return Retried(())
+    return retry(
         storage, command.batch_id, context.provider, job_ids=command.job_ids, changes=command.columns,
         changed_references=command.references, pay_again=command.pay_again, at=context.at,
         moves_server=command.move_server,
     )  # fmt: skip
-    return retried.job_ids, retried.left_alone
-
-
-def _in_trace(storage: Storage, command: Command, trace: dict[str, str] | None) -> Command:
-    """The command, its batch put into the trace if the command creates it, or if it has none."""
-    if trace is not None and isinstance(command, Process | Retry):
-        storage.batches.join_trace(command.batch_id, trace)
-    if trace is None or not isinstance(command, Create):
-        return command
-    return replace(command, new=replace(command.new, batch=command.new.batch._replace(trace=trace)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.batch.events import EventName, batch_event
-from actors.batch.start import existing
+from actors.batch.loading import existing
 from actors.errors import Conflict
 from storage.records import BatchRecord, EventRecord
 from storage.states import FINAL_BATCH

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.batch.batch_update import BatchUpdate
 from actors.batch.cancellation import with_a_record, withdraw_deletes
 from actors.batch.changes import check_files, columns_of, is_changed
 from actors.batch.events import EventName
-from actors.batch.start import bring, existing, move_server
+from actors.batch.loading import existing
+from actors.batch.start import bring, move_server
 from actors.batch.transitions import BatchMove, JobMove
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound
 from storage.charges import Charges
@@ -20,8 +20,7 @@ from storage.states import FINAL_BATCH, JobStatus, SubmissionState
 from storage.storage import Storage
 
 
-@dataclass(frozen=True, slots=True)
-class Retried:
+class Retried(NamedTuple):
     """The retried jobs of a batch, and those that a blanket retry left alone."""
 
     job_ids: tuple[str, ...]

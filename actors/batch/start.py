@@ -1,4 +1,4 @@
-"""Creating a batch, finding it, and queueing it for a server."""
+"""Creating a batch, and queueing it for a server."""
 
 from __future__ import annotations
 
@@ -6,42 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.batch.events import EventName, batch_event
-from actors.errors import Conflict, NotFound
+from actors.batch.loading import existing
+from actors.errors import Conflict
 from actors.settings.server import SIMULATOR
 from storage.records import BatchRecord, JobRecord, ReferenceRecord
 from storage.states import FINAL_BATCH, LIVE_SUBMISSION, JobStatus, SubmissionState
 from storage.storage import Storage
 from storage.urls import server_of
-
-
-class UnknownBatch(NotFound):
-    """There is no such batch; its creation may still be in flight."""
-
-    def __init__(self, batch_id: str, where: str = "") -> None:
-        super().__init__(f"there is no batch {batch_id!r}{where}")
-        self.batch_id = batch_id
-
-
-class DeletedBatch(UnknownBatch):
-    """There was one, and it was deleted."""
-
-
-def existing(storage: Storage, batch_id: str) -> BatchRecord:
-    """The batch, locked.
-
-    Raises:
-        UnknownBatch: there is none; the message names the database.
-    """
-    batch = storage.batches.locked(batch_id)
-    if batch is None:
-        raise unknown_batch(storage, batch_id)
-    return batch
-
-
-def unknown_batch(storage: Storage, batch_id: str) -> UnknownBatch:
-    """The error for an unknown id."""
-    deleted = storage.journal.last_sequence(batch_id) > 0
-    return (DeletedBatch if deleted else UnknownBatch)(batch_id, f" in the database {storage.database.place}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +24,8 @@ class NewBatch:
     references: list[ReferenceRecord]
 
 
-def create(storage: Storage, new: NewBatch) -> bool:
-    """Store a batch, once.
+def create(storage: Storage, new: NewBatch, trace: dict[str, str] | None = None) -> bool:
+    """Store a batch, once; in a trace, if one is given.
 
     Returns:
         False if it was already stored: nothing was written.
@@ -63,7 +34,7 @@ def create(storage: Storage, new: NewBatch) -> bool:
         Conflict: the id exists with another request.
     """
     sequence = storage.journal.last_sequence(new.batch.id) + 1
-    batch = new.batch._replace(sequence=sequence)
+    batch = new.batch._replace(sequence=sequence, trace=new.batch.trace if trace is None else trace)
     if not storage.batches.add(batch):  # crash point: create
         if storage.batches.hidden(batch.id):
             raise Conflict(f"batch {batch.id} is being deleted; try again later, or choose another id")

@@ -6,8 +6,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from actors.batch.events import EventName, batch_event, job_event
+from actors.batch.loading import existing
 from actors.batch.requests import canonical_digest, check_metadata
-from actors.batch.start import existing
 from actors.errors import InvalidRequest, NotFound
 from storage.charges import ToldPrice
 from storage.records import BatchRecord, SubmissionRecord

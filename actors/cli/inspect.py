@@ -100,6 +100,7 @@ def list_(
     verbose: Verbose = False,
 ) -> None:
     """List batches, newest first."""
+    from actors.batch.views import status_named
     from actors.cli.text import print_json, print_table, say
 
     wanted = parse_metadata(metadata) or None

@@ -25,7 +25,6 @@ from actors.cli.web import answering, listening_at, open_browser, wait_for
 from actors.errors import InvalidRequest, SoraBatchError, StorageError
 
 if TYPE_CHECKING:
-    from actors.batch.job_views import Job
     from actors.batch.quotes import Quote
     from actors.batch.views import Batch
     from actors.cli.view import BatchView

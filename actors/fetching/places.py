@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from actors.batch.views import Job, VideoFile
+from actors.batch.job_views import Job, VideoFile
 from actors.errors import InvalidRequest, StorageError
 from storage.videos import EXTENSIONS, flush_folder
 

@@ -26,10 +26,19 @@ from actors.batch.command_data import (
     RetryData,
     UpdateData,
 )
-from actors.batch.commands import CommandKey, OtherBody
+from actors.batch.commands import CommandKey
 from actors.batch.received import command_of
-from actors.batch.start import UnknownBatch
-from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, ServiceClosed, StorageError
+from actors.errors import (
+    Conflict,
+    ErrorCode,
+    FieldError,
+    InvalidRequest,
+    NotFound,
+    OtherBody,
+    ServiceClosed,
+    StorageError,
+    UnknownBatch,
+)
 from actors.rabbitmq import answers
 from actors.rabbitmq.answers import Publication, publication
 from actors.rabbitmq.codec import CommandRefused, Message, ReceivedCommand, parse, within_data

@@ -26,7 +26,7 @@ from actors.batch.commands import (
     once,
 )
 from actors.batch.events import EventName
-from actors.batch.start import existing
+from actors.batch.loading import existing
 from actors.batch.views import Batch, CancellationSummary
 from actors.errors import SoraBatchError
 from actors.service.refetching import MissingFiles

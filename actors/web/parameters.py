@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import web
 
 from actors.batch.field_errors import all_of
-from actors.batch.start import UnknownBatch
 from actors.batch.views import version_of
-from actors.errors import FieldError, InvalidRequest, NotFound
+from actors.errors import FieldError, InvalidRequest, NotFound, UnknownBatch
 from actors.expectations import ID_PATTERN
 
 if TYPE_CHECKING:

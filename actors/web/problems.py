@@ -10,10 +10,9 @@ from typing import Any
 
 from aiohttp import web
 
-from actors.batch.commands import Stale
-from actors.batch.start import DeletedBatch, UnknownBatch
 from actors.errors import (
     Conflict,
+    DeletedBatch,
     ErrorCode,
     FieldError,
     InvalidRequest,
@@ -21,7 +20,9 @@ from actors.errors import (
     ServiceClosed,
     SettingsError,
     SoraBatchError,
+    Stale,
     StorageError,
+    UnknownBatch,
 )
 from actors.settings.server import NO_SERVER
 

@@ -11,8 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from actors.batch.events import Event
-from actors.batch.start import DeletedBatch
-from actors.errors import FieldError, InvalidRequest, SoraBatchError
+from actors.errors import DeletedBatch, FieldError, InvalidRequest, SoraBatchError
 from actors.web.feeds import frame
 from actors.web.handlers import JSON, NUMBER, TEXT, operation
 from actors.web.parameters import MOST, batch_id_of, number_in, query_of, whole, wrong_parameter

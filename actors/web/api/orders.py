@@ -11,10 +11,10 @@ from aiohttp import web
 from pydantic_core import to_json
 
 from actors.batch.command_data import CommandName, CreateData, derived_id, read_data
-from actors.batch.commands import CommandKey, OtherBody, Stale
+from actors.batch.commands import CommandKey
 from actors.batch.received import command_of
 from actors.batch.requests import new_batch_id
-from actors.errors import Conflict, FieldError, InvalidRequest, NotFound, SettingsError
+from actors.errors import Conflict, FieldError, InvalidRequest, NotFound, OtherBody, SettingsError, Stale
 from actors.web.bodies import Body
 from actors.web.parameters import etag_of, expected, idempotency_key
 from actors.web.problems import CONTENT_TYPE, Refused, problem_of, refused

@@ -11,10 +11,10 @@ from aiohttp import web
 from multidict import MultiDict
 
 from actors.batch.changes import changed_columns
-from actors.batch.commands import Command, CommandKey, Create, Delete, OtherBody, Process, Retry, Update
+from actors.batch.commands import Command, CommandKey, Create, Delete, Process, Retry, Update
 from actors.batch.factory import new_batch
 from actors.batch.requests import check_budget, job_id
-from actors.errors import Conflict, InvalidRequest, SettingsError, SoraBatchError
+from actors.errors import Conflict, InvalidRequest, OtherBody, SettingsError, SoraBatchError
 from actors.formats.reading import LINES, format_of
 from actors.service.reading import MOST
 from actors.web.bodies import read_form

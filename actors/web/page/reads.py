@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actors.batch.cancellation import may_be_charged
-from actors.batch.start import unknown_batch
+from actors.batch.loading import unknown_batch
 from actors.batch.views import Charge
 from actors.errors import NotFound
 from actors.web.page.models import FILTERS, PAGE, RETRIED, Pages

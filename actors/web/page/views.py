@@ -23,6 +23,7 @@ from actors.web.page.rendering import POLICY, Renderer
 from actors.web.parameters import batch_id_of, checked_id, is_text, number_in, number_of
 from actors.web.problems import refused
 from actors.web.security import ONLY_SHOWS, SESSION
+from storage.states import BatchStatus
 from storage.urls import server_of
 
 if TYPE_CHECKING:
