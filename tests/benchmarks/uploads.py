@@ -3,6 +3,9 @@
 Each turn puts one file three times into each of two S3 servers that others wrote: by obstore alone with the same parts and
 the same checksum, by obstore with the HEAD that compares the size afterwards, and as sora-batch does it, which also looks
 first whether the name is taken. Medians, and the median of the ratios within a turn. Then the memory of uploads side by side.
+
+rclone reads an object as a whole for each HEAD, to tell its MD5 as the ETag (`--etag-hash`, by default on). It is measured as
+it comes, and with that off, in turns beside each other.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
-from typing import get_args
 
 import obstore
 
@@ -28,6 +31,12 @@ from tests.servers.s3 import Kind, S3Server, s3_server
 
 MEBIBYTE = 1 << 20
 SIDE_BY_SIDE = 8
+ALONE = "obstore alone"
+SERVERS: dict[str, tuple[Kind, tuple[str, ...]]] = {
+    "moto": ("moto", ()),
+    "rclone": ("rclone", ()),
+    "rclone without MD5": ("rclone", ("--etag-hash", "")),
+}
 
 
 def bucket_of(server: S3Server, prefix: str) -> Bucket:
@@ -52,26 +61,30 @@ def ways(bucket: Bucket, file: Path) -> dict[str, Callable[[str], object]]:
     def ours(name: str) -> None:
         bucket.restore(file, f"{bucket.uri}/{name}", kind, size, sha256)
 
-    return {"obstore alone": alone, "obstore and a HEAD": compared, "sora-batch": ours}
+    return {ALONE: alone, "obstore and a HEAD": compared, "sora-batch": ours}
 
 
-def compare(server: S3Server, file: Path, runs: int) -> list[str]:
-    """A line for each way."""
-    walls: dict[str, list[float]] = {}
-    puts = ways(bucket_of(server, "compared"), file)
+def compare(servers: dict[str, S3Server], file: Path, runs: int) -> list[str]:
+    """A line for each server, by its name, and each way."""
+    walls: dict[tuple[str, str], list[float]] = {}
+    puts = {
+        (name, way): put
+        for name, server in servers.items()
+        for way, put in ways(bucket_of(server, "compared"), file).items()
+    }
     for run in range(-2, runs):  # the first two open the connections
-        for way, put in puts.items():
+        for (name, way), put in puts.items():
             began = perf_counter()
             put(f"b/{way.replace(' ', '-')}-{run}.mp4")
             if run >= 0:
-                walls.setdefault(way, []).append(perf_counter() - began)
-    base = walls["obstore alone"]
+                walls.setdefault((name, way), []).append(perf_counter() - began)
     lines = []
-    for way, wall in walls.items():
+    for (name, way), wall in walls.items():
+        base = walls[name, ALONE]
         ratio = statistics.median(mine / other for mine, other in zip(wall, base, strict=True))
         best = min(wall) / min(base)
         lines.append(
-            f"{server.kind}: {way}: {statistics.median(wall) * 1000:.1f} ms, {ratio:.2f} x (the fastest {best:.2f} x)"
+            f"{name}: {way}: {statistics.median(wall) * 1000:.1f} ms, {ratio:.2f} x (the fastest {best:.2f} x)"
         )
     return lines
 
@@ -114,12 +127,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "film.mp4"
         file.write_bytes(os.urandom(given.mebibytes * MEBIBYTE))
-        for kind in get_args(Kind):
-            with s3_server(kind, Path(folder) / kind) as server:
-                print("\n".join(compare(server, file, given.runs)), flush=True)
+        with ExitStack() as stack:
+            servers = {
+                name: stack.enter_context(s3_server(kind, Path(folder) / name, *options))
+                for name, (kind, options) in SERVERS.items()
+            }
+            print("\n".join(compare(servers, file, given.runs)), flush=True)
+            for name, server in servers.items():
                 some, none = memory(server, file, SIDE_BY_SIDE), memory(server, file, 0)
                 each = (some - none) / SIDE_BY_SIDE / MEBIBYTE
-                print(f"{kind}: {SIDE_BY_SIDE} uploads side by side: {each:.1f} MiB each", flush=True)
+                print(f"{name}: {SIDE_BY_SIDE} uploads side by side: {each:.1f} MiB each", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ Kind = Literal["moto", "rclone"]
 class S3Server:
     """One server with one bucket."""
 
-    def __init__(self, kind: Kind, folder: Path) -> None:
-        self.kind, self._folder = kind, folder
+    def __init__(self, kind: Kind, folder: Path, *options: str) -> None:
+        """`options`: further ones of its command."""
+        self.kind, self._folder, self._options = kind, folder, options
         self._port = Port()
         self.port = self._port.number
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,6 +52,7 @@ class S3Server:
             keys = f"{KEY},{SECRET}"
             command = [programs / "rclone", "--config", self._folder / "none.conf", "serve", "s3"]
             command += ["--addr", f"{HOST}:{self.port}", "--auth-key", keys, "--vfs-cache-mode", "off", self._folder]
+        command += self._options
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._wait()
         if self.kind == "moto":
@@ -246,8 +248,8 @@ class Gate:
 
 
 @contextmanager
-def s3_server(kind: Kind, folder: Path) -> Iterator[S3Server]:
-    server = S3Server(kind, folder)
+def s3_server(kind: Kind, folder: Path, *options: str) -> Iterator[S3Server]:
+    server = S3Server(kind, folder, *options)
     try:
         yield server
     finally:
