@@ -20,7 +20,7 @@ from typing import Annotated, Any, ParamSpec, Self
 import typer
 from typer.core import TyperGroup
 
-from actors.cli.opening import USAGE, exit_code, warn
+from actors.cli.opening import USAGE, begin_objects, exit_code, warn
 from actors.cli.options import Verbose
 from actors.errors import (
     ErrorCode,
@@ -35,6 +35,8 @@ P = ParamSpec("P")
 INTERRUPTED = 130
 _WEB_WITHOUT_PLACE = frozenset({"run", "demo"})
 """Commands whose `--web` may name no place."""
+_SERVICES = frozenset({"serve", "web"})
+"""Commands whose standard error is a log."""
 
 
 class Interrupted(Exception):
@@ -180,6 +182,11 @@ class Program(TyperGroup):
             _say_plainly(error)
             if "--json" in given:
                 _print_error(ErrorCode.INVALID_REQUEST, error.format_message().strip())
+            command = getattr(getattr(error, "ctx", None), "info_name", None)
+            if command in _SERVICES and begin_objects():
+                sentence = f"{error.format_message().strip()} (sora-batch {command} -h has the options)"
+                warn(sentence, level=logging.ERROR, action="failed")
+                raise typer.Exit(USAGE) from None
             raise
 
 

@@ -43,15 +43,25 @@ def prepare(*, verbose: bool, default_level: str = "warning", service: bool = Fa
     try:
         settings = load_settings()
     except SettingsError:
-        environment, file = as_written()
-        if service and (environment.get("LOG_FORMAT") or file.get("LOG_FORMAT", "")).lower() == "json":
-            configure(default_level, "json", known_secrets(None), service=True)
+        if service:
+            begin_objects(default_level)
         raise
     level = settings.log_level if "log_level" in settings.model_fields_set else default_level
     configure("debug" if verbose else level, settings.log_format, settings.secrets, service=service)
     for sentence in (*misspelt(), *readable_by_others(settings)):
         warn(sentence)
     return settings
+
+
+def begin_objects(level: str = "warning") -> bool:
+    """If LOG_FORMAT is json, have each line on standard error be an object, before the settings are known."""
+    from actors.logs import configure
+
+    environment, file = as_written()
+    if (environment.get("LOG_FORMAT") or file.get("LOG_FORMAT", "")).lower() != "json":
+        return False
+    configure(level, "json", known_secrets(None), service=True)
+    return True
 
 
 @contextmanager

@@ -222,3 +222,16 @@ def test_the_simulator_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
             assert [model["id"] for model in json.loads(answer.read())["data"]] == ["mine"]
         simulator.terminate()
         assert simulator.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("command", ["serve", "web"])
+def test_a_service_that_is_called_wrongly_says_so_in_its_log(call, monkeypatch, command):
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    done = call(command, "--bogus")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["level"]) == ("failed", "ERROR")
+    assert "No such option: --bogus" in told["message"]
+    assert f"sora-batch {command} -h" in told["message"]
+    assert call("list", "--bogus").stderr.startswith("Usage: ")
