@@ -136,7 +136,12 @@ class HttpFiles:
                 request.add_header("Range", f"bytes={start}-")
             if token is not None and _origin(hop) == _origin(own):
                 request.add_header("Authorization", f"Bearer {token.get_secret_value()}")
-            response: HTTPResponse = self._opener(hop).open(request, timeout=_SILENCE)
+            try:
+                response: HTTPResponse = self._opener(hop).open(request, timeout=_SILENCE)
+            except OSError as error:
+                if hop == url:
+                    raise
+                raise OSError(f"it redirects to {_elsewhere(hop)}: {_words(error)}") from error
             if response.status not in (301, 302, 303, 307, 308):
                 return response
             hop = urljoin(hop, response.headers.get("Location") or "")
@@ -165,8 +170,11 @@ def _refusal(url: str, response: HTTPResponse) -> NotFetched:
     with suppress(OSError, HTTPException, ValueError):
         document = json.loads(response.read(_MOST_OF_A_PROBLEM))
         told = f": {str(document['detail'])[:500]}" if isinstance(document, dict) and document.get("detail") else ""
-    way_out = "; set WEB_TOKEN to the token of that service" if status in (401, 403) else ""
-    text = f"{_place(url)} answered with HTTP {status}{told}{way_out}"
+    hop = response.geturl()
+    own = _origin(hop) == _origin(url)
+    way_out = "; set WEB_TOKEN to the token of that service" if own and status in (401, 403) else ""
+    who = _place(url) if own else f"{_place(url)} redirects to {_elsewhere(hop)}, which"
+    text = f"{who} answered with HTTP {status}{told}{way_out}"
     return NotFetched(
         text, code, retry_after({name.lower(): text for name, text in response.headers.items()}), passes=passes
     )
@@ -175,6 +183,11 @@ def _refusal(url: str, response: HTTPResponse) -> NotFetched:
 def _place(url: str) -> str:
     """A URL as it is told: without what may be a secret."""
     return masked_url(url)
+
+
+def _elsewhere(url: str) -> str:
+    """The same of where a redirect leads to: its query is a signature."""
+    return _place(url).partition("?")[0]
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -144,6 +144,23 @@ def test_the_token_goes_to_the_services_origin_only(fetcher, server):
         assert [asked[1].get("Authorization") for asked in bucket.asked] == [None, None]
 
 
+def test_what_a_redirect_leads_to_is_named_and_no_token_asked_for_it(fetcher, server):
+    """A bucket refuses a signature, or can't be reached from here: the service's token would not help."""
+    with serving() as bucket:
+        bucket.statuses = [403]
+        server.redirects = {
+            "/film": f"{bucket.url}/signed?X-Amz-Signature=abc",
+            "/away": "http://127.0.0.1:1/signed?a=b",
+        }
+        refused, away = (
+            fetcher().fetch(made(video(ELSEWHERE, url=f"{server.url}{path}"))).problems[0]
+            for path in ("/film", "/away")
+        )
+    at = f"{server.url}/film redirects to {bucket.url}/signed, which answered with HTTP 403"
+    assert (refused.code, refused.message.partition("; ")[2]) == ("permission", at)
+    assert f"{server.url}/away: it redirects to http://127.0.0.1:1/signed: Connection refused" in away.message
+
+
 @pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/film", "/film"])
 def test_a_redirect_leads_to_http_only_and_not_for_ever(fetcher, server, target):
     server.redirects["/film"] = target
