@@ -1,16 +1,13 @@
-"""A Dispatcher's agenda and its callbacks. They outlive a Dispatcher that dies."""
+"""What a Dispatcher has to do, and whom it tells: both outlive a Dispatcher that dies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
-from actors.messages import DispatcherMessage, Earlier, Loaded, Wait
-from storage.records import SubmissionRecord
-from storage.rows import check
-from storage.storage import Storage
+from actors.batch.assignment import restart_allowed
+from actors.messages import DispatcherMessage, Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +35,22 @@ class ReleaseOrder:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """The input of a look at the database: the Dispatcher's state, for another thread."""
+
+    asked: frozenset[str]
+    running: frozenset[str]
+    epochs: dict[str, int]
+    releasing: dict[str, bool]
+    """Batches without a supervisor to release, and whether they stay wanted."""
+    room: int
+    others: bool
+    """Whether to claim batches that were not requested here too."""
+    spared: frozenset[str]
+    """Batches not to claim: their supervisors died too often recently, or they were released."""
+
+
 @dataclass(slots=True)
 class Agenda:
     """What a Dispatcher has to do, and leaves to the next one if it dies."""
@@ -55,45 +68,51 @@ class Agenda:
     """Whether to claim batches that were not requested here too."""
     unread: list[DispatcherMessage] = field(default_factory=list)
 
+    def ask(self, batch_ids: Iterable[str]) -> None:
+        """Take batches into its care that were requested here."""
+        self.asked.update(batch_ids)
+        self.own.update(batch_ids)
+        self.dropped.difference_update(batch_ids)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """The input of a look at the database: the Dispatcher's state, for another thread."""
+    def question(self, epochs: Mapping[str, int], now: float, *, most: int, key_refused: bool) -> Question:
+        """What to look for in the database.
 
-    asked: frozenset[str]
-    running: frozenset[str]
-    epochs: dict[str, int]
-    releasing: dict[str, bool]
-    """Batches without a supervisor to release, and whether they stay wanted."""
-    room: int
-    others: bool
-    """Whether to claim batches that were not requested here too."""
-    spared: frozenset[str]
-    """Batches not to claim: their supervisors died too often recently, or they were released."""
+        Args:
+            epochs: those of the batches that have a supervisor.
+            now: by `time.monotonic()`.
+            most: how many batches may have one.
+            key_refused: whether the server refuses the key of this process.
+        """
+        running = frozenset(epochs)
+        dying = {batch_id for batch_id, deaths in self.deaths.items() if not restart_allowed(deaths, now)}
+        return Question(
+            asked=frozenset(self.asked),
+            running=running,
+            epochs=dict(epochs),
+            releasing={each: order.wanted for each, order in self.releasing.items() if each not in running},
+            room=max(0, most - len(running)),
+            others=self.everything and not key_refused,
+            spared=frozenset(dying | self.dropped | set(self.releasing)),
+        )
 
+    def forget(self, batch_id: str) -> ReleaseOrder | None:
+        """Drop a batch that is released, or has ended. Returns how it was to be released."""
+        self.asked.discard(batch_id)
+        self.own.discard(batch_id)
+        return self.releasing.pop(batch_id, None)
 
-def moved_on(standing: tuple[Any, int, str | None] | None, epoch: int) -> bool:
-    """Whether a batch of ours was cancelled, taken over or deleted."""
-    return standing is None or standing[1] != epoch
+    def supervisor_lost(self, batch_id: str, error: str, now: float) -> tuple[int, bool]:
+        """Note that a supervisor died, and release its batch if that was too often: another process may have more luck.
 
-
-def load(storage: Storage, batch_id: str) -> Loaded:
-    """A batch that was just claimed, as it is recorded.
-
-    Raises:
-        ValueError, LookupError, TypeError, RecursionError: it can't be read.
-    """
-    batch = storage.batches.get(batch_id)
-    assert batch is not None
-    open_jobs = storage.jobs.of_batch(batch_id, open_only=True)
-    live = storage.submissions.live_of_batch(batch_id)
-    submissions: tuple[SubmissionRecord, ...] = ()
-    if batch.epoch > 1:  # somebody else may have submitted some of it
-        known, mine = {each.id for each in live.values()}, {job.id for job in open_jobs}
-        tries = storage.submissions.of_this_batch(batch)
-        submissions = tuple(each for each in tries if each.job_id in mine and each.id not in known)
-    failed = storage.jobs.last_failed(batch_id) if batch.failed else None
-    loaded = Loaded(batch, open_jobs, live, earlier=Earlier(submissions, failed.error if failed else None))
-    for record in (loaded.batch, *loaded.open_jobs, *loaded.live.values()):
-        check(record)
-    return loaded
+        Returns:
+            How often it has died, and whether it is started again.
+        """
+        deaths = self.deaths.setdefault(batch_id, [])
+        self.asked.add(batch_id)
+        count = len(deaths) + 1
+        if again := restart_allowed(deaths, now):
+            deaths.append(now)
+        else:
+            order = ReleaseOrder(wanted=True, error=f"its supervisor died {count} times: {error}")
+            self.releasing.setdefault(batch_id, order)
+        return count, again

@@ -6,7 +6,6 @@ import json
 import math
 from typing import Any
 
-from actors.depth import is_nested_deeper
 from actors.errors import FieldError
 
 MAX_DEPTH = 64
@@ -49,6 +48,21 @@ def read_object(body: bytes) -> dict[str, Any]:
     if is_nested_deeper(document, MAX_DEPTH):
         raise _too_deep()
     return document
+
+
+def is_nested_deeper(document: Any, levels: int) -> bool:
+    """Whether objects and lists are nested deeper than this. Does not recurse."""
+    level = [document] if isinstance(document, dict | list) else []
+    for _ in range(levels):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def shown(value: Any) -> str:

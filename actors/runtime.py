@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.agenda import Agenda, DispatcherCallbacks
-from actors.batch.assignment import Rules
+from actors.batch.assignment import Rules, restart_allowed
 from actors.batch.orphans import Orphans
 from actors.batch.price_files import pricing
 from actors.dispatcher import Dispatcher
@@ -28,7 +28,6 @@ from actors.errors import ServiceClosed, SettingsError, SoraBatchError, SoraErro
 from actors.loop import THREADS, Coalescer, IOLoop, tell
 from actors.messages import ClaimAll, Close, DispatcherMessage, KeyRefused, Look, MakeBatches, ReleaseBatch, Wait
 from actors.observer import Observer
-from actors.restarts import restart_allowed
 from actors.settings import Settings
 from actors.sora.client import SoraClient
 from actors.sora.deleting import ANSWER_SECONDS, DeleteSender

@@ -1,12 +1,14 @@
-"""What a BatchRun hands to a worker, and the settings that it uses."""
+"""What a BatchRun hands to a worker, the settings that it uses, and how often something that died is restarted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from actors.batch.prices import Priced
 from storage.records import JobRecord, SubmissionRecord
+
+RESTARTS, RESTART_PERIOD = 3, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +42,8 @@ class Rules:
     """Whether a generation that failed is charged for where the server tells nothing."""
     waits_for_budget: bool = False
     """Whether a batch waits for the next period of a budget that is used up."""
+
+
+def restart_allowed(past: Iterable[float], now: float) -> bool:
+    """Whether something that died may be restarted, after restarts at these times."""
+    return sum(now - RESTART_PERIOD < at for at in past) < RESTARTS

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import replace
 from typing import assert_never
 
-from actors.batch.assignment import Assignment, Rules
+from actors.batch.assignment import Assignment, Rules, restart_allowed
 from actors.batch.batch_update import BatchUpdate, new_intent, price_in
 from actors.batch.events import EventName
 from actors.batch.limits import lacks_amount, out_of_time, refused_by, rejection, repeatedly, unsent_text
@@ -31,7 +31,6 @@ from actors.messages import (
     Withdrawn,
     WorkerLost,
 )
-from actors.restarts import restart_allowed
 from storage.budgets import Refusal
 from storage.changes import Changes
 from storage.charges import Charges

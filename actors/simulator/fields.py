@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp.web import FileField
 
-from actors.depth import is_nested_deeper
+from actors.json_objects import is_nested_deeper
 from actors.simulator.gate import Refusal, invalid
 
 if TYPE_CHECKING:

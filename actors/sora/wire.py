@@ -14,8 +14,8 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
-from actors.depth import is_nested_deeper
 from actors.errors import ErrorCode, Failure
+from actors.json_objects import is_nested_deeper
 
 _GOOD = frozenset({"completed", "succeeded", "success", "done"})
 _BAD = frozenset({"failed", "error", "cancelled", "canceled", "expired", "deleted", "rejected"})

@@ -11,6 +11,7 @@ from pytest_mock import MockerFixture
 
 from actors.batch.commands import CommandKey, Process
 from actors.batch.views import Batch
+from actors.claiming import Claims
 from actors.dispatcher import Dispatcher
 from actors.errors import BatchReleased, SettingsError, SoraBatchError
 from actors.service import BatchService
@@ -38,16 +39,16 @@ def want(service: BatchService, batch_id: str) -> None:
 def slow_looks(mocker: MockerFixture) -> tuple[threading.Event, threading.Event]:
     """From the first event on, a Dispatcher's look that has claimed something is held until the second one."""
     held, go_on = threading.Event(), threading.Event()
-    original = Dispatcher._look_at_database
+    original = Claims.look
 
-    def look(self: Dispatcher, *arguments: Any) -> Any:
+    def look(self: Claims, *arguments: Any) -> Any:
         seen = original(self, *arguments)
         if seen.claimed:
             held.set()
             assert go_on.wait(PATIENCE)
         return seen
 
-    mocker.patch.object(Dispatcher, "_look_at_database", look)
+    mocker.patch.object(Claims, "look", look)
     return held, go_on
 
 
@@ -314,7 +315,7 @@ def test_a_look_that_always_fails_is_given_up_loudly(
 ) -> None:
     caplog.set_level("CRITICAL")
     mocker.patch("actors.dispatcher.LOOK", 0.001)
-    looks = mocker.patch.object(Dispatcher, "_look_at_database", side_effect=RuntimeError("a bug of ours"))
+    looks = mocker.patch.object(Claims, "look", side_effect=RuntimeError("a bug of ours"))
     service.create_batch(videos("a boat", id="b"))
     with pytest.raises(SoraBatchError, match="a bug of ours"):
         service.process_batch("b").result(PATIENCE)

@@ -8,6 +8,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from actors.batch.run import BatchRun
+from actors.claiming import Claims
 from actors.dispatcher import Dispatcher
 from actors.errors import SoraBatchError
 from actors.messages import Completed, Failed, SupervisorEnded, SupervisorLost, Withdrawn
@@ -289,7 +290,7 @@ def test_a_dispatcher_whose_look_fails_looks_again(
         looks[0] += 1
         return looks[0] == 2
 
-    dies(mocker, Dispatcher, "_look_at_database", fails)
+    dies(mocker, Claims, "look", fails)
     provider.hold()
     service.create_batch(videos(*numbered(2), id="b"))
     running = service.process_batch("b")
@@ -300,7 +301,7 @@ def test_a_dispatcher_whose_look_fails_looks_again(
 
 
 @pytest.mark.parametrize(
-    ("method", "hit"), [("_seen", 1), ("_seen", 3), ("_start", 1), ("_start", 2), ("_supervisor_ended", 1)]
+    ("method", "hit"), [("_seen", 1), ("_seen", 3), ("_start", 1), ("_start", 2), ("_supervisor_gone", 1)]
 )
 def test_a_dispatcher_that_dies_is_replaced_and_its_batches_go_on(
     method: str, hit: int, provider: Provider, service: BatchService, mocker: MockerFixture, tmp_path: Any
@@ -377,16 +378,16 @@ def test_a_batch_of_an_unknown_status_is_failed_where_it_is_asked_for(
 def test_what_a_look_claimed_whose_answer_was_lost_is_claimed_again(
     provider: Provider, service: BatchService, mocker: MockerFixture
 ) -> None:
-    original, lost = Dispatcher._look_at_database, []
+    original, lost = Claims.look, []
 
-    def look(dispatcher: Dispatcher, question: Any) -> Any:
-        seen = original(dispatcher, question)
+    def look(claims: Claims, question: Any) -> Any:
+        seen = original(claims, question)
         if seen.claimed and not lost:
             lost.append(seen)
             raise BUG
         return seen
 
-    mocker.patch.object(Dispatcher, "_look_at_database", look)
+    mocker.patch.object(Claims, "look", look)
     service.create_batch(videos("a lake", id="b"))
     service._write(lambda: service._storage.batches.update("b", wanted=True))
     service.serve()
@@ -439,7 +440,7 @@ def test_looks_that_fail_now_and_then_are_not_made_ever_more_seldom(
 ) -> None:
     mocker.patch("actors.dispatcher.RESTART_PERIOD", 0.0)  # the last one was long ago
     waited = mocker.spy(Dispatcher, "_look_on")
-    deaths = dies(mocker, Dispatcher, "_look_at_database", lambda *_: deaths[0] < 6)
+    deaths = dies(mocker, Claims, "look", lambda *_: deaths[0] < 6)
     service.create_batch(videos("a lake", id="b"))
     assert service.process_batch("b").result(PATIENCE).status == "completed"
     assert deaths == [6]

@@ -16,14 +16,15 @@ import pykka
 import pytest
 import tenacity
 
-from actors import dispatcher, recording, supervisor, worker
+from actors import claiming, dispatcher, recording, supervisor, worker
 from actors.agenda import DispatcherCallbacks
 from actors.batch import batch_update
 from actors.batch.assignment import Priced, Rules
 from actors.batch.batch_update import request_digest
 from actors.batch.orphans import Orphans
 from actors.batch.start import NewBatch, create, want
-from actors.dispatcher import LEASE_MARGIN, Dispatcher
+from actors.claiming import LEASE_MARGIN
+from actors.dispatcher import Dispatcher
 from actors.messages import ClaimAll, WorkerLost
 from actors.settings import Settings
 from actors.sora import evidence, listing, rate_limiter, resolving, submission, watching
@@ -237,9 +238,9 @@ class World:
             tenacity,
         ):
             put(module, "time", CLOCK)
-        for module in (dispatcher, recording, submission, resolving):
+        for module in (claiming, recording, submission, resolving):
             put(module, "boottime", CLOCK.time)
-        for module in (dispatcher, evidence):
+        for module in (claiming, evidence):
             put(module, "is_dead", lambda owner: any(each.dead for each in self.processes if each.owner.id == owner.id))
         put(evidence, "this_host", lambda: (self.current.owner.host, self.current.owner.boot))
         for module, name in ((dispatcher, "LOOK"), (supervisor, "TICK")):
@@ -249,7 +250,7 @@ class World:
         intents = count(1)
         put(batch_update, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"intent-{next(intents):04d}")))
         tell = worker.tell
-        load = Dispatcher._load
+        load = claiming.load
 
         def overheard(ref, message):
             if isinstance(message, WorkerLost):
@@ -258,15 +259,15 @@ class World:
                 self.current.reports.append((ref, message))
             tell(ref, message)
 
-        def forgetful(this, batch_id):
-            loaded = load(this, batch_id)
+        def forgetful(storage, batch_id):
+            loaded = load(storage, batch_id)
             if self.current.forgets_live and loaded.live:
                 self.current.forgets_live = False
                 loaded.live.clear()
             return loaded
 
         put(worker, "tell", overheard)
-        put(Dispatcher, "_load", forgetful)
+        put(claiming, "load", forgetful)
 
     def dispatcher_died(self, _, why):
         self.broken.append(f"a dispatcher died: {why}")

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.agenda import load
-from actors.batch.assignment import Rules
+from actors.batch.assignment import RESTART_PERIOD, RESTARTS, Rules, restart_allowed
 from actors.batch.batch_update import request_digest
 from actors.batch.events import Event
 from actors.batch.run import ABSENCES, POISON_DEATHS, BatchRun
+from actors.claiming import load
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.messages import (
     Completed,
@@ -21,7 +21,6 @@ from actors.messages import (
     Withdrawn,
     WorkerLost,
 )
-from actors.restarts import RESTART_PERIOD, RESTARTS, restart_allowed
 from storage.charges import BatchCosts
 from storage.states import FINAL_JOB, IN_FLIGHT_JOB, BatchStatus, JobStatus, SubmissionState
 from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, put, some_jobs

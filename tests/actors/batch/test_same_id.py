@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from actors.agenda import load
 from actors.batch.cancellation import cancel, may_be_charged
 from actors.batch.retrying import retry
+from actors.claiming import load
 from storage.charges import ChargeState
 from storage.states import BatchStatus, JobStatus, SubmissionState
 from tests.builders import NOON, PROVIDER, a_batch, a_job, an_intent, put
