@@ -49,8 +49,9 @@ if TYPE_CHECKING:
     from actors.observer import Observer
     from actors.rabbitmq.client.asynchronous import AsyncBatchClient
     from actors.rabbitmq.client.blocking import BatchClient
-    from actors.rabbitmq.client.broker import Unanswered
-    from actors.rabbitmq.client.stream import EventFeed, EventStream
+    from actors.rabbitmq.client.calls import Unanswered
+    from actors.rabbitmq.client.feed import EventFeed
+    from actors.rabbitmq.client.stream import EventStream
     from actors.rabbitmq.connection import Connection
     from actors.service import BatchService, get_batch_service
     from actors.service.waiting import RunningBatch
@@ -84,8 +85,9 @@ _HOMES = {
     "actors.observer": ("Observer",),
     "actors.rabbitmq.client.asynchronous": ("AsyncBatchClient",),
     "actors.rabbitmq.client.blocking": ("BatchClient",),
-    "actors.rabbitmq.client.broker": ("Unanswered",),
-    "actors.rabbitmq.client.stream": ("EventFeed", "EventStream"),
+    "actors.rabbitmq.client.calls": ("Unanswered",),
+    "actors.rabbitmq.client.feed": ("EventFeed",),
+    "actors.rabbitmq.client.stream": ("EventStream",),
     "actors.rabbitmq.connection": ("Connection",),
     "actors.service": ("BatchService", "get_batch_service"),
     "actors.settings": ("Settings", "load_settings"),

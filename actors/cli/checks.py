@@ -221,7 +221,7 @@ def rabbitmq(settings: Settings, *, declare: bool = False) -> Check:
 
     from actors.cli.broker_checks import look
     from actors.rabbitmq import topology
-    from actors.rabbitmq.client.broker import Broker
+    from actors.rabbitmq.client.calls import Broker
     from actors.rabbitmq.client.rpc import LOST
     from actors.rabbitmq.refusals import hush
 

@@ -9,13 +9,14 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from actors.batch.events import Event
-from actors.rabbitmq.client.blocking import TIMEOUT, BatchClient
+from actors.rabbitmq.client.blocking import BatchClient
+from actors.rabbitmq.client.calls import TIMEOUT
+from actors.rabbitmq.client.feed import TICK, EventFeed
 from actors.rabbitmq.client.rpc import SOURCE
-from actors.rabbitmq.client.stream import EventFeed, EventStream
+from actors.rabbitmq.client.stream import EventStream
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_TICK = 0.5
 
 
 class _Thread:
@@ -91,7 +92,7 @@ async def _each(join: Callable[[], EventStream | EventFeed]) -> AsyncIterator[An
         await thread.do(lambda: joined.append(join()))
         (source,) = joined
         while not source.ended:
-            item = await thread.do(lambda: source.next(_TICK))
+            item = await thread.do(lambda: source.next(TICK))
             if item is not None:
                 yield item
     finally:

@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from actors.batch.job_views import Job
 from actors.batch.requests import BatchVideoRequest, new_batch_id
 from actors.batch.views import Batch, CancellationSummary
-from actors.rabbitmq.client.broker import Broker, Unanswered, checked_id, is_batch_id
-from actors.rabbitmq.client.rpc import ACCEPTED, LOST, REJECTED, SOURCE, OutgoingCommand, Received, RpcConnection
-from actors.rabbitmq.client.stream import EventFeed, EventStream
-from actors.rabbitmq.topology import EVENTS, REPLAYS
+from actors.rabbitmq.client.calls import CommandCaller, Unanswered
+from actors.rabbitmq.client.feed import EventFeed
+from actors.rabbitmq.client.rpc import LOST
+from actors.rabbitmq.client.stream import EventStream
 
 if TYPE_CHECKING:
     from actors.fetching.fetch import FetchReport
 
-TIMEOUT = 30.0
-"""Seconds to wait for an answer."""
-_LOOK = 1.0
-"""Seconds without an answer after which we check whether any service is listening."""
 
-
-class _Stopped(Exception):
-    """Its cause is the exception that the `queued` callback raised."""
-
-
-@dataclass(slots=True)
-class _Patience:
-    """How long to wait for an answer."""
-
-    deadline: float
-    queued: Callable[[str], object] | None = None
-    """Called once when the command is queued and nobody listens. If it returns, the wait has no limit."""
-
-    @property
-    def left(self) -> float:
-        return self.deadline - time.monotonic()
-
-    def tell(self, batch_id: str) -> None:
-        """Call `queued`; raises `_Stopped` if that raises."""
-        if self.queued is not None:
-            tell, self.queued = self.queued, None
-            try:
-                tell(batch_id)
-            except Exception as error:
-                raise _Stopped from error  # it may be one that a lost connection raises too
-            self.deadline = float("inf")
-
-
-class BatchClient:
+class BatchClient(CommandCaller):
     """Publishes commands and waits for their answers. Its methods may be called from any thread, one at a time.
 
     An interrupted command is sent again: it is the same one, and a service applies it once. Each method may raise
@@ -69,28 +33,6 @@ class BatchClient:
             for event in client.events(batch_id):
                 print(event.name, event.data["progress"]["percentage"])
     """
-
-    def __init__(self, url: str | None = None, *, source: str = SOURCE, timeout: float = TIMEOUT) -> None:
-        """Connects with the first command.
-
-        Args:
-            url: of RabbitMQ; by default the settings' `AMQP_URL`.
-            source: the sender named in each command, a URI such as `/shop`.
-            timeout: seconds to wait for an answer.
-
-        Raises:
-            SettingsError: there is no URL.
-        """
-        self.broker, self.source, self.timeout = Broker.named(url), source, timeout
-        self._line: RpcConnection | None = None
-        self._was_connected = False
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
     def create(
         self,
@@ -199,11 +141,6 @@ class BatchClient:
         """Events from now on with these routing keys (`batch.completed.#`; `#` is all), as CloudEvents."""
         return EventFeed(self.broker, *(keys or ("#",)))
 
-    def close(self) -> None:
-        """Close the connection; the next command opens a new one."""
-        with self._lock:
-            self._drop()
-
     def listening(self) -> bool:
         """Whether a service is listening there now.
 
@@ -219,80 +156,6 @@ class BatchClient:
             except LOST as error:
                 self._drop()
                 raise self.broker.unreachable(error) from error
-
-    def _consumed(self, command: str) -> bool:
-        return self._connected().consumers(command) > 0
-
-    def _ask(
-        self, name: str, data: dict[str, Any], new_id: Any = None, queued: Callable[[str], object] | None = None
-    ) -> dict[str, Any]:
-        order = OutgoingCommand(name, data, self.source)
-        batch_id = checked_id(data["batch_id"]) if new_id is None else str(new_id)
-        with self._lock:
-            try:
-                told = self._answered(order, batch_id, _Patience(time.monotonic() + self.timeout, queued))
-            except _Stopped as stopped:
-                raise stopped.__cause__ or stopped from None
-        return told.result()
-
-    def _answered(self, order: OutgoingCommand, batch_id: str, patience: _Patience) -> Received:
-        sent = False
-        while True:
-            line = None
-            try:
-                line = self._connected()
-                told = _exchange(line, order, batch_id, patience)
-                if told is not None:
-                    return told
-                queued = not self._consumed(order.name)
-            except LOST as error:
-                refused = self.broker.refusal(error) is not None
-                sent = sent or not (line is None or refused)
-                if refused or not self._was_connected or patience.left < 0:
-                    self._drop()
-                    raise self.broker.unreachable(error, sent=sent) from error
-                if line is not None:
-                    line.give_up(error)  # the next connection follows after a pause
-            except BaseException:
-                self._drop()  # a late answer would stay in its queue
-                raise
-            else:
-                what = f"the command {order.name!r} for batch {batch_id}"
-                raise self.broker.unanswered(what, self.timeout, queued=queued)
-
-    def _connected(self) -> RpcConnection:
-        if self._line is None:
-            # Unreadable commands are answered without a batch's id.
-            self._line = RpcConnection(self.broker, (EVENTS, f"{REJECTED}._"))
-        self._line.open()
-        self._was_connected = True
-        return self._line
-
-    def _drop(self) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
-
-
-def _exchange(line: RpcConnection, order: OutgoingCommand, batch_id: str, patience: _Patience) -> Received | None:
-    """Send a command and wait for its result: a report for `report`, else the answer. None: nothing came."""
-    wanted = "batch.reported" if order.name == "report" else ACCEPTED
-    bindings = []
-    if is_batch_id(batch_id):
-        bindings = [(EVENTS, f"command.*.{batch_id}.#"), (REPLAYS, f"batch.reported.{batch_id}.#")]
-    for binding in bindings:
-        line.bind(*binding)
-    line.send(order)
-    answer = None
-    while answer is None and (left := patience.left) > 0:
-        told = line.receive(min(left, _LOOK))
-        if told is None and patience.queued is not None and not line.consumers(order.name):
-            patience.tell(batch_id)
-        if told is not None and told.answers == order.id and told.name in (wanted, REJECTED):
-            answer = told
-    for binding in bindings:  # if this fails, the connection is unusable
-        line.unbind(*binding)
-    return answer
 
 
 def _given(**data: Any) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from pika.exceptions import AMQPError, ConsumerCancelled
 
 from actors.errors import Conflict, ErrorCode, FieldError, InvalidRequest, NotFound, SoraBatchError
 from actors.rabbitmq import topology
-from actors.rabbitmq.client.broker import Broker
 from actors.rabbitmq.connection import Connection
 from actors.rabbitmq.outgoing import event_properties
 from actors.rabbitmq.refusals import NOT_FOUND, ConnectionGone, Standing, Unroutable, hush
@@ -102,17 +101,18 @@ class Received:
 class RpcConnection:
     """For one thread at a time. Any method may raise one of `LOST`; `open` reconnects."""
 
-    def __init__(self, broker: Broker, *bindings: tuple[str, str], standing: Standing | None = None) -> None:
+    def __init__(self, url: str, queue_type: str, *bindings: tuple[str, str], standing: Standing | None = None) -> None:
         """Connects with `open`.
 
         Args:
-            broker: RabbitMQ.
+            url: of RabbitMQ.
+            queue_type: of our queues, if they are not declared yet.
             bindings: pairs of an exchange and a key to receive from.
             standing: logs the state of the connection; without it, nothing is logged.
         """
         self._bindings, self._received = bindings, deque[tuple[str, bytes]]()
         self._connection = Connection(
-            broker.url, broker.queue_type, who="stream", standing=standing or Standing(silent=True),
+            url, queue_type, who="stream", standing=standing or Standing(silent=True),
             begin=self._subscribe, needs=None, blocked_seconds=_BLOCKED_SECONDS,
         )  # fmt: skip
 

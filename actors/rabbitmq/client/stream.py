@@ -1,106 +1,81 @@
-"""Streams of events: those of one batch, in order and each once; or all that match some keys."""
+"""The stream of a batch's events, in order and each once, until the batch ends."""
 
 from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
-from abc import abstractmethod
-from collections import OrderedDict
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from actors.batch.events import FINAL_EVENTS, Event
 from actors.batch.views import Batch
-from actors.rabbitmq.client.broker import Broker, checked_id
-from actors.rabbitmq.client.ordering import InOrder
-from actors.rabbitmq.client.rpc import ACCEPTED, LOST, REJECTED, SOURCE, OutgoingCommand, Received, RpcConnection
-from actors.rabbitmq.refusals import Standing
+from actors.rabbitmq.client.calls import TIMEOUT, Broker, checked_id
+from actors.rabbitmq.client.feed import TICK, Source
+from actors.rabbitmq.client.rpc import ACCEPTED, LOST, REJECTED, SOURCE, OutgoingCommand, Received
 from actors.rabbitmq.topology import EVENTS, REPLAYS
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 _ENDING = {*FINAL_EVENTS.values(), "batch.deleted"}
-_TICK = 0.5
-_REMEMBERED = 10_000
 
 
-class _Source(Generic[T]):
-    """An iterator and context manager over a connection that reconnects whenever it is lost."""
+class InOrder:
+    """Takes events as they arrive, repeated or out of order, and yields them by their sequence."""
 
-    def __init__(self, broker: Broker, bindings: list[tuple[str, str]]) -> None:
-        self._broker = broker
-        self._line = RpcConnection(broker, *bindings, standing=Standing())
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
+    def __init__(self, next_sequence: int | None) -> None:
+        """`next_sequence`: of the first event to yield; None: set by `start`."""
+        self.next = next_sequence
+        self._ahead: dict[int, Event] = {}
 
-    def __enter__(self) -> Self:
-        return self
+    def start(self, sequence: int) -> None:
+        """Begin with this one, unless the beginning is already set."""
+        if self.next is None:
+            self.next = sequence
+            self._forget()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+    def add(self, event: Event) -> None:
+        """Add an event."""
+        if self.next is None or int(event.sequence) >= self.next:
+            self._ahead[int(event.sequence)] = event
 
-    def close(self) -> None:
-        """Close the connection. A `next` that waits in another thread ends soon."""
-        self._closed.set()
-        with self._lock:
-            self._line.close()
+    def take(self) -> Event | None:
+        """The next event, if it has arrived."""
+        if self.next is None or self.next not in self._ahead:
+            return None
+        self.next += 1
+        return self._ahead.pop(self.next - 1)
 
     @property
-    def ended(self) -> bool:
-        """Whether nothing more will come."""
-        return self._closed.is_set()
-
-    @abstractmethod
-    def next(self, timeout: float) -> T | None:
-        """The next item; None: none came within the timeout."""
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> T:
-        while not self._closed.is_set():
-            item = self.next(_TICK)
-            if item is not None:
-                return item
-        raise StopIteration
-
-    def _connect(self) -> None:
-        """The first connection.
-
-        Raises:
-            Unanswered: the broker is unreachable.
-        """
-        try:
-            self._open()
-        except LOST as error:
-            raise self._broker.unreachable(error) from error
-
-    def _open(self, seconds: float = math.inf) -> None:
-        """Connect if needed; subclasses add what to send over each new connection."""
-        self._line.open(seconds)
-
-    def _receive(self, seconds: float) -> Received | None:
-        """The next message; None: none came in time, or the broker is unreachable."""
-        try:
-            self._open(seconds)
-            return self._line.receive(seconds)
-        except LOST as error:
-            self._line.give_up(error)
+    def missing(self) -> int | None:
+        """The last missing sequence number before events that have arrived; None: no gap."""
+        if self.next is None or not self._ahead or self.next in self._ahead:
             return None
+        return min(self._ahead) - 1
+
+    def pass_over(self, sequence: int) -> None:
+        """Skip the missing events up to this one: they no longer exist."""
+        if self.next is not None:
+            self.next = max(self.next, min([sequence + 1, *self._ahead]))
+
+    def _forget(self) -> None:
+        self._ahead = {sequence: event for sequence, event in self._ahead.items() if sequence >= (self.next or 0)}
 
 
-class EventStream(_Source[Event]):
+class EventStream(Source[Event]):
     """The events of one batch until it ends, in order and each once: an iterator and a context manager.
 
     Missed events, from before it began or while the connection was lost, are replayed. For one thread at a time.
     """
 
     def __init__(
-        self, broker: Broker, batch_id: str, from_sequence: int | None, *, source: str = SOURCE, timeout: float = 30.0
+        self,
+        broker: Broker,
+        batch_id: str,
+        from_sequence: int | None,
+        *,
+        source: str = SOURCE,
+        timeout: float = TIMEOUT,
     ) -> None:
         """Join a batch.
 
@@ -138,7 +113,7 @@ class EventStream(_Source[Event]):
         while not self.report:
             if time.monotonic() > deadline:
                 raise self._broker.unanswered(f"the command 'report' for batch {self.id}", timeout)
-            self._step(min(_TICK, timeout))
+            self._step(min(TICK, timeout))
 
     @property
     def batch(self) -> Batch:
@@ -175,7 +150,7 @@ class EventStream(_Source[Event]):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
-                self._step(min(left, _TICK))
+                self._step(min(left, TICK))
         return None
 
     def _end(self) -> None:
@@ -240,38 +215,3 @@ class EventStream(_Source[Event]):
             self._line.send(order)
         except LOST as error:
             self._line.give_up(error)  # the next connection begins with a report
-
-
-class EventFeed(_Source[dict[str, Any]]):
-    """All events that match some keys, as they arrive: CloudEvents documents. Begins now; never ends by itself.
-
-    Repeated events are dropped; events published while the connection is lost are missed.
-    """
-
-    def __init__(self, broker: Broker, *keys: str) -> None:
-        """Subscribe.
-
-        Args:
-            broker: RabbitMQ.
-            keys: as in the bindings of a topic exchange: `batch.completed.#`.
-
-        Raises:
-            Unanswered: RabbitMQ is unreachable.
-        """
-        super().__init__(broker, [(EVENTS, key) for key in keys])
-        self._known: OrderedDict[str, None] = OrderedDict()
-        self._connect()
-
-    def next(self, timeout: float) -> dict[str, Any] | None:
-        """The next item; None: none came within the timeout."""
-        with self._lock:
-            told = None if self._closed.is_set() else self._receive(timeout)
-        return told.document if told is not None and self._is_new(str(told.document.get("id"))) else None
-
-    def _is_new(self, identity: str) -> bool:
-        if identity in self._known:
-            return False
-        self._known[identity] = None
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return True

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.batch.events import Event
-from actors.rabbitmq.client.ordering import InOrder
+from actors.rabbitmq.client.stream import InOrder
 
 
 def event(sequence: int) -> Event:
