@@ -16,7 +16,8 @@ A failed job does not raise: its error is recorded as the same code, sentence an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -95,6 +96,16 @@ class FieldError:
     message: str
     expected: str
     code: str
+
+
+def encodable(text: str) -> str:
+    """The text without lone surrogates, which no document can carry."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def listed(errors: Sequence[FieldError]) -> list[dict[str, str]]:
+    """The first 50 errors, as an answer in JSON has them."""
+    return [{name: encodable(text) for name, text in asdict(error).items()} for error in errors[:50]]
 
 
 class SoraBatchError(Exception):

@@ -10,13 +10,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path, PurePosixPath
 
 from actors.batch.job_views import Job, VideoFile
 from actors.cli.filenames import FileNamePattern, file_name
 from actors.cli.text import clean
 from actors.errors import InvalidRequest
+from actors.fetching.places import names, rename_new
 from storage.stores import Stores
 
 _FICLONE = 0x40049409
@@ -90,8 +90,7 @@ class OutputFolder:
         first = self.folder / name
         if self.pattern is not None:
             first.parent.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
-            target = first if number == 1 else first.with_name(f"{first.stem}-{number}{first.suffix}")
+        for target in names(first):
             if target in self._taken:  # another job's, with the same name by the pattern
                 continue
             if target.exists() and filecmp.cmp(source, target, shallow=False):
@@ -119,7 +118,7 @@ def _copy(source: Path, target: Path, *, over: bool = False) -> None:
         if over:
             aside.replace(target)
         else:
-            _rename_new(aside, target)
+            rename_new(aside, target)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -134,14 +133,3 @@ def _cloned(source: Path, target: Path) -> bool:
         except OSError:  # this file system can't clone, or the files are on different ones
             return False
     return True
-
-
-def _rename_new(aside: Path, target: Path) -> None:
-    try:
-        os.link(aside, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        if target.exists():
-            raise FileExistsError(target) from None
-        aside.replace(target)

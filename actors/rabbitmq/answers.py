@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from actors.batch.commands import CommandResult
 from actors.batch.events import cloud_event
 from actors.batch.job_views import Job
 from actors.batch.views import Batch
-from actors.errors import FieldError
+from actors.errors import FieldError, listed
 from actors.rabbitmq.codec import CommandRefused, ReceivedCommand
 from actors.rabbitmq.outgoing import event_properties
 
@@ -28,7 +28,6 @@ UNKNOWN = "_"
 """Replaces an unknown batch id in a routing key."""
 REPORT_MAX_BYTES = 8 * 1024 * 1024
 """For the jobs in a report: well below a broker's limit for one message."""
-_ERRORS_SHOWN = 50
 _JOB_IDS_SHOWN = 1000
 
 
@@ -47,8 +46,7 @@ def accepted(command: ReceivedCommand, done: CommandResult, at: float) -> str:
 def rejected(command: ReceivedCommand | CommandRefused, errors: Sequence[FieldError], at: float) -> str:
     """The event that says why a command was rejected; it has an id."""
     assert command.id is not None
-    listed = [{name: _clean(value) for name, value in asdict(error).items()} for error in errors[:_ERRORS_SHOWN]]
-    data = {"command": command.name, "errors": listed}
+    data = {"command": command.name, "errors": listed(errors)}
     batch_id = command.batch_id if isinstance(command, ReceivedCommand) else None
     return _answer("rejected", data, (command.source, command.id, command.digest), command.id, batch_id, at)
 
@@ -107,8 +105,3 @@ def publication(body: str) -> Publication:
         properties=event_properties(document["id"], document["type"], at, document["correlationid"]),
         refused=None if errors is None else "; ".join(error["message"] for error in errors[:5]),
     )
-
-
-def _clean(text: str) -> str:
-    """Without lone surrogates, which no document can carry."""
-    return text.encode("utf-8", "backslashreplace").decode()

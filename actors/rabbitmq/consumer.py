@@ -19,6 +19,7 @@ import dramatiq
 import pika
 from pika.exceptions import ConsumerCancelled
 
+from actors.errors import encodable
 from actors.rabbitmq import topology
 from actors.rabbitmq.codec import Message
 from actors.rabbitmq.connection import Connection
@@ -174,7 +175,7 @@ class CommandConsumer(dramatiq.Consumer):
                 self._move(delivery, topology.WAITING, delivery.routing_key, {topology.SINCE_HEADER: int(since * 1000)})
             case verdict:
                 failed = "" if isinstance(verdict, Unreadable) else f"the service failed: {type(verdict).__name__}: "
-                reason = f"{failed}{verdict}".encode("utf-8", "backslashreplace").decode()[:_ERROR_MAX]
+                reason = encodable(f"{failed}{verdict}")[:_ERROR_MAX]
                 self._move(delivery, "", topology.UNREADABLE, {topology.ERROR_HEADER: reason})
 
     def _move(self, delivery: Delivery, exchange: str, key: str, headers: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -23,11 +23,12 @@ from actors.errors import (
     Stale,
     StorageError,
     UnknownBatch,
+    encodable,
+    listed,
 )
 from actors.settings.server import NO_SERVER
 
 CONTENT_TYPE = "application/problem+json"
-_ERRORS_SHOWN = 50
 _CODES = {
     401: ErrorCode.AUTHENTICATION,
     403: ErrorCode.PERMISSION,
@@ -88,11 +89,9 @@ class Problem:
             "type": f"urn:sora-batch:error:{self.code.value}",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
-            "detail": _clean(self.detail),
+            "detail": encodable(self.detail),
             "code": self.code.value,
-            "errors": [
-                {name: _clean(text) for name, text in asdict(each).items()} for each in self.errors[:_ERRORS_SHOWN]
-            ],
+            "errors": listed(self.errors),
         }
 
     def response(self) -> web.Response:
@@ -154,8 +153,3 @@ def _unavailable(text: str) -> Problem:
 
 _MISCONFIGURED = "a setting of the service, or a file that one names, can't be used; the service's log says which"
 _STATUSES = ((InvalidRequest, 422), (NotFound, 404), (Conflict, 409))
-
-
-def _clean(text: str) -> str:
-    """Without lone surrogates, which no document can carry."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -9,9 +9,9 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Self
 from urllib.parse import urlsplit
 
+from tests.servers.lifecycle import Server
 from tests.servers.packages import ServerError, find_or_install
 from tests.servers.port import HOST, Port
 from tests.servers.postgresql_programs import unprivileged
@@ -21,7 +21,7 @@ _PATIENCE = 30.0
 _WHEN_WE_ARE_GONE = 'read -r _; kill -TERM "$1"; rm -rf -- "$2"'
 
 
-class PgBouncer:
+class PgBouncer(Server):
     """One pooler in front of the server that a URL names.
 
     with PgBouncer(server.url(name), pool_mode="session") as pooler:
@@ -46,7 +46,7 @@ class PgBouncer:
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         folder = self._folder = Path(tempfile.mkdtemp(prefix="pgbouncer-", dir="/tmp"))
         lines = [f"{name} = {value}" for name, value in self._settings.items()]
         users, configuration = folder / "users.txt", folder / "pgbouncer.ini"
@@ -66,15 +66,7 @@ class PgBouncer:
             ["/bin/sh", "-c", _WHEN_WE_ARE_GONE, "sh", str(self._process.pid), str(folder)],
             stdin=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
-        try:
-            self._wait_until_ready(folder)
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._wait_until_ready(folder)
 
     def _wait_until_ready(self, folder: Path) -> None:
         pause, deadline = threading.Event(), time.monotonic() + _PATIENCE

@@ -44,9 +44,9 @@ class LiteLLM(_Proxy, SteeredServer):
         self.provider = Provider(latency=1.0, api_key=KEY)
         super().__init__(self.provider.base_url, "openai/films")
 
-    def open(self) -> None:
+    def start(self) -> None:
         self.provider.__enter__()
-        super().open()
+        super().start()
 
     def close(self) -> None:
         super().close()
@@ -83,9 +83,9 @@ class LiteLLMBefore(_Proxy):
         place = {"HOSTED_VLLM_API_BASE": backend.base_url, "HOSTED_VLLM_API_KEY": key}
         super().__init__(backend.base_url, f"{provider}/{backend.model}", key, info, **place)
 
-    def open(self) -> None:
+    def start(self) -> None:
         self.backend.__enter__()
-        super().open()
+        super().start()
 
     def close(self) -> None:
         super().close()

@@ -4,16 +4,17 @@ import contextlib
 import json
 import shutil
 import tempfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
+from tests.servers import lifecycle
 from tests.servers.real.environments import Environment
 from tests.servers.real.program import Program
 
 
-class Server(ABC):
+class Server(lifecycle.Server):
     """A real server's own HTTP routes on loopback. A kill keeps what `made` counts."""
 
     title: ClassVar[str]
@@ -28,18 +29,7 @@ class Server(ABC):
         self.folder = Path(tempfile.mkdtemp(prefix="sora-batch-real-"))
         self._flags: tuple[str, ...] = ()
 
-    def __enter__(self) -> Self:
-        try:
-            self.open()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def open(self) -> None:
+    def start(self) -> None:
         self.program.start()
 
     def close(self) -> None:
