@@ -143,15 +143,14 @@ class Fetcher:
             text = f"its file was removed on {video.removed_at:%Y-%m-%d}, by VIDEO_KEEP or prune --files"
             raise SoraBatchError(text, code=ErrorCode.NOT_FOUND)
         first = self.folder / name_of(job)
-        there = path = self._there(first, video)
+        path = self._there(first, video)
+        was_there = path is not None
         if path is None:
             first.parent.mkdir(parents=True, exist_ok=True)
             with incoming(first.parent, f"{job.id}-{video.sha256[:16]}", video.bytes) as part:
                 self._receive(job, video, part)
                 path = self._put(part, first)
-        return FetchedFile(
-            job_id=job.id, path=str(path), bytes=video.bytes, sha256=video.sha256, was_there=there is not None
-        )
+        return FetchedFile(job_id=job.id, path=str(path), bytes=video.bytes, sha256=video.sha256, was_there=was_there)
 
     def _there(self, first: Path, video: VideoFile) -> Path | None:
         """The file, if an earlier fetch has put it there."""
@@ -184,8 +183,9 @@ class Fetcher:
             else:
                 return
         code = next((code for code, _ in reasons if code is not ErrorCode.NOT_FOUND), ErrorCode.NOT_FOUND)
-        told = "; ".join(text for _, text in reasons)
-        raise SoraBatchError(told + self._way_out(job, video, reasons[0][0]), code=code)
+        raise SoraBatchError(
+            "; ".join(text for _, text in reasons) + self._way_out(job, video, reasons[0][0]), code=code
+        )
 
     def _way_out(self, job: Job, video: VideoFile, code: ErrorCode) -> str:
         """What helps where nobody has a file; `code`: of its store's answer."""
