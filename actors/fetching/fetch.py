@@ -92,8 +92,7 @@ class Fetcher:
         """
         prepare(folder)
         self.folder, self._settings, self._stores = folder, settings, stores
-        self._taken: set[Path] = set()
-        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._taken, self._lock, self._stop = set[Path](), threading.Lock(), threading.Event()
         self._http = HttpFiles(settings, self._sleep)
 
     def fetch(
@@ -210,11 +209,10 @@ class Fetcher:
                     break  # it is a different file
             if part.is_whole(video.sha256):
                 break
-            short, has = part.bytes < video.bytes, part.bytes
+            short = f"ends after {part.bytes} of {video.bytes} bytes" if part.bytes < video.bytes else ""
             part.restart()
             if not resumed:
-                told = f"ends after {has} of {video.bytes} bytes" if short else "differs from the recorded file"
-                text = f"{source.name} {told} (SHA-256 {video.sha256[:16]}...)"
+                text = f"{source.name} {short or 'differs from the recorded file'} (SHA-256 {video.sha256[:16]}...)"
                 raise SoraBatchError(text, code=ErrorCode.DOWNLOAD_FAILED)
 
     def _sources(self, job: Job, video: VideoFile) -> Iterator[_Source]:
@@ -230,8 +228,7 @@ class Fetcher:
         return _Source(url, lambda part: self._http.read(url, lambda: part.bytes, part.restart))
 
     def _urls(self, job: Job, video: VideoFile) -> list[str]:
-        batch_id = job.id.rpartition("-")[0]
-        own = video_url(self._settings.web_public_url, batch_id, job.index)
+        own = video_url(self._settings.web_public_url, job.id.rpartition("-")[0], job.index)
         return list(dict.fromkeys(filter(None, (video.url, own))))
 
     def _sleep(self, seconds: float) -> None:
