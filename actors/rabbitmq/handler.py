@@ -112,26 +112,17 @@ class CommandHandler:
             command = parse(message, max_bytes=settings.command_max_bytes, max_size=settings.batch_max_size)
         except CommandRefused as refused:
             self._refuse_unread(refused)
+            self._count(refused.name, "rejected" if refused.well_formed else "unreadable")
             if refused.well_formed:
-                self._count(refused.name, "rejected")
                 return
-            self._count(refused.name, "unreadable")
             raise Unreadable(str(refused)) from None
         answer = publication(self._obey(command, since))
         if answer.refused is None:
             self._show(command)
         self._tell(EVENTS, answer)
         self._count(command.name, "accepted" if answer.refused is None else "rejected")
-        logger.info(
-            "answered a command",
-            extra={
-                "action": "command",
-                "command": command.name.value,
-                "batch_id": command.batch_id,
-                "refused": answer.refused,
-                **(command.trace or {}),
-            },
-        )
+        about = {"action": "command", "command": command.name.value, "batch_id": command.batch_id}
+        logger.info("answered a command", extra={**about, "refused": answer.refused, **(command.trace or {})})
 
     def _count(self, name: str | None, answer: str) -> None:
         self._service.observer.command(name if name in _NAMES else "unknown", answer)
@@ -204,13 +195,11 @@ class CommandHandler:
                 report = answers.reported(batch, sequence, correlation=command.id, source=command.source, at=now)
                 self._tell(REPLAYS, publication(report))
             case ReplayData(batch_id=batch_id, from_sequence=sequence):
+                publish = partial(self._publish, REPLAYS)
                 while page := self._wait_out(partial(self._service.recorded, batch_id, sequence, _PAGE)):
                     sequence = page[-1].sequence + 1
                     self._confirmed(
-                        [
-                            self._publish(REPLAYS, each.key, each.body.encode(), properties_of(each, command.id))
-                            for each in page
-                        ]
+                        [publish(each.key, each.body.encode(), properties_of(each, command.id)) for each in page]
                     )
             case CreateData() | ProcessData() | CancelData() | RetryData() | DeleteData() | UpdateData():
                 pass
