@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from actors.web import api, files, health, page, pictures, sessions
+from actors.web import api, files, health, page, pictures
 from actors.web.handlers import Site
 from actors.web.problems import Problem, problem_of, refused
 from actors.web.security import OPEN
@@ -30,9 +30,8 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 """What every answer has, unless its handler says otherwise."""
-GROUPS: tuple[Callable[[Site], Iterable[web.AbstractRouteDef]], ...] = (
+GROUPS: tuple[Callable[[Site], Iterable[web.RouteDef]], ...] = (
     health.routes,
-    sessions.routes,
     files.routes,
     pictures.routes,
     api.routes,
@@ -60,10 +59,8 @@ def application(site: Site) -> web.Application:
     return made
 
 
-def _expecting(route: web.AbstractRouteDef) -> web.AbstractRouteDef:
+def _expecting(route: web.RouteDef) -> web.RouteDef:
     """The route; an `Expect` that can't be met is answered with a problem."""
-    if not isinstance(route, web.RouteDef):
-        return route
     return web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, "expect_handler": _expected})
 
 

@@ -179,7 +179,7 @@ def is_current(request: web.Request, version: str) -> bool:
     return given.strip() == "*" or version in {tag for _, tag in _TAG.findall(given)}
 
 
-def expected(request: web.Request) -> Collection[str] | None:
+def expected_versions(request: web.Request) -> Collection[str] | None:
     """The versions that a batch may have for this write (`If-Match`); None: any. A weak tag names none."""
     given = _header(request, "If-Match")
     if given is None or given.strip() == "*":

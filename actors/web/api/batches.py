@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from actors.web.handlers import Site
 
 _METADATA = "metadata."
-LIMIT = {"type": "integer", "minimum": 1, "maximum": MOST, "default": 50}
+_LIMIT = {"type": "integer", "minimum": 1, "maximum": MOST, "default": 50}
 
 
 class BatchPage(BaseModel):
@@ -65,7 +65,7 @@ class Batches:
                 "type": "string",
                 "description": "The metadata have this text at KEY, or a number or boolean written so.",
             },
-            "limit": LIMIT,
+            "limit": _LIMIT,
             "after": {"type": "string", "description": "The id of the last batch of the page before."},
         },
     )  # fmt: skip
@@ -74,13 +74,9 @@ class Batches:
         query = query_of(request, ("status", "limit", "after"), _METADATA)
         limit, status = whole(query, "limit", 50, MOST), one_of(query, "status", BatchStatus)
         metadata = {name.removeprefix(_METADATA): text for name, text in query.items() if name.startswith(_METADATA)}
-        found = await self._site.call(
-            partial(
-                self._site.service.list_batches, status, None, limit + 1, query.get("after"),
-                spelled=metadata,
-            )
-        )  # fmt: skip
-        return json_response({"data": found[:limit], "has_more": len(found) > limit})
+        list_batches = partial(self._site.service.list_batches, spelled=metadata)
+        found = await self._site.call(list_batches, status, None, limit + 1, query.get("after"))
+        return _json({"data": found[:limit], "has_more": len(found) > limit})
 
     @operation({200: {JSON: Batch}, 304: {}}, headers={"If-None-Match": TEXT}, told=("ETag",))
     async def show(self, request: web.Request) -> web.Response:
@@ -97,13 +93,13 @@ class Batches:
             return to_json(batch), etag_of(batch, sequence)
 
         body, etag = await self._site.call(read)
-        return web.Response(body=body, content_type="application/json", headers={"ETag": etag})
+        return web.Response(body=body, content_type=JSON, headers={"ETag": etag})
 
     @operation(
         {200: {JSON: JobPage}},
         query={
             "status": {"type": "string", "enum": [status.value for status in JobStatus]},
-            "limit": LIMIT,
+            "limit": _LIMIT,
             "after": {"type": "string", "description": "The index or the id of the last job of the page before."},
         },
     )
@@ -113,7 +109,7 @@ class Batches:
         limit, after = whole(query, "limit", 50, MOST), place_of(query, batch_id)
         status = one_of(query, "status", JobStatus)
         found = await self._site.call(self._site.service.list_jobs, batch_id, status, limit + 1, after)
-        return json_response({"data": found[:limit], "has_more": len(found) > limit})
+        return _json({"data": found[:limit], "has_more": len(found) > limit})
 
     @operation({200: {JSON: Job}})
     async def job(self, request: web.Request) -> web.Response:
@@ -123,7 +119,7 @@ class Batches:
         found = await self._site.call(self._site.service.list_jobs, batch_id, None, 1, index - 1)
         if not found:
             raise NotFound(f"there is no job {index} in batch {batch_id!r}")
-        return json_response(found[0])
+        return _json(found[0])
 
     @operation(
         {200: {JSON: CostReport}},
@@ -140,9 +136,8 @@ class Batches:
                 read(query.get(name))
             except InvalidRequest:  # it speaks of the options of the command line
                 raise wrong_parameter(f"?{name}", query[name], expected, "value_error") from None
-        return json_response(await self._site.call(service.costs, query.get("since"), query.get("by")))
+        return _json(await self._site.call(service.costs, query.get("since"), query.get("by")))
 
 
-def json_response(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """A document as JSON."""
-    return web.Response(status=status, body=to_json(document), content_type="application/json", headers=headers)
+def _json(document: Any) -> web.Response:
+    return web.Response(body=to_json(document), content_type=JSON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -130,8 +131,9 @@ class Changes:
         service = self._site.service
         data = read_data(CommandName.CREATE, document, service.settings.batch_max_size)
         assert isinstance(data, CreateData)
-        keyless = self._site.access.read_only
-        return self._orders.answer(order.without_key() if keyless else order, Reply(200, service.quote(data.request)))
+        if self._site.access.read_only:
+            order = replace(order, key=None)
+        return self._orders.answer(order, Reply(200, service.quote(data.request)))
 
     async def _change(self, request: web.Request, name: CommandName, answer: Answer) -> web.Response:
         query_of(request, ())

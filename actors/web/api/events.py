@@ -66,10 +66,7 @@ class Events:
         """The stream of all batches from now on."""
         query_of(request, ())
         async with self._site.watcher.everything() as everything:
-            count = everything.count
-            response = await _begun(request)
-            await _send(request, response, self._of_all(everything, count))
-            return response
+            return await _sent(request, self._of_all(everything, everything.count))
 
     async def _page(self, batch_id: str, first: int) -> web.Response:
         service = self._site.service
@@ -95,9 +92,7 @@ class Events:
             if after < feed.head:
                 events = await self._site.watcher.page(batch_id, after)
                 _check_kept(batch_id, after + 1, feed.head, events[0].sequence if events else None)
-            response = await _begun(request)
-            await _send(request, response, self._of_batch(feed, after))
-            return response
+            return await _sent(request, self._of_batch(feed, after))
 
     async def _of_batch(self, feed: Feed, after: int) -> AsyncBytes:
         """The events behind a number as they come, until the batch has ended; comments in between."""
@@ -128,17 +123,13 @@ class Events:
                 yield _COMMENT
 
 
-async def _begun(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse(headers=_HEADERS)
-    await response.prepare(request)
-    return response
-
-
-async def _send(request: web.Request, response: web.StreamResponse, parts: AsyncBytes) -> None:
+async def _sent(request: web.Request, parts: AsyncBytes) -> web.StreamResponse:
     """Write what comes, until it ends, or the reader goes away or takes nothing.
 
     What fails after the beginning can't be told any more: the connection is broken off, and the reader resumes.
     """
+    response = web.StreamResponse(headers=_HEADERS)
+    await response.prepare(request)
     try:
         await response.write(_COMMENT)  # whoever waits for the first bytes knows that it is open
         async for part in parts:
@@ -154,6 +145,7 @@ async def _send(request: web.Request, response: web.StreamResponse, parts: Async
         pass
     finally:
         await parts.aclose()
+    return response
 
 
 def _last_event_id(request: web.Request) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -16,7 +16,7 @@ from actors.batch.received import command_of
 from actors.batch.requests import new_batch_id
 from actors.errors import Conflict, FieldError, InvalidRequest, NotFound, OtherBody, SettingsError, Stale
 from actors.web.bodies import Body
-from actors.web.parameters import etag_of, expected, idempotency_key
+from actors.web.parameters import etag_of, expected_versions, idempotency_key
 from actors.web.problems import CONTENT_TYPE, Refused, problem_of, refused
 from storage.traces import read_trace
 
@@ -67,11 +67,7 @@ class Order:
         given = idempotency_key(request) if request.method == "POST" else None
         key = None if given is None else CommandKey(_SOURCE, given, body.digest)
         state = ",".join(request.headers.getall("tracestate", []))
-        return cls(key, read_trace(request.headers.get("traceparent"), state), expected(request))
-
-    def without_key(self) -> Order:
-        """The same, of which nothing is recorded."""
-        return replace(self, key=None)
+        return cls(key, read_trace(request.headers.get("traceparent"), state), expected_versions(request))
 
 
 class Orders:

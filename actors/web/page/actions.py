@@ -15,22 +15,13 @@ from actors.batch.commands import Command, CommandKey, Create, Delete, Process, 
 from actors.batch.factory import new_batch
 from actors.batch.requests import check_budget, job_id
 from actors.errors import Conflict, InvalidRequest, OtherBody, SettingsError, SoraBatchError
-from actors.formats.reading import LINES, format_of
 from actors.service.reading import MOST
 from actors.web.bodies import read_form
-from actors.web.page import reads, words
-from actors.web.page.forms import (
-    NEW_FIELDS,
-    budget_of,
-    changes_of,
-    digest_of,
-    metadata_patch,
-    parsed,
-    with_document,
-    wrong_fields,
-)
-from actors.web.page.rendering import POLICY
-from actors.web.page.views import Views, answer
+from actors.web.page import videos, words
+from actors.web.page.form_views import FormViews
+from actors.web.page.forms import Errors, budget_of, changes_of, digest_of, filled, parsed, with_document, wrong_fields
+from actors.web.page.lines import metadata_patch
+from actors.web.page.rendering import POLICY, answer
 from actors.web.parameters import batch_id_of, number_of
 from actors.web.problems import problem_of
 
@@ -46,8 +37,8 @@ _AGAIN = "This form was sent before with other content, and that was done. To ha
 class Actions:
     """Carries out what forms say, then sends the browser to a page that shows it."""
 
-    def __init__(self, site: Site, views: Views) -> None:
-        self._site, self._views = site, views
+    def __init__(self, site: Site, forms: FormViews) -> None:
+        self._site, self._forms = site, forms
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Make a batch of what the form says."""
@@ -68,12 +59,12 @@ class Actions:
         except SoraBatchError as error:
             return self._refused(
                 error,
-                lambda errors: self._views.new_form(request, form, errors),
+                lambda errors: self._forms.new_form(request, form, errors),
                 with_document if form["document"] else wrong_fields,
             )
         if not batch_id:
             text = await self._site.call(self._quoted, form)
-            return answer(self._views.new_form(request, form, counted=text))
+            return answer(self._forms.new_form(request, form, counted=text))
         raise web.HTTPSeeOther(f"/batches/{batch_id}")
 
     async def quote(self, request: web.Request) -> web.StreamResponse:
@@ -115,7 +106,7 @@ class Actions:
 
         def act() -> str:
             service = self._site.service
-            _, jobs = service.look(lambda storage: reads.read_retryable(storage, batch_id, None, limit=MOST))
+            _, jobs = service.look(lambda storage: videos.read_retryable(storage, batch_id, None, limit=MOST))
             offered = {job.position: job for job in jobs}
             named = sorted(offered if every else chosen)
             if not named:
@@ -136,7 +127,7 @@ class Actions:
             return await self._site.call(
                 self._refused,
                 error,
-                lambda errors: self._views.retry_form(request, batch_id, single, form, chosen, errors),
+                lambda errors: self._forms.retry_form(request, batch_id, single, form, chosen, errors),
             )
         raise web.HTTPSeeOther(f"/batches/{batch_id}")
 
@@ -153,7 +144,7 @@ class Actions:
             await self._site.change(act)
         except SoraBatchError as error:
             return await self._site.call(
-                self._refused, error, lambda errors: self._views.edit_form(request, batch_id, form, errors)
+                self._refused, error, lambda errors: self._forms.edit_form(request, batch_id, form, errors)
             )
         raise web.HTTPSeeOther(f"/batches/{batch_id}")
 
@@ -175,15 +166,15 @@ class Actions:
     def _refused(
         self,
         error: SoraBatchError,
-        form: Callable[[list[tuple[str | None, str]]], str],
-        fields: Callable[[InvalidRequest], list[tuple[str | None, str]]] = wrong_fields,
+        form: Callable[[Errors], str],
+        fields: Callable[[InvalidRequest], Errors] = wrong_fields,
     ) -> web.StreamResponse:
         """The form once more, with what must change."""
         problem = problem_of(error)
         assert problem is not None
         if problem.status >= 500:
             logger.warning("could not process a form", extra={"action": "web_failed", "error": str(error)})
-        errors: list[tuple[str | None, str]] = [(None, problem.detail)]
+        errors: Errors = [(None, problem.detail)]
         if isinstance(error, OtherBody):
             errors = [(None, _AGAIN)]
         elif isinstance(error, InvalidRequest) and not isinstance(error, SettingsError):
@@ -199,15 +190,3 @@ def _what_is_wrong(error: SoraBatchError) -> str:
     problem = problem_of(error)
     logger.warning("could not quote", extra={"action": "web_quote", "error": str(error)})
     return "" if problem is None else words.sentence(problem.detail)
-
-
-def filled(sent: Mapping[str, str]) -> dict[str, str]:
-    """The form of a new batch as it was filled in; a file's prompts come behind those that were typed."""
-    form = {name: sent.get(name, "").strip() for name in NEW_FIELDS}
-    form["document"] = form["document"].replace("\r\n", "\n")  # as a text area sends it
-    text, name = sent.get("file", "").strip(), sent.get("file_name", "")
-    if not text:
-        return form
-    if format_of(name or None, text) == LINES:
-        return form | {"prompts": "\n".join(each for each in (form["prompts"], text) if each)}
-    return form | {"document": text, "document_name": name}

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from actors.batch.field_errors import all_of, wrong_field
+from actors.batch.field_errors import all_of
 from actors.batch.requests import BatchVideoRequest
 from actors.documents import Unreadable
 from actors.errors import FieldError, InvalidRequest
 from actors.expectations import NONE, read_budget
-from actors.formats.reading import Request, format_of, read_batch, with_lines
+from actors.formats.reading import LINES, Request, format_of, read_batch, with_lines
+from actors.web.page.lines import lines_of, lines_with, pairs_in, value_of, values_in
 from storage.records import BatchRecord, JobRecord
 
+Errors = Sequence[tuple[str | None, str]]
+"""What must change in a form: the field, if it is one's, and a sentence."""
 NEW_FIELDS = (
     "prompts", "document", "document_name", "batch_name", "duration", "size", "model", "seed", "takes", "params",
     "matrix", "metadata", "concurrency", "budget",
 )  # fmt: skip
 """The fields of the form of a new batch."""
-_DECODER = json.JSONDecoder()
 _PLACES = {
     "/videos": "prompts", "/batch_name": "batch_name", "/defaults/duration": "duration", "/defaults/size": "size",
     "/defaults/model": "model", "/defaults/seed": "seed", "/defaults/takes": "takes", "/defaults/params": "params",
@@ -45,27 +46,16 @@ def can_be_written(job: JobRecord) -> bool:
     return job.reference is None and not job.files and "\n" not in job.prompt
 
 
-def lines_with(values: Mapping[str, Any]) -> str:
-    """Names and values, one pair per line."""
-    return "\n".join(f"{_name(name)}={_written(value)}" for name, value in values.items())
-
-
-def _name(name: str) -> str:
-    """A name that is read as itself again: one that could be taken for something else is a JSON string."""
-    plain = name == name.strip() and name and not name.startswith('"') and not any(mark in name for mark in "=\n\r")
-    return name if plain else json.dumps(name, ensure_ascii=False)
-
-
-def _written(value: Any) -> str:
-    """A value that is read as itself again."""
-    if isinstance(value, str) and value == value.strip() and "\n" not in value and _json_or_text(value) == value:
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-def lines_of(text: str) -> list[str]:
-    """The lines of a text that say something; only LF and CRLF end one."""
-    return [line for line in (each.removesuffix("\r").strip() for each in text.split("\n")) if line]
+def filled(sent: Mapping[str, str]) -> dict[str, str]:
+    """The form of a new batch as it was filled in; a file's prompts come behind those that were typed."""
+    form = {name: sent.get(name, "").strip() for name in NEW_FIELDS}
+    form["document"] = form["document"].replace("\r\n", "\n")  # as a text area sends it
+    text, name = sent.get("file", "").strip(), sent.get("file_name", "")
+    if not text:
+        return form
+    if format_of(name or None, text) == LINES:
+        return form | {"prompts": "\n".join(each for each in (form["prompts"], text) if each)}
+    return form | {"document": text, "document_name": name}
 
 
 def prompts_of(text: str) -> list[str]:
@@ -82,17 +72,20 @@ def request_of(form: Mapping[str, str]) -> Request:
     errors: list[FieldError] = []
     defaults: dict[str, Any] = {name: _whole(form[name]) for name in ("duration", "seed", "takes") if form[name]}
     defaults |= {name: form[name] for name in ("size", "model") if form[name]}
-    params = _values(form["params"], "/defaults/params", "fps=24", errors)
+    params = values_in(form["params"], "/defaults/params", "fps=24", errors)
     if params:
         defaults["params"] = params
-    matrix = _pairs(form["matrix"], "/matrix", "style=oil, watercolor", errors)
+    matrix = pairs_in(form["matrix"], "/matrix", "style=oil, watercolor", errors)
     own: dict[str, Any] = {
         "batch_name": form["batch_name"] or None,
-        "metadata": _values(form["metadata"], "/metadata", "team=blue", errors) or None,
+        "metadata": values_in(form["metadata"], "/metadata", "team=blue", errors) or None,
         "concurrency": _whole(form["concurrency"]) if form["concurrency"] else None,
-        "matrix": {name: [_number_or_text(value) for value in _listed(text)] for name, text in matrix.items()} or None,
-        "budget": _budget(form["budget"], errors) or None,
+        "matrix": {name: _choices(text) for name, text in matrix.items()} or None,
     }
+    try:
+        own["budget"] = budget_of(form["budget"]) or None
+    except InvalidRequest as error:
+        errors += error.errors
     request = _document(form, errors)
     if errors:
         raise all_of(errors)
@@ -152,98 +145,25 @@ def budget_of(text: str) -> list[dict[str, str]]:
     Raises:
         InvalidRequest: it is none.
     """
-    errors: list[FieldError] = []
-    found = _budget(text, errors)
-    if errors:
-        raise all_of(errors)
-    return found
-
-
-def _budget(text: str, errors: list[FieldError]) -> list[dict[str, str]]:
     if not text or text.lower() == NONE:
         return []
     try:
         return [{"amount": each.amount, "unit": each.unit} for each in read_budget(text)]
     except ValueError as error:
-        errors.append(FieldError("/budget", f"budget {text!r}: {error}", "such as 20 USD", "value_error"))
-        return []
-
-
-def metadata_patch(form: Mapping[str, str]) -> dict[str, Any]:
-    """What a form changes in a batch's metadata, as a JSON Merge Patch: what others changed meanwhile stays.
-
-    Args:
-        form: `metadata` as it was filled in, and as it was `before`.
-
-    Raises:
-        InvalidRequest: a line is no NAME=VALUE.
-    """
-    errors: list[FieldError] = []
-    before, after = (_values(form.get(name, ""), "/metadata", "team=blue", errors) for name in ("before", "metadata"))
-    if errors:
-        raise all_of(errors)
-    return _patch(before, after)
-
-
-def _patch(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    patch: dict[str, Any] = {name: None for name in before if name not in after}
-    for name, value in after.items():
-        there = before.get(name)
-        if name not in before or value != there or type(value) is not type(there):
-            both = isinstance(value, dict) and isinstance(there, dict)
-            patch[name] = _patch(there, value) if both and isinstance(there, dict) else value
-    return patch
-
-
-def _values(text: str, place: str, example: str, errors: list[FieldError]) -> dict[str, Any]:
-    """Names, and values that are JSON, or else text."""
-    return {name: _json_or_text(value) for name, value in _pairs(text, place, example, errors).items()}
-
-
-def _pairs(text: str, place: str, example: str, errors: list[FieldError]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for line in lines_of(text):
-        name, equals, value = _parted(line)
-        if not (equals and name):
-            errors.append(wrong_field((place[1:].split("/")), f"each line must be NAME=VALUE, such as {example}", line))
-        else:
-            pairs[name] = value.strip()
-    return pairs
-
-
-def _parted(line: str) -> tuple[str, str, str]:
-    """Name, equals sign and value of a line; a name may be a JSON string."""
-    if line.startswith('"'):
-        with suppress(ValueError, RecursionError):
-            name, end = _DECODER.raw_decode(line)
-            between, equals, value = line[end:].partition("=")
-            if not between.strip():
-                return name, equals, value
-    name, equals, value = line.partition("=")
-    return name.strip(), equals, value
-
-
-def _listed(text: str) -> list[str]:
-    return [value for value in (part.strip() for part in text.split(",")) if value]
+        raise all_of([FieldError("/budget", f"budget {text!r}: {error}", "such as 20 USD", "value_error")]) from None
 
 
 def _whole(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
 
 
-def _number_or_text(text: str) -> Any:
-    value = _json_or_text(text)
-    return value if isinstance(value, int | float) else text
+def _choices(text: str) -> list[Any]:
+    """The values of a name of the matrix: numbers, and else texts."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return [value if isinstance(value := value_of(part), int | float) else part for part in parts]
 
 
-def _json_or_text(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def wrong_fields(error: InvalidRequest) -> list[tuple[str | None, str]]:
+def wrong_fields(error: InvalidRequest) -> Errors:
     """What must change: the field of the form, if it is one's, and a sentence."""
     return [(_field_of(each.field), _sentence(each)) for each in error.errors[:20]]
 
@@ -254,7 +174,7 @@ def _sentence(error: FieldError) -> str:
     return error.message.removeprefix("defaults.")
 
 
-def with_document(error: InvalidRequest) -> list[tuple[str | None, str]]:
+def with_document(error: InvalidRequest) -> Errors:
     """The same for a form with a batch file: what can't be in the rest of the form is in that."""
     return [("document" if field == "prompts" else field, text) for field, text in wrong_fields(error)]
 

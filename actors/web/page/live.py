@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from actors.errors import SoraBatchError
-from actors.web.page import reads
+from actors.web.page.batches import batch_of
 from actors.web.page.rendering import Renderer
-from actors.web.page.views import Views
 from actors.web.page.watching import RELOAD, BatchWatch, ListWatch
 from actors.web.parameters import batch_id_of
 
@@ -33,6 +32,8 @@ _SLOW_SECONDS = 30.0
 _BEHIND = 30
 """Messages that a slow reader may be behind before it is let go."""
 _COMMENT = b": \n\n"
+Look = Callable[[], dict[str, Any] | None]
+"""Makes the next message; None: nothing has changed."""
 
 
 class Reader:
@@ -62,10 +63,10 @@ class Reader:
             return _COMMENT
 
 
-class Feed:
-    """One thing that is looked at, and who does. `look` makes the next message; None: nothing has changed."""
+class LiveFeed:
+    """One thing that is looked at, and who does."""
 
-    def __init__(self, look: Callable[[], dict[str, Any] | None]) -> None:
+    def __init__(self, look: Look) -> None:
         self.look = look
         self.readers: set[Reader] = set()
 
@@ -86,9 +87,9 @@ class Feed:
 class Live:
     """The streams of the pages."""
 
-    def __init__(self, site: Site, renderer: Renderer, views: Views) -> None:
-        self._site, self._renderer, self._views = site, renderer, views
-        self._feeds: dict[str, Feed] = {}
+    def __init__(self, site: Site, renderer: Renderer) -> None:
+        self._site, self._renderer = site, renderer
+        self._feeds: dict[str, LiveFeed] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         site.stops.append(self.close)
 
@@ -107,28 +108,22 @@ class Live:
         """What changes in a batch, from what the page that asks has seen on."""
         batch_id = batch_id_of(request)
         seen = _seconds(request.headers.get("Last-Event-ID") or request.query.get("since", ""))
-        record = await self._site.call(self._site.service.look, lambda storage: reads.batch_of(storage, batch_id))
-        watched = BatchWatch(self._site, self._renderer, self._views, batch_id, record.updated_at)
-        first = BatchWatch(self._site, self._renderer, self._views, batch_id, seen)
+        record = await self._site.call(self._site.service.look, lambda storage: batch_of(storage, batch_id))
+        watched = BatchWatch(self._site, self._renderer, batch_id, record.updated_at)
+        first = BatchWatch(self._site, self._renderer, batch_id, seen)
         return await self._stream(request, batch_id, watched.look, first.look)
 
-    async def _stream(
-        self,
-        request: web.Request,
-        key: str,
-        look: Callable[[], dict[str, Any] | None],
-        first: Callable[[], dict[str, Any] | None] | None,
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, key: str, look: Look, first: Look | None) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         await response.prepare(request)
         reader, feed = Reader(request), self._feeds.get(key)
         if feed is None:
-            feed = self._feeds[key] = Feed(look)
+            feed = self._feeds[key] = LiveFeed(look)
             self._tasks.add(task := asyncio.ensure_future(self._watch(key, feed)))
             task.add_done_callback(self._tasks.discard)
         feed.readers.add(reader)
         try:
-            message = await self._looked(first) if first is not None else None
+            message = await self._site.call(first) if first is not None else None
             data: bytes | None = b"retry: 1000\n\n" + (_event(message) if message is not None else b"")
             while data is not None:
                 async with asyncio.timeout(_SLOW_SECONDS):
@@ -142,13 +137,13 @@ class Live:
             feed.readers.discard(reader)
         return response
 
-    async def _watch(self, key: str, feed: Feed) -> None:
+    async def _watch(self, key: str, feed: LiveFeed) -> None:
         """Look once a second, as long as anybody reads."""
         try:
             while feed.readers:
                 began = time.monotonic()
                 try:
-                    message = await self._looked(feed.look)
+                    message = await self._site.call(feed.look)
                 except SoraBatchError as error:  # the database is away, or the batch gone: the page says which
                     logger.debug("could not look", extra={"action": "web_live", "error": str(error)})
                     message = RELOAD
@@ -163,9 +158,6 @@ class Live:
             del self._feeds[key]
             for reader in list(feed.readers):
                 feed.release(reader)
-
-    async def _looked(self, look: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
-        return await self._site.call(look)
 
 
 def _event(message: dict[str, Any]) -> bytes:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actors.web.page import models, reads
-from actors.web.page.models import BatchView
+from actors.web.page import batches, videos, words
+from actors.web.page.batches import BatchView
 from actors.web.page.rendering import Renderer
-from actors.web.page.views import Views
 from storage.records import BatchRecord, Document, EventRecord, JobRecord
 from storage.states import FINAL_BATCH, FINAL_JOB
 from storage.storage import Storage
@@ -29,13 +28,12 @@ class BatchWatch:
     Args:
         site: where.
         renderer: makes the cards.
-        views: knows why videos wait.
         batch_id: the batch.
         seen: what changed before is known, in seconds since 1970.
     """
 
-    def __init__(self, site: Site, renderer: Renderer, views: Views, batch_id: str, seen: float) -> None:
-        self._site, self._renderer, self._views, self._batch_id = site, renderer, views, batch_id
+    def __init__(self, site: Site, renderer: Renderer, batch_id: str, seen: float) -> None:
+        self._site, self._renderer, self._batch_id = site, renderer, batch_id
         self._seen, self._sequence = seen, 0
         self._cost: list[Document] = []
         self._jobs: dict[int, tuple[str, int, float]] = {}
@@ -52,24 +50,24 @@ class BatchWatch:
             StorageError: the database is away.
         """
         batch, jobs, events, cost = self._site.service.look(self._read)
-        waits = self._views.waits(self._batch_id) if batch.status not in FINAL_BATCH else {}
+        waits = batches.waits_of(self._site.service, self._batch_id) if batch.status not in FINAL_BATCH else {}
         self._cost = cost
-        message = self._message(batch, BatchView.of(batch, cost), jobs, waits)
+        message = self._message(batch, BatchView(batch, cost), jobs, waits)
         if message and message is not RELOAD and events:
-            moments = models.time_line(events)[: reads.SHOWN_MOMENTS]
+            moments = words.time_line(events)[: batches.SHOWN_MOMENTS]
             if moments:
-                message["moments"] = self._renderer.part("parts", "moments", self._batch_id, moments)
+                message["moments"] = self._renderer.part("moments", self._batch_id, moments)
         self._seen, self._sequence = batch.updated_at, batch.sequence
         return message
 
     def _read(self, storage: Storage) -> tuple[BatchRecord, list[JobRecord], list[EventRecord], list[Document]]:
-        batch, told = reads.batch_of(storage, self._batch_id), self._sequence
+        batch, told = batches.batch_of(storage, self._batch_id), self._sequence
         if self._status is not None and (batch.updated_at, batch.sequence) == (self._seen, told):
             return batch, [], [], self._cost  # each change of a job moves its batch's time
         jobs = storage.jobs.changed_since(self._batch_id, self._seen - _OVERLAP, _MOST + 1)
-        first = max(told, batch.sequence - reads.EVENTS_LOOKED_AT) + 1
+        first = max(told, batch.sequence - batches.EVENTS_LOOKED_AT) + 1
         events = storage.journal.read(self._batch_id, first) if batch.sequence > told else []
-        return batch, jobs, events, reads.cost_of(storage, batch)
+        return batch, jobs, events, batches.cost_of(storage, batch)
 
     def _message(
         self, batch: BatchRecord, view: BatchView, jobs: list[JobRecord], waits: dict[str, str]
@@ -90,7 +88,7 @@ class BatchWatch:
         bars, cards = {}, {}
         for job in changed:
             if self._is_new(job):
-                cards[job.position] = self._part("card", models.card(job, waits.get(job.id, "")))
+                cards[job.position] = self._part("card", videos.Card(job, waits.get(job.id, "")))
             else:
                 bars[job.position] = job.progress
             self._jobs[job.position] = _state(job)
@@ -108,7 +106,7 @@ class BatchWatch:
         return known is None or known[0] != job.status.value or known[2] != _started(job)
 
     def _part(self, macro: str, *arguments: Any) -> str:
-        return self._renderer.part("parts", macro, *arguments, self._site.access.read_only)
+        return self._renderer.part(macro, *arguments, self._site.access.read_only)
 
 
 def _state(job: JobRecord) -> tuple[str, int, float]:
@@ -140,18 +138,18 @@ class ListWatch:
         known = self._running
 
         def read(storage: Storage) -> tuple[dict[str, BatchRecord], list[BatchRecord], list[BatchRecord]]:
-            running = {each.id: each for each in storage.batches.running(reads.RUNNING)}
+            running = {each.id: each for each in storage.batches.running(batches.RUNNING)}
             gone = [storage.batches.get(batch_id) for batch_id in (known or {}) if batch_id not in running]
-            return running, [each for each in gone if each is not None], storage.batches.find(limit=reads.RUNNING)
+            return running, [each for each in gone if each is not None], storage.batches.find(limit=batches.RUNNING)
 
         running, ended, newest = self._site.service.look(read)
         message: dict[str, Any] = {}
         if known is None or running.keys() != known.keys():
-            views = [BatchView.of(each) for each in running.values()]
+            views = [BatchView(each) for each in running.values()]
             message["running"] = self._renderer.page("running", {"running": views})
         before = known or {}
         moved = [each for each in running.values() if _moves(before.get(each.id)) != _moves(each)]
-        message |= {"b": {each.id: BatchView.of(each).numbers for each in moved}} if moved else {}
+        message |= {"b": {each.id: BatchView(each).numbers for each in moved}} if moved else {}
         changed = [each for each in running.values() if known is not None and _changed(before.get(each.id), each)]
         if changed or ended:
             message["rows"] = {each.id: self._row(each) for each in (*changed, *ended)}
@@ -162,7 +160,7 @@ class ListWatch:
         return message or None
 
     def _row(self, record: BatchRecord) -> str:
-        return self._renderer.part("parts", "row", BatchView.of(record))
+        return self._renderer.part("row", BatchView(record))
 
 
 def _changed(before: BatchRecord | None, record: BatchRecord) -> bool:

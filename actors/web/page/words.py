@@ -1,15 +1,16 @@
-"""What the page says of states, errors and events. Pure."""
+"""What the page says of states, errors and events, and numbers as it writes them. Pure."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.batch.events import EventName
 from actors.batch.limits import amount_text
 from actors.errors import ErrorCode
 from storage.budgets import BATCH
+from storage.records import EventRecord
 from storage.states import BatchStatus, JobStatus
 
 BATCH_STATES = {
@@ -30,7 +31,7 @@ JOB_STATES = {
     JobStatus.FAILED: "Failed",
     JobStatus.CANCELLED: "Cancelled",
 }
-_EVENTS = {
+_EVENTS: dict[str, str] = {
     EventName.BATCH_CREATED: "Batch created",
     EventName.BATCH_STARTED: "Batch started",
     EventName.BATCH_COMPLETED: "Batch completed",
@@ -63,11 +64,13 @@ _CHARGES = {
     "assumed": "assumed from the prices",
     "reserved": "reserved: whether it was paid for is unknown",
 }
+SENTENCE = 400
+"""Characters of an error's text; the video's own page has the whole."""
 _DAYS_FROM = 48
 """Hours from which on a span is told in days."""
 SILENT = frozenset({EventName.BATCH_PROGRESSED.value, EventName.JOB_PROGRESSED.value})
 """Events of which there are many, and which the progress bars tell."""
-_WAYS_OUT = {
+_WAYS_OUT: dict[str, str] = {
     ErrorCode.MODERATION_BLOCKED: "The server refused the prompt: change it, then retry.",
     ErrorCode.INVALID_REQUEST: "The server refused the request: change it, then retry.",
     ErrorCode.AUTHENTICATION: "Correct the key (OPENAI_API_KEY) and restart the service, then retry.",
@@ -84,24 +87,53 @@ _WAYS_OUT = {
     ErrorCode.CANCELLED: "Retry it to have it made after all.",
 }
 
+_CODES = frozenset(ErrorCode)
+
 
 def way_out(code: str, detail: Any = None) -> str:
     """What a person can do about a video that failed with this code; `detail`: what else its error says."""
     if code == ErrorCode.BUDGET_EXCEEDED and isinstance(detail, dict) and detail.get("scope", BATCH) != BATCH:
         wait = ", or wait for its next period" if detail.get("period") else ""
         return f"Raise SORA_BUDGET and restart the service{wait}; then retry."
-    try:
-        return _WAYS_OUT.get(ErrorCode(code), "Retry it: another attempt can succeed.")
-    except ValueError:
-        return "Retry it."
+    return _WAYS_OUT.get(code) or ("Retry it: another attempt can succeed." if code in _CODES else "Retry it.")
+
+
+def error(found: Mapping[str, Any] | None, characters: int = SENTENCE) -> tuple[str, str, str] | None:
+    """Code, sentence and way out of an error that is recorded; None: there is none."""
+    if not found:
+        return None
+    return found["code"], shortened(found["message"], characters), way_out(found["code"], found.get("detail"))
+
+
+class Moment(NamedTuple):
+    """A line of the time line."""
+
+    sequence: int
+    at: float
+    text: str
+    video: int | None
+    reason: str
+
+
+def time_line(events: Iterable[EventRecord]) -> list[Moment]:
+    """What happened, newest first, without the progress that the bars tell."""
+    return [_moment(each) for each in events if each.type not in SILENT][::-1]
+
+
+def _moment(record: EventRecord) -> Moment:
+    subject = record.key.rpartition(".")[2]
+    number = subject.removeprefix(f"{record.batch_id}-")
+    video = int(number) if record.type.startswith("job.") and number.isdigit() else None
+    reason = ""
+    if record.type == "job.failed":  # the only event whose document is looked into: the last one is large
+        failed = json.loads(record.body)["data"]["job"]["error"] or {}
+        reason = shortened(f"{failed.get('code')}: {failed.get('message')}", SENTENCE)
+    return Moment(record.sequence, record.created_at, event(record.type, subject, video), video, reason)
 
 
 def event(name: str, subject: str, video: int | None) -> str:
     """`Video 3 completed`; `subject`: what it happened to, where that is not a video of the batch."""
-    try:
-        words = _EVENTS.get(EventName(name), name.replace(".", " "))
-    except ValueError:
-        words = name.replace(".", " ")
+    words = _EVENTS.get(name, name.replace(".", " "))
     if video is not None:
         return f"Video {video} {words}"
     return words if name.startswith("batch.") else f"{subject} {words}"

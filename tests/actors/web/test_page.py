@@ -16,7 +16,7 @@ from actors.messages import Wait
 from actors.service import BatchService
 from actors.settings import Settings
 from actors.web.listener import Listener
-from actors.web.page import forms, live, models, words
+from actors.web.page import batches, forms, live, videos, words
 from actors.web.page.rendering import Renderer
 from storage.states import BatchStatus, JobStatus, SubmissionState
 from tests.builders import NOON, a_batch, a_job, an_event, an_intent, put, some_jobs
@@ -740,7 +740,7 @@ def test_takes_of_one_request_stand_side_by_side():
         *(a_job(each, prompt="owl", options={"take": each - 1}) for each in (2, 3, 4)),
         a_job(5, prompt="owl"),
     ]
-    assert [len(group) for group in models.groups([models.card(job) for job in jobs])] == [1, 3, 1]
+    assert [len(group) for group in videos.groups([videos.Card(job) for job in jobs])] == [1, 3, 1]
 
 
 @pytest.mark.parametrize(
@@ -751,7 +751,7 @@ def test_takes_of_one_request_stand_side_by_side():
     ],
 )  # fmt: skip
 def test_the_frames_have_the_shape_of_most_videos(sizes, shape):
-    assert models.shape([a_job(number, size=size) for number, size in enumerate(sizes, 1)]) == shape
+    assert videos.shape([a_job(number, size=size) for number, size in enumerate(sizes, 1)]) == shape
 
 
 def test_the_time_line_tells_what_happened_newest_first_without_progress():
@@ -761,7 +761,7 @@ def test_the_time_line_tells_what_happened_newest_first_without_progress():
         an_event(3, type="job.completed", key="job.completed.nature.nature-12"),
         an_event(4, type="batch.somethingnew", key="batch.somethingnew.nature"),
     ]
-    assert [each.text for each in models.time_line(events)] == [
+    assert [each.text for each in words.time_line(events)] == [
         "batch somethingnew", "Video 12 completed", "Batch created",
     ]  # fmt: skip
 
@@ -778,7 +778,7 @@ def test_every_event_state_and_error_has_words():
 
 def test_why_a_video_waits_is_said_with_its_next_try():
     waits = {"b-01": Wait("rate limited", 107.2), "": Wait("server unreachable", 99.0)}
-    assert models.waiting(waits, 100.0) == {"b-01": "rate limited; next try in 8 s", "": "server unreachable"}
+    assert batches.waiting(waits, 100.0) == {"b-01": "rate limited; next try in 8 s", "": "server unreachable"}
 
 
 @pytest.mark.parametrize(
