@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -42,19 +42,11 @@ def migrate(
     database. Every other command migrates too; this one is for `serve --no-migrate`.
     """
     from actors.cli.text import print_json, say
-    from storage.database import Database
-    from storage.failures import DatabaseError
 
     settings = prepare(verbose=verbose)
-    try:
-        database = Database(settings.database_url)
-        try:
-            applied = database.open()
-            doubted = _doubt(database, settings, simulate=simulate) if restored else None
-        finally:
-            database.close()
-    except DatabaseError as error:
-        raise DatabaseUnusable(str(error)) from error
+    with _database(settings) as database:
+        applied = database.open()
+        doubted = _doubt(database, settings, simulate=simulate) if restored else None
     if json:
         document = {"database": database.place, "applied": applied, "restored": asdict(doubted) if doubted else None}
         print_json(document)
@@ -70,16 +62,20 @@ def require_schema(settings: Settings) -> None:
     Raises:
         DatabaseUnusable: it does not exist, is older or newer, or can't be read.
     """
-    from storage.database import Database
-    from storage.failures import DatabaseError
     from storage.migrations import check_schema
 
+    with _database(settings) as database:
+        check_schema(database)
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
+    from storage.database import Database
+    from storage.failures import DatabaseError
+
     try:
-        database = Database(settings.database_url)
-        try:
-            check_schema(database)
-        finally:
-            database.close()
+        with closing(Database(settings.database_url)) as database:
+            yield database
     except DatabaseError as error:
         raise DatabaseUnusable(str(error)) from error
 

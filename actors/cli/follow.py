@@ -6,15 +6,17 @@ Decides nothing about batches: they run by themselves; it reads what is recorded
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 from actors.batch.events import FINAL_EVENTS, Event, EventName
 from actors.batch.requests import job_id
-from actors.cli.view import BatchView, Show, ended_by
+from actors.cli.view import BatchView, LineShow, Show, ended_by
 from actors.errors import NotFound, SoraBatchError, StorageError
 from storage.states import FINAL_BATCH
 
@@ -35,6 +37,21 @@ _POLL = 0.2
 _PAGE = 1000
 _SOURCE = "/sora-batch/database"
 _ENDING = frozenset({*FINAL_EVENTS.values(), EventName.BATCH_DELETED})
+
+
+def show_for(*, quiet: bool) -> Show:
+    """The live view on a terminal; lines elsewhere."""
+    if quiet:
+        return Show()
+    if sys.stderr.isatty():  # without rich, which is needed nowhere else, the first POST goes out sooner
+        from rich.console import Console
+
+        console = Console(stderr=True, highlight=False)
+        if console.is_terminal and not console.is_dumb_terminal:
+            from actors.cli.live import LiveShow
+
+            return LiveShow(console)
+    return LineShow(sys.stderr)
 
 
 def viewed(service: BatchService, batch_id: str) -> BatchView:
@@ -132,13 +149,13 @@ class Journal:
         """
         return self._service.get_batch_status(batch_id)
 
-    def events(self, batch_id: str, _: None) -> JournalStream:
+    def events(self, batch_id: str, _: None) -> nullcontext[JournalStream]:
         """A batch, and its events from now on.
 
         Raises:
             NotFound: there is no such batch.
         """
-        return JournalStream(self._service, batch_id)
+        return nullcontext(JournalStream(self._service, batch_id))
 
 
 class JournalStream:
@@ -151,12 +168,6 @@ class JournalStream:
         self.ended = self.batch.status in FINAL_BATCH
         """Whether all events up to the batch's end were yielded."""
         self._read, self._waiting = self.sequence, deque[Event]()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Holds nothing."""
 
     @property
     def report(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.cli.opening import warn
@@ -45,9 +44,10 @@ def run(
     143 terminated. Ctrl-C stops without cancelling the batch; `sora-batch resume` continues it.
     """
     from actors.cli.authoring import requested
+    from actors.cli.session import Session
 
     request = requested(replace(written, concurrency=None))
-    session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose, web=web)
+    session = Session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose, web=web)
     _check_concurrency(written.concurrency)
     _make(session, request, written.concurrency)
 
@@ -64,9 +64,10 @@ def demo(
 
     Needs no settings and costs nothing: three videos, "Nature scenes", marked as simulated.
     """
+    from actors.cli.session import Session
     from actors.formats.reading import Request
 
-    session = _session(output, filename, simulate=True, json=json, quiet=quiet, verbose=verbose, web=web)
+    session = Session(output, filename, simulate=True, json=json, quiet=quiet, verbose=verbose, web=web)
     _make(session, Request(DEMO), _CONCURRENCY)
 
 
@@ -86,8 +87,9 @@ def resume(
     worst one.
     """
     from actors.cli.follow import viewed
+    from actors.cli.session import Session
 
-    session = _session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
+    session = Session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose)
     if batch_id is not None:
         with session.service(batch_id) as service:
             view = viewed(service, batch_id)
@@ -143,15 +145,6 @@ def _tell_what_is_unfinished(service: BatchService, *, simulate: bool) -> None:
 
 def _are(number: int) -> str:
     return "is" if number == 1 else "are"
-
-
-def _session(
-    output: Path | None, filename: str | None, *, simulate: bool, json: bool, quiet: bool, verbose: bool,
-    web: str | None = None,
-) -> Session:  # fmt: skip
-    from actors.cli.session import Session
-
-    return Session(output, filename, simulate=simulate, json=json, quiet=quiet, verbose=verbose, web=web)
 
 
 def _check_concurrency(concurrency: int | None) -> None:

@@ -15,12 +15,11 @@ import typer
 
 from actors.cli.app import Interrupted, Interruption
 from actors.cli.filenames import FileNamePattern
-from actors.cli.follow import Follower
+from actors.cli.follow import Follower, show_for
 from actors.cli.opening import USAGE, exit_code, opened, prepare, warn
 from actors.cli.outputs import OutputFolder
 from actors.cli.results import EXIT_CODES, SIMULATED, print_batch, print_paths
 from actors.cli.text import count, print_json, say
-from actors.cli.view import show_for
 from actors.cli.web import answering, listening_at, open_browser, wait_for
 from actors.errors import InvalidRequest, SoraBatchError, StorageError
 

@@ -5,7 +5,6 @@ Needs no database. Duplicate and late events change nothing, whatever their sour
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Self, TextIO
@@ -115,21 +114,6 @@ class Show:
 
     def tick(self, view: BatchView, waits: Mapping[str, Wait]) -> None:
         """Called at short intervals."""
-
-
-def show_for(*, quiet: bool) -> Show:
-    """The live view on a terminal; lines elsewhere."""
-    if quiet:
-        return Show()
-    if sys.stderr.isatty():  # without rich, which is needed nowhere else, the first POST goes out sooner
-        from rich.console import Console
-
-        console = Console(stderr=True, highlight=False)
-        if console.is_terminal and not console.is_dumb_terminal:
-            from actors.cli.live import LiveShow
-
-            return LiveShow(console)
-    return LineShow(sys.stderr)
 
 
 def line(event: Event, view: BatchView) -> str | None:

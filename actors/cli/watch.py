@@ -68,7 +68,8 @@ def watch_one(
 ) -> None:  # fmt: skip
     """Show a batch to its end, print the result, and exit with its code."""
     from actors.cli.app import Interrupted, Interruption
-    from actors.cli.view import BatchView, show_for
+    from actors.cli.follow import show_for
+    from actors.cli.view import BatchView
 
     interruption = Interruption()
     with interruption, client.events(batch_id, None) as stream:
