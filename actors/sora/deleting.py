@@ -124,8 +124,7 @@ class DeleteSender:
 
     async def _look(self) -> float:
         """Start what is due. Returns the seconds until the next look."""
-        storage, server = self._storage, self._server
-        found = await self._io.outcome(self._recorder.read(lambda: storage.deletes.open(server)))
+        found = await self._io.outcome(self._recorder.read(partial(self._storage.deletes.open, self._server)))
         now, nearest = self._storage.database.time(), math.inf
         for owed in found:
             wait = owed.delete.due_at - now

@@ -147,10 +147,7 @@ class Evidence:
                     findings[entry.id] = Finding(Bound(adopted[entry.id]), recorded="adopted")
                 elif entry.id in asked:
                     findings[entry.id] = self._proof(entry, job, ready_at, listing, held, again)
-        return {
-            **{intent_id: self._elsewhere(intent_id) for intent_id in asked if intent_id not in findings},
-            **findings,
-        }
+        return findings | {intent_id: self._elsewhere(intent_id) for intent_id in asked if intent_id not in findings}
 
     def _elsewhere(self, intent_id: str) -> Finding:
         """The finding for an intent that is not open here."""
@@ -198,8 +195,7 @@ class Evidence:
             made_any = self._storage.submissions.made_any(self._server)
             why = absence_disproved(listing, self._as_intent(entry, job), held, made_any=made_any)
         if not self._whole:
-            advice = f"the server's listing does not show it, which proves nothing: {_NO_WHOLE}"
-            return Finding(None, why or advice, tried=True)
+            why = why or f"the server's listing does not show it, which proves nothing: {_NO_WHOLE}"
         if why is not None:
             return Finding(None, why, tried=True)
         failure = Failure(ErrorCode.NETWORK, "the server's listing shows that nothing was made")

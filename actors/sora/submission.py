@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import cached_property
 
 import peewee
 
@@ -70,15 +71,19 @@ class Submitter:
         self._unawaited: set[str] = set()
         """The POSTs in flight whose worker was stopped: their batch may have been cancelled."""
         self._deletes = settings.sora_delete_on_cancel != "never"
+        self._settings, self._provider = settings, provider
         self.observer = Observer()
-        self._resolver = Resolver(
-            io, client, storage, recorder, settings, provider=provider, is_sending=self._is_sending,
-            resolved=lambda state: self.observer.submission(state),  # noqa: PLW0108  (the observer is set later)
-        )  # fmt: skip
         self.on_left: Callable[[str, str], None] = lambda _batch_id, _submission_id: None
         """Called with the ids of batch and submission when a POST leaves, or is known never to."""
         self.on_owed: Callable[[], object] = lambda: None
         """Called when a DELETE may be owed: a POST was answered after its batch was cancelled."""
+
+    @cached_property
+    def _resolver(self) -> Resolver:
+        return Resolver(
+            self._io, self._client, self._storage, self._recorder, self._settings,
+            provider=self._provider, is_sending=self._is_sending, resolved=self.observer.submission,
+        )  # fmt: skip
 
     @property
     def may_send(self) -> bool:

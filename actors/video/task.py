@@ -15,16 +15,7 @@ from functools import partial
 
 from actors.batch.job_views import video_url
 from actors.errors import ErrorCode, Failure, SoraError
-from actors.messages import (
-    Completed,
-    Failed,
-    Fetching,
-    Generate,
-    Progressed,
-    Report,
-    Submitted,
-    Withdrawn,
-)
+from actors.messages import Completed, Failed, Fetching, Generate, Progressed, Report, Submitted, Withdrawn
 from actors.sora.outcomes import Bound, NotPaid, Outcome
 from actors.sora.wire import Phase, RemoteVideo
 from actors.video.comparison import compare, twins_of
