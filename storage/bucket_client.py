@@ -43,13 +43,6 @@ class BucketOptions:
     """In PEM, in addition to the system's."""
 
 
-class MissingExtra(StoreFault):
-    """A package that is needed is not installed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text, passing=False)
-
-
 def endpoint_of(scheme: str, given: Mapping[str, str]) -> tuple[str, str] | None:
     """The variable that names the server of a store of this scheme, and its value; None: it is the provider's own."""
     return next(((name, given[name]) for name in _ENDPOINTS.get(scheme, ()) if given.get(name)), None)
@@ -60,15 +53,14 @@ def load_obstore() -> Any:
     """The package.
 
     Raises:
-        MissingExtra: it is not installed.
+        StoreFault: it is not installed.
     """
     try:
         import obstore
         import obstore.store
     except ImportError as error:
-        raise MissingExtra(
-            "buckets need the package obstore, which is not installed: pip install 'sora-batch[objectstore]'"
-        ) from error
+        text = "buckets need the package obstore, which is not installed: pip install 'sora-batch[objectstore]'"
+        raise StoreFault(text, passing=False) from error
     return obstore
 
 

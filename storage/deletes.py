@@ -13,7 +13,7 @@ from storage.records import DeleteRecord, SubmissionRecord
 from storage.rows import Rows, names_of
 from storage.states import DeleteState, SubmissionState
 
-GIVEN_UP_AFTER = 86_400.0
+_GIVEN_UP_AFTER = 86_400.0
 """Seconds from the first attempt."""
 _SOME = 50
 # Written out: SQLite finds a partial index by the very words that it was made with, in their order.
@@ -104,7 +104,7 @@ class Deletes:
             f"UPDATE deletes SET due_at={self._database.clock}+?, tries=?, own_key=?, answer=?, "
             f"state=CASE WHEN {self._database.clock}-tried_at>=? THEN '{DeleteState.GIVEN_UP}' "
             f"ELSE '{DeleteState.OWED}' END WHERE submission_id=? AND state='{DeleteState.OUT}' AND tries=?",
-            (seconds, before.tries, before.own_key, answer, GIVEN_UP_AFTER, before.submission_id, before.tries + 1),
+            (seconds, before.tries, before.own_key, answer, _GIVEN_UP_AFTER, before.submission_id, before.tries + 1),
         )
 
     def postpone(self, submission_id: str, tries: int, seconds: float, answer: str) -> None:
@@ -114,7 +114,7 @@ class Deletes:
             f"UPDATE deletes SET due_at={clock}+?, tried_at=COALESCE(tried_at, {clock}), answer=?, "
             f"state=CASE WHEN {clock}-tried_at>=? THEN '{DeleteState.GIVEN_UP}' ELSE '{DeleteState.OWED}' END "
             f"WHERE submission_id=? AND {_OPEN} AND tries=?",
-            (seconds, answer, GIVEN_UP_AFTER, submission_id, tries),
+            (seconds, answer, _GIVEN_UP_AFTER, submission_id, tries),
         )
 
     def end(self, submission_id: str, state: DeleteState, answer: str) -> None:

@@ -50,7 +50,7 @@ class Away:
 class Recorder:
     """Takes writes (and the I/O loop's reads, which must not block it) and answers each with a Future."""
 
-    def __init__(self, database: Database, name: str = "recorder") -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._closing, self._over = threading.Event(), threading.Event()
@@ -58,7 +58,7 @@ class Recorder:
         """Why nothing can be written at the moment; None: it can."""
         self.on_commit: Callable[[float], object] = lambda _seconds: None
         """Called in its thread after each COMMIT, with the seconds that the transaction took."""
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
     def write(self, run: Callable[[], T], *, patience: float = math.inf) -> Future[T]:
