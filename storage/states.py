@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from enum import StrEnum
 
 
@@ -110,11 +109,3 @@ UNRESOLVED = frozenset({SubmissionState.INTENDED, SubmissionState.UNKNOWN, Submi
 NOTHING_MADE = frozenset({SubmissionState.NOT_SENT, SubmissionState.REFUSED, SubmissionState.ABSENT})
 LIVE_SUBMISSION = UNRESOLVED | {SubmissionState.BOUND}
 """While a job has one of these, nothing more may be paid for it. The database allows at most one per job."""
-
-
-def is_in(states: Collection[SubmissionState]) -> str:
-    """The condition that a submission is in one of these.
-
-    Spelled out: SQLite uses a partial index only for exactly the same condition, in the same order.
-    """
-    return f"state IN ({', '.join(repr(state.value) for state in SubmissionState if state in states)})"

@@ -27,6 +27,8 @@ class Storage:
     Those that not every command needs are made when first used.
     """
 
+    ledger = cached_property(lambda self: Ledger(self.database))
+    owners = cached_property(lambda self: Owners(self.database))
     deletes = cached_property(lambda self: Deletes(self.database))
     publications = cached_property(lambda self: Publications(self.database, self.journal))
     inbox = cached_property(lambda self: Inbox(self.database))
@@ -39,11 +41,9 @@ class Storage:
         self.database = database
         self.batches = BatchRepository(database)
         self.jobs = JobRepository(database)
-        self.ledger = Ledger(database)
         self.costs = Costs(database)
-        self.submissions = SubmissionRepository(database, self.ledger)
+        self.submissions = SubmissionRepository(database)
         self.journal = Journal(database)
-        self.owners = Owners(database)
 
     def apply(self, changes: Changes) -> bool | Refusal:
         """Write an update inside the caller's transaction. Repeating it after an unknown COMMIT changes nothing.

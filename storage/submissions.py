@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable
 from enum import Enum
+from functools import cached_property
 
 from storage.charges import CLOCK_MARGIN, ToldPrice, amounts_of, charged_by, exact
 from storage.database import Database
 from storage.ledger import Ledger
 from storage.records import BatchRecord, Document, SubmissionRecord
 from storage.rows import Insert, Rows, encode, names_of
-from storage.servers import SubmissionsAtServers
-from storage.states import LIVE_SUBMISSION, NOTHING_MADE, UNRESOLVED, ChargeState, SubmissionState, is_in
+from storage.servers import OPEN_INTENT, SubmissionsAtServers
+from storage.states import NOTHING_MADE, ChargeState, SubmissionState
 
 logger = logging.getLogger(__name__)
 RESTORED = "the database was restored from a backup"
@@ -28,7 +29,7 @@ _DOUBTED = f"doubt=CASE WHEN charge='released' AND settled_by IS NOT NULL THEN '
 """A person's word stands; that the server's answer says something else is flagged."""
 _RELEASED = "charge=CASE WHEN charge IN ('reserved', 'assumed') AND settled_by IS NULL THEN 'released' ELSE charge END"
 """What becomes of a charge, unless the server has told a price, or a person has settled it."""
-_UNRESOLVED, _LIVE = is_in(UNRESOLVED), is_in(LIVE_SUBMISSION)
+_LIVE = "state IN ('intended', 'unknown', 'clashed', 'bound')"
 _NOT_HELD = (
     "NOT EXISTS (SELECT 1 FROM submissions o WHERE o.server=submissions.server AND o.remote_id=? "
     "AND o.id<>submissions.id)"
@@ -48,8 +49,10 @@ class Bind(Enum):
 class SubmissionRepository(SubmissionsAtServers):
     """Submissions as rows. Reads need a connection, writes a transaction, opened by the caller."""
 
-    def __init__(self, database: Database, ledger: Ledger) -> None:
-        self._database, self._ledger = database, ledger
+    _ledger = cached_property(lambda self: Ledger(self._database))
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._rows = Rows(database, "submissions", SubmissionRecord)
         self._intend = Insert(
             database, "submissions", SubmissionRecord,
@@ -78,7 +81,7 @@ class SubmissionRepository(SubmissionsAtServers):
         closed_at = f"COALESCE(closed_at, {self._database.clock})" if adopted else self._database.clock
         cursor = self._database.execute(
             f"UPDATE submissions SET state=?, remote_id=?, adopted=?, closed_at={closed_at}, {_ACCEPTED}, {_DOUBTED} "
-            f"WHERE id=? AND {_UNRESOLVED} AND {_NOT_HELD}",
+            f"WHERE id=? AND {OPEN_INTENT} AND {_NOT_HELD}",
             (SubmissionState.BOUND.value, remote_id, adopted, submission_id, remote_id),
         )
         if cursor.rowcount == 1:
@@ -105,14 +108,14 @@ class SubmissionRepository(SubmissionsAtServers):
         self._database.execute(
             "UPDATE submissions SET state=?, adopted=?, former_remote_id=remote_id, remote_id=NULL, "
             "charge=CASE WHEN ? AND charge='assumed' AND settled_by IS NULL THEN 'reserved' ELSE charge END WHERE id=?",
-            (state.value, False, state in UNRESOLVED, submission_id),
+            (state.value, False, state in OPEN_INTENT, submission_id),
         )
 
     def unanswered(self, submission_id: str, met: str, *, timed_out: bool) -> None:
         """Record that a POST has ended without a conclusive answer, and what it met."""
         self._database.execute(  # crash point: settle
             "UPDATE submissions SET state=?, met=?, timed_out=?, "
-            f"closed_at=COALESCE(closed_at, {self._database.clock}) WHERE id=? AND {_UNRESOLVED}",
+            f"closed_at=COALESCE(closed_at, {self._database.clock}) WHERE id=? AND {OPEN_INTENT}",
             (SubmissionState.UNKNOWN.value, met, timed_out, submission_id),
         )
 
@@ -126,7 +129,7 @@ class SubmissionRepository(SubmissionsAtServers):
         if state is SubmissionState.BOUND:
             raise ValueError("a submission is bound by bind(), which knows the remote id")
         # A final outcome is never overwritten; `bound` only gives way to what ends the video.
-        before = _LIVE if state in _ENDS_A_VIDEO else _UNRESOLVED
+        before = _LIVE if state in _ENDS_A_VIDEO else OPEN_INTENT
         costs_nothing = state in NOTHING_MADE or (state is SubmissionState.FAILED and not charged)
         charge = f", {_RELEASED}" if costs_nothing else f", {_ACCEPTED}" if state is SubmissionState.FAILED else ""
         cursor = self._database.execute(
@@ -150,18 +153,15 @@ class SubmissionRepository(SubmissionsAtServers):
         cursor = self._database.execute(
             f"UPDATE submissions SET state='{SubmissionState.UNKNOWN}', timed_out=TRUE, note=?, "
             f"closed_at=COALESCE(closed_at, {self._database.clock}), "
-            f"intended_at=CASE WHEN intended_at > ? THEN ? ELSE intended_at END WHERE batch_id=? AND {_UNRESOLVED}",
+            f"intended_at=CASE WHEN intended_at > ? THEN ? ELSE intended_at END WHERE batch_id=? AND {OPEN_INTENT}",
             (note, since, since, batch_id),
         )
         return int(cursor.rowcount)
 
     def give_up(self, submission_id: str, note: str) -> bool:
         """Abandon an unknown outcome, on the operator's word; False: it is already resolved."""
-        cursor = self._database.execute(
-            f"UPDATE submissions SET state=?, note=? WHERE id=? AND {_UNRESOLVED}",
-            (SubmissionState.ABANDONED.value, note, submission_id),
-        )
-        return bool(cursor.rowcount == 1)
+        sql = f"UPDATE submissions SET state=?, note=? WHERE id=? AND {OPEN_INTENT}"
+        return bool(self._database.execute(sql, (SubmissionState.ABANDONED.value, note, submission_id)).rowcount == 1)
 
     def tell(self, submission_id: str, told: Document, price: ToldPrice | None = None) -> None:
         """Add what the server said about a submission's price, and charge it, if it can be charged."""

@@ -10,8 +10,6 @@ from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus, JobStatus
 
 # Written out: SQLite finds a partial index by the very words that it was made with, in their order.
 _OPEN = "b.status IN ('pending', 'processing') AND b.deleted_at IS NULL"
-_OPEN_JOBS = [status for status in JobStatus if status not in FINAL_JOB]
-_OPEN_BATCHES = [status for status in BatchStatus if status not in FINAL_BATCH]
 _JOBS = (
     "SELECT status, COUNT(*), MIN(created_at) FROM jobs "
     "WHERE status IN ('pending', 'submitting', 'generating', 'downloading') GROUP BY status"
@@ -69,8 +67,8 @@ def count_unfinished(database: Database) -> Unfinished:
     now, oldest_pending = database.time(), jobs.get(JobStatus.PENDING.value, (0, None))[1]
     events, oldest_event = _unpublished(database)
     return Unfinished(
-        jobs={status.value: jobs.get(status.value, (0, None))[0] for status in _OPEN_JOBS},
-        batches={status.value: batches.get(status.value, 0) for status in _OPEN_BATCHES},
+        jobs={status.value: jobs.get(status.value, (0, None))[0] for status in JobStatus if status not in FINAL_JOB},
+        batches={status.value: batches.get(status.value, 0) for status in BatchStatus if status not in FINAL_BATCH},
         oldest_pending=_since(oldest_pending, now),
         unknown_submissions=int(database.execute(_UNKNOWN).fetchone()[0]),
         owed_deletes=int(database.execute(_OWED).fetchone()[0]),
