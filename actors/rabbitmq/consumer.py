@@ -32,8 +32,7 @@ Handle = Callable[[Message, float | None], None]
 THREADS = {topology.COMMANDS: 4, topology.CANCELS: 1}
 _WAKE_MILLISECONDS = 500
 """How often an idle thread checks whether to stop: more often would cost over 1 % of a core."""
-_STOP_MILLISECONDS, _CLOSE_SECONDS = 1000, 2.0
-_ERROR_MAX = 1000
+_STOP_MILLISECONDS, _CLOSE_SECONDS, _ERROR_MAX = 1000, 2.0, 1000
 _GIVEN_UP = f"returned to its queue {topology.DELIVERY_LIMIT} times: each time its service died or could not process it"
 
 

@@ -32,7 +32,7 @@ class InOrder:
         """Begin with this one, unless the beginning is already set."""
         if self.next is None:
             self.next = sequence
-            self._forget()
+            self._ahead = {number: event for number, event in self._ahead.items() if number >= sequence}
 
     def add(self, event: Event) -> None:
         """Add an event."""
@@ -57,9 +57,6 @@ class InOrder:
         """Skip the missing events up to this one: they no longer exist."""
         if self.next is not None:
             self.next = max(self.next, min([sequence + 1, *self._ahead]))
-
-    def _forget(self) -> None:
-        self._ahead = {sequence: event for sequence, event in self._ahead.items() if sequence >= (self.next or 0)}
 
 
 class EventStream(Source[Event]):
