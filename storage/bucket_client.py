@@ -6,8 +6,10 @@ import errno
 import functools
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -146,7 +148,7 @@ class BucketClient:
             StoreFault: anything else went wrong.
         """
         try:
-            answer = function(*arguments, **named)
+            answer = _interruptibly(functools.partial(function, *arguments, **named))
         except FileNotFoundError as error:
             if what == "put" or NO_BUCKET.search(str(error)):
                 raise explained(self.uri, error) from error
@@ -206,6 +208,22 @@ class BucketClient:
             return self._obs.store.from_url(self.uri, config=config, client_options=client, retry_config=retry)
         except self._errors as error:
             raise explained(self.uri, error) from error
+
+
+def _interruptibly(function: Callable[[], Any]) -> Any:
+    """Call in a thread of its own, where signals arrive: else Ctrl-C would wait for the answer of a silent store."""
+    if threading.current_thread() is not threading.main_thread():
+        return function()
+    answer: Future[Any] = Future()
+
+    def call() -> None:
+        try:
+            answer.set_result(function())
+        except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
+            answer.set_exception(error)
+
+    threading.Thread(target=call, name="bucket", daemon=True).start()
+    return answer.result()
 
 
 def _panic(error: BaseException) -> str:

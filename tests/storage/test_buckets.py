@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import signal
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -158,6 +160,22 @@ def test_an_upload_that_fails_in_the_middle_is_aborted(bucket: Bucket, gate: Gat
     assert (gate.server.open_uploads(), bucket.uris("nature")) == (0, [])
     gate.mend()
     put(bucket, film(LARGE))
+
+
+@pytest.mark.parametrize("server", ["moto"], indirect=True)
+def test_ctrl_c_waits_for_no_store_that_is_silent(bucket: Bucket, gate: Gate, film: Film) -> None:
+    uri = put(bucket, film(SMALL))
+    silent = gate.fault(Fault("GET", r"\.mp4", held=threading.Event()))
+
+    def interrupt() -> None:
+        silent.met.wait(30)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        bucket.read(uri)
+    assert time.monotonic() - began < 20  # the store would answer after 30
 
 
 def test_an_upload_that_is_stopped_is_aborted(bucket: Bucket, gate: Gate, film: Film) -> None:
