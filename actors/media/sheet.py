@@ -6,7 +6,6 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from actors.batch.job_views import Job
 from actors.batch.views import Batch
 from actors.errors import InvalidRequest, SoraBatchError
+from actors.loop import DaemonThreads
 from actors.media.frames import first_frame, require_media
 from actors.media.tiles import LONGEST, Tile, TileSize, draw_tile
 from storage.states import JobStatus
@@ -74,8 +74,11 @@ def contact_sheet(batch: Batch, film_of: FilmOf, page: int = 1) -> Sheet:
     if not 1 <= page <= pages:
         raise InvalidRequest(f"page: must be from 1 to {pages} (got {page})")
     jobs = batch.jobs[(page - 1) * PER_PAGE : page * PER_PAGE]
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "sheet") as threads:
+    threads = DaemonThreads(min(_THREADS, os.cpu_count() or 1))
+    try:
         tiles = list(threads.map(lambda job: _tile(job, batch, film_of), jobs))
+    finally:
+        threads.shutdown()  # nobody waits for a silent store after Ctrl-C
     missing: set[str] = set()
     image = _drawn(batch, tiles, f"page {page} of {pages}" if pages > 1 else "", missing)
     return Sheet(image, page, pages, frozenset(missing))

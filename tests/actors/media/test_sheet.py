@@ -1,6 +1,12 @@
 """The contact sheet: every video has a tile, and each text is drawn."""
 
 import io
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
 
 import pytest
 from PIL import Image
@@ -10,6 +16,7 @@ from actors.media import lettering, sheet
 from actors.media.lettering import Lettering
 from actors.media.sheet import contact_sheet, page_count
 from tests.actors.media.films import batch, film, job
+from tests.integration.support import until
 
 WORDS = [
     "A sunset over the ocean", "日落时分的海洋，金色的光线", "غروب الشمس فوق المحيط 🌅 مع ضوء", "שקיעה מעל הים",
@@ -58,6 +65,32 @@ def test_the_reason_of_a_failure_stands_in_its_tile():
     box = (28, 92, 28 + 240, 92 + 135)
     dark = [sum(image.crop(box).convert("L").histogram()[:100]) for image in (plain, told)]
     assert dark[1] > 2 * dark[0]
+
+
+def test_ctrl_c_waits_for_no_store_that_is_silent():
+    asked, released, main = threading.Event(), threading.Event(), threading.get_ident()
+
+    def silent(_job):
+        asked.set()
+        released.wait(20)
+        raise OSError("gone")
+
+    def waits():
+        return "_result_or_cancel" in {each.name for each in traceback.extract_stack(sys._current_frames()[main])}
+
+    def interrupt():
+        asked.wait(20)
+        until(waits)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            contact_sheet(batch(job(1)), silent)
+        assert time.monotonic() - began < 15
+    finally:
+        released.set()
 
 
 def test_takes_stand_side_by_side():
