@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actors.aio import AsyncBatchService
-    from actors.audit import (
+    from actors.audit_report import (
         AuditReport,
         FlaggedPrice,
         ListedPrice,
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "actors.aio": ("AsyncBatchService",),
-    "actors.audit": (
+    "actors.audit_report": (
         "AuditReport", "FlaggedPrice", "ListedPrice", "MissingFile", "MissingVideo", "OwedDelete", "SurplusVideo",
         "UnknownVideo",
     ),

@@ -20,7 +20,7 @@ from storage.records import SubmissionRecord
 from storage.states import BatchStatus
 
 if TYPE_CHECKING:
-    from actors.audit import AuditReport
+    from actors.audit_report import AuditReport
     from actors.batch.costs import CostReport
     from actors.batch.job_views import Job
     from actors.batch.quotes import Quote

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +15,12 @@ from actors.errors import SettingsError, StorageError
 from actors.settings import Settings
 from storage.bucket_errors import StoreFault
 from storage.storage import Storage
-from storage.stores import Stores, foreign
+from storage.stores import Stores, foreign, scattered
 from storage.videos import Marker
 
 if TYPE_CHECKING:
     from storage.bucket_client import BucketOptions
+    from storage.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 _PROVIDERS = {
@@ -69,6 +72,22 @@ def prepare(stores: Stores, settings: Settings, storage: Storage) -> Marker | No
     if warning := foreign(marker, database, stores.place):
         logger.warning("the store belongs to another database", extra={"action": "foreign_store", "error": warning})
     return marker
+
+
+def note_store(stores: Stores, marker: Marker | None, storage: Storage, recorder: Recorder, owner_id: str) -> None:
+    """Record where this process puts files, and warn where others put them elsewhere."""
+    if marker is None:
+        return
+
+    def note() -> str | None:
+        storage.stores.note(owner_id, marker.store, f"{socket.gethostname()}:{stores.place}")
+        return scattered(marker.store, stores.place, storage.stores.of_living())
+
+    def told(done: Future[str | None]) -> None:
+        if done.exception() is None and (warning := done.result()):
+            logger.warning("files go to different stores", extra={"action": "stores_differ", "error": warning})
+
+    recorder.write(note).add_done_callback(told)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from actors.cli.opening import opened
 from actors.cli.options import Json, Verbose
 
 if TYPE_CHECKING:
-    from actors.audit import AuditReport
+    from actors.audit_report import AuditReport
 
 _PROMPT = 40
 

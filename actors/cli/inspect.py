@@ -16,7 +16,7 @@ from storage.states import BatchStatus, DeleteState, SubmissionState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.audit import OwedDelete
+    from actors.audit_report import OwedDelete
     from actors.batch.costs import Budget
     from actors.batch.events import Event
     from actors.batch.views import Batch

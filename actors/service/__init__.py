@@ -22,7 +22,7 @@ from actors.settings import Settings, load_settings
 from actors.stores import told_by_the_store
 
 if TYPE_CHECKING:
-    from actors.audit import AuditReport
+    from actors.audit_report import AuditReport
 
 
 class BatchService(BatchCommander):

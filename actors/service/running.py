@@ -66,9 +66,9 @@ class BatchRunner(Spending):
             StorageError: the database can't be asked.
         """
         runtime = self._runtime
-        if runtime is None or not runtime.lease_is_trusted:
+        if runtime is None or not runtime.lease.trusted:
             return False
-        return self._read(lambda: self._storage.owners.alive(runtime.owner_id))
+        return self._read(lambda: self._storage.owners.alive(runtime.owner.id))
 
     @property
     def is_idle(self) -> bool:
@@ -85,7 +85,7 @@ class BatchRunner(Spending):
     @property
     def key_refused(self) -> bool:
         """Whether the server refused the key and has never accepted it: then others' batches are not claimed."""
-        return self._runtime is not None and self._runtime.key_refused
+        return self._runtime is not None and self._runtime.key.refused
 
     @property
     def provider(self) -> str:

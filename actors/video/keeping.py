@@ -13,8 +13,9 @@ from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
+from actors.coalescer import Coalescer
 from actors.errors import ErrorCode, Failure, SoraError
-from actors.loop import Coalescer, DaemonThreads, IOLoop
+from actors.loop import DaemonThreads, IOLoop
 from storage.records import Document
 from storage.stores import Stores
 from storage.videos import EXTENSIONS, PartFile, flush_folder

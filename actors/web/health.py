@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from actors.coalescer import Coalescer
 from actors.errors import ErrorCode, FieldError, StorageError
-from actors.loop import Coalescer
 from actors.needs import FAILED, Check, Need, needs, store_obstacle
 from actors.web.handlers import JSON, TEXT, operation
 from actors.web.problems import Problem

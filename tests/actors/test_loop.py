@@ -13,8 +13,9 @@ from contextlib import suppress
 import pykka
 import pytest
 
+from actors.coalescer import Coalescer
 from actors.errors import ServiceClosed
-from actors.loop import Coalescer, IOLoop, LoopActor, tell
+from actors.loop import IOLoop, LoopActor, tell
 
 PATIENCE = 10
 

@@ -140,7 +140,7 @@ def test_what_others_asked_for_stays_wanted(
     running = service.process_batch("b") if how == "process" else service.resume_batches()[0]
     provider.wait(accepted=1)
     runtime = service._started()
-    until(lambda: ownership(tmp_path)[0] == runtime._owner.id)
+    until(lambda: ownership(tmp_path)[0] == runtime.owner.id)
     service.let_go("b")
     with pytest.raises(BatchReleased):
         running.result(PATIENCE)
