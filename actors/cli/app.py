@@ -220,20 +220,14 @@ def with_place(arguments: Sequence[str]) -> list[str]:
     given = list(arguments)
     if command not in _WEB_WITHOUT_PLACE or "--web" not in given:
         return given
-    at = given.index("--web")
-    if not (at + 1 < len(given) and _is_place(given[at + 1])):
-        given[at] = "--web="
-    return given
-
-
-def _is_place(text: str) -> bool:
     from actors.settings.groups import read_listen
 
+    at = given.index("--web")
     try:
-        read_listen(text)
-    except ValueError:
-        return False
-    return True
+        read_listen(given[at + 1])
+    except (IndexError, ValueError):  # nothing follows, or something else
+        given[at] = "--web="
+    return given
 
 
 def _open_closed_streams() -> None:
