@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from actors.batch.assignment import restart_allowed
+from actors.batch.scheduling import restart_allowed
 from actors.messages import DispatcherMessage, Wait
 
 

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from actors.agenda import Question
-from actors.batch.assignment import Rules
 from actors.batch.loading import fail_unreadable
 from actors.batch.orphans import reap
+from actors.batch.scheduling import Rules
 from actors.messages import Earlier, Loaded, Seen
 from actors.sora.submission import LeaseMargin
 from actors.video.tools import Tools

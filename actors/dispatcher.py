@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, assert_never
 
 from actors.agenda import Agenda, DispatcherCallbacks, ReleaseOrder
-from actors.batch.assignment import RESTART_PERIOD, Rules, restart_allowed
+from actors.batch.scheduling import RESTART_PERIOD, Rules, restart_allowed
 from actors.claiming import Claims
 from actors.loop import LoopActor, tell
 from actors.messages import (

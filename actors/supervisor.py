@@ -13,8 +13,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from actors.batch.assignment import Assignment, Rules
 from actors.batch.run import BatchRun
+from actors.batch.scheduling import Assignment, Rules
 from actors.batch_log import BatchLog
 from actors.beginning import Beginning
 from actors.errors import ErrorCode, Failure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from operator import itemgetter
 
 from actors.batch.batch_update import BatchUpdate
 from actors.batch.events import EventName
@@ -29,12 +28,8 @@ def owe_deletes(storage: Storage, tries: Iterable[SubmissionRecord], jobs: dict[
     """Record that the server is to delete the videos of cancelled jobs, unless we adopted them."""
     owed = [
         entry
-        for entry in tries
-        if entry.state is SubmissionState.BOUND
-        and entry.remote_id is not None
-        and not entry.adopted
-        and entry.job_id in jobs
-        and jobs[entry.job_id].status is JobStatus.CANCELLED
+        for entry in _of_cancelled(tries, jobs)
+        if entry.state is SubmissionState.BOUND and entry.remote_id is not None and not entry.adopted
     ]
     if owed:
         storage.submissions.fill_in()
@@ -163,21 +158,23 @@ def may_be_charged(storage: Storage, batch_id: str) -> list[Charge]:
     if batch is None:
         return []
     tries, jobs = _tries(storage, batch)
-    return _charges(tries, {job_id: job._replace(status=_if_cancelled(job.status)) for job_id, job in jobs.items()})
-
-
-def _if_cancelled(status: JobStatus) -> JobStatus:
-    return status if status in FINAL_JOB else JobStatus.CANCELLED
+    return _charges(
+        tries,
+        {
+            job_id: job if job.status in FINAL_JOB else job._replace(status=JobStatus.CANCELLED)
+            for job_id, job in jobs.items()
+        },
+    )
 
 
 def _charges(tries: list[SubmissionRecord], jobs: dict[str, JobRecord]) -> list[Charge]:
     """The videos of cancelled jobs that a server may still make and charge for."""
-    charged = [
-        (jobs[entry.job_id].position, entry)
-        for entry in tries
-        if entry.job_id in jobs and jobs[entry.job_id].status is JobStatus.CANCELLED
-    ]
+    charged = sorted(_of_cancelled(tries, jobs), key=lambda entry: jobs[entry.job_id].position)
     return [
         Charge.model_construct(job_id=entry.job_id, remote_id=entry.remote_id, state=_CHARGED[entry.state])
-        for _, entry in sorted(charged, key=itemgetter(0))
+        for entry in charged
     ]
+
+
+def _of_cancelled(tries: Iterable[SubmissionRecord], jobs: dict[str, JobRecord]) -> list[SubmissionRecord]:
+    return [entry for entry in tries if entry.job_id in jobs and jobs[entry.job_id].status is JobStatus.CANCELLED]

@@ -203,8 +203,7 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
         case Create(new, process):
             created = create(storage, new, context.trace)
             wanted = process and want(storage, new.batch.id, context.provider, lasting=context.lasting)
-            job_ids = tuple(job.id for job in new.jobs)
-            return CommandResult(new.batch.id, job_ids, created=created, newly_wanted=wanted)
+            return CommandResult(new.batch.id, tuple(job.id for job in new.jobs), created=created, newly_wanted=wanted)
         case Process(batch_id, concurrency):
             wanted = want(storage, batch_id, context.provider, concurrency, lasting=context.lasting)
             return CommandResult(batch_id, newly_wanted=wanted)
@@ -217,10 +216,9 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
         case Update(batch_id, metadata, budget, merge):
             update(storage, batch_id, metadata, budget, context.at, merge=merge)
         case Delete(batch_id, keep_files):
-            digests = storage.jobs.digests_of(batch_id)
+            digests = tuple(storage.jobs.digests_of(batch_id))
             places = () if keep_files else tuple(f"{store}{batch_id}/" for store in context.stores)
-            gone = delete(storage, batch_id, context.at, places=places)
-            return CommandResult(batch_id, gone=gone, digests=tuple(digests))
+            return CommandResult(batch_id, gone=delete(storage, batch_id, context.at, places=places), digests=digests)
         case Show(batch_id):
             existing(storage, batch_id)
         case Replay(batch_id):

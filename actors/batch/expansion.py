@@ -27,6 +27,9 @@ _LARGEST_DOCUMENT = (
 )  # fmt: skip
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
+_CHOSEN = ("duration", "size", "model", "seed", "takes", "files", "input_reference", "metadata")
+"""The fields of a video that are its own, or else the defaults'."""
+
 Place = tuple[str, ...]
 Value = str | int | float | bool
 
@@ -76,23 +79,9 @@ def _with_defaults(video: VideoRequest, defaults: VideoDefaults, place: Place) -
     if video.prompt == defaults.prompt:
         own -= {"prompt"}
 
-    def chosen(field: str) -> Any:
-        return getattr(video if field in own else defaults, field)
-
-    return Video(
-        place=place,
-        prompt=video.prompt,
-        duration=chosen("duration"),
-        size=chosen("size"),
-        model=chosen("model"),
-        seed=chosen("seed"),
-        takes=chosen("takes") or 1,
-        params={**defaults.params, **video.params},
-        files=chosen("files"),
-        input_reference=chosen("input_reference"),
-        metadata=chosen("metadata"),
-        own=own,
-    )
+    fields = {name: getattr(video if name in own else defaults, name) for name in _CHOSEN}
+    fields |= {"takes": fields["takes"] or 1, "params": {**defaults.params, **video.params}}
+    return Video(place=place, prompt=video.prompt, own=own, **fields)
 
 
 class Expansion:
@@ -109,7 +98,9 @@ class Expansion:
             InvalidRequest: a placeholder is unknown, or a filled-in value is too large.
         """
         self._check(video)
-        for values in self._combinations():
+        matrix = self._matrix or {}
+        for combination in itertools.product(*matrix.values()):
+            values = dict(zip(matrix, combination, strict=True))
             prompt, params, metadata = self._filled(video, values)
             params = {name: value for name, value in params.items() if value is not None}
             self._measure(video, prompt, params, metadata)
@@ -122,11 +113,6 @@ class Expansion:
                     params=params,
                     metadata=metadata,
                 )
-
-    def _combinations(self) -> Iterator[dict[str, Value]]:
-        names = list(self._matrix or {})
-        for values in itertools.product(*(self._matrix or {}).values()):
-            yield dict(zip(names, values, strict=True))
 
     def _check(self, video: Video) -> None:
         wrong = [

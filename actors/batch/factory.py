@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actors.batch.expansion import Expansion, Place, Take, Video, videos_of
+from actors.batch.expansion import Expansion, Place, Video, videos_of
 from actors.batch.field_errors import all_of, wrong_field
 from actors.batch.fields import FILES_MAX_BYTES, FileId, budget_document
 from actors.batch.references import load_reference
@@ -76,7 +76,16 @@ def new_batch(request: BatchVideoRequest, settings: Settings, now: float, *, pat
         reference = references.kept(video.input_reference, video.place_of("input_reference"))
         files = references.all_kept(video.files, video.place_of("files"))
         for take in expansion.takes(video):
-            jobs.append(_new_job(batch_id, len(jobs) + 1, video, take, settings, now, reference, files))
+            position = len(jobs) + 1
+            jobs.append(
+                JobRecord(
+                    id=job_id(batch_id, position), batch_id=batch_id, position=position, status=JobStatus.PENDING,
+                    prompt=take.prompt, **asked_of(video, settings), reference=reference, metadata=take.metadata,
+                    remote_id=None, progress=0, attempts=0, error=None, video=None, created_at=now, updated_at=now,
+                    started_at=None, completed_at=None,
+                    options=options_of(seed=take.seed, take=take.take, params=take.params, files=files),
+                )
+            )  # fmt: skip
     timeout = settings.batch_timeout.total_seconds()
     batch = BatchRecord(
         id=batch_id, name=request.batch_name, metadata=dict(request.metadata), status=BatchStatus.PENDING,
@@ -162,22 +171,3 @@ def asked_of(video: Video, settings: Settings) -> dict[str, Any]:
         "size": video.size or settings.sora_size,
         "model": video.model or settings.sora_model,
     }
-
-
-def _new_job(
-    batch_id: str,
-    position: int,
-    video: Video,
-    take: Take,
-    settings: Settings,
-    now: float,
-    reference: Document | None,
-    files: Document,
-) -> JobRecord:
-    return JobRecord(
-        id=job_id(batch_id, position), batch_id=batch_id, position=position, status=JobStatus.PENDING,
-        prompt=take.prompt, **asked_of(video, settings),
-        reference=reference, metadata=take.metadata, remote_id=None, progress=0, attempts=0, error=None, video=None,
-        created_at=now, updated_at=now, started_at=None, completed_at=None,
-        options=options_of(seed=take.seed, take=take.take, params=take.params, files=files),
-    )  # fmt: skip

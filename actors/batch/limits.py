@@ -1,19 +1,26 @@
-"""Why a video is not submitted: what a budget, the batch's time, or another video's failure says. Pure."""
+"""Why a video is not submitted: what a budget, the batch's time, or another video's failure says. Pure.
+
+With SORA_BUDGET_WAIT a batch pauses until the next day or month of a budget that is used up.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Protocol
 
 from actors.batch.prices import Priced
 from actors.errors import ErrorCode, Failure
-from storage.budgets import BATCH, Refusal
+from storage.budgets import BATCH, DAY, MONTH, Refusal
 from storage.charges import MICROS, SECONDS, VIDEOS
 from storage.records import BudgetRecord, JobRecord
 from storage.states import SubmissionState
 
+_PROBE = 60.0
+"""Seconds between two tries: the ceiling may have been raised, or something been given back."""
 _PERIODS = {"day": " per day", "month": " per month", "total": " in all", BATCH: ""}
 
 
@@ -105,6 +112,44 @@ def _lacking(budget: BudgetRecord, job: JobRecord) -> str:
         f"{budget_text(budget)} needs a price in {budget.unit}, and the price of {model} is unknown; "
         "add it to the file of SORA_PRICES, or give a budget in seconds or videos"
     )
+
+
+class Pause:
+    """The times in which a batch starts nothing, by the database's clock."""
+
+    def __init__(self) -> None:
+        self.until = -math.inf
+        self._began: float | None = None
+        self._stood = 0.0
+        self._told: tuple[str, str] | None = None
+
+    def begin(self, budget: BudgetRecord, at: float) -> bool:
+        """Wait for a budget with a period. Returns whether this is news."""
+        self.until = min(next_period(budget), at + _PROBE)
+        self._began = at if self._began is None else self._began
+        news, self._told = self._told != budget[:2], (budget.scope, budget.period)
+        return news
+
+    def end(self, at: float) -> None:
+        """Something is started again."""
+        self._stood, self._began = self.stood(at), None
+
+    def stood(self, at: float) -> float:
+        """Seconds until now in which the batch's time stood still."""
+        return self._stood + (0.0 if self._began is None else max(0.0, at - self._began))
+
+
+def has_period(budget: BudgetRecord) -> bool:
+    """Whether waiting helps."""
+    return budget.scope in (DAY, MONTH)
+
+
+def next_period(budget: BudgetRecord) -> float:
+    """When the period after a budget's begins."""
+    first = datetime.fromisoformat(budget.period if budget.scope == DAY else f"{budget.period}-01").replace(tzinfo=UTC)
+    days = 1 if budget.scope == DAY else 31
+    following = first + timedelta(days=days)
+    return (following if budget.scope == DAY else following.replace(day=1)).timestamp()
 
 
 def rejection(job: JobRecord, failure: Failure) -> str:

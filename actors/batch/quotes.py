@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Self
 
-from actors.batch.expansion import Expansion, Take, Video, videos_of
+from actors.batch.expansion import Expansion, videos_of
 from actors.batch.factory import asked_of
 from actors.batch.job_views import Output
 from actors.batch.price_files import price_table
@@ -128,7 +128,9 @@ def quote(request: BatchVideoRequest | dict[str, Any], settings: Settings) -> Qu
     for video in videos_of(parsed):
         requested = asked_of(video, settings)
         for take in expansion.takes(video):
-            price = table.price(_asked(video, take, requested))
+            images = (video.input_reference is not None) + len(video.files)
+            asked = Asked.of(requested["model"], requested["duration"], requested["size"], take.params, images)
+            price = table.price(asked)
             videos.append(
                 QuotedVideo(
                     index=len(videos) + 1, prompt=take.prompt, **requested,
@@ -137,11 +139,6 @@ def quote(request: BatchVideoRequest | dict[str, Any], settings: Settings) -> Qu
                 )
             )  # fmt: skip
     return Quote.of(videos, paid_attempts=settings.sora_paid_attempts)
-
-
-def _asked(video: Video, take: Take, requested: dict[str, Any]) -> Asked:
-    images = (video.input_reference is not None) + len(video.files)
-    return Asked.of(requested["model"], requested["duration"], requested["size"], take.params, images)
 
 
 def _quoted(price: Price) -> QuotedPrice:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from actors.batch.batch_update import BatchUpdate, new_intent
 from actors.batch.transitions import JobMove
 from actors.errors import Conflict
-from storage.records import BatchRecord, JobRecord
+from storage.records import BatchRecord
 from storage.states import JobStatus
 from storage.storage import Storage
 from storage.submissions import RESTORED
@@ -86,7 +86,8 @@ def _doubt_batch(storage: Storage, batch: BatchRecord, at: float, paid_attempts:
     for job in storage.jobs.of_batch(batch.id, open_only=True):
         submission = live.get(job.id)
         if submission is None:
-            _intend(step, job, batch.provider or "")
+            ready = step.without_a_video(job)
+            step.intend(ready, new_intent(ready, batch.provider or "", _SENDER, at))
         elif submission.remote_id is not None:
             attached += 1
             if job.status in (JobStatus.GENERATING, JobStatus.DOWNLOADING):
@@ -94,8 +95,3 @@ def _doubt_batch(storage: Storage, batch: BatchRecord, at: float, paid_attempts:
     if not storage.apply(replace(step.changes(), anyway=True)):
         raise AssertionError("the batch is locked by this transaction")
     return attached
-
-
-def _intend(step: BatchUpdate, job: JobRecord, provider: str) -> None:
-    ready = step.without_a_video(job)
-    step.intend(ready, new_intent(ready, provider, _SENDER, step.at))

@@ -32,6 +32,11 @@ class _Portion:
     last: bool
     """No further one of this batch follows."""
 
+    @property
+    def uris(self) -> list[str]:
+        """Where the files are."""
+        return [uri_of(job.video) for job in self.jobs if job.video]
+
 
 class FileRemoval:
     """A search for files to remove, for `Maintenance.remove_files`: each portion is recorded, then removed."""
@@ -79,15 +84,11 @@ class FileRemoval:
 
     def _portions(self) -> Iterator[_Portion]:
         after = (0.0, "")
-        while batches := self._read_batches(after):
+        while batches := self._read(partial(self._storage.retentions.due, self._before, self._store, after, _BATCHES)):
             for batch in batches:
                 yield from self._of_batch(batch)
             assert batches[-1].completed_at is not None
             after = batches[-1].completed_at, batches[-1].id
-
-    def _read_batches(self, after: tuple[float, str]) -> list[BatchRecord]:
-        due = partial(self._storage.retentions.due, self._before, self._store, after, _BATCHES)
-        return list(self._read(due))
 
     def _of_batch(self, batch: BatchRecord) -> Iterator[_Portion]:
         position, last = 0, False
@@ -125,20 +126,18 @@ class FileRemoval:
         return piece
 
     def _removal(self, portions: list[_Portion]) -> Piece:  # crash point: removed old
-        uris = [uri_of(job.video) for portion in portions for job in portion.jobs if job.video]
-        objects = [uri for uri in uris if not _in_folder(uri)]
+        objects = [uri for portion in portions for uri in portion.uris if not _in_folder(uri)]
         for uri in objects:  # outside of any transaction: a slow bucket holds up nobody's writes
             self._stores.remove(uri)
 
         def piece() -> int:
             # The batches are locked meanwhile: nobody makes a new file of the same name.
             unchanged = self._unchanged(portions)
-            gone = [uri_of(job.video) for portion in unchanged for job in portion.jobs if job.video]
             for path in _paths(unchanged):
                 path.unlink(missing_ok=True)
             self._storage.doomed.forget(objects)
             self._removed = unchanged
-            return len(gone)
+            return sum(len(portion.uris) for portion in unchanged)
 
         return piece
 
@@ -153,8 +152,7 @@ def _in_folder(uri: str) -> bool:
 
 
 def _paths(portions: list[_Portion]) -> list[Path]:
-    uris = [uri_of(job.video) for portion in portions for job in portion.jobs if job.video]
-    return [path_of(uri) for uri in uris if _in_folder(uri)]
+    return [path_of(uri) for portion in portions for uri in portion.uris if _in_folder(uri)]
 
 
 def _flush_folders(portions: list[_Portion]) -> None:

@@ -66,7 +66,11 @@ def retry(
     named = _named(batch_id, jobs, job_ids, changes)
     columns = {job_id: columns_of(jobs[job_id], change) for job_id, change in changes.items()}
     chosen, left = _chosen(storage, batch, jobs, named, changes, pay_again=pay_again)
-    batch = _at_its_server(storage, batch, provider, moves_server=moves_server, pay_again=pay_again)
+    if moves_server:
+        move_server(storage, batch, provider, pay_again=pay_again)
+    else:
+        bring(storage, batch, provider)
+    batch = existing(storage, batch_id)
     consented = _consented(storage, batch_id, chosen, named, pay_again=pay_again)
     let_go = consented | {job.id for job in chosen if is_changed(job, columns.get(job.id, {}))}
     withdraw_deletes(storage, batch_id, [job for job in chosen if job.id not in let_go])
@@ -172,17 +176,6 @@ def _helps(job: JobRecord) -> bool:
     """Whether an unchanged retry can help."""
     code = _code(job)
     return code is None or code.retryable or code in _WORTH_ANOTHER_TRY
-
-
-def _at_its_server(
-    storage: Storage, batch: BatchRecord, provider: str, *, moves_server: bool, pay_again: bool
-) -> BatchRecord:
-    """The batch, with the server where its videos are made from now on."""
-    if moves_server:
-        move_server(storage, batch, provider, pay_again=pay_again)
-    else:
-        bring(storage, batch, provider)
-    return existing(storage, batch.id)
 
 
 def _put_back(

@@ -28,11 +28,6 @@ class Progress(Output):
     processing: int
     percentage: int
 
-    @classmethod
-    def of(cls, *, total: int, completed: int, failed: int, cancelled: int, processing: int) -> Self:
-        """The progress that follows from the counts."""
-        return cls.model_construct(**_progress(total, completed, failed, cancelled, processing))
-
 
 class Batch(Output):
     """A batch as it was when it was read. `jobs` is empty in lists, which do not load them."""
@@ -110,19 +105,15 @@ def progress_of(record: BatchRecord) -> Progress:
 
 def progress_document(record: BatchRecord) -> dict[str, Any]:
     """The same as JSON, without a model: there are tens of thousands of events."""
-    return _progress(record.total, record.completed, record.failed, record.cancelled, record.processing)
-
-
-def _progress(total: int, completed: int, failed: int, cancelled: int, processing: int) -> dict[str, Any]:
-    finished = completed + failed + cancelled
+    finished = record.completed + record.failed + record.cancelled
     return {
-        "total": total,
-        "completed": completed,
-        "failed": failed,
-        "cancelled": cancelled,
-        "pending": total - finished,
-        "processing": processing,
-        "percentage": finished * 100 // total,
+        "total": record.total,
+        "completed": record.completed,
+        "failed": record.failed,
+        "cancelled": record.cancelled,
+        "pending": record.total - finished,
+        "processing": record.processing,
+        "percentage": finished * 100 // record.total,
     }
 
 

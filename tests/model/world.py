@@ -19,9 +19,9 @@ import tenacity
 from actors import claiming, dispatcher, recording, supervisor, worker
 from actors.agenda import DispatcherCallbacks
 from actors.batch import batch_update
-from actors.batch.assignment import Priced, Rules
 from actors.batch.batch_update import request_digest
 from actors.batch.orphans import Orphans
+from actors.batch.scheduling import Priced, Rules
 from actors.batch.start import NewBatch, create, want
 from actors.claiming import LEASE_MARGIN
 from actors.dispatcher import Dispatcher

@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from actors.batch.assignment import Priced, Rules
-from actors.batch.limits import amount_text
-from actors.batch.pause import next_period
+from actors.batch.limits import amount_text, next_period
+from actors.batch.scheduling import Priced, Rules
 from actors.errors import ErrorCode
 from storage.budgets import Refusal
 from storage.charges import BatchCosts, amounts_of

@@ -14,7 +14,7 @@ from actors.batch.requests import (
     check_metadata,
     job_id,
 )
-from actors.batch.views import Batch, Progress
+from actors.batch.views import Batch, progress_of
 from actors.errors import InvalidRequest
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus
 from tests.builders import NOON, a_batch, a_job, some_jobs
@@ -311,7 +311,7 @@ def test_metadata_are_checked_by_themselves():
 )  # fmt: skip
 def test_progress_follows_from_the_counts(counts, pending, percentage):
     names = ("total", "completed", "failed", "cancelled", "processing")
-    progress = Progress.of(**dict(zip(names, counts, strict=True)))
+    progress = progress_of(a_batch(**dict(zip(names, counts, strict=True))))
     assert (progress.pending, progress.percentage) == (pending, percentage)
 
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.batch.assignment import RESTART_PERIOD, RESTARTS, Rules, restart_allowed
 from actors.batch.batch_update import request_digest
 from actors.batch.events import Event
 from actors.batch.run import ABSENCES, POISON_DEATHS, BatchRun
+from actors.batch.scheduling import RESTART_PERIOD, RESTARTS, Rules, restart_allowed
 from actors.claiming import load
 from actors.errors import ACCOUNT_CODES, ErrorCode, Failure
 from actors.messages import (

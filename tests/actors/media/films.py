@@ -38,6 +38,9 @@ def batch(*jobs, name=None):
     done = sum(each.status == "completed" for each in jobs)
     return Batch(
         id="b", name=name, job_ids=[each.id for each in jobs], jobs=list(jobs), status="processing",
-        progress=Progress.of(total=len(jobs), completed=done, failed=0, cancelled=0, processing=0),
+        progress=Progress(
+            total=len(jobs), completed=done, failed=0, cancelled=0, processing=0, pending=len(jobs) - done,
+            percentage=100 * done // len(jobs),
+        ),
         metadata={}, error=None, concurrency=1, created_at=NOW, updated_at=NOW, started_at=None, completed_at=None,
     )  # fmt: skip
