@@ -17,8 +17,8 @@ from datetime import timedelta
 from functools import partial
 
 from actors.agenda import Agenda, DispatcherCallbacks
-from actors.batch.assignment import restart_allowed
 from actors.batch.orphans import Orphans
+from actors.batch.scheduling import restart_allowed
 from actors.dispatcher import Dispatcher
 from actors.errors import ServiceClosed, SoraBatchError, SoraError
 from actors.loop import IOLoop, tell

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.batch.assignment import Rules
 from actors.batch.orphans import Orphans
-from actors.batch.price_files import pricing
+from actors.batch.scheduling import Rules
 from actors.coalescer import Coalescer
 from actors.errors import SettingsError
 from actors.loop import THREADS, IOLoop
@@ -134,12 +134,16 @@ def for_the_simulator(settings: Settings) -> Settings:
 
 def rules_of(settings: Settings, provider: str, owner_id: str, *, serves: bool) -> Rules:
     """The rules of every batch of a process. `serves`: it processes what anybody queues."""
-    return Rules(
+    rules = Rules(
         provider=provider,
         owner_id=owner_id,
         paid_attempts=settings.sora_paid_attempts,
         progress_interval=settings.progress_interval.total_seconds(),
-        price=pricing(settings),
         charges_failed=settings.sora_charges_failed == "yes",
         waits_for_budget=serves and settings.sora_budget_wait == "yes",
     )
+    if settings.sora_prices is None:
+        return rules
+    from actors.batch.price_files import pricing
+
+    return replace(rules, price=pricing(settings))
