@@ -8,8 +8,9 @@ from typing import Any
 from actors.batch.expansion import Expansion, Place, Video, videos_of
 from actors.batch.field_errors import all_of, wrong_field
 from actors.batch.fields import FILES_MAX_BYTES, FileId, budget_document
+from actors.batch.job_views import job_id
 from actors.batch.references import load_reference
-from actors.batch.requests import BatchVideoRequest, VideoDefaults, canonical_digest, job_id, new_batch_id
+from actors.batch.requests import BatchVideoRequest, VideoDefaults, canonical_digest, new_batch_id
 from actors.batch.start import NewBatch
 from actors.expectations import read_budget
 from actors.settings import Settings

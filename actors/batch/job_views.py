@@ -204,3 +204,8 @@ def _in_order(document: dict[str, Any] | None, names: tuple[str, ...]) -> dict[s
 def moment(seconds: float | None) -> Any:
     """Seconds since 1970 as an aware datetime in UTC; None stays None."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def job_id(batch_id: str, position: int) -> str:
+    """A job's id, from its batch's id and its position in it, from 1."""
+    return f"{batch_id}-{position:02d}"

@@ -219,8 +219,3 @@ def canonical_digest(document: Any) -> str:
 def new_batch_id() -> str:
     """An id for a batch whose request has none."""
     return f"batch-{secrets.token_hex(6)}"
-
-
-def job_id(batch_id: str, position: int) -> str:
-    """A job's id, from its batch's id and its position in it, from 1."""
-    return f"{batch_id}-{position:02d}"

@@ -9,8 +9,7 @@ from pydantic import (
     Field,
 )
 
-from actors.batch.job_views import Cost, Job, JobError, Output, moment
-from actors.batch.requests import job_id
+from actors.batch.job_views import Cost, Job, JobError, Output, job_id, moment
 from actors.errors import InvalidRequest
 from storage.charges import BatchCosts
 from storage.records import BatchRecord, JobRecord

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from actors.batch.events import FINAL_EVENTS, Event, EventName
-from actors.batch.requests import job_id
+from actors.batch.job_views import job_id
 from actors.cli.view import BatchView, LineShow, Show, ended_by
 from actors.errors import NotFound, SoraBatchError, StorageError
 from storage.states import FINAL_BATCH

@@ -13,7 +13,8 @@ from multidict import MultiDict
 from actors.batch.changes import changed_columns
 from actors.batch.commands import Command, CommandKey, Create, Delete, Process, Retry, Update
 from actors.batch.factory import new_batch
-from actors.batch.requests import check_budget, job_id
+from actors.batch.job_views import job_id
+from actors.batch.requests import check_budget
 from actors.errors import Conflict, InvalidRequest, OtherBody, SettingsError, SoraBatchError
 from actors.service.reading import MOST
 from actors.web.bodies import read_form

@@ -7,13 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.batch.fields import DOCUMENT_MAX_BYTES, FileId
-from actors.batch.job_views import Job, VideoFile, moment, with_urls
-from actors.batch.requests import (
-    BatchVideoRequest,
-    canonical_digest,
-    check_metadata,
-    job_id,
-)
+from actors.batch.job_views import Job, VideoFile, job_id, moment, with_urls
+from actors.batch.requests import BatchVideoRequest, canonical_digest, check_metadata
 from actors.batch.views import Batch, progress_of
 from actors.errors import InvalidRequest
 from storage.states import FINAL_BATCH, BatchStatus, JobStatus
