@@ -5,10 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.batch.events import EventName, batch_event, final_event, job_event
-from actors.batch.prices import Priced
 from actors.batch.requests import canonical_digest
 from actors.batch.transitions import BatchMove, JobMove, next_batch_status, next_job_status, recount
 from actors.errors import ErrorCode, Failure
@@ -17,6 +16,9 @@ from storage.charges import BatchCosts, Charges, ToldPrice
 from storage.records import BatchRecord, Document, EventRecord, JobRecord, SubmissionRecord
 from storage.states import ChargeState, JobStatus, SubmissionState
 from storage.urls import key_of, server_of
+
+if TYPE_CHECKING:
+    from actors.batch.prices import Priced
 
 _USD = "USD"
 _FACTORS = {

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.batch.prices import Priced
 from actors.errors import ErrorCode, Failure
 from storage.budgets import BATCH, DAY, MONTH, Refusal
 from storage.charges import MICROS, SECONDS, VIDEOS
 from storage.records import BudgetRecord, JobRecord
 from storage.states import SubmissionState
+
+if TYPE_CHECKING:
+    from actors.batch.prices import Priced
 
 _PROBE = 60.0
 """Seconds between two tries: the ceiling may have been raised, or something been given back."""

@@ -6,10 +6,10 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from actors.batch.batch_update import BatchUpdate, new_intent
 from actors.batch.limits import Pause, out_of_time
-from actors.batch.prices import Priced
 from actors.batch.transitions import BatchMove, ended, ending
 from actors.errors import Failure
 from actors.messages import Earlier, Wait
@@ -17,6 +17,9 @@ from storage.changes import Changes
 from storage.charges import Charges
 from storage.records import BatchRecord, JobRecord, SubmissionRecord
 from storage.states import IN_FLIGHT_JOB, BatchStatus
+
+if TYPE_CHECKING:
+    from actors.batch.prices import Priced
 
 RESTARTS, RESTART_PERIOD = 3, 60.0
 

@@ -21,7 +21,8 @@ from actors.agenda import DispatcherCallbacks
 from actors.batch import batch_update
 from actors.batch.batch_update import request_digest
 from actors.batch.orphans import Orphans
-from actors.batch.scheduling import Priced, Rules
+from actors.batch.prices import Priced
+from actors.batch.scheduling import Rules
 from actors.batch.start import NewBatch, create, want
 from actors.claiming import LEASE_MARGIN
 from actors.dispatcher import Dispatcher

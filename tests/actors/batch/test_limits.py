@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from actors.batch.limits import amount_text, next_period
-from actors.batch.scheduling import Priced, Rules
+from actors.batch.prices import Priced
+from actors.batch.scheduling import Rules
 from actors.errors import ErrorCode
 from storage.budgets import Refusal
 from storage.charges import BatchCosts, amounts_of
