@@ -70,14 +70,12 @@ def retry(
         move_server(storage, batch, provider, pay_again=pay_again)
     else:
         bring(storage, batch, provider)
-    batch = existing(storage, batch_id)
-    consented = _consented(storage, batch_id, chosen, named, pay_again=pay_again)
-    let_go = consented | {job.id for job in chosen if is_changed(job, columns.get(job.id, {}))}
+    let_go = _let_go(storage, batch_id, chosen, named, columns, pay_again=pay_again)
     withdraw_deletes(storage, batch_id, [job for job in chosen if job.id not in let_go])
     for reference in changed_references:
         storage.jobs.keep_reference(reference)
     check_files(storage, columns)
-    _put_back(storage, batch, chosen, columns, let_go, at)  # crash point: retry
+    _put_back(storage, existing(storage, batch_id), chosen, columns, let_go, at)  # crash point: retry
     return Retried(tuple(job.id for job in chosen), tuple(job.id for job in left))
 
 
@@ -208,17 +206,24 @@ def _put_back(
     storage.jobs.use_files(step.jobs.values())
 
 
-def _consented(
-    storage: Storage, batch_id: str, chosen: list[JobRecord], named: Collection[str], *, pay_again: bool
+def _let_go(
+    storage: Storage,
+    batch_id: str,
+    chosen: list[JobRecord],
+    named: Collection[str],
+    columns: Mapping[str, dict[str, Any]],
+    *,
+    pay_again: bool,
 ) -> set[str]:
-    """The jobs that a person allowed us to pay for again, although a video may exist."""
+    """The jobs to pay for again: changed ones and, if a person allowed it, those of which a video may exist."""
+    changed = {job.id for job in chosen if is_changed(job, columns.get(job.id, {}))}
     if not pay_again:
-        return set()
+        return changed
     live = storage.submissions.live_of_batch(batch_id)
     unresolved = {job_id for job_id, submission in live.items() if submission.remote_id is None}
     lost = {job.id for job in chosen if job.error and job.error["code"] == ErrorCode.NOT_FOUND.value}
     gone = storage.deletes.record_gone(batch_id)
-    return {job.id for job in chosen} & (unresolved | lost | gone | set(named))
+    return changed | ({job.id for job in chosen} & (unresolved | lost | gone | set(named)))
 
 
 def _way_back(submission: SubmissionRecord | None) -> JobMove:
