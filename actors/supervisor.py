@@ -16,7 +16,6 @@ from typing import Any, assert_never
 from actors.batch.run import BatchRun
 from actors.batch.scheduling import Assignment, Rules
 from actors.batch_log import BatchLog
-from actors.beginning import Beginning
 from actors.errors import ErrorCode, Failure
 from actors.loop import LoopActor, tell
 from actors.messages import (
@@ -45,13 +44,18 @@ from actors.messages import (
     Withdrawn,
     WorkerLost,
 )
-from actors.recording import record
 from actors.sora.outcomes import SEND_WINDOW
+from actors.starting import Starting
 from actors.video.admission import Admission
-from actors.video.tools import Tools, has_files
+from actors.video.tools import Tools
 from actors.worker import VideoWorker
 from storage.budgets import Refusal
+from storage.changes import Changes
+from storage.ledger import CeilingsChanged
+from storage.recorder import Recorder
 from storage.states import SubmissionState
+from storage.storage import Storage
+from storage.timing import boottime
 from storage.traces import note_trace
 
 TICK = 0.25
@@ -92,13 +96,13 @@ class BatchSupervisor(LoopActor):
         self._id, self._epoch = loaded.batch.id, loaded.batch.epoch
         note_trace(self._id, loaded.batch.trace or {})
         self._log = BatchLog(loaded, rules.owner_id)
-        self._any_files = any(map(has_files, loaded.open_jobs))
         self._spent_before, self._since = loaded.batch.spent, time.monotonic()
         self._stood_before = tools.client.rate_limiter.stood
         self._workers: list[Ref] = []
         self._to_start: list[Assignment] = []
         self._recording: list[Assignment] | None = None
-        self._beginning = Beginning(loaded.batch, admission.beginnings, self.actor_ref)
+        self._starting = Starting(loaded, admission, tools.bodies, self.actor_ref)
+        self._beginning = self._starting.beginning
         self._lingering = False
         self._release: Release | None = None
         self._drained = self._released = self._has_orphans = False
@@ -138,8 +142,7 @@ class BatchSupervisor(LoopActor):
         """Stop the pool and free the slots; record recorded but unsent intents as not sent."""
         for assignment in self._recording or []:
             self._not_sent(assignment)
-        self._admission.leave(self._id)
-        self._tools.bodies.drop(self.actor_ref)
+        self._starting.leave()
         for worker in self._workers:
             tell(worker, Stop())
         if self._has_orphans:  # after they have stopped: nobody awaits files that are put into place later
@@ -201,17 +204,13 @@ class BatchSupervisor(LoopActor):
             may_send = self._tools.submitter.may_send and not self._is_for_others
             # A step that a budget may refuse has nothing after its intents: each event tells of what was recorded.
             may_send = may_send and (self._recording is None or not self._is_limited)
-            while may_send and self.run.wants_to_start and self._may_start():
+            while may_send and self.run.wants_to_start and self._starting.may_start(self.run.next_job):
                 self._beginning.begin()
                 self._to_start.append(self.run.start_next())
-                self._admission.starting(self._id, self._to_start[-1].submission.id)
-                self._tools.bodies.starts(self.actor_ref, self._to_start[-1].submission.id)
-                self._admission.taken(self._id, self.run.in_flight)
+                self._starting.starts(self._to_start[-1].submission.id, self.run.in_flight)
         self._admission.taken(self._id, self.run.in_flight)
         if not self.run.wants_to_start:
-            self._admission.has_enough(self._id)
-            if self._any_files:
-                self._tools.bodies.drop(self.actor_ref)
+            self._starting.has_enough()
         if not may_wait or self._to_start or self.run.over or self._release is not None:
             self._hand_over()
         elif self._to_record and not self._lingering:
@@ -231,24 +230,6 @@ class BatchSupervisor(LoopActor):
         elif self.run.in_flight and not self.run.stopping and self._beginning.is_allowed():
             self._beginning.begin()
 
-    def _may_start(self) -> bool:
-        loads = self._any_files and has_files(self.run.next_job)
-        if loads and not self._beginning.is_over and not self._admission.has_place(self._id, self.actor_ref):
-            return False  # it has not begun: waiting for a slot counts as nothing
-        if self._beginning.is_allowed() and self._is_loaded():
-            may_start = self._admission.may_start(self._id, self.actor_ref)
-            self._beginning.alive |= loads and not may_start  # loading did no harm, and it waits again
-            return may_start
-        self._admission.has_enough(self._id)  # a slot that it was offered is for others
-        return False
-
-    def _is_loaded(self) -> bool:
-        """Whether the next job's files are. That begins once the batch has: a death meanwhile counts."""
-        if self._beginning.is_over or not has_files(self.run.next_job):
-            return self._tools.bodies.ready(self.run.next_job, self.actor_ref)
-        self._beginning.begin()
-        return False
-
     @property
     def _to_record(self) -> bool:
         """Whether there is anything to record; also the first sign of life since the batch began."""
@@ -260,7 +241,7 @@ class BatchSupervisor(LoopActor):
             return
         changes = self.run.take_changes(spent=self._spent(), claims=self._beginning.claims(ended=self.run.over))
         self._recording, self._to_start = self._to_start, []
-        record(self._tools.recorder, self._tools.storage, changes, self.actor_ref)
+        _record(self._tools.recorder, self._tools.storage, changes, self.actor_ref)
 
     def _recorded(self, recorded: Recorded) -> None:  # crash point: recorded
         """Act on what is now recorded."""
@@ -359,3 +340,25 @@ class BatchSupervisor(LoopActor):
         if not self._released:  # otherwise reported once recorded
             tell(self._dispatcher, SupervisorEnded(self._id, self._epoch, released=False))
         self.stop()
+
+
+def _record(recorder: Recorder, storage: Storage, changes: Changes, to: Ref) -> None:
+    """Record an update; the supervisor is told once it is committed, or refused."""
+
+    def write() -> tuple[bool | Refusal, float]:
+        applied = storage.apply(changes)
+        # The send window starts before anybody else can see the intent.
+        return applied, boottime()
+
+    def answer(future: Future[tuple[bool | Refusal, float]]) -> None:
+        error = future.exception()
+        if isinstance(error, CeilingsChanged):
+            recorder.write(write).add_done_callback(answer)
+        elif error is not None:
+            tell(to, RecordingFailed(error))
+        else:
+            applied, stamp = future.result()
+            refusal = applied if isinstance(applied, Refusal) else None
+            tell(to, Recorded(stamp, refused=not applied and refusal is None, refusal=refusal))
+
+    recorder.write(write).add_done_callback(answer)

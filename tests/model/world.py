@@ -16,7 +16,7 @@ import pykka
 import pytest
 import tenacity
 
-from actors import claiming, dispatcher, recording, supervisor, worker
+from actors import claiming, dispatcher, supervisor, worker
 from actors.agenda import DispatcherCallbacks
 from actors.batch import batch_update
 from actors.batch.batch_update import request_digest
@@ -239,7 +239,7 @@ class World:
             tenacity,
         ):
             put(module, "time", CLOCK)
-        for module in (claiming, recording, submission, resolving):
+        for module in (claiming, supervisor, submission, resolving):
             put(module, "boottime", CLOCK.time)
         for module in (claiming, evidence):
             put(module, "is_dead", lambda owner: any(each.dead for each in self.processes if each.owner.id == owner.id))

@@ -1,15 +1,17 @@
-"""Beginning: how far this process is with a batch. Work starts once its beginning is recorded.
+"""When a batch begins, and starts its next video.
 
-If the process dies before it records more, the death counts against the batch.
+Work starts once the batch's beginning is recorded. If the process dies before it records more, the death counts against
+the batch.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
-from actors.messages import Ref
-from actors.video.admission import Beginnings
-from storage.records import BatchRecord
+from actors.messages import Loaded, Ref
+from actors.video.admission import Admission, Beginnings
+from actors.video.tools import Bodies, has_files
+from storage.records import BatchRecord, JobRecord
 
 
 class _Phase(Enum):
@@ -79,3 +81,49 @@ class Beginning:
     def refused(self) -> None:
         """Note that a budget has refused the update: nothing was recorded."""
         self._phase = _Phase.BEGINS if self._phase is _Phase.BEGINNING else self._phase
+
+
+class Starting:
+    """Whether a batch may start its next video: its beginning, a slot of the process, and the files that it sends."""
+
+    def __init__(self, loaded: Loaded, admission: Admission, bodies: Bodies, supervisor: Ref) -> None:
+        self._id, self._admission, self._bodies, self._supervisor = loaded.batch.id, admission, bodies, supervisor
+        self.beginning = Beginning(loaded.batch, admission.beginnings, supervisor)
+        self._any_files = any(map(has_files, loaded.open_jobs))
+
+    def may_start(self, job: JobRecord) -> bool:
+        """Whether this video may start now; if not, the supervisor is told when it may."""
+        beginning = self.beginning
+        loads = self._any_files and has_files(job)
+        if loads and not beginning.is_over and not self._admission.has_place(self._id, self._supervisor):
+            return False  # it has not begun: waiting for a slot counts as nothing
+        if beginning.is_allowed() and self._is_loaded(job):
+            may_start = self._admission.may_start(self._id, self._supervisor)
+            beginning.alive |= loads and not may_start  # loading did no harm, and it waits again
+            return may_start
+        self._admission.has_enough(self._id)  # a slot that it was offered is for others
+        return False
+
+    def _is_loaded(self, job: JobRecord) -> bool:
+        """Whether its files are. That begins once the batch has: a death meanwhile counts."""
+        if self.beginning.is_over or not has_files(job):
+            return self._bodies.ready(job, self._supervisor)
+        self.beginning.begin()
+        return False
+
+    def starts(self, submission_id: str, in_flight: int) -> None:
+        """Note that a video starts, with its intent in the next update."""
+        self._admission.starting(self._id, submission_id)
+        self._bodies.starts(self._supervisor, submission_id)
+        self._admission.taken(self._id, in_flight)
+
+    def has_enough(self) -> None:
+        """Note that no other video is to start now."""
+        self._admission.has_enough(self._id)
+        if self._any_files:
+            self._bodies.drop(self._supervisor)
+
+    def leave(self) -> None:
+        """Give back all slots."""
+        self._admission.leave(self._id)
+        self._bodies.drop(self._supervisor)
