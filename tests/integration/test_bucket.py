@@ -495,37 +495,40 @@ def test_a_process_that_is_suspended_while_it_cleans_up_removes_no_file_of_a_ret
 ) -> None:
     changes = {"sora_delete_on_cancel": "never"}
     service, other = start_service(**changes), start_service(**changes)
-    slept: list[float] = []
+    suspended = threading.Event()
+    cleaning = threading.local()  # several clean at once: who cancels, and who stops making the batch
+    cleaned = service._orphans._clean_bucket
 
-    def suspended() -> float:
-        """At its second look at the clock: behind the record of what is to be removed."""
-        slept.append(0.0)
-        if len(slept) == 2:
+    def clean(bucket: Any, batch_id: str) -> None:
+        cleaning.looks, cleaning.slept = 0, 0.0
+        cleaned(bucket, batch_id)
+        if cleaning.slept:
+            suspended.set()
+
+    def look() -> float:
+        """Suspended at the second look at the clock: behind the record of what is to be removed."""
+        if not hasattr(cleaning, "looks"):  # the other service's
+            return boottime()
+        cleaning.looks += 1
+        if cleaning.looks == 2 and other.get_batch_status("b").status == "cancelled":
             other._orphans.finish_soon()
             until(lambda: objects(other) == [] and not other._orphans._threads)
             assert other.retry_batch("b").result(PATIENCE).status == "completed"
-            slept.append(3600.0)
-        return boottime() + sum(slept)
+            cleaning.slept = 3600.0
+        return boottime() + cleaning.slept
 
     held = threading.Event()
     put = gate.fault(Fault("PUT", r"\.mp4", 200, held=held, after=True, times=1))
     service.create_batch(videos("a lake", id="b"))
     running = service.process_batch("b")
     assert put.met.wait(PATIENCE)
-    with monkeypatch.context() as clock:
-        cleaned = service._orphans._clean_bucket
-
-        def clean(bucket: Any, batch_id: str) -> None:
-            if objects(service):  # once it is there
-                clock.setattr("actors.batch.orphans.boottime", suspended)
-            cleaned(bucket, batch_id)
-            clock.setattr("actors.batch.orphans.boottime", boottime)
-
-        clock.setattr(service._orphans, "_clean_bucket", clean)
-        service.cancel_batch("b")
-        running.result(PATIENCE)
-        held.set()
-        until(lambda: 3600.0 in slept and not service._orphans._threads)
+    monkeypatch.setattr("actors.batch.orphans.boottime", look)
+    monkeypatch.setattr(service._orphans, "_clean_bucket", clean)
+    service.cancel_batch("b")
+    running.result(PATIENCE)
+    held.set()
+    assert suspended.wait(PATIENCE)
+    until(lambda: not service._orphans._threads)
     check_objects(service, service.get_batch_status("b"), provider)
 
 
