@@ -208,8 +208,8 @@ def test_every_video_is_made_behind_replicas_that_know_their_own_only(
 ) -> None:
     monkeypatch.setattr("actors.video.setbacks._LOST_LOOKS", 100)  # chance has its way in no test
     provider.options(replicas=replicas, replica_choice=choice, latency=0.2)
-    batch = make(start_service(batch_max_size=20), *numbered(20), concurrency=5)
-    assert codes(batch) == [None] * 20
+    batch = make(start_service(batch_max_size=40), *numbered(40), concurrency=10)  # so many that no replica gets none
+    assert codes(batch) == [None] * 40
     assert {video["replica"] for video in provider.ledger()["videos"]} == set(range(replicas))
     check_files(batch, provider)
     check_paid_once(provider)
