@@ -35,6 +35,7 @@ if not __package__:
 
 from actors.errors import BatchReleased
 from actors.messages import Lost, Release
+from actors.rabbitmq import consumer as consuming
 from actors.rabbitmq import handler as handling
 from actors.rabbitmq.codec import Message
 from actors.rabbitmq.consumer import CommandConsumers, own_process
@@ -268,6 +269,7 @@ def _obey(order: Order) -> None:
     """Take commands until one was handled."""
     handled, stopping = threading.Event(), threading.Event()
     handling.CREATION_PATIENCE = _PATIENCE  # many die one after the other before the batch is created
+    consuming._CLOSE_SECONDS = _PATIENCE / 2  # on a busy machine a confirm takes its time
     with _opened(order) as service:
         assert service.broker is not None
         handler = CommandHandler(service, service.broker.publish, stopping)
