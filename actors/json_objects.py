@@ -10,6 +10,8 @@ from actors.errors import FieldError
 
 MAX_DEPTH = 64
 _SHOWN_MAX = 80
+_NESTING = (dict, list)
+"""A union in its place is made anew for each value that is looked at."""
 
 
 class Unparsable(Exception):
@@ -52,13 +54,13 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 def is_nested_deeper(document: Any, levels: int) -> bool:
     """Whether objects and lists are nested deeper than this. Does not recurse."""
-    level = [document] if isinstance(document, dict | list) else []
+    level = [document] if isinstance(document, _NESTING) else []
     for _ in range(levels):
         level = [
             inner
             for outer in level
             for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
+            if isinstance(inner, _NESTING)
         ]
         if not level:
             return False

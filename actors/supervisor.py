@@ -60,6 +60,8 @@ from storage.traces import note_trace
 
 TICK = 0.25
 LINGER = 0.02
+_SHARE_A_COMMIT = (Submitted, Progressed, Fetching)
+"""Whose next state usually comes much later, so that each of them is still recorded."""
 DRAIN = 5.0
 
 
@@ -173,8 +175,7 @@ class BatchSupervisor(LoopActor):
         self._beginning.alive = True
         self._log.report(report, self.run.waits.get(report.job_id))
         self.run.report(report, time.monotonic())
-        # A job's next state usually comes much later than these, so each of them is still recorded.
-        self._go_on(may_wait=isinstance(report, Submitted | Progressed | Fetching))
+        self._go_on(may_wait=isinstance(report, _SHARE_A_COMMIT))
 
     def _tick(self) -> None:
         self.run.tick(self._spent(), time.monotonic())

@@ -9,10 +9,9 @@ import base64
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.errors import ErrorCode, Failure
 from actors.json_objects import is_nested_deeper
@@ -31,7 +30,7 @@ _LATEST = 253_402_300_800.0
 """The end of the year 9999, in seconds since 1970: later times can't be shown."""
 _MOST_VALUES = 1_000_000
 _DEEPEST = 64
-_LONGEST_ID = 1024
+_LONGEST_ID, _IDENTIFIES = 1024, (str, int)
 LONGEST_PAUSE = 86_400.0
 """Seconds: no server may pause a process for longer than a day."""
 
@@ -44,9 +43,8 @@ class Phase(Enum):
     ENDED_BADLY = "ended badly"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteVideo:
-    """A video as a server reported it; None: not reported."""
+class RemoteVideo(NamedTuple):
+    """A video as a server reported it; None: not reported. A tuple: a listing has many, again and again."""
 
     id: str | None
     status: str
@@ -192,7 +190,7 @@ def short(value: Any) -> str:
 def identifier(body: dict[str, Any]) -> str | None:
     """A video's id, if it can be stored and used in a URL: dots alone would change the path."""
     value = body.get("id") or body.get("task_id")
-    text = str(value) if isinstance(value, str | int) and value else ""
+    text = str(value) if isinstance(value, _IDENTIFIES) and value else ""
     return text if text.strip(".") and len(text) <= _LONGEST_ID and _can_be_kept(text) else None
 
 
