@@ -13,7 +13,8 @@ class Observer:
     def submission(self, outcome: str) -> None:
         """A submission's POST has ended (`bound`, `refused`, `not_sent`, `unknown`), or an unknown one was resolved.
 
-        Resolved: `adopted` (its video was found) or `absent` (proved to have made nothing).
+        Resolved: `adopted` (its video was found), `absent` (proved to have made nothing) or `abandoned` (given up, to
+        be paid for again).
         """
 
     def request(self, operation: str, status: int | None) -> None:

@@ -66,7 +66,7 @@ class SubmissionState(StrEnum):
     DELETED = "deleted"
     """We deleted the video on the server."""
     ABANDONED = "abandoned"
-    """A person allowed paying again; a video that may exist is given up."""
+    """Paying again was allowed, by a person or SORA_UNKNOWN_SUBMISSION; a video that may exist is given up."""
     SURPLUS = "surplus"
     """The answer came after the intent had been resolved differently: no job needs this video."""
 

@@ -1,7 +1,7 @@
 """The commands: everything that can be done to a batch from outside. Each is applied in one transaction.
 
-A library call, the command line and a message from RabbitMQ all create one of these. The command of a message is
-entered in the inbox with its answer, in the same transaction, and is applied once.
+A library call, the command line, a message from RabbitMQ and a request over HTTP all create one of these. A command
+that came with a key is entered in the inbox with its answer, in the same transaction, and is applied once.
 """
 
 from __future__ import annotations

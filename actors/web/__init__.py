@@ -1,1 +1,1 @@
-"""HTTP: health and metrics, on a loop of their own. Imported by `serve --web` alone: nobody else waits for aiohttp."""
+"""HTTP: health, metrics, files, the API and the page, on a loop of their own. Only what listens imports it."""

@@ -17,7 +17,7 @@ from storage.unfinished import Unfinished
 
 MODELS = 50
 OTHER, NO_MODEL, NO_ANSWER = "other", "default", "none"
-_OUTCOMES = ("bound", "refused", "not_sent", "unknown", "adopted", "absent")
+_OUTCOMES = ("bound", "refused", "not_sent", "unknown", "adopted", "absent", "abandoned")
 _FINISHED = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 _GENERATION = (1, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 _COMMIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)

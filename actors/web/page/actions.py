@@ -1,4 +1,4 @@
-"""The forms that are sent: each becomes a command, and passes the inbox, so that one that is sent twice acts once."""
+"""The forms that are sent: each becomes a command. What would act twice (create, retry, edit) passes the inbox."""
 
 from __future__ import annotations
 
