@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from actors.batch.job_views import Job
 from actors.errors import ErrorCode, SoraBatchError, StorageError
@@ -116,12 +116,19 @@ def first_frame(film: BinaryIO, longest: int) -> Image:
     try:
         # The bytes are handed in, so FFmpeg needs no protocol: what a film refers to is never opened.
         options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
-        with av.open(film, "r", options=options, metadata_errors="replace") as container:
+        with av.open(film, "r", options=options, **_any_texts()) as container:
             return _picture(_decoded(container), longest)
     except (av.FFmpegError, ValueError, MemoryError) as error:
         if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
             raise
         raise UnreadableVideo(f"not a video that can be read, or a damaged one: {_reason(error)}") from error
+
+
+def _any_texts() -> dict[str, Any]:
+    """For films whose texts are not UTF-8: from 19 on, PyAV opens them as it is, and takes no such option."""
+    import av
+
+    return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 def poster(film: BinaryIO) -> bytes:
