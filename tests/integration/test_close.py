@@ -41,10 +41,14 @@ def here(request: pytest.FixtureRequest, tmp_path: Path, provider: Provider) -> 
     return options
 
 
+PYTHON = [sys.executable, "-X", "faulthandler", "-W", "ignore:This process:DeprecationWarning"]
+"""From 3.12 on, it warns of each fork in a process with threads, which is what is tried here."""
+
+
 def told_by(script: str, options: dict[str, Any]) -> dict[str, Any]:
     """Run a program; what it reports. Whatever else it writes is an error."""
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", HEAD + script, json.dumps(options)],
+        [*PYTHON, "-c", HEAD + script, json.dumps(options)],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
