@@ -6,9 +6,10 @@ unit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator, model_validator
@@ -140,6 +141,13 @@ class Settings(ServerSettings, WebSettings, MoneySettings, StoreSettings, KeepSe
         if value < timedelta(seconds=5):
             raise ValueError("must be 5s or more: an owner stops trusting its lease 3 s before it ends")
         return value
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some changed. What follows from them, such as `provider`, is worked out anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
     @cached_property
     def secrets(self) -> Secrets:

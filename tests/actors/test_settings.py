@@ -645,3 +645,12 @@ def test_credentials_of_a_bucket_are_read_from_env_too_and_not_shown(given, monk
     assert "AKIDSHOWN" in masked
     assert not any(secret in masked for secret in ("of-the-file-1", "session-token-1", "account-key-1"))
     assert load_settings(video_store=None).bucket_secrets == []
+
+
+def test_what_follows_from_changed_settings_is_worked_out_anew() -> None:
+    first = Settings(openai_base_url="http://one.test/v1", openai_api_key="one")
+    assert first.provider.startswith("http://one.test/v1#")
+    second = first.model_copy(update={"openai_base_url": "http://two.test/v1"})
+    assert second.provider == f"http://two.test/v1#{first.key_fingerprint}"
+    assert second.model_copy(update={"openai_api_key": None}).key_fingerprint != first.key_fingerprint
+    assert first.provider.startswith("http://one.test/v1#")
