@@ -71,7 +71,7 @@ class IOLoop:
         self._threads = DaemonThreads(THREADS)
         self.loop.set_default_executor(self._threads)  # names are looked up there
         self._calls: deque[Callable[[], object]] = deque()
-        self._woken = False
+        self._woken = self._due = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -96,14 +96,14 @@ class IOLoop:
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function on the loop soon, from any thread. After the loop has ended, nothing happens."""
         self._calls.append(partial(function, *arguments) if arguments else function)
-        # Two threads may both find it False: the second waking then finds nothing to call.
-        if self._woken:
-            return
-        self._woken = True
         try:
             if threading.get_ident() == self._thread.ident:
-                self.loop.call_soon(self._call_all)  # waking it from outside costs a system call
-            else:
+                if not self._due:
+                    self._due = True
+                    self.loop.call_soon(self._call_all)  # waking it from outside costs a system call
+            # Two threads may both find it False: the second waking then finds nothing to call.
+            elif not self._woken:
+                self._woken = True
                 self.loop.call_soon_threadsafe(self._call_all)
         except RuntimeError:
             if not self.loop.is_closed():
@@ -111,11 +111,13 @@ class IOLoop:
 
     def _call_all(self) -> None:
         """Make the calls so far, in order: a waking and a handle of asyncio's for each would cost more than most do."""
-        self._woken = False
+        self._woken = self._due = False
         for _ in range(len(self._calls)):
             try:
                 self._calls.popleft()()
-            except Exception as error:  # noqa: BLE001  (as asyncio does for each call: the others are made all the same)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001  (as asyncio does for each call: the others are made all the same)
                 self.loop.call_exception_handler({"message": "a call on the I/O loop failed", "exception": error})
 
     async def outcome(self, future: Future[T]) -> T:

@@ -103,10 +103,8 @@ class Insert(Generic[R]):
     def _parameters(self, record: R) -> list[Any]:
         values = list(self._values(record))
         for index in self._documents:
-            if value := values[index]:
-                values[index] = encode(value)
-            elif value is not None:
-                values[index] = "{}" if isinstance(value, dict) else "[]"
+            if (value := values[index]) is not None:
+                values[index] = encode(value) if value != {} else "{}"
         return values
 
 

@@ -27,7 +27,6 @@ class Storage:
     Those that not every command needs are made when first used.
     """
 
-    ledger = cached_property(lambda self: Ledger(self.database))
     owners = cached_property(lambda self: Owners(self.database))
     deletes = cached_property(lambda self: Deletes(self.database))
     publications = cached_property(lambda self: Publications(self.database, self.journal))
@@ -41,7 +40,7 @@ class Storage:
         self.database = database
         self.batches = BatchRepository(database)
         self.jobs = JobRepository(database)
-        self.costs = Costs(database)
+        self.costs, self.ledger = Costs(database), Ledger(database)
         self.submissions = SubmissionRepository(database)
         self.journal = Journal(database)
 

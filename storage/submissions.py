@@ -17,7 +17,7 @@ from storage.ledger import Ledger
 from storage.records import BatchRecord, Document, SubmissionRecord
 from storage.rows import Insert, Rows, encode, names_of
 from storage.servers import OPEN_INTENT, SubmissionsAtServers
-from storage.states import NOTHING_MADE, ChargeState, SubmissionState
+from storage.states import NOTHING_MADE, UNRESOLVED, ChargeState, SubmissionState
 
 logger = logging.getLogger(__name__)
 RESTORED = "the database was restored from a backup"
@@ -108,7 +108,7 @@ class SubmissionRepository(SubmissionsAtServers):
         self._database.execute(
             "UPDATE submissions SET state=?, adopted=?, former_remote_id=remote_id, remote_id=NULL, "
             "charge=CASE WHEN ? AND charge='assumed' AND settled_by IS NULL THEN 'reserved' ELSE charge END WHERE id=?",
-            (state.value, False, state in OPEN_INTENT, submission_id),
+            (state.value, False, state in UNRESOLVED, submission_id),
         )
 
     def unanswered(self, submission_id: str, met: str, *, timed_out: bool) -> None:
