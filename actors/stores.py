@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -37,7 +38,7 @@ def stores_of(settings: Settings) -> Stores:
     Raises:
         SettingsError: the store is a bucket, and a proxy or a file of certificates can't be used.
     """
-    return Stores(settings.video_dir, settings.video_store, lambda: _options(settings))
+    return Stores(settings.video_dir, settings.video_store, partial(_options, settings))
 
 
 def prepare(stores: Stores, settings: Settings, storage: Storage) -> Marker | None:
@@ -115,14 +116,13 @@ def _checked_endpoint(name: str, value: str) -> str:
     return value
 
 
-def _options(settings: Settings) -> BucketOptions:
+def _options(settings: Settings, scheme: str) -> BucketOptions:
+    """How the buckets of a scheme are reached: older files may be in another provider's than new ones."""
     from storage.bucket_client import BucketOptions, endpoint_of
 
     given = settings.bucket_options
-    store = (settings.video_store or "").partition("://")[0]
-    scheme = store if store in _PROVIDERS else "s3"
     named = endpoint_of(scheme, given)
-    proxy = settings.proxy_for(_checked_endpoint(*named) if named else _PROVIDERS[scheme])
+    proxy = settings.proxy_for(_checked_endpoint(*named) if named else _PROVIDERS.get(scheme, _PROVIDERS["s3"]))
     certificates = given.get(_CERTIFICATES) or settings.requests_ca_bundle or settings.ssl_cert_file
     try:
         trusted = Path(certificates).read_bytes() if certificates else None

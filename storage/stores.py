@@ -52,11 +52,11 @@ class Stores:
     Args:
         video_dir: `VIDEO_DIR`: the store; with a bucket, where files are while they come.
         target: `VIDEO_STORE`: `file:///folder`, or a bucket; None: VIDEO_DIR.
-        options: says how buckets are reached, once one is.
+        options: says how the buckets of a scheme, such as `s3`, are reached, once one is.
     """
 
     def __init__(
-        self, video_dir: str, target: str | None = None, options: Callable[[], BucketOptions] | None = None
+        self, video_dir: str, target: str | None = None, options: Callable[[str], BucketOptions] | None = None
     ) -> None:
         self._options = options
         self._lock = threading.Lock()
@@ -95,7 +95,8 @@ class Stores:
 
         with self._lock:
             if uri not in self._buckets:
-                self._buckets[uri] = Bucket(uri, self._options() if self._options else BucketOptions())
+                scheme = uri.partition("://")[0]
+                self._buckets[uri] = Bucket(uri, self._options(scheme) if self._options else BucketOptions())
             return self._buckets[uri]
 
     def size(self, uri: str) -> int | None:

@@ -1,4 +1,4 @@
-"""BatchService: the entry point for programs, the command line and the commands from RabbitMQ.
+"""BatchService: the entry point for programs, the command line, and commands from RabbitMQ and over HTTP.
 
 All its answers come from storage. Thread-safe. Connects to nothing before it is needed.
 """

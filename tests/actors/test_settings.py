@@ -11,6 +11,7 @@ from actors.cli.doctor import settings_table
 from actors.errors import SettingsError
 from actors.settings import Settings, load_settings
 from actors.settings.values import readable_by_others
+from actors.stores import _options
 
 DEFAULTS = {
     "OPENAI_BASE_URL": None,
@@ -645,6 +646,17 @@ def test_credentials_of_a_bucket_are_read_from_env_too_and_not_shown(given, monk
     assert "AKIDSHOWN" in masked
     assert not any(secret in masked for secret in ("of-the-file-1", "session-token-1", "account-key-1"))
     assert load_settings(video_store=None).bucket_secrets == []
+
+
+def test_each_provider_s_buckets_are_reached_over_the_proxy_for_their_own_server(given):
+    settings = given(
+        VIDEO_STORE="gs://films", AWS_ENDPOINT_URL="http://minio.test:9000", HTTPS_PROXY="http://proxy:1",
+        GOOGLE_SERVICE_ACCOUNT_KEY="{}",
+    )  # fmt: skip
+    assert _options(settings, "gs").proxy == {"proxy_url": "http://proxy:1"}
+    assert _options(settings, "s3").proxy == {}  # older files
+    with pytest.raises(SettingsError, match=r"^AWS_ENDPOINT_URL='minio:9000': must be"):
+        _options(given(AWS_ENDPOINT_URL="minio:9000"), "s3")
 
 
 def test_what_follows_from_changed_settings_is_worked_out_anew() -> None:

@@ -140,7 +140,7 @@ def test_whatever_is_asked_of_a_uri_is_asked_of_its_bucket(
     bucket: Bucket, gate: Gate, film: Film, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = put(bucket, film(SMALL))
-    stores = Stores(str(tmp_path), options=lambda: BucketOptions(gate.settings("")))
+    stores = Stores(str(tmp_path), options=lambda _: BucketOptions(gate.settings("")))
     assert (stores.size(uri), len(b"".join(stores.read(uri)))) == (SMALL, SMALL)
     assert str(stores.presigned(uri, timedelta(hours=1))).startswith(f"http://127.0.0.1:{gate.port}/{BUCKET}/")
     stores.remove(uri)
