@@ -169,7 +169,7 @@ def _allowed(url: str, settings: Settings) -> urllib.parse.SplitResult:
     if parts.scheme != "https":
         raise ValueError("only https URLs are allowed")
     host = parts.netloc.rpartition("@")[2].lower().removesuffix(":443")
-    if host not in {allowed.lower() for allowed in settings.sora_reference_hosts}:
+    if host not in settings.sora_reference_hosts:
         raise ValueError(f"the host {host!r} is not in SORA_REFERENCE_HOSTS")
     return parts
 

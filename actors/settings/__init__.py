@@ -20,6 +20,7 @@ from actors.expectations import SIZE_PATTERN, expectation
 from actors.settings.groups import KeepSettings, MoneySettings, StoreSettings, WebSettings
 from actors.settings.server import ServerSettings
 from actors.settings.values import (
+    Hosts,
     Milliseconds,
     Positive,
     Words,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 SECRET = frozenset({"OPENAI_API_KEY", "SORA_HEADERS", "WEB_TOKEN"})
 URLS = frozenset(
     {"OPENAI_BASE_URL", "DATABASE_URL", "AMQP_URL", "HTTP_PROXY", "HTTPS_PROXY", "VIDEO_STORE", "WEB_PUBLIC_URL"}
+    | {"SORA_REFERENCE_HOSTS"}
 )
 """The settings that are shown masked, and those that are shown without their secret parts."""
 GENERAL = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"})
@@ -70,7 +72,7 @@ class Settings(ServerSettings, WebSettings, MoneySettings, StoreSettings, KeepSe
     sora_paid_attempts: int = Field(default=1, ge=1)
     sora_unknown_submission: Literal["fail", "resubmit"] = "fail"
     sora_delete_on_cancel: Literal["auto", "never"] = "auto"
-    sora_reference_hosts: Words = ()
+    sora_reference_hosts: Hosts = ()
     sora_reference_dirs: Words = ()
     batch_max_size: int = Field(default=10, ge=1, le=10_000)
     batch_concurrency: int = Field(default=3, ge=1)

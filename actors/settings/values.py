@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from actors.errors import SettingsError
 from actors.expectations import span_of
@@ -34,6 +36,17 @@ def _duration(value: Any) -> Any:
 
 def _words(value: Any) -> Any:
     return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+def _host(value: str) -> str:
+    try:
+        parts = urlsplit(f"//{value}")
+        is_host = parts.netloc == value and parts.hostname and parts.port != 0
+    except ValueError:  # the port is no number, or a bracket is open
+        is_host = False
+    if not is_host or re.search(r"[@*\s]", value):
+        raise ValueError("must be hosts such as images.example or cdn.example:8443: no scheme, no path, no *")
+    return value.lower().removesuffix(":443")
 
 
 def at_home(path: str) -> str:
@@ -62,6 +75,8 @@ def one_line(secret: SecretStr) -> SecretStr:
 Milliseconds = Annotated[timedelta, BeforeValidator(_duration)]
 Positive = Annotated[Milliseconds, Field(gt=timedelta(0))]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_words)]
+"""Hosts of https URLs, in lower case, with a port where it is not 443."""
 
 
 def with_files(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Every setting: its name, its default, what it takes, and what it says to what it does not take."""
 
 import pwd
+import re
 import traceback
 from datetime import timedelta
 
@@ -263,6 +264,34 @@ def test_every_duration_takes_a_span_and_a_bare_number_is_milliseconds(given, na
 def test_a_time_that_is_none_is_refused_with_what_is_one(given, text):
     with pytest.raises(SettingsError, match=r"must be a duration \(500ms, 90s, 5m, 12h, 30d\) or a number of milli"):
         given(SORA_SETTLE=text)
+
+
+def test_hosts_are_compared_as_urls_name_them(given):
+    hosts = given(SORA_REFERENCE_HOSTS="Images.Example:443, cdn.example:8443,[::1]").sora_reference_hosts
+    assert hosts == ("images.example", "cdn.example:8443", "[::1]")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://a.example",
+        "a.example/films",
+        "*.example",
+        "a.example:x",
+        "a.example:0",
+        "a.example b.example",
+        "[::1",
+        ":80",
+    ],
+)
+def test_a_host_that_no_url_could_name_is_refused(given, text):
+    with pytest.raises(SettingsError, match=re.escape(f"SORA_REFERENCE_HOSTS={text!r}: must be hosts such as ")):
+        given(SORA_REFERENCE_HOSTS=text)
+
+
+def test_a_host_with_a_password_is_refused_without_it(given):
+    with pytest.raises(SettingsError, match=r"SORA_REFERENCE_HOSTS=\*\*\*: must be hosts such as "):
+        given(SORA_REFERENCE_HOSTS="user:Heron9342@a.example")
 
 
 def test_the_password_of_the_database_is_not_shown(given):
