@@ -17,6 +17,8 @@ from actors.settings import Settings
 from tests.benchmarks.peers.stage import Order, perform
 
 _LONGEST = 3_600_000
+_ENDING = 10.0
+"""Seconds in which a thread for blocking calls sees that it is to end: a close does not wait for that."""
 
 
 class Ours:
@@ -57,8 +59,10 @@ class Ours:
         if self._listener is not None:
             self._listener.close()
         self._service.close()
-        threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-        return {"tasks_left": tasks, "threads_left": threads}
+        others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+        for thread in others:
+            thread.join(_ENDING)
+        return {"tasks_left": tasks, "threads_left": [thread.name for thread in others if thread.is_alive()]}
 
 
 def _counted_statements() -> count[int]:
