@@ -71,6 +71,15 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 """An error in the OpenAPI document."""
 
 
+_PHRASES = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+"""Those of RFC 9110 that Python before 3.13 calls by their older names."""
+
+
+def phrase_of(status: int) -> str:
+    """What RFC 9110 calls a status."""
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """An error that is answered."""
@@ -87,7 +96,7 @@ class Problem:
         """The error as JSON."""
         return {
             "type": f"urn:sora-batch:error:{self.code.value}",
-            "title": HTTPStatus(self.status).phrase,
+            "title": phrase_of(self.status),
             "status": self.status,
             "detail": encodable(self.detail),
             "code": self.code.value,

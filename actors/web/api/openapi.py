@@ -6,7 +6,6 @@ import ast
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from http import HTTPStatus
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 import actors
 from actors.expectations import ID_PATTERN
 from actors.web.handlers import JSON, Operation, Sent, operation
-from actors.web.problems import CONTENT_TYPE, PROBLEM_SCHEMA
+from actors.web.problems import CONTENT_TYPE, PROBLEM_SCHEMA, phrase_of
 
 if TYPE_CHECKING:
     from actors.web.handlers import Site
@@ -178,7 +177,7 @@ def _body(body: Sent) -> Document:
 def _answer(status: int, told: Mapping[str, type[BaseModel] | Mapping[str, Any]], headers: tuple[str, ...]) -> Document:
     content = {kind: {"schema": _schema(each)} for kind, each in told.items()}
     return {
-        "description": HTTPStatus(status).phrase,
+        "description": phrase_of(status),
         **({"headers": {name: {"schema": _TOLD[name]} for name in headers}} if headers else {}),
         **({"content": content} if content else {}),
     }
@@ -186,7 +185,7 @@ def _answer(status: int, told: Mapping[str, type[BaseModel] | Mapping[str, Any]]
 
 def _problem(status: int) -> Document:
     content = {CONTENT_TYPE: {"schema": {"$ref": _REFERENCE.format(model="Problem")}}}
-    return {"description": HTTPStatus(status).phrase, "content": content}
+    return {"description": phrase_of(status), "content": content}
 
 
 def told_schemas(models: Iterable[type[BaseModel]], template: str) -> dict[str, dict[str, Any]]:
