@@ -18,7 +18,7 @@ from aiohttp import web
 from actors.errors import Conflict, ErrorCode, NotFound
 from actors.fetching.places import fetched_again
 from actors.web.handlers import BINARY, TEXT, operation
-from actors.web.parameters import batch_id_of, index_of, is_current, query_of, quoted
+from actors.web.parameters import batch_id_of, expected_versions, index_of, is_current, query_of, quoted
 from actors.web.problems import Problem, Refused, refused
 from storage.states import FINAL_JOB
 
@@ -38,7 +38,7 @@ _UNSIGNED = 60.0
 """Seconds for which a store that signs no URL is not asked for one again: to learn it may take longer than the file."""
 _STALLED = 300.0
 """Seconds after which a reader that took nothing is given up."""
-_RANGE = re.compile(r"bytes=(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))", re.ASCII)
+_RANGE = re.compile(r"bytes=(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))", re.ASCII | re.IGNORECASE)
 VERSION = {"v": {"type": "string", "description": "Anything that names the file: the answer may be kept for a year."}}
 
 
@@ -64,17 +64,20 @@ class Files:
         self._unsigned_at = -math.inf
 
     @operation(
-        {200: {"video/mp4": BINARY, "*/*": BINARY}, 206: {"*/*": BINARY}, 302: {}, 304: {}}, 409, 416,
-        query=VERSION, headers={"Range": TEXT, "If-Range": TEXT, "If-None-Match": TEXT},
+        {200: {"video/mp4": BINARY, "*/*": BINARY}, 206: {"*/*": BINARY}, 302: {}, 304: {}}, 409, 412, 416,
+        query=VERSION, headers={"Range": TEXT, "If-Range": TEXT, "If-Match": TEXT, "If-None-Match": TEXT},
         told=("ETag", "Content-Range", "Location"),
     )  # fmt: skip
     async def video(self, request: web.Request) -> web.StreamResponse:
         """The file of a job, or a part of it; from a bucket, a redirect to it."""
         job, video = await finished(self._site, request)
         headers = lasting(request, video.sha256)
+        await self._check(job, video)  # first: a condition counts only where the file could be sent
+        expected = expected_versions(request)
+        if expected is not None and video.sha256 not in expected:
+            raise refused(412, "the file is another one than If-Match names", headers={"ETag": headers["ETag"]})
         if is_current(request, video.sha256):
             return web.Response(status=304, headers=headers)
-        await self._check(job, video)
         elsewhere = await self._elsewhere(request, video)
         if elsewhere is not None:
             return web.Response(status=302, headers={"Location": elsewhere, "ETag": headers["ETag"]})
@@ -199,12 +202,13 @@ def lasting(request: web.Request, version: str) -> dict[str, str]:
 
 
 def _part(request: web.Request, etag: str, size: int) -> _Part:
-    """The bytes that `Range` asks for; all of them if it has several ranges, or is none.
+    """The bytes that `Range` asks for; all of them if it has several ranges, is none, or comes with a HEAD.
 
     Raises:
         Refused: 416, the file does not have them.
     """
-    found = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    given = request.headers.getall("Range", [])
+    found = _RANGE.fullmatch(given[0].strip()) if request.method == "GET" and len(given) == 1 else None
     if found is None or request.headers.get("If-Range", etag) != etag:
         return _Part(0, size, whole=True)
     first, last, suffix = found.groups()

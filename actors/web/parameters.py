@@ -180,7 +180,7 @@ def is_current(request: web.Request, version: str) -> bool:
 
 
 def expected_versions(request: web.Request) -> Collection[str] | None:
-    """The versions that a batch may have for this write (`If-Match`); None: any. A weak tag names none."""
+    """The versions that the request is meant for (`If-Match`); None: any. A weak tag names none."""
     given = _header(request, "If-Match")
     if given is None or given.strip() == "*":
         return None

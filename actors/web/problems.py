@@ -34,6 +34,7 @@ _CODES = {
     403: ErrorCode.PERMISSION,
     404: ErrorCode.NOT_FOUND,
     410: ErrorCode.NOT_FOUND,
+    412: ErrorCode.CONFLICT,
     429: ErrorCode.RATE_LIMITED,
     500: ErrorCode.INTERNAL,
     503: ErrorCode.UNAVAILABLE,

@@ -109,6 +109,30 @@ def test_what_is_known_is_not_sent_again(ask, film):
     assert ask(f"{ONE}/video", Range="bytes=0-1", If_Range='"other"').body == film
 
 
+def test_a_range_counts_for_get_alone_and_only_once(ask, film):
+    for asked in ("bytes=0-1", "bytes=999999999-"):
+        head = ask(f"{ONE}/video", method="HEAD", Range=asked)
+        assert (head.status, head.headers["Content-Length"]) == (200, str(len(film)))
+        assert "Content-Range" not in head.headers
+    assert ask(f"{ONE}/video", Range="BYTES=0-1").body == film[:2]
+    two = f"GET {ONE}/video HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\nRange: bytes=0-1\r\nRange: bytes=4-5\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(ask.url.rpartition(":")[2]))) as line:
+        line.sendall(two.encode())
+        assert line.recv(20).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_file_is_sent_only_if_it_is_the_one_that_is_meant(ask, film):
+    etag = ask(f"{ONE}/video").headers["ETag"]
+    for other in ('"other"', f"W/{etag}"):  # a weak tag is not known to be of the same bytes
+        for method in ("GET", "HEAD"):
+            answer = ask(f"{ONE}/video", method=method, If_Match=other, If_None_Match=etag, Range="bytes=0-1")
+            assert (answer.status, answer.headers["ETag"]) == (412, etag)
+    assert ask(f"{ONE}/video", If_Match='"other"').problem == (412, "conflict")
+    for meant in ("*", f'"other", {etag}'):
+        assert ask(f"{ONE}/video", If_Match=meant).body == film
+    assert ask(f"{ONE}/video", If_Match=etag, Range="bytes=2-4").body == film[2:5]
+
+
 @pytest.mark.parametrize("what", ["video", "poster"])
 def test_what_has_no_file_says_why(ask, what):
     assert ask(f"/api/v1/batches/nothing/jobs/1/{what}").problem == (404, "not_found")
@@ -124,7 +148,8 @@ def test_a_file_that_is_gone_or_overwritten_is_told(ask, made):
     kept, two = path.read_bytes(), "/api/v1/batches/nature/jobs/2"
     try:
         path.write_bytes(b"something else")
-        assert ask(f"{two}/video").problem == (409, "conflict")
+        for asked in ({}, {"If_None_Match": "*"}, {"If_Match": '"other"'}):
+            assert ask(f"{two}/video", **asked).problem == (409, "conflict")
         assert ask(f"{two}/poster").problem == (409, "conflict")
         path.unlink()
         assert ask(f"{two}/video").problem == (404, "not_found")
