@@ -126,7 +126,7 @@ class FileNamePattern:
 
 
 def _component(name: str) -> str:
-    """A name that every file system accepts and that is not hidden."""
+    """A name that is short enough for every file system and that is not hidden."""
     written = "".join(character if in_file_names(character) else "-" for character in name)
     return _shortened(written.strip().lstrip("."), _NAME_BYTES).strip() or "video"
 

@@ -16,7 +16,8 @@ from actors.batch.job_views import Job, VideoFile
 from actors.cli.filenames import FileNamePattern, file_name
 from actors.cli.text import clean
 from actors.errors import InvalidRequest
-from actors.fetching.places import names, rename_new
+from actors.fetching.naming import Taken, allowed, names
+from actors.fetching.places import rename_new
 from storage.stores import Stores
 
 _FICLONE = 0x40049409
@@ -34,7 +35,7 @@ class OutputFolder:
         self.placed: dict[str, Path] = {}
         """The path of each job's file, by job id."""
         self.problems: dict[str, str] = {}
-        self._taken: set[Path] = set()
+        self._taken = Taken()
 
     def check(self) -> None:
         """Create the folder, and check that files can be written there.
@@ -87,7 +88,7 @@ class OutputFolder:
         return file_name(job.index, total, job.prompt, extension, job.take if of_takes else None)
 
     def _put(self, source: Path, name: str) -> Path:
-        first = self.folder / name
+        first = self.folder / allowed(name, self.folder)
         if self.pattern is not None:
             first.parent.mkdir(parents=True, exist_ok=True)
         for target in names(first):

@@ -16,7 +16,8 @@ from actors.batch.job_views import Job, VideoFile, video_url
 from actors.batch.views import Batch
 from actors.errors import ErrorCode, SoraBatchError
 from actors.fetching.http import HttpFiles
-from actors.fetching.places import CantWrite, Incoming, fetched_again, incoming, is_there, names, prepare, stored_name
+from actors.fetching.naming import Taken, allowed, names
+from actors.fetching.places import CantWrite, Incoming, fetched_again, incoming, is_there, prepare, stored_name
 from actors.loop import DaemonThreads
 from storage.stores import path_of
 
@@ -92,7 +93,7 @@ class Fetcher:
         """
         prepare(folder)
         self.folder, self._settings, self._stores = folder, settings, stores
-        self._taken, self._lock, self._stop = set[Path](), threading.Lock(), threading.Event()
+        self._taken, self._lock, self._stop = Taken(), threading.Lock(), threading.Event()
         self._http = HttpFiles(settings, self._sleep)
 
     def fetch(
@@ -141,7 +142,7 @@ class Fetcher:
         if video.removed_at is not None:
             text = f"its file was removed on {video.removed_at:%Y-%m-%d}, by VIDEO_KEEP or prune --files"
             raise SoraBatchError(text, code=ErrorCode.NOT_FOUND)
-        first = self.folder / name_of(job)
+        first = self.folder / allowed(name_of(job), self.folder)
         path = self._there(first, video)
         was_there = path is not None
         if path is None:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
-from itertools import count
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -181,13 +180,6 @@ def rename_new(aside: Path, target: Path) -> None:
         aside.replace(target)
     else:
         aside.unlink(missing_ok=True)
-
-
-def names(first: Path) -> Iterator[Path]:
-    """A name, and what it becomes where other files have it: `film.mp4`, `film-2.mp4` and so on."""
-    yield first
-    for number in count(2):
-        yield first.with_name(f"{first.stem}-{number}{first.suffix}")
 
 
 def is_there(path: Path, size: int, sha256: str) -> bool:
