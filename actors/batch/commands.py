@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from actors.batch.cancellation import cancel
-from actors.batch.deletion import delete
+from actors.batch.deletion import delete, files_elsewhere
 from actors.batch.loading import check_expected, existing, unknown_batch
 from actors.batch.retrying import Retried, retry
 from actors.batch.start import NewBatch, create, want
@@ -146,6 +146,8 @@ class CommandResult:
     """For a deletion: nothing is left to remove."""
     digests: tuple[str, ...] = ()
     """The input references that a deleted batch used."""
+    elsewhere: tuple[str, ...] = ()
+    """The files of a deleted batch that are in no store of this process, and stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +219,10 @@ def apply(storage: Storage, command: Command, context: Context) -> CommandResult
             update(storage, batch_id, metadata, budget, context.at, merge=merge)
         case Delete(batch_id, keep_files):
             digests = tuple(storage.jobs.digests_of(batch_id))
-            places = () if keep_files else tuple(f"{store}{batch_id}/" for store in context.stores)
-            return CommandResult(batch_id, gone=delete(storage, batch_id, context.at, places=places), digests=digests)
+            stores = () if keep_files else context.stores
+            elsewhere = files_elsewhere(storage, batch_id, stores) if stores else ()
+            gone = delete(storage, batch_id, context.at, places=[f"{store}{batch_id}/" for store in stores])
+            return CommandResult(batch_id, gone=gone, digests=digests, elsewhere=elsewhere)
         case Show(batch_id):
             existing(storage, batch_id)
         case Replay(batch_id):

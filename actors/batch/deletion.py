@@ -16,12 +16,13 @@ from actors.errors import Conflict
 from storage.records import BatchRecord, EventRecord
 from storage.states import FINAL_BATCH
 from storage.storage import Storage
-from storage.stores import Stores
+from storage.stores import Stores, uri_of
 from storage.timing import boottime
 from storage.videos import flush_folder
 
 DELETED_ROWS = 4
 """Rows that the deletion of a batch writes besides its jobs and their submissions."""
+_ALL = 1_000_000
 _TRUSTED = 2.0
 """Seconds for which a look at a batch counts. It may be deleted, and made again, while a process is suspended."""
 
@@ -52,6 +53,13 @@ def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000, *, plac
         storage.batches.hide(batch_id, at)  # crash point: delete
     storage.doomed.doom_places(batch_id, places, at)
     return not places and bool(remove_rows(storage, batch_id, rows))
+
+
+def files_elsewhere(storage: Storage, batch_id: str, stores: Sequence[str]) -> tuple[str, ...]:
+    """The addresses of a batch's files that are in none of these stores; `stores`: what their addresses begin with."""
+    jobs = storage.jobs.with_files_of(batch_id, 0, _ALL)
+    uris = (uri_of(job.video) for job in jobs if job.video and not job.video.get("removed_at"))
+    return tuple(uri for uri in uris if not uri.startswith(tuple(stores)))
 
 
 def remove_rows(storage: Storage, batch_id: str, rows: int) -> bool | None:

@@ -30,7 +30,7 @@ from actors.batch.loading import existing
 from actors.batch.views import Batch, CancellationSummary
 from actors.errors import SoraBatchError
 from actors.service.refetching import MissingFiles
-from actors.service.upkeep import FilesLeft, Upkeep
+from actors.service.upkeep import FilesLeft, Upkeep, tell_of_files_elsewhere
 from storage.urls import server_of
 
 if TYPE_CHECKING:
@@ -210,6 +210,8 @@ class BatchCommander(MissingFiles, Upkeep):
                 raise FilesLeft(batch_id, error) from error
         if result is None or result.digests:  # its jobs are gone by now, which used them
             maintenance.drop_references(list(result.digests) if result is not None else None)
+        if result is not None and result.elsewhere:
+            tell_of_files_elsewhere(batch_id, result.elsewhere)
 
     def _write_after_deletes(self, run: Callable[[], T]) -> T:
         """As `_write`, once no DELETE of a retried video is in flight: some seconds at most."""

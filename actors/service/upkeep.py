@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from actors.batch.cleanup import LATE, Maintenance, PruneReport
@@ -10,6 +11,9 @@ from actors.batch.orphans import sweep_parts
 from actors.batch.retention import FileRemoval
 from actors.errors import StorageError
 from actors.service.reading import BatchReader
+from storage.stores import path_of
+
+logger = logging.getLogger(__name__)
 
 
 class FilesLeft(StorageError):
@@ -26,6 +30,18 @@ class FilesLeft(StorageError):
     def as_logged(self) -> dict[str, str]:
         """What a log line says of it."""
         return dict(self._extra)
+
+
+def tell_of_files_elsewhere(batch_id: str, uris: Sequence[str]) -> None:
+    """Tell who deletes a batch that some of its files stay, and where: this process can't remove them."""
+    places = sorted({uri.rpartition("/")[0] for uri in uris})
+    shown = ", ".join(str(path_of(place)) if place.startswith("file:") else place for place in places[:3])
+    logger.warning(
+        "batch %s is deleted, but not its %d files in %s: this process uses another store. Run sora-batch delete %s "
+        "again with the VIDEO_DIR or VIDEO_STORE that they are in, on a machine that has it",
+        batch_id, len(uris), shown, batch_id,
+        extra={"action": "delete", "batch_id": batch_id, "count": len(uris)},
+    )  # fmt: skip
 
 
 class Upkeep(BatchReader):

@@ -131,3 +131,24 @@ def test_histories_go_after_history_keep_and_files_stay(world: World) -> None:
         until(lambda: not service.history("old"))
         assert service.get_batch_status("old").status == "completed"
     assert len(world.files("old")) == 1
+
+
+def test_who_deletes_a_batch_without_its_folder_is_told_where_its_files_stay(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.make("there")
+    world.make("here", 1)
+    here = world.environment["VIDEO_DIR"]
+    world.environment["VIDEO_DIR"] = str(world.folder / "another")
+    with world.service() as service:
+        service.delete_batch("here", keep_files=True)
+        assert not caplog.records
+        service.delete_batch("there")
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    text = f"batch there is deleted, but not its 3 files in {here}/there: this process uses another store. "
+    assert warning.getMessage().startswith(text + "Run sora-batch delete there again")
+    assert len(world.files("there")) == 3
+    world.environment["VIDEO_DIR"] = here
+    with world.service() as service:
+        service.delete_batch("there")
+    assert (world.files("there"), len(world.files("here"))) == ([], 1)
