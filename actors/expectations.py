@@ -72,7 +72,10 @@ def expectation(entry: Mapping[str, Any]) -> str:
     context = entry.get("ctx", {})
     if entry["type"] == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
         return _PATTERNS[context["pattern"]]
-    sentence = _SENTENCES.get(entry["type"])
+    kind = entry["type"]
+    if kind in {"too_short", "too_long"} and isinstance(entry.get("input"), str):
+        kind = f"string_{kind}"  # pydantic doesn't know what is left of it after checks of our own
+    sentence = _SENTENCES.get(kind)
     return sentence.format(**context) if sentence else str(entry["msg"]).removeprefix("Value error, ")
 
 

@@ -231,6 +231,8 @@ def nested(levels):
         ({"params": {"a": 10**5000}}, "number of thousands of digits"),
         ({"params": nested(300)}, "videos[0].params: must not be nested so deeply (got {'a'"),
         ({"files": {f"f{number}": {"file_id": "f"} for number in range(17)}}, "must have at most 16 entries (got"),
+        ({"model": "m" * 257}, "model: must have at most 256 characters (got"),
+        ({"model": ""}, "model: must have at least 1 character (got"),
     ],
 )
 def test_what_can_hardly_be_read_is_refused_in_one_plain_sentence(video, words):
