@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from storage.videos import VideoFolder
 
 if TYPE_CHECKING:
     from storage.buckets import Bucket
+    from storage.records import JobRecord
 
 logger = logging.getLogger(__name__)
 _LAST_SECONDS = 5.0
@@ -123,7 +124,7 @@ def delete_orphan_files(storage: Storage, folder: VideoFolder, batch_id: str) ->
         elif batch is not None and batch.status in FINAL_BATCH:
             made = {entry.job_id for entry in storage.submissions.of_batch(batch_id) if entry.remote_id is not None}
             jobs = storage.jobs.by_id(made).values()  # of another one no file can have come
-            kept = {PurePosixPath(uri_of(job.video)).name for job in jobs if job.video is not None}
+            kept = {PurePosixPath(uri).name for uri in _kept(jobs)}
             folder.clear(batch_id, {job.id for job in jobs}, kept)
 
 
@@ -188,6 +189,11 @@ def _doom(storage: Storage, batch_id: str, place: str, uris: list[str]) -> list[
     if batch is None and uris and place in storage.doomed.places(batch_id):
         storage.doomed.doom(batch_id, uris, storage.database.time())
     elif batch is not None and batch.status in FINAL_BATCH and uris:
-        kept = {uri_of(job.video) for job in storage.jobs.of_batch(batch_id) if job.video is not None}
+        kept = _kept(storage.jobs.of_batch(batch_id))
         storage.doomed.doom(batch_id, [uri for uri in uris if uri not in kept], storage.database.time())
     return storage.doomed.of_batch(batch_id)
+
+
+def _kept(jobs: Iterable[JobRecord]) -> set[str]:
+    """The addresses of the files that these jobs have. One that is to be removed may have come back since."""
+    return {uri_of(job.video) for job in jobs if job.video is not None and not job.video.get("removed_at")}

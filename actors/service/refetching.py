@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _FAILED = "could not fetch the file of a completed video again; nothing was changed"
+_UNWANTED = "its file was removed meanwhile"
 
 
 class MissingFiles(BatchRunner):
@@ -112,6 +113,7 @@ class MissingFiles(BatchRunner):
 
         def finish() -> Batch:
             problems.update({job_id: why for job_id, future in fetching.items() if (why := future.result())})
+            problems.update(dict.fromkeys(self._clean_unwanted(batch_id, there), _UNWANTED))
             batch = running.result() if running else self.get_batch_status(batch_id)
             if problems:
                 raise SoraError(Failure(ErrorCode.DOWNLOAD_FAILED, _told(problems)))
@@ -119,6 +121,18 @@ class MissingFiles(BatchRunner):
 
         self._waiting.answer_when(answer, finish)
         return answer
+
+    def _clean_unwanted(self, batch_id: str, job_ids: Collection[str]) -> list[str]:
+        """Remove files that are back although they were to be removed meanwhile. Returns whose they were.
+
+        After they are put back: whoever records their removal later than this look finds them.
+        """
+        jobs = self._read(lambda: self._storage.jobs.by_id(job_ids))
+        videos = {job_id: job.video or {} for job_id, job in jobs.items()}
+        unwanted = [each for each in job_ids if each not in videos or videos[each].get("removed_at")]
+        if unwanted:
+            self._orphans.clean_soon(batch_id)
+        return unwanted
 
     def _fetch_for_others(self, command: Retry, gone: list[JobRecord]) -> None:
         """Download files again in the background: whoever wants them has had the answer, so the log tells the rest."""

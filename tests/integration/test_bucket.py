@@ -15,7 +15,7 @@ from actors.batch.commands import CommandKey, Delete
 from actors.batch.views import Batch
 from actors.cli.checks import video_store
 from actors.cli.serve import Housekeeping
-from actors.errors import Conflict, SettingsError, StorageError
+from actors.errors import Conflict, SettingsError, SoraBatchError, StorageError
 from actors.service import BatchService
 from storage.buckets import PART
 from storage.timing import boottime
@@ -115,6 +115,26 @@ def test_a_deleted_batch_takes_its_objects_with_it(service: BatchService) -> Non
     make(service)
     service.delete_batch("b")
     assert objects(service) == []
+
+
+@pytest.mark.parametrize("way", ["retention", "deletion"])
+def test_an_object_that_comes_back_too_late_is_removed_again(
+    way: str, provider: Provider, service: BatchService
+) -> None:
+    batch = make(service)
+    assert service.stores.bucket is not None
+    service.stores.bucket.remove(objects(service)[1])
+    provider.fault(on="content", do="hang")
+    answer = service.retry_batch("b", [batch.jobs[1].id])
+    provider.wait(hanging=1)
+    if way == "retention":
+        service.remove_files(timedelta(0))
+    else:
+        service.delete_batch("b")
+    provider.release("requests")
+    with pytest.raises(SoraBatchError, match=r"no batch 'b'|was removed meanwhile"):
+        answer.result(PATIENCE)
+    until(lambda: objects(service) == [])
 
 
 @pytest.mark.parametrize("way", ["another deletion", "prune", "serve"])

@@ -4,6 +4,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from actors.batch.views import Batch
 from actors.cli.app import app
-from actors.errors import Conflict, SoraError
+from actors.errors import Conflict, NotFound, SoraError
 from actors.service import BatchService
 from actors.web.listener import Listener
 from tests.integration.support import PATIENCE, check_files, check_journal, check_paid_once, numbered, until, videos
@@ -70,6 +71,29 @@ def test_a_folder_that_is_gone_is_made_again(provider: Provider, service: BatchS
     Path(video.path).parent.rmdir()
     service.retry_batch("b", service.jobs_without_file("b")).result(PATIENCE)
     check_files(batch, provider)
+
+
+@pytest.mark.parametrize("way", ["retention", "deletion", "deletion that keeps files"])
+def test_a_file_that_comes_back_too_late_is_removed_again(way: str, provider: Provider, service: BatchService) -> None:
+    batch = made(service)
+    lost = Path(batch.jobs[1].video.path)
+    elsewhere = lost.rename(lost.parents[2] / lost.name)
+    provider.fault(on="content", do="hang")
+    answer = service.retry_batch("b", ["b-02"])
+    provider.wait(hanging=1)
+    if way == "retention":
+        elsewhere.rename(lost)  # a folder where a file is not may be another machine's, so it would be left alone
+        assert service.remove_files(timedelta(0)) == 2
+    else:
+        service.delete_batch("b", keep_files=way.endswith("keeps files"))
+    provider.release("requests")
+    with pytest.raises(NotFound if "deletion" in way else SoraError, match=r"no batch 'b'|was removed meanwhile"):
+        answer.result(PATIENCE)
+    folder = service.stores.folder.batch("b")
+    if way.endswith("keeps files"):
+        assert len(files(batch)) == 2
+    else:
+        until(lambda: not list(folder.glob("*")))
 
 
 def test_what_the_server_no_longer_has_stays_completed_and_the_answer_says_why(
