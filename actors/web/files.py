@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 _PRESIGNED = timedelta(hours=1)
 _PIECE_OF_A_FOLDER, _PIECE_OF_A_BUCKET = 1 << 17, 1 << 20
 """Bytes that are read at a time: what a slow reader holds in memory, and what a request to a bucket is worth."""
+_MANY = 32
+"""Readers at the same time: of more, each holds as little as one of a folder."""
 _READS = 3
 """Reads at the same time: of the threads for files two are left for pictures."""
 _UNSIGNED = 60.0
@@ -62,6 +64,7 @@ class Files:
         self._site, self._stores = site, site.service.stores
         self._reads = asyncio.Semaphore(_READS)
         self._unsigned_at = -math.inf
+        self._sending = 0
 
     @operation(
         {200: {"video/mp4": BINARY, "*/*": BINARY}, 206: {"*/*": BINARY}, 302: {}, 304: {}}, 409, 412, 416,
@@ -88,7 +91,11 @@ class Files:
             headers["Content-Range"] = f"bytes {part.start}-{part.end - 1}/{video.bytes}"
         response = web.StreamResponse(status=200 if part.whole else 206, headers=headers)
         response.content_type, response.content_length = video.content_type, part.end - part.start
-        await self._send(request, response, video.uri, part)
+        self._sending += 1
+        try:
+            await self._send(request, response, video.uri, part)
+        finally:
+            self._sending -= 1
         return response
 
     async def _elsewhere(self, request: web.Request, video: VideoFile) -> str | None:
@@ -124,26 +131,31 @@ class Files:
 
     async def _send(self, request: web.Request, response: web.StreamResponse, uri: str, part: _Part) -> None:
         """Send bytes at the reader's pace. What fails after the beginning ends the connection."""
-        size = _PIECE_OF_A_FOLDER if uri.startswith("file:") else _PIECE_OF_A_BUCKET
-        nothing = request.method == "HEAD" or part.start == part.end
-        at = part.start if nothing else min(part.start + size, part.end)
+        at = part.start
         # Before the beginning, an error can still be told.
-        piece = b"" if nothing else await self._bytes(uri, part.start, at)
+        piece = b"" if request.method == "HEAD" else await self._piece(uri, at, part.end)
         try:
             await response.prepare(request)
             while piece:
                 async with asyncio.timeout(_STALLED):
                     await response.write(piece)
-                start, at = at, min(at + size, part.end)
-                piece = await self._bytes(uri, start, at) if start < part.end else b""
+                at += len(piece)
+                piece = await self._piece(uri, at, part.end)
             await response.write_eof()
         except (OSError, TimeoutError, Refused, NotFound) as error:  # ConnectionResetError is one
             if not isinstance(error, ConnectionError):
-                logger.warning("a file could not be sent whole", extra={"action": "web_file", "error": str(error)})
+                what = {"batch_id": request.match_info["id"], "index": request.match_info["index"]}
+                about = {"action": "web_file", **what, "error": str(error)}
+                logger.warning("a file could not be sent whole", extra=about)
             if request.transport is not None:
                 request.transport.abort()
 
-    async def _bytes(self, uri: str, start: int, end: int) -> bytes:
+    async def _piece(self, uri: str, start: int, last: int) -> bytes:
+        """The next bytes of a file; none at `last`."""
+        little = uri.startswith("file:") or self._sending > _MANY
+        end = min(start + (_PIECE_OF_A_FOLDER if little else _PIECE_OF_A_BUCKET), last)
+        if start == end:
+            return b""
         piece = await self._read(lambda: b"".join(self._stores.read(uri, start, end)))
         if len(piece) != end - start:
             raise Refused(_unreadable("the store ended a file early"))

@@ -3,9 +3,12 @@
 import hashlib
 import io
 import os
+import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,8 +23,8 @@ from actors.settings import Settings
 from actors.simulator import SimulatorOptions
 from actors.web.listener import Listener
 from storage.stores import Stores
-from tests.actors.web.conftest import Client
-from tests.integration.support import PATIENCE
+from tests.actors.web.conftest import Answer, Client
+from tests.integration.support import PATIENCE, until
 from tests.servers.s3 import Gate, s3_server
 from tests.servers.simulator import simulator_in_thread
 
@@ -139,15 +142,47 @@ def test_an_object_that_is_gone_or_overwritten_is_told_instead_of_redirected_to(
         assert ask(f"{ONE}/video").problem == problem
 
 
-def test_a_browser_gets_the_file_itself(ask: Client, batch: Batch) -> None:
+def browser_of(ask: Client) -> Callable[..., Answer]:
     login = ask.form("/login", token="secret", next="/")
     cookie = login.headers["Set-Cookie"].partition(";")[0]
-    browser = Client(int(ask.url.rpartition(":")[2]))
-    answer = browser(f"{ONE}/video", Cookie=cookie)
+    return partial(Client(int(ask.url.rpartition(":")[2])), Cookie=cookie)
+
+
+def test_a_browser_gets_the_file_itself(ask: Client, batch: Batch) -> None:
+    browser = browser_of(ask)
+    answer = browser(f"{ONE}/video")
     video = batch.jobs[0].video
     assert video is not None
     assert (answer.status, digest(answer.body)) == (200, video.sha256)
-    assert browser(f"{ONE}/video", Cookie=cookie, Range="bytes=4-7").body == b"ftyp"
+    assert browser(f"{ONE}/video", Range="bytes=4-7").body == b"ftyp"
+
+
+def test_of_many_browsers_each_holds_little(
+    service: BatchService, ask: Client, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, asked, go_on, read = browser_of(ask), list[int](), threading.Event(), service.stores.read
+
+    def slow(uri: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        assert end is not None
+        asked.append(end - start)
+        if len(asked) == 1:
+            go_on.wait(PATIENCE)
+        return read(uri, start, end)
+
+    monkeypatch.setattr(service.stores, "read", slow)
+    monkeypatch.setattr("actors.web.files._MANY", 1)
+    monkeypatch.setattr("actors.web.files._PIECE_OF_A_FOLDER", 1024)
+    with ThreadPoolExecutor() as pool:
+        one = pool.submit(browser, f"{ONE}/video")
+        try:
+            until(lambda: asked)
+            two = browser(f"{ONE}/video")
+        finally:
+            go_on.set()
+    video = batch.jobs[0].video
+    assert video is not None
+    assert (asked[0], set(asked[1:-1])) == (video.bytes, {1024})
+    assert digest(one.result().body) == digest(two.body) == video.sha256
 
 
 def test_a_machine_without_the_bucket_fetches_through_the_service(
