@@ -26,6 +26,8 @@ _KEYS = {
 _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}
 _PLAIN_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound")
+_UPLOAD_GONE = frozenset({"NoSuchUpload", "InvalidBlockList"})
+"""An upload in parts was given up, or it was completed and the answer was lost: the next attempt finds out."""
 _RIGHTS = "which must allow to read, write, list and delete objects there"
 
 
@@ -51,7 +53,9 @@ def explained(uri: str, error: BaseException) -> StoreFault:
     there = f"the bucket {bucket}" + (f" at {endpoint}" if endpoint else "")
     said = ", ".join(filter(None, (f"HTTP {status}" if status else "", code, _found(_MESSAGE, text))))
     passing = False
-    if NO_BUCKET.fullmatch(code) or (isinstance(error, FileNotFoundError) and status == "404"):
+    if code in _UPLOAD_GONE:
+        why, passing = f"{there} has no such upload any more ({said}): it is sent again", True
+    elif NO_BUCKET.fullmatch(code) or (isinstance(error, FileNotFoundError) and status == "404"):
         why = f"{there} does not exist: create it, or correct VIDEO_STORE"
     elif code in _REGION_CODES or status in ("301", "307") or "configured region" in text:
         region = _REGION.search(text)

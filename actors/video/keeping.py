@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import FileIO
@@ -181,7 +182,8 @@ class Keeper:
         """Have uploads aborted, and wait for that, some seconds at most."""
         for stop in self._uploads.values():
             stop.set()
-        if self._uploads:
-            await asyncio.wait([asyncio.wrap_future(upload) for upload in self._uploads], timeout=_GIVEN_UP)
+        ended = asyncio.gather(*map(asyncio.wrap_future, self._uploads), return_exceptions=True)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended, _GIVEN_UP)
         if self._threads is not None:
             self._threads.shutdown()
