@@ -132,12 +132,9 @@ class FileRemoval:
 
         def piece() -> int:
             # The batches are locked meanwhile: nobody makes a new file of the same name.
-            unchanged = self._unchanged(portions)
-            for path in _paths(unchanged):
-                path.unlink(missing_ok=True)
-            self._storage.doomed.forget(objects)
-            self._removed = unchanged
-            return sum(len(portion.uris) for portion in unchanged)
+            self._removed = self._unchanged(portions)
+            # Another process may remove the same: each file is counted by one of them.
+            return sum(map(_unlinked, _paths(self._removed))) + self._storage.doomed.forget(objects)
 
         return piece
 
@@ -153,6 +150,15 @@ def _in_folder(uri: str) -> bool:
 
 def _paths(portions: list[_Portion]) -> list[Path]:
     return [path_of(uri) for portion in portions for uri in portion.uris if _in_folder(uri)]
+
+
+def _unlinked(path: Path) -> bool:
+    """Remove a file; False: somebody else was faster."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _flush_folders(portions: list[_Portion]) -> None:

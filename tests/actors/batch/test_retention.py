@@ -143,11 +143,12 @@ def test_a_run_that_is_broken_off_is_finished_by_the_next(world):
 def test_two_at_once_remove_everything_once(world):
     for number in range(5):
         world.fill(f"old{number}", 20, completed_at=NOON - number)
-    other = World(world.storage, world.stores)
+    other, counts = World(world.storage, world.stores), []
     for turn in range(3):
-        world.before_each.append(other.remove if turn == 1 else lambda: None)
-    world.remove()
+        world.before_each.append((lambda: counts.append(other.remove())) if turn == 1 else lambda: None)
+    counts.append(world.remove())
     assert world.files() == []
+    assert sum(counts) == 100
     assert all(video["removed_at"] for number in range(5) for video in world.videos(f"old{number}"))
 
 
