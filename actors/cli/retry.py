@@ -171,9 +171,11 @@ def _missing(service: "BatchService", batch_id: str) -> list[str]:
     Raises:
         Conflict: there is none.
     """
+    from actors.service.refetching import nothing_missing
+
     job_ids = service.jobs_without_file(batch_id)
     if not job_ids:
-        raise Conflict(f"batch {batch_id}: no file of a completed video is missing")
+        raise Conflict(nothing_missing(service.get_batch_status(batch_id)))
     return job_ids
 
 

@@ -69,10 +69,11 @@ class MissingFiles(BatchRunner):
         """
         batch_id, named = command.batch_id, set(command.job_ids or ()) - command.columns.keys()
         if command.missing:
-            named.update(self.get_batch_status(batch_id).job_ids)
+            batch = self.get_batch_status(batch_id)
+            named.update(batch.job_ids)
         gone = [job for job in self._without_file(batch_id, named) if uri_of(job.video or {}).startswith(prefixes)]
         if command.missing and not gone:
-            raise Conflict(f"batch {batch_id}: no file of a completed video is missing")
+            raise Conflict(nothing_missing(batch))
         ids = tuple(job.id for job in gone)
         rest = tuple(job_id for job_id in command.job_ids or () if job_id not in ids)
         return replace(command, job_ids=rest or (None if ids else command.job_ids), fetching=ids), gone
@@ -141,6 +142,13 @@ class MissingFiles(BatchRunner):
             self._fetch_again(command.batch_id, gone, None).add_done_callback(partial(_log, about))
         except SoraBatchError as error:
             _log_failure(about, error)
+
+
+def nothing_missing(batch: Batch) -> str:
+    """Why no file is fetched again."""
+    removed = sum(job.video is not None and job.video.removed_at is not None for job in batch.jobs)
+    why = f"; {removed} were removed on purpose, by VIDEO_KEEP or prune --files" if removed else ""
+    return f"batch {batch.id}: no file of a completed video is missing{why}"
 
 
 def _told(problems: dict[str, str]) -> str:

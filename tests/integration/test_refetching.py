@@ -187,6 +187,19 @@ def test_the_command_fetches_what_is_missing(
     assert "404" in said.stderr
 
 
+def test_files_that_were_removed_on_purpose_are_not_missing(
+    service: BatchService, options: Callable[..., Any], monkeypatch: Any
+) -> None:
+    for name, value in options().items():
+        monkeypatch.setenv(name.upper(), str(value))
+    made(service)
+    service.remove_files(timedelta(0))
+    said = CliRunner().invoke(app, ["retry", "b", "--missing"])
+    why = "no file of a completed video is missing; 2 were removed on purpose, by VIDEO_KEEP or prune --files"
+    assert (said.exit_code, why in " ".join(said.stderr.split())) == (2, True)
+    assert retried_over_http(service, {"missing": True})[1]["detail"] == f"batch b: {why}"
+
+
 # --- through a service
 
 
