@@ -53,7 +53,7 @@ def _compared(report: AuditReport, place: str) -> str:
     from actors.cli.text import count
 
     missing = f"{count(len(report.jobs_without_file), 'file')} missing"
-    if report.videos_listed == 0 and report.files_compared == 0:
+    if report.videos_listed == 0 and report.files_compared == 0 and not report.files_without_job:
         return f"nothing to compare: the server listed no videos, and {place} records no files"
     if report.videos_listed == 0:
         return f"no server videos compared; {missing} of {report.files_compared}"

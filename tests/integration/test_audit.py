@@ -202,11 +202,15 @@ def test_a_command_that_compared_nothing_says_so(
     place = service.database_place
     said = CliRunner().invoke(app, ["audit"]).stdout
     assert said == f"nothing to compare: the server listed no videos, and {place} records no files\n"
-    made(service, 1)
+    batch = made(service, 1)
     monkeypatch.delenv("OPENAI_BASE_URL")
     said = CliRunner().invoke(app, ["audit"]).stdout
     assert said.endswith("\nno server videos compared; 0 files missing of 1\n")
     assert "OPENAI_BASE_URL is not set" in said
+    service.delete_batch(batch.id, keep_files=True)
+    said = CliRunner().invoke(app, ["audit"]).stdout
+    assert "no job for file" in said
+    assert said.endswith("\nno server videos compared; 0 files missing of 0\n")
 
 
 def test_a_shared_server_s_videos_are_counted_and_those_that_may_be_ours_are_named(
