@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from storage.failures import DatabaseError
-from storage.schema import INITIAL, STEPS
+from storage.schema import INITIAL, OF_SQLITE, STEPS
 from storage.urls import key_of, server_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def apply(database: Database, table: str, name: str) -> None:
     """Apply a step, and note it in the table."""
     _make_table(database, table)  # crash point: schema
     with database.peewee.atomic():
-        for statement in STEPS[table][name].format(**_words(database)).split(";"):
+        text = "" if database.postgresql and name in OF_SQLITE else STEPS[table][name].format(**_words(database))
+        for statement in text.split(";"):
             if statement.strip():
                 database.peewee.execute_sql(statement)
         if name == "0005_servers":

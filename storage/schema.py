@@ -1,7 +1,7 @@
 """The schema, as the steps that make it, in plain SQL.
 
-A step keeps meaning what it meant, whatever becomes of the records. It only adds: the version before goes on working
-beside a database that has it.
+A step keeps meaning what it meant, whatever becomes of the records. It only adds, or makes an index anew: the version
+before goes on working beside a database that has it.
 """
 
 from __future__ import annotations
@@ -207,3 +207,21 @@ CREATE TABLE late_events (
 {place_index};
 CREATE INDEX late_events_recorded_at ON late_events (recorded_at)
 """
+
+# The conditions of these indexes again, as comparisons: for a list of more than two values behind IN, SQLite fills a
+# temporary table in every statement that writes a row.
+STEPS[ADDITIONS]["0025_conditions"] = """
+DROP INDEX submissions_live;
+CREATE UNIQUE INDEX submissions_live ON submissions (job_id)
+WHERE (state='intended' OR state='unknown' OR state='clashed' OR state='bound');
+DROP INDEX submissions_open;
+CREATE INDEX submissions_open ON submissions (server, digest)
+WHERE (state='intended' OR state='unknown' OR state='clashed');
+DROP INDEX jobs_unended;
+CREATE INDEX jobs_unended ON jobs (status, created_at)
+WHERE (status='pending' OR status='submitting' OR status='generating' OR status='downloading')
+"""
+STEPS[ADDITIONS]["0026_unused"] = "DROP INDEX submissions_unresolved"
+
+OF_SQLITE = frozenset({"0025_conditions"})
+"""The steps that do nothing on PostgreSQL: it finds a partial index by what a condition means, not by its words."""

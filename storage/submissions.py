@@ -29,7 +29,7 @@ _DOUBTED = f"doubt=CASE WHEN charge='released' AND settled_by IS NOT NULL THEN '
 """A person's word stands; that the server's answer says something else is flagged."""
 _RELEASED = "charge=CASE WHEN charge IN ('reserved', 'assumed') AND settled_by IS NULL THEN 'released' ELSE charge END"
 """What becomes of a charge, unless the server has told a price, or a person has settled it."""
-_LIVE = "state IN ('intended', 'unknown', 'clashed', 'bound')"
+_LIVE = "(state='intended' OR state='unknown' OR state='clashed' OR state='bound')"
 _NOT_HELD = (
     "NOT EXISTS (SELECT 1 FROM submissions o WHERE o.server=submissions.server AND o.remote_id=? "
     "AND o.id<>submissions.id)"

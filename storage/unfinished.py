@@ -6,20 +6,18 @@ from dataclasses import dataclass, field
 
 from storage.database import Database
 from storage.ledger import Ledger
+from storage.servers import OPEN_INTENT
 from storage.states import FINAL_BATCH, FINAL_JOB, BatchStatus, JobStatus
 
 # Written out: SQLite finds a partial index by the very words that it was made with, in their order.
 _OPEN = "b.status IN ('pending', 'processing') AND b.deleted_at IS NULL"
 _JOBS = (
     "SELECT status, COUNT(*), MIN(created_at) FROM jobs "
-    "WHERE status IN ('pending', 'submitting', 'generating', 'downloading') GROUP BY status"
+    "WHERE (status='pending' OR status='submitting' OR status='generating' OR status='downloading') GROUP BY status"
 )
 _BATCHES = f"SELECT b.status, COUNT(*) FROM batches b WHERE {_OPEN} GROUP BY b.status"
 # The range of digests says nothing; it makes SQLite take the index of open intents.
-_UNKNOWN = (
-    "SELECT COUNT(*) FROM submissions WHERE digest>'' AND state IN ('intended', 'unknown', 'clashed') "
-    "AND state<>'intended'"
-)
+_UNKNOWN = f"SELECT COUNT(*) FROM submissions WHERE digest>'' AND {OPEN_INTENT} AND state<>'intended'"
 _OWED = "SELECT COUNT(*) FROM deletes WHERE state IN ('owed', 'out')"
 _BEGUN = "SELECT 1 FROM publications WHERE batch_id=''"
 _UNPUBLISHED = (

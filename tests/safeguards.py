@@ -185,8 +185,8 @@ SAFEGUARDS = [
     Safeguard(
         "one live submission a job",
         "storage/schema.py",
-        "CREATE UNIQUE INDEX submissions_live",
-        "CREATE INDEX submissions_live",
+        "CREATE UNIQUE INDEX submissions_live ON submissions (job_id)\nWHERE",
+        "CREATE INDEX submissions_live ON submissions (job_id)\nWHERE",
         ("tests/storage/test_submissions.py",),
     ),
     Safeguard(
