@@ -102,7 +102,7 @@ class OpenService:
         """Have an observer told of what happens here from now on. To be called before anything is processed."""
         self.observer = observer
         self._recorder.on_commit = observer.committed
-        self._storage.journal.observers.append(partial(_tell_of_ends, observer))
+        self._storage.journal.observers.append(partial(_observe_finished_jobs, observer))
 
     def listen(self, told: Callable[[list[EventRecord]], object]) -> Callable[[], None]:
         """Have the events that this process records told after their COMMIT, in the committing thread.
@@ -171,7 +171,7 @@ class OpenService:
             raise StorageError(str(error)) from error
 
 
-def _tell_of_ends(observer: Observer, events: list[EventRecord]) -> None:
+def _observe_finished_jobs(observer: Observer, events: list[EventRecord]) -> None:
     for event in events:
         if event.type in _ENDS:
             observer.finished(_ENDS[event.type])
