@@ -22,7 +22,6 @@ from storage.videos import flush_folder
 
 DELETED_ROWS = 4
 """Rows that the deletion of a batch writes besides its jobs and their submissions."""
-_ALL = 1_000_000
 _TRUSTED = 2.0
 """Seconds for which a look at a batch counts. It may be deleted, and made again, while a process is suspended."""
 
@@ -57,7 +56,7 @@ def delete(storage: Storage, batch_id: str, at: float, rows: int = 1000, *, plac
 
 def files_elsewhere(storage: Storage, batch_id: str, stores: Sequence[str]) -> tuple[str, ...]:
     """The addresses of a batch's files that are in none of these stores; `stores`: what their addresses begin with."""
-    jobs = storage.jobs.with_files_of(batch_id, 0, _ALL)
+    jobs = storage.jobs.each_of_batch(batch_id)
     uris = (uri_of(job.video) for job in jobs if job.video and not job.video.get("removed_at"))
     return tuple(uri for uri in uris if not uri.startswith(tuple(stores)))
 

@@ -37,9 +37,9 @@ def tell_of_files_elsewhere(batch_id: str, uris: Sequence[str]) -> None:
     places = sorted({uri.rpartition("/")[0] for uri in uris})
     shown = ", ".join(str(path_of(place)) if place.startswith("file:") else place for place in places[:3])
     logger.warning(
-        "batch %s is deleted, but not its %d files in %s: this process uses another store. Run sora-batch delete %s "
-        "again with the VIDEO_DIR or VIDEO_STORE that they are in, on a machine that has it",
-        batch_id, len(uris), shown, batch_id,
+        "batch %s is deleted, but not its %s in %s: this process uses another store. Run sora-batch delete %s "
+        "again with the VIDEO_DIR or VIDEO_STORE of that place, on a machine that has it",
+        batch_id, "file" if len(uris) == 1 else f"{len(uris)} files", shown, batch_id,
         extra={"action": "delete", "batch_id": batch_id, "count": len(uris)},
     )  # fmt: skip
 
